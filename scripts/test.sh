@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Builds preheat, checks the format and the lint of its code, and runs its tests. A failed stage
+# fails the run, but only a failed build ends it early. ctest's summary is the last line.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+failed=()
+stage() {
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" || failed+=("$name")
+}
+
+sources() {
+  local folders=(src tests)
+  [[ ! -d kernels ]] || folders+=(kernels)
+  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print0
+}
+
+check_format() {
+  sources | xargs -0 clang-format --dry-run --Werror
+}
+
+lint() {
+  find src -type f -name '*.cpp' -print0 |
+    xargs -0 -n 1 -P "$(nproc)" clang-tidy --quiet -p build/release
+}
+
+run_tests() {
+  ctest --test-dir build/release --output-on-failure -j2 | tee build/release/test.log
+}
+
+stage build scripts/build.sh --with-lint
+if ((${#failed[@]} > 0)); then
+  echo "failed: build"
+  exit 1
+fi
+stage clang-format check_format
+stage clang-tidy lint
+stage ctest run_tests
+
+echo
+((${#failed[@]} == 0)) || echo "failed: ${failed[*]}"
+grep 'tests passed' build/release/test.log
+((${#failed[@]} == 0))

@@ -1,0 +1,371 @@
+#include "config/config.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+#include "config/describe.h"
+
+namespace preheat {
+namespace {
+
+std::string below(const std::string& section, std::string_view key) {
+  return section.empty() ? std::string(key) : fmt::format("{}.{}", section, key);
+}
+
+/// Lists the keys of one section or, `deep`, of everything below it.
+class KeyLister {
+ public:
+  KeyLister(std::vector<std::string>& keys, std::string section, bool deep)
+      : keys_(keys), section_(std::move(section)), deep_(deep) {}
+
+  template <class T, class... Rule>
+  void field(std::string_view key, T&, const Rule&...) {
+    keys_.push_back(below(section_, key));
+  }
+  template <class T, class... Rule>
+  void required(std::string_view key, T& value, const Rule&...) {
+    field(key, value);
+  }
+  template <class Visit>
+  void section(std::string_view key, Visit visit) {
+    keys_.push_back(below(section_, key));
+    if (!deep_) return;
+    KeyLister inner(keys_, below(section_, key), true);
+    visit(inner);
+  }
+  template <class T>
+  void optional_section(std::string_view key, std::optional<T>&) {
+    section(key, [value = T{}](KeyLister& inner) mutable { describe(inner, value); });
+  }
+  template <class T, class Visit>
+  void list(std::string_view key, std::vector<T>&, const ListSize&, Visit visit) {
+    keys_.push_back(below(section_, key));
+    if (!deep_) return;
+    T item;
+    KeyLister inner(keys_, below(section_, key) + "[]", true);
+    visit(inner, item, 0);
+  }
+  template <class... Layer>
+  void one_of(std::variant<Layer...>&) {
+    (section(layer_kind(static_cast<Layer*>(nullptr)),
+             [layer = Layer{}](KeyLister& inner) mutable { describe(inner, layer); }),
+     ...);
+  }
+  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value) {
+    field(absolute, value);
+    field(factor, value);
+  }
+  void excludes(std::string_view, std::initializer_list<std::string_view>) {}
+  void check(bool, std::string_view, std::string_view, std::string_view) {}
+
+ private:
+  std::vector<std::string>& keys_;
+  std::string section_;
+  bool deep_;
+};
+
+template <class T>
+constexpr bool may_be_null = false;
+template <class T>
+constexpr bool may_be_null<std::optional<T>> = true;
+template <class T>
+constexpr bool may_be_null<std::vector<T>> = true;
+
+/// Reads one section: each key that is given replaces the default that stands in the value.
+class Reader {
+ public:
+  /// Refuses unknown keys before anything else, since a misspelt one explains most other errors.
+  template <class Visit>
+  static void read(const RunConfig& config, const Node& node, Visit visit) {
+    if (node.kind != Node::Kind::map && node.kind != Node::Kind::null) {
+      throw ConfigError(node.where, shown(node) + " where a section of keys is expected",
+                        "write key: value pairs below it");
+    }
+    std::vector<std::string> known;
+    KeyLister lister(known, "", false);
+    visit(lister);
+    for (const auto& [key, value] : node.keys) {
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        throw ConfigError(value.where, "unknown key", remedy_for_unknown(key, known));
+      }
+    }
+    Reader reader(config, node);
+    visit(reader);
+  }
+
+  template <class T, class... Rule>
+  void field(std::string_view key, T& value, const Rule&... rule) {
+    const Node* node = node_.find(key);
+    if (!node || (may_be_null<T> && node->kind == Node::Kind::null)) return;
+    read_value(*node, value, rule...);
+  }
+  template <class T, class... Rule>
+  void field(std::string_view key, std::optional<T>& value, const Rule&... rule) {
+    if (const Node* node = given(key)) read_value(*node, value.emplace(), rule...);
+  }
+  template <class T, class... Rule>
+  void required(std::string_view key, T& value, const Rule&... rule) {
+    check(given(key) != nullptr, key, "missing", "give it a value, it has no default");
+    field(key, value, rule...);
+  }
+  template <class Visit>
+  void section(std::string_view key, Visit visit) {
+    Node absent;
+    absent.where = config_.where(below(node_.where.key, key));
+    const Node* node = node_.find(key);
+    read(config_, node ? *node : absent, visit);
+  }
+  template <class T>
+  void optional_section(std::string_view key, std::optional<T>& value) {
+    if (!given(key)) return;
+    section(key, [&value, read = T{}](auto& io) mutable {
+      describe(io, read);
+      value = read;
+    });
+  }
+  template <class T, class Visit>
+  void list(std::string_view key, std::vector<T>& values, const ListSize& size, Visit visit) {
+    const Node* node = given(key);
+    if (!node) return;
+    check_list(*node, size);
+    values.clear();
+    for (const Node& item : node->items) {
+      T value;
+      const bool is_word = item.kind == Node::Kind::scalar && item.scalar.size() < 100;
+      const Node section = is_word ? as_section(item) : item;
+      read(config_, section, [&](auto& io) { visit(io, value, values.size()); });
+      values.push_back(std::move(value));
+    }
+  }
+  template <class... Layer>
+  void one_of(std::variant<Layer...>& value) {
+    int found = 0;
+    (read_layer<Layer>(value, found), ...);
+    if (found == 1) return;
+    const auto kinds = {layer_kind(static_cast<Layer*>(nullptr))...};
+    throw ConfigError(node_.where,
+                      found == 0 ? "an item without a layer" : "two layers in one item",
+                      fmt::format("after each dash write one of {}", fmt::join(kinds, " | ")));
+  }
+  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value) {
+    check(!given(absolute) || !given(factor), factor, fmt::format("{} is given too", absolute),
+          "keep one of the two");
+    for (const bool times_base : {false, true}) {
+      const std::string_view key = times_base ? factor : absolute;
+      if (!given(key)) continue;
+      value = LrValue{0, times_base};
+      field(key, value->value, at_least(0));
+    }
+  }
+  void excludes(std::string_view key, std::initializer_list<std::string_view> others) {
+    for (const std::string_view other : others) {
+      check(!given(key) || !given(other), key, fmt::format("{} is given too", other),
+            fmt::format("{} stand in place of {}", key, fmt::join(others, ", ")));
+    }
+  }
+  void check(bool ok, std::string_view key, const std::string& problem, const std::string& remedy) {
+    if (!ok) throw ConfigError(config_.where(below(node_.where.key, key)), problem, remedy);
+  }
+
+ private:
+  Reader(const RunConfig& config, const Node& node) : config_(config), node_(node) {}
+
+  static std::string remedy_for_unknown(const std::string& key,
+                                        const std::vector<std::string>& known) {
+    std::vector<std::string> likely = nearest(key, known);
+    if (likely.empty()) {
+      // The right key in the wrong section, or half of one: lr for schedule.base_lr.
+      for (const bool half : {false, true}) {
+        for (const std::string& path : known_keys()) {
+          const std::string name = path.substr(path.rfind('.') + 1);
+          const bool fits = half ? key.size() > 1 && name.ends_with("_" + key) : name == key;
+          if (fits && likely.size() < 3) likely.push_back(path);
+        }
+        if (!likely.empty()) break;
+      }
+    }
+    if (!likely.empty()) return did_you_mean(likely);
+    return known.empty() ? "there are no keys here"
+                         : fmt::format("the keys here are {}", fmt::join(known, ", "));
+  }
+
+  // A layer without keys may be a bare word.
+  static Node as_section(const Node& word) {
+    Node section;
+    section.kind = Node::Kind::map;
+    section.where = word.where;
+    Node nothing;
+    nothing.where = word.where;
+    nothing.where.key = below(word.where.key, word.scalar);
+    section.keys.emplace_back(word.scalar, std::move(nothing));
+    return section;
+  }
+
+  const Node* given(std::string_view key) const {
+    const Node* node = node_.find(key);
+    return node && node->kind != Node::Kind::null ? node : nullptr;
+  }
+
+  template <class Layer, class Variant>
+  void read_layer(Variant& value, int& found) {
+    const std::string_view kind = layer_kind(static_cast<Layer*>(nullptr));
+    if (!node_.find(kind)) return;
+    ++found;
+    Layer layer;
+    section(kind, [&](auto& io) { describe(io, layer); });
+    value = layer;
+  }
+
+  const RunConfig& config_;
+  const Node& node_;
+};
+
+/// Builds the tree that Reader would read the same values from.
+class Writer {
+ public:
+  Writer() { node_.kind = Node::Kind::map; }
+  Node take() { return std::move(node_); }
+
+  template <class T, class... Rule>
+  void field(std::string_view key, const T& value, const Rule&...) {
+    if constexpr (may_be_null<T>) {
+      if (value.empty()) return;
+    }
+    node_.keys.emplace_back(key, to_node(value));
+  }
+  template <class T, class... Rule>
+  void field(std::string_view key, const std::optional<T>& value, const Rule&...) {
+    if (value) field(key, *value);
+  }
+  template <class T, class... Rule>
+  void required(std::string_view key, const T& value, const Rule&...) {
+    field(key, value);
+  }
+  template <class Visit>
+  void section(std::string_view key, Visit visit) {
+    Writer inner;
+    visit(inner);
+    node_.keys.emplace_back(key, inner.take());
+  }
+  template <class T>
+  void optional_section(std::string_view key, std::optional<T>& value) {
+    if (value) section(key, [&](Writer& inner) { describe(inner, *value); });
+  }
+  template <class T, class Visit>
+  void list(std::string_view key, std::vector<T>& values, const ListSize&, Visit visit) {
+    if (values.empty()) return;
+    Node items;
+    items.kind = Node::Kind::sequence;
+    for (T& value : values) {
+      Writer item;
+      visit(item, value, items.items.size());
+      items.items.push_back(item.take());
+    }
+    node_.keys.emplace_back(key, std::move(items));
+  }
+  template <class... Layer>
+  void one_of(std::variant<Layer...>& value) {
+    std::visit(
+        [&](auto& layer) {
+          section(layer_kind(&layer), [&](Writer& inner) { describe(inner, layer); });
+        },
+        value);
+  }
+  void lr(std::string_view absolute, std::string_view factor, const std::optional<LrValue>& value) {
+    if (value) field(value->times_base ? factor : absolute, value->value);
+  }
+  void excludes(std::string_view, std::initializer_list<std::string_view>) {}
+  void check(bool, std::string_view, std::string_view, std::string_view) {}
+
+ private:
+  Node node_;
+};
+
+void add_locations(const Node& node, RunConfig& config) {
+  config.locations.emplace(node.where.key, node.where);
+  for (const Node& item : node.items) add_locations(item, config);
+  for (const auto& [key, value] : node.keys) add_locations(value, config);
+}
+
+RunConfig read_run(const Document& document) {
+  RunConfig config;
+  add_locations(document.root, config);
+  Reader::read(config, document.root, [&](auto& io) { describe(io, config); });
+  return config;
+}
+
+}  // namespace
+
+std::vector<LayerConfig> default_layers() {
+  const LayerConfig pool{MaxPoolLayer{}, std::nullopt};
+  const auto conv = [](std::int64_t out) {
+    ConvLayer layer;
+    layer.out = out;
+    layer.batch_norm = true;
+    return LayerConfig{layer, std::nullopt};
+  };
+  const LayerConfig hidden{LinearLayer{256, {ActivationKind::relu}}, std::nullopt};
+  const LayerConfig logits{LinearLayer{10, {}}, std::nullopt};
+  return {conv(32), conv(32), pool, conv(64), conv(64), pool, hidden, logits};
+}
+
+PhaseConfig default_warmup() {
+  PhaseConfig phase;
+  phase.key = "schedule.warmup";
+  phase.name = "warmup";
+  phase.shape = "linear";
+  return phase;
+}
+
+PhaseConfig default_decay() {
+  PhaseConfig phase;
+  phase.key = "schedule.decay";
+  phase.name = "decay";
+  phase.shape = "cosine";
+  return phase;
+}
+
+Where RunConfig::where(std::string_view key) const {
+  Where place;
+  for (std::string_view nearest_key = key;;) {
+    const auto found = locations.find(nearest_key);
+    if (found != locations.end()) {
+      place = found->second;
+      break;
+    }
+    if (nearest_key.empty()) break;
+    const std::size_t dot = nearest_key.rfind('.');
+    nearest_key = nearest_key.substr(0, dot == std::string_view::npos ? 0 : dot);
+  }
+  place.key = key;
+  return place;
+}
+
+RunConfig read_config(const Document& document) {
+  RunConfig config = read_run(document);
+  if (config.compare) {
+    // Each arm is read once now, so that what is wrong in one is said before any run begins.
+    Document base = document;
+    std::erase_if(base.root.keys, [](const auto& entry) { return entry.first == "compare"; });
+    for (const Arm& arm : config.compare->arms) read_run(with_overrides(base, arm.overrides));
+  }
+  return config;
+}
+
+std::string write_config(const RunConfig& config) {
+  RunConfig copy = config;
+  Writer writer;
+  describe(writer, copy);
+  return to_block_text(writer.take());
+}
+
+std::vector<std::string> known_keys() {
+  std::vector<std::string> keys;
+  KeyLister lister(keys, "", true);
+  RunConfig defaults;
+  describe(lister, defaults);
+  return keys;
+}
+
+}  // namespace preheat

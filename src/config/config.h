@@ -1,0 +1,197 @@
+// The configuration of a run as typed values. A RunConfig that read_config() returned is valid in
+// itself: every key known, every number finite and in its range. What depends on more than the text
+// (does the warmup fit into the run? do the shapes of the layers fit?) is checked where it is
+// known, and reported at the same place in the file through RunConfig::where.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "config/document.h"
+#include "config/error.h"
+
+namespace preheat {
+
+enum class LengthUnit { steps, epochs, percent };
+
+/// A stretch of training: "400 steps", "1.5 epochs" or "10%" of the run.
+struct Length {
+  double value = 0;
+  LengthUnit unit = LengthUnit::steps;
+};
+
+/// Text as a user would write it: "400 steps".
+std::string to_string(const Length& length);
+
+enum class DatasetName { fashion_mnist, mnist, cifar10, synthetic };
+
+/// Per channel, of pixels / 255: (pixel - mean) / std.
+struct Normalize {
+  std::vector<double> mean;
+  std::vector<double> std;
+};
+
+struct Augment {
+  std::int64_t crop_padding = 0;  // zero pixels added on each side before a random crop
+  bool flip = false;              // mirror left-right with probability 1/2
+};
+
+struct DataConfig {
+  DatasetName dataset = DatasetName::fashion_mnist;
+  std::optional<std::string> dir;
+  std::int64_t batch_size = 128;
+  std::optional<std::int64_t> train_limit;
+  std::optional<Normalize> normalize;  // absent: the dataset's own
+  Augment augment;
+};
+
+enum class ActivationKind { none, relu, leaky_relu };
+
+struct Activation {
+  ActivationKind kind = ActivationKind::none;
+  double slope = 0;  // leaky_relu's, below zero
+};
+
+struct ConvLayer {
+  std::int64_t out = 0;
+  std::int64_t kernel = 3;
+  std::int64_t stride = 1;
+  bool batch_norm = false;
+  Activation activation{ActivationKind::relu};
+};
+struct MaxPoolLayer {
+  std::int64_t kernel = 2;  // and stride
+};
+struct ResidualStageLayer {
+  std::int64_t blocks = 3;
+  std::int64_t out = 0;
+  std::int64_t stride = 1;  // of the first block
+};
+struct GlobalAvgPoolLayer {};
+struct LinearLayer {
+  std::int64_t out = 0;
+  Activation activation;
+};
+
+struct LayerConfig {
+  std::variant<ConvLayer, MaxPoolLayer, ResidualStageLayer, GlobalAvgPoolLayer, LinearLayer> layer;
+  std::optional<std::string> name;  // leads the parameters' names; absent: the layer's index
+};
+
+enum class InitScheme {
+  he_normal,
+  he_uniform,
+  lecun_normal,
+  lecun_uniform,
+  xavier_normal,
+  xavier_uniform
+};
+
+/// The small CNN with batch norm: [conv3x3-BN-ReLU]x2 of 32, pool, x2 of 64, pool, linear 256, 10.
+std::vector<LayerConfig> default_layers();
+
+struct ModelConfig {
+  std::vector<LayerConfig> layers = default_layers();
+  InitScheme init_scheme = InitScheme::he_normal;
+  double init_gain = 1.0;
+};
+
+enum class Loss { cross_entropy, mse };
+
+struct OptimizerConfig {
+  double momentum = 0.9;
+  bool nesterov = false;
+  double weight_decay = 0.0;
+};
+
+/// A value of the learning rate: absolute, or a factor of base_lr.
+struct LrValue {
+  double value = 0;
+  bool times_base = false;
+};
+
+/// One stretch of the schedule before it is resolved. `shape` and `endpoints` are names; which
+/// names there are, and which of the optional keys a shape takes, is the schedule's business.
+struct PhaseConfig {
+  std::string key;  // where it stands: schedule.warmup, schedule.phases.2
+  std::string name;
+  std::string shape;
+  std::string endpoints = "end";
+  std::optional<LrValue> from;
+  std::optional<LrValue> to;
+  std::optional<Length> length;
+  std::optional<double> power;
+  std::optional<double> gamma;
+  std::optional<Length> over;
+  std::vector<Length> at;
+};
+
+PhaseConfig default_warmup();  // linear, its length left to the schedule
+PhaseConfig default_decay();   // cosine, over the rest of the run
+
+struct ScheduleConfig {
+  double base_lr = 0.4;
+  PhaseConfig warmup = default_warmup();  // ignored, like hold and decay, where phases are given
+  Length hold{0, LengthUnit::steps};
+  PhaseConfig decay = default_decay();
+  std::vector<PhaseConfig> phases;
+};
+
+struct TrainConfig {
+  Length length{10, LengthUnit::epochs};
+  Length eval_every{1, LengthUnit::epochs};
+  std::optional<Length> checkpoint_every;  // absent: only at the end
+};
+
+/// One arm of an experiment: the same keys a user can --set.
+struct Arm {
+  std::string name;
+  std::vector<Override> overrides;
+};
+
+struct CompareConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::vector<Arm> arms;
+};
+
+struct RunConfig {
+  std::string name = "run";
+  std::uint64_t seed = 0;
+  DataConfig data;
+  ModelConfig model;
+  Loss loss = Loss::cross_entropy;
+  double label_smoothing = 0.0;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  TrainConfig train;
+  std::optional<CompareConfig> compare;
+
+  /// Where a key was given, or the nearest section above it that was.
+  Where where(std::string_view key) const;
+  std::map<std::string, Where, std::less<>> locations;
+};
+
+/// Reads and checks every key. Throws ConfigError naming the place, the key, what is wrong and what
+/// would be right.
+RunConfig read_config(const Document& document);
+
+/// YAML that read_config() reads back to the same values: every key but the absent ones, in the
+/// order of configs/reference.yaml, numbers with all their digits.
+std::string write_config(const RunConfig& config);
+
+/// Every key there is, with its full path, in the order of configs/reference.yaml; `[]` stands for
+/// an item of a list: "optimizer.momentum", "model.layers[].conv.out".
+std::vector<std::string> known_keys();
+
+/// The names the configuration uses: "fashion-mnist", "he_normal", "leaky_relu(0.1)", "mse".
+std::string_view to_string(DatasetName name);
+std::string_view to_string(InitScheme scheme);
+std::string_view to_string(Loss loss);
+std::string to_string(const Activation& activation);
+
+}  // namespace preheat

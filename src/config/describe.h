@@ -1,0 +1,191 @@
+// Every key of the configuration, once. Reading, writing and listing the keys are three visitors of
+// the same description (see config.cpp). A visitor has
+//   field(key, value, rule...)     a value, which may be optional; required() where it has no
+//   default section(key, visit)            keys below a key optional_section(key, value)   the
+//   same, where the whole section may be absent list(key, items, size, visit)  a list of sections
+//   one_of(variant)                exactly one of several sections, named by layer_kind()
+//   lr(absolute, factor, value)    a learning rate under one of two keys
+//   excludes(key, others)          the first may not stand beside the others
+//   check(ok, key, ...)            what depends on several keys
+#pragma once
+
+#include <set>
+#include <string>
+#include <string_view>
+
+#include "config/config.h"
+#include "config/values.h"
+
+namespace preheat {
+
+constexpr std::string_view layer_kind(const ConvLayer*) {
+  return "conv";
+}
+constexpr std::string_view layer_kind(const MaxPoolLayer*) {
+  return "max_pool";
+}
+constexpr std::string_view layer_kind(const ResidualStageLayer*) {
+  return "residual_stage";
+}
+constexpr std::string_view layer_kind(const GlobalAvgPoolLayer*) {
+  return "global_avg_pool";
+}
+constexpr std::string_view layer_kind(const LinearLayer*) {
+  return "linear";
+}
+
+constexpr IntegerRange kWidths{1, 65536};
+constexpr IntegerRange kStrides{1, 8};
+
+template <class Io>
+void describe(Io& io, DataConfig& c) {
+  io.field("dataset", c.dataset);
+  io.field("dir", c.dir, TextRule::path);
+  io.field("batch_size", c.batch_size, IntegerRange{1, 65536});
+  io.field("train_limit", c.train_limit, IntegerRange{1, 1'000'000'000});
+  io.optional_section("normalize", c.normalize);
+  io.section("augment", [&](auto& augment) {
+    augment.field("crop_padding", c.augment.crop_padding, IntegerRange{0, 16});
+    augment.field("flip", c.augment.flip);
+  });
+}
+
+template <class Io>
+void describe(Io& io, Normalize& c) {
+  io.required("mean", c.mean, ListSize{1, 16}, Range{-1e6, 1e6});
+  io.required("std", c.std, ListSize{1, 16}, Range{0, 1e6, true});
+  io.check(c.mean.size() == c.std.size(), "std", "mean and std have different numbers of values",
+           "give one of each per channel");
+}
+
+template <class Io>
+void describe(Io& io, ConvLayer& c) {
+  io.required("out", c.out, kWidths);
+  io.field("kernel", c.kernel, IntegerRange{1, 15, true});
+  io.field("stride", c.stride, kStrides);
+  io.field("batch_norm", c.batch_norm);
+  io.field("activation", c.activation);
+}
+
+template <class Io>
+void describe(Io& io, MaxPoolLayer& c) {
+  io.field("kernel", c.kernel, IntegerRange{2, 16});
+}
+
+template <class Io>
+void describe(Io& io, ResidualStageLayer& c) {
+  io.field("blocks", c.blocks, IntegerRange{1, 1000});
+  io.required("out", c.out, kWidths);
+  io.field("stride", c.stride, kStrides);
+}
+
+template <class Io>
+void describe(Io&, GlobalAvgPoolLayer&) {}
+
+template <class Io>
+void describe(Io& io, LinearLayer& c) {
+  io.required("out", c.out, kWidths);
+  io.field("activation", c.activation);
+}
+
+template <class Io>
+void describe(Io& io, ModelConfig& c) {
+  io.list("layers", c.layers, ListSize{1, 1000}, [](auto& item, LayerConfig& layer, std::size_t) {
+    item.one_of(layer.layer);
+    item.field("name", layer.name, TextRule::label);
+  });
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < c.layers.size(); ++i) {
+    const auto& name = c.layers[i].name;
+    io.check(!name || names.insert(*name).second, "layers." + std::to_string(i) + ".name",
+             "another layer has this name", "give each layer its own");
+  }
+  io.section("init", [&](auto& init) {
+    init.field("scheme", c.init_scheme);
+    init.field("gain", c.init_gain, Range{0, 1e6, true});
+  });
+}
+
+template <class Io>
+void describe(Io& io, OptimizerConfig& c) {
+  io.field("momentum", c.momentum, Range{0, 1, false, true});
+  io.field("nesterov", c.nesterov);
+  io.check(!c.nesterov || c.momentum > 0, "nesterov", "there is no momentum to look ahead with",
+           "write momentum: 0.9 or nesterov: false");
+  io.field("weight_decay", c.weight_decay, at_least(0));
+}
+
+// The optional keys of phases; which of them its shape takes, the schedule knows.
+constexpr Range kPower{0, 1000, true};
+constexpr Range kGamma{0, 1e6, true};
+
+template <class Io>
+void describe_rest(Io& io, PhaseConfig& c) {
+  io.field("endpoints", c.endpoints, TextRule::word);
+  io.field("length", c.length, LengthRule{});
+  io.field("power", c.power, kPower);
+  io.field("gamma", c.gamma, kGamma);
+  io.field("over", c.over, LengthRule{.zero = false});
+  io.field("at", c.at, ListSize{1, 1000}, LengthRule{});
+}
+
+template <class Io>
+void describe(Io& io, ScheduleConfig& c) {
+  io.field("base_lr", c.base_lr, above(0));
+  io.list("phases", c.phases, ListSize{1, 1000},
+          [](auto& item, PhaseConfig& phase, std::size_t index) {
+            phase.key = "schedule.phases." + std::to_string(index);
+            if (phase.name.empty()) phase.name = "phase-" + std::to_string(index);
+            item.field("name", phase.name, TextRule::label);
+            item.required("shape", phase.shape, TextRule::word);
+            item.field("from", phase.from);
+            item.field("to", phase.to);
+            describe_rest(item, phase);
+          });
+  io.excludes("phases", {"warmup", "hold", "decay"});
+  if (!c.phases.empty()) return;
+  io.section("warmup", [&](auto& warmup) {
+    warmup.field("shape", c.warmup.shape, TextRule::word);
+    warmup.field("length", c.warmup.length, LengthRule{});
+    warmup.lr("start_lr", "start_factor", c.warmup.from);
+    warmup.field("power", c.warmup.power, kPower);
+    warmup.field("endpoints", c.warmup.endpoints, TextRule::word);
+  });
+  io.field("hold", c.hold, LengthRule{});
+  io.section("decay", [&](auto& decay) {
+    decay.field("shape", c.decay.shape, TextRule::word);
+    decay.lr("final_lr", "final_factor", c.decay.to);
+    describe_rest(decay, c.decay);
+  });
+}
+
+template <class Io>
+void describe(Io& io, TrainConfig& c) {
+  io.field("length", c.length, LengthRule{.zero = false, .percent = false});
+  io.field("eval_every", c.eval_every, LengthRule{.zero = false});
+  io.field("checkpoint_every", c.checkpoint_every, LengthRule{.zero = false});
+}
+
+template <class Io>
+void describe(Io& io, CompareConfig& c) {
+  io.field("seeds", c.seeds);
+  io.required("arms", c.arms);
+}
+
+template <class Io>
+void describe(Io& io, RunConfig& c) {
+  io.field("name", c.name, TextRule::run_name);
+  io.field("seed", c.seed);
+  io.section("data", [&](auto& data) { describe(data, c.data); });
+  io.section("model", [&](auto& model) { describe(model, c.model); });
+  io.field("loss", c.loss);
+  io.field("label_smoothing", c.label_smoothing, Range{0, 1, false, true});
+  io.check(c.loss == Loss::cross_entropy || c.label_smoothing == 0, "label_smoothing",
+           "only cross_entropy smooths labels", "write 0, or loss: cross_entropy");
+  io.section("optimizer", [&](auto& optimizer) { describe(optimizer, c.optimizer); });
+  io.section("schedule", [&](auto& schedule) { describe(schedule, c.schedule); });
+  io.section("train", [&](auto& train) { describe(train, c.train); });
+  io.optional_section("compare", c.compare);
+}
+
+}  // namespace preheat

@@ -1,0 +1,31 @@
+// The two ways preheat fails. main() turns them into exit codes.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace preheat {
+
+/// Something failed while running: missing data, a damaged file, a full disk. Exit code 1.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// Where a key was given. `source` is a file, or the `--set` argument itself; line and column count
+/// from 1 and are 0 where the source has no lines.
+struct Where {
+  std::string source;
+  int line = 0;
+  int column = 0;
+  std::string key;  // the full path: schedule.warmup.length
+};
+
+/// The configuration is wrong. Exit code 2. what() reads
+/// `file:line:column: key.path: what is wrong; what would be right`.
+class ConfigError : public std::runtime_error {
+ public:
+  ConfigError(const Where& where, const std::string& problem, const std::string& remedy = "");
+};
+
+}  // namespace preheat

@@ -1,0 +1,491 @@
+#include "config/values.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <set>
+
+namespace preheat {
+namespace {
+
+constexpr std::int64_t kMaxSeeds = 10'000;
+constexpr std::size_t kMaxArms = 100;
+constexpr std::size_t kMaxArmKeys = 1000;
+constexpr std::size_t kMaxNameLength = 100;
+constexpr double kMaxLength = 1e12;
+
+constexpr std::array<std::string_view, 4> kDatasets{"fashion-mnist", "mnist", "cifar10",
+                                                    "synthetic"};
+constexpr std::array<std::string_view, 6> kInitSchemes{
+    "he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform"};
+constexpr std::array<std::string_view, 2> kLosses{"cross_entropy", "mse"};
+
+[[noreturn]] void wrong(const Node& node, std::string_view problem, const std::string& remedy) {
+  throw ConfigError(node.where, fmt::format("{} {}", shown(node), problem), remedy);
+}
+
+bool is_plain(const Node& node) {
+  return node.kind == Node::Kind::scalar && !node.quoted;
+}
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+bool is_alphanumeric(char c) {
+  return is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+enum class Parsed { ok, not_a_number, too_large };
+
+Parsed parse_number(std::string_view text, double& value) {
+  if (text.starts_with('+') && !text.starts_with("+-")) text.remove_prefix(1);
+  const std::size_t first = text.starts_with('-') ? 1 : 0;
+  const bool begins_like_one = text.size() > first && (is_digit(text[first]) || text[first] == '.');
+  if (!begins_like_one) return Parsed::not_a_number;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::invalid_argument || stop != end) return Parsed::not_a_number;
+  if (error == std::errc::result_out_of_range) return Parsed::too_large;
+  value += 0.0;  // makes -0 a 0
+  return Parsed::ok;
+}
+
+template <class Integer>
+Parsed parse_integer(std::string_view text, Integer& value) {
+  if (text.starts_with("+") && text.size() > 1 && is_digit(text[1])) text.remove_prefix(1);
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::invalid_argument || stop != end) return Parsed::not_a_number;
+  return error == std::errc::result_out_of_range ? Parsed::too_large : Parsed::ok;
+}
+
+std::string describe(const Range& range) {
+  return fmt::format("a number {} {} and {} {}", range.above_min ? "above" : "of at least",
+                     range.min, range.below_max ? "below" : "at most", range.max);
+}
+
+std::string describe(const IntegerRange& range) {
+  return fmt::format("{} whole number from {} to {}", range.odd ? "an odd" : "a", range.min,
+                     range.max);
+}
+
+template <class Enum, std::size_t n>
+void read_choice(const Node& node, Enum& value, const std::array<std::string_view, n>& names,
+                 std::string_view what) {
+  if (node.kind == Node::Kind::scalar) {
+    for (std::size_t i = 0; i < n; ++i) {
+      if (node.scalar == names[i]) {
+        value = static_cast<Enum>(i);
+        return;
+      }
+    }
+  }
+  wrong(node, fmt::format("is not {}", what),
+        fmt::format("write {}", fmt::join(names.begin(), names.end(), " | ")));
+}
+
+std::optional<std::string> broken_rule(const std::string& text, TextRule rule) {
+  if (rule == TextRule::path) {
+    const bool has_control = std::any_of(text.begin(), text.end(), [](char c) {
+      return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+    });
+    if (text.empty() || text.size() > 4000 || has_control) return "write the path of a folder";
+    return std::nullopt;
+  }
+  const std::string_view punctuation = rule == TextRule::run_name ? "._-"
+                                       : rule == TextRule::label  ? "_-"
+                                                                  : "_";
+  const bool made_of = std::all_of(text.begin(), text.end(), [&](char c) {
+    return is_alphanumeric(c) || punctuation.find(c) != std::string_view::npos;
+  });
+  if (!made_of || text.empty() || text.size() > kMaxNameLength) {
+    return fmt::format("write 1 to {} letters, digits and {}", kMaxNameLength,
+                       rule == TextRule::run_name ? "any of . _ -"
+                       : rule == TextRule::label  ? "any of _ -"
+                                                  : "_");
+  }
+  if (text.starts_with('.')) return "begin with a letter or a digit";
+  if (rule == TextRule::label && std::all_of(text.begin(), text.end(), is_digit)) {
+    return "use at least one letter; a number alone is an item's index";
+  }
+  return std::nullopt;
+}
+
+void take_seeds(const Node& node, std::uint64_t first, std::uint64_t last,
+                std::vector<std::uint64_t>& seeds) {
+  if (last < first) wrong(node, "counts down", "write the smaller seed first, as in 0..9");
+  if (last - first >= kMaxSeeds) {
+    wrong(node, "is too many seeds", fmt::format("write at most {}", kMaxSeeds));
+  }
+  for (std::uint64_t i = 0; i <= last - first; ++i) seeds.push_back(first + i);
+}
+
+// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
+  for (std::size_t j = 0; j <= b.size(); ++j) d[0][j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t substituted = d[i - 1][j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
+      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, substituted});
+      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+    }
+  }
+  return d[a.size()][b.size()];
+}
+
+Node scalar_node(std::string text, bool quoted = false) {
+  Node node;
+  node.kind = Node::Kind::scalar;
+  node.scalar = std::move(text);
+  node.quoted = quoted;
+  return node;
+}
+
+}  // namespace
+
+void read_value(const Node& node, double& value, const Range& range) {
+  double number = 0;
+  const Parsed parsed = is_plain(node) ? parse_number(node.scalar, number) : Parsed::not_a_number;
+  if (parsed == Parsed::not_a_number) {
+    wrong(node, "is not a number", "write " + describe(range));
+  }
+  const bool fits = (range.above_min ? number > range.min : number >= range.min) &&
+                    (range.below_max ? number < range.max : number <= range.max);
+  if (parsed == Parsed::too_large || !fits) {
+    wrong(node, "is out of range", "write " + describe(range));
+  }
+  value = number;
+}
+
+void read_value(const Node& node, std::int64_t& value, const IntegerRange& range) {
+  std::int64_t number = 0;
+  const Parsed parsed = is_plain(node) ? parse_integer(node.scalar, number) : Parsed::not_a_number;
+  if (parsed == Parsed::not_a_number) {
+    wrong(node, "is not a whole number", "write " + describe(range));
+  }
+  if (parsed == Parsed::too_large || number < range.min || number > range.max) {
+    wrong(node, "is out of range", "write " + describe(range));
+  }
+  if (range.odd && number % 2 == 0) wrong(node, "is even", "write " + describe(range));
+  value = number;
+}
+
+void read_value(const Node& node, std::uint64_t& value) {
+  const std::string remedy =
+      fmt::format("write a whole number from 0 to {}", std::numeric_limits<std::uint64_t>::max());
+  std::uint64_t number = 0;
+  const Parsed parsed = is_plain(node) ? parse_integer(node.scalar, number) : Parsed::not_a_number;
+  if (parsed == Parsed::not_a_number) wrong(node, "is not a whole number from 0 up", remedy);
+  if (parsed == Parsed::too_large) wrong(node, "is out of range", remedy);
+  value = number;
+}
+
+void read_value(const Node& node, bool& value) {
+  const bool is_true = is_plain(node) && node.scalar == "true";
+  if (!is_true && !(is_plain(node) && node.scalar == "false")) {
+    wrong(node, "is not a yes or no", "write true or false");
+  }
+  value = is_true;
+}
+
+void read_value(const Node& node, std::string& value, TextRule rule) {
+  if (node.kind != Node::Kind::scalar) {
+    wrong(node, "is not a text", rule == TextRule::path ? "write a path" : "write a name");
+  }
+  if (const auto remedy = broken_rule(node.scalar, rule))
+    wrong(node, "is not allowed here", *remedy);
+  value = node.scalar;
+}
+
+void read_value(const Node& node, Length& value, const LengthRule& rule) {
+  const std::string units =
+      rule.percent ? "steps, epochs or a per cent of the run" : "steps or epochs";
+  const std::string example =
+      fmt::format("write a length such as 400 steps{} 2.5 epochs{}", rule.percent ? "," : " or",
+                  rule.percent ? " or 10%" : "");
+  if (node.kind != Node::Kind::scalar) wrong(node, "is not a length", example);
+  const std::string_view text = node.scalar;
+  const std::size_t digits = std::min(text.find_first_of(" %"), text.size());
+  const std::string_view number = text.substr(0, digits);
+  std::string_view unit = text.substr(digits);
+  unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
+
+  Length length;
+  const Parsed parsed = parse_number(number, length.value);
+  if (parsed == Parsed::not_a_number) wrong(node, "is not a length", example);
+  if (unit.empty()) {
+    wrong(node, "has no unit",
+          fmt::format("write {0} steps{1} {0} epochs{2}", number, rule.percent ? "," : " or",
+                      rule.percent ? " or a per cent of the run" : ""));
+  }
+  if (unit == "step" || unit == "steps") {
+    length.unit = LengthUnit::steps;
+  } else if (unit == "epoch" || unit == "epochs") {
+    length.unit = LengthUnit::epochs;
+  } else if (unit == "%" && rule.percent) {
+    length.unit = LengthUnit::percent;
+  } else {
+    wrong(node, "has an unknown unit", "the units are " + units);
+  }
+  const double most = length.unit == LengthUnit::percent ? 100 : kMaxLength;
+  if (parsed == Parsed::too_large || length.value > most || length.value < 0) {
+    wrong(node, "is out of range",
+          fmt::format("write from 0 to {}", to_string({most, length.unit})));
+  }
+  if (length.value == 0 && !rule.zero) wrong(node, "is no length", "write more than 0");
+  if (length.unit == LengthUnit::steps && length.value != std::floor(length.value)) {
+    wrong(node, "is not a whole number of steps", "a step is one update of the weights");
+  }
+  value = length;
+}
+
+void read_value(const Node& node, LrValue& value) {
+  const std::string remedy = "write a number of at least 0, base, or a factor such as 0.1x";
+  if (!is_plain(node)) wrong(node, "is not a learning rate", remedy);
+  if (node.scalar == "base") {
+    value = {1, true};
+    return;
+  }
+  std::string_view number = node.scalar;
+  LrValue read;
+  if (number.ends_with('x')) {
+    read.times_base = true;
+    number.remove_suffix(1);
+  }
+  const Parsed parsed = parse_number(number, read.value);
+  if (parsed == Parsed::not_a_number) wrong(node, "is not a learning rate", remedy);
+  if (parsed == Parsed::too_large || read.value < 0 || read.value > kLargest) {
+    wrong(node, "is out of range", fmt::format("write from 0 to {}", kLargest));
+  }
+  value = read;
+}
+
+void read_value(const Node& node, Activation& value) {
+  constexpr std::string_view leaky = "leaky_relu(";
+  const std::string_view text = node.kind == Node::Kind::scalar ? node.scalar : std::string_view();
+  if (text == "none") {
+    value = {ActivationKind::none};
+  } else if (text == "relu") {
+    value = {ActivationKind::relu};
+  } else if (text.starts_with(leaky) && text.ends_with(')')) {
+    Node slope = node;
+    slope.scalar = text.substr(leaky.size(), text.size() - leaky.size() - 1);
+    slope.quoted = false;
+    Activation read{ActivationKind::leaky_relu};
+    read_value(slope, read.slope, Range{0, 1, true, true});
+    value = read;
+  } else {
+    wrong(node, "is not an activation", "write none | relu | leaky_relu(0.1)");
+  }
+}
+
+void read_value(const Node& node, DatasetName& value) {
+  read_choice(node, value, kDatasets, "a dataset");
+}
+void read_value(const Node& node, InitScheme& value) {
+  read_choice(node, value, kInitSchemes, "an initialisation");
+}
+void read_value(const Node& node, Loss& value) {
+  read_choice(node, value, kLosses, "a loss");
+}
+
+void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
+  const std::string remedy = "write a range such as 0..9, a list such as [3, 5], or how many";
+  seeds.clear();
+  if (node.kind == Node::Kind::sequence) {
+    check_list(node, {1, kMaxSeeds});
+    std::set<std::uint64_t> seen;
+    for (const Node& item : node.items) {
+      read_value(item, seeds.emplace_back());
+      if (!seen.insert(seeds.back()).second) wrong(item, "is there twice", "give each seed once");
+    }
+  } else if (!is_plain(node)) {
+    wrong(node, "is not a set of seeds", remedy);
+  } else if (const std::size_t dots = node.scalar.find(".."); dots != std::string::npos) {
+    const std::string_view text = node.scalar;
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+    if (parse_integer(text.substr(0, dots), first) != Parsed::ok ||
+        parse_integer(text.substr(dots + 2), last) != Parsed::ok) {
+      wrong(node, "is not a range of seeds", remedy);
+    }
+    take_seeds(node, first, last, seeds);
+  } else {
+    std::uint64_t count = 0;
+    const Parsed parsed = parse_integer(node.scalar, count);
+    if (parsed == Parsed::not_a_number) wrong(node, "is not a set of seeds", remedy);
+    if (parsed == Parsed::ok && count == 0) wrong(node, "is no seed at all", remedy);
+    take_seeds(node, 0, parsed == Parsed::ok ? count - 1 : kMaxSeeds, seeds);
+  }
+}
+
+void read_value(const Node& node, std::vector<Arm>& arms) {
+  const std::string remedy =
+      "write names with keys below them, as in {short: {train.length: 10 steps}}";
+  if (node.kind != Node::Kind::map) wrong(node, "is not a set of arms", remedy);
+  if (node.keys.empty()) wrong(node, "has no arm", remedy);
+  if (node.keys.size() > kMaxArms) {
+    wrong(node, "has too many arms", fmt::format("write at most {}", kMaxArms));
+  }
+  arms.clear();
+  for (const auto& [name, changes] : node.keys) {
+    Node label = scalar_node(name);
+    label.where = changes.where;
+    Arm& arm = arms.emplace_back();
+    read_value(label, arm.name, TextRule::run_name);
+    if (changes.kind == Node::Kind::null) continue;
+    if (changes.kind != Node::Kind::map) {
+      wrong(changes, "is not a set of keys", "write {} or {schedule.warmup.length: 0 steps}");
+    }
+    if (changes.keys.size() > kMaxArmKeys) {
+      wrong(changes, "has too many keys", fmt::format("write at most {}", kMaxArmKeys));
+    }
+    for (const auto& [key, value] : changes.keys) {
+      if (key == "name" || key == "seed" || key == "compare" || key.starts_with("compare.")) {
+        throw ConfigError(value.where, "an arm cannot change this",
+                          "arms share the name and the seeds of their experiment");
+      }
+      arm.overrides.push_back({key, value});
+    }
+  }
+}
+
+void check_list(const Node& node, const ListSize& size) {
+  if (node.kind != Node::Kind::sequence) {
+    wrong(node, "is not a list", "write the items between [ and ], or each after a dash");
+  }
+  if (node.items.size() < size.min) wrong(node, "is empty", "give at least one item");
+  if (node.items.size() > size.max) {
+    wrong(node, fmt::format("of {} items is too long", node.items.size()),
+          fmt::format("write at most {}", size.max));
+  }
+}
+
+// fmt prints a double with the fewest digits that read back to it.
+Node to_node(double value) {
+  return scalar_node(fmt::format("{}", value));
+}
+Node to_node(std::int64_t value) {
+  return scalar_node(std::to_string(value));
+}
+Node to_node(std::uint64_t value) {
+  return scalar_node(std::to_string(value));
+}
+Node to_node(bool value) {
+  return scalar_node(value ? "true" : "false");
+}
+Node to_node(const std::string& value) {
+  return scalar_node(value);
+}
+Node to_node(const Length& value) {
+  return scalar_node(to_string(value));
+}
+Node to_node(const LrValue& value) {
+  if (!value.times_base) return to_node(value.value);
+  return scalar_node(value.value == 1 ? "base" : fmt::format("{}x", value.value));
+}
+Node to_node(const Activation& value) {
+  return scalar_node(to_string(value));
+}
+Node to_node(DatasetName value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(InitScheme value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(Loss value) {
+  return scalar_node(std::string(to_string(value)));
+}
+
+Node to_node(const std::vector<std::uint64_t>& seeds) {
+  bool is_range = seeds.size() > 1;
+  for (std::size_t i = 1; i < seeds.size(); ++i) is_range &= seeds[i] == seeds[0] + i;
+  if (is_range) return scalar_node(fmt::format("{}..{}", seeds.front(), seeds.back()));
+  return to_node<std::uint64_t>(seeds);
+}
+
+Node to_node(const std::vector<Arm>& arms) {
+  Node node;
+  node.kind = Node::Kind::map;
+  for (const Arm& arm : arms) {
+    Node changes;
+    changes.kind = Node::Kind::map;
+    for (const Override& change : arm.overrides) {
+      changes.keys.emplace_back(change.key, change.value);
+    }
+    node.keys.emplace_back(arm.name, std::move(changes));
+  }
+  return node;
+}
+
+std::string to_string(const Length& length) {
+  const std::string number = fmt::format("{}", length.value);
+  if (length.unit == LengthUnit::percent) return number + "%";
+  return fmt::format("{} {}{}", number, length.unit == LengthUnit::steps ? "step" : "epoch",
+                     length.value == 1 ? "" : "s");
+}
+
+std::string_view to_string(DatasetName name) {
+  return kDatasets.at(static_cast<std::size_t>(name));
+}
+std::string_view to_string(InitScheme scheme) {
+  return kInitSchemes.at(static_cast<std::size_t>(scheme));
+}
+std::string_view to_string(Loss loss) {
+  return kLosses.at(static_cast<std::size_t>(loss));
+}
+
+std::string to_string(const Activation& activation) {
+  switch (activation.kind) {
+    case ActivationKind::none:
+      return "none";
+    case ActivationKind::relu:
+      return "relu";
+    case ActivationKind::leaky_relu:
+      return fmt::format("leaky_relu({})", activation.slope);
+  }
+  return "";
+}
+
+std::string shown(const Node& node) {
+  switch (node.kind) {
+    case Node::Kind::null:
+      return "null";
+    case Node::Kind::sequence:
+      return "a list";
+    case Node::Kind::map:
+      return "a section";
+    case Node::Kind::scalar:
+      break;
+  }
+  return fmt::format("\"{}\"{}", shortened(node.scalar, 60), node.quoted ? " in quotes" : "");
+}
+
+std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& names) {
+  std::vector<std::string> best;
+  std::size_t least = 2 + name.size() / 6;
+  for (const std::string& candidate : names) {
+    const std::size_t distance = edit_distance(name, candidate);
+    if (distance >= least && (best.empty() || distance > least)) continue;
+    if (distance < least) best.clear();
+    least = distance;
+    best.push_back(candidate);
+  }
+  if (!best.empty() || name.size() < 2) return best;
+  for (const std::string& candidate : names) {
+    if (candidate.find(name) != std::string::npos) best.push_back(candidate);
+  }
+  return best;
+}
+
+std::string did_you_mean(const std::vector<std::string>& names) {
+  return fmt::format("did you mean {}?", fmt::join(names, " or "));
+}
+
+}  // namespace preheat

@@ -1,0 +1,116 @@
+// Single values between YAML and C++: what is accepted, how it is refused, how it is written again.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+
+namespace preheat {
+
+/// The numbers a key takes. Every range is finite, so that no sum or product of a few of them is
+/// not.
+struct Range {
+  double min = 0;
+  double max = 0;
+  bool above_min = false;  // min itself is refused
+  bool below_max = false;
+};
+constexpr double kLargest = 1e12;
+constexpr Range at_least(double min) {
+  return {min, kLargest, false, false};
+}
+constexpr Range above(double min) {
+  return {min, kLargest, true, false};
+}
+
+struct IntegerRange {
+  std::int64_t min = 0;
+  std::int64_t max = 0;
+  bool odd = false;
+};
+
+/// How many items a list has.
+struct ListSize {
+  std::size_t min = 1;
+  std::size_t max = 1000;
+};
+
+enum class TextRule {
+  run_name,  // a folder's name: letters, digits, . _ -, not starting with a dot
+  label,     // letters, digits, _ -, not only digits
+  word,      // letters, digits, _
+  path,      // anything printable
+};
+
+struct LengthRule {
+  bool zero = true;     // "0 steps" is a length
+  bool percent = true;  // so is "10%" of the run
+};
+
+// Each throws ConfigError at the node's place where the value is not of its kind or not in its
+// range.
+void read_value(const Node& node, double& value, const Range& range);
+void read_value(const Node& node, std::int64_t& value, const IntegerRange& range);
+void read_value(const Node& node, std::uint64_t& value);
+void read_value(const Node& node, bool& value);
+void read_value(const Node& node, std::string& value, TextRule rule);
+void read_value(const Node& node, Length& value, const LengthRule& rule);
+void read_value(const Node& node, LrValue& value);
+void read_value(const Node& node, Activation& value);
+void read_value(const Node& node, DatasetName& value);
+void read_value(const Node& node, InitScheme& value);
+void read_value(const Node& node, Loss& value);
+/// Seeds: "0..9", [3, 5] or a count.
+void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
+/// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
+/// applied.
+void read_value(const Node& node, std::vector<Arm>& arms);
+
+/// Throws unless the node is a list of such a size.
+void check_list(const Node& node, const ListSize& size);
+
+template <class T, class Rule>
+void read_value(const Node& node, std::vector<T>& values, const ListSize& size, const Rule& rule) {
+  check_list(node, size);
+  values.clear();
+  for (const Node& item : node.items) read_value(item, values.emplace_back(), rule);
+}
+
+Node to_node(double value);
+Node to_node(std::int64_t value);
+Node to_node(std::uint64_t value);
+Node to_node(bool value);
+Node to_node(const std::string& value);
+Node to_node(const Length& value);
+Node to_node(const LrValue& value);
+Node to_node(const Activation& value);
+Node to_node(DatasetName value);
+Node to_node(InitScheme value);
+Node to_node(Loss value);
+Node to_node(const std::vector<std::uint64_t>& seeds);
+Node to_node(const std::vector<Arm>& arms);
+
+template <class T>
+Node to_node(const std::vector<T>& values) {
+  Node node;
+  node.kind = Node::Kind::sequence;
+  for (const T& value : values) node.items.push_back(to_node(value));
+  return node;
+}
+
+/// What a message shows of a value: its text, shortened, or "a list".
+std::string shown(const Node& node);
+
+/// Those of `names` that a misspelt `name` may stand for, the nearest first; empty where none is
+/// near.
+std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& names);
+
+/// "did you mean a or b?"
+std::string did_you_mean(const std::vector<std::string>& names);
+
+}  // namespace preheat

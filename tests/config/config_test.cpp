@@ -1,0 +1,772 @@
+#include "config/config.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <random>
+#include <sstream>
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+RunConfig config_of(const std::string& text, const std::vector<std::string>& settings = {}) {
+  std::vector<Override> overrides;
+  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
+  return read_config(with_overrides(parse_document(text, "f.yaml"), overrides));
+}
+
+std::string error_of(const std::string& text, const std::vector<std::string>& settings = {}) {
+  try {
+    config_of(text, settings);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string reference_text() {
+  std::ifstream file(PREHEAT_SOURCE_DIR "/configs/reference.yaml");
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+TEST(Config, DefaultsNeedNoFile) {
+  const RunConfig c = config_of("");
+  EXPECT_EQ(write_config(c), write_config(RunConfig{}));
+  EXPECT_EQ(c.model.layers.size(), 8u);
+  EXPECT_EQ(std::get<ConvLayer>(c.model.layers[3].layer).out, 64);
+  EXPECT_TRUE(std::get<ConvLayer>(c.model.layers[3].layer).batch_norm);
+  EXPECT_EQ(std::get<LinearLayer>(c.model.layers[6].layer).activation.kind, ActivationKind::relu);
+  EXPECT_EQ(c.schedule.warmup.key, "schedule.warmup");
+  EXPECT_EQ(c.schedule.warmup.name, "warmup");
+  EXPECT_EQ(c.schedule.warmup.shape, "linear");
+  EXPECT_FALSE(c.schedule.warmup.length);
+  EXPECT_EQ(c.schedule.decay.shape, "cosine");
+  EXPECT_EQ(c.schedule.decay.endpoints, "end");
+  EXPECT_FALSE(c.compare);
+}
+
+TEST(Config, ReadsEveryKey) {
+  const RunConfig c = config_of(R"(
+name: a-1.b_c
+seed: 18446744073709551615
+data:
+  dataset: cifar10
+  dir: "/tmp/my data"
+  batch_size: 64
+  train_limit: 1000
+  normalize: {mean: [0.5, 0.25, -1], std: [1, 2, .5]}
+  augment: {crop_padding: 4, flip: true}
+model:
+  layers:
+    - conv: {out: 16, kernel: 5, stride: 2, batch_norm: true, activation: leaky_relu(0.1)}
+      name: stem
+    - max_pool
+    - max_pool: {kernel: 3}
+    - residual_stage: {blocks: 9, out: 32, stride: 2}
+    - name: gap
+      global_avg_pool:
+    - linear: {out: 10}
+  init: {scheme: xavier_uniform, gain: 2.5}
+loss: cross_entropy
+label_smoothing: 0.1
+optimizer: {momentum: +0.95, nesterov: true, weight_decay: 5e-4}
+schedule:
+  base_lr: 1e-1
+  warmup: {shape: power, length: 1.5 epochs, start_factor: 0.1, power: 2, endpoints: both}
+  hold: 1 step
+  decay: {shape: step, final_lr: 1e-5, endpoints: start, length: 50%, power: 3, gamma: 0.5, over: 1 epoch, at: [5 steps, 10 %]}
+train: {length: 400 steps, eval_every: 10%, checkpoint_every: 2 epochs}
+compare: {seeds: [7, 5], arms: {none: {schedule.warmup.length: 0 steps}, all: {}}}
+)");
+  EXPECT_EQ(c.name, "a-1.b_c");
+  EXPECT_EQ(c.seed, std::numeric_limits<std::uint64_t>::max());
+  EXPECT_EQ(c.data.dataset, DatasetName::cifar10);
+  EXPECT_EQ(c.data.dir, "/tmp/my data");
+  EXPECT_EQ(c.data.batch_size, 64);
+  EXPECT_EQ(c.data.train_limit, 1000);
+  EXPECT_THAT(c.data.normalize->mean, ElementsAre(0.5, 0.25, -1));
+  EXPECT_THAT(c.data.normalize->std, ElementsAre(1, 2, 0.5));
+  EXPECT_EQ(c.data.augment.crop_padding, 4);
+  EXPECT_TRUE(c.data.augment.flip);
+  ASSERT_EQ(c.model.layers.size(), 6u);
+  const auto& conv = std::get<ConvLayer>(c.model.layers[0].layer);
+  EXPECT_EQ(conv.out, 16);
+  EXPECT_EQ(conv.kernel, 5);
+  EXPECT_EQ(conv.stride, 2);
+  EXPECT_EQ(conv.activation.kind, ActivationKind::leaky_relu);
+  EXPECT_EQ(conv.activation.slope, 0.1);
+  EXPECT_EQ(c.model.layers[0].name, "stem");
+  EXPECT_EQ(std::get<MaxPoolLayer>(c.model.layers[1].layer).kernel, 2);
+  EXPECT_EQ(std::get<MaxPoolLayer>(c.model.layers[2].layer).kernel, 3);
+  EXPECT_EQ(std::get<ResidualStageLayer>(c.model.layers[3].layer).blocks, 9);
+  EXPECT_TRUE(std::holds_alternative<GlobalAvgPoolLayer>(c.model.layers[4].layer));
+  EXPECT_EQ(c.model.layers[4].name, "gap");
+  EXPECT_EQ(std::get<LinearLayer>(c.model.layers[5].layer).activation.kind, ActivationKind::none);
+  EXPECT_EQ(c.model.init_scheme, InitScheme::xavier_uniform);
+  EXPECT_EQ(c.model.init_gain, 2.5);
+  EXPECT_EQ(c.label_smoothing, 0.1);
+  EXPECT_EQ(c.optimizer.momentum, 0.95);
+  EXPECT_TRUE(c.optimizer.nesterov);
+  EXPECT_EQ(c.optimizer.weight_decay, 5e-4);
+  EXPECT_EQ(c.schedule.base_lr, 0.1);
+  const PhaseConfig& warmup = c.schedule.warmup;
+  EXPECT_EQ(warmup.shape, "power");
+  EXPECT_EQ(warmup.length->value, 1.5);
+  EXPECT_EQ(warmup.length->unit, LengthUnit::epochs);
+  EXPECT_EQ(warmup.from->value, 0.1);
+  EXPECT_TRUE(warmup.from->times_base);
+  EXPECT_EQ(warmup.power, 2);
+  EXPECT_EQ(warmup.endpoints, "both");
+  EXPECT_EQ(c.schedule.hold.value, 1);
+  const PhaseConfig& decay = c.schedule.decay;
+  EXPECT_EQ(decay.to->value, 1e-5);
+  EXPECT_FALSE(decay.to->times_base);
+  EXPECT_EQ(decay.length->unit, LengthUnit::percent);
+  EXPECT_EQ(decay.gamma, 0.5);
+  EXPECT_EQ(decay.over->unit, LengthUnit::epochs);
+  ASSERT_EQ(decay.at.size(), 2u);
+  EXPECT_EQ(decay.at[1].value, 10);
+  EXPECT_EQ(c.train.length.value, 400);
+  EXPECT_EQ(c.train.checkpoint_every->value, 2);
+  EXPECT_THAT(c.compare->seeds, ElementsAre(7, 5));
+  ASSERT_EQ(c.compare->arms.size(), 2u);
+  EXPECT_EQ(c.compare->arms[0].name, "none");
+  EXPECT_EQ(c.compare->arms[0].overrides.at(0).key, "schedule.warmup.length");
+  EXPECT_TRUE(c.compare->arms[1].overrides.empty());
+}
+
+TEST(Config, ReadsPhases) {
+  const RunConfig c = config_of(
+      "schedule:\n  phases:\n    - {shape: linear, to: 0.5x, length: 10%}\n"
+      "    - {name: stairs, shape: step, from: base, to: 3, gamma: 0.1, over: 2 steps}\n");
+  ASSERT_EQ(c.schedule.phases.size(), 2u);
+  EXPECT_EQ(c.schedule.phases[0].key, "schedule.phases.0");
+  EXPECT_EQ(c.schedule.phases[0].name, "phase-0");
+  EXPECT_FALSE(c.schedule.phases[0].from);
+  EXPECT_EQ(c.schedule.phases[0].to->value, 0.5);
+  EXPECT_TRUE(c.schedule.phases[0].to->times_base);
+  EXPECT_EQ(c.schedule.phases[1].name, "stairs");
+  EXPECT_EQ(c.schedule.phases[1].from->value, 1);
+  EXPECT_TRUE(c.schedule.phases[1].from->times_base);
+  EXPECT_FALSE(c.schedule.phases[1].to->times_base);
+}
+
+TEST(Config, ReadsSeeds) {
+  const auto seeds = [](const std::string& text) {
+    return config_of("", {"compare={seeds: " + text + ", arms: {a: {}}}"}).compare->seeds;
+  };
+  EXPECT_THAT(seeds("100..104"), ElementsAre(100, 101, 102, 103, 104));
+  EXPECT_THAT(seeds("5..5"), ElementsAre(5));
+  EXPECT_THAT(seeds("3"), ElementsAre(0, 1, 2));
+  EXPECT_THAT(seeds("[9, 2]"), ElementsAre(9, 2));
+  EXPECT_THAT(seeds("18446744073709551614..18446744073709551615"),
+              ElementsAre(18446744073709551614u, 18446744073709551615u));
+  EXPECT_EQ(seeds("0..9999").size(), 10000u);
+  EXPECT_EQ(config_of("compare: {arms: {a: }}").compare->seeds.size(), 10u);
+}
+
+TEST(Config, SettingsMakeTheirSections) {
+  EXPECT_EQ(config_of("", {"train.length=400 steps"}).train.length.value, 400);
+  EXPECT_EQ(config_of("", {"schedule.warmup={length: 3 steps}"}).schedule.warmup.length->value, 3);
+  EXPECT_EQ(config_of("", {"schedule.warmup.length=3 steps"}).schedule.warmup.length->value, 3);
+  EXPECT_EQ(config_of("schedule:\n", {"schedule.base_lr=3"}).schedule.base_lr, 3);
+  EXPECT_EQ(config_of("", {"model.layers=[max_pool, linear: {out: 3}]"}).model.layers.size(), 2u);
+  EXPECT_EQ(std::get<LinearLayer>(
+                config_of("model: {layers: [linear: {out: 3}]}", {"model.layers.0.linear.out=7"})
+                    .model.layers[0]
+                    .layer)
+                .out,
+            7);
+  const RunConfig c = config_of("compare: {arms: {a: {schedule.hold: 1 step}, b: {}}}",
+                                {"compare.seeds=100..104", "compare.arms.a.schedule.hold=2 steps"});
+  EXPECT_EQ(c.compare->seeds.size(), 5u);
+  ASSERT_EQ(c.compare->arms[0].overrides.size(), 1u);
+  EXPECT_EQ(c.compare->arms[0].overrides[0].value.scalar, "2 steps");
+  // null takes a section away, so that another form can stand in its place.
+  EXPECT_EQ(config_of("schedule: {warmup: {power: 1}}",
+                      {"schedule.warmup=null", "schedule.phases=[{shape: constant, from: base}]"})
+                .schedule.phases.size(),
+            1u);
+}
+
+TEST(Config, ArmsApplyLikeSettings) {
+  const Document document = parse_document(
+      "compare: {arms: {a: {schedule.warmup.length: 0 steps, optimizer: {momentum: 0}}}}",
+      "f.yaml");
+  const RunConfig base = read_config(document);
+  const RunConfig arm = read_config(with_overrides(document, base.compare->arms[0].overrides));
+  EXPECT_EQ(arm.schedule.warmup.length->value, 0);
+  EXPECT_EQ(arm.optimizer.momentum, 0);
+  EXPECT_EQ(base.optimizer.momentum, 0.9);
+}
+
+struct Wrong {
+  std::string text;
+  std::string place;                    // how the message begins
+  std::vector<std::string> substrings;  // what else it says
+};
+
+TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
+  const std::string conv = "model: {layers: [conv: {out: 3, ";
+  const Wrong rows[] = {
+      // unknown keys
+      {"schedule:\n  warmup:\n    lenght: 5 epochs\n",
+       "f.yaml:3:5: schedule.warmup.lenght: unknown key; did you mean length?",
+       {}},
+      {"optimiser: {}\n", "f.yaml:1:1: optimiser:", {"unknown key; did you mean optimizer?"}},
+      {"seed: 1\nbatch_size: 3\n", "f.yaml:2:1: batch_size:", {"did you mean data.batch_size?"}},
+      {"lr: 3\n", "f.yaml:1:1: lr:", {"did you mean schedule.base_lr or "}},
+      {"sweep: {}\n", "f.yaml:1:1: sweep:", {"unknown key", "the keys here are name, seed, data"}},
+      {"train: {stages: []}\n", "f.yaml:1:9: train.stages:", {"unknown key", "length, eval_every"}},
+      {"optimizer:\n  clip_norm: 1\n", "f.yaml:2:3: optimizer.clip_norm:", {"unknown key"}},
+      {"schedule:\n  scale: {rule: linear}\n", "f.yaml:2:3: schedule.scale:", {"unknown key"}},
+      {"model:\n  layers:\n    - max_pol\n",
+       "f.yaml:3:7: model.layers.0.max_pol:",
+       {"unknown key; did you mean max_pool?"}},
+      {"model:\n  layers:\n    - conv:\n      out: 3\n",
+       "f.yaml:4:7: model.layers.0.out:",
+       {"did you mean model.layers[].conv.out"}},
+      {"model: {layers: [global_avg_pool: {foo: 3}]}\n",
+       "f.yaml:1:36:",
+       {"there are no keys here"}},
+      // kinds of values
+      {"data: 3\n", "f.yaml:1:1: data: \"3\" where a section of keys is expected", {}},
+      {"data: [1]\n", "f.yaml:1:1: data: a list where a section", {}},
+      {"seed: {a: 1}\n", "f.yaml:1:1: seed: a section is not a whole number", {}},
+      {"seed: null\n", "f.yaml:1:1: seed: null is not a whole number", {}},
+      {"seed: 1.5\n", "f.yaml:1:1: seed: \"1.5\" is not a whole number", {}},
+      {"seed: -1\n", "f.yaml:1:1: seed:", {"from 0 to 18446744073709551615"}},
+      {"seed: 18446744073709551616\n", "f.yaml:1:1: seed:", {"is out of range"}},
+      {"name: a b\n", "f.yaml:1:1: name: \"a b\" is not allowed here", {"letters, digits"}},
+      {"name: .hidden\n", "f.yaml:1:1: name:", {"begin with a letter or a digit"}},
+      {"name: ../up\n", "f.yaml:1:1: name:", {"letters, digits"}},
+      {"name: " + std::string(101, 'n') + "\n", "f.yaml:1:1: name:", {"nnn...\"", "1 to 100"}},
+      {"name: [a]\n", "f.yaml:1:1: name: a list is not a text", {}},
+      // numbers
+      {"optimizer:\n  momentum: abc\n",
+       "f.yaml:2:3: optimizer.momentum: \"abc\" is not a number",
+       {"write a number of at least 0 and below 1"}},
+      {"optimizer: {momentum: \"0.5\"}", "f.yaml:1:13:", {"\"0.5\" in quotes is not a number"}},
+      {"optimizer: {momentum: 1}", "f.yaml:1:13:", {"\"1\" is out of range", "below 1"}},
+      {"optimizer: {momentum: -0.1}", "f.yaml:1:13:", {"is out of range"}},
+      {"optimizer: {momentum: .nan}", "f.yaml:1:13:", {"\".nan\" is not a number"}},
+      {"optimizer: {momentum: nan}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: .inf}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: inf}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: -inf}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: 1e400}", "f.yaml:1:13:", {"\"1e400\" is out of range"}},
+      {"optimizer: {weight_decay: 1e30}", "f.yaml:1:13:", {"is out of range"}},
+      {"optimizer: {weight_decay: 1e}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: 0x10}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: 1 2}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: 1_0}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: ++1}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {weight_decay: +-1}", "f.yaml:1:13:", {"is not a number"}},
+      {"optimizer: {nesterov: yes}", "f.yaml:1:13:", {"write true or false"}},
+      {"optimizer: {nesterov: \"true\"}", "f.yaml:1:13:", {"write true or false"}},
+      {"optimizer: {nesterov: 1}", "f.yaml:1:13:", {"write true or false"}},
+      {"optimizer: {momentum: 0, nesterov: true}",
+       "f.yaml:1:26: optimizer.nesterov:",
+       {"there is no momentum", "write momentum: 0.9"}},
+      {"label_smoothing: 1\n", "f.yaml:1:1: label_smoothing:", {"is out of range"}},
+      {"loss: mse\nlabel_smoothing: 0.1\n", "f.yaml:2:1: label_smoothing:", {"only cross_entropy"}},
+      {"loss: crossentropy\n", "f.yaml:1:1: loss:", {"is not a loss; write cross_entropy | mse"}},
+      // data
+      {"data: {dataset: imagenet}\n",
+       "f.yaml:1:8: data.dataset:",
+       {"\"imagenet\" is not a dataset", "fashion-mnist | mnist | cifar10 | synthetic"}},
+      {"data: {dir: \"a\\0b\"}\n", "f.yaml:1:8: data.dir:", {"a\\x00b", "write the path"}},
+      {"data: {dir: \"\"}\n", "f.yaml:1:8: data.dir:", {"write the path of a folder"}},
+      {"data: {batch_size: 0}\n", "f.yaml:1:8: data.batch_size:", {"from 1 to 65536"}},
+      {"data: {batch_size: 128.5}\n", "f.yaml:1:8:", {"\"128.5\" is not a whole number"}},
+      {"data: {batch_size: 99999999999999999999}\n", "f.yaml:1:8:", {"is out of range"}},
+      {"data: {train_limit: 0}\n", "f.yaml:1:8: data.train_limit:", {"is out of range"}},
+      {"data: {normalize: {mean: [1]}}\n", "f.yaml:1:8: data.normalize.std:", {"missing"}},
+      {"data: {normalize: {mean: [1], std: [1, 2]}}\n",
+       "f.yaml:1:31: data.normalize.std:",
+       {"different numbers of values"}},
+      {"data: {normalize: {mean: [1], std: [0]}}\n",
+       "f.yaml:1:37: data.normalize.std.0:",
+       {"above 0"}},
+      {"data: {normalize: {mean: [], std: []}}\n",
+       "f.yaml:1:20: data.normalize.mean:",
+       {"is empty"}},
+      {"data: {normalize: {mean: 1, std: 1}}\n", "f.yaml:1:20:", {"is not a list"}},
+      {"data: {augment: {crop_padding: 17}}\n",
+       "f.yaml:1:18: data.augment.crop_padding:",
+       {"from 0 to 16"}},
+      // model
+      {"model: {layers: []}\n", "f.yaml:1:9: model.layers: a list is empty", {}},
+      {"model: {layers: conv}\n", "f.yaml:1:9: model.layers:", {"is not a list"}},
+      {"model: {layers: [[conv]]}\n", "f.yaml:1:18: model.layers.0:", {"a list where a section"}},
+      {"model: {layers: [conv]}\n", "f.yaml:1:18: model.layers.0.conv.out: missing", {}},
+      {"model: {layers: [conv: {stride: 1}]}\n",
+       "f.yaml:1:18: model.layers.0.conv.out: missing",
+       {}},
+      {"model: {layers: [name: a]}\n",
+       "f.yaml:1:18: model.layers.0:",
+       {"an item without a layer", "conv | max_pool | residual_stage | global_avg_pool | linear"}},
+      {"model: {layers: [{linear: {out: 1}, max_pool: {}}]}\n",
+       "f.yaml:1:18:",
+       {"two layers in one item"}},
+      {conv + "kernel: 2}]}\n",
+       "f.yaml:1:33: model.layers.0.conv.kernel:",
+       {"\"2\" is even; write an odd whole number from 1 to 15"}},
+      {conv + "kernel: 17}]}\n", "f.yaml:1:33:", {"is out of range"}},
+      {conv + "stride: 9}]}\n", "f.yaml:1:33:", {"from 1 to 8"}},
+      {conv + "activation: gelu}]}\n", "f.yaml:1:33:", {"none | relu | leaky_relu(0.1)"}},
+      {conv + "activation: leaky_relu}]}\n", "f.yaml:1:33:", {"leaky_relu(0.1)"}},
+      {conv + "activation: leaky_relu(1)}]}\n", "f.yaml:1:33:", {"above 0 and below 1"}},
+      {conv + "activation: leaky_relu()}]}\n", "f.yaml:1:33:", {"is not a number"}},
+      {"model: {layers: [max_pool: {kernel: 1}]}\n", "f.yaml:1:29:", {"from 2 to 16"}},
+      {"model: {layers: [linear: {out: 65537}]}\n", "f.yaml:1:27:", {"from 1 to 65536"}},
+      {"model: {layers: [residual_stage: {out: 1, blocks: 1001}]}\n", "f.yaml:1:43:", {"to 1000"}},
+      {"model: {layers: [{max_pool: {}, name: 12}]}\n",
+       "f.yaml:1:33: model.layers.0.name:",
+       {"at least one letter"}},
+      {"model: {layers: [{max_pool: {}, name: a.b}]}\n", "f.yaml:1:33:", {"any of _ -"}},
+      {"model:\n  layers:\n    - max_pool:\n      name: a\n    - max_pool:\n      name: a\n",
+       "f.yaml:6:7: model.layers.1.name: another layer has this name",
+       {}},
+      {"model: {init: {scheme: he}}\n",
+       "f.yaml:1:16: model.init.scheme:",
+       {"he_normal | he_uniform"}},
+      {"model: {init: {gain: 0}}\n", "f.yaml:1:16: model.init.gain:", {"above 0"}},
+      // schedule
+      {"schedule: {base_lr: 0}\n", "f.yaml:1:12: schedule.base_lr:", {"above 0"}},
+      {"schedule: {base_lr: -1}\n", "f.yaml:1:12:", {"is out of range"}},
+      {"schedule:\n  warmup: {length: 400}\n",
+       "f.yaml:2:12: schedule.warmup.length:",
+       {"\"400\" has no unit; write 400 steps, 400 epochs or a per cent of the run"}},
+      {"schedule: {hold: -1 steps}\n", "f.yaml:1:12: schedule.hold:", {"is out of range"}},
+      {"schedule: {hold: 1.5 steps}\n", "f.yaml:1:12:", {"is not a whole number of steps"}},
+      {"schedule: {hold: 101%}\n", "f.yaml:1:12:", {"write from 0 to 100%"}},
+      {"schedule: {hold: 1e13 steps}\n", "f.yaml:1:12:", {"write from 0 to 1000000000000 steps"}},
+      {"schedule: {hold: 1e999 epochs}\n", "f.yaml:1:12:", {"is out of range"}},
+      {"schedule: {hold: nan steps}\n", "f.yaml:1:12:", {"is not a length"}},
+      {"schedule: {hold: inf epochs}\n", "f.yaml:1:12:", {"is not a length"}},
+      {"schedule: {hold: 3 minutes}\n",
+       "f.yaml:1:12:",
+       {"has an unknown unit; the units are steps"}},
+      {"schedule: {hold: 3 steps more}\n", "f.yaml:1:12:", {"has an unknown unit"}},
+      {"schedule: {hold: steps}\n", "f.yaml:1:12:", {"is not a length; write a length such as"}},
+      {"schedule: {hold: [1]}\n", "f.yaml:1:12:", {"a list is not a length"}},
+      {"schedule: {hold: null}\n", "f.yaml:1:12:", {"null is not a length"}},
+      {"schedule: {warmup: {start_lr: 0, start_factor: 1}}\n",
+       "f.yaml:1:34: schedule.warmup.start_factor: start_lr is given too; keep one",
+       {}},
+      {"schedule: {decay: {final_factor: 0, final_lr: 1}}\n",
+       "f.yaml:1:20: schedule.decay.final_factor: final_lr is given too",
+       {}},
+      {"schedule: {warmup: {start_lr: 0.1x}}\n", "f.yaml:1:21:", {"is not a number"}},
+      {"schedule: {warmup: {start_lr: -1}}\n", "f.yaml:1:21:", {"is out of range"}},
+      {"schedule: {warmup: {shape: [a]}}\n", "f.yaml:1:21: schedule.warmup.shape:", {"not a text"}},
+      {"schedule: {decay: {gamma: 0}}\n", "f.yaml:1:20: schedule.decay.gamma:", {"above 0"}},
+      {"schedule: {decay: {over: 0 steps}}\n", "f.yaml:1:20:", {"is no length; write more than 0"}},
+      {"schedule: {decay: {at: []}}\n", "f.yaml:1:20: schedule.decay.at:", {"is empty"}},
+      {"schedule: {decay: {at: [1 step, 5]}}\n",
+       "f.yaml:1:33: schedule.decay.at.1:",
+       {"has no unit"}},
+      {"schedule:\n  hold: 1 step\n  phases: [{shape: linear}]\n",
+       "f.yaml:3:3: schedule.phases: hold is given too",
+       {"phases stand in place of warmup, hold, decay"}},
+      {"schedule: {phases: []}\n", "f.yaml:1:12: schedule.phases:", {"is empty"}},
+      {"schedule: {phases: [{length: 1 step}]}\n",
+       "f.yaml:1:21: schedule.phases.0.shape: missing",
+       {}},
+      {"schedule: {phases: [{shape: linear, from: 0.1y}]}\n",
+       "f.yaml:1:37: schedule.phases.0.from:",
+       {"a number of at least 0, base, or a factor such as 0.1x"}},
+      {"schedule: {phases: [{shape: linear, to: -1x}]}\n", "f.yaml:1:37:", {"is out of range"}},
+      {"schedule: {phases: [{shape: linear, to: x}]}\n", "f.yaml:1:37:", {"not a learning rate"}},
+      {"schedule: {phases: [{shape: linear, start_lr: 1}]}\n",
+       "f.yaml:1:37:",
+       {"unknown key", "did you mean schedule.warmup.start_lr?"}},
+      // train
+      {"train: {length: 0 steps}\n", "f.yaml:1:9: train.length:", {"is no length"}},
+      {"train: {length: 400}\n", "f.yaml:1:9:", {"has no unit; write 400 steps or 400 epochs"}},
+      {"train: {length: 10%}\n", "f.yaml:1:9:", {"the units are steps or epochs"}},
+      {"train: {eval_every: 0 epochs}\n", "f.yaml:1:9: train.eval_every:", {"is no length"}},
+      // compare
+      {"compare: {seeds: 3}\n", "f.yaml:1:1: compare.arms: missing", {}},
+      {"compare: {arms: {}}\n", "f.yaml:1:11: compare.arms:", {"has no arm"}},
+      {"compare: {arms: [a]}\n", "f.yaml:1:11: compare.arms:", {"is not a set of arms"}},
+      {"compare: {arms: {a/b: {}}}\n", "f.yaml:1:18: compare.arms.a/b:", {"letters, digits"}},
+      {"compare: {arms: {a: 3}}\n", "f.yaml:1:18: compare.arms.a:", {"is not a set of keys"}},
+      {"compare: {arms: {a: {seed: 3}}}\n", "f.yaml:1:22:", {"an arm cannot change this"}},
+      {"compare: {arms: {a: {name: x}}}\n", "f.yaml:1:22:", {"an arm cannot change this"}},
+      {"compare: {arms: {a: {compare.seeds: 3}}}\n", "f.yaml:1:22:", {"an arm cannot change this"}},
+      {"compare:\n  arms:\n    a:\n      schedule.warmup.lenght: 0 steps\n",
+       "f.yaml:4:7: schedule.warmup.lenght: unknown key; did you mean length?",
+       {}},
+      {"compare:\n  arms:\n    a: {}\n    b: {train.length: 7}\n",
+       "f.yaml:4:9: train.length:",
+       {"has no unit"}},
+      {"compare: {arms: {a: {}}, seeds: []}\n", "f.yaml:1:26: compare.seeds:", {"is empty"}},
+      {"compare: {arms: {a: {}}, seeds: 0}\n", "f.yaml:1:26:", {"is no seed at all"}},
+      {"compare: {arms: {a: {}}, seeds: 9..0}\n", "f.yaml:1:26:", {"counts down"}},
+      {"compare: {arms: {a: {}}, seeds: 0..10000}\n",
+       "f.yaml:1:26:",
+       {"too many", "at most 10000"}},
+      {"compare: {arms: {a: {}}, seeds: 0..18446744073709551615}\n", "f.yaml:1:26:", {"too many"}},
+      {"compare: {arms: {a: {}}, seeds: 99999999999999999999}\n", "f.yaml:1:26:", {"too many"}},
+      {"compare: {arms: {a: {}}, seeds: 1..}\n", "f.yaml:1:26:", {"is not a range of seeds"}},
+      {"compare: {arms: {a: {}}, seeds: many}\n", "f.yaml:1:26:", {"is not a set of seeds"}},
+      {"compare: {arms: {a: {}}, seeds: [1, 1]}\n",
+       "f.yaml:1:37: compare.seeds.1:",
+       {"there twice"}},
+  };
+  for (const Wrong& row : rows) {
+    const std::string message = error_of(row.text);
+    EXPECT_THAT(message, StartsWith(row.place)) << row.text;
+    for (const std::string& part : row.substrings) {
+      EXPECT_THAT(message, HasSubstr(part)) << row.text;
+    }
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+TEST(Config, ReportsSettingsWhereTheyWereGiven) {
+  EXPECT_EQ(error_of("", {"schedule.warmup.lenght=5 steps"}),
+            "--set schedule.warmup.lenght=5 steps: schedule.warmup.lenght: unknown key; did you "
+            "mean length?");
+  EXPECT_EQ(error_of("", {"scedule.base_lr=5"}),
+            "--set scedule.base_lr=5: scedule: unknown key; did you mean schedule?");
+  EXPECT_EQ(error_of("train: {length: 1 epoch}", {"train.length=400"}),
+            "--set train.length=400: train.length: \"400\" has no unit; write 400 steps or 400 "
+            "epochs");
+  EXPECT_THAT(
+      error_of("", {"schedule.warmup={length: 3}"}),
+      StartsWith("--set schedule.warmup={length: 3}: schedule.warmup.length: \"3\" has no"));
+  EXPECT_THAT(error_of("compare: {arms: {a: {}}}", {"compare.arms.a.sed=3"}),
+              StartsWith("--set compare.arms.a.sed=3: sed: unknown key; did you mean seed?"));
+}
+
+TEST(Config, WhereIsTheNearestSectionGiven) {
+  const RunConfig c =
+      config_of("seed: 1\nschedule:\n  warmup:\n    length: 3 steps\n", {"train.length=3 steps"});
+  EXPECT_EQ(c.where("schedule.warmup.length").line, 4);
+  EXPECT_EQ(c.where("schedule.warmup.length").column, 5);
+  EXPECT_EQ(c.where("schedule.warmup.power").line, 3);
+  EXPECT_EQ(c.where("schedule.warmup.power").key, "schedule.warmup.power");
+  EXPECT_EQ(c.where("schedule.decay.power").line, 2);
+  EXPECT_EQ(c.where("optimizer.momentum").line, 0);
+  EXPECT_EQ(c.where("optimizer.momentum").source, "f.yaml");
+  EXPECT_EQ(c.where("train.length").source, "--set train.length=3 steps");
+  EXPECT_EQ(RunConfig{}.where("a.b").key, "a.b");
+  EXPECT_STREQ(ConfigError(c.where("model.layers"), "too small", "add some").what(),
+               "f.yaml: model.layers: too small; add some");
+}
+
+TEST(Config, PrintsLengthsAsWritten) {
+  EXPECT_EQ(to_string(Length{400, LengthUnit::steps}), "400 steps");
+  EXPECT_EQ(to_string(Length{1, LengthUnit::steps}), "1 step");
+  EXPECT_EQ(to_string(Length{1.5, LengthUnit::epochs}), "1.5 epochs");
+  EXPECT_EQ(to_string(Length{12.5, LengthUnit::percent}), "12.5%");
+  EXPECT_EQ(to_string(Length{1e12, LengthUnit::steps}), "1000000000000 steps");
+}
+
+// --- The reference page -------------------------------------------------------------------------
+
+TEST(Reference, ShowsTheDefaults) {
+  const RunConfig shown = read_config(load_document(PREHEAT_SOURCE_DIR "/configs/reference.yaml"));
+  EXPECT_EQ(write_config(shown), write_config(RunConfig{}));
+}
+
+// Takes the # from the lines that are keys (no space after it, or the indentation of a block).
+std::string with_alternatives(const std::string& text, const std::string& first_key) {
+  std::istringstream lines(text);
+  std::string out;
+  bool taking = false;
+  for (std::string line; std::getline(lines, line);) {
+    const std::size_t hash = line.find_first_not_of(' ');
+    const bool is_comment = hash != std::string::npos && line[hash] == '#';
+    if (is_comment && line.substr(hash + 1).starts_with(first_key)) taking = true;
+    if (!is_comment) taking = false;
+    out += (taking ? line.erase(hash, 1) : line) + "\n";
+  }
+  return out;
+}
+
+TEST(Reference, AlternativesAreRightToo) {
+  const std::string text = reference_text();
+  const RunConfig compare = config_of(with_alternatives(text, "compare:"));
+  ASSERT_TRUE(compare.compare);
+  EXPECT_EQ(compare.compare->arms.size(), 2u);
+  const RunConfig phases =
+      config_of(with_alternatives(text, "phases:"),
+                {"schedule.warmup=null", "schedule.hold=null", "schedule.decay=null"});
+  EXPECT_EQ(phases.schedule.phases.size(), 3u);
+  const RunConfig layers = config_of(with_alternatives(text, "- residual_stage:"));
+  EXPECT_EQ(layers.model.layers.size(), 10u);
+  // The key itself stands there already, as null.
+  const std::string null_line = "  normalize: null";
+  std::string normalized = with_alternatives(text, "normalize:");
+  normalized.replace(normalized.find(null_line), null_line.size(), "  #");
+  EXPECT_THAT(config_of(normalized).data.normalize->mean, ElementsAre(0.2860));
+}
+
+TEST(Reference, HasEveryKey) {
+  const std::string text = reference_text();
+  const RunConfig c = config_of(text);
+  for (const std::string& key : known_keys()) {
+    const std::string name = key.substr(key.rfind('.') + 1);
+    const bool in_list = key.find("[]") != std::string::npos;
+    const bool alternative = key.starts_with("compare") || key == "schedule.phases" ||
+                             key.starts_with("data.normalize.") || in_list;
+    const bool stands = alternative ? text.find(name + ":") != std::string::npos ||
+                                          text.find("#- " + name) != std::string::npos
+                                    : c.locations.contains(key);
+    EXPECT_TRUE(stands) << key;
+  }
+}
+
+// --- Round trip ---------------------------------------------------------------------------------
+
+class RandomConfig {
+ public:
+  explicit RandomConfig(std::uint64_t seed) : engine_(seed) {}
+
+  RunConfig make() {
+    RunConfig c;
+    c.name = pick<std::string>({"run", "null", "true", "1e3", "0", "a.b-c_d", "_", "-x"});
+    c.seed = std::uniform_int_distribution<std::uint64_t>()(engine_);
+    c.data.dataset = static_cast<DatasetName>(integer(0, 3));
+    if (flip()) {
+      c.data.dir = pick<std::string>({"/a b", "~", "null", "x: y", "# no", "\xc3\xa4", "'q'", "-",
+                                      "a\\b\"c", "[", "...", " led", "*a", "10"});
+    }
+    c.data.batch_size = integer(1, 65536);
+    if (flip()) c.data.train_limit = integer(1, 100000);
+    if (flip()) {
+      Normalize n;
+      for (std::int64_t i = integer(1, 4); i > 0; --i) {
+        n.mean.push_back(flip() ? -number() : number());
+        n.std.push_back(number());
+      }
+      c.data.normalize = n;
+    }
+    c.data.augment = {integer(0, 16), flip()};
+    c.model.layers.clear();
+    for (std::int64_t i = integer(1, 6); i > 0; --i) {
+      LayerConfig layer;
+      switch (integer(0, 4)) {
+        case 0:
+          layer.layer = ConvLayer{integer(1, 65536), 2 * integer(0, 7) + 1, integer(1, 8), flip(),
+                                  activation()};
+          break;
+        case 1:
+          layer.layer = MaxPoolLayer{integer(2, 16)};
+          break;
+        case 2:
+          layer.layer = ResidualStageLayer{integer(1, 1000), integer(1, 99), integer(1, 8)};
+          break;
+        case 3:
+          layer.layer = GlobalAvgPoolLayer{};
+          break;
+        default:
+          layer.layer = LinearLayer{integer(1, 65536), activation()};
+      }
+      if (flip()) layer.name = fmt::format("{}layer_{}", flip() ? "-" : "", i);
+      c.model.layers.push_back(layer);
+    }
+    c.model.init_scheme = static_cast<InitScheme>(integer(0, 5));
+    c.model.init_gain = number();
+    c.loss = static_cast<Loss>(integer(0, 1));
+    c.label_smoothing = c.loss == Loss::cross_entropy ? unit() : 0;
+    c.optimizer = {unit(), flip(), flip() ? 0 : number()};
+    if (c.optimizer.momentum == 0) c.optimizer.nesterov = false;
+    c.schedule.base_lr = number();
+    if (flip()) {
+      for (std::int64_t i = 0, n = integer(1, 4); i < n; ++i) {
+        PhaseConfig phase;
+        phase.key = fmt::format("schedule.phases.{}", i);
+        phase.name = fmt::format("p{}", i);
+        phase.shape = "some_shape";
+        if (flip()) phase.from = lr();
+        if (flip()) phase.to = lr();
+        c.schedule.phases.push_back(rest(phase));
+      }
+    } else {
+      if (flip()) c.schedule.warmup.from = lr();
+      if (flip()) c.schedule.warmup.length = length();
+      if (flip()) c.schedule.warmup.power = number();
+      c.schedule.hold = length();
+      if (flip()) c.schedule.decay.to = lr();
+      c.schedule.decay = rest(c.schedule.decay);
+    }
+    c.train.length = {static_cast<double>(integer(1, 1'000'000'000)), LengthUnit::steps};
+    c.train.eval_every = {number(), LengthUnit::epochs};
+    if (flip()) c.train.checkpoint_every = Length{number(), LengthUnit::epochs};
+    if (flip()) c.compare = compare();
+    return c;
+  }
+
+ private:
+  std::int64_t integer(std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(engine_);
+  }
+  bool flip() { return integer(0, 1) == 1; }
+  double unit() { return flip() ? 0 : std::generate_canonical<double, 53>(engine_) * (1 - 1e-9); }
+  double number() {  // in (0, 1000), of any size
+    return std::exp(std::uniform_real_distribution<double>(-300, 6.9)(engine_));
+  }
+  template <class T>
+  T pick(const std::vector<T>& from) {
+    return from[static_cast<std::size_t>(integer(0, static_cast<std::int64_t>(from.size()) - 1))];
+  }
+  Activation activation() {
+    switch (integer(0, 2)) {
+      case 0:
+        return {};
+      case 1:
+        return {ActivationKind::relu};
+      default:
+        return {ActivationKind::leaky_relu, 0.5 * unit() + 1e-9};
+    }
+  }
+  LrValue lr() { return {flip() ? 1 : number(), flip()}; }
+  Length length() {
+    switch (integer(0, 2)) {
+      case 0:
+        return {static_cast<double>(integer(0, 1'000'000'000'000)), LengthUnit::steps};
+      case 1:
+        return {number(), LengthUnit::epochs};
+      default:
+        return {100 * unit(), LengthUnit::percent};
+    }
+  }
+  PhaseConfig rest(PhaseConfig phase) {
+    if (flip()) phase.endpoints = "both";
+    if (flip()) phase.length = length();
+    if (flip()) phase.power = number();
+    if (flip()) phase.gamma = number();
+    if (flip()) phase.over = Length{number(), LengthUnit::epochs};
+    for (std::int64_t i = integer(0, 3); i > 0; --i) phase.at.push_back(length());
+    return phase;
+  }
+  CompareConfig compare() {
+    CompareConfig c;
+    if (flip()) c.seeds = pick<std::vector<std::uint64_t>>({{3}, {7, 5}, {4, 5, 6}, {~0ull}});
+    c.arms = {{"plain", {}}};
+    if (flip()) {
+      c.arms.push_back({"v1.5",
+                        {parse_override("data.dir=\"x: 'y' # \\u0041\\\\\""),
+                         parse_override("optimizer={momentum: 0.5, nesterov: true}"),
+                         parse_override("model.layers=[max_pool, linear: {out: 3}]"),
+                         parse_override("data.train_limit=null")}});
+    }
+    return c;
+  }
+
+  std::mt19937_64 engine_;
+};
+
+TEST(WriteConfig, ReadsBackToTheSame) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  RandomConfig random(seed);
+  for (int i = 0; i < 500; ++i) {
+    const RunConfig config = random.make();
+    const std::string text = write_config(config);
+    RunConfig back;
+    try {
+      back = config_of(text);
+    } catch (const ConfigError& error) {
+      FAIL() << error.what() << "\n" << text;
+    }
+    ASSERT_EQ(write_config(back), text);
+    // Not only through the same writer: bits and keys that could be lost on both ways.
+    ASSERT_EQ(back.seed, config.seed);
+    ASSERT_EQ(back.data.dir, config.data.dir);
+    ASSERT_EQ(back.model.init_gain, config.model.init_gain);
+    ASSERT_EQ(back.optimizer.momentum, config.optimizer.momentum);
+    ASSERT_EQ(back.schedule.base_lr, config.schedule.base_lr);
+    ASSERT_EQ(back.schedule.phases.size(), config.schedule.phases.size());
+    ASSERT_EQ(back.schedule.decay.length.has_value(), config.schedule.decay.length.has_value());
+    ASSERT_EQ(back.train.length.value, config.train.length.value);
+    ASSERT_EQ(back.train.checkpoint_every.has_value(), config.train.checkpoint_every.has_value());
+    ASSERT_EQ(back.compare.has_value(), config.compare.has_value());
+    if (back.compare) {
+      ASSERT_EQ(back.compare->seeds, config.compare->seeds);
+    }
+  }
+}
+
+// --- Hostile texts ------------------------------------------------------------------------------
+
+std::string mutated(std::string text, std::mt19937_64& engine) {
+  const auto below = [&](std::size_t n) {
+    return std::uniform_int_distribution<std::size_t>(0, n - 1)(engine);
+  };
+  constexpr std::string_view pieces = "[]{}:,#&*!|>'\"%@`-? \n\t~0x.\\\r\x01\xff";
+  for (std::size_t i = 1 + below(4); i > 0 && text.size() > 1; --i) {
+    const std::size_t at = below(text.size());
+    switch (below(4)) {
+      case 0:
+        text.erase(at, 1 + below(20));
+        break;
+      case 1:
+        text.insert(at, 1 + below(3), pieces[below(pieces.size())]);
+        break;
+      case 2: {
+        const std::size_t begin = text.rfind('\n', at);
+        const std::size_t end = text.find('\n', at);
+        if (begin == std::string::npos || end == std::string::npos) break;
+        text.insert(end, text.substr(begin, end - begin));
+        break;
+      }
+      default:
+        text[at] = static_cast<char>(below(256));
+    }
+  }
+  return text;
+}
+
+TEST(Config, AnyTextGivesAConfigurationOrAnError) {
+  const std::uint64_t seed = std::random_device{}();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  std::mt19937_64 engine(seed);
+  // Without comments, where most mutations would go unseen.
+  RunConfig everything = RandomConfig(seed).make();
+  const std::string texts[] = {reference_text(), write_config(RunConfig{}),
+                               write_config(everything)};
+  int accepted = 0;
+  int refused = 0;
+  for (int i = 0; i < 1000; ++i) {
+    for (const std::string& text : texts) {
+      const std::string input = mutated(text, engine);
+      try {
+        const RunConfig config = config_of(input);
+        ++accepted;
+        EXPECT_EQ(write_config(config_of(write_config(config))), write_config(config)) << input;
+      } catch (const ConfigError& error) {
+        ++refused;
+        EXPECT_THAT(error.what(), StartsWith("f.yaml"));
+      }
+    }
+  }
+  EXPECT_GT(accepted, 0);
+  EXPECT_GT(refused, 1000);
+}
+
+TEST(Config, ManyUnknownKeysAreRefusedQuickly) {
+  std::string arm;
+  for (int i = 0; i < 20'000; ++i) arm += fmt::format("      k{}.a: 1\n", i);
+  EXPECT_THAT(error_of("compare:\n  arms:\n    a:\n" + arm), HasSubstr("too many keys"));
+  EXPECT_THAT(error_of("schedule:\n" + arm), HasSubstr("unknown key"));
+}
+
+}  // namespace
+}  // namespace preheat

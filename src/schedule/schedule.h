@@ -1,0 +1,41 @@
+// From the schedule section of a configuration to the phases of a run of known length.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "schedule/lr_schedule.h"
+
+namespace preheat {
+
+/// How many updates a run has, and how many make an epoch.
+struct RunLength {
+  std::int64_t steps = 0;
+  std::int64_t steps_per_epoch = 0;
+};
+
+/// train.length in updates. Throws ConfigError at train.length.
+RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch);
+
+/// A length in updates, rounded to the nearest. Throws ConfigError at `key` where a length above
+/// zero comes to no update at all.
+std::int64_t updates_of(const Length& length, const RunLength& run, const RunConfig& config,
+                        std::string_view key);
+
+struct Schedule {
+  LrSchedule lr;
+  std::vector<std::string> phase_names;  // of lr.phases
+  RunLength run;
+};
+
+/// Checks everything that depends on the length of the run or on the catalogue of shapes, and lays
+/// the phases out over updates 0 .. run.steps - 1. What is left after the last phase is a phase
+/// "final" that keeps its last value. Throws ConfigError at the key that is wrong.
+Schedule resolve_schedule(const RunConfig& config, const RunLength& run);
+
+/// The name of the phase that update `step` lies in.
+const std::string& phase_name(const Schedule& schedule, std::int64_t step);
+
+}  // namespace preheat

@@ -1,0 +1,47 @@
+// Curves over updates, as a picture for a page and as characters for a terminal.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace preheat {
+
+/// A line through (x[i], y[i]); the longer of the two is cut. A y that is not finite breaks the
+/// line, and an x-shaped mark stands at the last finite point before it.
+struct Curve {
+  std::string label;  // curves of one label and colour share an entry of the legend; "" has none
+  std::vector<double> x;
+  std::vector<double> y;
+  int color = 0;       // the index of an arm: colour and dashes
+  bool faint = false;  // one of many: thin, and behind the others
+};
+
+/// A stretch of the x axis with a name: a phase of the schedule.
+struct Band {
+  double from = 0;
+  double to = 0;
+  std::string label;
+};
+
+struct LinePlot {
+  std::string title;
+  std::string x_label;
+  std::string y_label;
+  bool log_y = false;           // values <= 0 are left out
+  std::optional<double> y_max;  // larger values are drawn at the upper edge
+  std::vector<Curve> curves;
+  std::vector<Band> bands;
+};
+
+/// A self-contained SVG of `width` x `height` pixels, the panels one above the other with their
+/// plotting areas aligned; follows the reader's light or dark theme. A legend that would repeat the
+/// one of the panel above is left out. Curves of more than 2000 points are thinned to the extremes
+/// of every pixel column.
+std::string to_svg(const std::vector<LinePlot>& panels, int width = 880, int height = 420);
+
+/// The plot as lines of UTF-8 text, `columns` characters wide, `rows` of them for the curves.
+/// Arms differ by ANSI colours if `color`, else by the character that draws them.
+std::string to_text(const LinePlot& plot, int columns = 80, int rows = 16, bool color = false);
+
+}  // namespace preheat

@@ -1,0 +1,16 @@
+// The binary version of CIFAR-10: records of one label byte and 3072 pixel bytes, the 32 x 32 red
+// ones, then green, then blue.
+#pragma once
+
+#include <filesystem>
+#include <span>
+
+#include "data/dataset.h"
+
+namespace preheat {
+
+/// Reads the files one after the other into NHWC. A file holds 1 to 10000 whole records. Throws
+/// Error naming file and byte for anything else and for labels over 9.
+Dataset read_cifar10(std::span<const std::filesystem::path> files);
+
+}  // namespace preheat

@@ -1,0 +1,215 @@
+#include "data/dataset.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+#include <system_error>
+
+#include "config/error.h"
+#include "data/cifar10.h"
+#include "data/idx.h"
+#include "data/synthetic.h"
+
+namespace preheat {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_cifar10(DatasetName name) {
+  return name == DatasetName::cifar10;
+}
+
+// What a file may be called, best first. `stem` is train-images-idx3-ubyte; some mirrors write
+// train-images.idx3-ubyte.
+std::vector<std::string> idx_spellings(const std::string& stem) {
+  std::string dotted = stem;
+  dotted[dotted.find("-idx")] = '.';
+  return {stem, dotted, stem + ".gz", dotted + ".gz"};
+}
+
+// The file of that name in the folder. A folder that carries the name of the file counts only where
+// nothing else does: unpackers like to make such.
+std::optional<fs::path> find_file(const fs::path& folder,
+                                  const std::vector<std::string>& spellings) {
+  std::optional<fs::path> found;
+  for (const std::string& spelling : spellings) {
+    std::error_code ignored;
+    const fs::path path = folder / spelling;
+    const fs::file_status status = fs::status(path, ignored);
+    if (!fs::exists(status)) continue;
+    if (!fs::is_directory(status)) return path;
+    if (!found) found = path;
+  }
+  return found;
+}
+
+fs::path need_file(const fs::path& folder, const std::vector<std::string>& spellings) {
+  const std::optional<fs::path> found = find_file(folder, spellings);
+  if (!found) {
+    throw Error(fmt::format("{}: is not complete; {} is missing", folder.string(),
+                            fmt::join(spellings, " or ")));
+  }
+  return *found;
+}
+
+std::vector<std::string> first_file_spellings(DatasetName name) {
+  return is_cifar10(name) ? std::vector<std::string>{"data_batch_1.bin"}
+                          : idx_spellings("train-images-idx3-ubyte");
+}
+
+// The place itself or, as its archive unpacks, CIFAR-10's subfolder.
+std::optional<fs::path> folder_with_files(const fs::path& place, DatasetName name) {
+  std::vector<fs::path> folders{place};
+  if (is_cifar10(name)) folders.push_back(place / "cifar-10-batches-bin");
+  for (const fs::path& folder : folders) {
+    if (find_file(folder, first_file_spellings(name))) return folder;
+  }
+  return std::nullopt;
+}
+
+std::vector<fs::path> places(const DataConfig& config) {
+  if (config.dir) return {*config.dir};
+  const std::string name(to_string(config.dataset));
+  std::vector<fs::path> places{fs::path("data") / name};
+  if (const char* variable = std::getenv("PREHEAT_DATA"); variable && *variable != '\0') {
+    places.push_back(fs::path(variable) / name);
+    places.emplace_back(variable);
+  }
+  places.push_back(fs::path("/usr/share/datasets") / name);
+  return places;
+}
+
+std::string how_to_get(const DataConfig& config) {
+  const fs::path folder = config.dir ? fs::path(*config.dir)
+                                     : fs::path("data") / std::string(to_string(config.dataset));
+  std::string hint;
+  if (config.dataset == DatasetName::fashion_mnist && !config.dir) {
+    hint = "`apt install dataset-fashion-mnist`, or ";
+  }
+  hint += is_cifar10(config.dataset)
+              ? "put data_batch_1.bin to data_batch_5.bin and test_batch.bin"
+              : "put train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+                "t10k-labels-idx1-ubyte (plain or .gz)";
+  return fmt::format("{} into {}", hint, folder.string());
+}
+
+void keep_first(Dataset& dataset, std::int64_t count) {
+  dataset.labels.resize(static_cast<std::size_t>(count));
+  dataset.pixels.resize(static_cast<std::size_t>(count * dataset.shape.size()));
+}
+
+}  // namespace
+
+const DatasetFacts& facts(DatasetName name) {
+  static const DatasetFacts fashion_mnist{{28, 28, 1}, 10, 60000, 10000, {{0.2860}, {0.3530}}};
+  static const DatasetFacts mnist{{28, 28, 1}, 10, 60000, 10000, {{0.1307}, {0.3081}}};
+  static const DatasetFacts cifar10{
+      {32, 32, 3}, 10, 50000, 10000, {{0.4914, 0.4822, 0.4465}, {0.2470, 0.2435, 0.2616}}};
+  static const DatasetFacts synthetic{synthetic_shape,
+                                      synthetic_classes,
+                                      synthetic_train_size,
+                                      synthetic_test_size,
+                                      {{0.5038}, {0.2371}}};
+  switch (name) {
+    case DatasetName::fashion_mnist:
+      return fashion_mnist;
+    case DatasetName::mnist:
+      return mnist;
+    case DatasetName::cifar10:
+      return cifar10;
+    case DatasetName::synthetic:
+      break;
+  }
+  return synthetic;
+}
+
+fs::path find_dataset(const DataConfig& config) {
+  if (config.dataset == DatasetName::synthetic) {
+    throw Error("the synthetic dataset is generated; it has no folder");
+  }
+  std::vector<std::string> looked;
+  for (const fs::path& place : places(config)) {
+    if (const auto folder = folder_with_files(place, config.dataset)) return *folder;
+    looked.push_back(place.string());
+  }
+  throw Error(fmt::format("{}: no {} in {}; {}", to_string(config.dataset),
+                          first_file_spellings(config.dataset).front(), fmt::join(looked, ", "),
+                          how_to_get(config)));
+}
+
+TrainTest load_dataset(const DataConfig& config) {
+  const DatasetFacts& known = facts(config.dataset);
+  TrainTest data;
+  if (config.dataset == DatasetName::synthetic) {
+    data.train = generate_synthetic(0, known.train_size);
+    data.test = generate_synthetic(known.train_size, known.test_size);
+    data.origin = "generated";
+  } else {
+    const fs::path folder = find_dataset(config);
+    data.origin = folder.string();
+    if (is_cifar10(config.dataset)) {
+      std::vector<fs::path> batches;
+      for (int i = 1; i <= 5; ++i) {
+        batches.push_back(need_file(folder, {fmt::format("data_batch_{}.bin", i)}));
+      }
+      const fs::path test = need_file(folder, {"test_batch.bin"});
+      data.train = read_cifar10(batches);
+      data.test = read_cifar10({&test, 1});
+    } else {
+      const auto read = [&](const std::string& set) {
+        return read_idx(need_file(folder, idx_spellings(set + "-images-idx3-ubyte")),
+                        need_file(folder, idx_spellings(set + "-labels-idx1-ubyte")), known.shape,
+                        known.classes);
+      };
+      data.train = read("train");
+      data.test = read("t10k");
+    }
+  }
+  // The schedule is laid out from the known sizes, before any file is read, and has to stay true.
+  const std::int64_t used = train_examples(config);
+  if (data.train.size() < used || (data.train.size() > used && !config.train_limit)) {
+    throw Error(
+        fmt::format("{}: holds {} training images, where {} has {}; data.train_limit: {} "
+                    "uses the first of them",
+                    data.origin, data.train.size(), to_string(config.dataset), known.train_size,
+                    std::min(data.train.size(), known.train_size)));
+  }
+  keep_first(data.train, used);
+  return data;
+}
+
+Normalize normalization(const RunConfig& config) {
+  const DatasetFacts& known = facts(config.data.dataset);
+  if (!config.data.normalize) return known.normalize;
+  const Normalize& given = *config.data.normalize;
+  const auto channels = static_cast<std::size_t>(known.shape.channels);
+  if (given.mean.size() != channels || given.std.size() != channels) {
+    throw ConfigError(
+        config.where("data.normalize"),
+        fmt::format("has {} mean and {} std values", given.mean.size(), given.std.size()),
+        fmt::format("{} of each, one per channel of {}", channels, to_string(config.data.dataset)));
+  }
+  return given;
+}
+
+std::int64_t train_examples(const DataConfig& config) {
+  const std::int64_t all = facts(config.dataset).train_size;
+  return config.train_limit ? std::min(*config.train_limit, all) : all;
+}
+
+std::int64_t steps_per_epoch(const RunConfig& config) {
+  const std::int64_t examples = train_examples(config.data);
+  if (config.data.batch_size > examples) {
+    throw ConfigError(config.where("data.batch_size"),
+                      fmt::format("a batch of {} is more than the {} training examples",
+                                  config.data.batch_size, examples),
+                      fmt::format("at most {}", examples));
+  }
+  return examples / config.data.batch_size;
+}
+
+}  // namespace preheat

@@ -1,0 +1,260 @@
+#include "data/idx.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <random>
+
+#include "config/error.h"
+#include "data/temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::EndsWith;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr ImageShape shape{5, 3, 1};
+constexpr std::int64_t classes = 4;
+
+Bytes words(std::initializer_list<std::uint32_t> values) {
+  Bytes bytes;
+  for (const std::uint32_t value : values) {
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      bytes.push_back(static_cast<std::uint8_t>(value >> shift));
+    }
+  }
+  return bytes;
+}
+
+Bytes operator+(Bytes a, const Bytes& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+Bytes random_bytes(std::size_t count, int below_this) {
+  static std::mt19937 generator(7);
+  std::uniform_int_distribution<int> value(0, below_this - 1);
+  Bytes bytes(count);
+  for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(value(generator));
+  return bytes;
+}
+
+class Idx : public testing::Test {
+ protected:
+  static constexpr std::uint32_t n = 7;
+  const TemporaryFolder folder;
+  const Bytes pixels = random_bytes(n * 15, 256);
+  const Bytes labels = random_bytes(n, 4);
+  const Bytes images_file = words({0x803, n, 5, 3}) + pixels;
+  const Bytes labels_file = words({0x801, n}) + labels;
+  const std::filesystem::path images_path = folder.write("images", images_file);
+  const std::filesystem::path labels_path = folder.write("labels", labels_file);
+
+  std::string error() const { return error(images_path, labels_path); }
+  static std::string error(const std::filesystem::path& images,
+                           const std::filesystem::path& labels) {
+    try {
+      read_idx(images, labels, shape, classes);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  }
+  std::string images_error(const Bytes& bytes) const {
+    folder.write("images", bytes);
+    return error();
+  }
+  std::string labels_error(const Bytes& bytes) const {
+    folder.write("labels", bytes);
+    return error();
+  }
+  std::string at(const std::filesystem::path& path, int byte) const {
+    return path.string() + ": byte " + std::to_string(byte) + ": ";
+  }
+};
+
+TEST_F(Idx, ReadsPlainAndGzipAlike) {
+  const auto gz_images = folder.write_gzip("images.gz", images_file);
+  const auto gz_labels = folder.write_gzip("labels.gz", labels_file);
+  for (const auto& images : {images_path, gz_images}) {
+    for (const auto& label_path : {labels_path, gz_labels}) {
+      const Dataset data = read_idx(images, label_path, shape, classes);
+      EXPECT_EQ(data.shape, shape);
+      EXPECT_EQ(data.classes, classes);
+      EXPECT_EQ(data.pixels, pixels);
+      EXPECT_EQ(data.labels, labels);
+    }
+  }
+}
+
+TEST_F(Idx, ReadsFilesOfManyChunks) {
+  constexpr std::uint32_t many = 700'001;  // 10.5 MB of pixels
+  const Bytes big = random_bytes(many * 15, 256);
+  const Bytes big_labels = random_bytes(many, 4);
+  const auto images = folder.write_gzip("big.gz", words({0x803, many, 5, 3}) + big);
+  const auto more_labels = folder.write("big-labels", words({0x801, many}) + big_labels);
+  const Dataset data = read_idx(images, more_labels, shape, classes);
+  EXPECT_TRUE(data.pixels == big);
+  EXPECT_TRUE(data.labels == big_labels);
+}
+
+TEST_F(Idx, NamesWhatTheFileHoldsInstead) {
+  EXPECT_EQ(error(labels_path, labels_path),
+            at(labels_path, 0) +
+                "the file holds labels (magic 0x00000801); images (magic "
+                "0x00000803) are due");
+  EXPECT_EQ(error(images_path, images_path),
+            at(images_path, 0) +
+                "the file holds images (magic 0x00000803); labels (magic "
+                "0x00000801) are due");
+  EXPECT_EQ(images_error({'<', '!', 'd', 'o', 'c'}),
+            at(images_path, 0) +
+                "the file holds something else (magic 0x3c21646f); images (magic "
+                "0x00000803) are due");
+}
+
+TEST_F(Idx, NamesTheByteWhereAFileEnds) {
+  for (int size = 0; size < static_cast<int>(images_file.size()); ++size) {
+    const Bytes cut(images_file.begin(), images_file.begin() + size);
+    const int missing = size < 16 ? 4 - size % 4 : static_cast<int>(images_file.size()) - size;
+    const std::string problem = "the file ends in " +
+                                std::string(size < 16 ? "its header" : "its images") + "; " +
+                                std::to_string(missing) + " more bytes";
+    EXPECT_EQ(images_error(cut), at(images_path, size) + problem);
+    const auto gz = folder.write_gzip("cut.gz", cut);
+    EXPECT_EQ(error(gz, labels_path), at(gz, size) + problem);
+  }
+  folder.write("images", images_file);
+  EXPECT_EQ(labels_error({0, 0, 8, 1, 0, 0}),
+            at(labels_path, 6) + "the file ends in its header; 2 more bytes");
+  EXPECT_EQ(labels_error(words({0x801, n})),
+            at(labels_path, 8) + "the file ends in its labels; 7 more bytes");
+}
+
+TEST_F(Idx, RefusesBytesAfterTheData) {
+  const std::string problem =
+      "the file goes on after the data that its header promises; nothing more";
+  EXPECT_EQ(error(folder.write("i", images_file + Bytes{0}), labels_path),
+            at(folder.path() / "i", 16 + 105) + problem);
+  EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", labels_file + Bytes{1, 2})),
+            at(folder.path() / "l.gz", 8 + 7) + problem);
+}
+
+// The most memory ever used tells, as a promise taken at its word would be filled with zeros.
+TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
+  const auto most_kib = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  };
+  const long before = most_kib();
+  const Bytes huge = words({0x803, 0x80000000, 5, 3}) + pixels;
+  EXPECT_EQ(images_error(huge),
+            at(images_path, 4) + "the header promises 2147483648 examples; 1 to 100000000");
+  EXPECT_EQ(images_error(words({0x803, n, 0x80000000, 0x80000000}) + pixels),
+            at(images_path, 8) + "the images' height is 2147483648; 5 pixels");
+  EXPECT_EQ(images_error(words({0x803, n, 5, 0xffffffff}) + pixels),
+            at(images_path, 12) + "the images' width is 4294967295; 3 pixels");
+  EXPECT_EQ(images_error(words({0x803, 0, 5, 3})),
+            at(images_path, 4) + "the header promises 0 examples; 1 to 100000000");
+  folder.write("images", images_file);
+  EXPECT_EQ(labels_error(words({0x801, 0xffffffff}) + labels),
+            at(labels_path, 4) + "the header promises 4294967295 examples; 1 to 100000000");
+  // Within the limits, but not in the file.
+  EXPECT_EQ(labels_error(words({0x801, 100'000'000}) + labels),
+            at(labels_path, 15) + "the file ends in its labels; 99999993 more bytes");
+  EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", words({0x801, 100'000'000}) + labels)),
+            at(folder.path() / "l.gz", 15) + "the file ends in its labels; 99999993 more bytes");
+  EXPECT_LT(most_kib() - before, 64 * 1024);
+}
+
+TEST_F(Idx, NamesBothFilesWhereCountsDiffer) {
+  EXPECT_EQ(labels_error(words({0x801, n - 1}) + Bytes(n - 1, 0)),
+            at(images_path, 4) + "the header promises 7 examples; 6, as many as " +
+                labels_path.string() + " has labels");
+}
+
+TEST_F(Idx, NamesTheByteOfALabelThatIsNone) {
+  Bytes bad = labels_file;
+  bad[8 + 5] = 4;
+  EXPECT_EQ(labels_error(bad), at(labels_path, 13) + "label 4 of example 5; 0 to 3");
+}
+
+TEST_F(Idx, RefusesOtherSides) {
+  EXPECT_EQ(images_error(words({0x803, n, 3, 5}) + pixels),
+            at(images_path, 8) + "the images' height is 3; 5 pixels");
+}
+
+TEST_F(Idx, ReportsDamagedGzip) {
+  const Bytes whole = read_bytes(folder.write_gzip("i.gz", images_file));
+  Bytes bad_crc = whole;
+  bad_crc[bad_crc.size() - 8] ^= 1;
+  const auto path = folder.write("i.gz", bad_crc);
+  EXPECT_THAT(error(path, labels_path),
+              AllOf(StartsWith(path.string() + ": byte "),
+                    EndsWith(": cannot be read: incorrect data check; an undamaged file")));
+  Bytes bad_length = whole;
+  bad_length[bad_length.size() - 4] ^= 1;
+  folder.write("i.gz", bad_length);
+  EXPECT_THAT(error(path, labels_path), HasSubstr("incorrect length check"));
+  folder.write("i.gz", Bytes(whole.begin(), whole.end() - 9));
+  EXPECT_THAT(error(path, labels_path),
+              EndsWith(": cannot be read: unexpected end of file; an undamaged file"));
+  Bytes bad_block = whole;
+  bad_block[10] = 0xff;  // the first byte of the compressed data: a block type that does not exist
+  folder.write("i.gz", bad_block);
+  EXPECT_EQ(error(path, labels_path),
+            at(path, 0) + "cannot be read: invalid block type; an undamaged file");
+}
+
+// Whatever is damaged: an error that names the file and the byte, or data of the right shape.
+TEST_F(Idx, SurvivesAnyDamage) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 generator(seed);
+  const Bytes gz = read_bytes(folder.write_gzip("i.gz", images_file));
+  for (int round = 0; round < 500; ++round) {
+    Bytes damaged = round % 2 ? gz : images_file;
+    for (unsigned k = 0; k <= generator() % 3; ++k) {
+      damaged[generator() % damaged.size()] = static_cast<std::uint8_t>(generator());
+    }
+    if (generator() % 2) damaged.resize(generator() % (damaged.size() + 1));
+    folder.write("images", damaged);
+    try {
+      EXPECT_EQ(read_idx(images_path, labels_path, shape, classes).pixels.size(), n * 15);
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), StartsWith(images_path.string() + ": byte "));
+    }
+  }
+}
+
+TEST_F(Idx, RefusesWhatIsNotAReadableFile) {
+  EXPECT_EQ(error(folder.path() / "none", labels_path),
+            (folder.path() / "none").string() + ": cannot be opened: No such file or directory");
+  EXPECT_EQ(error(folder.path(), labels_path),
+            folder.path().string() + ": is a folder; a file is due");
+  EXPECT_EQ(error(images_path, "/dev/zero"), "/dev/zero: is not a file; a file is due");
+  const auto pipe = folder.path() / "pipe";  // opening it would wait for ever
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(error(pipe, labels_path), pipe.string() + ": is not a file; a file is due");
+}
+
+TEST_F(Idx, ReportsMissingPermission) {
+  std::filesystem::permissions(images_path, std::filesystem::perms::none);
+  if (std::ifstream(images_path)) GTEST_SKIP() << "this user may read every file";
+  EXPECT_EQ(error(), images_path.string() + ": cannot be opened: Permission denied");
+}
+
+TEST_F(Idx, ReportsAReadThatFails) {
+  if (!std::filesystem::exists("/proc/self/mem")) GTEST_SKIP() << "no /proc";
+  EXPECT_EQ(error("/proc/self/mem", labels_path),
+            "/proc/self/mem: byte 0: cannot be read: Input/output error; an undamaged file");
+}
+
+}  // namespace
+}  // namespace preheat

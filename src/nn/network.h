@@ -1,0 +1,89 @@
+// A network as a passive description: which operations, of which shapes, on which parameters. A
+// backend compiles it; nothing here computes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/config.h"
+#include "data/dataset.h"
+
+namespace preheat {
+
+enum class Init { zero, one, random };
+
+/// One trained tensor. All of them lie in one flat arena of floats, each on a 256-byte boundary, so
+/// that an update is a single pass whatever their number.
+struct Parameter {
+  std::string name;                 // 3.conv.weight
+  std::vector<std::int64_t> shape;  // conv [out, kh, kw, in] (KRSC), linear [out, in], else [n]
+  std::int64_t offset = 0;          // in floats
+  std::int64_t size = 0;
+  bool decayed = false;  // weight_decay applies: weights of conv and linear, not biases and norms
+  Init init = Init::zero;
+  std::int64_t fan_in = 0;
+  std::int64_t fan_out = 0;
+};
+
+/// A running statistic of batch norm; not trained, but part of a run's state.
+struct Statistic {
+  std::string name;  // 3.batch_norm.running_mean
+  std::int64_t size = 0;
+  Init init = Init::zero;
+};
+
+enum class OpKind { conv, max_pool, global_avg_pool, linear };
+
+/// conv:   y = activation(batch_norm(conv(x)) + residual), or activation(conv(x) + bias)
+/// linear: y = activation(W flatten(x) + bias), x flattened in NHWC order
+struct Op {
+  OpKind kind = OpKind::conv;
+  std::string name;
+  int input = -1;     // index of the op whose output is x; -1: the images
+  int residual = -1;  // index of the op whose output is added; -1: none
+  ImageShape in;
+  ImageShape out;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;  // conv: zeros on all four sides, kernel / 2
+  Activation activation;
+  // Indices into Network::parameters and ::statistics, -1 where there is none.
+  int weight = -1;
+  int bias = -1;
+  int norm_weight = -1;
+  int norm_bias = -1;
+  int running_mean = -1;
+  int running_var = -1;
+
+  bool normalized() const { return norm_weight >= 0; }
+};
+
+/// Ops are in an order in which every input comes before its use; the last one yields the logits.
+struct Network {
+  ImageShape input;
+  std::int64_t classes = 0;
+  std::vector<Op> ops;
+  std::vector<Parameter> parameters;
+  std::vector<Statistic> statistics;
+  std::int64_t arena_size = 0;       // in floats, padding included
+  std::int64_t parameter_count = 0;  // in floats, padding left out
+};
+
+inline constexpr float batch_norm_epsilon = 1e-5f;
+inline constexpr float batch_norm_momentum = 0.1f;  // running += momentum (batch - running)
+
+/// Infers every shape. Throws ConfigError at the layer that cannot take its input, or whose output
+/// is not one value per class at the end.
+Network build_network(const RunConfig& config, ImageShape input, std::int64_t classes);
+
+/// The arena at step 0: a pure function of (network, model.init, seed), bit-equal on every machine.
+std::vector<float> initial_parameters(const Network& network, const ModelConfig& model,
+                                      std::uint64_t seed);
+
+/// The standard normal quantile of u in (0, 1), from +, -, *, / and sqrt alone, so that its bits do
+/// not depend on a mathematics library. Relative error below 1e-14.
+/// Wichura 1988, "Algorithm AS 241: The percentage points of the normal distribution".
+double normal_quantile(double u);
+
+}  // namespace preheat

@@ -1,0 +1,135 @@
+// The one interface between preheat and the machines it trains on. Nothing above this folder knows
+// which backend it has.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "nn/network.h"
+#include "optim/sgd_momentum.h"
+#include "optim/step_state.h"
+#include "schedule/lr_schedule.h"
+
+namespace preheat {
+
+/// A dataset where a backend can read it during a step; shared by all replicas.
+class ResidentDataset {
+ public:
+  virtual ~ResidentDataset() = default;
+  virtual std::int64_t size() const = 0;
+};
+
+/// What one update did.
+struct StepRecord {
+  std::int64_t step = 0;     // updates completed before this one
+  float lr = 0;              // the rate it used
+  double loss = 0;           // mean over the batch, before the update
+  std::int64_t correct = 0;  // of the batch
+  double grad_norm = 0;      // L2 norms over all parameters: of the loss's gradient without decay,
+  double update_norm = 0;    // of what the update took off the weights,
+  double weight_norm = 0;    // of the weights after it
+  bool finite = true;        // loss, gradient and weights are
+};
+
+struct Evaluation {
+  double loss = 0;  // mean over all examples
+  std::int64_t correct = 0;
+  std::int64_t examples = 0;
+  double accuracy() const { return static_cast<double>(correct) / static_cast<double>(examples); }
+};
+
+/// One tensor of a state, by its name in the network.
+struct NamedTensor {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::vector<float> values;
+};
+
+/// All that a replica is besides its configuration: enough to go on to the same bits.
+struct ReplicaState {
+  std::vector<NamedTensor> parameters;
+  std::vector<NamedTensor> velocity;    // as the parameters
+  std::vector<NamedTensor> statistics;  // running means and variances of batch norm
+  StepState step;
+};
+
+struct ReplicaOptions {
+  std::int64_t batch_size = 0;
+  Normalize normalize;
+  Augment augment;
+  Loss loss = Loss::cross_entropy;
+  double label_smoothing = 0;
+  SgdMomentum rule;
+  double weight_decay = 0;
+  LrSchedule schedule;
+  std::uint64_t seed = 0;  // of the augmentation
+};
+
+/// In bytes.
+struct MemoryUse {
+  std::size_t parameters = 0;   // weights, gradients, velocity
+  std::size_t activations = 0;  // what forward keeps for backward, and the gradients of activations
+  std::size_t workspace = 0;    // packed weights and scratch memory of the libraries
+};
+
+/// One network in training on one device, with its weights, velocity, statistics and step counter.
+class Replica {
+ public:
+  virtual ~Replica() = default;
+
+  /// The order of the epoch that the next update lies in: a permutation of the training examples.
+  /// Epoch and position follow from the step counter.
+  virtual void set_epoch_order(std::span<const std::uint32_t> permutation) = 0;
+
+  /// Does `updates` more updates, which must not run past the end of the epoch. Enqueues and
+  /// returns (a GPU works on; a CPU is done). After the first step that is not finite nothing is
+  /// updated.
+  virtual void train(std::int64_t updates) = 0;
+
+  /// Waits, and hands out one record per update since the last call, in order. None follows a
+  /// record that is not finite.
+  virtual std::vector<StepRecord> drain() = 0;
+
+  /// Loss (without label smoothing) and hits over a whole dataset, batch norm on its running
+  /// statistics, images not augmented.
+  virtual Evaluation evaluate(const ResidentDataset& test) = 0;
+
+  virtual ReplicaState save() const = 0;
+
+  /// Throws Error naming the first tensor that this network does not have in that shape.
+  virtual void load(const ReplicaState& state) = 0;
+
+  /// After a step that was not finite: the first tensor, in the order of computation, that holds a
+  /// value which is not ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight").
+  virtual std::string first_non_finite_tensor() const = 0;
+
+  virtual MemoryUse memory() const = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;     // "cpu" or "cuda"
+  virtual std::string device() const = 0;   // the processor, in its own words
+  virtual std::string library() const = 0;  // "oneDNN 2.6.3"
+
+  virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
+
+  /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
+  /// Throws Error, saying how much was needed and how much there was, when memory does not suffice.
+  virtual std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                           std::span<const float> initial,
+                                           std::shared_ptr<const ResidentDataset> train) = 0;
+};
+
+enum class DeviceChoice { automatic, cpu, cuda };
+
+/// Throws Error where CUDA is asked for and there is none. `automatic` takes CUDA where it can.
+std::unique_ptr<Backend> make_backend(DeviceChoice choice);
+
+}  // namespace preheat

@@ -1,0 +1,324 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/program.h"
+#include "config/error.h"
+
+namespace preheat {
+namespace {
+
+using cpu::Buffer;
+
+// Floats that one task of the update covers: three arrays of it fit into a core's own cache.
+constexpr std::int64_t update_block_size = 16384;
+
+class CpuDataset : public ResidentDataset {
+ public:
+  explicit CpuDataset(const Dataset& dataset) : data(dataset) {}
+  std::int64_t size() const override { return data.size(); }
+  const Dataset data;
+};
+
+const Dataset& data_of(const ResidentDataset& dataset) {
+  return dynamic_cast<const CpuDataset&>(dataset).data;
+}
+
+bool all_finite(const float* values, std::size_t size) {
+  return std::all_of(values, values + size, [](float v) { return std::isfinite(v); });
+}
+
+// A pixel's normalised value by channel and byte.
+std::vector<float> normalization_table(const Normalize& normalize) {
+  std::vector<float> table(256 * normalize.mean.size());
+  for (std::size_t c = 0; c < normalize.mean.size(); ++c) {
+    for (int pixel = 0; pixel < 256; ++pixel) {
+      table[c * 256 + pixel] =
+          static_cast<float>((pixel / 255.0 - normalize.mean[c]) / normalize.std[c]);
+    }
+  }
+  return table;
+}
+
+class CpuReplica : public Replica {
+ public:
+  CpuReplica(const Network& network, const ReplicaOptions& options, std::span<const float> initial,
+             std::shared_ptr<const ResidentDataset> train)
+      : network_(network),
+        options_(options),
+        train_(std::move(train)),
+        steps_per_epoch_(train_->size() / options.batch_size),
+        table_(normalization_table(options.normalize)),
+        weights_(network.arena_size),
+        gradients_(network.arena_size),
+        velocity_(network.arena_size),
+        statistics_(make_statistics(network)),
+        program_(network_, options.batch_size, weights_.data(), gradients_.data(), statistics_),
+        picks_(options.batch_size),
+        labels_(options.batch_size) {
+    if (initial.size() != weights_.size()) throw std::logic_error("initial: not an arena");
+    std::copy(initial.begin(), initial.end(), weights_.data());
+    for (const Parameter& p : network_.parameters) {
+      const auto decay = static_cast<float>(p.decayed ? options_.weight_decay : 0.0);
+      for (std::int64_t at = 0; at < p.size; at += update_block_size) {
+        blocks_.push_back(
+            {p.offset + at, p.offset + std::min(at + update_block_size, p.size), decay});
+      }
+    }
+    partial_norms_.resize(blocks_.size());
+    state_.lr = static_cast<float>(lr_at(options_.schedule, 0));
+  }
+
+  void set_epoch_order(std::span<const std::uint32_t> permutation) override {
+    if (static_cast<std::int64_t>(permutation.size()) != train_->size()) {
+      throw std::logic_error("set_epoch_order: not a permutation of the training examples");
+    }
+    order_.assign(permutation.begin(), permutation.end());
+  }
+
+  void train(std::int64_t updates) override {
+    if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
+      throw std::logic_error("train: past the end of the epoch whose order is known");
+    }
+    records_.reserve(records_.size() + updates);
+    for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step();
+  }
+
+  std::vector<StepRecord> drain() override { return std::exchange(records_, {}); }
+
+  Evaluation evaluate(const ResidentDataset& test) override {
+    const Dataset& dataset = data_of(test);
+    Evaluation result;
+    result.examples = dataset.size();
+    const std::int64_t batch = options_.batch_size;
+    for (std::int64_t begin = 0; begin < dataset.size(); begin += batch) {
+      const std::int64_t valid = std::min(batch, dataset.size() - begin);
+      for (std::int64_t i = 0; i < batch; ++i) {
+        // The last batch is filled up with its first example, which is computed and not counted.
+        const std::int64_t example = begin + (i < valid ? i : 0);
+        picks_[i] = {static_cast<std::uint32_t>(example), {}};
+        labels_[i] = dataset.labels[example];
+      }
+      cpu::gather(network_.input, dataset.pixels.data(), picks_, table_.data(), program_.images());
+      program_.forward(cpu::Mode::evaluation);
+      const auto loss = loss_of({labels_.data(), static_cast<std::size_t>(valid)}, 0, nullptr);
+      result.loss += loss.sum;
+      result.correct += loss.correct;
+    }
+    result.loss /= static_cast<double>(result.examples);
+    return result;
+  }
+
+  ReplicaState save() const override {
+    ReplicaState state;
+    state.step = state_;
+    for (const Parameter& p : network_.parameters) {
+      state.parameters.push_back(tensor_of(p, weights_));
+      state.velocity.push_back(tensor_of(p, velocity_));
+    }
+    for (std::size_t i = 0; i < statistics_.size(); ++i) {
+      const Statistic& s = network_.statistics[i];
+      state.statistics.push_back(
+          {s.name, {s.size}, {statistics_[i].data(), statistics_[i].data() + s.size}});
+    }
+    return state;
+  }
+
+  void load(const ReplicaState& state) override {
+    check("parameter", state.parameters, network_.parameters);
+    check("velocity of", state.velocity, network_.parameters);
+    check("statistic", state.statistics, network_.statistics);
+    for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+      const std::int64_t offset = network_.parameters[i].offset;
+      std::ranges::copy(state.parameters[i].values, weights_.data() + offset);
+      std::ranges::copy(state.velocity[i].values, velocity_.data() + offset);
+    }
+    for (std::size_t i = 0; i < statistics_.size(); ++i) {
+      std::ranges::copy(state.statistics[i].values, statistics_[i].data());
+    }
+    state_ = state.step;
+    order_.clear();
+  }
+
+  std::string first_non_finite_tensor() const override {
+    for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+      const std::span<const float> values = program_.output(static_cast<int>(i));
+      if (!all_finite(values.data(), values.size())) return "activation of " + network_.ops[i].name;
+    }
+    for (auto p = network_.parameters.rbegin(); p != network_.parameters.rend(); ++p) {
+      if (!all_finite(gradients_.data() + p->offset, p->size)) return "gradient of " + p->name;
+    }
+    for (const Parameter& p : network_.parameters) {
+      if (!all_finite(weights_.data() + p.offset, p.size)) return p.name;
+    }
+    return "loss";
+  }
+
+  MemoryUse memory() const override {
+    return {weights_.bytes() + gradients_.bytes() + velocity_.bytes(), program_.activation_bytes(),
+            program_.workspace_bytes()};
+  }
+
+ private:
+  static std::vector<Buffer<float>> make_statistics(const Network& network) {
+    std::vector<Buffer<float>> statistics;
+    for (const Statistic& s : network.statistics) {
+      statistics.emplace_back(s.size);
+      std::fill_n(statistics.back().data(), s.size, s.init == Init::one ? 1.0f : 0.0f);
+    }
+    return statistics;
+  }
+
+  static NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
+    return {p.name, p.shape, {arena.data() + p.offset, arena.data() + p.offset + p.size}};
+  }
+
+  static std::vector<std::int64_t> shape_of(const Parameter& p) { return p.shape; }
+  static std::vector<std::int64_t> shape_of(const Statistic& s) { return {s.size}; }
+
+  template <class Expected>
+  static void check(const char* what, const std::vector<NamedTensor>& given,
+                    const std::vector<Expected>& expected) {
+    for (std::size_t i = 0; i < std::max(given.size(), expected.size()); ++i) {
+      if (i >= given.size()) {
+        throw Error(
+            fmt::format("the state has no {} {}, which the network has", what, expected[i].name));
+      }
+      if (i >= expected.size() || given[i].name != expected[i].name) {
+        throw Error(fmt::format("the state has a {} {} where the network has {}", what,
+                                given[i].name,
+                                i < expected.size() ? expected[i].name : std::string("no more")));
+      }
+      if (given[i].shape != shape_of(expected[i])) {
+        throw Error(fmt::format("{} {} is [{}] in the state and [{}] in the network", what,
+                                given[i].name, fmt::join(given[i].shape, ", "),
+                                fmt::join(shape_of(expected[i]), ", ")));
+      }
+    }
+  }
+
+  cpu::LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits) {
+    return options_.loss == Loss::mse
+               ? cpu::squared_error(labels, network_.classes, program_.logits(), d_logits)
+               : cpu::cross_entropy(labels, network_.classes, smoothing, program_.logits(),
+                                    d_logits);
+  }
+
+  void pick_batch() {
+    const Dataset& dataset = data_of(*train_);
+    const std::int64_t epoch = state_.step / steps_per_epoch_;
+    const std::int64_t first = state_.step % steps_per_epoch_ * options_.batch_size;
+    const Augment& augment = options_.augment;
+    const bool augmented = augment.crop_padding > 0 || augment.flip;
+    for (std::int64_t i = 0; i < options_.batch_size; ++i) {
+      const std::uint32_t example = order_[first + i];
+      picks_[i].example = example;
+      picks_[i].augmentation =
+          augmented ? crop_flip(options_.seed, static_cast<std::uint32_t>(epoch), example,
+                                static_cast<std::int32_t>(augment.crop_padding), augment.flip)
+                    : CropFlip{};
+      labels_[i] = dataset.labels[example];
+    }
+    cpu::gather(network_.input, dataset.pixels.data(), picks_, table_.data(), program_.images());
+  }
+
+  void step() {
+    pick_batch();
+    program_.forward(cpu::Mode::training);
+    const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
+    program_.backward();
+
+    StepRecord record;
+    record.step = state_.step;
+    record.lr = state_.lr;
+    record.loss = loss.sum / static_cast<double>(options_.batch_size);
+    record.correct = loss.correct;
+    // A loss that is not finite is known before the update, which is then left out: what blew up
+    // stays there to be looked at.
+    record.finite = std::isfinite(record.loss);
+    if (record.finite) {
+      const cpu::UpdateNorms squares =
+          cpu::update(options_.rule, state_.lr, blocks_, gradients_.data(), weights_.data(),
+                      velocity_.data(), partial_norms_.data());
+      record.grad_norm = std::sqrt(squares.gradient);
+      record.update_norm = state_.lr * std::sqrt(squares.direction);
+      record.weight_norm = std::sqrt(squares.weight);
+      record.finite = std::isfinite(record.grad_norm) && std::isfinite(record.weight_norm);
+    } else {
+      record.grad_norm = norm(gradients_);
+      record.weight_norm = norm(weights_);
+    }
+    records_.push_back(record);
+    advance(state_, record.finite, lr_at(options_.schedule, state_.step + 1));
+  }
+
+  static double norm(const Buffer<float>& arena) {
+    double sum = 0;
+    for (std::size_t i = 0; i < arena.size(); ++i) sum += double{arena[i]} * double{arena[i]};
+    return std::sqrt(sum);
+  }
+
+  const Network network_;
+  const ReplicaOptions options_;
+  const std::shared_ptr<const ResidentDataset> train_;
+  const std::int64_t steps_per_epoch_;
+  const std::vector<float> table_;
+  // The arenas' padding is zero and stays so: no block of the update touches it.
+  Buffer<float> weights_;
+  Buffer<float> gradients_;
+  Buffer<float> velocity_;
+  std::vector<Buffer<float>> statistics_;
+  cpu::Program program_;
+  std::vector<cpu::UpdateBlock> blocks_;
+  std::vector<cpu::UpdateNorms> partial_norms_;
+  std::vector<cpu::Pick> picks_;
+  std::vector<std::uint8_t> labels_;
+  std::vector<std::uint32_t> order_;
+  std::vector<StepRecord> records_;
+  StepState state_;
+};
+
+std::string processor() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "CPU";
+}
+
+class CpuBackend : public Backend {
+ public:
+  std::string name() const override { return "cpu"; }
+  std::string device() const override {
+    return fmt::format("{}, {} threads", processor(), omp_get_max_threads());
+  }
+  std::string library() const override {
+    const dnnl_version_t* v = dnnl_version();
+    return fmt::format("oneDNN {}.{}.{}", v->major, v->minor, v->patch);
+  }
+  std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
+    return std::make_shared<CpuDataset>(dataset);
+  }
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    return std::make_unique<CpuReplica>(network, options, initial, std::move(train));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend() {
+  return std::make_unique<CpuBackend>();
+}
+
+}  // namespace preheat

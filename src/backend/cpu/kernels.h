@@ -1,0 +1,111 @@
+// What the CPU backend computes itself: the passes between the convolutions, each fused into as few
+// trips through memory as it can be, and the update. All matrices are rows x channels, row-major (a
+// batch in NHWC), all memory is aligned to 64 bytes, all results are the same for any number of
+// threads. An activation is y = z > 0 ? z : slope z (relu 0, none 1), so a NaN stays a NaN.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "data/dataset.h"
+#include "data/epoch_order.h"
+#include "optim/sgd_momentum.h"
+
+namespace preheat::cpu {
+
+/// Row blocks that sums over a batch are split into, whatever the number of threads: the order of
+/// summation, and so the bits, do not depend on the machine's load.
+inline constexpr std::int64_t sum_blocks = 32;
+
+struct Matrix {
+  std::int64_t rows = 0;
+  std::int64_t channels = 0;
+};
+
+/// One example of a batch: which image, and how it is augmented.
+struct Pick {
+  std::uint32_t example = 0;
+  CropFlip augmentation;
+};
+
+/// batch[i] = (pixel / 255 - mean) / std of the picked image, NHWC. `table` holds the 256 values of
+/// each channel, channel-major. 1 byte in and 4 out per pixel.
+void gather(const ImageShape& shape, const std::uint8_t* pixels, std::span<const Pick> picks,
+            const float* table, float* batch);
+
+/// In place: z = activation(z).
+void activate(Matrix size, float slope, float* z);
+
+/// In place: dy = (dy + extra) * activation'(z), the sign of z read off y. `extra` may be null.
+void activate_backward(Matrix size, float slope, const float* y, const float* extra, float* dy);
+
+/// Mean and 1 / sqrt(var + epsilon) of each channel, sums in double; the running statistics move by
+/// batch_norm_momentum, the variance unbiased as in PyTorch. `sums`: 2 x sum_blocks x channels.
+void batch_norm_statistics(Matrix size, const float* x, float* mean, float* inv_std,
+                           float* running_mean, float* running_var, double* sums);
+
+/// mean and inv_std from running statistics.
+void batch_norm_frozen(std::int64_t channels, const float* running_mean, const float* running_var,
+                       float* mean, float* inv_std);
+
+struct BatchNorm {
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  const float* mean = nullptr;
+  const float* inv_std = nullptr;
+};
+
+/// y = activation((x - mean) inv_std weight + bias + residual); `residual` may be null.
+void batch_norm_forward(Matrix size, float slope, const BatchNorm& norm, const float* x,
+                        const float* residual, float* y);
+
+/// The gradient of batch_norm_forward. First dz = (dy + extra) activation'(z) with its sums over
+/// the batch, which are the gradients of weight and bias; then
+///   dx = weight inv_std (dz - mean(dz) - xhat mean(dz xhat)).
+/// dz is written to d_residual where the layer has a residual (its gradient is dz); dx overwrites
+/// dy. `extra` and `d_residual` may be null. `sums`: 2 x sum_blocks x channels.
+void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const float* x,
+                         const float* y, const float* extra, float* dy, float* d_residual,
+                         float* d_weight, float* d_bias, double* sums);
+
+/// Means over the spatial positions: x [batch, positions, channels] -> y [batch, channels].
+void global_avg_pool(std::int64_t batch, std::int64_t positions, std::int64_t channels,
+                     const float* x, float* y);
+
+/// dx = (dy + extra) / positions, spread over the positions; `extra` may be null.
+void global_avg_pool_backward(std::int64_t batch, std::int64_t positions, std::int64_t channels,
+                              const float* dy, const float* extra, float* dx);
+
+struct LossResult {
+  double sum = 0;            // over the examples
+  std::int64_t correct = 0;  // the first of the largest logits is the label; a NaN is never right
+};
+
+/// Cross entropy with label smoothing, -sum_k q_k log softmax(z)_k with q = (1-s) onehot + s / K,
+/// over logits [labels.size(), classes]. dlogits (may be null) is the gradient of the mean.
+LossResult cross_entropy(std::span<const std::uint8_t> labels, std::int64_t classes,
+                         double label_smoothing, const float* logits, float* dlogits);
+
+/// Half the squared distance from the one-hot label, sum_k (z_k - onehot_k)^2 / 2.
+LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t classes,
+                         const float* logits, float* dlogits);
+
+/// A stretch of the arena that one task of the update covers, within one parameter.
+struct UpdateBlock {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  float weight_decay = 0;
+};
+
+struct UpdateNorms {
+  double gradient = 0;  // squared, of the gradient without decay
+  double direction = 0;
+  double weight = 0;
+};
+
+/// One sgd_momentum over all blocks, its norms reduced on the way in a fixed order. `partial` holds
+/// one UpdateNorms per block. 20 bytes per parameter.
+UpdateNorms update(const SgdMomentum& rule, float lr, std::span<const UpdateBlock> blocks,
+                   const float* gradients, float* weights, float* velocity, UpdateNorms* partial);
+
+}  // namespace preheat::cpu

@@ -1,0 +1,506 @@
+#include "backend/cpu/program.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "backend/cpu/kernels.h"
+
+namespace preheat::cpu {
+namespace {
+
+using dnnl::memory;
+using dnnl::prop_kind;
+using Tag = memory::format_tag;
+
+constexpr auto f32 = memory::data_type::f32;
+
+float slope_of(const Activation& activation) {
+  switch (activation.kind) {
+    case ActivationKind::none:
+      return 1;
+    case ActivationKind::relu:
+      return 0;
+    case ActivationKind::leaky_relu:
+      return static_cast<float>(activation.slope);
+  }
+  return 1;
+}
+
+// The memory the kernel could still hand out; what the cgroup of a container allows is not asked.
+std::size_t available_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string name;
+  std::size_t kib = 0;
+  while (meminfo >> name >> kib) {
+    if (name == "MemAvailable:") return kib << 10;
+    meminfo.ignore(64, '\n');
+  }
+  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+}
+
+// Linux grants memory that it does not have and kills who uses it; so ask first.
+void require_memory(std::size_t bytes) {
+  const std::size_t available = available_memory();
+  if (bytes > available) {
+    throw Error(fmt::format(
+        "out of memory: the activations need {} MiB and {} MiB are free; lower data.batch_size",
+        bytes >> 20, available >> 20));
+  }
+}
+
+std::size_t bytes_of(const std::vector<Buffer<float>>& buffers) {
+  std::size_t bytes = 0;
+  for (const auto& buffer : buffers) bytes += buffer.bytes();
+  return bytes;
+}
+
+memory::dims strides_of(const Op& op) {
+  return {op.stride, op.stride};
+}
+memory::dims padding_of(const Op& op) {
+  return {op.padding, op.padding};
+}
+
+// What a convolution reads below and to the right so that its output has the inferred size.
+memory::dims padding_after(const Op& op) {
+  const auto after = [&](std::int64_t in, std::int64_t out) {
+    return (out - 1) * op.stride + op.kernel - in - op.padding;
+  };
+  return {after(op.in.height, op.out.height), after(op.in.width, op.out.width)};
+}
+
+}  // namespace
+
+GradientPlan plan_gradients(const Network& network) {
+  const auto count = static_cast<int>(network.ops.size());
+  GradientPlan plan;
+  plan.first.assign(count, -1);
+  plan.second.assign(count, -1);
+  std::vector<int> free;
+  const auto take = [&](std::int64_t size) {
+    // The smallest free slot that is large enough, or else the largest, grown.
+    auto best = free.end();
+    for (auto it = free.begin(); it != free.end(); ++it) {
+      if (best == free.end()) {
+        best = it;
+        continue;
+      }
+      const std::int64_t a = plan.slot_sizes[*it];
+      const std::int64_t b = plan.slot_sizes[*best];
+      if (b >= size ? a >= size && a < b : a > b) best = it;
+    }
+    if (best == free.end()) {
+      plan.slot_sizes.push_back(size);
+      return static_cast<int>(plan.slot_sizes.size()) - 1;
+    }
+    const int slot = *best;
+    free.erase(best);
+    plan.slot_sizes[slot] = std::max(plan.slot_sizes[slot], size);
+    return slot;
+  };
+  const auto give_gradient_to = [&](int op) {
+    if (op < 0) return;
+    int& slot = plan.first[op] < 0 ? plan.first[op] : plan.second[op];
+    slot = take(network.ops[op].out.size());
+  };
+  plan.first[count - 1] = take(network.classes);
+  for (int i = count - 1; i >= 0; --i) {
+    give_gradient_to(network.ops[i].residual);
+    give_gradient_to(network.ops[i].input);
+    free.push_back(plan.first[i]);
+    if (plan.second[i] >= 0) free.push_back(plan.second[i]);
+  }
+  return plan;
+}
+
+// Turns ops into tasks.
+class Program::Compiler {
+ public:
+  Compiler(Program& program, const Network& network, std::int64_t batch_size, float* weights,
+           float* gradients, std::vector<Buffer<float>>& statistics)
+      : p_(program),
+        net_(network),
+        batch_(batch_size),
+        weights_(weights),
+        gradients_(gradients),
+        statistics_(statistics) {
+    attr_.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  }
+
+  void compile() {
+    std::vector<std::vector<Task>> backward;
+    for (int i = 0; i < static_cast<int>(net_.ops.size()); ++i) {
+      tasks_.clear();
+      switch (net_.ops[i].kind) {
+        case OpKind::conv:
+          conv(i);
+          break;
+        case OpKind::max_pool:
+          max_pool(i);
+          break;
+        case OpKind::global_avg_pool:
+          global_avg_pool(i);
+          break;
+        case OpKind::linear:
+          linear(i);
+          break;
+      }
+      backward.push_back(std::move(tasks_));
+    }
+    for (auto op = backward.rbegin(); op != backward.rend(); ++op) {
+      std::move(op->begin(), op->end(), std::back_inserter(p_.backward_));
+    }
+    // Primitives run one after the other, so one piece of scratch memory serves them all.
+    std::size_t scratch_bytes = 0;
+    for (const memory& m : scratch_)
+      scratch_bytes = std::max(scratch_bytes, m.get_desc().get_size());
+    p_.scratch_ = Buffer<std::uint8_t>(scratch_bytes);
+    for (memory& m : scratch_) m.set_data_handle(p_.scratch_.data());
+  }
+
+ private:
+  struct Argument {
+    int name;
+    memory value;
+  };
+
+  // The C interface takes the arguments as an array made once; the C++ one would build a map per
+  // call.
+  Task call(const dnnl::primitive& primitive, const memory::desc& scratch_desc,
+            std::vector<Argument> arguments) {
+    memory scratch(scratch_desc, p_.engine_, DNNL_MEMORY_NONE);
+    scratch_.push_back(scratch);
+    arguments.push_back({DNNL_ARG_SCRATCHPAD, scratch});
+    std::vector<dnnl_exec_arg_t> raw;
+    for (const Argument& a : arguments) raw.push_back({a.name, a.value.get()});
+    return [primitive, kept = std::move(arguments), raw = std::move(raw),
+            stream = p_.stream_.get()](Mode) {
+      dnnl::error::wrap_c_api(
+          dnnl_primitive_execute(primitive.get(), stream, static_cast<int>(raw.size()), raw.data()),
+          "a oneDNN primitive failed");
+    };
+  }
+
+  memory wrap(const memory::desc& desc, const void* data) const {
+    return {desc, p_.engine_, const_cast<void*>(data)};
+  }
+
+  memory allocate(const memory::desc& desc) {
+    p_.packed_.emplace_back(desc.get_size());
+    return wrap(desc, p_.packed_.back().data());
+  }
+
+  Task reorder(const memory& from, const memory& to) {
+    const dnnl::reorder::primitive_desc d(from, to, attr_);
+    return call(dnnl::reorder(d), d.scratchpad_desc(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
+  }
+
+  // A weight as the primitive wants it: the arena's own memory, or a copy that a task refreshes.
+  memory packed(const memory& plain, const memory::desc& wanted, std::vector<Task>& tasks) {
+    if (plain.get_desc() == wanted) return plain;
+    memory copy = allocate(wanted);
+    tasks.push_back(reorder(plain, copy));
+    return copy;
+  }
+
+  float* weight(int parameter) const { return weights_ + net_.parameters[parameter].offset; }
+  float* gradient(int parameter) const { return gradients_ + net_.parameters[parameter].offset; }
+
+  float* output(int op) const { return op < 0 ? p_.images_.data() : p_.outputs_[op].data(); }
+  float* slot(int index) const { return index < 0 ? nullptr : p_.slots_[index].data(); }
+  float* gradient_of_output(int op) const { return slot(p_.plan_.first[op]); }
+  float* second_gradient_of_output(int op) const { return slot(p_.plan_.second[op]); }
+
+  // Where `reader` writes its share of the gradient of the output of `op`: the first to run in
+  // backward, which is the last reader, has the first slot.
+  float* gradient_target(int op, int reader, bool as_residual) const {
+    if (op < 0) return nullptr;
+    bool earlier = false;
+    for (int i = reader; i < static_cast<int>(net_.ops.size()); ++i) {
+      if (i > reader) earlier |= net_.ops[i].input == op || net_.ops[i].residual == op;
+      if (i == reader && !as_residual) earlier |= net_.ops[i].residual == op;
+    }
+    return slot(earlier ? p_.plan_.second[op] : p_.plan_.first[op]);
+  }
+
+  memory::desc images_desc(const ImageShape& shape) const {
+    return {{batch_, shape.channels, shape.height, shape.width}, f32, Tag::nhwc};
+  }
+  static memory::desc vector_desc(std::int64_t n) { return {{n}, f32, Tag::a}; }
+
+  void conv(int index) {
+    const Op& op = net_.ops[index];
+    const memory::desc x = images_desc(op.in);
+    const memory::desc y = images_desc(op.out);
+    const memory::dims w_dims = {op.out.channels, op.in.channels, op.kernel, op.kernel};
+    const memory::desc w_plain(w_dims, f32, Tag::ohwi);
+    const memory::desc w_any(w_dims, f32, Tag::any);
+    const memory::desc b = op.bias < 0 ? memory::desc() : vector_desc(op.out.channels);
+    // Direct, not automatic: with NHWC the automatic choice is the same or, for few input channels,
+    // a Winograd that is several times slower (docs/benchmarks.md).
+    constexpr auto direct = dnnl::algorithm::convolution_direct;
+
+    const dnnl::convolution_forward::primitive_desc forward(
+        {prop_kind::forward_training, direct, x, w_any, b, y, strides_of(op), padding_of(op),
+         padding_after(op)},
+        attr_, p_.engine_);
+    const memory w = wrap(w_plain, weight(op.weight));
+    const memory x_memory = wrap(x, output(op.input));
+    float* z = op.normalized() ? p_.normalized_[index].data() : output(index);
+    {
+      std::vector<Argument> arguments = {
+          {DNNL_ARG_SRC, x_memory},
+          {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), p_.forward_)},
+          {DNNL_ARG_DST, wrap(y, z)}};
+      if (op.bias >= 0) arguments.push_back({DNNL_ARG_BIAS, wrap(b, weight(op.bias))});
+      p_.forward_.push_back(call(dnnl::convolution_forward(forward), forward.scratchpad_desc(),
+                                 std::move(arguments)));
+    }
+    finish_forward(index);
+    begin_backward(index);
+
+    const memory dz = wrap(y, gradient_of_output(index));
+    {
+      const dnnl::convolution_backward_weights::primitive_desc d(
+          {direct, x, w_any, b, y, strides_of(op), padding_of(op), padding_after(op)}, attr_,
+          p_.engine_, forward);
+      weight_gradient(op, d, dnnl::convolution_backward_weights(d), x_memory, dz, w_plain, b);
+    }
+    if (float* dx = gradient_target(op.input, index, false)) {
+      const dnnl::convolution_backward_data::primitive_desc d(
+          {direct, x, w_any, y, strides_of(op), padding_of(op), padding_after(op)}, attr_,
+          p_.engine_, forward);
+      data_gradient(d, dnnl::convolution_backward_data(d), dz, w, wrap(x, dx));
+    }
+  }
+
+  void linear(int index) {
+    const Op& op = net_.ops[index];
+    const memory::desc x({batch_, op.in.size()}, f32, Tag::ab);
+    const memory::desc y({batch_, op.out.channels}, f32, Tag::ab);
+    const memory::dims w_dims = {op.out.channels, op.in.size()};
+    const memory::desc w_plain(w_dims, f32, Tag::ab);
+    const memory::desc w_any(w_dims, f32, Tag::any);
+    const memory::desc b = vector_desc(op.out.channels);
+
+    const dnnl::inner_product_forward::primitive_desc forward(
+        {prop_kind::forward_training, x, w_any, b, y}, attr_, p_.engine_);
+    const memory w = wrap(w_plain, weight(op.weight));
+    const memory x_memory = wrap(x, output(op.input));
+    p_.forward_.push_back(call(dnnl::inner_product_forward(forward), forward.scratchpad_desc(),
+                               {{DNNL_ARG_SRC, x_memory},
+                                {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), p_.forward_)},
+                                {DNNL_ARG_BIAS, wrap(b, weight(op.bias))},
+                                {DNNL_ARG_DST, wrap(y, output(index))}}));
+    finish_forward(index);
+    begin_backward(index);
+
+    const memory dz = wrap(y, gradient_of_output(index));
+    {
+      const dnnl::inner_product_backward_weights::primitive_desc d({x, w_any, b, y}, attr_,
+                                                                   p_.engine_, forward);
+      weight_gradient(op, d, dnnl::inner_product_backward_weights(d), x_memory, dz, w_plain, b);
+    }
+    if (float* dx = gradient_target(op.input, index, false)) {
+      const dnnl::inner_product_backward_data::primitive_desc d({x, w_any, y}, attr_, p_.engine_,
+                                                                forward);
+      data_gradient(d, dnnl::inner_product_backward_data(d), dz, w, wrap(x, dx));
+    }
+  }
+
+  template <class Descriptor>
+  void weight_gradient(const Op& op, const Descriptor& d, const dnnl::primitive& primitive,
+                       const memory& x, const memory& dz, const memory::desc& plain,
+                       const memory::desc& bias) {
+    const memory target = wrap(plain, gradient(op.weight));
+    const bool direct = d.diff_weights_desc() == plain;
+    const memory dw = direct ? target : allocate(d.diff_weights_desc());
+    std::vector<Argument> arguments = {
+        {DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dz}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
+    if (op.bias >= 0) arguments.push_back({DNNL_ARG_DIFF_BIAS, wrap(bias, gradient(op.bias))});
+    tasks_.push_back(call(primitive, d.scratchpad_desc(), std::move(arguments)));
+    if (!direct) tasks_.push_back(reorder(dw, target));
+  }
+
+  template <class Descriptor>
+  void data_gradient(const Descriptor& d, const dnnl::primitive& primitive, const memory& dz,
+                     const memory& w, const memory& dx) {
+    tasks_.push_back(call(primitive, d.scratchpad_desc(),
+                          {{DNNL_ARG_DIFF_DST, dz},
+                           {DNNL_ARG_WEIGHTS, packed(w, d.weights_desc(), tasks_)},
+                           {DNNL_ARG_DIFF_SRC, dx}}));
+  }
+
+  Matrix matrix_of(const Op& op) const {
+    return {batch_ * op.out.height * op.out.width, op.out.channels};
+  }
+
+  BatchNorm norm_of(int index) const {
+    const Op& op = net_.ops[index];
+    const float* moments = p_.moments_[index].data();
+    return {weight(op.norm_weight), weight(op.norm_bias), moments, moments + op.out.channels};
+  }
+
+  // What follows a convolution or matrix product: batch norm, the residual, the activation.
+  void finish_forward(int index) {
+    const Op& op = net_.ops[index];
+    const Matrix size = matrix_of(op);
+    const float slope = slope_of(op.activation);
+    float* y = output(index);
+    if (!op.normalized()) {
+      if (slope != 1) p_.forward_.push_back([=](Mode) { activate(size, slope, y); });
+      return;
+    }
+    const BatchNorm norm = norm_of(index);
+    const float* x = p_.normalized_[index].data();
+    float* mean = p_.moments_[index].data();
+    float* running_mean = statistics_[op.running_mean].data();
+    float* running_var = statistics_[op.running_var].data();
+    const float* residual = op.residual < 0 ? nullptr : output(op.residual);
+    p_.forward_.push_back([=, sums = p_.sums_.data()](Mode mode) {
+      float* inv_std = mean + size.channels;
+      if (mode == Mode::training) {
+        batch_norm_statistics(size, x, mean, inv_std, running_mean, running_var, sums);
+      } else {
+        batch_norm_frozen(size.channels, running_mean, running_var, mean, inv_std);
+      }
+      batch_norm_forward(size, slope, norm, x, residual, y);
+    });
+  }
+
+  // Its gradient: turns the gradient of the output into that of the convolution's own result.
+  void begin_backward(int index) {
+    const Op& op = net_.ops[index];
+    const Matrix size = matrix_of(op);
+    const float slope = slope_of(op.activation);
+    const float* y = output(index);
+    float* dy = gradient_of_output(index);
+    const float* extra = second_gradient_of_output(index);
+    if (!op.normalized()) {
+      if (slope != 1 || extra != nullptr) {
+        tasks_.push_back([=](Mode) { activate_backward(size, slope, y, extra, dy); });
+      }
+      return;
+    }
+    const BatchNorm norm = norm_of(index);
+    const float* x = p_.normalized_[index].data();
+    float* d_residual = gradient_target(op.residual, index, true);
+    float* d_weight = gradient(op.norm_weight);
+    float* d_bias = gradient(op.norm_bias);
+    tasks_.push_back([=, sums = p_.sums_.data()](Mode) {
+      batch_norm_backward(size, slope, norm, x, y, extra, dy, d_residual, d_weight, d_bias, sums);
+    });
+  }
+
+  void max_pool(int index) {
+    const Op& op = net_.ops[index];
+    const memory::desc x = images_desc(op.in);
+    const memory::desc y = images_desc(op.out);
+    const memory::dims kernel = {op.kernel, op.kernel};
+    const memory::dims zero = {0, 0};
+    constexpr auto max = dnnl::algorithm::pooling_max;
+    const dnnl::pooling_forward::primitive_desc forward(
+        {prop_kind::forward_training, max, x, y, kernel, kernel, zero, zero}, attr_, p_.engine_);
+    const memory maxima = allocate(forward.workspace_desc());
+    p_.forward_.push_back(call(dnnl::pooling_forward(forward), forward.scratchpad_desc(),
+                               {{DNNL_ARG_SRC, wrap(x, output(op.input))},
+                                {DNNL_ARG_DST, wrap(y, output(index))},
+                                {DNNL_ARG_WORKSPACE, maxima}}));
+    float* dx = gradient_target(op.input, index, false);
+    if (dx == nullptr) return;
+    float* dy = gradient_of_output(index);
+    if (const float* extra = second_gradient_of_output(index)) {
+      const Matrix size = matrix_of(op);
+      tasks_.push_back([=](Mode) { activate_backward(size, 1, dy, extra, dy); });
+    }
+    const dnnl::pooling_backward::primitive_desc d({max, x, y, kernel, kernel, zero, zero}, attr_,
+                                                   p_.engine_, forward);
+    tasks_.push_back(call(dnnl::pooling_backward(d), d.scratchpad_desc(),
+                          {{DNNL_ARG_DIFF_DST, wrap(y, dy)},
+                           {DNNL_ARG_WORKSPACE, maxima},
+                           {DNNL_ARG_DIFF_SRC, wrap(x, dx)}}));
+  }
+
+  void global_avg_pool(int index) {
+    const Op& op = net_.ops[index];
+    const std::int64_t positions = op.in.height * op.in.width;
+    const std::int64_t channels = op.in.channels;
+    p_.forward_.push_back([=, batch = batch_, x = output(op.input), y = output(index)](Mode) {
+      cpu::global_avg_pool(batch, positions, channels, x, y);
+    });
+    if (float* dx = gradient_target(op.input, index, false)) {
+      tasks_.push_back([=, batch = batch_, dy = gradient_of_output(index),
+                        extra = second_gradient_of_output(index)](Mode) {
+        global_avg_pool_backward(batch, positions, channels, dy, extra, dx);
+      });
+    }
+  }
+
+  Program& p_;
+  const Network& net_;
+  std::int64_t batch_;
+  float* weights_;
+  float* gradients_;
+  std::vector<Buffer<float>>& statistics_;
+  dnnl::primitive_attr attr_;
+  std::vector<memory> scratch_;
+  std::vector<Task> tasks_;  // backward's, of the op at hand
+};
+
+Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
+                 std::vector<Buffer<float>>& statistics)
+    : plan_(plan_gradients(network)) {
+  std::size_t floats = batch_size * network.input.size();
+  std::int64_t widest = 0;
+  for (const Op& op : network.ops) {
+    floats += batch_size * op.out.size() * (op.normalized() ? 2 : 1);
+    widest = std::max(widest, op.out.channels);
+  }
+  for (const std::int64_t size : plan_.slot_sizes) floats += batch_size * size;
+  require_memory(floats * sizeof(float));
+
+  images_ = Buffer<float>(batch_size * network.input.size());
+  for (const Op& op : network.ops) {
+    const std::int64_t size = batch_size * op.out.size();
+    outputs_.emplace_back(size);
+    normalized_.emplace_back(op.normalized() ? size : 0);
+    moments_.emplace_back(op.normalized() ? 2 * op.out.channels : 0);
+  }
+  for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_size * size);
+  sums_ = Buffer<double>(2 * sum_blocks * widest);
+  Compiler(*this, network, batch_size, weights, gradients, statistics).compile();
+}
+
+float* Program::d_logits() {
+  return slots_[plan_.first.back()].data();
+}
+
+void Program::forward(Mode mode) {
+  for (const Task& task : forward_) task(mode);
+  stream_.wait();
+}
+
+void Program::backward() {
+  for (const Task& task : backward_) task(Mode::training);
+  stream_.wait();
+}
+
+std::span<const float> Program::output(int op) const {
+  return {outputs_[op].data(), outputs_[op].size()};
+}
+
+std::size_t Program::activation_bytes() const {
+  return images_.bytes() + bytes_of(outputs_) + bytes_of(normalized_) + bytes_of(moments_) +
+         bytes_of(slots_);
+}
+
+std::size_t Program::workspace_bytes() const {
+  std::size_t bytes = sums_.bytes() + scratch_.bytes();
+  for (const auto& buffer : packed_) bytes += buffer.bytes();
+  return bytes;
+}
+
+}  // namespace preheat::cpu

@@ -1,0 +1,70 @@
+// A network compiled for the CPU: two lists of tasks, forward and backward, over buffers that were
+// allocated once. Running them allocates nothing and decides nothing.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "backend/backend.h"
+#include "backend/cpu/buffer.h"
+
+namespace preheat::cpu {
+
+/// Which buffer holds the gradient of each op's output while backward runs. An op's output feeds at
+/// most two others (a block's convolution and its shortcut); each writes a buffer of its own, and
+/// whoever reads the gradient adds them. Buffers are used again as soon as they have been read.
+struct GradientPlan {
+  std::vector<int> first;                // slot by op
+  std::vector<int> second;               // -1 where only one op reads the output
+  std::vector<std::int64_t> slot_sizes;  // in floats per example
+};
+
+GradientPlan plan_gradients(const Network& network);
+
+enum class Mode { training, evaluation };
+
+class Program {
+ public:
+  /// `weights` and `gradients` are arenas of Network::arena_size floats, `statistics` one buffer
+  /// per Network::statistics; all must outlive the program. Throws Error when memory does not
+  /// suffice.
+  Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
+          std::vector<Buffer<float>>& statistics);
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  float* images() { return images_.data(); }  // [batch, h, w, c], forward's input
+  const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
+  float* d_logits();  // [batch, classes], backward's input
+
+  void forward(Mode mode);
+  void backward();  // overwrites every gradient of a parameter
+
+  std::span<const float> output(int op) const;  // activations of the last forward
+  std::size_t activation_bytes() const;
+  std::size_t workspace_bytes() const;
+
+ private:
+  using Task = std::function<void(Mode)>;
+  class Compiler;
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  GradientPlan plan_;
+  Buffer<float> images_;
+  std::vector<Buffer<float>> outputs_;        // by op
+  std::vector<Buffer<float>> normalized_;     // by op: what its batch norm reads; empty without one
+  std::vector<Buffer<float>> moments_;        // by op: the batch's mean and 1 / std
+  std::vector<Buffer<float>> slots_;          // of the gradient plan
+  std::vector<Buffer<std::uint8_t>> packed_;  // weights as a primitive wants them; poolings' maxima
+  Buffer<double> sums_;                       // scratch of the batch norms
+  Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
+  std::vector<Task> forward_;
+  std::vector<Task> backward_;
+};
+
+}  // namespace preheat::cpu

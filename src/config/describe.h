@@ -1,12 +1,13 @@
 // Every key of the configuration, once. Reading, writing and listing the keys are three visitors of
 // the same description (see config.cpp). A visitor has
-//   field(key, value, rule...)     a value, which may be optional; required() where it has no
-//   default section(key, visit)            keys below a key optional_section(key, value)   the
-//   same, where the whole section may be absent list(key, items, size, visit)  a list of sections
-//   one_of(variant)                exactly one of several sections, named by layer_kind()
-//   lr(absolute, factor, value)    a learning rate under one of two keys
-//   excludes(key, others)          the first may not stand beside the others
-//   check(ok, key, ...)            what depends on several keys
+// - field(key, value, rule...): a value, which may be optional; required() where there is no
+// default
+// - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
+// - list(key, items, size, visit): a list of sections
+// - one_of(variant): exactly one of several sections, named by layer_kind()
+// - lr(absolute, factor, value): a learning rate under one of two keys
+// - excludes(key, others): the first may not stand beside the others
+// - check(ok, key, ...): what depends on several keys
 #pragma once
 
 #include <set>

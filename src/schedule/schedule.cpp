@@ -94,6 +94,7 @@ class Layout {
       if (phase.over == 0) fail(key, "is 0", "at least 1 steps");
     }
     if (phase.shape == Shape::multistep) add_milestones(given, phase);
+    if (length == 0) return;  // checked all the same, so that an arm without it hides no mistake
     phase.length = length;
     append(phase, given.name);
     reached_ = (facts.keys & takes_to) != 0 ? phase.to : lr_at(schedule_.lr, used_ - 1);
@@ -177,27 +178,21 @@ void lay_out_sections(Layout& layout, const ScheduleConfig& given, const RunLeng
   const std::int64_t warmup =
       given.warmup.length ? layout.updates(*given.warmup.length, "schedule.warmup.length")
                           : std::min(default_warmup_epochs * run.steps_per_epoch, run.steps / 2);
-  if (warmup > 0) {
-    const bool factor = given.warmup.from && given.warmup.from->times_base;
-    layout.add(given.warmup, warmup_shapes, warmup, value(given.warmup.from, 0.0), base,
-               {factor ? "start_factor" : "start_lr", "base_lr"});
-  }
+  const bool from_factor = given.warmup.from && given.warmup.from->times_base;
+  layout.add(given.warmup, warmup_shapes, warmup, value(given.warmup.from, 0.0), base,
+             {from_factor ? "start_factor" : "start_lr", "base_lr"});
   const std::int64_t hold = layout.updates(given.hold, "schedule.hold");
-  if (hold > 0) {
-    PhaseConfig plateau;
-    plateau.key = "schedule.hold";
-    plateau.name = "hold";
-    plateau.shape = "constant";
-    layout.add(plateau, all_shapes, hold, base, base, {});
-  }
+  PhaseConfig plateau;
+  plateau.key = "schedule.hold";
+  plateau.name = "hold";
+  plateau.shape = "constant";
+  layout.add(plateau, all_shapes, hold, base, base, {});
   const std::int64_t decay = given.decay.length
                                  ? layout.updates(*given.decay.length, "schedule.decay.length")
                                  : layout.left();
-  if (decay > 0) {
-    const bool factor = given.decay.to && given.decay.to->times_base;
-    layout.add(given.decay, all_shapes, decay, base, value(given.decay.to, 0.0),
-               {"base_lr", factor ? "final_factor" : "final_lr"});
-  }
+  const bool to_factor = given.decay.to && given.decay.to->times_base;
+  layout.add(given.decay, all_shapes, decay, base, value(given.decay.to, 0.0),
+             {"base_lr", to_factor ? "final_factor" : "final_lr"});
 }
 
 void lay_out_phases(Layout& layout, const ScheduleConfig& given) {
@@ -215,7 +210,6 @@ void lay_out_phases(Layout& layout, const ScheduleConfig& given) {
     if (length == 0 && !phase.length) {
       layout.fail(phase.key, "has no updates left", "shorter phases before it");
     }
-    if (length == 0) continue;
     layout.add(phase, all_shapes, length, value(phase.from, layout.reached()),
                value(phase.to, base), {"from", "to"});
   }

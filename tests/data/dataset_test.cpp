@@ -8,7 +8,7 @@
 #include <cstdlib>
 
 #include "config/error.h"
-#include "data/temporary_folder.h"
+#include "temporary_folder.h"
 
 namespace preheat {
 namespace {

@@ -1,0 +1,121 @@
+#include "train/checkpoint.h"
+
+#include <fmt/format.h>
+#include <zlib.h>
+
+#include <bit>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "config/error.h"
+#include "train/atomic_file.h"
+
+namespace preheat {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "checkpoints are little-endian");
+
+constexpr std::string_view magic{"preheat\0", 8};
+constexpr std::uint32_t version = 1;
+
+void append_number(std::string& bytes, std::uint32_t number) {
+  bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
+}
+
+std::uint32_t number_at(std::string_view bytes, std::size_t at) {
+  std::uint32_t number = 0;
+  std::memcpy(&number, bytes.data() + at, sizeof number);
+  return number;
+}
+
+std::uint32_t crc_of(std::string_view bytes) {
+  return static_cast<std::uint32_t>(
+      crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
+}
+
+struct Kind {
+  const char* name;
+  std::vector<NamedTensor> ReplicaState::*tensors;
+};
+constexpr Kind kinds[] = {{"parameter", &ReplicaState::parameters},
+                          {"velocity", &ReplicaState::velocity},
+                          {"statistic", &ReplicaState::statistics}};
+
+}  // namespace
+
+void write_checkpoint(const std::filesystem::path& path, const ReplicaState& state) {
+  nlohmann::json header = {{"step", state.step.step},
+                           {"first_non_finite", state.step.first_non_finite},
+                           {"lr", state.step.lr},
+                           {"tensors", nlohmann::json::array()}};
+  std::string values;
+  for (const Kind& kind : kinds) {
+    for (const NamedTensor& t : state.*kind.tensors) {
+      header["tensors"].push_back({{"kind", kind.name}, {"name", t.name}, {"shape", t.shape}});
+      values.append(reinterpret_cast<const char*>(t.values.data()),
+                    t.values.size() * sizeof(float));
+    }
+  }
+  const std::string text = header.dump();
+  std::string bytes(magic);
+  append_number(bytes, version);
+  append_number(bytes, static_cast<std::uint32_t>(text.size()));
+  bytes += text;
+  bytes += values;
+  append_number(bytes, crc_of(bytes));
+  write_atomically(path, bytes);
+}
+
+ReplicaState read_checkpoint(const std::filesystem::path& path) {
+  const std::string bytes = read_file(path);
+  const auto fail = [&](const std::string& problem) -> Error {
+    return Error(fmt::format("{}: {}", path.string(), problem));
+  };
+  constexpr std::size_t prefix = 16;
+  if (bytes.size() < prefix + 4 || !bytes.starts_with(magic)) {
+    throw fail("is not a checkpoint of preheat");
+  }
+  const std::size_t end = bytes.size() - 4;
+  if (const std::uint32_t v = number_at(bytes, 8); v != version) {
+    throw fail(
+        fmt::format("is a checkpoint of version {}; this preheat reads version {}", v, version));
+  }
+  if (crc_of(std::string_view(bytes).substr(0, end)) != number_at(bytes, end)) {
+    throw fail("is damaged: its checksum does not match");
+  }
+  const std::size_t header_size = number_at(bytes, 12);
+  if (header_size > end - prefix) throw fail("is damaged: its header is longer than the file");
+
+  ReplicaState state;
+  try {
+    const auto header = nlohmann::json::parse(bytes.substr(prefix, header_size));
+    header.at("step").get_to(state.step.step);
+    header.at("first_non_finite").get_to(state.step.first_non_finite);
+    header.at("lr").get_to(state.step.lr);
+    std::size_t at = prefix + header_size;
+    for (const auto& entry : header.at("tensors")) {
+      NamedTensor tensor{entry.at("name"), entry.at("shape"), {}};
+      std::size_t size = 1;
+      for (const std::int64_t n : tensor.shape) {
+        if (n < 1 || size > (end - at) / sizeof(float) / static_cast<std::size_t>(n)) {
+          throw fail(fmt::format("is damaged: tensor {} is larger than the file", tensor.name));
+        }
+        size *= static_cast<std::size_t>(n);
+      }
+      tensor.values.resize(size);
+      std::memcpy(tensor.values.data(), bytes.data() + at, size * sizeof(float));
+      at += size * sizeof(float);
+      const std::string kind_name = entry.at("kind");
+      const Kind* kind = nullptr;
+      for (const Kind& k : kinds) kind = kind_name == k.name ? &k : kind;
+      if (kind == nullptr) throw fail(fmt::format("has a tensor of unknown kind '{}'", kind_name));
+      (state.*kind->tensors).push_back(std::move(tensor));
+    }
+    if (at != end) throw fail("is damaged: there are bytes after its tensors");
+  } catch (const nlohmann::json::exception& e) {
+    throw fail(fmt::format("is damaged: its header cannot be read ({})", e.what()));
+  }
+  return state;
+}
+
+}  // namespace preheat

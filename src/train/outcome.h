@@ -1,0 +1,52 @@
+// How a run ended, decided from its losses and its accuracy.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string_view>
+
+#include "config/config.h"
+
+namespace preheat {
+
+/// non_finite: a loss, gradient or weight was not finite at some step. stuck: it never learned.
+/// spiked: the loss went over 3 x its first value and the run learned all the same. ok: none of
+/// these.
+enum class Outcome { ok, spiked, stuck, non_finite };
+
+std::string_view to_string(Outcome outcome);
+
+/// non_finite and stuck.
+bool is_failure(Outcome outcome);
+
+/// What the outcome needs to remember of a run.
+class LossHistory {
+ public:
+  /// The last updates that the final loss and accuracy are means of.
+  static constexpr std::size_t window = 50;
+
+  void add(double loss, double accuracy);
+  bool empty() const { return recent_.empty(); }
+  double first_loss() const { return first_; }
+  double largest_loss() const { return largest_; }
+  double final_loss() const;      // mean over the last `window` updates
+  double final_accuracy() const;  // likewise, on training batches
+
+ private:
+  struct Update {
+    double loss;
+    double accuracy;
+  };
+  double first_ = 0;
+  double largest_ = 0;
+  std::deque<Update> recent_;
+};
+
+/// The outcome of a run whose steps were all finite. `test_accuracy`, where there is one, stands in
+/// for the training accuracy. Stuck is an accuracy under 1.5 / classes or, with cross entropy, a
+/// final loss within 0.05 of ln(classes).
+Outcome outcome_of(const LossHistory& history, std::optional<double> test_accuracy,
+                   std::int64_t classes, Loss loss);
+
+}  // namespace preheat

@@ -1,0 +1,183 @@
+#include "train/run_folder.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+#include "config/error.h"
+#include "train/atomic_file.h"
+
+namespace preheat {
+namespace {
+
+constexpr const char* metrics_header =
+    "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n";
+constexpr const char* evaluations_header = "step,epoch,test_loss,test_accuracy\n";
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const auto at = text.find(separator);
+    parts.push_back(text.substr(0, at));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + 1);
+  }
+}
+
+// The rows of a file of ours, as numbers (a phase's name reads as 0), cut off at `keep_below`.
+class Rows {
+ public:
+  Rows(const std::filesystem::path& path, const char* header, std::size_t columns)
+      : path_(path), text_(read_file(path)), columns_(columns) {
+    if (!text_.starts_with(header)) throw Error(path.string() + ": has lost its header");
+    end_ = std::strlen(header);
+  }
+
+  // The next complete row, or nothing at the end of the file or before a last, torn row.
+  bool next(std::vector<double>& row) {
+    const auto newline = text_.find('\n', end_);
+    if (newline == std::string::npos) return false;
+    const auto fields = split(std::string_view(text_).substr(end_, newline - end_), ',');
+    if (fields.size() != columns_) throw Error(path_.string() + ": has a damaged row");
+    row.assign(columns_, 0);
+    for (std::size_t i = 0; i < columns_; ++i) {
+      std::from_chars(fields[i].data(), fields[i].data() + fields[i].size(), row[i]);
+    }
+    start_ = end_;
+    end_ = newline + 1;
+    return true;
+  }
+
+  // Drops the row read last and all after it.
+  void cut() { end_ = start_; }
+  void rewrite() const { write_atomically(path_, std::string_view(text_).substr(0, end_)); }
+
+ private:
+  std::filesystem::path path_;
+  std::string text_;
+  std::size_t columns_;
+  std::size_t start_ = 0;
+  std::size_t end_ = 0;
+};
+
+}  // namespace
+
+std::filesystem::path default_folder(const std::string& name, const std::string& suffix) {
+  const std::string stamp = fmt::format("{:%Y%m%d-%H%M%S}", fmt::localtime(std::time(nullptr)));
+  const std::filesystem::path parent = std::filesystem::path("runs") / name;
+  std::filesystem::path folder = parent / (stamp + "-" + suffix);
+  for (int i = 2; std::filesystem::exists(folder); ++i) {
+    folder = parent / fmt::format("{}-{}.{}", stamp, suffix, i);
+  }
+  return folder;
+}
+
+void make_folder(const std::filesystem::path& folder) {
+  std::error_code error;
+  if (std::filesystem::exists(folder, error)) {
+    if (!std::filesystem::is_directory(folder, error)) {
+      throw Error(folder.string() + ": is a file; --out takes a folder");
+    }
+    if (!std::filesystem::is_empty(folder, error)) {
+      throw Error(folder.string() + ": is not empty; --out takes a new or an empty folder");
+    }
+  }
+  std::filesystem::create_directories(folder, error);
+  if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
+}
+
+RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* mode)
+    : path_(std::move(path)), file_(std::fopen(path_.c_str(), mode)) {
+  if (!file_) {
+    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
+  }
+}
+
+void RunFolder::AppendFile::write(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() ||
+      std::fflush(file_.get()) != 0) {
+    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
+  }
+}
+
+RunFolder::RunFolder(std::filesystem::path folder, const char* mode)
+    : path_(std::move(folder)),
+      metrics_(path_ / "metrics.csv", mode),
+      evaluations_(path_ / "eval.csv", mode) {}
+
+RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
+    : RunFolder((make_folder(folder), std::move(folder)), "w") {
+  write_atomically(path_ / "config.yaml", write_config(config));
+  metrics_.write(metrics_header);
+  evaluations_.write(evaluations_header);
+  std::error_code error;
+  std::filesystem::create_directory(path_ / "checkpoints", error);
+  if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());
+}
+
+RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {
+  std::vector<double> row;
+  Rows metrics(folder / "metrics.csv", metrics_header, 9);
+  std::int64_t rows = 0;
+  while (metrics.next(row)) {
+    if (row[0] >= static_cast<double>(step)) {
+      metrics.cut();
+      break;
+    }
+    if (row[0] != static_cast<double>(rows)) {
+      throw Error((folder / "metrics.csv").string() + ": has rows missing or out of order");
+    }
+    past.history.add(row[4], row[5]);
+    ++rows;
+  }
+  if (rows != step) {
+    throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates",
+                            (folder / "metrics.csv").string(), rows, step));
+  }
+  Rows evaluations(folder / "eval.csv", evaluations_header, 4);
+  while (evaluations.next(row)) {
+    if (row[0] > static_cast<double>(step)) {
+      evaluations.cut();
+      break;
+    }
+    if (!past.best_accuracy || row[3] > *past.best_accuracy) {
+      past.best_accuracy = row[3];
+      past.best_step = static_cast<std::int64_t>(row[0]);
+    }
+  }
+  metrics.rewrite();
+  evaluations.rewrite();
+  return RunFolder(std::move(folder), "a");
+}
+
+std::filesystem::path RunFolder::checkpoint(const std::string& which) const {
+  return path_ / "checkpoints" / (which + ".ckpt");
+}
+
+void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedule,
+                    std::int64_t batch_size) {
+  std::string text;
+  for (const StepRecord& r : records) {
+    text += fmt::format("{},{},{},{},{},{},{},{},{}\n", r.step,
+                        r.step / schedule.run.steps_per_epoch, phase_name(schedule, r.step), r.lr,
+                        r.loss, static_cast<double>(r.correct) / static_cast<double>(batch_size),
+                        r.grad_norm, r.update_norm, r.weight_norm);
+  }
+  metrics_.write(text);
+}
+
+void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation) {
+  evaluations_.write(
+      fmt::format("{},{},{},{}\n", step, epoch, evaluation.loss, evaluation.accuracy()));
+}
+
+void RunFolder::write_summary(const nlohmann::json& summary) const {
+  write_atomically(path_ / "summary.json", summary.dump(2) + "\n");
+}
+
+}  // namespace preheat

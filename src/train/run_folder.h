@@ -1,0 +1,79 @@
+// A run is a folder: everything it was and did is in there.
+//
+//   config.yaml            resolved, runs again
+//   metrics.csv            one row per update
+//   eval.csv               one row per evaluation
+//   summary.json           how it ended
+//   checkpoints/last.ckpt  best.ckpt
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "schedule/schedule.h"
+#include "train/outcome.h"
+
+namespace preheat {
+
+/// runs/<name>/<timestamp>-<suffix>, the local time to the second, made unique by a number where
+/// such a folder is there already.
+std::filesystem::path default_folder(const std::string& name, const std::string& suffix);
+
+/// Makes the folder of an experiment or a run. Throws Error where it exists and is not empty, or
+/// cannot be made.
+void make_folder(const std::filesystem::path& folder);
+
+class RunFolder {
+ public:
+  /// Makes `folder` and writes the configuration. Throws Error.
+  RunFolder(std::filesystem::path folder, const RunConfig& config);
+
+  /// What a folder holds of the run before `step`.
+  struct Past {
+    LossHistory history;
+    std::optional<double> best_accuracy;
+    std::optional<std::int64_t> best_step;
+  };
+
+  /// Opens the folder of a run to go on from `step`: rows of later updates are dropped. Throws
+  /// Error where rows before `step` are missing or damaged.
+  static RunFolder reopen(std::filesystem::path folder, std::int64_t step, Past& past);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
+
+  /// Appends and flushes. Throws Error when the disk is full.
+  void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
+  void add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation);
+
+  void write_summary(const nlohmann::json& summary) const;
+
+ private:
+  class AppendFile {
+   public:
+    AppendFile(std::filesystem::path path, const char* mode);
+    void write(const std::string& text);
+
+   private:
+    struct Close {
+      void operator()(std::FILE* f) const { std::fclose(f); }
+    };
+    std::filesystem::path path_;
+    std::unique_ptr<std::FILE, Close> file_;
+  };
+
+  RunFolder(std::filesystem::path folder, const char* mode);
+
+  std::filesystem::path path_;
+  AppendFile metrics_;
+  AppendFile evaluations_;
+};
+
+}  // namespace preheat

@@ -1,0 +1,281 @@
+#include "train/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "config/error.h"
+#include "data/epoch_order.h"
+#include "train/atomic_file.h"
+#include "train/checkpoint.h"
+
+namespace preheat {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// How long the device works between two looks at what it did.
+constexpr double shortest_burst = 0.1;
+constexpr double longest_burst = 0.4;
+
+RunConfig checked(const RunConfig& config, const ResidentData& data) {
+  if (config.data.batch_size > data.train->size()) {
+    throw ConfigError(config.where("data.batch_size"),
+                      fmt::format("{} is more than the {} training examples",
+                                  config.data.batch_size, data.train->size()),
+                      "a smaller batch, or a larger data.train_limit");
+  }
+  return config;
+}
+
+Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
+  return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
+}
+
+ReplicaOptions options_of(const RunConfig& config, const Schedule& schedule) {
+  ReplicaOptions options;
+  options.batch_size = config.data.batch_size;
+  options.normalize = normalization(config);
+  options.augment = config.data.augment;
+  options.loss = config.loss;
+  options.label_smoothing = config.label_smoothing;
+  options.rule = {static_cast<float>(config.optimizer.momentum), config.optimizer.nesterov};
+  options.weight_decay = config.optimizer.weight_decay;
+  options.schedule = schedule.lr;
+  options.seed = config.seed;
+  return options;
+}
+
+// The keys whose values do not change what a run computes.
+bool is_free(std::string_view line) {
+  for (const std::string_view key : {"name:", "  dir:", "  eval_every:", "  checkpoint_every:"}) {
+    if (line.starts_with(key)) return true;
+  }
+  return false;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string line = text.substr(at, end - at);
+    if (line.starts_with("compare:")) break;  // the last section; it is of an experiment, not a run
+    if (!is_free(line)) lines.push_back(std::move(line));
+    at = end + 1;
+  }
+  return lines;
+}
+
+std::string trimmed(const std::string& line) {
+  const auto first = line.find_first_not_of(' ');
+  return first == std::string::npos ? "" : line.substr(first);
+}
+
+template <class T>
+nlohmann::json or_null(const std::optional<T>& value) {
+  return value ? nlohmann::json(*value) : nlohmann::json();
+}
+
+}  // namespace
+
+ResidentData load_data(const DataConfig& config, Backend& backend) {
+  const TrainTest files = load_dataset(config);
+  return {backend.load(files.train),
+          backend.load(files.test),
+          files.train.shape,
+          files.train.classes,
+          files.origin,
+          files.train.pixels.size() + files.train.labels.size() + files.test.pixels.size() +
+              files.test.labels.size()};
+}
+
+Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
+    : config_(checked(config, data)),
+      backend_(backend),
+      data_(data),
+      network_(build_network(config_, data.shape, data.classes)),
+      schedule_(schedule_of(config_, data)),
+      replica_(backend.compile(network_, options_of(config_, schedule_),
+                               initial_parameters(network_, config_.model, config_.seed),
+                               data.train)) {
+  const auto every = [&](const Length& length, const char* key) {
+    return std::max<std::int64_t>(1, updates_of(length, schedule_.run, config_, key));
+  };
+  eval_every_ = every(config_.train.eval_every, "train.eval_every");
+  if (config_.train.checkpoint_every) {
+    checkpoint_every_ = every(*config_.train.checkpoint_every, "train.checkpoint_every");
+  }
+}
+
+RunFolder Trainer::resume(const std::filesystem::path& folder) {
+  const ReplicaState state = read_checkpoint(folder / "checkpoints" / "last.ckpt");
+  try {
+    replica_->load(state);
+  } catch (const Error& e) {
+    throw Error(fmt::format("{}: is of another network: {}",
+                            (folder / "checkpoints" / "last.ckpt").string(), e.what()));
+  }
+  const auto before = lines_of(read_file(folder / "config.yaml"));
+  const auto now = lines_of(write_config(config_));
+  for (std::size_t i = 0; i < std::max(before.size(), now.size()); ++i) {
+    const std::string was = i < before.size() ? trimmed(before[i]) : "nothing";
+    const std::string is = i < now.size() ? trimmed(now[i]) : "nothing";
+    if (was != is) {
+      throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'",
+                              (folder / "config.yaml").string(), was, is));
+    }
+  }
+  if (state.step.step > schedule_.run.steps) {
+    throw Error(fmt::format("{}: is at step {}, beyond the run's {} steps",
+                            (folder / "checkpoints" / "last.ckpt").string(), state.step.step,
+                            schedule_.run.steps));
+  }
+  step_ = state.step.step;
+  return RunFolder::reopen(folder, step_, past_);
+}
+
+// The next step after which something is due.
+std::int64_t Trainer::next_stop(std::int64_t step) const {
+  const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
+  std::int64_t stop = std::min(schedule_.run.steps, next_multiple(schedule_.run.steps_per_epoch));
+  stop = std::min(stop, next_multiple(eval_every_));
+  if (checkpoint_every_ > 0) stop = std::min(stop, next_multiple(checkpoint_every_));
+  return stop;
+}
+
+void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
+                       RunResult& result) {
+  const Evaluation evaluation = replica_->evaluate(*data_.test);
+  result.test_loss = evaluation.loss;
+  result.test_accuracy = evaluation.accuracy();
+  const bool best =
+      !result.best_test_accuracy || *result.test_accuracy > *result.best_test_accuracy;
+  if (best) {
+    result.best_test_accuracy = result.test_accuracy;
+    result.best_step = step;
+  }
+  if (folder != nullptr) {
+    folder->add(step, step / schedule_.run.steps_per_epoch, evaluation);
+    if (best) write_checkpoint(folder->checkpoint("best"), replica_->save());
+  }
+  if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
+}
+
+RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
+  const auto start = Clock::now();
+  const std::int64_t first_step = step_;
+  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
+  LossHistory history = past_.history;
+  RunResult result;
+  result.best_test_accuracy = past_.best_accuracy;
+  result.best_step = past_.best_step;
+  double training_seconds = 0;
+  std::int64_t burst = 1;
+  bool order_is_set = false;
+
+  while (step_ < schedule_.run.steps && !result.first_non_finite_step && !result.interrupted) {
+    if (!order_is_set || step_ % per_epoch == 0) {
+      replica_->set_epoch_order(epoch_order(config_.seed,
+                                            static_cast<std::uint32_t>(step_ / per_epoch),
+                                            static_cast<std::uint32_t>(data_.train->size())));
+      order_is_set = true;
+    }
+    const auto burst_start = Clock::now();
+    const std::int64_t updates = std::min(burst, next_stop(step_) - step_);
+    replica_->train(updates);
+    const std::vector<StepRecord> records = replica_->drain();
+    const double seconds = seconds_since(burst_start);
+    training_seconds += seconds;
+    if (updates == burst && seconds < shortest_burst) burst *= 2;
+    if (burst > 1 && seconds > longest_burst) burst /= 2;
+
+    for (const StepRecord& r : records) {
+      if (r.finite) {
+        history.add(r.loss,
+                    static_cast<double>(r.correct) / static_cast<double>(config_.data.batch_size));
+        ++step_;
+      } else {
+        result.first_non_finite_step = r.step;
+        result.first_non_finite_tensor = replica_->first_non_finite_tensor();
+      }
+    }
+    if (folder != nullptr) folder->add(records, schedule_, config_.data.batch_size);
+    if (listener.on_records) listener.on_records(records);
+    if (result.first_non_finite_step) break;
+
+    const bool at_end = step_ == schedule_.run.steps;
+    if (at_end || step_ % eval_every_ == 0) evaluate(step_, listener, folder, result);
+    const bool checkpoint_due = checkpoint_every_ > 0 && step_ % checkpoint_every_ == 0;
+    result.interrupted = !at_end && listener.wants_stop && listener.wants_stop();
+    if (folder != nullptr && (at_end || checkpoint_due || result.interrupted)) {
+      write_checkpoint(folder->checkpoint("last"), replica_->save());
+    }
+  }
+  if (step_ == schedule_.run.steps && !result.test_accuracy) {  // a finished run, resumed
+    const Evaluation evaluation = replica_->evaluate(*data_.test);
+    result.test_loss = evaluation.loss;
+    result.test_accuracy = evaluation.accuracy();
+  }
+
+  result.steps = step_;
+  if (result.first_non_finite_step) {
+    result.outcome = Outcome::non_finite;
+    result.test_loss.reset();
+    result.test_accuracy.reset();
+  } else if (!history.empty()) {
+    result.final_train_loss = history.final_loss();
+    result.final_train_accuracy = history.final_accuracy();
+    result.outcome = outcome_of(history, result.test_accuracy, data_.classes, config_.loss);
+  }
+  result.seconds = seconds_since(start);
+  const auto trained = static_cast<double>((step_ - first_step) * config_.data.batch_size);
+  result.images_per_second = training_seconds > 0 ? trained / training_seconds : 0;
+  if (folder != nullptr) write_summary(*folder, result);
+  return result;
+}
+
+void Trainer::write_summary(const RunFolder& folder, const RunResult& result) const {
+  const MemoryUse memory = replica_->memory();
+  folder.write_summary({
+      {"name", config_.name},
+      {"seed", config_.seed},
+      {"outcome",
+       result.interrupted ? nlohmann::json() : nlohmann::json(to_string(result.outcome))},
+      {"interrupted", result.interrupted},
+      {"steps", result.steps},
+      {"steps_planned", schedule_.run.steps},
+      {"steps_per_epoch", schedule_.run.steps_per_epoch},
+      {"first_non_finite_step", or_null(result.first_non_finite_step)},
+      {"first_non_finite_tensor", result.first_non_finite_step
+                                      ? nlohmann::json(result.first_non_finite_tensor)
+                                      : nlohmann::json()},
+      {"final_train_loss", or_null(result.final_train_loss)},
+      {"final_train_accuracy", or_null(result.final_train_accuracy)},
+      {"test_loss", or_null(result.test_loss)},
+      {"test_accuracy", or_null(result.test_accuracy)},
+      {"best_test_accuracy", or_null(result.best_test_accuracy)},
+      {"best_step", or_null(result.best_step)},
+      {"wall_seconds", result.seconds},
+      {"images_per_second", result.images_per_second},
+      {"parameters", network_.parameter_count},
+      {"memory_bytes",
+       {{"parameters", memory.parameters},
+        {"activations", memory.activations},
+        {"workspace", memory.workspace},
+        {"data", data_.bytes}}},
+      {"data", data_.origin},
+      {"backend", backend_.name()},
+      {"device", backend_.device()},
+      {"library", backend_.library()},
+      {"preheat", PREHEAT_VERSION},
+  });
+}
+
+}  // namespace preheat

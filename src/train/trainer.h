@@ -1,0 +1,96 @@
+// Runs one replica from its configuration to its outcome.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "data/dataset.h"
+#include "nn/network.h"
+#include "schedule/schedule.h"
+#include "train/outcome.h"
+#include "train/run_folder.h"
+
+namespace preheat {
+
+/// Training and test images where a backend can read them.
+struct ResidentData {
+  std::shared_ptr<const ResidentDataset> train;
+  std::shared_ptr<const ResidentDataset> test;
+  ImageShape shape;
+  std::int64_t classes = 0;
+  std::string origin;
+  std::size_t bytes = 0;
+};
+
+/// Reads the configured dataset and hands it to the backend. Throws Error.
+ResidentData load_data(const DataConfig& config, Backend& backend);
+
+struct RunResult {
+  Outcome outcome = Outcome::ok;
+  bool interrupted = false;  // then the outcome says nothing
+  std::int64_t steps = 0;    // updates done in all
+  std::optional<std::int64_t> first_non_finite_step;
+  std::string first_non_finite_tensor;
+  std::optional<double> final_train_loss;  // means over the last updates, see LossHistory
+  std::optional<double> final_train_accuracy;
+  std::optional<double> test_loss;  // after the last update
+  std::optional<double> test_accuracy;
+  std::optional<double> best_test_accuracy;
+  std::optional<std::int64_t> best_step;
+  double seconds = 0;            // wall time of this call
+  double images_per_second = 0;  // of training, evaluations left out
+};
+
+/// Hears of a run while it goes on. Every function may be left empty.
+struct RunListener {
+  std::function<void(std::span<const StepRecord>)> on_records;
+  std::function<void(std::int64_t step, const Evaluation&)> on_evaluation;
+  std::function<bool()> wants_stop;  // asked every fraction of a second
+};
+
+class Trainer {
+ public:
+  /// Builds the network and compiles it. `config` is checked against the data here: throws
+  /// ConfigError and Error.
+  Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
+
+  const RunConfig& config() const { return config_; }
+  const Network& network() const { return network_; }
+  const Schedule& schedule() const { return schedule_; }
+  MemoryUse memory() const { return replica_->memory(); }
+
+  /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the
+  /// checkpoint is damaged, is of another network (naming the tensor), or the run's configuration
+  /// differs from this one in a key that its numbers depend on (naming the key).
+  RunFolder resume(const std::filesystem::path& folder);
+
+  /// Trains to the end of the run, to the first step that is not finite, or until the listener
+  /// wants it to stop. With a folder it writes everything there as it goes, and the summary and the
+  /// last checkpoint at the end. Throws Error.
+  RunResult run(const RunListener& listener, RunFolder* folder);
+
+ private:
+  std::int64_t next_stop(std::int64_t step) const;
+  void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
+                RunResult& result);
+  void write_summary(const RunFolder& folder, const RunResult& result) const;
+
+  const RunConfig config_;
+  Backend& backend_;
+  const ResidentData data_;
+  const Network network_;
+  const Schedule schedule_;
+  std::unique_ptr<Replica> replica_;
+  std::int64_t eval_every_ = 0;
+  std::int64_t checkpoint_every_ = 0;  // 0: only at the end
+  std::int64_t step_ = 0;
+  RunFolder::Past past_;
+};
+
+}  // namespace preheat

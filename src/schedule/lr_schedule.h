@@ -109,8 +109,10 @@ PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& ph
       return v > f ? between(f, v, pow(p, phase.power)) : between(v, f, pow(1 - p, phase.power));
     case Shape::exponential:
       return pow(f, 1 - p) * pow(v, p);  // as f (v / f)^p, but exact at both ends
-    case Shape::step:
-      return f * pow(phase.gamma, static_cast<double>(k / phase.over));
+    case Shape::step: {
+      const std::int64_t drops = k / phase.over;
+      return f * pow(phase.gamma, static_cast<double>(drops));
+    }
     case Shape::multistep: {
       int reached = 0;
       for (int i = 0; i < phase.milestones; ++i) {

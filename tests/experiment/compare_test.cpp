@@ -1,0 +1,180 @@
+#include "experiment/compare.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "config/error.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr const char* experiment = R"(
+name: absurd
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model:
+  layers: [{conv: {out: 4}}, {max_pool: {kernel: 4}}, {linear: {out: 10}}]
+schedule:
+  base_lr: 0.1
+  warmup: {length: 4 steps}
+  decay: {shape: constant}
+train: {length: 80 steps, eval_every: 80 steps}
+compare:
+  seeds: [3, 11, 4]
+  arms:
+    absurd: {schedule.base_lr: 1e12, schedule.warmup.length: 0 steps}
+    sane: {}
+)";
+
+Backend& cpu() {
+  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
+  return *backend;
+}
+
+std::set<std::string> keys_of(const nlohmann::json& object) {
+  std::set<std::string> keys;
+  for (const auto& [key, value] : object.items()) keys.insert(key);
+  return keys;
+}
+
+std::string error_of(const std::string& text, const std::filesystem::path& folder) {
+  try {
+    compare(parse_document(text, "f.yaml"), cpu(), folder, {});
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Compare, CountsWhatTheRunFoldersSay) {
+  const TemporaryFolder folder;
+  std::vector<std::string> started;
+  CompareListener listener;
+  listener.on_start = [&](const Arm& arm, std::uint64_t seed, const Trainer& trainer) {
+    EXPECT_EQ(trainer.config().seed, seed);
+    started.push_back(arm.name + std::to_string(seed));
+  };
+  int ended = 0;
+  listener.on_end = [&](const RunResult&) { ++ended; };
+  const auto place = folder / "out";
+  const CompareResult result =
+      compare(parse_document(experiment, "f.yaml"), cpu(), place, listener);
+  EXPECT_THAT(started,
+              testing::ElementsAre("absurd3", "sane3", "absurd11", "sane11", "absurd4", "sane4"));
+  EXPECT_EQ(ended, 6);
+  EXPECT_FALSE(result.interrupted);
+
+  const auto json = nlohmann::json::parse(bytes_of(place / "compare.json"));
+  EXPECT_EQ(keys_of(json), (std::set<std::string>{"arms", "paired"}));
+  ASSERT_EQ(json["arms"].size(), 2u);
+  const char* names[] = {"absurd", "sane"};
+  for (int i = 0; i < 2; ++i) {
+    const auto& arm = json["arms"][i];
+    EXPECT_EQ(keys_of(arm), (std::set<std::string>{"name", "overrides", "n", "failures",
+                                                   "failure_interval", "runs"}));
+    EXPECT_EQ(arm["name"], names[i]);
+    EXPECT_EQ(arm["n"], 3);
+    ASSERT_EQ(arm["runs"].size(), 3u);
+    int failures = 0;
+    for (std::size_t k = 0; k < 3; ++k) {
+      const auto& run = arm["runs"][k];
+      EXPECT_EQ(keys_of(run), (std::set<std::string>{"seed", "outcome", "first_non_finite_step",
+                                                     "final_train_loss", "test_accuracy"}));
+      EXPECT_EQ(run["seed"], (std::vector<int>{3, 11, 4})[k]);
+      const auto run_folder = place / names[i] / std::to_string(run["seed"].get<int>());
+      const auto summary = nlohmann::json::parse(bytes_of(run_folder / "summary.json"));
+      for (const char* key :
+           {"seed", "outcome", "first_non_finite_step", "final_train_loss", "test_accuracy"}) {
+        EXPECT_EQ(run[key], summary[key]) << key;
+      }
+      const std::string outcome = run["outcome"];
+      failures += outcome == "non_finite" || outcome == "stuck" ? 1 : 0;
+      if (i == 0) {
+        EXPECT_EQ(outcome, "non_finite");
+        EXPECT_TRUE(run["first_non_finite_step"].is_number_integer());
+        EXPECT_LT(run["first_non_finite_step"], 20);
+        EXPECT_TRUE(run["test_accuracy"].is_null());
+        EXPECT_TRUE(run["final_train_loss"].is_null());
+      } else {
+        EXPECT_TRUE(run["first_non_finite_step"].is_null());
+        EXPECT_TRUE(run["test_accuracy"].is_number());
+        EXPECT_TRUE(run["final_train_loss"].is_number());
+      }
+    }
+    EXPECT_EQ(arm["failures"], failures);
+    ASSERT_EQ(arm["failure_interval"].size(), 2u);
+  }
+  EXPECT_EQ(keys_of(json["arms"][0]["overrides"]),
+            (std::set<std::string>{"schedule.base_lr", "schedule.warmup.length"}));
+  EXPECT_EQ(json["arms"][0]["overrides"]["schedule.warmup.length"], "0 steps");
+  EXPECT_EQ(json["arms"][1]["overrides"], nlohmann::json::object());
+  // Three of three failed: [(a/2)^(1/n), 1].
+  EXPECT_NEAR(json["arms"][0]["failure_interval"][0].get<double>(), std::cbrt(0.025), 1e-9);
+  EXPECT_EQ(json["arms"][0]["failure_interval"][1], 1.0);
+
+  ASSERT_EQ(json["paired"].size(), 1u);
+  const auto& paired = json["paired"][0];
+  EXPECT_EQ(keys_of(paired), (std::set<std::string>{"arms", "mcnemar_p"}));
+  EXPECT_EQ(paired["arms"], (std::vector<std::string>{"absurd", "sane"}));
+  const int both = json["arms"][1]["failures"];
+  EXPECT_EQ(paired["mcnemar_p"], mcnemar_exact(3 - both, 0));
+  EXPECT_EQ(both, 0);  // so that p = 2 / 2^3
+  EXPECT_EQ(paired["mcnemar_p"], 0.25);
+
+  // Every run's configuration runs on its own.
+  const RunConfig alone = read_config(load_document(place / "absurd/11/config.yaml"));
+  EXPECT_EQ(alone.seed, 11u);
+  EXPECT_EQ(alone.schedule.base_lr, 1e12);
+  EXPECT_FALSE(alone.compare);
+  EXPECT_TRUE(read_config(load_document(place / "config.yaml")).compare);
+}
+
+TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
+  const TemporaryFolder folder;
+  int ended = 0;
+  CompareListener listener;
+  listener.on_end = [&](const RunResult&) { ++ended; };
+  listener.wants_stop = [&] { return ended == 3; };
+  const CompareResult result =
+      compare(parse_document(experiment, "f.yaml"), cpu(), folder / "out", listener);
+  EXPECT_TRUE(result.interrupted);
+  const auto json = nlohmann::json::parse(bytes_of(folder / "out/compare.json"));
+  EXPECT_EQ(json["arms"][0]["n"], 2);
+  EXPECT_EQ(json["arms"][1]["n"], 1);
+  EXPECT_EQ(json["arms"][1]["runs"].size(), 1u);
+  EXPECT_EQ(json["paired"][0]["mcnemar_p"], 1.0);  // one pair tells nothing
+}
+
+TEST(Compare, NothingFinishedIsNull) {
+  CompareResult result;
+  result.arms = {{{"a", {}}, {}}, {{"b", {}}, {}}};
+  result.paired = {{"a", "b", 0, 0, 0, 1}};
+  const auto json = to_json(result);
+  EXPECT_EQ(json["arms"][0]["n"], 0);
+  EXPECT_TRUE(json["arms"][0]["failure_interval"].is_null());
+  EXPECT_TRUE(json["paired"][0]["mcnemar_p"].is_null());
+}
+
+TEST(Compare, WrongExperiments) {
+  const TemporaryFolder folder;
+  EXPECT_THAT(error_of("name: x\n", folder / "a"),
+              AllOf(testing::StartsWith("f.yaml"), HasSubstr("compare"), HasSubstr("is missing")));
+  EXPECT_THAT(
+      error_of("compare:\n  seeds: 2\n  arms:\n    fast: {schedule.base_lrr: 1}\n", folder / "b"),
+      AllOf(testing::StartsWith("f.yaml:4:"), HasSubstr("schedule.base_lrr"),
+            HasSubstr("base_lr?")));
+  EXPECT_FALSE(std::filesystem::exists(folder / "a"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "b"));
+  put_bytes(folder / "precious", "x");
+  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), {}), Error);
+}
+
+}  // namespace
+}  // namespace preheat

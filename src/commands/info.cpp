@@ -1,0 +1,46 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+#include "backend/backend.h"
+#include "commands/commands.h"
+#include "config/error.h"
+#include "data/dataset.h"
+
+namespace preheat {
+namespace {
+
+void info_command() {
+  const auto row = [](const std::string& name, const std::string& value) {
+    fmt::print("{:<15}{}\n", name, value);
+  };
+  row("preheat", PREHEAT_VERSION);
+  const auto cpu = make_backend(DeviceChoice::cpu);
+  row("cpu", cpu->device() + ", " + cpu->library());
+  try {
+    const auto cuda = make_backend(DeviceChoice::cuda);
+    row("cuda", cuda->device() + ", " + cuda->library());
+  } catch (const Error& e) {
+    row("cuda", e.what());
+  }
+  for (const DatasetName name :
+       {DatasetName::fashion_mnist, DatasetName::mnist, DatasetName::cifar10}) {
+    DataConfig config;
+    config.dataset = name;
+    const std::string label(to_string(name));
+    try {
+      row(label, find_dataset(config).string());
+    } catch (const Error&) {
+      row(label, "not found (data/README.md says where it is looked for)");
+    }
+  }
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("info", "Devices, libraries, versions, data found");
+  command->callback([] { info_command(); });
+}
+
+}  // namespace preheat

@@ -1,0 +1,95 @@
+#include "commands/options.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <csignal>
+
+namespace preheat {
+namespace {
+
+volatile std::sig_atomic_t signals = 0;
+
+extern "C" void count_signal(int signal) {
+  signals = signals + 1;
+  if (signals > 1) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+}
+
+}  // namespace
+
+void ConfigOptions::add_to(CLI::App& app) {
+  app.add_option("CONFIG", path, "YAML file; configs/reference.yaml explains every key")
+      ->required();
+  app.add_option("--set", overrides, "key=value in place of what the file says; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->expected(1)
+      ->take_all();
+}
+
+Document ConfigOptions::document() const {
+  std::vector<Override> parsed;
+  for (const std::string& text : overrides) parsed.push_back(parse_override(text));
+  return with_overrides(load_document(path), parsed);
+}
+
+void RunOptions::add_to(CLI::App& app) {
+  static const std::map<std::string, DeviceChoice> choices = {
+      {"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
+  app.add_option("--device", device, "auto | cpu | cuda")
+      ->transform(CLI::CheckedTransformer(choices).description(""))
+      ->type_name("DEVICE");
+  app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
+      ->type_name("DIR");
+  auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");
+  app.add_flag("--verbose", verbose, "print more: memory, libraries, every layer")
+      ->excludes(quiet_flag);
+}
+
+std::unique_ptr<Backend> RunOptions::backend() const {
+  auto backend = make_backend(device);
+  if (!quiet) {
+    fmt::print("device: {}, {}{}\n", backend->device(), backend->library(),
+               device == DeviceChoice::automatic && backend->name() == "cpu"
+                   ? " (no CUDA device; --device auto took the CPU)"
+                   : "");
+  }
+  return backend;
+}
+
+bool on_terminal() {
+  return isatty(STDOUT_FILENO) != 0;
+}
+
+void catch_interrupts() {
+  std::signal(SIGINT, count_signal);
+  std::signal(SIGTERM, count_signal);
+}
+
+bool interrupted() {
+  return signals > 0;
+}
+
+std::string lr_text(double lr) {
+  return fmt::format("{:.2e}", lr);
+}
+
+std::string memory_text(std::size_t bytes) {
+  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
+}
+
+std::string duration_text(double seconds) {
+  const auto whole = std::llround(seconds);
+  return whole >= 3600 ? fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)
+                       : fmt::format("{}:{:02}", whole / 60, whole % 60);
+}
+
+std::string accuracy_text(double share) {
+  return fmt::format("{:.2f} %", 100 * share);
+}
+
+}  // namespace preheat

@@ -1,0 +1,52 @@
+// What several subcommands have in common: their options, and how they talk.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "config/config.h"
+
+namespace CLI {
+class App;
+}
+
+namespace preheat {
+
+/// CONFIG and --set.
+struct ConfigOptions {
+  std::string path;
+  std::vector<std::string> overrides;
+
+  void add_to(CLI::App& app);
+  Document document() const;  // the file with the overrides applied
+};
+
+/// --device, --out, --quiet and --verbose of the commands that train.
+struct RunOptions {
+  DeviceChoice device = DeviceChoice::automatic;
+  std::string out;
+  bool quiet = false;
+  bool verbose = false;
+
+  void add_to(CLI::App& app);
+
+  /// The backend; says on standard output which one `auto` chose.
+  std::unique_ptr<Backend> backend() const;
+};
+
+/// Standard output is a terminal.
+bool on_terminal();
+
+/// From now on SIGINT and SIGTERM ask the work to stop; a second one ends the program.
+void catch_interrupts();
+bool interrupted();
+
+/// "1.8e-01": never 0.000000.
+std::string lr_text(double lr);
+std::string memory_text(std::size_t bytes);  // "12.3 MiB"
+std::string duration_text(double seconds);   // "1:05"
+std::string accuracy_text(double share);     // "91.23 %"
+
+}  // namespace preheat

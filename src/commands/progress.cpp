@@ -1,0 +1,55 @@
+#include "commands/progress.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "commands/options.h"
+
+namespace preheat {
+
+Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
+                   bool enabled)
+    : label_(std::move(label)),
+      schedule_(schedule),
+      batch_size_(batch_size),
+      enabled_(enabled),
+      terminal_(on_terminal()) {}
+
+void Progress::show(std::span<const StepRecord> records) {
+  if (!enabled_ || records.empty()) return;
+  const StepRecord& last = records.back();
+  if (first_step_ < 0) first_step_ = records.front().step;
+  const std::int64_t total = schedule_.run.steps;
+  const std::int64_t done = last.step + 1;
+  const std::int64_t tenth = 10 * done / total;
+  if (!terminal_ && tenth == tenth_ && last.finite) return;
+  tenth_ = tenth;
+
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double rate = static_cast<double>(done - first_step_) / std::max(seconds, 1e-9);
+  const std::string line =
+      fmt::format("{} {:>3}%  {}/{}  loss {:.4f}  lr {} ({})  {:.0f} images/s  {} left", label_,
+                  100 * done / total, done, total, last.loss, lr_text(last.lr),
+                  phase_name(schedule_, last.step), rate * static_cast<double>(batch_size_),
+                  duration_text(static_cast<double>(total - done) / rate));
+  if (!terminal_) {
+    fmt::print("{}\n", line);
+  } else {
+    constexpr std::int64_t width = 20;
+    const std::int64_t filled = width * done / total;
+    fmt::print("\r\033[K[{:#>{}}{:->{}}] {}", "", filled, "", width - filled, line);
+    drawn_ = true;
+  }
+  std::fflush(stdout);
+}
+
+void Progress::clear() {
+  if (!drawn_) return;
+  fmt::print("\r\033[K");
+  std::fflush(stdout);
+  drawn_ = false;
+}
+
+}  // namespace preheat

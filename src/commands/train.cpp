@@ -1,0 +1,139 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <optional>
+
+#include "commands/commands.h"
+#include "commands/options.h"
+#include "commands/progress.h"
+#include "report/page.h"
+#include "train/atomic_file.h"
+#include "train/trainer.h"
+
+namespace preheat {
+namespace {
+
+struct TrainOptions {
+  ConfigOptions config;
+  RunOptions run;
+  std::optional<std::string> seed;
+  std::string resume;
+};
+
+void print_start(const Trainer& trainer, const ResidentData& data, bool verbose) {
+  const Network& network = trainer.network();
+  const MemoryUse memory = trainer.memory();
+  const RunLength& run = trainer.schedule().run;
+  fmt::print("{}: {} parameters, {} updates of {} images ({} an epoch), base learning rate {}\n",
+             trainer.config().name, network.parameter_count, run.steps,
+             trainer.config().data.batch_size, run.steps_per_epoch,
+             lr_text(trainer.config().schedule.base_lr));
+  fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
+             memory_text(memory.parameters), memory_text(memory.activations),
+             memory_text(memory.workspace), memory_text(data.bytes));
+  if (!verbose) return;
+  fmt::print("data: {}\n", data.origin);
+  for (const Op& op : network.ops) {
+    fmt::print("  {:<24} {:>3}x{}x{}\n", op.name, op.out.height, op.out.width, op.out.channels);
+  }
+}
+
+void print_end(const RunResult& result, const std::filesystem::path& report) {
+  fmt::print("\n");
+  const auto row = [](const char* name, const std::string& value) {
+    fmt::print("{:<16}{}\n", name, value);
+  };
+  row("outcome", result.interrupted ? "interrupted" : std::string(to_string(result.outcome)));
+  row("updates", std::to_string(result.steps));
+  if (result.first_non_finite_step) {
+    row("not finite", fmt::format("at step {}, first in {}", *result.first_non_finite_step,
+                                  result.first_non_finite_tensor));
+  }
+  if (result.final_train_loss) {
+    row("train loss", fmt::format("{:.4f}", *result.final_train_loss));
+    row("train accuracy", accuracy_text(*result.final_train_accuracy));
+  }
+  if (result.test_accuracy) {
+    row("test accuracy", accuracy_text(*result.test_accuracy));
+    row("best", fmt::format("{} after {} updates", accuracy_text(*result.best_test_accuracy),
+                            *result.best_step));
+  }
+  row("time", fmt::format("{:.1f} s, {:.0f} images/s", result.seconds, result.images_per_second));
+  row("report", report.string());
+}
+
+// --seed is read as --set seed is, by the rules of the configuration.
+Document document_of(const TrainOptions& options) {
+  const Document document = options.config.document();
+  if (!options.seed) return document;
+  Override seed = parse_override("seed=" + *options.seed);
+  seed.value.where.source = "--seed " + *options.seed;
+  return with_overrides(document, {seed});
+}
+
+int train(const TrainOptions& options) {
+  const RunConfig config = read_config(document_of(options));
+  const bool talks = !options.run.quiet;
+  const auto backend = options.run.backend();
+  const ResidentData data = load_data(config.data, *backend);
+  Trainer trainer(config, *backend, data);
+  RunFolder folder = options.resume.empty()
+                         ? RunFolder(options.run.out.empty()
+                                         ? default_folder(config.name, std::to_string(config.seed))
+                                         : std::filesystem::path(options.run.out),
+                                     config)
+                         : trainer.resume(options.resume);
+  if (talks) print_start(trainer, data, options.run.verbose);
+
+  catch_interrupts();
+  Progress progress(config.name, trainer.schedule(), config.data.batch_size, talks);
+  RunListener listener;
+  listener.on_records = [&](std::span<const StepRecord> records) { progress.show(records); };
+  listener.on_evaluation = [&](std::int64_t step, const Evaluation& evaluation) {
+    progress.clear();
+    if (talks) {
+      fmt::print("after {} updates: test loss {:.4f}, accuracy {}\n", step, evaluation.loss,
+                 accuracy_text(evaluation.accuracy()));
+    }
+  };
+  listener.wants_stop = interrupted;
+  const RunResult result = trainer.run(listener, &folder);
+  progress.clear();
+  const std::filesystem::path report = folder.path() / "report.html";
+  write_atomically(report, run_page(folder.path()));
+  if (talks) print_end(result, report);
+
+  if (result.interrupted) {
+    fmt::print(stderr, "preheat: interrupted after {} updates; go on with --resume {}\n",
+               result.steps, folder.path().string());
+    return 1;
+  }
+  if (result.outcome == Outcome::non_finite) {
+    const std::int64_t step = *result.first_non_finite_step;
+    fmt::print(stderr,
+               "preheat: diverged: {} is not finite at step {} (learning rate {}, phase {})\n",
+               result.first_non_finite_tensor, step, lr_text(lr_at(trainer.schedule().lr, step)),
+               phase_name(trainer.schedule(), step));
+    return 3;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* command = app.add_subcommand("train", "One training run");
+  options->config.add_to(*command);
+  options->run.add_to(*command);
+  command->add_option("--seed", options->seed, "in place of the configuration's seed")
+      ->type_name("N");
+  auto* resume =
+      command->add_option("--resume", options->resume, "go on with the interrupted run in DIR")
+          ->type_name("DIR");
+  command->get_option("--out")->excludes(resume);
+  command->callback([options, &exit_code] { exit_code = train(*options); });
+}
+
+}  // namespace preheat

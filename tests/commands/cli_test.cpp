@@ -1,0 +1,353 @@
+// The program as a user meets it: exit codes, standard output, standard error, files.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "schedule/schedule.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+constexpr const char* tiny = R"(name: tiny
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model:
+  layers: [{conv: {out: 4}}, {max_pool: {kernel: 4}}, {linear: {out: 10}}]
+schedule:
+  base_lr: 0.05
+  warmup: {length: 4 steps}
+train: {length: 20 steps}
+)";
+
+struct Result {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+class Cli : public testing::Test {
+ protected:
+  Cli() { put_bytes(folder_ / "tiny.yaml", tiny); }
+
+  // Starts a program in the test's folder, its output into the files "out" and "err" there.
+  pid_t start(std::vector<std::string> arguments) {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    const auto to_file = [&](const char* name, int descriptor) {
+      const int file = open((folder_ / name).c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+      dup2(file, descriptor);
+    };
+    to_file("out", STDOUT_FILENO);
+    to_file("err", STDERR_FILENO);
+    setenv("GOMP_SPINCOUNT", "1000", 1);
+    unsetenv("PREHEAT_DATA");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    if (chdir(folder_.path().c_str()) == 0) execvp(argv[0], argv.data());
+    _exit(127);
+  }
+
+  Result wait(pid_t child) {
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+            bytes_of(folder_ / "out"), bytes_of(folder_ / "err")};
+  }
+
+  Result preheat(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), PREHEAT_BINARY);
+    return wait(start(std::move(arguments)));
+  }
+  Result bash(const std::string& line) { return wait(start({"bash", "-c", line})); }
+
+  // The one line on standard error that an error is.
+  static void expect_one_line(const Result& result, int code) {
+    EXPECT_EQ(result.code, code) << result.err;
+    EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.err;
+    EXPECT_TRUE(result.err.ends_with('\n'));
+  }
+
+  std::set<std::string> files() {
+    std::set<std::string> names;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+      names.insert(entry.path().filename().string());
+    }
+    return names;
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(Cli, WrongUsageIsOneLineAndTwo) {
+  const std::vector<std::string> wrong[] = {
+      {},
+      {"trian", "tiny.yaml"},
+      {"train"},
+      {"train", "tiny.yaml", "--bogus"},
+      {"train", "tiny.yaml", "more.yaml"},
+      {"train", "tiny.yaml", "--device", "bogus"},
+      {"train", "tiny.yaml", "--seed", "abc"},
+      {"train", "tiny.yaml", "--seed", "-1"},
+      {"train", "tiny.yaml", "--seed", "1.5"},
+      {"train", "tiny.yaml", "--seed", "18446744073709551616"},
+      {"train", "tiny.yaml", "--quiet", "--verbose"},
+      {"train", "tiny.yaml", "--out", "a", "--resume", "b"},
+      {"schedule", "tiny.yaml", "--csv"},
+      {"train", "tiny.yaml", "--set"},
+      {"train", "tiny.yaml", "--set", "nonsense"},
+      {"train", "tiny.yaml", "--set", "seed=abc"},
+      {"train", "missing.yaml"},
+      {"compare", "tiny.yaml"}};
+  for (const auto& arguments : wrong) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
+    expect_one_line(preheat(arguments), 2);
+  }
+  EXPECT_THAT(preheat({"train", "missing.yaml"}).err, StartsWith("missing.yaml: "));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--seed", "abc"}).err,
+              AllOf(HasSubstr("--seed"), HasSubstr("abc")));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--device", "bogus"}).err,
+              AllOf(HasSubstr("--device"), HasSubstr("bogus")));
+  EXPECT_THAT(preheat({"compare", "tiny.yaml"}).err,
+              AllOf(HasSubstr("compare"), HasSubstr("arms:")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
+TEST_F(Cli, HelpAndVersionAreNoErrors) {
+  const Result help = preheat({"--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_EQ(help.err, "");
+  EXPECT_THAT(help.out, AllOf(HasSubstr("train"), HasSubstr("compare"), HasSubstr("schedule"),
+                              HasSubstr("info")));
+  EXPECT_EQ(preheat({"train", "--help"}).code, 0);
+  EXPECT_EQ(preheat({"--version"}).out, "preheat " PREHEAT_VERSION "\n");
+}
+
+TEST_F(Cli, WrongYamlNamesItsPlace) {
+  put_bytes(folder_ / "bad.yaml", "schedule:\n  base_lr: fast\n");
+  Result result = preheat({"train", "bad.yaml"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, StartsWith("bad.yaml:2:3: schedule.base_lr: "));
+  put_bytes(folder_ / "bad.yaml", "schedule: {base_lr: 0.1\ntrain: [\n");
+  result = preheat({"schedule", "bad.yaml"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, testing::ContainsRegex("^bad.yaml:[0-9]+:[0-9]+: "));
+  result = preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.length=2 epochz"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err,
+              HasSubstr("--set schedule.warmup.length=2 epochz: schedule.warmup.length: "));
+  result = preheat({"train", "tiny.yaml", "--set", "model.layers.1.max_pool.kernel=16", "--set",
+                    "model.layers.2={max_pool: {kernel: 2}}"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("layer '2': max_pool"));
+}
+
+TEST_F(Cli, CudaThatIsNotThereIsAnError) {
+  const Result result = preheat({"train", "tiny.yaml", "--device", "cuda"});
+  if (result.code == 0) GTEST_SKIP() << "there is a CUDA device";
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
+}
+
+TEST_F(Cli, ADivergedRunIsThree) {
+  const Result result =
+      preheat({"train", "tiny.yaml", "--device", "cpu", "--out", "run", "--set",
+               "schedule.base_lr=1e12", "--set", "schedule.warmup.length=0 steps"});
+  expect_one_line(result, 3);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("diverged"), HasSubstr("not finite at step"),
+                                HasSubstr("(learning rate "), HasSubstr("phase decay")));
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(summary["outcome"], "non_finite");
+}
+
+TEST_F(Cli, PipedOutputIsPlainAndQuietIsSilent) {
+  const Result loud = preheat({"train", "tiny.yaml", "--out", "loud", "--seed", "5", "--verbose"});
+  EXPECT_EQ(loud.code, 0) << loud.err;
+  EXPECT_EQ(loud.err, "");
+  EXPECT_THAT(loud.out, Not(HasSubstr("\033")));
+  EXPECT_THAT(loud.out, Not(HasSubstr("\r")));
+  EXPECT_THAT(loud.out, AllOf(HasSubstr("test accuracy"), HasSubstr("20/20"), HasSubstr("warmup"),
+                              HasSubstr("e-02"), Not(HasSubstr("0.000000"))));
+  const Result quiet = preheat({"train", "tiny.yaml", "--out", "quiet", "--seed", "5", "--quiet"});
+  EXPECT_EQ(quiet.code, 0);
+  EXPECT_EQ(quiet.out, "");
+  EXPECT_EQ(quiet.err, "");
+  EXPECT_EQ(bytes_of(folder_ / "loud/metrics.csv"), bytes_of(folder_ / "quiet/metrics.csv"));
+  EXPECT_THAT(bytes_of(folder_ / "quiet/config.yaml"), HasSubstr("seed: 5\n"));
+}
+
+TEST_F(Cli, TheDefaultFolderIsNamedAfterTheRunAndTheSeed) {
+  EXPECT_EQ(preheat({"train", "tiny.yaml", "--seed", "17", "--quiet"}).code, 0);
+  int folders = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "runs/tiny")) {
+    EXPECT_THAT(entry.path().filename().string(), testing::EndsWith("-17"));
+    ++folders;
+  }
+  EXPECT_EQ(folders, 1);
+}
+
+TEST_F(Cli, AFolderThatIsNotEmptyIsRefused) {
+  std::filesystem::create_directory(folder_ / "run");
+  put_bytes(folder_ / "run/precious", "x");
+  const Result result = preheat({"train", "tiny.yaml", "--out", "run", "--quiet"});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("run: is not empty"));
+  EXPECT_EQ(bytes_of(folder_ / "run/precious"), "x");
+}
+
+TEST_F(Cli, MissingDataNamesThePlaces) {
+  const Result result = bash("PREHEAT_DATA=elsewhere " PREHEAT_BINARY
+                             " train tiny.yaml --quiet --set data.dataset=cifar10");
+  if (result.code == 0) GTEST_SKIP() << "CIFAR-10 is installed";
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("data/cifar10"), HasSubstr("elsewhere"),
+                                HasSubstr("/usr/share/datasets/cifar10")));
+  const Result given = preheat({"train", "tiny.yaml", "--quiet", "--set", "data.dataset=mnist",
+                                "--set", "data.dir=nowhere"});
+  expect_one_line(given, 1);
+  EXPECT_THAT(given.err, HasSubstr("nowhere"));
+}
+
+TEST_F(Cli, ScheduleAsCsv) {
+  const std::string text =
+      "schedule: {base_lr: 0.3, warmup: {length: 7 steps, endpoints: start},\n"
+      "  hold: 2 steps, decay: {shape: power, power: 1.7, final_lr: 1e-5}}\n"
+      "data: {batch_size: 6000}\ntrain: {length: 23 steps}\n";
+  put_bytes(folder_ / "s.yaml", text);
+  const RunConfig config = read_config(parse_document(text, "s.yaml"));
+  const Schedule schedule = resolve_schedule(config, {23, 10});
+  std::string expected = "step,epoch,phase,lr\n";
+  for (int k = 0; k < 23; ++k) {
+    char lr[64];
+    std::snprintf(lr, sizeof lr, "%.17g", lr_at(schedule.lr, k));
+    EXPECT_EQ(std::strtod(lr, nullptr), lr_at(schedule.lr, k));
+    expected += fmt::format("{},{},{},{}\n", k, k / 10,
+                            k < 7   ? "warmup"
+                            : k < 9 ? "hold"
+                                    : "decay",
+                            lr);
+  }
+  const Result piped = preheat({"schedule", "s.yaml", "--csv", "-"});
+  EXPECT_EQ(piped.code, 0);
+  EXPECT_EQ(piped.out, expected);
+  EXPECT_EQ(piped.err, "");
+  const Result filed = preheat({"schedule", "s.yaml", "--csv", "lr.csv", "--svg", "lr.svg"});
+  EXPECT_EQ(filed.code, 0) << filed.err;
+  EXPECT_EQ(bytes_of(folder_ / "lr.csv"), expected);
+  const std::string svg = bytes_of(folder_ / "lr.svg");
+  EXPECT_THAT(svg, AllOf(HasSubstr("<svg"), HasSubstr("warmup"), HasSubstr("</svg>")));
+  EXPECT_THAT(filed.out, AllOf(HasSubstr("warmup"), HasSubstr("0 .. 6"), HasSubstr("9 .. 22"),
+                               Not(HasSubstr("\033"))));
+  const Result both = preheat({"schedule", "s.yaml", "--csv", "-", "--svg", "lr2.svg"});
+  EXPECT_EQ(both.out, expected);
+  EXPECT_EQ(bytes_of(folder_ / "lr2.svg"), svg);
+}
+
+TEST_F(Cli, ScheduleNeedsNoData) {
+  put_bytes(folder_ / "s.yaml", "data: {dataset: cifar10}\ntrain: {length: 2 epochs}\n");
+  const Result result = preheat({"schedule", "s.yaml", "--csv", "-"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(std::ranges::count(result.out, '\n'), 1 + 2 * (50'000 / 128));
+}
+
+TEST_F(Cli, AFullDiskHarmsNothing) {
+  put_bytes(folder_ / "lr.csv", "precious");
+  put_bytes(folder_ / "lr.svg", "precious too");
+  // Files may grow to 8 KiB; what would go beyond fails as on a full disk.
+  const std::string limited = "trap '' XFSZ; ulimit -f 8; " PREHEAT_BINARY " ";
+  const auto before = files();
+  Result result = bash(limited + "schedule tiny.yaml --set 'train.length=4000 steps' --csv lr.csv");
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("lr.csv"), HasSubstr("cannot be written")));
+  result = bash(limited + "schedule tiny.yaml --set 'train.length=4000 steps' --svg lr.svg");
+  expect_one_line(result, 1);
+  EXPECT_EQ(bytes_of(folder_ / "lr.csv"), "precious");
+  EXPECT_EQ(bytes_of(folder_ / "lr.svg"), "precious too");
+  auto after = files();
+  after.erase("out");
+  after.erase("err");
+  EXPECT_EQ(after, before);  // no temporary file stays behind
+
+  result = bash(limited + "train tiny.yaml --quiet --out run --set 'train.length=200 steps'");
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("run/"), HasSubstr("File too large")));
+}
+
+TEST_F(Cli, FullStandardOutputIsAnError) {
+  expect_one_line(bash(PREHEAT_BINARY " schedule tiny.yaml --csv - > /dev/full"), 1);
+  expect_one_line(bash(PREHEAT_BINARY " schedule tiny.yaml > /dev/full"), 1);
+  expect_one_line(bash(PREHEAT_BINARY " info > /dev/full"), 1);
+}
+
+TEST_F(Cli, AnInterruptedRunGoesOn) {
+  const std::vector<std::string> longer = {"--set", "train.length=600 steps", "--set",
+                                           "train.eval_every=600 steps"};
+  std::vector<std::string> first = {PREHEAT_BINARY, "train", "tiny.yaml", "--out", "run"};
+  first.insert(first.end(), longer.begin(), longer.end());
+  const pid_t child = start(first);
+  // Rows in metrics.csv say that it trains.
+  for (int i = 0; i < 15000; ++i) {
+    std::error_code error;
+    const auto size = std::filesystem::file_size(folder_ / "run/metrics.csv", error);
+    if (!error && size > 500) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  kill(child, SIGINT);
+  const Result cut = wait(child);
+  expect_one_line(cut, 1);
+  EXPECT_THAT(cut.err, AllOf(HasSubstr("interrupted after"), HasSubstr("--resume run")));
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(summary["interrupted"], true);
+  EXPECT_LT(summary["steps"], 600);
+
+  std::vector<std::string> rest = {"train", "tiny.yaml", "--resume", "run", "--quiet"};
+  rest.insert(rest.end(), longer.begin(), longer.end());
+  const Result done = preheat(rest);
+  EXPECT_EQ(done.code, 0) << done.err;
+  const auto finished = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(finished["interrupted"], false);
+  EXPECT_EQ(finished["steps"], 600);
+  EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
+}
+
+TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
+  put_bytes(folder_ / "c.yaml", std::string(tiny) +
+                                    "compare:\n  seeds: 2\n  arms:\n"
+                                    "    absurd: {schedule.base_lr: 1e12}\n    sane: {}\n");
+  const Result result = preheat({"compare", "c.yaml", "--out", "experiment"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  EXPECT_THAT(result.out, AllOf(HasSubstr("absurd"), HasSubstr("McNemar p = "),
+                                HasSubstr("not finite at"), Not(HasSubstr("\033"))));
+  for (const char* file : {"compare.json", "config.yaml", "report.html", "sane/0/metrics.csv",
+                           "absurd/1/summary.json"}) {
+    EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("experiment/") + file))) << file;
+  }
+}
+
+TEST_F(Cli, InfoSaysWhatThereIs) {
+  const Result result = preheat({"info"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("preheat"), HasSubstr(PREHEAT_VERSION), HasSubstr("cpu"),
+                    HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10")));
+}
+
+}  // namespace
+}  // namespace preheat

@@ -4,5 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-scripts/build.sh
+scripts/build.sh preheat
 exec build/release/preheat compare configs/nan-without-warmup.yaml --device cpu "$@"

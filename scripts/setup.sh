@@ -10,7 +10,6 @@ packages=(
   libcli11-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
   libdnnl-dev ocl-icd-opencl-dev opencl-c-headers # dnnl's CMake package asks for OpenCL
   libgtest-dev libgmock-dev
-  libjs-chart.js
   dataset-fashion-mnist
 )
 for argument in "$@"; do

@@ -1,10 +1,11 @@
 // Parses the command line, dispatches, and turns exceptions into exit codes:
 // 0 done; 1 failed while running; 2 wrong usage or configuration; 3 `train` diverged.
+#include <fcntl.h>
 #include <fmt/format.h>
-
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -12,9 +13,11 @@
 #include <filesystem>
 #include <new>
 #include <string>
+#include <vector>
 
 #include "commands/commands.h"
 #include "config/error.h"
+#include "config/values.h"
 
 namespace {
 
@@ -33,7 +36,21 @@ void spin_briefly(char** argv) {
   setenv("GOMP_SPINCOUNT", "1000", 1);
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  if (!error) execv(self.c_str(), argv);  // returns only where it failed; then it is slow and right
+  // Under another name it is the dynamic loader, which would take our arguments for its own.
+  const bool is_preheat = self.filename() == std::filesystem::path(argv[0]).filename();
+  if (!error && is_preheat)
+    execv(self.c_str(), argv);  // returns only where it failed; slow and right
+}
+
+// What to say of a first word that is no command; nothing where it is one.
+std::string unknown_command(const CLI::App& app, const std::string& name) {
+  std::vector<std::string> commands;
+  for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
+  if (std::ranges::find(commands, name) != commands.end()) return "";
+  const std::vector<std::string> near = preheat::nearest(name, commands);
+  return fmt::format("preheat: '{}' is not a command; {}", name,
+                     near.empty() ? fmt::format("there are {}", fmt::join(commands, ", "))
+                                  : fmt::format("did you mean {}?", near.front()));
 }
 
 int run(int argc, char** argv) {
@@ -50,6 +67,10 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help and --version
+    if (argc > 1 && argv[1][0] != '-') {
+      const std::string unknown = unknown_command(app, argv[1]);
+      if (!unknown.empty()) return fail(2, unknown);
+    }
     return fail(2, fmt::format("preheat: {}; see preheat --help", e.what()));
   }
   // A full disk behind standard output would otherwise pass unnoticed.
@@ -59,16 +80,25 @@ int run(int argc, char** argv) {
   return exit_code;
 }
 
+// A standard stream that was closed would be given to the next file that is opened, and what is
+// meant for people would end up between its rows.
+void open_standard_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) < 0 && errno == EBADF) open("/dev/null", O_RDWR);
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_streams();
   spin_briefly(argv);
   try {
     return run(argc, argv);
   } catch (const preheat::ConfigError& e) {
     return fail(2, e.what());
   } catch (const std::bad_alloc&) {
-    return fail(1, "preheat: out of memory; lower data.batch_size");
+    return fail(1, "preheat: out of memory");
   } catch (const std::exception& e) {
     return fail(1, std::string("preheat: ") + e.what());
   }

@@ -120,8 +120,12 @@ class Backend {
 
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 
+  /// Throws Error, saying how much is needed and how much there is, where compile() would not have
+  /// the memory it needs. Cheap; to be asked before initial parameters are made.
+  virtual void require_memory(const Network& network, std::int64_t batch_size) const = 0;
+
   /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
-  /// Throws Error, saying how much was needed and how much there was, when memory does not suffice.
+  /// Throws Error when memory does not suffice.
   virtual std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                            std::span<const float> initial,
                                            std::shared_ptr<const ResidentDataset> train) = 0;

@@ -28,14 +28,14 @@ std::string describe(const RunResult& run) {
       return fmt::format("not finite at step {}, first in {}", *run.first_non_finite_step,
                          run.first_non_finite_tensor);
     case Outcome::stuck:
-      return fmt::format("stuck: loss {:.3f}, test accuracy {}", *run.final_train_loss,
+      return fmt::format("stuck: loss {}, test accuracy {}", loss_text(*run.final_train_loss),
                          accuracy_text(*run.test_accuracy));
     case Outcome::spiked:
     case Outcome::ok:
       break;
   }
-  return fmt::format("{}: loss {:.3f}, test accuracy {}", to_string(run.outcome),
-                     *run.final_train_loss, accuracy_text(*run.test_accuracy));
+  return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
+                     loss_text(*run.final_train_loss), accuracy_text(*run.test_accuracy));
 }
 
 // "85.02 % (84.10 .. 85.90)" over the runs that did not fail: median, least and largest.
@@ -58,13 +58,18 @@ void print_table(const CompareResult& result) {
   fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:>10}  {:>5}  {}\n", "arm", width, "runs", "failed",
              "95% interval", "not finite", "stuck", "test accuracy of the others");
   for (const ArmResult& arm : result.arms) {
-    const Interval ci = arm.failure_interval();
-    fmt::print("{:<{}}  {:>4}  {:>6}  [{:.2f}, {:.2f}]  {:>10}  {:>5}  {}\n", arm.arm.name, width,
-               arm.runs.size(), arm.failures(), ci.lo, ci.hi, arm.count(Outcome::non_finite),
+    std::string interval = "-";
+    if (!arm.runs.empty()) {
+      const Interval ci = arm.failure_interval();
+      interval = fmt::format("[{:.2f}, {:.2f}]", ci.lo, ci.hi);
+    }
+    fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:>10}  {:>5}  {}\n", arm.arm.name, width,
+               arm.runs.size(), arm.failures(), interval, arm.count(Outcome::non_finite),
                arm.count(Outcome::stuck), accuracy_of_survivors(arm));
   }
   fmt::print("\n");
   for (const PairResult& p : result.paired) {
+    if (p.pairs == 0) continue;
     fmt::print(
         "{} against {}: of {} seeds {} failed only in the first, {} only in the second; "
         "exact McNemar p = {:.2g}\n",
@@ -75,16 +80,19 @@ void print_table(const CompareResult& result) {
 int run_compare(const CompareOptions& options) {
   const Document document = options.config.document();
   const RunConfig config = read_config(document);
+  arm_configs(document);  // what is wrong in any arm is said before anything is loaded or made
   const bool talks = !options.run.quiet;
   const auto backend = options.run.backend();
   const std::filesystem::path folder = options.run.out.empty()
                                            ? default_folder(config.name, "compare")
                                            : std::filesystem::path(options.run.out);
-  if (talks && config.compare) {
+  if (talks) {
     fmt::print("{}: {} arms x {} seeds\n", config.name, config.compare->arms.size(),
                config.compare->seeds.size());
   }
   catch_interrupts();
+  std::size_t name_width = 0;
+  for (const Arm& arm : config.compare->arms) name_width = std::max(name_width, arm.name.size());
   std::optional<Progress> progress;
   std::string label;
   std::filesystem::path run_folder;
@@ -96,7 +104,7 @@ int run_compare(const CompareOptions& options) {
                  trainer.network().parameter_count, memory_text(memory.parameters),
                  memory_text(memory.activations), memory_text(memory.workspace));
     }
-    label = fmt::format("seed {:<4} {:<12}", seed, arm.name);
+    label = fmt::format("seed {:<4} {:<{}}", seed, arm.name, name_width);
     run_folder = folder / arm.name / std::to_string(seed);
     progress.emplace(label, trainer.schedule(), trainer.config().data.batch_size,
                      talks && (on_terminal() || options.run.verbose));

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <csignal>
+#include <map>
 
 namespace preheat {
 namespace {
@@ -38,11 +39,7 @@ Document ConfigOptions::document() const {
 }
 
 void RunOptions::add_to(CLI::App& app) {
-  static const std::map<std::string, DeviceChoice> choices = {
-      {"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
-  app.add_option("--device", device, "auto | cpu | cuda")
-      ->transform(CLI::CheckedTransformer(choices).description(""))
-      ->type_name("DEVICE");
+  app.add_option("--device", device, "auto | cpu | cuda")->type_name("DEVICE");
   app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
       ->type_name("DIR");
   auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");
@@ -51,10 +48,16 @@ void RunOptions::add_to(CLI::App& app) {
 }
 
 std::unique_ptr<Backend> RunOptions::backend() const {
-  auto backend = make_backend(device);
+  static const std::map<std::string, DeviceChoice> choices = {
+      {"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
+  const auto choice = choices.find(device);
+  if (choice == choices.end()) {
+    throw ConfigError({"--device " + device, 0, 0, ""}, "is not a device", "auto, cpu or cuda");
+  }
+  auto backend = make_backend(choice->second);
   if (!quiet) {
     fmt::print("device: {}, {}{}\n", backend->device(), backend->library(),
-               device == DeviceChoice::automatic && backend->name() == "cpu"
+               device == "auto" && backend->name() == "cpu"
                    ? " (no CUDA device; --device auto took the CPU)"
                    : "");
   }
@@ -68,6 +71,7 @@ bool on_terminal() {
 void catch_interrupts() {
   std::signal(SIGINT, count_signal);
   std::signal(SIGTERM, count_signal);
+  if (std::signal(SIGHUP, count_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
 }
 
 bool interrupted() {
@@ -76,6 +80,11 @@ bool interrupted() {
 
 std::string lr_text(double lr) {
   return fmt::format("{:.2e}", lr);
+}
+
+std::string loss_text(double loss) {
+  if (std::isnan(loss)) return "nan";  // whatever its sign
+  return loss < 1e4 ? fmt::format("{:.4f}", loss) : fmt::format("{:.1e}", loss);
 }
 
 std::string memory_text(std::size_t bytes) {

@@ -25,26 +25,28 @@ struct ConfigOptions {
 
 /// --device, --out, --quiet and --verbose of the commands that train.
 struct RunOptions {
-  DeviceChoice device = DeviceChoice::automatic;
+  std::string device = "auto";
   std::string out;
   bool quiet = false;
   bool verbose = false;
 
   void add_to(CLI::App& app);
 
-  /// The backend; says on standard output which one `auto` chose.
+  /// The backend; says on standard output which one `auto` chose. Throws ConfigError for a device
+  /// that does not exist, and Error for one that this machine does not have.
   std::unique_ptr<Backend> backend() const;
 };
 
 /// Standard output is a terminal.
 bool on_terminal();
 
-/// From now on SIGINT and SIGTERM ask the work to stop; a second one ends the program.
+/// From now on SIGINT, SIGTERM and SIGHUP ask the work to stop; a second one ends the program.
 void catch_interrupts();
 bool interrupted();
 
 /// "1.8e-01": never 0.000000.
 std::string lr_text(double lr);
+std::string loss_text(double loss);          // "0.4321", "2.1e+25", "nan"
 std::string memory_text(std::size_t bytes);  // "12.3 MiB"
 std::string duration_text(double seconds);   // "1:05"
 std::string accuracy_text(double share);     // "91.23 %"

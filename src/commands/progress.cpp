@@ -1,12 +1,23 @@
 #include "commands/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "commands/options.h"
 
 namespace preheat {
+namespace {
+
+int terminal_columns() {
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}
+
+}  // namespace
 
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
@@ -30,16 +41,21 @@ void Progress::show(std::span<const StepRecord> records) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
   const double rate = static_cast<double>(done - first_step_) / std::max(seconds, 1e-9);
   const std::string line =
-      fmt::format("{} {:>3}%  {}/{}  loss {:.4f}  lr {} ({})  {:.0f} images/s  {} left", label_,
-                  100 * done / total, done, total, last.loss, lr_text(last.lr),
+      fmt::format("{} {:>3}%  {}/{}  loss {}  lr {} ({})  {:.0f} images/s  {} left", label_,
+                  100 * done / total, done, total, loss_text(last.loss), lr_text(last.lr),
                   phase_name(schedule_, last.step), rate * static_cast<double>(batch_size_),
                   duration_text(static_cast<double>(total - done) / rate));
   if (!terminal_) {
     fmt::print("{}\n", line);
   } else {
-    constexpr std::int64_t width = 20;
+    // The bar takes what the line leaves; a line that wrapped could not be drawn over.
+    const auto columns = static_cast<std::int64_t>(terminal_columns()) - 1;
+    const std::int64_t width =
+        std::clamp<std::int64_t>(columns - static_cast<std::int64_t>(line.size()) - 3, 0, 20);
     const std::int64_t filled = width * done / total;
-    fmt::print("\r\033[K[{:#>{}}{:->{}}] {}", "", filled, "", width - filled, line);
+    const std::string bar =
+        width == 0 ? "" : fmt::format("[{:#>{}}{:->{}}] ", "", filled, "", width - filled);
+    fmt::print("\r\033[K{}", (bar + line).substr(0, columns));
     drawn_ = true;
   }
   std::fflush(stdout);
@@ -47,7 +63,7 @@ void Progress::show(std::span<const StepRecord> records) {
 
 void Progress::clear() {
   if (!drawn_) return;
-  fmt::print("\r\033[K");
+  std::fputs("\r\033[K", stdout);  // does not throw, as the destructor must not
   std::fflush(stdout);
   drawn_ = false;
 }

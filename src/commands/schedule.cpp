@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <functional>
 #include <memory>
 
 #include "commands/commands.h"
@@ -20,13 +22,35 @@ struct ScheduleOptions {
   std::string svg;
 };
 
-std::string csv_of(const Schedule& schedule) {
+// Hands the table to `write` in pieces: a run may be longer than memory.
+void write_csv(const Schedule& schedule, const std::function<void(const std::string&)>& write) {
+  constexpr std::size_t piece = 1 << 16;
   std::string text = "step,epoch,phase,lr\n";
   for (std::int64_t step = 0; step < schedule.run.steps; ++step) {
     text += fmt::format("{},{},{},{:.17g}\n", step, step / schedule.run.steps_per_epoch,
                         phase_name(schedule, step), lr_at(schedule.lr, step));
+    if (text.size() >= piece) {
+      write(text);
+      text.clear();
+    }
   }
-  return text;
+  write(text);
+}
+
+// Every update of a short run; of a long one evenly spaced updates and the ends of every phase.
+std::vector<std::int64_t> drawn_steps(const Schedule& schedule) {
+  constexpr std::int64_t most = 4000;
+  const std::int64_t stride = std::max<std::int64_t>(1, schedule.run.steps / most);
+  std::vector<std::int64_t> steps;
+  for (std::int64_t step = 0; step < schedule.run.steps; step += stride) steps.push_back(step);
+  for (int i = 0; i < schedule.lr.phase_count; ++i) {
+    const Phase& phase = schedule.lr.phases[i];
+    steps.push_back(phase.begin);
+    steps.push_back(phase.begin + phase.length - 1);
+  }
+  std::ranges::sort(steps);
+  steps.erase(std::ranges::unique(steps).begin(), steps.end());
+  return steps;
 }
 
 LinePlot plot_of(const RunConfig& config, const Schedule& schedule) {
@@ -36,7 +60,7 @@ LinePlot plot_of(const RunConfig& config, const Schedule& schedule) {
   plot.y_label = "learning rate";
   Curve curve;
   curve.label = "";
-  for (std::int64_t step = 0; step < schedule.run.steps; ++step) {
+  for (const std::int64_t step : drawn_steps(schedule)) {
     curve.x.push_back(static_cast<double>(step));
     curve.y.push_back(lr_at(schedule.lr, step));
   }
@@ -73,10 +97,14 @@ void schedule_command(const ScheduleOptions& options) {
   const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
   if (!options.svg.empty()) write_atomically(options.svg, to_svg({plot_of(config, schedule)}));
   if (options.csv == "-") {  // standard output is the table and nothing else
-    fmt::print("{}", csv_of(schedule));
+    write_csv(schedule, [](const std::string& text) { fmt::print("{}", text); });
     return;
   }
-  if (!options.csv.empty()) write_atomically(options.csv, csv_of(schedule));
+  if (!options.csv.empty()) {
+    AtomicFile file(options.csv);
+    write_csv(schedule, [&](const std::string& text) { file.write(text); });
+    file.commit();
+  }
   print_plan(config, schedule);
 }
 

@@ -51,7 +51,7 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
                                   result.first_non_finite_tensor));
   }
   if (result.final_train_loss) {
-    row("train loss", fmt::format("{:.4f}", *result.final_train_loss));
+    row("train loss", loss_text(*result.final_train_loss));
     row("train accuracy", accuracy_text(*result.final_train_accuracy));
   }
   if (result.test_accuracy) {
@@ -65,7 +65,7 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
 
 // --seed is read as --set seed is, by the rules of the configuration.
 Document document_of(const TrainOptions& options) {
-  const Document document = options.config.document();
+  Document document = options.config.document();
   if (!options.seed) return document;
   Override seed = parse_override("seed=" + *options.seed);
   seed.value.where.source = "--seed " + *options.seed;
@@ -74,6 +74,7 @@ Document document_of(const TrainOptions& options) {
 
 int train(const TrainOptions& options) {
   const RunConfig config = read_config(document_of(options));
+  check_run(config);
   const bool talks = !options.run.quiet;
   const auto backend = options.run.backend();
   const ResidentData data = load_data(config.data, *backend);
@@ -93,7 +94,7 @@ int train(const TrainOptions& options) {
   listener.on_evaluation = [&](std::int64_t step, const Evaluation& evaluation) {
     progress.clear();
     if (talks) {
-      fmt::print("after {} updates: test loss {:.4f}, accuracy {}\n", step, evaluation.loss,
+      fmt::print("after {} updates: test loss {}, accuracy {}\n", step, loss_text(evaluation.loss),
                  accuracy_text(evaluation.accuracy()));
     }
   };

@@ -46,6 +46,17 @@ class DataCache {
   std::map<std::string, ResidentData> loaded_;
 };
 
+// A value as YAML means it: numbers and truth values are such in JSON as well, the rest is text.
+nlohmann::ordered_json to_json(const Node& value) {
+  const std::string text = to_flow_text(value);
+  if (value.kind == Node::Kind::null) return nullptr;
+  if (value.kind == Node::Kind::scalar && !value.quoted) {
+    const auto parsed = nlohmann::ordered_json::parse(text, nullptr, false);
+    if (parsed.is_number() || parsed.is_boolean()) return parsed;
+  }
+  return text;
+}
+
 template <class T>
 nlohmann::ordered_json or_null(const std::optional<T>& value) {
   return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
@@ -65,8 +76,7 @@ Interval ArmResult::failure_interval() const {
   return clopper_pearson(failures(), static_cast<std::int64_t>(runs.size()));
 }
 
-CompareResult compare(const Document& document, Backend& backend,
-                      const std::filesystem::path& folder, const CompareListener& listener) {
+std::vector<RunConfig> arm_configs(const Document& document) {
   const RunConfig base = read_config(document);
   if (!base.compare) {
     throw ConfigError(base.where("compare"), "is missing",
@@ -74,12 +84,20 @@ CompareResult compare(const Document& document, Backend& backend,
                       "warmup: {}}}");
   }
   std::vector<RunConfig> configs;
-  CompareResult result;
   for (const Arm& arm : base.compare->arms) {
     configs.push_back(read_config(with_overrides(document, arm.overrides)));
     configs.back().compare.reset();
-    result.arms.push_back({arm, {}});
+    check_run(configs.back());
   }
+  return configs;
+}
+
+CompareResult compare(const Document& document, Backend& backend,
+                      const std::filesystem::path& folder, const CompareListener& listener) {
+  const std::vector<RunConfig> configs = arm_configs(document);
+  const RunConfig base = read_config(document);
+  CompareResult result;
+  for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
 
   DataCache data(backend);
   make_folder(folder);
@@ -117,7 +135,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
                                  {"paired", nlohmann::ordered_json::array()}};
   for (const ArmResult& arm : result.arms) {
     nlohmann::ordered_json overrides = nlohmann::ordered_json::object();
-    for (const Override& o : arm.arm.overrides) overrides[o.key] = to_flow_text(o.value);
+    for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
     nlohmann::ordered_json runs = nlohmann::ordered_json::array();
     for (const SeedResult& r : arm.runs) {
       runs.push_back({{"seed", r.seed},

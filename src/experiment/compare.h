@@ -52,10 +52,13 @@ struct CompareListener {
   std::function<bool()> wants_stop;
 };
 
+/// The configuration of each arm, checked with check_run. Throws ConfigError where there is no
+/// compare section or an arm is wrong.
+std::vector<RunConfig> arm_configs(const Document& document);
+
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>; then writes
 /// compare.json. A run that is not finite any more ends at once. An interrupted experiment keeps
-/// what was finished. Throws ConfigError where there is no compare section or an arm's keys are
-/// wrong, and Error.
+/// what was finished. Throws Error, and what arm_configs throws.
 CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, const CompareListener& listener);
 

@@ -51,7 +51,7 @@ ComparedArm read_arm(const Json& json) {
   ComparedArm arm;
   arm.name = json.at("name").get<std::string>();
   for (const auto& [key, value] : json.at("overrides").items()) {
-    arm.overrides.emplace_back(key, value.get<std::string>());
+    arm.overrides.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
   }
   arm.failures = json.at("failures").get<std::int64_t>();
   const Json& interval = json.at("failure_interval");

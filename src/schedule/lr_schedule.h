@@ -45,12 +45,11 @@ static_assert(sizeof(LrSchedule) < 4096, "kernel arguments hold 4 KiB");
 /// The optional keys a shape takes in a configuration.
 enum ShapeKeys : unsigned {
   takes_to = 1,
-  takes_endpoints = 2,
-  takes_power = 4,
-  takes_gamma = 8,
-  takes_over = 16,
-  takes_at = 32,
-  needs_positive = 64,  // from and to must be above zero
+  takes_power = 2,
+  takes_gamma = 4,
+  takes_over = 8,
+  takes_at = 16,
+  needs_positive = 32,  // from and to must be above zero
 };
 
 struct ShapeFacts {
@@ -61,10 +60,10 @@ struct ShapeFacts {
 /// Indexed by Shape.
 inline constexpr ShapeFacts shape_facts[] = {
     {"constant", 0},
-    {"linear", takes_to | takes_endpoints},
-    {"cosine", takes_to | takes_endpoints},
-    {"power", takes_to | takes_endpoints | takes_power},
-    {"exponential", takes_to | takes_endpoints | needs_positive},
+    {"linear", takes_to},
+    {"cosine", takes_to},
+    {"power", takes_to | takes_power},
+    {"exponential", takes_to | needs_positive},
     {"step", takes_gamma | takes_over},
     {"multistep", takes_gamma | takes_at},
 };

@@ -97,6 +97,11 @@ class Layout {
     if (length == 0) return;  // checked all the same, so that an arm without it hides no mistake
     phase.length = length;
     append(phase, given.name);
+    // These shapes only grow or only fall, so their last value is their largest or their least.
+    if (!std::isfinite(static_cast<float>(lr_at(schedule_.lr, used_ - 1)))) {
+      fail(given.key + ".gamma", "takes the learning rate beyond the largest number there is",
+           "a smaller factor, or fewer steps of it");
+    }
     reached_ = (facts.keys & takes_to) != 0 ? phase.to : lr_at(schedule_.lr, used_ - 1);
   }
 

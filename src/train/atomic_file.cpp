@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <utility>
 #include <vector>
 
 #include "config/error.h"
@@ -20,28 +21,55 @@ namespace {
 
 }  // namespace
 
-void write_atomically(const std::filesystem::path& path, std::string_view bytes) {
-  const std::filesystem::path temporary = path.string() + ".tmp";
-  const int file = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (file < 0) fail(path, "cannot be written", errno);
-  int error = 0;
-  for (std::string_view left = bytes; !left.empty();) {
-    const ssize_t written = write(file, left.data(), left.size());
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
+  std::error_code none;
+  if (std::filesystem::is_symlink(path_, none))
+    path_ = std::filesystem::weakly_canonical(path_, none);
+  const bool special = std::filesystem::exists(path_, none) &&
+                       !std::filesystem::is_regular_file(path_, none) &&
+                       !std::filesystem::is_directory(path_, none);
+  if (!special) temporary_ = path_.string() + ".tmp";
+  file_ =
+      open((special ? path_ : temporary_).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file_ < 0) fail(errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ < 0) return;  // committed
+  close(file_);
+  if (!temporary_.empty()) unlink(temporary_.c_str());
+}
+
+void AtomicFile::fail(int error) const {
+  preheat::fail(path_, "cannot be written", error);
+}
+
+void AtomicFile::write(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file_, bytes.data(), bytes.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      error = errno;
-      break;
-    }
-    left.remove_prefix(static_cast<std::size_t>(written));
+    if (written < 0) fail(errno);
+    bytes.remove_prefix(static_cast<std::size_t>(written));
   }
-  // Without it a power cut after the rename could leave an empty file under the final name.
-  if (error == 0 && fsync(file) != 0 && errno != EINVAL) error = errno;
-  if (close(file) != 0 && error == 0) error = errno;
-  if (error == 0 && std::rename(temporary.c_str(), path.c_str()) != 0) error = errno;
-  if (error != 0) {
-    unlink(temporary.c_str());
-    fail(path, "cannot be written", error);
+}
+
+void AtomicFile::commit() {
+  // Without it a power cut after the rename could leave an empty file under the final name. Pipes
+  // and terminals know no such thing.
+  if (!temporary_.empty() && fsync(file_) != 0 && errno != EINVAL) fail(errno);
+  const int file = std::exchange(file_, -1);
+  if (close(file) != 0 ||
+      (!temporary_.empty() && std::rename(temporary_.c_str(), path_.c_str()) != 0)) {
+    const int error = errno;
+    if (!temporary_.empty()) unlink(temporary_.c_str());
+    fail(error);
   }
+}
+
+void write_atomically(const std::filesystem::path& path, std::string_view bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
 }
 
 std::string read_file(const std::filesystem::path& path) {

@@ -2,9 +2,11 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstring>
 #include <ctime>
 #include <nlohmann/json.hpp>
@@ -105,6 +107,12 @@ void RunFolder::AppendFile::write(const std::string& text) {
   }
 }
 
+void RunFolder::AppendFile::sync() {
+  if (fsync(fileno(file_.get())) != 0 && errno != EINVAL) {
+    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
+  }
+}
+
 RunFolder::RunFolder(std::filesystem::path folder, const char* mode)
     : path_(std::move(folder)),
       metrics_(path_ / "metrics.csv", mode),
@@ -161,12 +169,15 @@ std::filesystem::path RunFolder::checkpoint(const std::string& which) const {
 
 void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedule,
                     std::int64_t batch_size) {
+  // "-nan" is one of the two signs of a NaN, and not every reader knows it.
+  const auto number = [](double value) { return std::isnan(value) ? std::nan("") : value; };
   std::string text;
   for (const StepRecord& r : records) {
-    text += fmt::format("{},{},{},{},{},{},{},{},{}\n", r.step,
-                        r.step / schedule.run.steps_per_epoch, phase_name(schedule, r.step), r.lr,
-                        r.loss, static_cast<double>(r.correct) / static_cast<double>(batch_size),
-                        r.grad_norm, r.update_norm, r.weight_norm);
+    text +=
+        fmt::format("{},{},{},{},{},{},{},{},{}\n", r.step, r.step / schedule.run.steps_per_epoch,
+                    phase_name(schedule, r.step), r.lr, number(r.loss),
+                    static_cast<double>(r.correct) / static_cast<double>(batch_size),
+                    number(r.grad_norm), number(r.update_norm), number(r.weight_norm));
   }
   metrics_.write(text);
 }
@@ -174,6 +185,11 @@ void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedul
 void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation) {
   evaluations_.write(
       fmt::format("{},{},{},{}\n", step, epoch, evaluation.loss, evaluation.accuracy()));
+}
+
+void RunFolder::sync() {
+  metrics_.sync();
+  evaluations_.sync();
 }
 
 void RunFolder::write_summary(const nlohmann::json& summary) const {

@@ -4,6 +4,7 @@
 //   metrics.csv            one row per update
 //   eval.csv               one row per evaluation
 //   summary.json           how it ended
+//   report.html            all of it to look at
 //   checkpoints/last.ckpt  best.ckpt
 #pragma once
 
@@ -53,6 +54,9 @@ class RunFolder {
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
   void add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation);
 
+  /// Has the disk hold what was added. Throws Error.
+  void sync();
+
   void write_summary(const nlohmann::json& summary) const;
 
  private:
@@ -60,6 +64,7 @@ class RunFolder {
    public:
     AppendFile(std::filesystem::path path, const char* mode);
     void write(const std::string& text);
+    void sync();
 
    private:
     struct Close {

@@ -53,6 +53,13 @@ ReplicaOptions options_of(const RunConfig& config, const Schedule& schedule) {
   return options;
 }
 
+std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, const Network& network,
+                                 const Schedule& schedule, const ResidentData& data) {
+  backend.require_memory(network, config.data.batch_size);
+  return backend.compile(network, options_of(config, schedule),
+                         initial_parameters(network, config.model, config.seed), data.train);
+}
+
 // The keys whose values do not change what a run computes.
 bool is_free(std::string_view line) {
   for (const std::string_view key : {"name:", "  dir:", "  eval_every:", "  checkpoint_every:"}) {
@@ -85,6 +92,13 @@ nlohmann::json or_null(const std::optional<T>& value) {
 
 }  // namespace
 
+void check_run(const RunConfig& config) {
+  const DatasetFacts& data = facts(config.data.dataset);
+  resolve_schedule(config, run_length(config, steps_per_epoch(config)));
+  build_network(config, data.shape, data.classes);
+  normalization(config);
+}
+
 ResidentData load_data(const DataConfig& config, Backend& backend) {
   const TrainTest files = load_dataset(config);
   return {backend.load(files.train),
@@ -102,9 +116,7 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),
       schedule_(schedule_of(config_, data)),
-      replica_(backend.compile(network_, options_of(config_, schedule_),
-                               initial_parameters(network_, config_.model, config_.seed),
-                               data.train)) {
+      replica_(compile(config_, backend, network_, schedule_, data)) {
   const auto every = [&](const Length& length, const char* key) {
     return std::max<std::int64_t>(1, updates_of(length, schedule_.run, config_, key));
   };
@@ -122,6 +134,10 @@ RunFolder Trainer::resume(const std::filesystem::path& folder) {
     throw Error(fmt::format("{}: is of another network: {}",
                             (folder / "checkpoints" / "last.ckpt").string(), e.what()));
   }
+  if (!updates(state.step)) {
+    throw Error(fmt::format("{}: the run diverged at step {}; there is nothing to go on with",
+                            folder.string(), state.step.first_non_finite));
+  }
   const auto before = lines_of(read_file(folder / "config.yaml"));
   const auto now = lines_of(write_config(config_));
   for (std::size_t i = 0; i < std::max(before.size(), now.size()); ++i) {
@@ -136,6 +152,9 @@ RunFolder Trainer::resume(const std::filesystem::path& folder) {
     throw Error(fmt::format("{}: is at step {}, beyond the run's {} steps",
                             (folder / "checkpoints" / "last.ckpt").string(), state.step.step,
                             schedule_.run.steps));
+  }
+  if (state.step.step < 0) {
+    throw Error(fmt::format("{}: is at step {}", folder.string(), state.step.step));
   }
   step_ = state.step.step;
   return RunFolder::reopen(folder, step_, past_);
@@ -166,6 +185,13 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
     if (best) write_checkpoint(folder->checkpoint("best"), replica_->save());
   }
   if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
+}
+
+// The rows first: a checkpoint that the disk holds is of use only with the rows before it.
+void Trainer::save_last(RunFolder* folder) const {
+  if (folder == nullptr) return;
+  folder->sync();
+  write_checkpoint(folder->checkpoint("last"), replica_->save());
 }
 
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
@@ -208,27 +234,28 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
     }
     if (folder != nullptr) folder->add(records, schedule_, config_.data.batch_size);
     if (listener.on_records) listener.on_records(records);
-    if (result.first_non_finite_step) break;
+    if (result.first_non_finite_step) {
+      save_last(folder);
+      break;
+    }
 
     const bool at_end = step_ == schedule_.run.steps;
     if (at_end || step_ % eval_every_ == 0) evaluate(step_, listener, folder, result);
     const bool checkpoint_due = checkpoint_every_ > 0 && step_ % checkpoint_every_ == 0;
     result.interrupted = !at_end && listener.wants_stop && listener.wants_stop();
-    if (folder != nullptr && (at_end || checkpoint_due || result.interrupted)) {
-      write_checkpoint(folder->checkpoint("last"), replica_->save());
-    }
+    if (at_end || checkpoint_due || result.interrupted) save_last(folder);
   }
   if (step_ == schedule_.run.steps && !result.test_accuracy) {  // a finished run, resumed
-    const Evaluation evaluation = replica_->evaluate(*data_.test);
-    result.test_loss = evaluation.loss;
-    result.test_accuracy = evaluation.accuracy();
+    evaluate(step_, {}, nullptr, result);
   }
 
   result.steps = step_;
-  if (result.first_non_finite_step) {
-    result.outcome = Outcome::non_finite;
+  if (result.first_non_finite_step || result.interrupted) {
     result.test_loss.reset();
     result.test_accuracy.reset();
+  }
+  if (result.first_non_finite_step) {
+    result.outcome = Outcome::non_finite;
   } else if (!history.empty()) {
     result.final_train_loss = history.final_loss();
     result.final_train_accuracy = history.final_accuracy();

@@ -39,11 +39,11 @@ struct RunResult {
   std::string first_non_finite_tensor;
   std::optional<double> final_train_loss;  // means over the last updates, see LossHistory
   std::optional<double> final_train_accuracy;
-  std::optional<double> test_loss;  // after the last update
+  std::optional<double> test_loss;  // after the last update of a run that reached its end
   std::optional<double> test_accuracy;
   std::optional<double> best_test_accuracy;
   std::optional<std::int64_t> best_step;
-  double seconds = 0;            // wall time of this call
+  double seconds = 0;            // wall time of this call, not of sessions before a resume
   double images_per_second = 0;  // of training, evaluations left out
 };
 
@@ -53,6 +53,11 @@ struct RunListener {
   std::function<void(std::int64_t step, const Evaluation&)> on_evaluation;
   std::function<bool()> wants_stop;  // asked every fraction of a second
 };
+
+/// Checks what can be known of a run without its data: that its schedule fits into it and its
+/// network fits the dataset's images. Throws ConfigError. Done before anything is loaded, made or
+/// trained.
+void check_run(const RunConfig& config);
 
 class Trainer {
  public:
@@ -65,20 +70,23 @@ class Trainer {
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
 
-  /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the
-  /// checkpoint is damaged, is of another network (naming the tensor), or the run's configuration
-  /// differs from this one in a key that its numbers depend on (naming the key).
+  /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
+  /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the
+  /// run's configuration differs from this one in a key that its numbers depend on (naming the
+  /// key).
   RunFolder resume(const std::filesystem::path& folder);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener
-  /// wants it to stop. With a folder it writes everything there as it goes, and the summary and the
-  /// last checkpoint at the end. Throws Error.
+  /// wants it to stop. With a folder it writes everything there as it goes, and at the end the
+  /// summary and the last checkpoint; after a step that was not finite, of the state that blew up.
+  /// Throws Error.
   RunResult run(const RunListener& listener, RunFolder* folder);
 
  private:
   std::int64_t next_stop(std::int64_t step) const;
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
+  void save_last(RunFolder* folder) const;
   void write_summary(const RunFolder& folder, const RunResult& result) const;
 
   const RunConfig config_;

@@ -1,6 +1,7 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -44,6 +45,18 @@ std::vector<float> normalization_table(const Normalize& normalize) {
     }
   }
   return table;
+}
+
+// The memory the kernel could still hand out; what the cgroup of a container allows is not asked.
+std::size_t available_memory() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string name;
+  std::size_t kib = 0;
+  while (meminfo >> name >> kib) {
+    if (name == "MemAvailable:") return kib << 10;
+    meminfo.ignore(64, '\n');
+  }
+  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
 class CpuReplica : public Replica {
@@ -90,7 +103,11 @@ class CpuReplica : public Replica {
     for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step();
   }
 
-  std::vector<StepRecord> drain() override { return std::exchange(records_, {}); }
+  std::vector<StepRecord> drain() override {
+    std::vector<StepRecord> drained = records_;
+    records_.clear();  // and keep the memory for the next ones
+    return drained;
+  }
 
   Evaluation evaluate(const ResidentDataset& test) override {
     const Dataset& dataset = data_of(test);
@@ -308,9 +325,23 @@ class CpuBackend : public Backend {
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<CpuDataset>(dataset);
   }
+  // Linux grants memory that it does not have and kills who uses it; so ask first.
+  void require_memory(const Network& network, std::int64_t batch_size) const override {
+    constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
+    const std::size_t parameters = arenas * network.arena_size * sizeof(float);
+    const std::size_t activations = cpu::Program::bytes_needed(network, batch_size);
+    const std::size_t available = available_memory();
+    if (parameters + activations <= available) return;
+    throw Error(
+        fmt::format("out of memory: the network needs {} MiB and its activations {} MiB, and {} "
+                    "MiB are free; {}",
+                    parameters >> 20, activations >> 20, available >> 20,
+                    activations > parameters ? "lower data.batch_size" : "take a smaller network"));
+  }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
+    require_memory(network, options.batch_size);
     return std::make_unique<CpuReplica>(network, options, initial, std::move(train));
   }
 };
@@ -318,6 +349,10 @@ class CpuBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend() {
+  // oneDNN plans for as many threads as OpenMP says there may be, and waits for all of them: OpenMP
+  // must not hand out fewer later on.
+  omp_set_dynamic(0);
+  omp_set_num_threads(std::min(omp_get_max_threads(), omp_get_thread_limit()));
   return std::make_unique<CpuBackend>();
 }
 

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "nn/network.h"
 
 // One function, compiled for each level of vector instructions, chosen when the program starts: a
 // build for any x86-64 machine that runs at the speed of this one. OpenMP regions stay outside of
 // such functions, as their bodies would not be cloned along.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PREHEAT_SIMD __attribute__((target_clones("avx512f", "fma", "default")))
 #else
 #define PREHEAT_SIMD
@@ -313,7 +314,9 @@ void batch_norm_statistics(Matrix size, const float* x, float* mean, float* inv_
     if (var < 0) var = 0;
     mean[c] = static_cast<float>(m);
     inv_std[c] = static_cast<float>(1 / std::sqrt(var + double{batch_norm_epsilon}));
-    const double unbiased = size.rows > 1 ? var * n / (n - 1) : var;
+    // Kept finite, as the running value could never come back from infinity.
+    const double unbiased = std::min(size.rows > 1 ? var * n / (n - 1) : var,
+                                     double{std::numeric_limits<float>::max()});
     running_mean[c] += batch_norm_momentum * (static_cast<float>(m) - running_mean[c]);
     running_var[c] += batch_norm_momentum * (static_cast<float>(unbiased) - running_var[c]);
   }

@@ -1,9 +1,6 @@
 #include "backend/cpu/program.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <fstream>
 #include <string>
 
 #include "backend/cpu/kernels.h"
@@ -27,28 +24,6 @@ float slope_of(const Activation& activation) {
       return static_cast<float>(activation.slope);
   }
   return 1;
-}
-
-// The memory the kernel could still hand out; what the cgroup of a container allows is not asked.
-std::size_t available_memory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string name;
-  std::size_t kib = 0;
-  while (meminfo >> name >> kib) {
-    if (name == "MemAvailable:") return kib << 10;
-    meminfo.ignore(64, '\n');
-  }
-  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-}
-
-// Linux grants memory that it does not have and kills who uses it; so ask first.
-void require_memory(std::size_t bytes) {
-  const std::size_t available = available_memory();
-  if (bytes > available) {
-    throw Error(fmt::format(
-        "out of memory: the activations need {} MiB and {} MiB are free; lower data.batch_size",
-        bytes >> 20, available >> 20));
-  }
 }
 
 std::size_t bytes_of(const std::vector<Buffer<float>>& buffers) {
@@ -453,15 +428,8 @@ class Program::Compiler {
 Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
                  std::vector<Buffer<float>>& statistics)
     : plan_(plan_gradients(network)) {
-  std::size_t floats = batch_size * network.input.size();
   std::int64_t widest = 0;
-  for (const Op& op : network.ops) {
-    floats += batch_size * op.out.size() * (op.normalized() ? 2 : 1);
-    widest = std::max(widest, op.out.channels);
-  }
-  for (const std::int64_t size : plan_.slot_sizes) floats += batch_size * size;
-  require_memory(floats * sizeof(float));
-
+  for (const Op& op : network.ops) widest = std::max(widest, op.out.channels);
   images_ = Buffer<float>(batch_size * network.input.size());
   for (const Op& op : network.ops) {
     const std::int64_t size = batch_size * op.out.size();
@@ -472,6 +440,13 @@ Program::Program(const Network& network, std::int64_t batch_size, float* weights
   for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_size * size);
   sums_ = Buffer<double>(2 * sum_blocks * widest);
   Compiler(*this, network, batch_size, weights, gradients, statistics).compile();
+}
+
+std::size_t Program::bytes_needed(const Network& network, std::int64_t batch_size) {
+  std::int64_t floats = network.input.size();
+  for (const Op& op : network.ops) floats += op.out.size() * (op.normalized() ? 2 : 1);
+  for (const std::int64_t size : plan_gradients(network).slot_sizes) floats += size;
+  return static_cast<std::size_t>(floats * batch_size) * sizeof(float);
 }
 
 float* Program::d_logits() {

@@ -37,6 +37,9 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
+  /// The activations and their gradients, in bytes.
+  static std::size_t bytes_needed(const Network& network, std::int64_t batch_size);
+
   float* images() { return images_.data(); }  // [batch, h, w, c], forward's input
   const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
   float* d_logits();  // [batch, classes], backward's input

@@ -178,6 +178,53 @@ TEST_F(CpuKernels, ActivationsKeepNaN) {
   }
 }
 
+TEST_F(CpuKernels, MaxPoolAndWhereItsGradientGoes) {
+  for (const std::int64_t kernel : {2, 3}) {
+    for (const std::int64_t channels : {1, 5, 16, 33}) {
+      const ImageShape in{7, 8, channels};
+      const ImageShape out{7 / kernel, 8 / kernel, channels};
+      const Pooling pooling{3, in, out, kernel};
+      auto x = normals(3 * in.size());
+      x[10 % x.size()] = std::nanf("");
+      x[x.size() / 2] = -INFINITY;
+      Output y(3 * out.size());
+      std::vector<std::uint8_t> at(3 * out.size(), 99);
+      max_pool(pooling, x.data(), y.data(), at.data());
+      const auto dy = normals(3 * out.size());
+      const auto extra = normals(3 * out.size());
+      Output dx(x.size());
+      max_pool_backward(pooling, dy.data(), extra.data(), at.data(), dx.data());
+      std::vector<float> expected(x.size(), 0.0f);
+      for (std::int64_t n = 0; n < 3; ++n) {
+        for (std::int64_t oy = 0; oy < out.height; ++oy) {
+          for (std::int64_t ox = 0; ox < out.width; ++ox) {
+            for (std::int64_t c = 0; c < channels; ++c) {
+              std::size_t best = 0;
+              bool first = true;
+              for (std::int64_t r = 0; r < kernel; ++r) {
+                for (std::int64_t s = 0; s < kernel; ++s) {
+                  const std::size_t i =
+                      ((n * 7 + oy * kernel + r) * 8 + ox * kernel + s) * channels + c;
+                  if (first || x[i] > x[best] || std::isnan(x[i])) best = i;
+                  first = false;
+                }
+              }
+              const std::size_t o = ((n * out.height + oy) * out.width + ox) * channels + c;
+              if (std::isnan(x[best])) {
+                EXPECT_TRUE(std::isnan(y[o]));
+              } else {
+                EXPECT_EQ(y[o], x[best]);
+              }
+              expected[best] = dy[o] + extra[o];
+            }
+          }
+        }
+      }
+      for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(dx[i], expected[i]) << i;
+    }
+  }
+}
+
 TEST_F(CpuKernels, GlobalAveragePool) {
   const auto x = normals(3 * 35 * 7);
   Output y(3 * 7);

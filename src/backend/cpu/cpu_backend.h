@@ -1,4 +1,4 @@
-// The CPU backend: convolutions, poolings and matrix products by oneDNN, everything between them in
+// The CPU backend: convolutions and matrix products by oneDNN, everything between them in
 // kernels.h.
 #pragma once
 

@@ -227,6 +227,29 @@ PREHEAT_SIMD void batch_norm_backward_block(std::int64_t rows, std::int64_t chan
   }
 }
 
+// Folds one more element of the window into the maxima of all channels.
+PREHEAT_SIMD void take_larger(std::int64_t channels, std::uint8_t position,
+                              const float* __restrict x, float* __restrict y,
+                              std::uint8_t* __restrict at) {
+  for (std::int64_t c = 0; c < channels; ++c) {
+    const bool larger = (x[c] > y[c]) | (x[c] != x[c]);
+    y[c] = larger ? x[c] : y[c];
+    at[c] = larger ? position : at[c];
+  }
+}
+
+PREHEAT_SIMD void route_gradient(std::int64_t channels, std::uint8_t position,
+                                 const float* __restrict dy, const float* __restrict extra,
+                                 const std::uint8_t* __restrict at, float* __restrict dx) {
+  if (extra == nullptr) {
+    for (std::int64_t c = 0; c < channels; ++c) dx[c] = at[c] == position ? dy[c] : 0.0f;
+  } else {
+    for (std::int64_t c = 0; c < channels; ++c) {
+      dx[c] = at[c] == position ? dy[c] + extra[c] : 0.0f;
+    }
+  }
+}
+
 PREHEAT_SIMD void update_block(const SgdMomentum& rule, float lr, float weight_decay,
                                std::int64_t n, const float* __restrict gradients,
                                float* __restrict weights, float* __restrict velocity,
@@ -361,6 +384,49 @@ void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const 
     batch_norm_backward_block(rows, size.channels, norm, inv_rows, d_weight, d_bias, x + at,
                               dz + at, dy + at);
   });
+}
+
+void max_pool(const Pooling& p, const float* x, float* y, std::uint8_t* at) {
+  const std::int64_t channels = p.in.channels;
+#pragma omp parallel for schedule(static)
+  for (std::int64_t row = 0; row < p.batch * p.out.height; ++row) {
+    const float* top = x + (row / p.out.height * p.in.height + row % p.out.height * p.kernel) *
+                               p.in.width * channels;
+    for (std::int64_t column = 0; column < p.out.width; ++column) {
+      const std::int64_t out = (row * p.out.width + column) * channels;
+      const float* corner = top + column * p.kernel * channels;
+      std::copy_n(corner, channels, y + out);
+      std::fill_n(at + out, channels, std::uint8_t{0});
+      for (std::int64_t i = 1; i < p.kernel * p.kernel; ++i) {
+        take_larger(channels, static_cast<std::uint8_t>(i),
+                    corner + (i / p.kernel * p.in.width + i % p.kernel) * channels, y + out,
+                    at + out);
+      }
+    }
+  }
+}
+
+void max_pool_backward(const Pooling& p, const float* dy, const float* extra,
+                       const std::uint8_t* at, float* dx) {
+  const std::int64_t channels = p.in.channels;
+#pragma omp parallel for schedule(static)
+  for (std::int64_t row = 0; row < p.batch * p.in.height; ++row) {
+    const std::int64_t out_y = row % p.in.height / p.kernel;
+    const std::int64_t in_window_y = row % p.in.height % p.kernel;
+    for (std::int64_t column = 0; column < p.in.width; ++column) {
+      float* target = dx + (row * p.in.width + column) * channels;
+      const std::int64_t out_x = column / p.kernel;
+      if (out_y >= p.out.height || out_x >= p.out.width) {
+        std::fill_n(target, channels, 0.0f);
+        continue;
+      }
+      const std::int64_t out =
+          ((row / p.in.height * p.out.height + out_y) * p.out.width + out_x) * channels;
+      route_gradient(channels,
+                     static_cast<std::uint8_t>(in_window_y * p.kernel + column % p.kernel),
+                     dy + out, extra ? extra + out : nullptr, at + out, target);
+    }
+  }
 }
 
 void global_avg_pool(std::int64_t batch, std::int64_t positions, std::int64_t channels,

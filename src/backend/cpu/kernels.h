@@ -68,6 +68,24 @@ void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const 
                          const float* y, const float* extra, float* dy, float* d_residual,
                          float* d_weight, float* d_bias, double* sums);
 
+/// Where a pooling of stride = kernel reads and writes: x [batch, in, channels] -> y [batch, out,
+/// channels], in.height / kernel rows and in.width / kernel columns; what is left over is not read.
+struct Pooling {
+  std::int64_t batch = 0;
+  ImageShape in;
+  ImageShape out;
+  std::int64_t kernel = 2;
+};
+
+/// y is the maximum of each window and `at` its position in the window, row by row. A NaN is larger
+/// than everything: oneDNN's pooling would drop it, and with it the first sign of a run that is
+/// lost.
+void max_pool(const Pooling& pooling, const float* x, float* y, std::uint8_t* at);
+
+/// dx is dy (+ extra, which may be null) where the maximum was, and 0 elsewhere.
+void max_pool_backward(const Pooling& pooling, const float* dy, const float* extra,
+                       const std::uint8_t* at, float* dx);
+
 /// Means over the spatial positions: x [batch, positions, channels] -> y [batch, channels].
 void global_avg_pool(std::int64_t batch, std::int64_t positions, std::int64_t channels,
                      const float* x, float* y);

@@ -372,31 +372,17 @@ class Program::Compiler {
 
   void max_pool(int index) {
     const Op& op = net_.ops[index];
-    const memory::desc x = images_desc(op.in);
-    const memory::desc y = images_desc(op.out);
-    const memory::dims kernel = {op.kernel, op.kernel};
-    const memory::dims zero = {0, 0};
-    constexpr auto max = dnnl::algorithm::pooling_max;
-    const dnnl::pooling_forward::primitive_desc forward(
-        {prop_kind::forward_training, max, x, y, kernel, kernel, zero, zero}, attr_, p_.engine_);
-    const memory maxima = allocate(forward.workspace_desc());
-    p_.forward_.push_back(call(dnnl::pooling_forward(forward), forward.scratchpad_desc(),
-                               {{DNNL_ARG_SRC, wrap(x, output(op.input))},
-                                {DNNL_ARG_DST, wrap(y, output(index))},
-                                {DNNL_ARG_WORKSPACE, maxima}}));
-    float* dx = gradient_target(op.input, index, false);
-    if (dx == nullptr) return;
-    float* dy = gradient_of_output(index);
-    if (const float* extra = second_gradient_of_output(index)) {
-      const Matrix size = matrix_of(op);
-      tasks_.push_back([=](Mode) { activate_backward(size, 1, dy, extra, dy); });
+    const Pooling pooling{batch_, op.in, op.out, op.kernel};
+    p_.packed_.emplace_back(batch_ * op.out.size());
+    std::uint8_t* at = p_.packed_.back().data();
+    p_.forward_.push_back(
+        [=, x = output(op.input), y = output(index)](Mode) { cpu::max_pool(pooling, x, y, at); });
+    if (float* dx = gradient_target(op.input, index, false)) {
+      tasks_.push_back(
+          [=, dy = gradient_of_output(index), extra = second_gradient_of_output(index)](Mode) {
+            max_pool_backward(pooling, dy, extra, at, dx);
+          });
     }
-    const dnnl::pooling_backward::primitive_desc d({max, x, y, kernel, kernel, zero, zero}, attr_,
-                                                   p_.engine_, forward);
-    tasks_.push_back(call(dnnl::pooling_backward(d), d.scratchpad_desc(),
-                          {{DNNL_ARG_DIFF_DST, wrap(y, dy)},
-                           {DNNL_ARG_WORKSPACE, maxima},
-                           {DNNL_ARG_DIFF_SRC, wrap(x, dx)}}));
   }
 
   void global_avg_pool(int index) {

@@ -48,8 +48,8 @@ std::vector<std::int64_t> drawn_steps(const Schedule& schedule) {
     steps.push_back(phase.begin);
     steps.push_back(phase.begin + phase.length - 1);
   }
-  std::ranges::sort(steps);
-  steps.erase(std::ranges::unique(steps).begin(), steps.end());
+  std::sort(steps.begin(), steps.end());
+  steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
   return steps;
 }
 

@@ -51,7 +51,7 @@ nlohmann::ordered_json to_json(const Node& value) {
   const std::string text = to_flow_text(value);
   if (value.kind == Node::Kind::null) return nullptr;
   if (value.kind == Node::Kind::scalar && !value.quoted) {
-    const auto parsed = nlohmann::ordered_json::parse(text, nullptr, false);
+    auto parsed = nlohmann::ordered_json::parse(text, nullptr, false);
     if (parsed.is_number() || parsed.is_boolean()) return parsed;
   }
   return text;

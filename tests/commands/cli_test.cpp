@@ -212,8 +212,11 @@ TEST_F(Cli, AFolderThatIsNotEmptyIsRefused) {
 }
 
 TEST_F(Cli, MissingDataNamesThePlaces) {
-  const Result result = bash("PREHEAT_DATA=elsewhere " PREHEAT_BINARY
-                             " train tiny.yaml --quiet --set data.dataset=cifar10");
+  const Result result = bash(
+      "PREHEAT_DATA=elsewhere "
+      "'" PREHEAT_BINARY
+      "'"
+      " train tiny.yaml --quiet --set data.dataset=cifar10");
   if (result.code == 0) GTEST_SKIP() << "CIFAR-10 is installed";
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, AllOf(HasSubstr("data/cifar10"), HasSubstr("elsewhere"),
@@ -270,7 +273,9 @@ TEST_F(Cli, AFullDiskHarmsNothing) {
   put_bytes(folder_ / "lr.csv", "precious");
   put_bytes(folder_ / "lr.svg", "precious too");
   // Files may grow to 8 KiB; what would go beyond fails as on a full disk.
-  const std::string limited = "trap '' XFSZ; ulimit -f 8; " PREHEAT_BINARY " ";
+  const std::string limited =
+      "trap '' XFSZ; ulimit -f 8; "
+      "'" PREHEAT_BINARY "' ";
   const auto before = files();
   Result result = bash(limited + "schedule tiny.yaml --set 'train.length=4000 steps' --csv lr.csv");
   expect_one_line(result, 1);
@@ -290,9 +295,9 @@ TEST_F(Cli, AFullDiskHarmsNothing) {
 }
 
 TEST_F(Cli, FullStandardOutputIsAnError) {
-  expect_one_line(bash(PREHEAT_BINARY " schedule tiny.yaml --csv - > /dev/full"), 1);
-  expect_one_line(bash(PREHEAT_BINARY " schedule tiny.yaml > /dev/full"), 1);
-  expect_one_line(bash(PREHEAT_BINARY " info > /dev/full"), 1);
+  expect_one_line(bash("'" PREHEAT_BINARY "' schedule tiny.yaml --csv - > /dev/full"), 1);
+  expect_one_line(bash("'" PREHEAT_BINARY "' schedule tiny.yaml > /dev/full"), 1);
+  expect_one_line(bash("'" PREHEAT_BINARY "' info > /dev/full"), 1);
 }
 
 TEST_F(Cli, AnInterruptedRunGoesOn) {

@@ -11,8 +11,8 @@
 #include <set>
 
 #include "config/error.h"
-#include "train/checkpoint.h"
 #include "temporary_folder.h"
+#include "train/checkpoint.h"
 
 namespace preheat {
 namespace {

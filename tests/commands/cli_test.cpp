@@ -354,5 +354,60 @@ TEST_F(Cli, InfoSaysWhatThereIs) {
                     HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10")));
 }
 
+TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {
+  Result result = preheat({"trian", "tiny.yaml"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("did you mean train?"));
+  result = preheat({"train", "tiny.yaml", "--device", "gpu"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("auto, cpu or cuda"));
+  // A wrong configuration is one even where the data are missing too.
+  result = preheat({"train", "tiny.yaml", "--set", "data.dataset=cifar10", "--set",
+                    "schedule.warmup.shape=linaer"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("linaer"));
+}
+
+TEST_F(Cli, ADivergedRunKeepsItsStateAndIsNotResumed) {
+  const Result result =
+      preheat({"train", "tiny.yaml", "--quiet", "--out", "run", "--set", "schedule.base_lr=1e10",
+               "--set", "schedule.warmup.length=0 steps"});
+  expect_one_line(result, 3);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "run/checkpoints/last.ckpt"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "run/report.html"));
+  EXPECT_THAT(bytes_of(folder_ / "run/metrics.csv"), Not(HasSubstr("-nan")));
+  const Result again =
+      preheat({"train", "tiny.yaml", "--quiet", "--resume", "run", "--set", "schedule.base_lr=1e10",
+               "--set", "schedule.warmup.length=0 steps"});
+  expect_one_line(again, 1);
+  EXPECT_THAT(again.err, HasSubstr("diverged at step"));
+}
+
+TEST_F(Cli, StandardStreamsThatAreClosedHarmNoFile) {
+  const Result result = bash("'" PREHEAT_BINARY "' train tiny.yaml --out run >&- 2>&- <&-");
+  EXPECT_EQ(result.code, 0);
+  const std::string metrics = bytes_of(folder_ / "run/metrics.csv");
+  EXPECT_EQ(std::ranges::count(metrics, '\n'), 21);
+  EXPECT_THAT(metrics, Not(HasSubstr("device")));
+}
+
+TEST_F(Cli, FewerThreadsThanCoresDoNotHang) {
+  for (const char* limit : {"OMP_THREAD_LIMIT=1", "OMP_DYNAMIC=true", "OMP_NUM_THREADS=3"}) {
+    const Result result =
+        bash(std::string(limit) +
+             " timeout 60 '" PREHEAT_BINARY "' train tiny.yaml --quiet --out " + limit);
+    EXPECT_EQ(result.code, 0) << limit;
+  }
+}
+
+TEST_F(Cli, AScheduleLongerThanMemoryIsPrinted) {
+  Result result = preheat({"schedule", "tiny.yaml", "--set", "train.length=1000000000000 steps"});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_THAT(result.out, HasSubstr("1000000000000 updates"));
+  result = bash("'" PREHEAT_BINARY
+                "' schedule tiny.yaml --set 'train.length=300000 steps' --csv - | tail -1");
+  EXPECT_THAT(result.out, StartsWith("299999,29999,decay,"));
+}
+
 }  // namespace
 }  // namespace preheat

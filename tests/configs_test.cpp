@@ -1,0 +1,89 @@
+// The configurations that ship: each fits its dataset, base and arms alike.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "config/error.h"
+#include "experiment/compare.h"
+#include "temporary_folder.h"
+#include "train/trainer.h"
+
+namespace preheat {
+namespace {
+
+using testing::HasSubstr;
+
+const std::filesystem::path configs = std::filesystem::path(PREHEAT_SOURCE_DIR) / "configs";
+
+TEST(Configs, EveryOneOfThemCanRun) {
+  int count = 0;
+  for (const auto& file : std::filesystem::directory_iterator(configs)) {
+    if (file.path().extension() != ".yaml") continue;
+    SCOPED_TRACE(file.path().filename());
+    const Document document = load_document(file.path());
+    const RunConfig config = read_config(document);
+    EXPECT_NO_THROW(check_run(config));
+    if (config.compare) {
+      EXPECT_NO_THROW(arm_configs(document));
+    }
+    ++count;
+  }
+  EXPECT_GE(count, 6);
+}
+
+TEST(Configs, ResNet20RunsAnEpoch) {
+  Document document = load_document(configs / "resnet20.yaml");
+  document = with_overrides(
+      document,
+      {parse_override("data.dataset=synthetic"), parse_override("data.train_limit=1024"),
+       parse_override("train.length=1 epoch"), parse_override("schedule.warmup.length=2 steps")});
+  const RunConfig config = read_config(document);
+  const auto backend = make_backend(DeviceChoice::cpu);
+  Trainer trainer(config, *backend, load_data(config.data, *backend));
+  std::vector<double> losses;
+  RunListener listener;
+  listener.on_records = [&](std::span<const StepRecord> records) {
+    for (const StepRecord& r : records) {
+      EXPECT_TRUE(r.finite);
+      losses.push_back(r.loss);
+    }
+  };
+  const RunResult result = trainer.run(listener, nullptr);
+  EXPECT_EQ(result.steps, 8);
+  ASSERT_EQ(losses.size(), 8u);
+  EXPECT_LT(losses[7], losses[0]);
+}
+
+// What is wrong in a later arm is said before the first one has trained or made a folder.
+TEST(Configs, AWrongArmIsSaidBeforeAnythingRuns) {
+  const auto backend = make_backend(DeviceChoice::cpu);
+  const struct {
+    const char* change;
+    const char* message;
+  } wrong[] = {{"schedule.warmup.length: 400 steps", "x.yaml:6:"},
+               {"model.layers.0.linear.out: 9", "layer '0'"},
+               {"schedule.decay: {shape: step, gamma: 1e6, over: 1 steps}", "schedule.decay.gamma"},
+               {"schedule.warmup: {shape: linaer, length: 0 steps}", "linaer"}};
+  for (const auto& [change, message] : wrong) {
+    SCOPED_TRACE(change);
+    const TemporaryFolder folder;
+    const Document document = parse_document(
+        std::string("data: {dataset: synthetic, batch_size: 64, train_limit: 640}\n"
+                    "model: {layers: [linear: {out: 10}]}\ntrain: {length: 200 steps}\n"
+                    "compare:\n  seeds: 1\n  arms: {fine: {}, wrong: {") +
+            change + "}}\n",
+        "x.yaml");
+    try {
+      compare(document, *backend, folder / "out", {});
+      FAIL() << "ran";
+    } catch (const ConfigError& e) {
+      EXPECT_THAT(e.what(), HasSubstr(message));
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  }
+}
+
+}  // namespace
+}  // namespace preheat

@@ -1,0 +1,76 @@
+#include "train/atomic_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <thread>
+
+#include "config/error.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(AtomicFile, ReplacesAndCreates) {
+  const TemporaryFolder folder;
+  write_atomically(folder / "a", "one");
+  EXPECT_EQ(read_file(folder / "a"), "one");
+  write_atomically(folder / "a", "two");
+  EXPECT_EQ(read_file(folder / "a"), "two");
+  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+}
+
+TEST(AtomicFile, WithoutCommitTheOldFileStands) {
+  const TemporaryFolder folder;
+  write_atomically(folder / "a", "old");
+  {
+    AtomicFile file(folder / "a");
+    file.write("half of the n");
+  }
+  EXPECT_EQ(read_file(folder / "a"), "old");
+  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+}
+
+TEST(AtomicFile, FollowsALink) {
+  const TemporaryFolder folder;
+  write_atomically(folder / "target", "old");
+  fs::create_symlink(folder / "target", folder / "link");
+  write_atomically(folder / "link", "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(read_file(folder / "target"), "new");
+}
+
+TEST(AtomicFile, WritesIntoAPipe) {
+  const TemporaryFolder folder;
+  ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
+  std::string read;
+  std::thread reader([&] { read = bytes_of(folder / "pipe"); });
+  write_atomically(folder / "pipe", "through");
+  reader.join();
+  EXPECT_EQ(read, "through");
+  EXPECT_TRUE(fs::is_fifo(folder / "pipe"));
+}
+
+TEST(AtomicFile, ReasonsComeFromTheSystem) {
+  const TemporaryFolder folder;
+  const auto message = [](const auto& work) -> std::string {
+    try {
+      work();
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(message([&] { write_atomically(folder.path(), "x"); }),
+              testing::HasSubstr("cannot be written"));
+  EXPECT_THAT(message([&] { write_atomically(folder / "no/such/place", "x"); }),
+              testing::HasSubstr("No such file or directory"));
+  EXPECT_THAT(message([&] { read_file(folder / "missing"); }),
+              testing::HasSubstr("No such file or directory"));
+}
+
+}  // namespace
+}  // namespace preheat

@@ -43,7 +43,7 @@ struct RunResult {
   std::optional<double> test_accuracy;
   std::optional<double> best_test_accuracy;
   std::optional<std::int64_t> best_step;
-  double seconds = 0;            // wall time of this call, not of sessions before a resume
+  double seconds = 0;            // wall time of this call; what came before a resume is not in it
   double images_per_second = 0;  // of training, evaluations left out
 };
 

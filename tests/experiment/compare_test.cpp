@@ -152,39 +152,6 @@ TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
   EXPECT_EQ(json["paired"][0]["mcnemar_p"], 1.0);  // one pair tells nothing
 }
 
-// A number in the configuration is a number in the file, and what only looks like one is not.
-TEST(Compare, OverridesKeepTheirKinds) {
-  const RunConfig config = read_config(parse_document(R"(
-compare:
-  seeds: 1
-  arms:
-    all:
-      schedule.base_lr: 1e-1
-      data.batch_size: 64
-      data.augment.flip: true
-      optimizer.nesterov: false
-      schedule.warmup.length: 0 steps
-      schedule.decay.shape: linear
-      data.dir: "17"
-    none: {data.dir: null}
-)",
-                                                      "f.yaml"));
-  CompareResult result;
-  for (const Arm& arm : config.compare->arms) result.arms.push_back({arm, {}});
-  const auto json = nlohmann::json::parse(to_json(result).dump());
-  const auto& overrides = json["arms"][0]["overrides"];
-  const nlohmann::json expected = {{"schedule.base_lr", 0.1},
-                                   {"data.batch_size", 64},
-                                   {"data.augment.flip", true},
-                                   {"optimizer.nesterov", false},
-                                   {"schedule.warmup.length", "0 steps"},
-                                   {"schedule.decay.shape", "linear"},
-                                   {"data.dir", "17"}};
-  EXPECT_EQ(overrides, expected) << overrides.dump(2);
-  EXPECT_TRUE(overrides["data.batch_size"].is_number_integer());
-  EXPECT_TRUE(json["arms"][1]["overrides"].at("data.dir").is_null());
-}
-
 TEST(Compare, NothingFinishedIsNull) {
   CompareResult result;
   result.arms = {{{"a", {}}, {}}, {{"b", {}}, {}}};

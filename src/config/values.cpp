@@ -149,6 +149,23 @@ Node scalar_node(std::string text, bool quoted = false) {
 
 }  // namespace
 
+std::optional<std::int64_t> as_integer(const Node& node) {
+  std::int64_t number = 0;
+  if (!is_plain(node) || parse_integer(node.scalar, number) != Parsed::ok) return std::nullopt;
+  return number;
+}
+
+std::optional<double> as_number(const Node& node) {
+  double number = 0;
+  if (!is_plain(node) || parse_number(node.scalar, number) != Parsed::ok) return std::nullopt;
+  return number;
+}
+
+std::optional<bool> as_bool(const Node& node) {
+  if (!is_plain(node) || (node.scalar != "true" && node.scalar != "false")) return std::nullopt;
+  return node.scalar == "true";
+}
+
 void read_value(const Node& node, double& value, const Range& range) {
   double number = 0;
   const Parsed parsed = is_plain(node) ? parse_number(node.scalar, number) : Parsed::not_a_number;
@@ -187,11 +204,9 @@ void read_value(const Node& node, std::uint64_t& value) {
 }
 
 void read_value(const Node& node, bool& value) {
-  const bool is_true = is_plain(node) && node.scalar == "true";
-  if (!is_true && !(is_plain(node) && node.scalar == "false")) {
-    wrong(node, "is not a yes or no", "write true or false");
-  }
-  value = is_true;
+  const std::optional<bool> truth = as_bool(node);
+  if (!truth) wrong(node, "is not a yes or no", "write true or false");
+  value = *truth;
 }
 
 void read_value(const Node& node, std::string& value, TextRule rule) {

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,6 +71,12 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
 /// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
 /// applied.
 void read_value(const Node& node, std::vector<Arm>& arms);
+
+/// A scalar that is a number, or true or false, by the rules of the readers above; nothing where it
+/// is not.
+std::optional<std::int64_t> as_integer(const Node& node);
+std::optional<double> as_number(const Node& node);
+std::optional<bool> as_bool(const Node& node);
 
 /// Throws unless the node is a list of such a size.
 void check_list(const Node& node, const ListSize& size);

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "config/values.h"
 #include "train/atomic_file.h"
 
 namespace preheat {
@@ -46,15 +47,15 @@ class DataCache {
   std::map<std::string, ResidentData> loaded_;
 };
 
-// A value as YAML means it: numbers and truth values are such in JSON as well, the rest is text.
+// A value as the configuration means it: numbers and truth values are such in JSON as well, the
+// rest is text.
 nlohmann::ordered_json to_json(const Node& value) {
-  const std::string text = to_flow_text(value);
   if (value.kind == Node::Kind::null) return nullptr;
-  if (value.kind == Node::Kind::scalar && !value.quoted) {
-    auto parsed = nlohmann::ordered_json::parse(text, nullptr, false);
-    if (parsed.is_number() || parsed.is_boolean()) return parsed;
-  }
-  return text;
+  if (value.kind != Node::Kind::scalar) return to_flow_text(value);
+  if (const auto whole = as_integer(value)) return *whole;
+  if (const auto number = as_number(value)) return *number;
+  if (const auto truth = as_bool(value)) return *truth;
+  return value.scalar;
 }
 
 template <class T>

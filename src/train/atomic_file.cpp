@@ -19,12 +19,22 @@ namespace {
   throw Error(fmt::format("{}: {}: {}", path.string(), what, std::strerror(error)));
 }
 
+// Where a chain of links ends, whether a file stands there already or not.
+std::filesystem::path behind_links(const std::filesystem::path& path) {
+  constexpr int most_links = 40;  // as the kernel allows
+  std::filesystem::path end = path;
+  std::error_code none;
+  for (int links = 0; std::filesystem::is_symlink(end, none); ++links) {
+    if (links == most_links) fail(path, "cannot be written", ELOOP);
+    end = end.parent_path() / std::filesystem::read_symlink(end, none);
+  }
+  return end;
+}
+
 }  // namespace
 
-AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path) {
+AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(behind_links(path)) {
   std::error_code none;
-  if (std::filesystem::is_symlink(path_, none))
-    path_ = std::filesystem::weakly_canonical(path_, none);
   const bool special = std::filesystem::exists(path_, none) &&
                        !std::filesystem::is_regular_file(path_, none) &&
                        !std::filesystem::is_directory(path_, none);

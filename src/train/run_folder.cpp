@@ -31,6 +31,11 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   }
 }
 
+// "-nan" is one of the two signs of a NaN, and not every reader knows it.
+double number(double value) {
+  return std::isnan(value) ? std::nan("") : value;
+}
+
 // The rows of a file of ours, as numbers (a phase's name reads as 0), cut off at `keep_below`.
 class Rows {
  public:
@@ -169,8 +174,6 @@ std::filesystem::path RunFolder::checkpoint(const std::string& which) const {
 
 void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedule,
                     std::int64_t batch_size) {
-  // "-nan" is one of the two signs of a NaN, and not every reader knows it.
-  const auto number = [](double value) { return std::isnan(value) ? std::nan("") : value; };
   std::string text;
   for (const StepRecord& r : records) {
     text +=
@@ -184,7 +187,7 @@ void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedul
 
 void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation) {
   evaluations_.write(
-      fmt::format("{},{},{},{}\n", step, epoch, evaluation.loss, evaluation.accuracy()));
+      fmt::format("{},{},{},{}\n", step, epoch, number(evaluation.loss), evaluation.accuracy()));
 }
 
 void RunFolder::sync() {

@@ -176,5 +176,21 @@ TEST(Compare, WrongExperiments) {
   EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), {}), Error);
 }
 
+TEST(Compare, OverridesKeepTheirKinds) {
+  CompareResult result;
+  Arm arm{"arm", {}};
+  for (const char* change :
+       {"a=.5", "b=0.", "c=+1e-4", "d=12", "e=true", "f='7'", "g=3 epochs", "h=[1, 2]", "i=null"}) {
+    arm.overrides.push_back(parse_override(change));
+  }
+  result.arms.push_back({arm, {}});
+  const nlohmann::ordered_json expected = {{"a", 0.5},        {"b", 0.0},      {"c", 1e-4},
+                                           {"d", 12},         {"e", true},     {"f", "7"},
+                                           {"g", "3 epochs"}, {"h", "[1, 2]"}, {"i", nullptr}};
+  const auto overrides = to_json(result)["arms"][0]["overrides"];
+  EXPECT_EQ(overrides, expected);
+  EXPECT_TRUE(overrides["d"].is_number_integer());
+}
+
 }  // namespace
 }  // namespace preheat

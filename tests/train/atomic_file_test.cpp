@@ -43,6 +43,18 @@ TEST(AtomicFile, FollowsALink) {
   EXPECT_EQ(read_file(folder / "target"), "new");
 }
 
+TEST(AtomicFile, FollowsALinkToAFileThatIsNotThereYet) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "inner");
+  fs::create_symlink("second", folder / "inner/first");  // relative to where it stands
+  fs::create_symlink(folder / "target", folder / "inner/second");
+  write_atomically(folder / "inner/first", "new");
+  EXPECT_TRUE(fs::is_symlink(folder / "inner/first"));
+  EXPECT_TRUE(fs::is_symlink(folder / "inner/second"));
+  EXPECT_FALSE(fs::is_symlink(folder / "target"));
+  EXPECT_EQ(read_file(folder / "target"), "new");
+}
+
 TEST(AtomicFile, WritesIntoAPipe) {
   const TemporaryFolder folder;
   ASSERT_EQ(mkfifo((folder / "pipe").c_str(), 0600), 0);
@@ -68,6 +80,11 @@ TEST(AtomicFile, ReasonsComeFromTheSystem) {
               testing::HasSubstr("cannot be written"));
   EXPECT_THAT(message([&] { write_atomically(folder / "no/such/place", "x"); }),
               testing::HasSubstr("No such file or directory"));
+  fs::create_symlink("b", folder / "a");
+  fs::create_symlink("a", folder / "b");
+  EXPECT_THAT(message([&] { write_atomically(folder / "a", "x"); }),
+              testing::AllOf(testing::HasSubstr((folder / "a").string()),
+                             testing::HasSubstr("Too many levels of symbolic links")));
   EXPECT_THAT(message([&] { read_file(folder / "missing"); }),
               testing::HasSubstr("No such file or directory"));
 }

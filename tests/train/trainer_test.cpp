@@ -374,5 +374,13 @@ TEST(RunFolder, RefusesAFolderThatIsNotEmptyAndAFile) {
   EXPECT_TRUE(std::filesystem::is_directory(folder / "a/b/c"));
 }
 
+TEST(RunFolder, ANanHasOneSpelling) {
+  const TemporaryFolder folder;
+  RunFolder run(folder / "run", RunConfig{});
+  run.add(5, 0, {-std::nan(""), 1, 4});
+  EXPECT_EQ(bytes_of(folder / "run/eval.csv"),
+            "step,epoch,test_loss,test_accuracy\n5,0,nan,0.25\n");
+}
+
 }  // namespace
 }  // namespace preheat

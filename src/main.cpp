@@ -62,6 +62,7 @@ int run(int argc, char** argv) {
   preheat::add_train_command(app, exit_code);
   preheat::add_compare_command(app, exit_code);
   preheat::add_schedule_command(app);
+  preheat::add_bench_command(app);
   preheat::add_info_command(app);
   try {
     app.parse(argc, argv);

@@ -29,10 +29,12 @@ struct StepRecord {
   float lr = 0;              // the rate it used
   double loss = 0;           // mean over the batch, before the update
   std::int64_t correct = 0;  // of the batch
-  double grad_norm = 0;      // L2 norms over all parameters: of the loss's gradient without decay,
-  double update_norm = 0;    // of what the update took off the weights,
-  double weight_norm = 0;    // of the weights after it
+  double grad_norm = 0;      // L2 norms: of the loss's gradient, not decayed and not clipped,
+  double update_norm = 0;    // of what the update took off the weights, both over the parameters in
+                             // training,
+  double weight_norm = 0;    // and of all weights after it
   bool finite = true;        // loss, gradient and weights are
+  int phase = 0;             // of the schedule
 };
 
 struct Evaluation {
@@ -57,6 +59,22 @@ struct ReplicaState {
   StepState step;
 };
 
+/// How one parameter is updated.
+struct ParameterRule {
+  float lr_scale = 1;
+  float weight_decay = 0;
+};
+
+/// A stretch of the run, from update `begin` on, in which some parameters may stand still: their
+/// weights and velocities keep their bits.
+struct TrainingStage {
+  std::int64_t begin = 0;
+  std::vector<bool> trained;      // by parameter
+  bool fresh_velocity = false;    // all velocities are zero before its first update
+  bool fixed_statistics = false;  // a batch norm that stands still uses its running statistics and
+                                  // leaves them; else it uses the batch's, as those in training do
+};
+
 struct ReplicaOptions {
   std::int64_t batch_size = 0;
   Normalize normalize;
@@ -64,7 +82,9 @@ struct ReplicaOptions {
   Loss loss = Loss::cross_entropy;
   double label_smoothing = 0;
   SgdMomentum rule;
-  double weight_decay = 0;
+  double clip_norm = 0;  // of the gradient of the parameters in training; 0: not clipped
+  std::vector<ParameterRule> parameters;  // of Network::parameters
+  std::vector<TrainingStage> stages;      // in order; the first begins at 0
   LrSchedule schedule;
   std::uint64_t seed = 0;  // of the augmentation
 };
@@ -85,9 +105,9 @@ class Replica {
   /// Epoch and position follow from the step counter.
   virtual void set_epoch_order(std::span<const std::uint32_t> permutation) = 0;
 
-  /// Does `updates` more updates, which must not run past the end of the epoch. Enqueues and
-  /// returns (a GPU works on; a CPU is done). After the first step that is not finite nothing is
-  /// updated.
+  /// Does `updates` more updates, which must not run past the end of the epoch or of the stage.
+  /// Enqueues and returns (a GPU works on; a CPU is done). After the first step that is not finite
+  /// nothing is updated.
   virtual void train(std::int64_t updates) = 0;
 
   /// Waits, and hands out one record per update since the last call, in order. None follows a

@@ -11,6 +11,7 @@ namespace preheat {
 void add_train_command(CLI::App& app, int& exit_code);
 void add_compare_command(CLI::App& app, int& exit_code);
 void add_schedule_command(CLI::App& app);
+void add_bench_command(CLI::App& app);
 void add_info_command(CLI::App& app);
 
 }  // namespace preheat

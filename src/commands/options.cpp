@@ -1,6 +1,7 @@
 #include "commands/options.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -23,19 +24,23 @@ extern "C" void count_signal(int signal) {
 
 }  // namespace
 
-void ConfigOptions::add_to(CLI::App& app) {
-  app.add_option("CONFIG", path, "YAML file; configs/reference.yaml explains every key")
-      ->required();
-  app.add_option("--set", overrides, "key=value in place of what the file says; may be repeated")
+void Overrides::add_to(CLI::App& app) {
+  app.add_option("--set", texts, "key=value in place of what the file says; may be repeated")
       ->type_name("KEY=VALUE")
       ->expected(1)
       ->take_all();
 }
 
-Document ConfigOptions::document() const {
+Document Overrides::applied_to(const std::string& path) const {
   std::vector<Override> parsed;
-  for (const std::string& text : overrides) parsed.push_back(parse_override(text));
+  for (const std::string& text : texts) parsed.push_back(parse_override(text));
   return with_overrides(load_document(path), parsed);
+}
+
+void ConfigOptions::add_to(CLI::App& app) {
+  app.add_option("CONFIG", path, "YAML file; configs/reference.yaml explains every key")
+      ->required();
+  overrides.add_to(app);
 }
 
 void RunOptions::add_to(CLI::App& app) {
@@ -68,6 +73,11 @@ bool on_terminal() {
   return isatty(STDOUT_FILENO) != 0;
 }
 
+int terminal_columns() {
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
+}
+
 void catch_interrupts() {
   std::signal(SIGINT, count_signal);
   std::signal(SIGTERM, count_signal);
@@ -76,10 +86,6 @@ void catch_interrupts() {
 
 bool interrupted() {
   return signals > 0;
-}
-
-std::string lr_text(double lr) {
-  return fmt::format("{:.2e}", lr);
 }
 
 std::string loss_text(double loss) {

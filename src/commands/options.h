@@ -14,13 +14,21 @@ class App;
 
 namespace preheat {
 
+/// --set.
+struct Overrides {
+  std::vector<std::string> texts;
+
+  void add_to(CLI::App& app);
+  Document applied_to(const std::string& path) const;  // the file with the overrides applied
+};
+
 /// CONFIG and --set.
 struct ConfigOptions {
   std::string path;
-  std::vector<std::string> overrides;
+  Overrides overrides;
 
   void add_to(CLI::App& app);
-  Document document() const;  // the file with the overrides applied
+  Document document() const { return overrides.applied_to(path); }
 };
 
 /// --device, --out, --quiet and --verbose of the commands that train.
@@ -37,15 +45,14 @@ struct RunOptions {
   std::unique_ptr<Backend> backend() const;
 };
 
-/// Standard output is a terminal.
+/// Standard output is a terminal, and how wide it is (80 where it is none).
 bool on_terminal();
+int terminal_columns();
 
 /// From now on SIGINT, SIGTERM and SIGHUP ask the work to stop; a second one ends the program.
 void catch_interrupts();
 bool interrupted();
 
-/// "1.8e-01": never 0.000000.
-std::string lr_text(double lr);
 std::string loss_text(double loss);          // "0.4321", "2.1e+25", "nan"
 std::string memory_text(std::size_t bytes);  // "12.3 MiB"
 std::string duration_text(double seconds);   // "1:05"

@@ -1,24 +1,14 @@
 #include "commands/progress.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 
 #include "commands/options.h"
+#include "schedule/plan.h"
 
 namespace preheat {
-namespace {
-
-int terminal_columns() {
-  winsize size{};
-  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1 ? size.ws_col : 80;
-}
-
-}  // namespace
-
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
     : label_(std::move(label)),
@@ -43,7 +33,7 @@ void Progress::show(std::span<const StepRecord> records) {
   const std::string line =
       fmt::format("{} {:>3}%  {}/{}  loss {}  lr {} ({})  {:.0f} images/s  {} left", label_,
                   100 * done / total, done, total, loss_text(last.loss), lr_text(last.lr),
-                  phase_name(schedule_, last.step), rate * static_cast<double>(batch_size_),
+                  schedule_.phase_names[last.phase], rate * static_cast<double>(batch_size_),
                   duration_text(static_cast<double>(total - done) / rate));
   if (!terminal_) {
     fmt::print("{}\n", line);

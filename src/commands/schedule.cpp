@@ -4,108 +4,263 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "data/dataset.h"
 #include "report/line_plot.h"
+#include "schedule/plan.h"
 #include "train/atomic_file.h"
 
 namespace preheat {
 namespace {
 
 struct ScheduleOptions {
-  ConfigOptions config;
+  std::vector<std::string> paths;
+  Overrides overrides;
   std::string csv;
   std::string svg;
+  std::string size = "880x420";
+  bool log = false;
+  std::optional<std::int64_t> gate_opens;
 };
 
+struct NamedSchedule {
+  std::string name;
+  Schedule schedule;
+  std::int64_t gate_opened_at = -1;
+
+  double rate(std::int64_t step) const { return lr_at(schedule.lr, step, gate_opened_at); }
+  std::vector<Stretch> parts() const { return stretches(schedule, gate_opened_at); }
+};
+
+ConfigError wrong_option(const std::string& option, const std::string& problem,
+                         const std::string& remedy) {
+  return ConfigError({option, 0, 0, ""}, problem, remedy);
+}
+
+// Where two configurations have one name their files tell them apart.
+std::vector<NamedSchedule> resolved(const ScheduleOptions& options) {
+  std::vector<NamedSchedule> all;
+  std::vector<std::string> names;
+  for (const std::string& path : options.paths) {
+    const RunConfig config = read_config(options.overrides.applied_to(path));
+    NamedSchedule s{config.name,
+                    resolve_schedule(config, run_length(config, steps_per_epoch(config)))};
+    if (options.gate_opens) {
+      if (s.schedule.lr.gate.window == 0) {
+        throw ConfigError(config.where("schedule.warmup.until"), "is missing",
+                          "--gate-opens is for a warmup that has a gate");
+      }
+      if (*options.gate_opens < s.schedule.lr.gate.window ||
+          *options.gate_opens > s.schedule.lr.phases[0].length) {
+        throw wrong_option(fmt::format("--gate-opens {}", *options.gate_opens),
+                           "the gate cannot open then",
+                           fmt::format("from {} to {}", s.schedule.lr.gate.window,
+                                       s.schedule.lr.phases[0].length));
+      }
+      s.gate_opened_at = *options.gate_opens;
+    }
+    names.push_back(s.name);
+    all.push_back(std::move(s));
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (std::ranges::count(names, names[i]) > 1) {
+      all[i].name = std::filesystem::path(options.paths[i]).stem().string();
+    }
+  }
+  return all;
+}
+
 // Hands the table to `write` in pieces: a run may be longer than memory.
-void write_csv(const Schedule& schedule, const std::function<void(const std::string&)>& write) {
+void write_csv(const std::vector<NamedSchedule>& all,
+               const std::function<void(const std::string&)>& write) {
   constexpr std::size_t piece = 1 << 16;
-  std::string text = "step,epoch,phase,lr\n";
-  for (std::int64_t step = 0; step < schedule.run.steps; ++step) {
-    text += fmt::format("{},{},{},{:.17g}\n", step, step / schedule.run.steps_per_epoch,
-                        phase_name(schedule, step), lr_at(schedule.lr, step));
-    if (text.size() >= piece) {
-      write(text);
-      text.clear();
+  const bool several = all.size() > 1;
+  std::string text = several ? "name,step,epoch,phase,lr\n" : "step,epoch,phase,lr\n";
+  for (const NamedSchedule& s : all) {
+    const std::string name = several ? s.name + "," : "";
+    for (std::int64_t step = 0; step < s.schedule.run.steps; ++step) {
+      text += fmt::format("{}{},{},{},{:.17g}\n", name, step, step / s.schedule.run.steps_per_epoch,
+                          phase_name(s.schedule, step, s.gate_opened_at), s.rate(step));
+      if (text.size() >= piece) {
+        write(text);
+        text.clear();
+      }
     }
   }
   write(text);
 }
 
 // Every update of a short run; of a long one evenly spaced updates and the ends of every phase.
-std::vector<std::int64_t> drawn_steps(const Schedule& schedule) {
+std::vector<std::int64_t> drawn_steps(const NamedSchedule& s) {
   constexpr std::int64_t most = 4000;
-  const std::int64_t stride = std::max<std::int64_t>(1, schedule.run.steps / most);
+  const std::int64_t stride = std::max<std::int64_t>(1, s.schedule.run.steps / most);
   std::vector<std::int64_t> steps;
-  for (std::int64_t step = 0; step < schedule.run.steps; step += stride) steps.push_back(step);
-  for (int i = 0; i < schedule.lr.phase_count; ++i) {
-    const Phase& phase = schedule.lr.phases[i];
-    steps.push_back(phase.begin);
-    steps.push_back(phase.begin + phase.length - 1);
+  for (std::int64_t step = 0; step < s.schedule.run.steps; step += stride) steps.push_back(step);
+  for (const Stretch& part : s.parts()) {
+    steps.push_back(part.first);
+    steps.push_back(part.last);
   }
   std::sort(steps.begin(), steps.end());
   steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
   return steps;
 }
 
-LinePlot plot_of(const RunConfig& config, const Schedule& schedule) {
+// Without words where there is no room for them.
+LinePlot without_words(LinePlot plot) {
+  plot.title = plot.x_label = plot.y_label = "";
+  for (Band& band : plot.bands) band.label = "";
+  return plot;
+}
+
+LinePlot plot_of(const std::vector<NamedSchedule>& all, bool log) {
   LinePlot plot;
-  plot.title = config.name + ": learning rate";
+  plot.title = all.size() == 1 ? all.front().name + ": learning rate" : "learning rate";
   plot.x_label = "update";
   plot.y_label = "learning rate";
-  Curve curve;
-  curve.label = "";
-  for (const std::int64_t step : drawn_steps(schedule)) {
-    curve.x.push_back(static_cast<double>(step));
-    curve.y.push_back(lr_at(schedule.lr, step));
+  plot.log_y = log;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    Curve curve;
+    curve.label = all.size() == 1 ? "" : all[i].name;
+    curve.color = static_cast<int>(i);
+    for (const std::int64_t step : drawn_steps(all[i])) {
+      curve.x.push_back(static_cast<double>(step));
+      curve.y.push_back(all[i].rate(step));
+    }
+    plot.curves.push_back(std::move(curve));
   }
-  plot.curves.push_back(std::move(curve));
-  for (int i = 0; i < schedule.lr.phase_count; ++i) {
-    const Phase& phase = schedule.lr.phases[i];
-    plot.bands.push_back({static_cast<double>(phase.begin),
-                          static_cast<double>(phase.begin + phase.length),
-                          schedule.phase_names[i]});
+  if (all.size() > 1) return plot;
+  for (const Stretch& part : all.front().parts()) {
+    plot.bands.push_back({static_cast<double>(part.first), static_cast<double>(part.last + 1),
+                          all.front().schedule.phase_names[part.phase]});
   }
   return plot;
 }
 
-void print_plan(const RunConfig& config, const Schedule& schedule) {
-  fmt::print("{}: {} updates, {} an epoch, base learning rate {}\n\n", config.name,
-             schedule.run.steps, schedule.run.steps_per_epoch, lr_text(config.schedule.base_lr));
-  std::size_t width = 5;
-  for (const std::string& name : schedule.phase_names) width = std::max(width, name.size());
-  fmt::print("{:<{}}  {:<11}  {:>17}  {:>8}  {:>8}\n", "phase", width, "shape", "updates", "from",
-             "to");
-  for (int i = 0; i < schedule.lr.phase_count; ++i) {
-    const Phase& phase = schedule.lr.phases[i];
-    const std::int64_t last = phase.begin + phase.length - 1;
-    fmt::print("{:<{}}  {:<11}  {:>17}  {:>8}  {:>8}\n", schedule.phase_names[i], width,
-               shape_facts[static_cast<int>(phase.shape)].name,
-               fmt::format("{} .. {}", phase.begin, last), lr_text(lr_at(schedule.lr, phase.begin)),
-               lr_text(lr_at(schedule.lr, last)));
+// A row of a table with words behind it, or where these do not fit on the lines below.
+std::string with_words(const std::string& row, const std::string& words) {
+  const auto columns = static_cast<std::size_t>(std::max(terminal_columns(), 60));
+  if (row.size() + 2 + words.size() <= columns) return row + "  " + words + "\n";
+  const std::string indent(4, ' ');
+  std::string text = row + "\n";
+  std::string line = indent;
+  for (std::size_t at = 0; at < words.size();) {
+    const std::size_t end = std::min(words.find(' ', at), words.size());
+    if (line.size() > indent.size() && line.size() + 1 + end - at > columns) {
+      text += line + "\n";
+      line = indent;
+    }
+    line += (line.size() > indent.size() ? " " : "") + words.substr(at, end - at);
+    at = end + 1;
   }
-  fmt::print("\n{}", to_text(plot_of(config, schedule), 78, 14, on_terminal()));
+  return text + line + "\n";
+}
+
+void print_plan(const NamedSchedule& s) {
+  const Schedule& schedule = s.schedule;
+  const std::vector<Stretch> parts = s.parts();
+  const bool warms_up = schedule.phase_names.front() == "warmup";
+  fmt::print("{}: T = {} updates, {} an epoch{}, base learning rate {}\n\n", s.name,
+             schedule.run.steps, schedule.run.steps_per_epoch,
+             warms_up ? fmt::format(", W = {} of them warmup", parts.front().last + 1) : "",
+             lr_text(schedule.base_lr));
+  const auto updates_text = [](const Stretch& part) {
+    return fmt::format("{} .. {}", part.first, part.last);
+  };
+  std::size_t width = 5;
+  std::size_t updates_width = 7;
+  for (const Stretch& part : parts) {
+    width = std::max(width, schedule.phase_names[part.phase].size());
+    updates_width = std::max(updates_width, updates_text(part).size());
+  }
+  fmt::print("{:<{}}  {:>{}}  {:>7}  {:>8}  {:>8}  {}\n", "phase", width, "updates", updates_width,
+             "epochs", "first", "last", "what it does");
+  for (const Stretch& part : parts) {
+    const double epochs = static_cast<double>(part.last - part.first + 1) /
+                          static_cast<double>(schedule.run.steps_per_epoch);
+    const std::string row =
+        fmt::format("{:<{}}  {:>{}}  {:>7.3g}  {:>8}  {:>8}", schedule.phase_names[part.phase],
+                    width, updates_text(part), updates_width, epochs, lr_text(s.rate(part.first)),
+                    lr_text(s.rate(part.last)));
+    fmt::print("{}", with_words(row, in_words(schedule, part)));
+  }
+  if (const auto sum = sum_of_rates(schedule, s.gate_opened_at)) {
+    fmt::print("\nsum of rates {:.6g}, mean {}\n", *sum,
+               lr_text(*sum / static_cast<double>(schedule.run.steps)));
+  }
+  for (const std::string& remark : remarks(schedule, s.gate_opened_at)) {
+    fmt::print("note: {}\n", remark);
+  }
+  fmt::print("\n");
+}
+
+// Each of the others against the first.
+void print_partings(const std::vector<NamedSchedule>& all) {
+  const NamedSchedule& a = all.front();
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const NamedSchedule& b = all[i];
+    const auto p = parting(a.schedule, a.gate_opened_at, b.schedule, b.gate_opened_at);
+    if (!p) {
+      fmt::print("{} and {} are the same", a.name, b.name);
+    } else {
+      fmt::print("{} and {} part at update {}: {} and {}; furthest apart at update {}: {} and {}",
+                 a.name, b.name, p->first, lr_text(a.rate(p->first)), lr_text(b.rate(p->first)),
+                 p->largest_at, lr_text(p->a), lr_text(p->b));
+      if (p->a > 0) fmt::print(" ({:+.3g} %)", 100 * (p->b / p->a - 1));
+    }
+    const std::int64_t steps[] = {a.schedule.run.steps, b.schedule.run.steps};
+    const std::int64_t shorter = std::min({steps[0], steps[1], most_updates_walked});
+    fmt::print("{}\n", shorter == steps[0] && shorter == steps[1]
+                           ? ""
+                           : fmt::format(", over the first {} updates", shorter));
+  }
+  fmt::print("\n");
+}
+
+struct PictureSize {
+  int width = 0;
+  int height = 0;
+};
+
+PictureSize size_of(const std::string& text) {
+  PictureSize size;
+  char rest = 0;
+  const bool read = std::sscanf(text.c_str(), "%5dx%5d%c", &size.width, &size.height, &rest) == 2;
+  if (!read || size.width < 120 || size.height < 80 || size.width > 10000 || size.height > 10000) {
+    throw wrong_option("--size " + text, "is not the size of a picture",
+                       "width x height in pixels, as 880x420, from 120x80 to 10000x10000");
+  }
+  return size;
 }
 
 void schedule_command(const ScheduleOptions& options) {
-  const RunConfig config = read_config(options.config.document());
-  const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
-  if (!options.svg.empty()) write_atomically(options.svg, to_svg({plot_of(config, schedule)}));
+  const PictureSize size = size_of(options.size);
+  const std::vector<NamedSchedule> all = resolved(options);
+  const LinePlot plot = plot_of(all, options.log);
+  if (!options.svg.empty()) {
+    constexpr int least_height_for_words = 200;
+    write_atomically(options.svg,
+                     to_svg({size.height < least_height_for_words ? without_words(plot) : plot},
+                            size.width, size.height));
+  }
   if (options.csv == "-") {  // standard output is the table and nothing else
-    write_csv(schedule, [](const std::string& text) { fmt::print("{}", text); });
+    write_csv(all, [](const std::string& text) { fmt::print("{}", text); });
     return;
   }
   if (!options.csv.empty()) {
     AtomicFile file(options.csv);
-    write_csv(schedule, [&](const std::string& text) { file.write(text); });
+    write_csv(all, [&](const std::string& text) { file.write(text); });
     file.commit();
   }
-  print_plan(config, schedule);
+  for (const NamedSchedule& s : all) print_plan(s);
+  if (all.size() > 1) print_partings(all);
+  fmt::print("{}", to_text(plot, std::clamp(terminal_columns() - 2, 60, 118), 16, on_terminal()));
 }
 
 }  // namespace
@@ -114,10 +269,24 @@ void add_schedule_command(CLI::App& app) {
   auto options = std::make_shared<ScheduleOptions>();
   CLI::App* command =
       app.add_subcommand("schedule", "The learning rate of every update, without training");
-  options->config.add_to(*command);
-  command->add_option("--csv", options->csv, "write step,epoch,phase,lr; - for standard output")
+  command
+      ->add_option("CONFIG", options->paths,
+                   "YAML files, those of configs/schedules among them; several are compared")
+      ->required();
+  options->overrides.add_to(*command);
+  command
+      ->add_option("--csv", options->csv,
+                   "write step,epoch,phase,lr (led by name where there are several); - for "
+                   "standard output")
       ->type_name("FILE");
   command->add_option("--svg", options->svg, "draw it")->type_name("FILE");
+  command->add_option("--size", options->size, "of the picture (default 880x420)")
+      ->type_name("WxH");
+  command->add_flag("--log", options->log, "a logarithmic axis for the rates");
+  command
+      ->add_option("--gate-opens", options->gate_opens,
+                   "as if the warmup's gate opened before update N")
+      ->type_name("N");
   command->callback([options] { schedule_command(*options); });
 }
 

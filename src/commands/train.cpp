@@ -8,6 +8,7 @@
 #include "commands/options.h"
 #include "commands/progress.h"
 #include "report/page.h"
+#include "schedule/plan.h"
 #include "train/atomic_file.h"
 #include "train/trainer.h"
 
@@ -19,6 +20,7 @@ struct TrainOptions {
   RunOptions run;
   std::optional<std::string> seed;
   std::string resume;
+  bool new_schedule = false;
 };
 
 void print_start(const Trainer& trainer, const ResidentData& data, bool verbose) {
@@ -28,7 +30,8 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   fmt::print("{}: {} parameters, {} updates of {} images ({} an epoch), base learning rate {}\n",
              trainer.config().name, network.parameter_count, run.steps,
              trainer.config().data.batch_size, run.steps_per_epoch,
-             lr_text(trainer.config().schedule.base_lr));
+             lr_text(trainer.schedule().base_lr));
+  for (const std::string& remark : remarks(trainer.schedule())) fmt::print("note: {}\n", remark);
   fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
              memory_text(memory.parameters), memory_text(memory.activations),
              memory_text(memory.workspace), memory_text(data.bytes));
@@ -49,6 +52,9 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
   if (result.first_non_finite_step) {
     row("not finite", fmt::format("at step {}, first in {}", *result.first_non_finite_step,
                                   result.first_non_finite_tensor));
+  }
+  if (result.gate_opened_at) {
+    row("warmup", fmt::format("ended early, before update {}", *result.gate_opened_at));
   }
   if (result.final_train_loss) {
     row("train loss", loss_text(*result.final_train_loss));
@@ -72,6 +78,18 @@ Document document_of(const TrainOptions& options) {
   return with_overrides(document, {seed});
 }
 
+RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
+  Resumed run = trainer.resume(options.resume, options.new_schedule);
+  if (!options.run.quiet) {
+    fmt::print("resumed after {} updates{}\n", run.step,
+               run.lr_before == run.lr_now
+                   ? ""
+                   : fmt::format("; the next one's learning rate was to be {} and is now {}",
+                                 lr_text(run.lr_before), lr_text(run.lr_now)));
+  }
+  return std::move(run.folder);
+}
+
 int train(const TrainOptions& options) {
   const RunConfig config = read_config(document_of(options));
   check_run(config);
@@ -84,7 +102,7 @@ int train(const TrainOptions& options) {
                                          ? default_folder(config.name, std::to_string(config.seed))
                                          : std::filesystem::path(options.run.out),
                                      config)
-                         : trainer.resume(options.resume);
+                         : resumed(trainer, options);
   if (talks) print_start(trainer, data, options.run.verbose);
 
   catch_interrupts();
@@ -112,10 +130,11 @@ int train(const TrainOptions& options) {
   }
   if (result.outcome == Outcome::non_finite) {
     const std::int64_t step = *result.first_non_finite_step;
-    fmt::print(stderr,
-               "preheat: diverged: {} is not finite at step {} (learning rate {}, phase {})\n",
-               result.first_non_finite_tensor, step, lr_text(lr_at(trainer.schedule().lr, step)),
-               phase_name(trainer.schedule(), step));
+    const std::int64_t gate = result.gate_opened_at.value_or(-1);
+    fmt::print(
+        stderr, "preheat: diverged: {} is not finite at step {} (learning rate {}, phase {})\n",
+        result.first_non_finite_tensor, step, lr_text(lr_at(trainer.schedule().lr, step, gate)),
+        phase_name(trainer.schedule(), step, gate));
     return 3;
   }
   return 0;
@@ -134,6 +153,11 @@ void add_train_command(CLI::App& app, int& exit_code) {
       command->add_option("--resume", options->resume, "go on with the interrupted run in DIR")
           ->type_name("DIR");
   command->get_option("--out")->excludes(resume);
+  command
+      ->add_flag("--new-schedule", options->new_schedule,
+                 "with --resume: schedule, length and stages may differ from the run's; it goes on "
+                 "from its step of the new ones")
+      ->needs(resume);
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 

@@ -102,7 +102,10 @@ class Reader {
   }
   template <class T, class... Rule>
   void field(std::string_view key, std::optional<T>& value, const Rule&... rule) {
-    if (const Node* node = given(key)) read_value(*node, value.emplace(), rule...);
+    const Node* node = node_.find(key);
+    if (!node) return;
+    value.reset();
+    if (node->kind != Node::Kind::null) read_value(*node, value.emplace(), rule...);
   }
   template <class T, class... Rule>
   void required(std::string_view key, T& value, const Rule&... rule) {
@@ -292,6 +295,8 @@ RunConfig read_run(const Document& document) {
   RunConfig config;
   add_locations(document.root, config);
   Reader::read(config, document.root, [&](auto& io) { describe(io, config); });
+  const bool length_given = config.locations.contains("train.length");
+  if (!config.train.stages.empty() && !length_given) config.train.length.reset();
   return config;
 }
 

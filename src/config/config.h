@@ -103,17 +103,33 @@ struct ModelConfig {
 
 enum class Loss { cross_entropy, mse };
 
+enum class MomentumForm { separate, folded };
+
+/// How the parameters are updated whose names match.
+struct GroupConfig {
+  std::string match;  // * and ? stand for any text and any character
+  double lr_scale = 1;
+  std::optional<double> weight_decay;  // absent: as without the group
+};
+
 struct OptimizerConfig {
   double momentum = 0.9;
   bool nesterov = false;
   double weight_decay = 0.0;
+  MomentumForm momentum_form = MomentumForm::separate;
+  bool momentum_correction = false;
+  std::optional<double> clip_norm;
+  std::vector<GroupConfig> groups;  // the first that matches a parameter holds
 };
 
-/// A value of the learning rate: absolute, or a factor of base_lr.
+/// A value of the learning rate: absolute, a factor of base_lr, or what the update before it had.
 struct LrValue {
   double value = 0;
   bool times_base = false;
+  bool last = false;
 };
+
+enum class Every { step, epoch };
 
 /// One stretch of the schedule before it is resolved. `shape` and `endpoints` are names; which
 /// names there are, and which of the optional keys a shape takes, is the schedule's business.
@@ -122,30 +138,77 @@ struct PhaseConfig {
   std::string name;
   std::string shape;
   std::string endpoints = "end";
+  Every every = Every::step;
   std::optional<LrValue> from;
   std::optional<LrValue> to;
   std::optional<Length> length;
+  std::optional<double> min_lr;
+  // What only some shapes take.
   std::optional<double> power;
   std::optional<double> gamma;
   std::optional<Length> over;
+  std::optional<bool> staircase;
   std::vector<Length> at;
+  std::optional<double> cycles;
+  std::optional<Length> period;
+  std::optional<double> multiply;
+  std::optional<double> peak_factor;
+  std::optional<Length> rewarmup;
+  std::optional<Length> timescale;
+  std::optional<Length> center;
+  std::optional<double> lower;
+  std::optional<double> upper;
 };
 
 PhaseConfig default_warmup();  // linear, its length left to the schedule
 PhaseConfig default_decay();   // cosine, over the rest of the run
 
+enum class Toward { base, curve, multiply };
+
+/// Ends the warmup when the training error has fallen.
+struct UntilConfig {
+  double train_error_below = 0;
+  Length window{50, LengthUnit::steps};
+  std::optional<Length> at_most;  // absent: the warmup's length
+};
+
+enum class ScaleRule { linear, sqrt };
+
+/// The base rate is meant for another batch size.
+struct ScaleConfig {
+  ScaleRule rule = ScaleRule::linear;
+  std::int64_t reference_batch = 0;
+};
+
 struct ScheduleConfig {
   double base_lr = 0.4;
+  std::optional<ScaleConfig> scale;
+  double min_lr = 0;                      // of the phases that have none of their own
   PhaseConfig warmup = default_warmup();  // ignored, like hold and decay, where phases are given
+  bool overlap = false;
+  Toward toward = Toward::base;
+  std::optional<UntilConfig> until;
   Length hold{0, LengthUnit::steps};
   PhaseConfig decay = default_decay();
   std::vector<PhaseConfig> phases;
 };
 
+enum class VelocityAtStage { kept, fresh };
+enum class FrozenBatchNorm { update, fixed };
+
+/// A stretch of training in which some parameters may stand still.
+struct StageConfig {
+  std::optional<Length> length;         // absent: the rest of the run, of the last stage only
+  std::vector<std::string> train_only;  // patterns as in GroupConfig; empty: every parameter
+  VelocityAtStage velocity = VelocityAtStage::kept;
+  FrozenBatchNorm frozen_batch_norm = FrozenBatchNorm::update;
+};
+
 struct TrainConfig {
-  Length length{10, LengthUnit::epochs};
+  std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: as long as the stages
   Length eval_every{1, LengthUnit::epochs};
   std::optional<Length> checkpoint_every;  // absent: only at the end
+  std::vector<StageConfig> stages;
 };
 
 /// One arm of an experiment: the same keys a user can --set.
@@ -192,6 +255,12 @@ std::vector<std::string> known_keys();
 std::string_view to_string(DatasetName name);
 std::string_view to_string(InitScheme scheme);
 std::string_view to_string(Loss loss);
+std::string_view to_string(Every every);
+std::string_view to_string(Toward toward);
+std::string_view to_string(ScaleRule rule);
+std::string_view to_string(MomentumForm form);
+std::string_view to_string(VelocityAtStage velocity);
+std::string_view to_string(FrozenBatchNorm statistics);
 std::string to_string(const Activation& activation);
 
 }  // namespace preheat

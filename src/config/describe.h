@@ -114,25 +114,58 @@ void describe(Io& io, OptimizerConfig& c) {
   io.check(!c.nesterov || c.momentum > 0, "nesterov", "there is no momentum to look ahead with",
            "write momentum: 0.9 or nesterov: false");
   io.field("weight_decay", c.weight_decay, at_least(0));
+  io.field("momentum_form", c.momentum_form);
+  io.field("momentum_correction", c.momentum_correction);
+  io.check(!c.momentum_correction || c.momentum_form == MomentumForm::folded, "momentum_correction",
+           "the separate form needs none", "write false, or momentum_form: folded");
+  io.field("clip_norm", c.clip_norm, above(0));
+  io.list("groups", c.groups, ListSize{0, 100}, [](auto& item, GroupConfig& group, std::size_t) {
+    item.required("match", group.match, TextRule::pattern);
+    item.field("lr_scale", group.lr_scale, at_least(0));
+    item.field("weight_decay", group.weight_decay, at_least(0));
+  });
 }
 
-// The optional keys of phases; which of them its shape takes, the schedule knows.
-constexpr Range kPower{0, 1000, true};
-constexpr Range kGamma{0, 1e6, true};
+constexpr Range kPositive{0, 1e6, true};
+constexpr Range kAnySign{-1e6, 1e6};
+
+// The optional keys of phases that shapes take; which takes which, the schedule knows.
+template <class Io>
+void describe_shape_keys(Io& io, PhaseConfig& c) {
+  io.field("power", c.power, Range{0, 1000, true});
+  io.field("gamma", c.gamma, kAnySign);
+  io.field("over", c.over, LengthRule{.zero = false});
+  io.field("staircase", c.staircase);
+  io.field("at", c.at, ListSize{1, 1000}, LengthRule{});
+  io.field("cycles", c.cycles, kPositive);
+  io.field("period", c.period, LengthRule{.zero = false});
+  io.field("multiply", c.multiply, Range{1, 1000});
+  io.field("peak_factor", c.peak_factor, Range{0, 1, true});
+  io.field("rewarmup", c.rewarmup, LengthRule{});
+  io.field("timescale", c.timescale, LengthRule{.zero = false});
+  io.field("center", c.center, LengthRule{});
+  io.field("lower", c.lower, kAnySign);
+  io.field("upper", c.upper, kAnySign);
+}
 
 template <class Io>
-void describe_rest(Io& io, PhaseConfig& c) {
-  io.field("endpoints", c.endpoints, TextRule::word);
-  io.field("length", c.length, LengthRule{});
-  io.field("power", c.power, kPower);
-  io.field("gamma", c.gamma, kGamma);
-  io.field("over", c.over, LengthRule{.zero = false});
-  io.field("at", c.at, ListSize{1, 1000}, LengthRule{});
+void describe(Io& io, ScaleConfig& c) {
+  io.field("rule", c.rule);
+  io.required("reference_batch", c.reference_batch, IntegerRange{1, 1'000'000'000});
+}
+
+template <class Io>
+void describe(Io& io, UntilConfig& c) {
+  io.required("train_error_below", c.train_error_below, Range{0, 1, true});
+  io.field("window", c.window, LengthRule{.zero = false});
+  io.field("at_most", c.at_most, LengthRule{.zero = false});
 }
 
 template <class Io>
 void describe(Io& io, ScheduleConfig& c) {
   io.field("base_lr", c.base_lr, above(0));
+  io.optional_section("scale", c.scale);
+  io.field("min_lr", c.min_lr, at_least(0));
   io.list("phases", c.phases, ListSize{1, 1000},
           [](auto& item, PhaseConfig& phase, std::size_t index) {
             phase.key = "schedule.phases." + std::to_string(index);
@@ -141,7 +174,11 @@ void describe(Io& io, ScheduleConfig& c) {
             item.required("shape", phase.shape, TextRule::word);
             item.field("from", phase.from);
             item.field("to", phase.to);
-            describe_rest(item, phase);
+            item.field("endpoints", phase.endpoints, TextRule::word);
+            item.field("length", phase.length, LengthRule{});
+            item.field("every", phase.every);
+            item.field("min_lr", phase.min_lr, at_least(0));
+            describe_shape_keys(item, phase);
           });
   io.excludes("phases", {"warmup", "hold", "decay"});
   if (!c.phases.empty()) return;
@@ -149,14 +186,27 @@ void describe(Io& io, ScheduleConfig& c) {
     warmup.field("shape", c.warmup.shape, TextRule::word);
     warmup.field("length", c.warmup.length, LengthRule{});
     warmup.lr("start_lr", "start_factor", c.warmup.from);
-    warmup.field("power", c.warmup.power, kPower);
+    warmup.field("power", c.warmup.power, Range{0, 1000, true});
+    warmup.field("timescale", c.warmup.timescale, LengthRule{.zero = false});
     warmup.field("endpoints", c.warmup.endpoints, TextRule::word);
+    warmup.field("every", c.warmup.every);
+    warmup.field("min_lr", c.warmup.min_lr, at_least(0));
+    warmup.field("overlap", c.overlap);
+    warmup.field("toward", c.toward);
+    warmup.check(c.overlap || c.toward == Toward::base, "toward",
+                 "only a warmup that overlaps the decay has its curve to go by",
+                 "write overlap: true, or toward: base");
+    warmup.optional_section("until", c.until);
   });
   io.field("hold", c.hold, LengthRule{});
   io.section("decay", [&](auto& decay) {
     decay.field("shape", c.decay.shape, TextRule::word);
     decay.lr("final_lr", "final_factor", c.decay.to);
-    describe_rest(decay, c.decay);
+    decay.field("endpoints", c.decay.endpoints, TextRule::word);
+    decay.field("length", c.decay.length, LengthRule{});
+    decay.field("every", c.decay.every);
+    decay.field("min_lr", c.decay.min_lr, at_least(0));
+    describe_shape_keys(decay, c.decay);
   });
 }
 
@@ -165,6 +215,12 @@ void describe(Io& io, TrainConfig& c) {
   io.field("length", c.length, LengthRule{.zero = false, .percent = false});
   io.field("eval_every", c.eval_every, LengthRule{.zero = false});
   io.field("checkpoint_every", c.checkpoint_every, LengthRule{.zero = false});
+  io.list("stages", c.stages, ListSize{0, 100}, [](auto& item, StageConfig& stage, std::size_t) {
+    item.field("length", stage.length, LengthRule{.zero = false});
+    item.field("train_only", stage.train_only, ListSize{1, 1000}, TextRule::pattern);
+    item.field("velocity", stage.velocity);
+    item.field("frozen_batch_norm", stage.frozen_batch_norm);
+  });
 }
 
 template <class Io>

@@ -63,7 +63,7 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override {
-    fail(mark, "aliases are not accepted", "write the value out");
+    fail(mark, "aliases are not accepted", "write the value out, or in quotes");
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -256,7 +256,10 @@ Node parse(std::string_view text, const Source& source, const std::string& root_
     while (parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& error) {
-    builder.fail(error.mark, "not valid YAML: " + error.msg);
+    const bool star = error.msg.find("anchor") != std::string::npos ||
+                      error.msg.find("alias") != std::string::npos;
+    builder.fail(error.mark, "not valid YAML: " + error.msg,
+                 star ? "write what begins with * in quotes" : "");
   }
   return builder.take_root();
 }
@@ -396,7 +399,7 @@ void append_block(const Node& map, const std::string& indent, std::string& out) 
   for (const auto& [key, value] : map.keys) {
     out += indent + scalar_text(key, false) + ":";
     if (fits_one_line(value)) {
-      out += " " + to_flow_text(value) + "\n";
+      out.append(" ").append(to_flow_text(value)) += '\n';
     } else if (value.kind == Node::Kind::map) {
       out += "\n";
       append_block(value, indent + "  ", out);

@@ -22,6 +22,12 @@ constexpr std::array<std::string_view, 4> kDatasets{"fashion-mnist", "mnist", "c
 constexpr std::array<std::string_view, 6> kInitSchemes{
     "he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform"};
 constexpr std::array<std::string_view, 2> kLosses{"cross_entropy", "mse"};
+constexpr std::array<std::string_view, 2> kEvery{"step", "epoch"};
+constexpr std::array<std::string_view, 3> kToward{"base", "curve", "multiply"};
+constexpr std::array<std::string_view, 2> kScaleRules{"linear", "sqrt"};
+constexpr std::array<std::string_view, 2> kMomentumForms{"separate", "folded"};
+constexpr std::array<std::string_view, 2> kVelocities{"kept", "fresh"};
+constexpr std::array<std::string_view, 2> kFrozenBatchNorms{"update", "fixed"};
 
 [[noreturn]] void wrong(const Node& node, std::string_view problem, const std::string& remedy) {
   throw ConfigError(node.where, fmt::format("{} {}", shown(node), problem), remedy);
@@ -95,17 +101,19 @@ std::optional<std::string> broken_rule(const std::string& text, TextRule rule) {
     if (text.empty() || text.size() > 4000 || has_control) return "write the path of a folder";
     return std::nullopt;
   }
-  const std::string_view punctuation = rule == TextRule::run_name ? "._-"
-                                       : rule == TextRule::label  ? "_-"
-                                                                  : "_";
+  const std::string_view punctuation = rule == TextRule::run_name  ? "._-"
+                                       : rule == TextRule::label   ? "_-"
+                                       : rule == TextRule::pattern ? "._-*?"
+                                                                   : "_";
   const bool made_of = std::all_of(text.begin(), text.end(), [&](char c) {
     return is_alphanumeric(c) || punctuation.find(c) != std::string_view::npos;
   });
   if (!made_of || text.empty() || text.size() > kMaxNameLength) {
     return fmt::format("write 1 to {} letters, digits and {}", kMaxNameLength,
-                       rule == TextRule::run_name ? "any of . _ -"
-                       : rule == TextRule::label  ? "any of _ -"
-                                                  : "_");
+                       rule == TextRule::run_name  ? "any of . _ -"
+                       : rule == TextRule::label   ? "any of _ -"
+                       : rule == TextRule::pattern ? "any of . _ - * ?"
+                                                   : "_");
   }
   if (text.starts_with('.')) return "begin with a letter or a digit";
   if (rule == TextRule::label && std::all_of(text.begin(), text.end(), is_digit)) {
@@ -263,6 +271,10 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
 void read_value(const Node& node, LrValue& value) {
   const std::string remedy = "write a number of at least 0, base, or a factor such as 0.1x";
   if (!is_plain(node)) wrong(node, "is not a learning rate", remedy);
+  if (node.scalar == "last") {
+    value = {0, false, true};
+    return;
+  }
   if (node.scalar == "base") {
     value = {1, true};
     return;
@@ -308,6 +320,24 @@ void read_value(const Node& node, InitScheme& value) {
 }
 void read_value(const Node& node, Loss& value) {
   read_choice(node, value, kLosses, "a loss");
+}
+void read_value(const Node& node, Every& value) {
+  read_choice(node, value, kEvery, "how often it changes");
+}
+void read_value(const Node& node, Toward& value) {
+  read_choice(node, value, kToward, "what a warmup goes toward");
+}
+void read_value(const Node& node, ScaleRule& value) {
+  read_choice(node, value, kScaleRules, "a scaling rule");
+}
+void read_value(const Node& node, MomentumForm& value) {
+  read_choice(node, value, kMomentumForms, "a form of momentum");
+}
+void read_value(const Node& node, VelocityAtStage& value) {
+  read_choice(node, value, kVelocities, "what becomes of the velocity");
+}
+void read_value(const Node& node, FrozenBatchNorm& value) {
+  read_choice(node, value, kFrozenBatchNorms, "what frozen batch norms do");
 }
 
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
@@ -402,6 +432,7 @@ Node to_node(const Length& value) {
   return scalar_node(to_string(value));
 }
 Node to_node(const LrValue& value) {
+  if (value.last) return scalar_node("last");
   if (!value.times_base) return to_node(value.value);
   return scalar_node(value.value == 1 ? "base" : fmt::format("{}x", value.value));
 }
@@ -415,6 +446,24 @@ Node to_node(InitScheme value) {
   return scalar_node(std::string(to_string(value)));
 }
 Node to_node(Loss value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(Every value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(Toward value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(ScaleRule value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(MomentumForm value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(VelocityAtStage value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(FrozenBatchNorm value) {
   return scalar_node(std::string(to_string(value)));
 }
 
@@ -454,6 +503,24 @@ std::string_view to_string(InitScheme scheme) {
 }
 std::string_view to_string(Loss loss) {
   return kLosses.at(static_cast<std::size_t>(loss));
+}
+std::string_view to_string(Every every) {
+  return kEvery.at(static_cast<std::size_t>(every));
+}
+std::string_view to_string(Toward toward) {
+  return kToward.at(static_cast<std::size_t>(toward));
+}
+std::string_view to_string(ScaleRule rule) {
+  return kScaleRules.at(static_cast<std::size_t>(rule));
+}
+std::string_view to_string(MomentumForm form) {
+  return kMomentumForms.at(static_cast<std::size_t>(form));
+}
+std::string_view to_string(VelocityAtStage velocity) {
+  return kVelocities.at(static_cast<std::size_t>(velocity));
+}
+std::string_view to_string(FrozenBatchNorm statistics) {
+  return kFrozenBatchNorms.at(static_cast<std::size_t>(statistics));
 }
 
 std::string to_string(const Activation& activation) {

@@ -45,6 +45,7 @@ enum class TextRule {
   run_name,  // a folder's name: letters, digits, . _ -, not starting with a dot
   label,     // letters, digits, _ -, not only digits
   word,      // letters, digits, _
+  pattern,   // letters, digits, . _ - and the wildcards * ?
   path,      // anything printable
 };
 
@@ -66,6 +67,12 @@ void read_value(const Node& node, Activation& value);
 void read_value(const Node& node, DatasetName& value);
 void read_value(const Node& node, InitScheme& value);
 void read_value(const Node& node, Loss& value);
+void read_value(const Node& node, Every& value);
+void read_value(const Node& node, Toward& value);
+void read_value(const Node& node, ScaleRule& value);
+void read_value(const Node& node, MomentumForm& value);
+void read_value(const Node& node, VelocityAtStage& value);
+void read_value(const Node& node, FrozenBatchNorm& value);
 /// Seeds: "0..9", [3, 5] or a count.
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
 /// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
@@ -99,6 +106,12 @@ Node to_node(const Activation& value);
 Node to_node(DatasetName value);
 Node to_node(InitScheme value);
 Node to_node(Loss value);
+Node to_node(Every value);
+Node to_node(Toward value);
+Node to_node(ScaleRule value);
+Node to_node(MomentumForm value);
+Node to_node(VelocityAtStage value);
+Node to_node(FrozenBatchNorm value);
 Node to_node(const std::vector<std::uint64_t>& seeds);
 Node to_node(const std::vector<Arm>& arms);
 

@@ -1,9 +1,12 @@
-// SGD with momentum, the rate outside the velocity (Sutskever et al. 2013; PyTorch, optax, TF1):
-//   g' = g + weight_decay w
-//   v  = momentum v + g'
-//   w -= lr v                          nesterov: w -= lr (g' + momentum v)
-// With a zero velocity to start from, the first update needs no branch. The form that folds the
-// rate into the velocity (Caffe, Keras) is another rule as soon as the rate moves.
+// SGD with momentum, in the two forms that are the same rule only while the rate stands still. With
+// g' = g + weight_decay w:
+//   separate  v = m v + g',      w -= lr v          Sutskever et al. 2013; PyTorch, optax, TF1
+//             nesterov:          w -= lr (g' + m v)
+//   folded    v = m v + lr g',   w -= v             Caffe, Keras, MXNet
+//             nesterov:          w -= lr g' + m v
+// With momentum correction (Goyal et al. 2017, section 3) the folded form uses m lr_t / lr_(t-1) in
+// place of m where v is updated, which makes v lr_t times that of the separate form, to rounding,
+// as long as no rate is 0. A zero velocity to start from makes the first update need no branch.
 #pragma once
 
 #include <cmath>
@@ -15,17 +18,45 @@ namespace preheat {
 struct SgdMomentum {
   float momentum = 0.9f;
   bool nesterov = false;
+  bool folded = false;
+  bool correction = false;  // of the folded form
 };
 
-/// Updates one weight and its velocity in fp32 and returns the direction d of w -= lr d. Each line
+/// What of an update is the same for all weights.
+struct UpdateScalars {
+  float lr = 0;
+  float on_velocity = 0;  // the momentum, corrected where the rule says so
+  float scale = 1;        // of the gradient
+};
+
+/// Of the update at rate `lr` that follows one at `previous_lr`. After a rate of 0, where the ratio
+/// does not exist, the momentum is not corrected: a folded velocity is then 0 or as old. Where
+/// `clip_norm` is above 0 gradients are scaled so that their norm, `gradient_norm`, is at most
+/// that.
+PREHEAT_HD inline UpdateScalars update_scalars(const SgdMomentum& rule, float lr, float previous_lr,
+                                               double gradient_norm, double clip_norm) {
+  const bool corrected = rule.correction && previous_lr > 0;
+  const bool clipped = clip_norm > 0 && gradient_norm > clip_norm;
+  return {lr, corrected ? rule.momentum * (lr / previous_lr) : rule.momentum,
+          clipped ? static_cast<float>(clip_norm / gradient_norm) : 1.0f};
+}
+
+/// Updates one weight and its velocity in fp32 and returns what was taken off the weight. Each line
 /// rounds once; host and device agree to the bit. 20 bytes move: w, v and g in, w and v out.
-PREHEAT_HD inline float sgd_momentum(const SgdMomentum& rule, float lr, float weight_decay, float g,
-                                     float& w, float& v) {
-  const float decayed = fmaf(weight_decay, w, g);
-  v = fmaf(rule.momentum, v, decayed);
+PREHEAT_HD inline float sgd_momentum(const SgdMomentum& rule, const UpdateScalars& s,
+                                     float weight_decay, float g, float& w, float& v) {
+  const float decayed = fmaf(weight_decay, w, s.scale * g);
+  if (rule.folded) {
+    const float step = s.lr * decayed;
+    v = fmaf(s.on_velocity, v, step);
+    const float taken = rule.nesterov ? fmaf(rule.momentum, v, step) : v;
+    w -= taken;
+    return taken;
+  }
+  v = fmaf(s.on_velocity, v, decayed);
   const float direction = rule.nesterov ? fmaf(rule.momentum, v, decayed) : v;
-  w = fmaf(-lr, direction, w);
-  return direction;
+  w = fmaf(-s.lr, direction, w);
+  return s.lr * direction;
 }
 
 }  // namespace preheat

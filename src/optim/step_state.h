@@ -5,15 +5,28 @@
 #include <cstdint>
 
 #include "host_device.h"
+#include "schedule/lr_schedule.h"
 
 namespace preheat {
 
 struct StepState {
-  std::int64_t step = 0;  // updates completed
-  std::int64_t first_non_finite =
-      -1;        // the step at which a loss, gradient or weight was not finite
-  float lr = 0;  // of update `step`: lr_at(schedule, step), rounded once
+  std::int64_t step = 0;               // updates completed
+  std::int64_t first_non_finite = -1;  // the step that met a loss, gradient or weight not finite
+  std::int64_t gate_opened_at = -1;    // as lr_at takes it
+  float lr = 0;           // of update `step`: lr_at(schedule, step, gate_opened_at), rounded once
+  float previous_lr = 0;  // of the update before it; 0 before the first
+  // Training examples classified rightly in each of the gate's last `window` updates, update u at
+  // u % window, and in all of them.
+  std::int64_t window_hits = 0;
+  std::uint32_t hits[max_gate_window] = {};
 };
+
+/// The state before the first update.
+PREHEAT_HD inline StepState first_step(const LrSchedule& schedule) {
+  StepState state;
+  state.lr = static_cast<float>(lr_at(schedule, 0));
+  return state;
+}
 
 /// Whether the update in progress is to be applied. From the first step on that met a value which
 /// is not finite, nothing is written any more: what blew up stays there to be looked at.
@@ -21,16 +34,33 @@ PREHEAT_HD inline bool updates(const StepState& state) {
   return state.first_non_finite < 0;
 }
 
-/// Ends a step: either counts it and takes the next learning rate, or marks it as the one that was
-/// not finite and stays there for good.
-PREHEAT_HD inline void advance(StepState& state, bool finite, double next_lr) {
+/// Takes the hits of the update in progress into the gate's window and opens the gate where they
+/// are enough: not before the window is full, and not once the warmup has ended without it.
+PREHEAT_HD inline void watch_gate(StepState& state, const LrSchedule& schedule,
+                                  std::int64_t correct) {
+  const Gate& gate = schedule.gate;
+  if (gate.window == 0 || state.gate_opened_at >= 0) return;
+  const std::int64_t done = state.step + 1;
+  if (done >= schedule.phases[0].length) return;
+  std::uint32_t& oldest = state.hits[state.step % gate.window];
+  state.window_hits += correct - static_cast<std::int64_t>(oldest);
+  oldest = static_cast<std::uint32_t>(correct);
+  if (done >= gate.window && state.window_hits > gate.hits_above) state.gate_opened_at = done;
+}
+
+/// Ends a step, `correct` of whose examples were classified rightly: either counts it and takes the
+/// next learning rate, or marks it as the one that was not finite and stays there for good.
+PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, bool finite,
+                               std::int64_t correct) {
   if (!updates(state)) return;
   if (!finite) {
     state.first_non_finite = state.step;
     return;
   }
+  watch_gate(state, schedule, correct);
   ++state.step;
-  state.lr = static_cast<float>(next_lr);
+  state.previous_lr = state.lr;
+  state.lr = static_cast<float>(lr_at(schedule, state.step, state.gate_opened_at));
 }
 
 }  // namespace preheat

@@ -12,34 +12,63 @@ namespace {
 
 constexpr std::int64_t default_warmup_epochs = 5;
 
+const ShapeFacts& facts_of(Shape shape) {
+  return shape_facts[static_cast<int>(shape)];
+}
+
 std::string shape_names(std::span<const Shape> shapes) {
   std::string names;
   for (const Shape shape : shapes) {
     names += names.empty() ? "" : ", ";
-    names += shape_facts[static_cast<int>(shape)].name;
+    names += facts_of(shape).name;
   }
   return names;
 }
 
-constexpr Shape warmup_shapes[] = {Shape::constant, Shape::linear, Shape::cosine, Shape::power,
-                                   Shape::exponential};
-constexpr Shape all_shapes[] = {Shape::constant,    Shape::linear, Shape::cosine,   Shape::power,
-                                Shape::exponential, Shape::step,   Shape::multistep};
-static_assert(std::size(all_shapes) == std::size(shape_facts));
+constexpr Shape warmup_shapes[] = {Shape::constant, Shape::linear,      Shape::cosine,
+                                   Shape::power,    Shape::exponential, Shape::saturating};
+
+std::vector<Shape> all_shapes() {
+  std::vector<Shape> shapes;
+  for (std::size_t i = 0; i < std::size(shape_facts); ++i) shapes.push_back(static_cast<Shape>(i));
+  return shapes;
+}
+
+// The two end values of a phase, and the keys that a user knows them by.
+struct Ends {
+  double from = 0;
+  double to = 0;
+  std::string from_key = "from";
+  std::string to_key = "to";
+};
 
 // Appends resolved phases one after the other.
 class Layout {
  public:
-  Layout(const RunConfig& config, const RunLength& run) : config_(config) { schedule_.run = run; }
+  Layout(const RunConfig& config, const RunLength& run) : config_(config) {
+    schedule_.run = run;
+    schedule_.lr.steps = run.steps;
+    schedule_.base_lr = base_lr(config);
+  }
 
-  std::int64_t used() const { return used_; }
   std::int64_t left() const { return schedule_.run.steps - used_; }
 
   // The value the next phase starts from unless it says otherwise.
   double reached() const { return reached_; }
 
+  double value_of(const std::optional<LrValue>& lr, double otherwise) const {
+    if (!lr) return otherwise;
+    if (lr->last) return last_value();
+    return lr->times_base ? lr->value * schedule_.base_lr : lr->value;
+  }
+
   std::int64_t updates(const Length& length, const std::string& key) const {
-    const std::int64_t n = updates_of(length, schedule_.run, config_, key);
+    return updates_of(length, schedule_.run, config_, key);
+  }
+
+  // The same, of a phase that is to come next.
+  std::int64_t updates_that_fit(const Length& length, const std::string& key) const {
+    const std::int64_t n = updates(length, key);
     if (n > left()) {
       fail(key,
            fmt::format("{} ({} updates) do not fit into the {} updates {}", to_string(length), n,
@@ -49,71 +78,73 @@ class Layout {
     return n;
   }
 
-  // Names of the keys that hold the two end values, as the section calls them.
-  struct EndKeys {
-    std::string from;
-    std::string to;
-  };
-
+  // A phase of no length is checked all the same, so that an arm without it hides no mistake.
+  // `latest`: where the phase ends although its shape has not, or its length.
   void add(const PhaseConfig& given, std::span<const Shape> allowed, std::int64_t length,
-           double from, double to, const EndKeys& end_keys) {
+           std::int64_t latest, const Ends& ends) {
     Phase phase;
     phase.shape = shape_of(given, allowed);
-    const ShapeFacts& facts = shape_facts[static_cast<int>(phase.shape)];
-    const auto refuse_unless = [&](unsigned taken, bool present, const std::string& key) {
-      if (present && (facts.keys & taken) == 0) {
-        fail(given.key + "." + key, fmt::format("shape {} takes no {}", facts.name, key),
-             "leave it out or choose another shape");
-      }
-    };
-    refuse_unless(takes_to, given.to.has_value(), end_keys.to);
-    refuse_unless(takes_power, given.power.has_value(), "power");
-    refuse_unless(takes_gamma, given.gamma.has_value(), "gamma");
-    refuse_unless(takes_over, given.over.has_value(), "over");
-    refuse_unless(takes_at, !given.at.empty(), "at");
     phase.endpoints = endpoints_of(given);
-    phase.from = from;
-    phase.to = (facts.keys & takes_to) != 0 ? to : from;
-    phase.power = given.power.value_or(1.0);
-    phase.gamma = given.gamma.value_or(0.1);
-    if ((facts.keys & needs_positive) != 0) {
-      if (phase.from <= 0) {
-        fail(given.key + "." + end_keys.from,
-             fmt::format("shape {} cannot start from 0", facts.name), "a rate above 0");
-      }
-      if (phase.to <= 0) {
-        fail(given.key + "." + end_keys.to, fmt::format("shape {} never reaches 0", facts.name),
-             "a rate above 0");
-      }
+    phase.every = given.every == Every::epoch ? schedule_.run.steps_per_epoch : 1;
+    phase.takes_rest = !given.length;
+    phase.length = std::min(length, latest);
+    phase.span = length;
+    phase.from = ends.from;
+    phase.to = ends.to;
+    phase.min_lr = given.min_lr.value_or(config_.schedule.min_lr);
+    take_keys(given, ends, phase);
+    if (!lead_) lead_ = length;
+    if (phase.length == 0) {
+      if (phase.takes_rest && longest_shift() > 0) append(phase, given.name);  // it may grow
+      return;
     }
-    if (phase.shape == Shape::step) {
-      const std::string key = given.key + ".over";
-      if (!given.over)
-        fail(key, "is missing", "the length from one drop to the next, as 30 epochs");
-      phase.over = updates_of(*given.over, schedule_.run, config_, key);
-      if (phase.over == 0) fail(key, "is 0", "at least 1 steps");
-    }
-    if (phase.shape == Shape::multistep) add_milestones(given, phase);
-    if (length == 0) return;  // checked all the same, so that an arm without it hides no mistake
-    phase.length = length;
     append(phase, given.name);
-    // These shapes only grow or only fall, so their last value is their largest or their least.
-    if (!std::isfinite(static_cast<float>(lr_at(schedule_.lr, used_ - 1)))) {
+    const double last = last_value();
+    // Shapes of gamma only grow or only fall, so their last value is their largest or their least.
+    if (!std::isfinite(static_cast<float>(last))) {
       fail(given.key + ".gamma", "takes the learning rate beyond the largest number there is",
            "a smaller factor, or fewer steps of it");
     }
-    reached_ = (facts.keys & takes_to) != 0 ? phase.to : lr_at(schedule_.lr, used_ - 1);
+    reached_ = reaches_to(phase) ? phase.to : last;
   }
 
-  Schedule finish() {
-    if (left() > 0) {
-      Phase rest;
-      rest.length = left();
-      rest.from = rest.to = used_ == 0 ? config_.schedule.base_lr : lr_at(schedule_.lr, used_ - 1);
-      append(rest, "final");
-    }
-    return std::move(schedule_);
+  // From now on phases count from the start of the run, the first one in front of them.
+  void overlap(Overlap kind) {
+    schedule_.lr.overlap = kind;
+    used_ = 0;
   }
+
+  void set_gate(const Gate& gate, double error) {
+    schedule_.lr.gate = gate;
+    schedule_.gate_error = error;
+  }
+
+  // Lets an overlapping first phase lead to the value that those behind it have where it ends.
+  void lead_to_curve(const std::string& key) {
+    LrSchedule& lr = schedule_.lr;
+    if (lr.overlap == Overlap::none) return;
+    const std::int64_t seam = std::min(lr.phases[0].length, schedule_.run.steps - 1);
+    const int next = later_phase_at(lr, seam, 0);
+    lr.phases[0].to = std::max(phase_value(lr, next, 0, seam), lr.phases[next].min_lr);
+    if (lr.phases[0].shape == Shape::exponential && lr.phases[0].to <= 0) {
+      fail(key, "shape exponential never reaches 0, which the curve has there", "shape: linear");
+    }
+  }
+
+  // Keeps the last value to the end of the run.
+  void fill() {
+    const LrSchedule& lr = schedule_.lr;
+    const bool may_grow = longest_shift() > 0 && !lr.phases[lr.phase_count - 1].takes_rest;
+    if (left() == 0 && !may_grow) return;
+    Phase rest;
+    rest.length = rest.span = left();
+    rest.takes_rest = true;
+    rest.from = rest.to =
+        used_ == 0 ? std::max(schedule_.base_lr, config_.schedule.min_lr) : last_value();
+    append(rest, "final");
+  }
+
+  Schedule take() { return std::move(schedule_); }
 
   [[noreturn]] void fail(const std::string& key, const std::string& problem,
                          const std::string& remedy) const {
@@ -121,9 +152,26 @@ class Layout {
   }
 
  private:
+  static bool reaches_to(const Phase& phase) {
+    return (facts_of(phase.shape).keys & takes_to) != 0 && phase.over == 0;
+  }
+
+  // By how many updates a gate may bring the phases behind the first forward.
+  std::int64_t longest_shift() const {
+    return schedule_.lr.gate.window > 0 && schedule_.lr.overlap == Overlap::none
+               ? schedule_.lr.phases[0].length
+               : 0;
+  }
+
+  // The rate of the last update of the phase added last.
+  double last_value() const {
+    const int i = schedule_.lr.phase_count - 1;
+    return std::max(phase_value(schedule_.lr, i, 0, used_ - 1), schedule_.lr.phases[i].min_lr);
+  }
+
   Shape shape_of(const PhaseConfig& given, std::span<const Shape> allowed) const {
     for (const Shape shape : allowed) {
-      if (given.shape == shape_facts[static_cast<int>(shape)].name) return shape;
+      if (given.shape == facts_of(shape).name) return shape;
     }
     fail(given.key + ".shape", fmt::format("'{}' is not a shape it can have", given.shape),
          "one of " + shape_names(allowed));
@@ -138,24 +186,190 @@ class Layout {
          "one of start, end, both, neither");
   }
 
-  void add_milestones(const PhaseConfig& given, Phase& phase) {
+  void refuse_keys_of_other_shapes(const PhaseConfig& given, const Ends& ends,
+                                   const ShapeFacts& facts) const {
+    const struct {
+      unsigned taken;
+      std::string key;
+      bool given;
+    } keys[] = {{takes_to, ends.to_key, given.to.has_value()},
+                {takes_power, "power", given.power.has_value()},
+                {takes_gamma, "gamma", given.gamma.has_value()},
+                {takes_over, "over", given.over.has_value()},
+                {takes_staircase, "staircase", given.staircase.has_value()},
+                {takes_at, "at", !given.at.empty()},
+                {takes_cycles, "cycles", given.cycles.has_value()},
+                {takes_cycles, "period", given.period.has_value()},
+                {takes_cycles, "multiply", given.multiply.has_value()},
+                {takes_cycles, "peak_factor", given.peak_factor.has_value()},
+                {takes_cycles, "rewarmup", given.rewarmup.has_value()},
+                {takes_timescale, "timescale", given.timescale.has_value()},
+                {takes_center, "center", given.center.has_value()},
+                {takes_bounds, "lower", given.lower.has_value()},
+                {takes_bounds, "upper", given.upper.has_value()}};
+    for (const auto& [taken, key, is_given] : keys) {
+      if (is_given && (facts.keys & taken) == 0) {
+        fail(given.key + "." + key, fmt::format("shape {} takes no {}", facts.name, key),
+             "leave it out or choose another shape");
+      }
+    }
+  }
+
+  void take_keys(const PhaseConfig& given, const Ends& ends, Phase& phase) {
+    const ShapeFacts& facts = facts_of(phase.shape);
+    refuse_keys_of_other_shapes(given, ends, facts);
+    if ((facts.keys & takes_to) == 0) phase.to = phase.from;
+    phase.power = given.power.value_or(phase.power);
+    phase.lower = given.lower.value_or(phase.lower);
+    phase.upper = given.upper.value_or(phase.upper);
+    phase.staircase = given.staircase.value_or(false);
+    if (given.over) phase.over = at_least_one(*given.over, given.key + ".over");
+    switch (phase.shape) {
+      case Shape::exponential:
+        take_exponential(given, ends, phase);
+        break;
+      case Shape::cosine:
+        take_cycles(given, phase);
+        break;
+      case Shape::step:
+        take_gamma(given, phase, 0.1);
+        if (phase.over == 0)
+          missing(given.key + ".over", "the length from one drop to the next, as 30 epochs");
+        break;
+      case Shape::multistep:
+        take_gamma(given, phase, 0.1);
+        take_milestones(given, phase);
+        break;
+      case Shape::inverse:
+        take_gamma(given, phase, std::nullopt);
+        if (phase.over == 0) phase.over = 1;
+        break;
+      case Shape::sigmoid:
+        if (!given.gamma) missing(given.key + ".gamma", "the steepness, as 0.001");
+        phase.gamma = *given.gamma;
+        if (!given.center) missing(given.key + ".center", "where half of the rate is reached");
+        phase.center = updates(*given.center, given.key + ".center");
+        break;
+      case Shape::saturating:
+      case Shape::inverse_sqrt:
+        take_timescale(given, phase);
+        break;
+      default:
+        break;
+    }
+  }
+
+  [[noreturn]] void missing(const std::string& key, const std::string& what) const {
+    fail(key, "is missing", what);
+  }
+
+  std::int64_t at_least_one(const Length& length, const std::string& key) const {
+    const std::int64_t n = updates(length, key);
+    if (n == 0) fail(key, "is 0", "at least 1 steps");
+    return n;
+  }
+
+  void take_gamma(const PhaseConfig& given, Phase& phase, std::optional<double> otherwise) const {
+    const std::string key = given.key + ".gamma";
+    if (!given.gamma && !otherwise) missing(key, "a number above 0");
+    phase.gamma = given.gamma ? *given.gamma : *otherwise;
+    if (phase.gamma <= 0) fail(key, fmt::format("{} is out of range", phase.gamma), "above 0");
+  }
+
+  void take_exponential(const PhaseConfig& given, const Ends& ends, Phase& phase) const {
+    const std::string key = given.key + ".";
+    if (given.gamma) {
+      if (given.to) fail(key + "gamma", ends.to_key + " is given too", "keep one of the two");
+      take_gamma(given, phase, std::nullopt);
+      if (phase.over == 0) missing(key + "over", "the length over which gamma multiplies once");
+      phase.to = phase.from;
+      return;
+    }
+    if (given.over) missing(key + "gamma", "the factor that goes with over");
+    if (given.staircase) missing(key + "gamma", "the factor that goes with staircase");
+    if (phase.from <= 0) {
+      fail(key + ends.from_key, "shape exponential cannot start from 0", "a rate above 0");
+    }
+    if (phase.to <= 0) {
+      fail(key + ends.to_key, "shape exponential never reaches 0",
+           "a rate above 0, or gamma and over");
+    }
+  }
+
+  void take_timescale(const PhaseConfig& given, Phase& phase) const {
+    const std::string key = given.key + ".timescale";
+    // A warmup that saturates has its own length to go by, whatever follows one has that one's.
+    const std::int64_t otherwise = lead_.value_or(
+        phase.shape == Shape::saturating ? std::max<std::int64_t>(phase.span, 1) : 0);
+    phase.timescale = given.timescale ? at_least_one(*given.timescale, key) : otherwise;
+    if (phase.timescale == 0) missing(key, "a length; without a warmup there is none to take");
+  }
+
+  void take_cycles(const PhaseConfig& given, Phase& phase) {
+    const std::string key = given.key + ".";
+    if (given.cycles && given.period) fail(key + "cycles", "period is given too", "keep one");
+    const bool repeats = given.cycles || given.period;
+    for (const auto& [is_given, name] : {std::pair{given.peak_factor.has_value(), "peak_factor"},
+                                         std::pair{given.rewarmup.has_value(), "rewarmup"}}) {
+      if (is_given && !repeats) {
+        fail(key + name, "there is no second cycle", "give cycles or period as well");
+      }
+    }
+    if (given.multiply && !given.period) {
+      fail(key + "multiply", "there is no period to grow", "give the period of the first cycle");
+    }
+    if (!repeats) return;
+    phase.peak_factor = given.peak_factor.value_or(1.0);
+    if (given.rewarmup) phase.rewarmup = updates(*given.rewarmup, key + "rewarmup");
+    if (given.cycles) {
+      phase.cycles = *given.cycles;
+      phase.all_ramps = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
+      if (phase.span > 0 && static_cast<double>(phase.span) <= phase.all_ramps) {
+        fail(key + "rewarmup",
+             fmt::format("{} leave nothing of the {} updates for the cosine",
+                         to_string(*given.rewarmup), phase.span),
+             "a shorter one, or fewer cycles");
+      }
+      return;
+    }
+    phase.period = static_cast<double>(at_least_one(*given.period, key + "period"));
+    const double growth = given.multiply.value_or(1.0);
+    if (growth == 1) return;
+    phase.first_mark = marks_;
+    const auto longest = static_cast<double>(phase.span + longest_shift() + phase.every);
+    double length = phase.period;
+    double begin = length;
+    add_mark(phase, begin, key + "multiply");
+    while (begin < longest) {
+      length *= growth;
+      begin += static_cast<double>(phase.rewarmup) + length;
+      add_mark(phase, begin, key + "multiply");
+    }
+  }
+
+  void take_milestones(const PhaseConfig& given, Phase& phase) {
     const std::string key = given.key + ".at";
-    if (given.at.empty()) fail(key, "is missing", "a list of lengths, as [100 epochs, 150 epochs]");
-    phase.first_at = milestones_;
+    if (given.at.empty()) missing(key, "a list of lengths, as [100 epochs, 150 epochs]");
+    phase.first_mark = marks_;
     std::int64_t previous = 0;
     for (const Length& length : given.at) {
-      const std::int64_t at = updates_of(length, schedule_.run, config_, key);
+      const std::int64_t at = updates(length, key);
       if (at <= previous) {
         fail(key, fmt::format("{} does not come after the one before it", to_string(length)),
              "lengths from the start of the run, each above the last");
       }
-      if (milestones_ == max_milestones) {
-        fail(key, fmt::format("is one of more than {} in the schedule", max_milestones),
-             "fewer milestones");
-      }
-      schedule_.lr.at[milestones_++] = previous = at;
+      add_mark(phase, static_cast<double>(at), key);
+      previous = at;
     }
-    phase.milestones = milestones_ - phase.first_at;
+  }
+
+  void add_mark(Phase& phase, double at, const std::string& key) {
+    if (marks_ == max_marks) {
+      fail(key, fmt::format("makes more than {} milestones and cycles in the schedule", max_marks),
+           "fewer of them");
+    }
+    schedule_.lr.marks[marks_++] = at;
+    ++phase.marks;
   }
 
   void append(Phase phase, const std::string& name) {
@@ -171,53 +385,128 @@ class Layout {
   const RunConfig& config_;
   Schedule schedule_;
   std::int64_t used_ = 0;
-  std::int32_t milestones_ = 0;
+  std::optional<std::int64_t> lead_;  // the length of the first phase, which may be 0
+  std::int32_t marks_ = 0;
   double reached_ = 0;
 };
 
-void lay_out_sections(Layout& layout, const ScheduleConfig& given, const RunLength& run) {
-  const double base = given.base_lr;
-  const auto value = [&](const std::optional<LrValue>& lr, double otherwise) {
-    return lr ? (lr->times_base ? lr->value * base : lr->value) : otherwise;
-  };
+// The gate of a warmup that lasts `warmup` updates without it.
+Gate gate_of(const RunConfig& config, const Layout& layout, std::int64_t warmup) {
+  const UntilConfig& until = *config.schedule.until;
+  const std::string key = "schedule.warmup.until.window";
+  const std::int64_t window = layout.updates(until.window, key);
+  const std::int64_t most = std::min<std::int64_t>(warmup, max_gate_window);
+  if (window > most) {
+    layout.fail(key,
+                fmt::format("{} are more than {}", to_string(until.window),
+                            most == warmup ? fmt::format("the {} updates of the warmup", warmup)
+                                           : fmt::format("{} updates", max_gate_window)),
+                "a shorter window");
+  }
+  // error < bound is hits > (1 - bound) n; a product that is a whole number but for its last bits
+  // is that number.
+  const double examples = static_cast<double>(window * config.data.batch_size);
+  const double hits = examples - until.train_error_below * examples;
+  return {static_cast<std::int32_t>(window), static_cast<std::int64_t>(std::floor(hits + 1e-6))};
+}
+
+void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& run) {
+  const ScheduleConfig& given = config.schedule;
+  const double base = base_lr(config);
+  const std::vector<Shape> shapes = all_shapes();
+
+  const std::string until_key = "schedule.warmup.until.at_most";
+  const bool ends_by_until = given.until && given.until->at_most;
   const std::int64_t warmup =
-      given.warmup.length ? layout.updates(*given.warmup.length, "schedule.warmup.length")
+      given.warmup.length ? layout.updates_that_fit(*given.warmup.length, "schedule.warmup.length")
+      : ends_by_until     ? layout.updates_that_fit(*given.until->at_most, until_key)
                           : std::min(default_warmup_epochs * run.steps_per_epoch, run.steps / 2);
-  const bool from_factor = given.warmup.from && given.warmup.from->times_base;
-  layout.add(given.warmup, warmup_shapes, warmup, value(given.warmup.from, 0.0), base,
-             {from_factor ? "start_factor" : "start_lr", "base_lr"});
-  const std::int64_t hold = layout.updates(given.hold, "schedule.hold");
+  const std::int64_t latest =
+      ends_by_until ? std::min(warmup, layout.updates(*given.until->at_most, until_key)) : warmup;
+  PhaseConfig first = given.warmup;
+  first.length = Length{};  // never grows
+  const bool has_factor = given.warmup.from && given.warmup.from->times_base;
+  Ends ends{layout.value_of(given.warmup.from, 0.0), base, has_factor ? "start_factor" : "start_lr",
+            "base_lr"};
+  if (given.toward == Toward::multiply) {
+    ends.from /= base;
+    ends.to = 1;
+  }
+  layout.add(first, warmup_shapes, warmup, latest, ends);
+  if (given.until && latest > 0) {
+    layout.set_gate(gate_of(config, layout, latest), given.until->train_error_below);
+  }
+  if (given.overlap && latest > 0) {
+    layout.overlap(given.toward == Toward::multiply ? Overlap::multiply : Overlap::replace);
+  }
+
+  const std::int64_t hold = layout.updates_that_fit(given.hold, "schedule.hold");
   PhaseConfig plateau;
   plateau.key = "schedule.hold";
   plateau.name = "hold";
   plateau.shape = "constant";
-  layout.add(plateau, all_shapes, hold, base, base, {});
-  const std::int64_t decay = given.decay.length
-                                 ? layout.updates(*given.decay.length, "schedule.decay.length")
-                                 : layout.left();
+  plateau.length = given.hold;
+  layout.add(plateau, shapes, hold, hold, {base, base});
+  const std::int64_t decay =
+      given.decay.length ? layout.updates_that_fit(*given.decay.length, "schedule.decay.length")
+                         : layout.left();
   const bool to_factor = given.decay.to && given.decay.to->times_base;
-  layout.add(given.decay, all_shapes, decay, base, value(given.decay.to, 0.0),
-             {"base_lr", to_factor ? "final_factor" : "final_lr"});
+  layout.add(given.decay, shapes, decay, decay,
+             {base, layout.value_of(given.decay.to, 0.0), "base_lr",
+              to_factor ? "final_factor" : "final_lr"});
 }
 
-void lay_out_phases(Layout& layout, const ScheduleConfig& given) {
-  const double base = given.base_lr;
-  const auto value = [&](const std::optional<LrValue>& lr, double otherwise) {
-    return lr ? (lr->times_base ? lr->value * base : lr->value) : otherwise;
-  };
-  for (std::size_t i = 0; i < given.phases.size(); ++i) {
-    const PhaseConfig& phase = given.phases[i];
+void lay_out_phases(Layout& layout, const RunConfig& config) {
+  const std::vector<PhaseConfig>& phases = config.schedule.phases;
+  const std::vector<Shape> shapes = all_shapes();
+  for (const PhaseConfig& phase : phases) {
     const std::string key = phase.key + ".length";
-    if (!phase.length && i + 1 < given.phases.size()) {
+    if (!phase.length && &phase != &phases.back()) {
       layout.fail(key, "is missing", "only the last phase may leave it out");
     }
-    const std::int64_t length = phase.length ? layout.updates(*phase.length, key) : layout.left();
+    const std::int64_t length =
+        phase.length ? layout.updates_that_fit(*phase.length, key) : layout.left();
     if (length == 0 && !phase.length) {
       layout.fail(phase.key, "has no updates left", "shorter phases before it");
     }
-    layout.add(phase, all_shapes, length, value(phase.from, layout.reached()),
-               value(phase.to, base), {"from", "to"});
+    if (phase.from && phase.from->last && &phase == &phases.front()) {
+      layout.fail(phase.key + ".from", "there is no phase before it", "a rate, base or 0.1x");
+    }
+    if (phase.to && phase.to->last) {
+      layout.fail(phase.key + ".to", "last is where a phase starts", "a rate, base or 0.1x");
+    }
+    layout.add(phase, shapes, length, length,
+               {layout.value_of(phase.from, layout.reached()),
+                layout.value_of(phase.to, base_lr(config))});
   }
+}
+
+RunLength checked(const RunLength& run, const RunConfig& config, const std::string& key,
+                  const std::string& what) {
+  if (run.steps < 1) {
+    throw ConfigError(config.where(key), what + " come to no update at all",
+                      fmt::format("at least 1 step; an epoch is {}", run.steps_per_epoch));
+  }
+  return run;
+}
+
+// As long as its stages together.
+RunLength length_of_stages(const RunConfig& config, std::int64_t steps_per_epoch) {
+  RunLength run{0, steps_per_epoch};
+  if (config.train.stages.empty()) {
+    throw ConfigError(config.where("train.length"), "is missing", "<n> epochs or <n> steps");
+  }
+  for (std::size_t i = 0; i < config.train.stages.size(); ++i) {
+    const std::optional<Length>& length = config.train.stages[i].length;
+    const std::string key = fmt::format("train.stages.{}.length", i);
+    if (!length || length->unit == LengthUnit::percent) {
+      throw ConfigError(config.where(key),
+                        length ? "a part of a run whose length is not known" : "is missing",
+                        "give train.length, or each stage its length in epochs or steps");
+    }
+    run.steps += updates_of(*length, run, config, key);
+  }
+  return checked(run, config, "train.stages", "they");
 }
 
 }  // namespace
@@ -238,34 +527,41 @@ std::int64_t updates_of(const Length& length, const RunLength& run, const RunCon
 }
 
 RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch) {
-  if (config.train.length.unit == LengthUnit::percent) {
+  if (!config.train.length) return length_of_stages(config, steps_per_epoch);
+  const Length& length = *config.train.length;
+  if (length.unit == LengthUnit::percent) {
     throw ConfigError(config.where("train.length"), "a run cannot be a per cent of itself",
                       "<n> epochs or <n> steps");
   }
-  double updates = config.train.length.value;
-  if (config.train.length.unit == LengthUnit::epochs)
-    updates *= static_cast<double>(steps_per_epoch);
-  const RunLength run{std::llround(updates), steps_per_epoch};
-  if (run.steps < 1) {
-    throw ConfigError(config.where("train.length"),
-                      to_string(config.train.length) + " come to no update at all",
-                      fmt::format("at least 1 step; an epoch is {}", steps_per_epoch));
-  }
-  return run;
+  double updates = length.value;
+  if (length.unit == LengthUnit::epochs) updates *= static_cast<double>(steps_per_epoch);
+  return checked({std::llround(updates), steps_per_epoch}, config, "train.length",
+                 to_string(length));
+}
+
+double base_lr(const RunConfig& config) {
+  const ScheduleConfig& given = config.schedule;
+  if (!given.scale) return given.base_lr;
+  const double ratio = static_cast<double>(config.data.batch_size) /
+                       static_cast<double>(given.scale->reference_batch);
+  return given.base_lr * (given.scale->rule == ScaleRule::sqrt ? std::sqrt(ratio) : ratio);
 }
 
 Schedule resolve_schedule(const RunConfig& config, const RunLength& run) {
   Layout layout(config, run);
   if (config.schedule.phases.empty()) {
-    lay_out_sections(layout, config.schedule, run);
+    lay_out_sections(layout, config, run);
   } else {
-    lay_out_phases(layout, config.schedule);
+    lay_out_phases(layout, config);
   }
-  return layout.finish();
+  layout.fill();
+  if (config.schedule.toward == Toward::curve) layout.lead_to_curve("schedule.warmup.toward");
+  return layout.take();
 }
 
-const std::string& phase_name(const Schedule& schedule, std::int64_t step) {
-  return schedule.phase_names[phase_at(schedule.lr, step)];
+const std::string& phase_name(const Schedule& schedule, std::int64_t step,
+                              std::int64_t gate_opened_at) {
+  return schedule.phase_names[phase_at(schedule.lr, step, gate_opened_at)];
 }
 
 }  // namespace preheat

@@ -16,7 +16,8 @@ struct RunLength {
   std::int64_t steps_per_epoch = 0;
 };
 
-/// train.length in updates. Throws ConfigError at train.length.
+/// train.length in updates, or the sum of train.stages where it is not given. Throws ConfigError at
+/// either.
 RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch);
 
 /// A length in updates, rounded to the nearest. Throws ConfigError at `key` where a length above
@@ -24,10 +25,16 @@ RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch);
 std::int64_t updates_of(const Length& length, const RunLength& run, const RunConfig& config,
                         std::string_view key);
 
+/// schedule.base_lr, scaled to the batch size where schedule.scale says so: times batch / reference
+/// (Goyal et al. 2017) or its root.
+double base_lr(const RunConfig& config);
+
 struct Schedule {
   LrSchedule lr;
   std::vector<std::string> phase_names;  // of lr.phases
   RunLength run;
+  double base_lr = 0;
+  double gate_error = 0;  // below which lr.gate opens, where there is one
 };
 
 /// Checks everything that depends on the length of the run or on the catalogue of shapes, and lays
@@ -35,7 +42,8 @@ struct Schedule {
 /// "final" that keeps its last value. Throws ConfigError at the key that is wrong.
 Schedule resolve_schedule(const RunConfig& config, const RunLength& run);
 
-/// The name of the phase that update `step` lies in.
-const std::string& phase_name(const Schedule& schedule, std::int64_t step);
+/// The name of the phase that update `step` lies in; `gate_opened_at` as lr_at takes it.
+const std::string& phase_name(const Schedule& schedule, std::int64_t step,
+                              std::int64_t gate_opened_at = -1);
 
 }  // namespace preheat

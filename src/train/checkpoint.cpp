@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "config/error.h"
 #include "train/atomic_file.h"
@@ -16,7 +19,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "checkpoints are little-endian");
 
 constexpr std::string_view magic{"preheat\0", 8};
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
 
 void append_number(std::string& bytes, std::uint32_t number) {
   bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
@@ -43,10 +46,22 @@ constexpr Kind kinds[] = {{"parameter", &ReplicaState::parameters},
 
 }  // namespace
 
-void write_checkpoint(const std::filesystem::path& path, const ReplicaState& state) {
-  nlohmann::json header = {{"step", state.step.step},
-                           {"first_non_finite", state.step.first_non_finite},
-                           {"lr", state.step.lr},
+void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
+  const ReplicaState& state = checkpoint.state;
+  // Behind the last update of the window that had a hit there is nothing to remember.
+  const StepState& step = state.step;
+  const auto* const end = std::find_if(std::make_reverse_iterator(std::end(step.hits)),
+                                       std::make_reverse_iterator(std::begin(step.hits)),
+                                       [](std::uint32_t hits) { return hits > 0; })
+                              .base();
+  nlohmann::json header = {{"fingerprint", checkpoint.fingerprint},
+                           {"step", step.step},
+                           {"first_non_finite", step.first_non_finite},
+                           {"lr", step.lr},
+                           {"previous_lr", step.previous_lr},
+                           {"gate",
+                            {{"opened_at", step.gate_opened_at},
+                             {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
                            {"tensors", nlohmann::json::array()}};
   std::string values;
   for (const Kind& kind : kinds) {
@@ -66,7 +81,7 @@ void write_checkpoint(const std::filesystem::path& path, const ReplicaState& sta
   write_atomically(path, bytes);
 }
 
-ReplicaState read_checkpoint(const std::filesystem::path& path) {
+Checkpoint read_checkpoint(const std::filesystem::path& path) {
   const std::string bytes = read_file(path);
   const auto fail = [&](const std::string& problem) -> Error {
     return Error(fmt::format("{}: {}", path.string(), problem));
@@ -86,12 +101,20 @@ ReplicaState read_checkpoint(const std::filesystem::path& path) {
   const std::size_t header_size = number_at(bytes, 12);
   if (header_size > end - prefix) throw fail("is damaged: its header is longer than the file");
 
-  ReplicaState state;
+  Checkpoint checkpoint;
+  ReplicaState& state = checkpoint.state;
   try {
     const auto header = nlohmann::json::parse(bytes.substr(prefix, header_size));
+    header.at("fingerprint").get_to(checkpoint.fingerprint);
     header.at("step").get_to(state.step.step);
     header.at("first_non_finite").get_to(state.step.first_non_finite);
     header.at("lr").get_to(state.step.lr);
+    header.at("previous_lr").get_to(state.step.previous_lr);
+    header.at("gate").at("opened_at").get_to(state.step.gate_opened_at);
+    const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
+    if (hits.size() > std::size(state.step.hits)) throw fail("is damaged: its gate is too wide");
+    std::copy(hits.begin(), hits.end(), state.step.hits);
+    state.step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
     std::size_t at = prefix + header_size;
     for (const auto& entry : header.at("tensors")) {
       NamedTensor tensor{entry.at("name"), entry.at("shape"), {}};
@@ -115,7 +138,7 @@ ReplicaState read_checkpoint(const std::filesystem::path& path) {
   } catch (const nlohmann::json::exception& e) {
     throw fail(fmt::format("is damaged: its header cannot be read ({})", e.what()));
   }
-  return state;
+  return checkpoint;
 }
 
 }  // namespace preheat

@@ -1,9 +1,10 @@
 // A replica's state in one file:
 //
 //   8 bytes   "preheat\0"
-//   4 bytes   version, 1
+//   4 bytes   version, 2
 //   4 bytes   n, the length of the header
-//   n bytes   header, JSON: {"step", "first_non_finite", "lr",
+//   n bytes   header, JSON: {"fingerprint", "step", "first_non_finite", "lr", "previous_lr",
+//             "gate": {"opened_at", "hits": [per update of its window]},
 //             "tensors": [{"kind": "parameter" | "velocity" | "statistic", "name", "shape"}]}
 //   ...       the tensors' values in the header's order, fp32, nothing between them
 //   4 bytes   CRC-32 (zlib's) of all bytes before it
@@ -18,10 +19,15 @@
 
 namespace preheat {
 
-/// Writes to a temporary name and renames. Throws Error.
-void write_checkpoint(const std::filesystem::path& path, const ReplicaState& state);
+struct Checkpoint {
+  ReplicaState state;
+  std::string fingerprint;  // of the configuration that led to it; see fingerprint.h
+};
 
-/// Throws Error, naming the file, for anything but an undamaged checkpoint of version 1.
-ReplicaState read_checkpoint(const std::filesystem::path& path);
+/// Writes to a temporary name and renames. Throws Error.
+void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
+
+/// Throws Error, naming the file, for anything but an undamaged checkpoint of this version.
+Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 }  // namespace preheat

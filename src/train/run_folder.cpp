@@ -168,6 +168,13 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
   return RunFolder(std::move(folder), "a");
 }
 
+void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {
+  const std::filesystem::path kept = path_ / fmt::format("config-before-{}.yaml", step);
+  // One that is there already was in force when update `step` was next; no update had the other.
+  if (!std::filesystem::exists(kept)) write_atomically(kept, read_file(path_ / "config.yaml"));
+  write_atomically(path_ / "config.yaml", write_config(config));
+}
+
 std::filesystem::path RunFolder::checkpoint(const std::string& which) const {
   return path_ / "checkpoints" / (which + ".ckpt");
 }
@@ -178,7 +185,7 @@ void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedul
   for (const StepRecord& r : records) {
     text +=
         fmt::format("{},{},{},{},{},{},{},{},{}\n", r.step, r.step / schedule.run.steps_per_epoch,
-                    phase_name(schedule, r.step), r.lr, number(r.loss),
+                    schedule.phase_names[r.phase], r.lr, number(r.loss),
                     static_cast<double>(r.correct) / static_cast<double>(batch_size),
                     number(r.grad_norm), number(r.update_norm), number(r.weight_norm));
   }

@@ -1,6 +1,7 @@
 // A run is a folder: everything it was and did is in there.
 //
 //   config.yaml            resolved, runs again
+//   config-before-N.yaml   what it was up to update N, where the schedule was changed then
 //   metrics.csv            one row per update
 //   eval.csv               one row per evaluation
 //   summary.json           how it ended
@@ -49,6 +50,9 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
+
+  /// From update `step` on the run has another configuration; the one it had is kept. Throws Error.
+  void replace_config(const RunConfig& config, std::int64_t step);
 
   /// Appends and flushes. Throws Error when the disk is full.
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);

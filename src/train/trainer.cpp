@@ -11,6 +11,8 @@
 #include "data/epoch_order.h"
 #include "train/atomic_file.h"
 #include "train/checkpoint.h"
+#include "train/fingerprint.h"
+#include "train/replica_options.h"
 
 namespace preheat {
 namespace {
@@ -39,50 +41,27 @@ Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
   return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
 }
 
-ReplicaOptions options_of(const RunConfig& config, const Schedule& schedule) {
-  ReplicaOptions options;
-  options.batch_size = config.data.batch_size;
-  options.normalize = normalization(config);
-  options.augment = config.data.augment;
-  options.loss = config.loss;
-  options.label_smoothing = config.label_smoothing;
-  options.rule = {static_cast<float>(config.optimizer.momentum), config.optimizer.nesterov};
-  options.weight_decay = config.optimizer.weight_decay;
-  options.schedule = schedule.lr;
-  options.seed = config.seed;
-  return options;
-}
-
 std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, const Network& network,
                                  const Schedule& schedule, const ResidentData& data) {
   backend.require_memory(network, config.data.batch_size);
-  return backend.compile(network, options_of(config, schedule),
+  return backend.compile(network, replica_options(config, network, schedule),
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
-// The keys whose values do not change what a run computes.
-bool is_free(std::string_view line) {
-  for (const std::string_view key : {"name:", "  dir:", "  eval_every:", "  checkpoint_every:"}) {
-    if (line.starts_with(key)) return true;
+RunConfig read_folder_config(const std::filesystem::path& path) {
+  try {
+    return read_config(load_document(path));
+  } catch (const ConfigError& e) {
+    throw Error(e.what());
   }
-  return false;
 }
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    std::string line = text.substr(at, end - at);
-    if (line.starts_with("compare:")) break;  // the last section; it is of an experiment, not a run
-    if (!is_free(line)) lines.push_back(std::move(line));
-    at = end + 1;
-  }
-  return lines;
-}
-
-std::string trimmed(const std::string& line) {
-  const auto first = line.find_first_not_of(' ');
-  return first == std::string::npos ? "" : line.substr(first);
+// Goes on from the same step under another schedule. What a gate of it needs to know of the last
+// updates it has yet to see.
+void take_schedule(StepState& state, const LrSchedule& schedule) {
+  state.window_hits = 0;
+  std::fill(std::begin(state.hits), std::end(state.hits), 0u);
+  state.lr = static_cast<float>(lr_at(schedule, state.step, state.gate_opened_at));
 }
 
 template <class T>
@@ -94,9 +73,9 @@ nlohmann::json or_null(const std::optional<T>& value) {
 
 void check_run(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
-  resolve_schedule(config, run_length(config, steps_per_epoch(config)));
-  build_network(config, data.shape, data.classes);
-  normalization(config);
+  const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
+  const Network network = build_network(config, data.shape, data.classes);
+  replica_options(config, network, schedule);
 }
 
 ResidentData load_data(const DataConfig& config, Backend& backend) {
@@ -120,50 +99,69 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
   const auto every = [&](const Length& length, const char* key) {
     return std::max<std::int64_t>(1, updates_of(length, schedule_.run, config_, key));
   };
+  for (const TrainingStage& stage : replica_options(config_, network_, schedule_).stages) {
+    stage_begins_.push_back(stage.begin);
+  }
   eval_every_ = every(config_.train.eval_every, "train.eval_every");
   if (config_.train.checkpoint_every) {
     checkpoint_every_ = every(*config_.train.checkpoint_every, "train.checkpoint_every");
   }
 }
 
-RunFolder Trainer::resume(const std::filesystem::path& folder) {
-  const ReplicaState state = read_checkpoint(folder / "checkpoints" / "last.ckpt");
+Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) {
+  const std::filesystem::path config_path = folder / "config.yaml";
+  const std::filesystem::path checkpoint_path = folder / "checkpoints" / "last.ckpt";
+  Checkpoint checkpoint = read_checkpoint(checkpoint_path);
+  StepState& step = checkpoint.state.step;
+  const float lr_before = step.lr;
+  const RunConfig before = read_folder_config(config_path);
+  const bool changes = new_schedule && first_difference(before, config_).has_value();
+  if (changes) take_schedule(step, schedule_.lr);
   try {
-    replica_->load(state);
+    replica_->load(checkpoint.state);
   } catch (const Error& e) {
-    throw Error(fmt::format("{}: is of another network: {}",
-                            (folder / "checkpoints" / "last.ckpt").string(), e.what()));
+    throw Error(fmt::format("{}: is of another network: {}", checkpoint_path.string(), e.what()));
   }
-  if (!updates(state.step)) {
+  if (!updates(step)) {
     throw Error(fmt::format("{}: the run diverged at step {}; there is nothing to go on with",
-                            folder.string(), state.step.first_non_finite));
+                            folder.string(), step.first_non_finite));
   }
-  const auto before = lines_of(read_file(folder / "config.yaml"));
-  const auto now = lines_of(write_config(config_));
-  for (std::size_t i = 0; i < std::max(before.size(), now.size()); ++i) {
-    const std::string was = i < before.size() ? trimmed(before[i]) : "nothing";
-    const std::string is = i < now.size() ? trimmed(now[i]) : "nothing";
-    if (was != is) {
-      throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'",
-                              (folder / "config.yaml").string(), was, is));
-    }
+  const auto differs =
+      first_difference(before, new_schedule ? with_schedule_of(config_, before) : config_);
+  if (differs) {
+    const bool by_schedule = !first_difference(before, with_schedule_of(config_, before));
+    throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'{}",
+                            config_path.string(), differs->before, differs->now,
+                            by_schedule ? "; --new-schedule goes on under the new one" : ""));
   }
-  if (state.step.step > schedule_.run.steps) {
+  if (checkpoint.fingerprint != fingerprint(before) &&
+      checkpoint.fingerprint != fingerprint(config_)) {
+    throw Error(fmt::format("{}: was made under another configuration than {} now holds",
+                            checkpoint_path.string(), config_path.string()));
+  }
+  if (step.step < 0 || step.step > schedule_.run.steps) {
     throw Error(fmt::format("{}: is at step {}, beyond the run's {} steps",
-                            (folder / "checkpoints" / "last.ckpt").string(), state.step.step,
-                            schedule_.run.steps));
+                            checkpoint_path.string(), step.step, schedule_.run.steps));
   }
-  if (state.step.step < 0) {
-    throw Error(fmt::format("{}: is at step {}", folder.string(), state.step.step));
+  step_ = step.step;
+  if (schedule_.lr.gate.window > 0 && step.gate_opened_at >= 0) {
+    gate_opened_at_ = step.gate_opened_at;
   }
-  step_ = state.step.step;
-  return RunFolder::reopen(folder, step_, past_);
+  RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
+  if (changes) {
+    save_last(&run_folder);  // first, so that whichever of the two is written the other fits
+    run_folder.replace_config(config_, step_);
+  }
+  return {std::move(run_folder), step_, lr_before, step.lr};
 }
 
 // The next step after which something is due.
 std::int64_t Trainer::next_stop(std::int64_t step) const {
   const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
   std::int64_t stop = std::min(schedule_.run.steps, next_multiple(schedule_.run.steps_per_epoch));
+  for (const std::int64_t begin : stage_begins_) {
+    if (begin > step) stop = std::min(stop, begin);
+  }
   stop = std::min(stop, next_multiple(eval_every_));
   if (checkpoint_every_ > 0) stop = std::min(stop, next_multiple(checkpoint_every_));
   return stop;
@@ -182,7 +180,7 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
   }
   if (folder != nullptr) {
     folder->add(step, step / schedule_.run.steps_per_epoch, evaluation);
-    if (best) write_checkpoint(folder->checkpoint("best"), replica_->save());
+    if (best) save(*folder, "best");
   }
   if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
 }
@@ -191,7 +189,11 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
 void Trainer::save_last(RunFolder* folder) const {
   if (folder == nullptr) return;
   folder->sync();
-  write_checkpoint(folder->checkpoint("last"), replica_->save());
+  save(*folder, "last");
+}
+
+void Trainer::save(const RunFolder& folder, const std::string& which) const {
+  write_checkpoint(folder.checkpoint(which), {replica_->save(), fingerprint(config_)});
 }
 
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
@@ -223,6 +225,8 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
     if (burst > 1 && seconds > longest_burst) burst /= 2;
 
     for (const StepRecord& r : records) {
+      const bool planned = r.step >= schedule_.lr.phases[0].length;
+      if (r.phase > 0 && !planned && !gate_opened_at_) gate_opened_at_ = r.step;
       if (r.finite) {
         history.add(r.loss,
                     static_cast<double>(r.correct) / static_cast<double>(config_.data.batch_size));
@@ -250,6 +254,7 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   }
 
   result.steps = step_;
+  result.gate_opened_at = gate_opened_at_;
   if (result.first_non_finite_step || result.interrupted) {
     result.test_loss.reset();
     result.test_accuracy.reset();
@@ -273,6 +278,7 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
   folder.write_summary({
       {"name", config_.name},
       {"seed", config_.seed},
+      {"fingerprint", fingerprint(config_)},
       {"outcome",
        result.interrupted ? nlohmann::json() : nlohmann::json(to_string(result.outcome))},
       {"interrupted", result.interrupted},
@@ -283,6 +289,7 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
       {"first_non_finite_tensor", result.first_non_finite_step
                                       ? nlohmann::json(result.first_non_finite_tensor)
                                       : nlohmann::json()},
+      {"gate_opened_at", or_null(result.gate_opened_at)},
       {"final_train_loss", or_null(result.final_train_loss)},
       {"final_train_accuracy", or_null(result.final_train_accuracy)},
       {"test_loss", or_null(result.test_loss)},

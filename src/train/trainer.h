@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 #include "config/config.h"
@@ -37,7 +38,8 @@ struct RunResult {
   std::int64_t steps = 0;    // updates done in all
   std::optional<std::int64_t> first_non_finite_step;
   std::string first_non_finite_tensor;
-  std::optional<double> final_train_loss;  // means over the last updates, see LossHistory
+  std::optional<std::int64_t> gate_opened_at;  // the first update after a warmup ended early
+  std::optional<double> final_train_loss;      // means over the last updates, see LossHistory
   std::optional<double> final_train_accuracy;
   std::optional<double> test_loss;  // after the last update of a run that reached its end
   std::optional<double> test_accuracy;
@@ -59,6 +61,15 @@ struct RunListener {
 /// trained.
 void check_run(const RunConfig& config);
 
+/// A run taken up again after `step` updates; the next one would have had the rate `lr_before` and
+/// has `lr_now`.
+struct Resumed {
+  RunFolder folder;
+  std::int64_t step = 0;
+  float lr_before = 0;
+  float lr_now = 0;
+};
+
 class Trainer {
  public:
   /// Builds the network and compiles it. `config` is checked against the data here: throws
@@ -73,8 +84,9 @@ class Trainer {
   /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
   /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the
   /// run's configuration differs from this one in a key that its numbers depend on (naming the
-  /// key).
-  RunFolder resume(const std::filesystem::path& folder);
+  /// key). With `new_schedule` the schedule, the length and the stages may differ: the run goes on
+  /// from its step of the new ones, and its folder keeps the configuration it had.
+  Resumed resume(const std::filesystem::path& folder, bool new_schedule = false);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener
   /// wants it to stop. With a folder it writes everything there as it goes, and at the end the
@@ -87,6 +99,7 @@ class Trainer {
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
   void save_last(RunFolder* folder) const;
+  void save(const RunFolder& folder, const std::string& which) const;
   void write_summary(const RunFolder& folder, const RunResult& result) const;
 
   const RunConfig config_;
@@ -95,9 +108,11 @@ class Trainer {
   const Network network_;
   const Schedule schedule_;
   std::unique_ptr<Replica> replica_;
+  std::vector<std::int64_t> stage_begins_;
   std::int64_t eval_every_ = 0;
   std::int64_t checkpoint_every_ = 0;  // 0: only at the end
   std::int64_t step_ = 0;
+  std::optional<std::int64_t> gate_opened_at_;
   RunFolder::Past past_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -117,7 +118,7 @@ TEST_F(CpuKernels, BatchNormForwardAndBackward) {
           Output d_weight(size.channels);
           Output d_bias(size.channels);
           Buffer<double> sums(2 * sum_blocks * size.channels);
-          batch_norm_backward(size, slope, norm, x.data(), y.data(),
+          batch_norm_backward(size, slope, norm, false, x.data(), y.data(),
                               with_extra ? extra.data() : nullptr, gradient.data(),
                               with_residual ? d_residual.data() : nullptr, d_weight.data(),
                               d_bias.data(), sums.data());
@@ -149,6 +150,82 @@ TEST_F(CpuKernels, BatchNormForwardAndBackward) {
             }
           }
         }
+      }
+    }
+  }
+}
+
+TEST_F(CpuKernels, BatchNormFrozenIsReadOffTheRunningStatistics) {
+  SCOPED_TRACE(seed_);
+  constexpr std::int64_t channels = 19;
+  const auto running_mean = normals(channels, 40);
+  auto running_var = normals(channels);
+  for (float& v : running_var) v *= v;
+  running_var[3] = 0;  // a channel that never varied
+  running_var[7] = 1e30f;
+  Output mean(channels);
+  Output inv_std(channels);
+  batch_norm_frozen(channels, running_mean.data(), running_var.data(), mean.data(), inv_std.data());
+  for (std::int64_t c = 0; c < channels; ++c) {
+    EXPECT_EQ(mean[c], running_mean[c]);
+    EXPECT_NEAR(double{inv_std[c]} * std::sqrt(double{running_var[c]} + 1e-5), 1, 1e-7) << c;
+  }
+}
+
+// With moments that are not the batch's own, nothing of the gradient flows through them:
+// dx = weight inv_std dz, while the gradients of weight and bias are the same sums as ever.
+TEST_F(CpuKernels, BatchNormBackwardThroughFixedMoments) {
+  SCOPED_TRACE(seed_);
+  for (const Matrix size : matrices) {
+    for (int variant = 0; variant < 12; ++variant) {
+      const float slope = std::array{0.0f, 0.1f, 1.0f}[variant / 4];
+      const bool with_residual = (variant & 1) != 0;
+      const bool with_extra = (variant & 2) != 0;
+      const std::size_t n = size.rows * size.channels;
+      const auto x = normals(n, 1);
+      const auto residual = normals(n);
+      const auto dy = normals(n);
+      const auto extra = normals(n);
+      const auto weight = normals(size.channels, 1);
+      const auto bias = normals(size.channels);
+      const auto mean = normals(size.channels, 2);  // of other batches than this one
+      auto inv_std = normals(size.channels);
+      for (float& v : inv_std) v = 0.5f + std::fabs(v);
+      const BatchNorm norm{weight.data(), bias.data(), mean.data(), inv_std.data()};
+      Output y(n);
+      batch_norm_forward(size, slope, norm, x.data(), with_residual ? residual.data() : nullptr,
+                         y.data());
+      Output dx(n);
+      dx.assign(dy);
+      Output d_residual(n);
+      Output d_weight(size.channels);
+      Output d_bias(size.channels);
+      Buffer<double> sums(2 * sum_blocks * size.channels);
+      batch_norm_backward(size, slope, norm, true, x.data(), y.data(),
+                          with_extra ? extra.data() : nullptr, dx.data(),
+                          with_residual ? d_residual.data() : nullptr, d_weight.data(),
+                          d_bias.data(), sums.data());
+      for (std::int64_t c = 0; c < size.channels; ++c) {
+        double sum = 0, product = 0, sizes = 0;
+        for (std::int64_t r = 0; r < size.rows; ++r) {
+          const std::size_t i = r * size.channels + c;
+          const double xhat = (double{x[i]} - double{mean[c]}) * double{inv_std[c]};
+          const double z = xhat * double{weight[c]} + double{bias[c]} +
+                           (with_residual ? double{residual[i]} : 0.0);
+          const double d = double{dy[i]} + (with_extra ? double{extra[i]} : 0.0);
+          // Where z is 0 but for rounding, either side will do.
+          const double dz = (std::fabs(z) < 1e-4 ? y[i] > 0 : z > 0) ? d : double{slope} * d;
+          const double expected = double{weight[c]} * double{inv_std[c]} * dz;
+          EXPECT_NEAR(dx[i], expected, 1e-6 * (std::fabs(expected) + 1e-3));
+          if (with_residual) {
+            EXPECT_NEAR(d_residual[i], dz, 1e-6 * (std::fabs(dz) + 1e-3));
+          }
+          sum += dz;
+          product += dz * xhat;
+          sizes += std::fabs(dz) * (1 + std::fabs(xhat));
+        }
+        EXPECT_NEAR(d_bias[c], sum, 1e-6 * sizes);
+        EXPECT_NEAR(d_weight[c], product, 1e-6 * sizes);
       }
     }
   }
@@ -349,35 +426,40 @@ TEST_F(CpuKernels, Gather) {
   }
 }
 
+// Every form of the rule, every group's own rate and decay.
 TEST_F(CpuKernels, UpdateEqualsTheRuleElementByElement) {
-  for (const bool nesterov : {false, true}) {
+  for (int form = 0; form < 8; ++form) {
+    SCOPED_TRACE(form);
     constexpr std::int64_t n = 50001;
     const std::vector<UpdateBlock> blocks = {
-        {0, 16384, 1e-2f}, {16384, 16390, 0}, {16448, n, 0.1f}};
+        {0, 16384, 1, 1e-2f}, {16384, 16390, 2.5f, 0}, {16448, n, 0, 0.1f}};
     std::vector<UpdateNorms> partial(blocks.size());
     auto w = normals(n);
     auto v = normals(n);
     const auto g = normals(n);
     auto expected_w = w;
     auto expected_v = v;
-    double gradient = 0, direction = 0, weight = 0;
-    const SgdMomentum rule{0.9f, nesterov};
+    double gradient = 0, taken = 0, weight = 0;
+    const SgdMomentum rule{0.9f, (form & 1) != 0, (form & 2) != 0, false};
+    const UpdateScalars scalars{0.3f, 0.7f, (form & 4) != 0 ? 0.25f : 1.0f};
     for (const UpdateBlock& b : blocks) {
+      const UpdateScalars own{scalars.lr * b.lr_scale, scalars.on_velocity, scalars.scale};
       for (std::int64_t i = b.begin; i < b.end; ++i) {
-        const float d =
-            sgd_momentum(rule, 0.3f, b.weight_decay, g[i], expected_w[i], expected_v[i]);
+        const double before = expected_w[i];
+        sgd_momentum(rule, own, b.weight_decay, g[i], expected_w[i], expected_v[i]);
         gradient += double{g[i]} * double{g[i]};
-        direction += double{d} * double{d};
+        taken += (before - expected_w[i]) * (before - expected_w[i]);
         weight += double{expected_w[i]} * double{expected_w[i]};
       }
     }
     const UpdateNorms norms =
-        update(rule, 0.3f, blocks, g.data(), w.data(), v.data(), partial.data());
+        update(rule, scalars, blocks, g.data(), w.data(), v.data(), partial.data());
     EXPECT_EQ(w, expected_w);  // to the bit, and the gap between the blocks untouched
     EXPECT_EQ(v, expected_v);
     EXPECT_NEAR(norms.gradient / gradient, 1, 1e-12);
-    EXPECT_NEAR(norms.direction / direction, 1, 1e-12);
+    EXPECT_NEAR(norms.taken / taken, 1, 1e-5);  // the difference of two rounded weights
     EXPECT_NEAR(norms.weight / weight, 1, 1e-12);
+    EXPECT_NEAR(squared_norm(blocks, g.data(), partial.data()) / gradient, 1, 1e-12);
   }
 }
 

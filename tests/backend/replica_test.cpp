@@ -1,4 +1,5 @@
 // What every backend promises of a replica, and what only the CPU's does.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,11 +8,13 @@
 #include <cstdlib>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "backend/backend.h"
 #include "config/error.h"
 #include "data/epoch_order.h"
 #include "schedule/schedule.h"
+#include "train/replica_options.h"
 
 // Counts what a step asks of the heap. Not under sanitizers, which have a malloc of their own.
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
@@ -53,10 +56,8 @@ namespace {
 
 using testing::HasSubstr;
 
-class ReplicaTest : public testing::Test {
- protected:
-  ReplicaTest() {
-    use(R"(
+// An epoch is 10 updates.
+constexpr const char* small = R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
 model:
   layers:
@@ -68,12 +69,18 @@ model:
 optimizer: {weight_decay: 1e-3}
 schedule: {base_lr: 0.05, warmup: {length: 7 steps}}
 train: {length: 3 epochs}
-)");
-  }
+)";
 
-  void use(const std::string& yaml) {
-    config_ = read_config(parse_document(yaml, "test.yaml"));
+class ReplicaTest : public testing::Test {
+ protected:
+  ReplicaTest() { use(small); }
+
+  void use(const std::string& yaml, const std::vector<std::string>& settings = {}) {
+    std::vector<Override> overrides;
+    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
+    config_ = read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
     const TrainTest data = load_dataset(config_.data);
+    train_data_ = data.train;
     train_ = backend_->load(data.train);
     test_data_ = data.test;
     test_ = backend_->load(data.test);
@@ -83,25 +90,55 @@ train: {length: 3 epochs}
   }
 
   std::unique_ptr<Replica> replica() const {
-    ReplicaOptions options;
-    options.batch_size = config_.data.batch_size;
-    options.normalize = normalization(config_);
-    options.augment = config_.data.augment;
-    options.loss = config_.loss;
-    options.rule = {static_cast<float>(config_.optimizer.momentum), config_.optimizer.nesterov};
-    options.weight_decay = config_.optimizer.weight_decay;
-    options.schedule = schedule_.lr;
-    options.seed = config_.seed;
+    const ReplicaOptions options = replica_options(config_, network_, schedule_);
     return backend_->compile(network_, options,
                              initial_parameters(network_, config_.model, config_.seed), train_);
+  }
+
+  // The small network under these settings, at step 0 or in a state.
+  std::unique_ptr<Replica> replica_with(const std::vector<std::string>& settings,
+                                        const ReplicaState* state = nullptr) {
+    use(small, settings);
+    auto r = replica();
+    if (state != nullptr) r->load(*state);
+    return r;
   }
 
   std::vector<std::uint32_t> order(std::uint32_t epoch = 0) const {
     return epoch_order(config_.seed, epoch, static_cast<std::uint32_t>(train_->size()));
   }
 
+  // Does updates from .. to - 1 of the run, one at a time, and hands out their records.
+  std::vector<StepRecord> train(Replica& r, std::int64_t from, std::int64_t to) const {
+    for (std::int64_t step = from; step < to; ++step) {
+      if (step == from || step % 10 == 0) {
+        r.set_epoch_order(order(static_cast<std::uint32_t>(step / 10)));
+      }
+      r.train(1);
+    }
+    return r.drain();
+  }
+
+  // The state after `steps` updates under these settings, with weights, velocity and statistics
+  // that are nowhere zero and nowhere trivial.
+  ReplicaState lived_in(std::int64_t steps, const std::vector<std::string>& settings = {}) {
+    auto r = replica_with(settings);
+    train(*r, 0, steps);
+    ReplicaState state = r->save();
+    std::mt19937 random(seed_);
+    std::normal_distribution<float> normal;
+    for (auto* tensors : {&state.parameters, &state.velocity}) {
+      for (NamedTensor& t : *tensors) {
+        for (float& v : t.values) v += 0.05f * normal(random);
+      }
+    }
+    return state;
+  }
+
   std::unique_ptr<Backend> backend_ = make_backend(DeviceChoice::cpu);
+  const unsigned seed_ = std::random_device{}();
   RunConfig config_;
+  Dataset train_data_;
   Dataset test_data_;
   std::shared_ptr<ResidentDataset> train_;
   std::shared_ptr<ResidentDataset> test_;
@@ -117,7 +154,39 @@ bool same(const ReplicaState& a, const ReplicaState& b) {
   };
   return same_tensors(a.parameters, b.parameters) && same_tensors(a.velocity, b.velocity) &&
          same_tensors(a.statistics, b.statistics) && a.step.step == b.step.step &&
-         a.step.lr == b.step.lr && a.step.first_non_finite == b.step.first_non_finite;
+         a.step.lr == b.step.lr && a.step.first_non_finite == b.step.first_non_finite &&
+         a.step.previous_lr == b.step.previous_lr &&
+         a.step.gate_opened_at == b.step.gate_opened_at &&
+         a.step.window_hits == b.step.window_hits && std::ranges::equal(a.step.hits, b.step.hits);
+}
+
+const std::vector<float>& values_of(const std::vector<NamedTensor>& tensors,
+                                    const std::string& name) {
+  for (const NamedTensor& t : tensors) {
+    if (t.name == name) return t.values;
+  }
+  throw std::logic_error("no tensor " + name);
+}
+
+bool starts_with_one_of(const std::string& name, const std::vector<std::string>& starts) {
+  return std::ranges::any_of(starts, [&](const std::string& s) { return name.starts_with(s); });
+}
+
+double squared_sum(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float v : values) sum += double{v} * double{v};
+  return sum;
+}
+
+double weight_norm(const ReplicaState& state) {
+  double sum = 0;
+  for (const NamedTensor& t : state.parameters) sum += squared_sum(t.values);
+  return std::sqrt(sum);
+}
+
+ReplicaState without_velocity(ReplicaState state) {
+  for (NamedTensor& t : state.velocity) t.values.assign(t.values.size(), 0.0f);
+  return state;
 }
 
 TEST_F(ReplicaTest, SameSeedSameBitsHoweverTheUpdatesAreGrouped) {
@@ -316,6 +385,501 @@ model: {layers: [conv: {out: 65536}, global_avg_pool, linear: {out: 10}]}
     EXPECT_THAT(e.what(), HasSubstr("out of memory"));
     EXPECT_THAT(e.what(), HasSubstr("batch_size"));
   }
+}
+
+// One stage of a run: what it trains as the configuration says it and as name prefixes.
+struct Frozen {
+  const char* stage;
+  std::vector<std::string> trained;
+};
+const Frozen frozen_stages[] = {
+    {"{train_only: ['4.*']}", {"4."}},                            // the output layer
+    {"{train_only: ['2.*']}", {"2."}},                            // in the middle
+    {"{train_only: ['0.*', '3.*', '4.*']}", {"0.", "3.", "4."}},  // all but the middle
+    {"{train_only: ['?.conv.weight']}",
+     {"0.conv.weight", "3.conv.weight"}},  // not the residual stage's
+    {"{train_only: ['*.shortcut.*', '0.batch_norm.bias']}",
+     {"2.block0.shortcut.", "0.batch_norm.bias"}},
+};
+
+TEST_F(ReplicaTest, FrozenParametersKeepTheirBitsWhileOthersMove) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = lived_in(2);
+  for (const auto& [stage, trained] : frozen_stages) {
+    SCOPED_TRACE(stage);
+    auto r =
+        replica_with({fmt::format("train.stages=[{}]", stage), "train.length=3 epochs"}, &before);
+    train(*r, 2, 5);
+    const ReplicaState after = r->save();
+    for (std::size_t i = 0; i < before.parameters.size(); ++i) {
+      const std::string& name = before.parameters[i].name;
+      const bool moves = starts_with_one_of(name, trained);
+      EXPECT_EQ(after.parameters[i].values != before.parameters[i].values, moves) << name;
+      EXPECT_EQ(after.velocity[i].values != before.velocity[i].values, moves) << name;
+    }
+  }
+}
+
+TEST_F(ReplicaTest, TrainedParametersGetTheUpdateTheyWouldGetWithoutFreezing) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = lived_in(2);
+  auto whole = replica_with({}, &before);
+  const StepRecord expected_record = train(*whole, 2, 3).at(0);
+  const ReplicaState expected = whole->save();
+  for (const auto& [stage, trained] : frozen_stages) {
+    SCOPED_TRACE(stage);
+    auto r =
+        replica_with({fmt::format("train.stages=[{}]", stage), "train.length=3 epochs"}, &before);
+    const StepRecord record = train(*r, 2, 3).at(0);
+    EXPECT_EQ(record.loss, expected_record.loss);
+    EXPECT_EQ(record.correct, expected_record.correct);
+    const ReplicaState after = r->save();
+    for (std::size_t i = 0; i < after.parameters.size(); ++i) {
+      const std::string& name = after.parameters[i].name;
+      if (!starts_with_one_of(name, trained)) continue;
+      EXPECT_EQ(after.parameters[i].values, expected.parameters[i].values) << name;
+      EXPECT_EQ(after.velocity[i].values, expected.velocity[i].values) << name;
+    }
+    // Batch norms that stand still see the batch as those in training do.
+    for (std::size_t i = 0; i < after.statistics.size(); ++i) {
+      EXPECT_EQ(after.statistics[i].values, expected.statistics[i].values);
+      EXPECT_NE(after.statistics[i].values, before.statistics[i].values);
+    }
+  }
+}
+
+TEST_F(ReplicaTest, NormsAreOfTheParametersInTrainingAndOfAllWeights) {
+  SCOPED_TRACE(seed_);
+  // From no velocity and without decay the velocity after an update is its gradient.
+  const ReplicaState before = without_velocity(lived_in(2));
+  for (const auto& [stage, trained] : frozen_stages) {
+    SCOPED_TRACE(stage);
+    auto r = replica_with({fmt::format("train.stages=[{}]", stage), "train.length=3 epochs",
+                           "optimizer.weight_decay=0"},
+                          &before);
+    const StepRecord first = train(*r, 2, 3).at(0);
+    const ReplicaState after = r->save();
+    double gradient = 0;
+    for (const NamedTensor& v : after.velocity) {
+      if (starts_with_one_of(v.name, trained)) gradient += squared_sum(v.values);
+    }
+    EXPECT_GT(gradient, 0);
+    EXPECT_NEAR(first.grad_norm / std::sqrt(gradient), 1, 1e-12);
+    EXPECT_NEAR(first.update_norm / (double{first.lr} * std::sqrt(gradient)), 1, 1e-6);
+    EXPECT_NEAR(first.weight_norm / weight_norm(after), 1, 1e-12);
+    const StepRecord second = train(*r, 3, 4).at(0);
+    EXPECT_NEAR(second.weight_norm / weight_norm(r->save()), 1, 1e-12);
+  }
+}
+
+TEST_F(ReplicaTest, AStageBeginsWithTheVelocityThereIsOrWithNone) {
+  const std::string kept = "train.stages=[{length: 5 steps, train_only: ['4.*']}, {}]";
+  const std::string fresh =
+      "train.stages=[{length: 5 steps, train_only: ['4.*']}, {velocity: fresh}]";
+  const std::string length = "train.length=3 epochs";
+  auto with_kept = replica_with({kept, length});
+  train(*with_kept, 0, 5);
+  const ReplicaState at_boundary = with_kept->save();
+  EXPECT_GT(squared_sum(values_of(at_boundary.velocity, "4.linear.weight")), 0);
+  train(*with_kept, 5, 6);
+  auto with_fresh = replica_with({fresh, length});
+  train(*with_fresh, 0, 5);
+  ASSERT_TRUE(same(with_fresh->save(), at_boundary));  // what comes next changes nothing before
+  train(*with_fresh, 5, 6);
+
+  const ReplicaState cleared = without_velocity(at_boundary);
+  auto whole = replica_with({}, &at_boundary);
+  train(*whole, 5, 6);
+  EXPECT_TRUE(same(with_kept->save(), whole->save()));
+  whole = replica_with({}, &cleared);
+  train(*whole, 5, 6);
+  EXPECT_TRUE(same(with_fresh->save(), whole->save()));
+  EXPECT_FALSE(same(with_fresh->save(), with_kept->save()));
+
+  // Only at the boundary, and there also in a run that was saved and loaded.
+  train(*with_fresh, 6, 8);
+  train(*whole, 6, 8);
+  EXPECT_TRUE(same(with_fresh->save(), whole->save()));
+  const ReplicaState later = with_fresh->save();
+  with_fresh->load(at_boundary);  // a second time in one replica
+  train(*with_fresh, 5, 8);
+  EXPECT_TRUE(same(with_fresh->save(), later));
+  auto resumed = replica_with({fresh, length}, &at_boundary);
+  train(*resumed, 5, 8);
+  EXPECT_TRUE(same(resumed->save(), later));
+  train(*with_fresh, 8, 12);
+  resumed = replica_with({fresh, length}, &later);
+  train(*resumed, 8, 12);
+  EXPECT_TRUE(same(resumed->save(), with_fresh->save()));
+}
+
+TEST_F(ReplicaTest, StagesThatTrainEverythingAreAsNoStages) {
+  auto whole = replica_with({});
+  const auto expected = train(*whole, 0, 14);
+  auto staged = replica_with(
+      {"train.stages=[{length: 3 steps}, {length: 9 steps}, {}]", "train.length=3 epochs"});
+  const auto records = train(*staged, 0, 14);
+  EXPECT_TRUE(same(staged->save(), whole->save()));
+  ASSERT_EQ(records.size(), expected.size());
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    EXPECT_EQ(records[i].weight_norm, expected[i].weight_norm);
+    EXPECT_EQ(records[i].grad_norm, expected[i].grad_norm);
+  }
+}
+
+TEST_F(ReplicaTest, TheCurveRunsOnOverTheBoundariesOfStages) {
+  auto r = replica_with({"train.length=3 epochs",
+                         "train.stages=[{length: 4 steps, train_only: ['4.*']}, {length: 13 steps, "
+                         "velocity: fresh, train_only: ['2.*'], frozen_batch_norm: fixed}, {}]"});
+  const Schedule plain = [&] {
+    const RunConfig config = read_config(parse_document(small, "plain"));
+    return resolve_schedule(config, {30, 10});
+  }();
+  const auto records = train(*r, 0, 30);
+  ASSERT_EQ(records.size(), 30u);
+  for (std::int64_t k = 0; k < 30; ++k) {
+    EXPECT_EQ(records[k].step, k);
+    EXPECT_EQ(records[k].lr, static_cast<float>(lr_at(plain.lr, k))) << k;
+    EXPECT_EQ(records[k].phase, k < 7 ? 0 : 1) << k;
+  }
+}
+
+TEST_F(ReplicaTest, AStageIsNotTrainedPast) {
+  auto r = replica_with({"train.length=3 epochs", "train.stages=[{length: 5 steps}, {}]"});
+  r->set_epoch_order(order());
+  EXPECT_THROW(r->train(6), std::logic_error);
+  r->train(5);
+  r->train(5);
+  EXPECT_EQ(r->drain().size(), 10u);
+}
+
+TEST_F(ReplicaTest, AFrozenBatchNormWithFixedStatisticsIsTheOneOfEvaluation) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = lived_in(4);
+  const std::vector<std::string> settings = {
+      "train.length=3 epochs", "train.stages=[{train_only: ['4.*'], frozen_batch_norm: fixed}]"};
+  auto r = replica_with(settings, &before);
+  // The batch of the next update, as a dataset to evaluate.
+  Dataset batch{train_data_.shape, train_data_.classes, {}, {}};
+  const std::vector<std::uint32_t> examples = order();
+  for (std::int64_t i = 4 * 32; i < 5 * 32; ++i) {
+    const auto begin = train_data_.pixels.begin() + examples[i] * train_data_.shape.size();
+    batch.pixels.insert(batch.pixels.end(), begin, begin + train_data_.shape.size());
+    batch.labels.push_back(train_data_.labels[examples[i]]);
+  }
+  const Evaluation expected = r->evaluate(*backend_->load(batch));
+  const StepRecord record = train(*r, 4, 5).at(0);
+  EXPECT_NEAR(record.loss / expected.loss, 1, 1e-12);
+  EXPECT_EQ(record.correct, expected.correct);
+  train(*r, 5, 8);
+  const ReplicaState after = r->save();
+  for (std::size_t i = 0; i < after.statistics.size(); ++i) {
+    EXPECT_EQ(after.statistics[i].values, before.statistics[i].values);
+  }
+  EXPECT_NE(values_of(after.parameters, "4.linear.weight"),
+            values_of(before.parameters, "4.linear.weight"));
+
+  auto with_update = replica_with(
+      {"train.length=3 epochs", "train.stages=[{train_only: ['4.*'], frozen_batch_norm: update}]"},
+      &before);
+  EXPECT_GT(std::fabs(train(*with_update, 4, 5).at(0).loss / expected.loss - 1), 1e-3);
+}
+
+TEST_F(ReplicaTest, FixedStatisticsAreThoseOfBatchNormsThatStandStillWhileTheyDo) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = lived_in(2);
+  auto r = replica_with(
+      {"train.length=3 epochs",
+       "train.stages=[{length: 4 steps, train_only: ['2.block0.first.*', '*.conv.weight'], "
+       "frozen_batch_norm: fixed}, {}]"},
+      &before);
+  train(*r, 2, 4);
+  const ReplicaState after = r->save();
+  for (std::size_t i = 0; i < after.statistics.size(); ++i) {
+    const std::string& name = after.statistics[i].name;
+    EXPECT_EQ(after.statistics[i].values != before.statistics[i].values,
+              name.starts_with("2.block0.first."))
+        << name;
+  }
+  train(*r, 4, 5);  // of the next stage
+  const ReplicaState next = r->save();
+  for (std::size_t i = 0; i < next.statistics.size(); ++i) {
+    EXPECT_NE(next.statistics[i].values, after.statistics[i].values) << next.statistics[i].name;
+  }
+}
+
+TEST_F(ReplicaTest, GroupsSetRateAndDecayByParameter) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = without_velocity(lived_in(2));
+  // Without decay and velocity, the velocity after an update is the plain gradient.
+  auto plain = replica_with({"optimizer.weight_decay=0"}, &before);
+  train(*plain, 2, 3);
+  const std::vector<NamedTensor> gradients = plain->save().velocity;
+
+  auto r = replica_with({"optimizer.weight_decay=0.02",
+                         "optimizer.groups=[{match: '*.bias', lr_scale: 2.5, weight_decay: 0.3}, "
+                         "{match: '2.block0.*', lr_scale: 0.5}, {match: 4.linear.weight, lr_scale: "
+                         "0}, {match: '?.conv.weight', weight_decay: 0}]"},
+                        &before);
+  const float lr = train(*r, 2, 3).at(0).lr;
+  const ReplicaState after = r->save();
+  struct Rule {
+    const char* name;
+    double lr_scale;
+    double decay;
+  };
+  const Rule rules[] = {
+      {"0.conv.weight", 1, 0},
+      {"0.batch_norm.weight", 1, 0},  // in no group, and no weight of a conv or linear
+      {"0.batch_norm.bias", 2.5, 0.3},
+      {"2.block0.first.conv.weight", 0.5, 0.02},
+      {"2.block0.first.batch_norm.weight", 0.5, 0},
+      {"2.block0.first.batch_norm.bias", 2.5, 0.3},  // matches two groups
+      {"2.block0.shortcut.conv.weight", 0.5, 0.02},
+      {"2.block0.shortcut.batch_norm.weight", 0.5, 0},
+      {"2.block0.shortcut.batch_norm.bias", 2.5, 0.3},
+      {"2.block0.second.conv.weight", 0.5, 0.02},
+      {"2.block0.second.batch_norm.weight", 0.5, 0},
+      {"2.block0.second.batch_norm.bias", 2.5, 0.3},
+      {"3.conv.weight", 1, 0},
+      {"3.conv.bias", 2.5, 0.3},
+      {"4.linear.weight", 0, 0.02},
+      {"4.linear.bias", 2.5, 0.3},
+  };
+  ASSERT_EQ(std::size(rules), network_.parameters.size());
+  for (const auto& [name, lr_scale, decay] : rules) {
+    SCOPED_TRACE(name);
+    const auto& w = values_of(before.parameters, name);
+    const auto& g = values_of(gradients, name);
+    const auto& v = values_of(after.velocity, name);
+    const auto& moved = values_of(after.parameters, name);
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      const double decayed = double{g[i]} + decay * double{w[i]};
+      const double size = std::fabs(double{g[i]}) + decay * std::fabs(double{w[i]});
+      EXPECT_NEAR(v[i], decayed, 3e-7 * size);
+      const double taken = double{lr} * lr_scale * decayed;
+      EXPECT_NEAR(moved[i], double{w[i]} - taken,
+                  1e-7 * std::fabs(double{w[i]}) + 1e-6 * double{lr} * size);
+    }
+    EXPECT_EQ(moved != w, lr_scale != 0);
+    EXPECT_GT(squared_sum(v), 0);
+  }
+}
+
+TEST_F(ReplicaTest, AClippedUpdateIsTheGradientsDirectionAtTheNormThatIsAllowed) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = without_velocity(lived_in(2));
+  const std::vector<std::string> plain = {"optimizer.momentum=0", "optimizer.weight_decay=0",
+                                          "train.length=3 epochs"};
+  for (const char* stage : {"{}", "{train_only: ['3.*', '4.*']}"}) {
+    SCOPED_TRACE(stage);
+    std::vector<std::string> settings = plain;
+    settings.push_back(fmt::format("train.stages=[{}]", stage));
+    auto unclipped = replica_with(settings, &before);
+    const StepRecord whole = train(*unclipped, 2, 3).at(0);
+    const ReplicaState gradients = unclipped->save();  // as velocities
+    ASSERT_GT(whole.grad_norm, 0.05);
+
+    const double clip = 0.0123;
+    settings.push_back(fmt::format("optimizer.clip_norm={}", clip));
+    auto clipped = replica_with(settings, &before);
+    const StepRecord record = train(*clipped, 2, 3).at(0);
+    EXPECT_NEAR(record.update_norm / (double{record.lr} * clip), 1, 1e-6);
+    EXPECT_NEAR(record.grad_norm / whole.grad_norm, 1, 1e-12);  // recorded as it was
+    EXPECT_EQ(record.lr, whole.lr);
+    const ReplicaState after = clipped->save();
+    for (std::size_t i = 0; i < after.parameters.size(); ++i) {
+      for (std::size_t k = 0; k < after.parameters[i].values.size(); ++k) {
+        const double w = before.parameters[i].values[k];
+        const double g = gradients.velocity[i].values[k];
+        const double taken = double{record.lr} * clip / whole.grad_norm * g;
+        EXPECT_NEAR(after.parameters[i].values[k], w - taken,
+                    1e-7 * std::fabs(w) + 1e-6 * std::fabs(taken));
+      }
+    }
+  }
+}
+
+TEST_F(ReplicaTest, ANormThatIsNotReachedClipsNothing) {
+  auto plain = replica_with({});
+  auto clipped = replica_with({"optimizer.clip_norm=1e6"});
+  const auto expected = train(*plain, 0, 12);
+  const auto records = train(*clipped, 0, 12);
+  EXPECT_TRUE(same(clipped->save(), plain->save()));
+  ASSERT_EQ(records.size(), 12u);
+  for (int i = 0; i < 12; ++i) EXPECT_EQ(records[i].grad_norm, expected[i].grad_norm);
+}
+
+// Zero weights below make the logits zero, huge ones above make the gradient overflow on its way
+// down: the loss is ln 10 and nothing but the gradient tells.
+TEST_F(ReplicaTest, AGradientThatIsNotFiniteIsNotClippedToOneThatIs) {
+  const std::string yaml = R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model: {layers: [linear: {out: 8}, linear: {out: 8}, linear: {out: 10}]}
+schedule: {base_lr: 0.01, warmup: {length: 0 steps}}
+train: {length: 20 steps}
+)";
+  const auto state_of = [](const Replica& r) {
+    ReplicaState state = r.save();
+    for (NamedTensor& t : state.parameters) {
+      const float value = t.name == "0.linear.weight" ? 0.0f : 1e25f;
+      if (t.name.ends_with(".weight")) {
+        for (float& v : t.values) v = std::copysign(value, v);
+      }
+    }
+    return state;
+  };
+  use(yaml, {"optimizer.clip_norm=1"});
+  auto r = replica();
+  const ReplicaState before = state_of(*r);
+  r->load(before);
+  r->set_epoch_order(order());
+  r->train(3);
+  const auto records = r->drain();
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_NEAR(records[0].loss, std::log(10.0), 1e-6);
+  EXPECT_FALSE(std::isfinite(records[0].grad_norm));
+  EXPECT_FALSE(records[0].finite);
+  EXPECT_NEAR(records[0].weight_norm / weight_norm(before), 1, 1e-12);
+  const ReplicaState after = r->save();
+  EXPECT_EQ(after.step.first_non_finite, 0);
+  for (std::size_t i = 0; i < after.parameters.size(); ++i) {
+    EXPECT_EQ(after.parameters[i].values, before.parameters[i].values);
+    EXPECT_EQ(after.velocity[i].values, before.velocity[i].values);
+  }
+  EXPECT_EQ(r->first_non_finite_tensor(), "gradient of 0.linear.bias");
+
+  // Where only the last layer trains no one asks for that gradient.
+  use(yaml, {"optimizer.clip_norm=1", "train.stages=[{train_only: ['2.*']}]"});
+  r = replica();
+  r->load(before);
+  r->set_epoch_order(order());
+  r->train(3);
+  EXPECT_EQ(r->drain().size(), 3u);
+  EXPECT_EQ(r->save().step.first_non_finite, -1);
+
+  // A loss that is not finite: the norm is of all weights, also where most of them stand still.
+  ReplicaState lost = before;
+  for (const int i : {0, 2})
+    lost.parameters[i].values.assign(lost.parameters[i].values.size(), 1e25f);
+  r->load(lost);
+  r->set_epoch_order(order());
+  r->train(3);
+  const auto last = r->drain();
+  ASSERT_EQ(last.size(), 1u);
+  EXPECT_FALSE(last[0].finite);
+  EXPECT_NEAR(last[0].weight_norm / weight_norm(lost), 1, 1e-12);
+}
+
+double distance(const ReplicaState& a, const ReplicaState& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.parameters.size(); ++i) {
+    for (std::size_t k = 0; k < a.parameters[i].values.size(); ++k) {
+      sum += std::pow(double{a.parameters[i].values[k]} - double{b.parameters[i].values[k]}, 2);
+    }
+  }
+  return std::sqrt(sum);
+}
+
+TEST_F(ReplicaTest, FoldedMomentumIsTheSeparateFormWhereItIsCorrected) {
+  const std::string ramp =
+      "schedule={base_lr: 0.02, warmup: {length: 20 steps, start_lr: 0.0005}, decay: {shape: "
+      "cosine, final_factor: 0.1}}";
+  for (const char* nesterov : {"optimizer.nesterov=false", "optimizer.nesterov=true"}) {
+    SCOPED_TRACE(nesterov);
+    const std::vector<std::string> common = {ramp, nesterov};
+    const auto run = [&](std::vector<std::string> settings) {
+      settings.insert(settings.end(), common.begin(), common.end());
+      auto r = replica_with(settings);
+      train(*r, 0, 30);
+      return r->save();
+    };
+    const ReplicaState start = replica_with(common)->save();
+    const ReplicaState separate = run({});
+    const ReplicaState folded = run({"optimizer.momentum_form=folded"});
+    const ReplicaState corrected =
+        run({"optimizer.momentum_form=folded", "optimizer.momentum_correction=true"});
+    const double travelled = distance(separate, start);
+    EXPECT_LT(distance(corrected, separate), 1e-4 * travelled);
+    EXPECT_GT(distance(folded, separate), 1e-2 * travelled);
+    // v is lr_t times that of the separate form, t the last update.
+    const double lr = corrected.step.previous_lr;
+    EXPECT_NEAR(std::sqrt(squared_sum(values_of(corrected.velocity, "4.linear.weight"))) /
+                    (lr * std::sqrt(squared_sum(values_of(separate.velocity, "4.linear.weight")))),
+                1, 1e-3);
+  }
+}
+
+TEST_F(ReplicaTest, ACorrectedRunThatIsSavedGoesOnToTheSameBits) {
+  const std::vector<std::string> settings = {
+      "schedule={base_lr: 0.02, warmup: {length: 20 steps, start_lr: 0.0005}}",
+      "optimizer.momentum_form=folded", "optimizer.momentum_correction=true"};
+  auto whole = replica_with(settings);
+  train(*whole, 0, 20);
+  auto first = replica_with(settings);
+  train(*first, 0, 13);
+  ReplicaState state = first->save();
+  EXPECT_EQ(state.step.previous_lr, static_cast<float>(lr_at(schedule_.lr, 12)));
+  auto second = replica_with(settings, &state);
+  train(*second, 13, 20);
+  EXPECT_TRUE(same(second->save(), whole->save()));
+  state.step.previous_lr *= 0.5f;  // what the correction goes by
+  auto other = replica_with(settings, &state);
+  train(*other, 13, 20);
+  EXPECT_NE(other->save().parameters[0].values, whole->save().parameters[0].values);
+}
+
+TEST_F(ReplicaTest, TheGateOpensAtTheUpdateThatTheHitsImply) {
+  const std::vector<std::string> settings = {"data.train_limit=null", "train.length=90 steps",
+                                             "train.eval_every=90 steps",
+                                             "schedule={base_lr: 0.05, warmup: {length: 70 steps, "
+                                             "until: {train_error_below: 0.75, window: "
+                                             "9 steps}}}"};
+  auto r = replica_with(settings);
+  r->set_epoch_order(order());
+  r->train(90);
+  const auto records = r->drain();
+  ASSERT_EQ(records.size(), 90u);
+  std::int64_t opened = -1;
+  for (std::int64_t u = 9; u < 70 && opened < 0; ++u) {
+    std::int64_t hits = 0;
+    for (std::int64_t k = u - 9; k < u; ++k) hits += records[k].correct;
+    if (1 - static_cast<double>(hits) / (9 * 32) < 0.75) opened = u;
+  }
+  ASSERT_GT(opened, 12) << "too early to tell";
+  ASSERT_LT(opened, 65) << "too late to tell";
+  EXPECT_EQ(r->save().step.gate_opened_at, opened);
+  for (std::int64_t k = 0; k < 90; ++k) {
+    EXPECT_EQ(records[k].phase, k < opened ? 0 : 1) << k;
+    EXPECT_EQ(records[k].lr, static_cast<float>(lr_at(schedule_.lr, k, k < opened ? -1 : opened)))
+        << k;
+  }
+  EXPECT_GT(records[opened].lr, 1.01f * static_cast<float>(lr_at(schedule_.lr, opened)));
+
+  // Saved while the window fills, slides, and right where the gate has opened.
+  for (const std::int64_t at : {std::int64_t{4}, opened - 3, opened - 1, opened, opened + 1}) {
+    SCOPED_TRACE(at);
+    auto first = replica_with(settings);
+    first->set_epoch_order(order());
+    first->train(at);
+    const ReplicaState state = first->save();
+    auto second = replica_with(settings, &state);
+    second->set_epoch_order(order());
+    second->train(90 - at);
+    EXPECT_TRUE(same(second->save(), r->save()));
+  }
+}
+
+// A single hit is enough for this gate, and the first updates have some.
+TEST_F(ReplicaTest, TheGateWaitsForAFullWindow) {
+  auto r =
+      replica_with({"schedule={base_lr: 0.05, warmup: {length: 10 steps, until: "
+                    "{train_error_below: 1, window: 6 steps}}}"});
+  const auto records = train(*r, 0, 10);
+  ASSERT_EQ(records.size(), 10u);
+  EXPECT_GT(records[0].correct + records[1].correct + records[2].correct, 0);
+  EXPECT_EQ(r->save().step.gate_opened_at, 6);
+  for (const StepRecord& record : records) EXPECT_EQ(record.phase, record.step < 6 ? 0 : 1);
 }
 
 #ifdef PREHEAT_COUNTS_ALLOCATIONS

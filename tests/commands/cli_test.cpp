@@ -262,6 +262,89 @@ TEST_F(Cli, ScheduleAsCsv) {
   EXPECT_EQ(bytes_of(folder_ / "lr2.svg"), svg);
 }
 
+TEST_F(Cli, SchedulesAreCompared) {
+  put_bytes(folder_ / "a.yaml",
+            "name: own\nschedule: {base_lr: 0.1, warmup: {length: 5 steps, endpoints: start}}\n"
+            "train: {length: 20 steps}\n");
+  put_bytes(folder_ / "b.yaml",
+            "name: own\nschedule: {base_lr: 0.1, warmup: {length: 5 steps, endpoints: start,\n"
+            "  start_lr: 1e-5, overlap: true}}\ntrain: {length: 30 steps}\n");
+  const Result both =
+      preheat({"schedule", "a.yaml", "b.yaml", "--svg", "both.svg", "--csv", "both.csv"});
+  EXPECT_EQ(both.code, 0) << both.err;
+  EXPECT_EQ(both.err, "");
+  // Of one name, they are told apart by their files.
+  EXPECT_THAT(
+      both.out,
+      AllOf(HasSubstr("a: T = 20 updates"), HasSubstr("W = 5"), HasSubstr("b: T = 30 updates"),
+            HasSubstr("a and b part at update 0: 0 and 1.00e-05"),
+            HasSubstr("over the first 20 updates"), HasSubstr("note: the first update has rate 0"),
+            HasSubstr("sum of rates")));
+  EXPECT_THAT(bytes_of(folder_ / "both.svg"), AllOf(HasSubstr(">a<"), HasSubstr(">b<")));
+  const std::string csv = bytes_of(folder_ / "both.csv");
+  EXPECT_THAT(csv, StartsWith("name,step,epoch,phase,lr\na,0,0,warmup,0\n"));
+  EXPECT_EQ(std::ranges::count(csv, '\n'), 51);
+  const Result same = preheat({"schedule", "a.yaml", "a.yaml", "--set", "name=one"});
+  EXPECT_THAT(same.out, HasSubstr("a and a are the same"));
+  // A setting holds for all of them.
+  EXPECT_THAT(preheat({"schedule", "a.yaml", "b.yaml", "--set", "train.length=7 steps"}).out,
+              AllOf(HasSubstr("a: T = 7 updates"), HasSubstr("b: T = 7 updates")));
+}
+
+TEST_F(Cli, ScheduleDrawsInTheSizeItIsAsked) {
+  const Result small = preheat({"schedule", "tiny.yaml", "--svg", "s.svg", "--size", "240x120"});
+  EXPECT_EQ(small.code, 0) << small.err;
+  EXPECT_THAT(bytes_of(folder_ / "s.svg"),
+              AllOf(HasSubstr("width=\"240\""), HasSubstr("height=\"120\"")));
+  for (const char* size : {"240", "x", "240x120x", "10x10", "240x-1", "99999x99999"}) {
+    const Result wrong = preheat({"schedule", "tiny.yaml", "--svg", "t.svg", "--size", size});
+    expect_one_line(wrong, 2);
+    EXPECT_THAT(wrong.err, HasSubstr(size));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "t.svg"));
+}
+
+TEST_F(Cli, ThePicturesOfTheDocsAreThePrograms) {
+  const std::filesystem::path shapes = std::filesystem::path(PREHEAT_SOURCE_DIR) / "docs/shapes";
+  const std::string docs = bytes_of(shapes.parent_path() / "schedules.md");
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(shapes)) {
+    std::filesystem::path path = entry.path();
+    if (path.extension() != ".yaml") continue;
+    const Result drawn =
+        preheat({"schedule", path.string(), "--svg", "drawn.svg", "--size", "200x100"});
+    EXPECT_EQ(drawn.code, 0) << drawn.err;
+    path.replace_extension(".svg");
+    EXPECT_EQ(bytes_of(folder_ / "drawn.svg"), bytes_of(path)) << path;
+    EXPECT_THAT(docs, HasSubstr("(shapes/" + path.filename().string() + ")"));
+    ++count;
+  }
+  EXPECT_GE(count, 20);
+  for (const ShapeFacts& facts : shape_facts) {
+    EXPECT_THAT(docs, HasSubstr(fmt::format("(shapes/{}.svg)", facts.name)));
+  }
+}
+
+TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
+  put_bytes(folder_ / "gate.yaml",
+            "name: gate\nschedule:\n  base_lr: 0.1\n  warmup: {shape: constant, start_lr: 0.01,\n"
+            "    until: {train_error_below: 0.8, window: 4 steps, at_most: 12 steps}}\n"
+            "train: {length: 20 steps}\n");
+  EXPECT_THAT(preheat({"schedule", "gate.yaml"}).out,
+              AllOf(HasSubstr("0 .. 11"), HasSubstr("12 .. 19"), HasSubstr("below 0.8")));
+  const Result opened = preheat({"schedule", "gate.yaml", "--gate-opens", "6"});
+  EXPECT_THAT(opened.out, AllOf(HasSubstr("0 .. 5"), HasSubstr("6 .. 19")));
+  const Result csv = preheat({"schedule", "gate.yaml", "--gate-opens", "6", "--csv", "-"});
+  EXPECT_THAT(csv.out, AllOf(HasSubstr("5,0,warmup,"), HasSubstr("6,0,decay,"),
+                             HasSubstr("19,0,decay,0\n")));
+  for (const char* when : {"3", "13", "-1", "x"}) {
+    expect_one_line(preheat({"schedule", "gate.yaml", "--gate-opens", when}), 2);
+  }
+  const Result none = preheat({"schedule", "tiny.yaml", "--gate-opens", "6"});
+  expect_one_line(none, 2);
+  EXPECT_THAT(none.err, HasSubstr("schedule.warmup.until"));
+}
+
 TEST_F(Cli, ScheduleNeedsNoData) {
   put_bytes(folder_ / "s.yaml", "data: {dataset: cifar10}\ntrain: {length: 2 epochs}\n");
   const Result result = preheat({"schedule", "s.yaml", "--csv", "-"});
@@ -331,6 +414,35 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
 }
 
+TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  const std::vector<std::string> longer = {"train",    "tiny.yaml",
+                                           "--resume", "run",
+                                           "--set",    "train.length=30 steps",
+                                           "--set",    "schedule.decay.shape=linear"};
+  const Result refused = preheat(longer);
+  expect_one_line(refused, 1);
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("config.yaml"), HasSubstr("--new-schedule")));
+  std::vector<std::string> asked = longer;
+  asked.push_back("--new-schedule");
+  const Result done = preheat(asked);
+  EXPECT_EQ(done.code, 0) << done.err;
+  EXPECT_THAT(done.out, AllOf(HasSubstr("resumed after 20 updates"), HasSubstr("and is now")));
+  EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 31);
+  EXPECT_THAT(bytes_of(folder_ / "run/config.yaml"), HasSubstr("length: 30 steps"));
+  EXPECT_THAT(bytes_of(folder_ / "run/config-before-20.yaml"), HasSubstr("length: 20 steps"));
+  // From there on it is the run's own.
+  EXPECT_EQ(preheat(longer).code, 0);
+  expect_one_line(preheat({"train", "tiny.yaml", "--new-schedule"}), 2);
+}
+
+TEST_F(Cli, TrainSaysWhatIsOddAboutItsSchedule) {
+  const Result result =
+      preheat({"train", "tiny.yaml", "--out", "run", "--set", "schedule.warmup.endpoints=start"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("note: the first update has rate 0"));
+}
+
 TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
   put_bytes(folder_ / "c.yaml", std::string(tiny) +
                                     "compare:\n  seeds: 2\n  arms:\n"
@@ -344,6 +456,23 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
                            "absurd/1/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("experiment/") + file))) << file;
   }
+}
+
+TEST_F(Cli, BenchTimesEveryShape) {
+  const Result result = preheat({"bench", "schedule", "--json", "times.json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "times.json"));
+  std::set<std::string> names;
+  for (const auto& row : json["schedules"]) {
+    names.insert(row["name"]);
+    EXPECT_GT(row["least_ns"], 0);
+    EXPECT_LE(row["least_ns"], row["median_ns"]);
+    EXPECT_LE(row["median_ns"], row["largest_ns"]);
+    EXPECT_THAT(result.out, HasSubstr(row["name"].get<std::string>()));
+  }
+  for (const ShapeFacts& facts : shape_facts) EXPECT_TRUE(names.contains(facts.name)) << facts.name;
+  expect_one_line(preheat({"bench"}), 2);
+  expect_one_line(preheat({"bench", "nonsense"}), 2);
 }
 
 TEST_F(Cli, InfoSaysWhatThereIs) {

@@ -137,7 +137,7 @@ compare: {seeds: [7, 5], arms: {none: {schedule.warmup.length: 0 steps}, all: {}
   EXPECT_EQ(decay.over->unit, LengthUnit::epochs);
   ASSERT_EQ(decay.at.size(), 2u);
   EXPECT_EQ(decay.at[1].value, 10);
-  EXPECT_EQ(c.train.length.value, 400);
+  EXPECT_EQ(c.train.length->value, 400);
   EXPECT_EQ(c.train.checkpoint_every->value, 2);
   EXPECT_THAT(c.compare->seeds, ElementsAre(7, 5));
   ASSERT_EQ(c.compare->arms.size(), 2u);
@@ -162,6 +162,34 @@ TEST(Config, ReadsPhases) {
   EXPECT_FALSE(c.schedule.phases[1].to->times_base);
 }
 
+TEST(Config, ReadsGroupsAndStages) {
+  const RunConfig c = config_of(
+      "optimizer:\n  groups:\n    - {match: '*.bias', lr_scale: 2.0, weight_decay: 0.0}\n"
+      "    - {match: 'head.?onv.*'}\n"
+      "train:\n  stages:\n    - {length: 20 epochs, train_only: ['head.*', '?.x']}\n"
+      "    - {velocity: fresh, frozen_batch_norm: fixed}\n");
+  ASSERT_EQ(c.optimizer.groups.size(), 2u);
+  EXPECT_EQ(c.optimizer.groups[0].match, "*.bias");
+  EXPECT_EQ(c.optimizer.groups[0].lr_scale, 2);
+  EXPECT_EQ(c.optimizer.groups[0].weight_decay, 0.0);
+  EXPECT_EQ(c.optimizer.groups[1].match, "head.?onv.*");
+  EXPECT_EQ(c.optimizer.groups[1].lr_scale, 1);
+  EXPECT_FALSE(c.optimizer.groups[1].weight_decay);
+  ASSERT_EQ(c.train.stages.size(), 2u);
+  EXPECT_THAT(c.train.stages[0].train_only, ElementsAre("head.*", "?.x"));
+  EXPECT_EQ(c.train.stages[0].velocity, VelocityAtStage::kept);
+  EXPECT_EQ(c.train.stages[0].frozen_batch_norm, FrozenBatchNorm::update);
+  EXPECT_FALSE(c.train.stages[1].length);
+  EXPECT_EQ(c.train.stages[1].velocity, VelocityAtStage::fresh);
+  EXPECT_EQ(c.train.stages[1].frozen_batch_norm, FrozenBatchNorm::fixed);
+  // The run is as long as its stages unless it says otherwise.
+  EXPECT_FALSE(c.train.length);
+  EXPECT_EQ(config_of("train: {stages: []}").train.length->value, 10);
+  EXPECT_EQ(config_of("train: {length: 3 steps, stages: [{length: 1 step}]}").train.length->value,
+            3);
+  EXPECT_FALSE(config_of("train: {length: null, stages: [{length: 1 step}]}").train.length);
+}
+
 TEST(Config, ReadsSeeds) {
   const auto seeds = [](const std::string& text) {
     return config_of("", {"compare={seeds: " + text + ", arms: {a: {}}}"}).compare->seeds;
@@ -177,7 +205,7 @@ TEST(Config, ReadsSeeds) {
 }
 
 TEST(Config, SettingsMakeTheirSections) {
-  EXPECT_EQ(config_of("", {"train.length=400 steps"}).train.length.value, 400);
+  EXPECT_EQ(config_of("", {"train.length=400 steps"}).train.length->value, 400);
   EXPECT_EQ(config_of("", {"schedule.warmup={length: 3 steps}"}).schedule.warmup.length->value, 3);
   EXPECT_EQ(config_of("", {"schedule.warmup.length=3 steps"}).schedule.warmup.length->value, 3);
   EXPECT_EQ(config_of("schedule:\n", {"schedule.base_lr=3"}).schedule.base_lr, 3);
@@ -228,9 +256,9 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"seed: 1\nbatch_size: 3\n", "f.yaml:2:1: batch_size:", {"did you mean data.batch_size?"}},
       {"lr: 3\n", "f.yaml:1:1: lr:", {"did you mean schedule.base_lr or "}},
       {"sweep: {}\n", "f.yaml:1:1: sweep:", {"unknown key", "the keys here are name, seed, data"}},
-      {"train: {stages: []}\n", "f.yaml:1:9: train.stages:", {"unknown key", "length, eval_every"}},
-      {"optimizer:\n  clip_norm: 1\n", "f.yaml:2:3: optimizer.clip_norm:", {"unknown key"}},
-      {"schedule:\n  scale: {rule: linear}\n", "f.yaml:2:3: schedule.scale:", {"unknown key"}},
+      {"train: {precision: bf16}\n",
+       "f.yaml:1:9: train.precision:",
+       {"unknown key", "length, eval_every"}},
       {"model:\n  layers:\n    - max_pol\n",
        "f.yaml:3:7: model.layers.0.max_pol:",
        {"unknown key; did you mean max_pool?"}},
@@ -372,7 +400,47 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"schedule: {warmup: {start_lr: 0.1x}}\n", "f.yaml:1:21:", {"is not a number"}},
       {"schedule: {warmup: {start_lr: -1}}\n", "f.yaml:1:21:", {"is out of range"}},
       {"schedule: {warmup: {shape: [a]}}\n", "f.yaml:1:21: schedule.warmup.shape:", {"not a text"}},
-      {"schedule: {decay: {gamma: 0}}\n", "f.yaml:1:20: schedule.decay.gamma:", {"above 0"}},
+      {"schedule: {decay: {gamma: fast}}\n", "f.yaml:1:20: schedule.decay.gamma:", {"a number"}},
+      {"schedule: {scale: {rule: linear}}\n",
+       "f.yaml:1:12: schedule.scale.reference_batch: missing",
+       {}},
+      {"schedule: {scale: {rule: cube, reference_batch: 1}}\n",
+       "f.yaml:1:20: schedule.scale.rule:",
+       {"is not a scaling rule; write linear | sqrt"}},
+      {"schedule: {min_lr: -1}\n", "f.yaml:1:12: schedule.min_lr:", {"is out of range"}},
+      {"schedule: {warmup: {every: hour}}\n",
+       "f.yaml:1:21: schedule.warmup.every:",
+       {"write step | epoch"}},
+      {"schedule: {warmup: {toward: curve}}\n",
+       "f.yaml:1:21: schedule.warmup.toward:",
+       {"only a warmup that overlaps", "write overlap: true"}},
+      {"schedule: {warmup: {until: {}}}\n",
+       "f.yaml:1:21: schedule.warmup.until.train_error_below: missing",
+       {}},
+      {"schedule: {warmup: {until: {train_error_below: 1.5}}}\n",
+       "f.yaml:1:29: schedule.warmup.until.train_error_below:",
+       {"above 0 and at most 1"}},
+      {"schedule: {decay: {multiply: 0.5}}\n",
+       "f.yaml:1:20: schedule.decay.multiply:",
+       {"of at least 1"}},
+      {"schedule: {decay: {peak_factor: 2}}\n", "f.yaml:1:20:", {"above 0 and at most 1"}},
+      // optimizer
+      {"optimizer: {momentum_form: heavy}\n",
+       "f.yaml:1:13: optimizer.momentum_form:",
+       {"write separate | folded"}},
+      {"optimizer: {momentum_correction: true}\n",
+       "f.yaml:1:13: optimizer.momentum_correction:",
+       {"the separate form needs none", "momentum_form: folded"}},
+      {"optimizer: {clip_norm: 0}\n", "f.yaml:1:13: optimizer.clip_norm:", {"above 0"}},
+      {"optimizer: {groups: [{lr_scale: 2}]}\n",
+       "f.yaml:1:22: optimizer.groups.0.match: missing",
+       {}},
+      {"optimizer: {groups: [{match: \"a b\"}]}\n",
+       "f.yaml:1:23: optimizer.groups.0.match:",
+       {"any of . _ - * ?"}},
+      {"optimizer: {groups: [{match: *.bias}]}\n", "f.yaml:1:", {"in quotes"}},
+      {"optimizer:\n  groups:\n    - match: *bias\n", "f.yaml:3:", {"in quotes"}},
+      {"optimizer:\n  groups:\n    - match: *\n", "f.yaml:3:", {"in quotes"}},
       {"schedule: {decay: {over: 0 steps}}\n", "f.yaml:1:20:", {"is no length; write more than 0"}},
       {"schedule: {decay: {at: []}}\n", "f.yaml:1:20: schedule.decay.at:", {"is empty"}},
       {"schedule: {decay: {at: [1 step, 5]}}\n",
@@ -397,6 +465,14 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"train: {length: 0 steps}\n", "f.yaml:1:9: train.length:", {"is no length"}},
       {"train: {length: 400}\n", "f.yaml:1:9:", {"has no unit; write 400 steps or 400 epochs"}},
       {"train: {length: 10%}\n", "f.yaml:1:9:", {"the units are steps or epochs"}},
+      {"train: {stages: [{length: 0 steps}]}\n",
+       "f.yaml:1:19: train.stages.0.length:",
+       {"is no length"}},
+      {"train: {stages: [{train_only: []}]}\n",
+       "f.yaml:1:19: train.stages.0.train_only:",
+       {"is empty"}},
+      {"train: {stages: [{velocity: zero}]}\n", "f.yaml:1:19:", {"write kept | fresh"}},
+      {"train: {stages: [{frozen_batch_norm: off}]}\n", "f.yaml:1:19:", {"write update | fixed"}},
       {"train: {eval_every: 0 epochs}\n", "f.yaml:1:9: train.eval_every:", {"is no length"}},
       // compare
       {"compare: {seeds: 3}\n", "f.yaml:1:1: compare.arms: missing", {}},
@@ -510,11 +586,18 @@ TEST(Reference, AlternativesAreRightToo) {
   EXPECT_EQ(phases.schedule.phases.size(), 3u);
   const RunConfig layers = config_of(with_alternatives(text, "- residual_stage:"));
   EXPECT_EQ(layers.model.layers.size(), 10u);
-  // The key itself stands there already, as null.
-  const std::string null_line = "  normalize: null";
-  std::string normalized = with_alternatives(text, "normalize:");
-  normalized.replace(normalized.find(null_line), null_line.size(), "  #");
-  EXPECT_THAT(config_of(normalized).data.normalize->mean, ElementsAre(0.2860));
+  // These stand there already, as null or empty.
+  const auto in_place_of = [&](const std::string& line, const std::string& key) {
+    std::string changed = with_alternatives(text, key);
+    changed.replace(changed.find(line), line.size(), "#");
+    return config_of(changed);
+  };
+  EXPECT_THAT(in_place_of("  normalize: null", "normalize:").data.normalize->mean,
+              ElementsAre(0.2860));
+  EXPECT_EQ(in_place_of("  scale: null", "scale:").schedule.scale->reference_batch, 256);
+  EXPECT_EQ(in_place_of("    until: null", "until:").schedule.until->train_error_below, 0.8);
+  EXPECT_EQ(in_place_of("  groups: []", "groups:").optimizer.groups.size(), 2u);
+  EXPECT_EQ(in_place_of("  stages: []", "stages:").train.stages.size(), 2u);
 }
 
 TEST(Reference, HasEveryKey) {
@@ -524,7 +607,9 @@ TEST(Reference, HasEveryKey) {
     const std::string name = key.substr(key.rfind('.') + 1);
     const bool in_list = key.find("[]") != std::string::npos;
     const bool alternative = key.starts_with("compare") || key == "schedule.phases" ||
-                             key.starts_with("data.normalize.") || in_list;
+                             key.starts_with("data.normalize.") ||
+                             key.starts_with("schedule.scale.") ||
+                             key.starts_with("schedule.warmup.until.") || in_list;
     const bool stands = alternative ? text.find(name + ":") != std::string::npos ||
                                           text.find("#- " + name) != std::string::npos
                                     : c.locations.contains(key);
@@ -585,8 +670,21 @@ class RandomConfig {
     c.model.init_gain = number();
     c.loss = static_cast<Loss>(integer(0, 1));
     c.label_smoothing = c.loss == Loss::cross_entropy ? unit() : 0;
-    c.optimizer = {unit(), flip(), flip() ? 0 : number()};
-    if (c.optimizer.momentum == 0) c.optimizer.nesterov = false;
+    c.optimizer.momentum = unit();
+    c.optimizer.nesterov = c.optimizer.momentum > 0 && flip();
+    c.optimizer.weight_decay = flip() ? 0 : number();
+    if (flip()) c.optimizer.momentum_form = MomentumForm::folded;
+    c.optimizer.momentum_correction = c.optimizer.momentum_form == MomentumForm::folded && flip();
+    if (flip()) c.optimizer.clip_norm = number();
+    for (std::int64_t i = integer(0, 2); i > 0; --i) {
+      GroupConfig group{pattern(), unit(), {}};
+      if (flip()) group.weight_decay = unit();
+      c.optimizer.groups.push_back(group);
+    }
+    if (flip()) {
+      c.schedule.scale = ScaleConfig{static_cast<ScaleRule>(integer(0, 1)), integer(1, 9999)};
+    }
+    if (flip()) c.schedule.min_lr = number();
     c.schedule.base_lr = number();
     if (flip()) {
       for (std::int64_t i = 0, n = integer(1, 4); i < n; ++i) {
@@ -602,6 +700,16 @@ class RandomConfig {
       if (flip()) c.schedule.warmup.from = lr();
       if (flip()) c.schedule.warmup.length = length();
       if (flip()) c.schedule.warmup.power = number();
+      if (flip()) c.schedule.warmup.every = Every::epoch;
+      if (flip()) {
+        c.schedule.overlap = true;
+        c.schedule.toward = static_cast<Toward>(integer(0, 2));
+      }
+      if (flip()) {
+        UntilConfig until{0.5 * unit() + 0.1, {static_cast<double>(integer(1, 99))}, {}};
+        if (flip()) until.at_most = Length{number(), LengthUnit::epochs};
+        c.schedule.until = until;
+      }
       c.schedule.hold = length();
       if (flip()) c.schedule.decay.to = lr();
       c.schedule.decay = rest(c.schedule.decay);
@@ -609,6 +717,14 @@ class RandomConfig {
     c.train.length = {static_cast<double>(integer(1, 1'000'000'000)), LengthUnit::steps};
     c.train.eval_every = {number(), LengthUnit::epochs};
     if (flip()) c.train.checkpoint_every = Length{number(), LengthUnit::epochs};
+    for (std::int64_t i = integer(0, 2); i > 0; --i) {
+      StageConfig stage;
+      if (flip()) stage.length = Length{number(), LengthUnit::epochs};
+      if (flip()) stage.train_only = {pattern(), pattern()};
+      if (flip()) stage.velocity = VelocityAtStage::fresh;
+      if (flip()) stage.frozen_batch_norm = FrozenBatchNorm::fixed;
+      c.train.stages.push_back(stage);
+    }
     if (flip()) c.compare = compare();
     return c;
   }
@@ -647,12 +763,25 @@ class RandomConfig {
         return {100 * unit(), LengthUnit::percent};
     }
   }
+  std::string pattern() { return pick<std::string>({"*.bias", "head.*", "?", "0.conv.weight"}); }
   PhaseConfig rest(PhaseConfig phase) {
     if (flip()) phase.endpoints = "both";
     if (flip()) phase.length = length();
     if (flip()) phase.power = number();
     if (flip()) phase.gamma = number();
     if (flip()) phase.over = Length{number(), LengthUnit::epochs};
+    if (flip()) phase.every = Every::epoch;
+    if (flip()) phase.min_lr = number();
+    if (flip()) phase.staircase = flip();
+    if (flip()) phase.cycles = number();
+    if (flip()) phase.period = Length{number(), LengthUnit::epochs};
+    if (flip()) phase.multiply = 1 + unit();
+    if (flip()) phase.peak_factor = 0.5 * unit() + 0.1;
+    if (flip()) phase.rewarmup = length();
+    if (flip()) phase.timescale = Length{number(), LengthUnit::epochs};
+    if (flip()) phase.center = length();
+    if (flip()) phase.lower = -number();
+    if (flip()) phase.upper = number();
     for (std::int64_t i = integer(0, 3); i > 0; --i) phase.at.push_back(length());
     return phase;
   }
@@ -695,7 +824,10 @@ TEST(WriteConfig, ReadsBackToTheSame) {
     ASSERT_EQ(back.schedule.base_lr, config.schedule.base_lr);
     ASSERT_EQ(back.schedule.phases.size(), config.schedule.phases.size());
     ASSERT_EQ(back.schedule.decay.length.has_value(), config.schedule.decay.length.has_value());
-    ASSERT_EQ(back.train.length.value, config.train.length.value);
+    ASSERT_EQ(back.train.length->value, config.train.length->value);
+    ASSERT_EQ(back.optimizer.groups.size(), config.optimizer.groups.size());
+    ASSERT_EQ(back.train.stages.size(), config.train.stages.size());
+    ASSERT_EQ(back.schedule.until.has_value(), config.schedule.until.has_value());
     ASSERT_EQ(back.train.checkpoint_every.has_value(), config.train.checkpoint_every.has_value());
     ASSERT_EQ(back.compare.has_value(), config.compare.has_value());
     if (back.compare) {

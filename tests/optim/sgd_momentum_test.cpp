@@ -31,7 +31,7 @@ TEST(SgdMomentum, IsAProductOfMatricesOnAQuadratic) {
       // A warmup, then a decay: the rate moves at every update.
       const float lr =
           k < 20 ? 0.02f * static_cast<float>(k + 1) : 0.4f / static_cast<float>(k - 18);
-      sgd_momentum(rule, lr, 0, c * w, w, v);
+      sgd_momentum(rule, {lr, rule.momentum}, 0, c * w, w, v);
       const long double a[2][2] = {{1 - static_cast<long double>(lr) * c, -1.0L * lr * m}, {c, m}};
       long double next[2][2] = {};
       for (int i = 0; i < 2; ++i) {
@@ -59,7 +59,7 @@ TEST(SgdMomentum, OscillatesWithTheEigenvaluesOfTheRecurrence) {
   const double s =
       ((1 - static_cast<double>(lr)) / std::sqrt(m) - std::cos(angle)) / std::sin(angle);
   for (int k = 1; k <= 40; ++k) {
-    sgd_momentum(rule, lr, 0, c * w, w, v);
+    sgd_momentum(rule, {lr, rule.momentum}, 0, c * w, w, v);
     EXPECT_NEAR(w, std::pow(m, k / 2.0) * (std::cos(k * angle) + s * std::sin(k * angle)), 1e-6)
         << k;
   }
@@ -81,7 +81,7 @@ TEST(SgdMomentum, FollowsTheTextbookWithDecayAndNesterov) {
     const float v0 = normal(random);
     float w = w0;
     float v = v0;
-    const float direction = sgd_momentum({m, nesterov}, lr, decay, g, w, v);
+    const float taken = sgd_momentum({m, nesterov}, {lr, m}, decay, g, w, v);
 
     const double decayed = static_cast<double>(g) + static_cast<double>(decay) * w0;
     const double velocity = static_cast<double>(m) * v0 + decayed;
@@ -89,7 +89,7 @@ TEST(SgdMomentum, FollowsTheTextbookWithDecayAndNesterov) {
     const double scale = std::fabs(g) + std::fabs(w0) + std::fabs(v0);
     constexpr double rounding = 0x1p-23;
     ASSERT_NEAR(v, velocity, 2 * rounding * scale);
-    ASSERT_NEAR(direction, expected, 4 * rounding * scale);
+    ASSERT_NEAR(taken, static_cast<double>(lr) * expected, 5 * rounding * scale);
     ASSERT_NEAR(w, static_cast<double>(w0) - static_cast<double>(lr) * expected,
                 6 * rounding * scale);
   }
@@ -99,7 +99,7 @@ TEST(SgdMomentum, TheFirstUpdateIsAPlainStep) {
   for (const float momentum : {0.0f, 0.5f, 0.99f}) {
     float w = 0.75f;
     float v = 0;
-    EXPECT_EQ(sgd_momentum({momentum, false}, 0.5f, 0, 0.25f, w, v), 0.25f);
+    EXPECT_EQ(sgd_momentum({momentum}, {0.5f, momentum}, 0, 0.25f, w, v), 0.125f);
     EXPECT_EQ(v, 0.25f);
     EXPECT_EQ(w, 0.625f);
   }
@@ -108,7 +108,7 @@ TEST(SgdMomentum, TheFirstUpdateIsAPlainStep) {
 TEST(SgdMomentum, ARateOfZeroMovesTheVelocityAlone) {
   float w = 1.5f;
   float v = 2;
-  sgd_momentum({0.5f, false}, 0, 0, 3, w, v);
+  sgd_momentum({0.5f}, {0, 0.5f}, 0, 3, w, v);
   EXPECT_EQ(w, 1.5f);
   EXPECT_EQ(v, 4.0f);
 }
@@ -117,7 +117,7 @@ TEST(SgdMomentum, LetsNonFiniteGradientsThrough) {
   for (const float bad : {NAN, INFINITY}) {
     float w = 1;
     float v = 1;
-    sgd_momentum({}, 0.1f, 0, bad, w, v);
+    sgd_momentum({}, {0.1f, 0.9f}, 0, bad, w, v);
     EXPECT_FALSE(std::isfinite(w));
     EXPECT_FALSE(std::isfinite(v));
   }
@@ -152,12 +152,179 @@ TEST(SgdMomentum, EqualsPyTorch) {
     float v[4] = {};
     for (const float lr : {0.01f, 0.02f, 0.04f, 0.08f, 0.08f, 0.04f, 0.02f, 0.01f}) {
       for (int i = 0; i < 4; ++i) {
-        sgd_momentum({0.9f, run.nesterov}, lr, run.weight_decay, c[i] * w[i] + b[i], w[i], v[i]);
+        sgd_momentum({0.9f, run.nesterov}, {lr, 0.9f}, run.weight_decay, c[i] * w[i] + b[i], w[i],
+                     v[i]);
       }
     }
     for (int i = 0; i < 4; ++i) {
       EXPECT_NEAR(w[i], run.weights[i], 2e-6) << run.nesterov << run.weight_decay << i;
       EXPECT_NEAR(v[i], run.velocity[i], 1e-5) << run.nesterov << run.weight_decay << i;
+    }
+  }
+}
+
+// A run of updates on a gradient that follows from the weight, each with its own rate.
+struct Weight {
+  float w = 0;
+  float v = 0;
+};
+template <class Gradient>
+Weight trained(const SgdMomentum& rule, const std::vector<float>& rates, float start,
+               const Gradient& gradient) {
+  Weight x{start, 0};
+  float previous = 0;
+  for (const float lr : rates) {
+    sgd_momentum(rule, update_scalars(rule, lr, previous, 0, 0), 0, gradient(x.w), x.w, x.v);
+    previous = lr;
+  }
+  return x;
+}
+
+std::vector<float> ramp_and_decay(int warmup, int rest, float peak) {
+  std::vector<float> rates;
+  for (int k = 1; k <= warmup; ++k) {
+    rates.push_back(peak * static_cast<float>(k) / static_cast<float>(warmup));
+  }
+  for (int k = 1; k <= rest; ++k) {
+    rates.push_back(peak * (1 - static_cast<float>(k) / static_cast<float>(rest + 1)));
+  }
+  return rates;
+}
+
+constexpr SgdMomentum separate{0.9f, false, false, false};
+constexpr SgdMomentum folded{0.9f, false, true, false};
+constexpr SgdMomentum corrected{0.9f, false, true, true};
+
+// The same matrices for the folded form: v' = m v + lr c w, w' = (1 - lr c) w - m v.
+TEST(FoldedMomentum, IsAProductOfMatricesOnAQuadratic) {
+  const float c = 0.7f;
+  const std::vector<float> rates = ramp_and_decay(20, 40, 0.5f);
+  long double w = 1.5L;
+  long double v = 0;
+  for (const float lr : rates) {
+    const long double old = w;
+    w = (1 - lr * static_cast<long double>(c)) * w - 0.9f * static_cast<long double>(v);
+    v = 0.9f * static_cast<long double>(v) + lr * static_cast<long double>(c) * old;
+  }
+  const Weight x = trained(folded, rates, 1.5f, [&](float weight) { return c * weight; });
+  EXPECT_NEAR(x.w, static_cast<double>(w), 2e-6);
+  EXPECT_NEAR(x.v, static_cast<double>(v), 2e-6);
+}
+
+// Goyal et al. 2017, section 3: with the correction the folded form is the separate one.
+TEST(FoldedMomentum, CorrectedItIsTheSeparateForm) {
+  const std::vector<float> rates = ramp_and_decay(100, 200, 0.3f);
+  for (const bool nesterov : {false, true}) {
+    SgdMomentum a = separate;
+    SgdMomentum b = corrected;
+    a.nesterov = b.nesterov = nesterov;
+    const auto gradient = [](float w) { return 0.4f * w + 0.1f * std::sin(3 * w); };
+    for (std::size_t n = 1; n <= rates.size(); ++n) {
+      const std::vector<float> some(rates.begin(), rates.begin() + static_cast<std::ptrdiff_t>(n));
+      const Weight x = trained(a, some, 2, gradient);
+      const Weight y = trained(b, some, 2, gradient);
+      ASSERT_NEAR(x.w, y.w, 2e-6) << n;
+      ASSERT_NEAR(some.back() * x.v, y.v, 2e-6) << n;
+    }
+  }
+}
+
+// Without it the velocity lags behind the rate. Under a gradient of 1 and a ramp a t the separate
+// form moves by a t (1 - m^t) / (1 - m) at update t and the folded one, which still holds the lower
+// rates of before, by a (t - m (1 - m^t) / (1 - m)) / (1 - m): the sums of m^j a t and m^j a (t -
+// j).
+TEST(FoldedMomentum, UncorrectedItLagsBehindARamp) {
+  const double m = folded.momentum;
+  const int n = 100;
+  const auto one = [](float) { return 1.0f; };
+  double moved[2] = {};
+  for (int t = 1; t <= n; ++t) {
+    std::vector<float> rates;
+    for (int k = 1; k <= t; ++k) rates.push_back(1e-4f * static_cast<float>(k));
+    const double a = 1e-4;
+    const double geometric = (1 - std::pow(m, t)) / (1 - m);
+    moved[0] += a * t * geometric;
+    moved[1] += a * (t - m * geometric) / (1 - m);
+    ASSERT_NEAR(trained(separate, rates, 0, one).w, -moved[0], 2e-5 * moved[0]) << t;
+    ASSERT_NEAR(trained(folded, rates, 0, one).w, -moved[1], 2e-5 * moved[1]) << t;
+    ASSERT_NEAR(trained(corrected, rates, 0, one).w, -moved[0], 2e-5 * moved[0]) << t;
+  }
+}
+
+// What docs/schedules.md says of it.
+TEST(FoldedMomentum, HowFarItLagsBehind) {
+  for (const auto& [updates, less] : {std::pair{20, 0.338}, {100, 0.147}, {1000, 0.018}}) {
+    double moved[2] = {};
+    for (int t = 1; t <= updates; ++t) {
+      for (int j = 0; j < t; ++j) {
+        moved[0] += std::pow(0.9, j) * t;
+        moved[1] += std::pow(0.9, j) * (t - j);
+      }
+    }
+    EXPECT_NEAR(1 - moved[1] / moved[0], less, 0.0005) << updates;
+  }
+}
+
+TEST(FoldedMomentum, ACorrectionAfterARateOfZeroIsNone) {
+  const UpdateScalars first = update_scalars(corrected, 0.1f, 0, 0, 0);
+  EXPECT_EQ(first.on_velocity, 0.9f);
+  const UpdateScalars next = update_scalars(corrected, 0.3f, 0.1f, 0, 0);
+  EXPECT_FLOAT_EQ(next.on_velocity, 2.7f);
+  EXPECT_EQ(update_scalars(folded, 0.3f, 0.1f, 0, 0).on_velocity, 0.9f);
+  EXPECT_EQ(update_scalars(separate, 0.3f, 0.1f, 0, 0).on_velocity, 0.9f);
+  // A warmup from 0 and a restart after 0 stay finite.
+  const Weight x = trained(corrected, {0, 0.1f, 0.2f, 0, 0.2f}, 1, [](float w) { return w; });
+  EXPECT_TRUE(std::isfinite(x.w) && std::isfinite(x.v));
+}
+
+TEST(ClipNorm, ScalesTheGradientBeforeTheDecay) {
+  EXPECT_EQ(update_scalars(separate, 1, 1, 4, 0).scale, 1.0f);
+  EXPECT_EQ(update_scalars(separate, 1, 1, 4, 5).scale, 1.0f);
+  EXPECT_EQ(update_scalars(separate, 1, 1, 5, 5).scale, 1.0f);
+  EXPECT_EQ(update_scalars(separate, 1, 1, 10, 5).scale, 0.5f);
+  float w = 2;
+  float v = 0;
+  sgd_momentum(separate, {1, 0.9f, 0.5f}, 0.25f, 3, w, v);
+  EXPECT_EQ(v, 0.5f * 3 + 0.25f * 2);
+}
+
+// keras.optimizers.SGD of Keras 3.15.1 and torch.optim.SGD of PyTorch 1.13.0 on the gradient c w +
+// b under the same rates: two libraries, two rules.
+TEST(FoldedMomentum, EqualsKerasWhereTheSeparateFormEqualsPyTorch) {
+  struct Recorded {
+    bool is_folded;
+    bool nesterov;
+    float weights[4];
+    float velocity[4];
+  };
+  const Recorded recorded[] = {
+      {true,
+       false,
+       {-0.178413182f, -0.114786267f, -1.3953383f, -0.011468783f},
+       {0.13547942f, -0.241836101f, 0.456276119f, -0.0715062246f}},
+      {true,
+       true,
+       {-0.229226112f, 0.0407992899f, -0.953897238f, -0.0901652277f},
+       {0.119223982f, -0.227122426f, 0.303154051f, -0.00450553838f}},
+      {false,
+       false,
+       {-0.336225927f, 0.144223392f, -2.24419713f, -0.0230525825f},
+       {2.2652781f, -4.7953167f, -2.10242319f, -2.79780436f}},
+      {false,
+       true,
+       {-0.355331779f, 0.260752261f, -1.46842337f, -0.090762645f},
+       {2.08014846f, -4.57505798f, 0.026371479f, -0.145284057f}},
+  };
+  const std::vector<float> rates = {0.01f, 0.02f, 0.03f, 0.05f, 0.08f, 0.08f, 0.06f, 0.01f};
+  const float c[4] = {1.0f, 0.5f, 3.0f, 10.0f};
+  const float b[4] = {0.25f, -0.5f, 0.0f, 1.0f};
+  const float start[4] = {0.5f, -1.25f, 2.0f, 0.125f};
+  for (const Recorded& run : recorded) {
+    for (int i = 0; i < 4; ++i) {
+      const Weight x = trained({0.9f, run.nesterov, run.is_folded}, rates, start[i],
+                               [&](float w) { return c[i] * w + b[i]; });
+      EXPECT_NEAR(x.w, run.weights[i], 2e-6) << run.is_folded << run.nesterov << i;
+      EXPECT_NEAR(x.v, run.velocity[i], 1e-5) << run.is_folded << run.nesterov << i;
     }
   }
 }

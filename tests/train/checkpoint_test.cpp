@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -35,7 +36,7 @@ std::string little_endian(std::uint32_t number) {
 }
 
 // A file with a right checksum, whatever it holds.
-std::string file_of(const std::string& header, const std::string& values, std::uint32_t version = 1,
+std::string file_of(const std::string& header, const std::string& values, std::uint32_t version = 2,
                     std::int64_t header_size = -1) {
   std::string bytes("preheat\0", 8);
   bytes += little_endian(version);
@@ -43,6 +44,14 @@ std::string file_of(const std::string& header, const std::string& values, std::u
       header_size < 0 ? static_cast<std::int64_t>(header.size()) : header_size));
   bytes += header + values;
   return bytes + little_endian(crc32_of(bytes));
+}
+
+// A header with such a step and such tensors.
+std::string header_of(const std::string& step, const std::string& lr, const std::string& tensors,
+                      const std::string& hits = "[]") {
+  return R"({"fingerprint":"0123abcd","step":)" + step + R"(,"first_non_finite":-1,"lr":)" + lr +
+         R"(,"previous_lr":0.125,"gate":{"opened_at":-1,"hits":)" + hits + R"(},"tensors":[)" +
+         tensors + "]}";
 }
 
 ReplicaState some_state() {
@@ -54,6 +63,11 @@ ReplicaState some_state() {
   state.statistics = {{"1.batch_norm.running_var", {1}, {0.25f}}};
   state.step.step = 12345678901;
   state.step.lr = 0.1f;
+  state.step.previous_lr = 0.09f;
+  state.step.gate_opened_at = 11;
+  state.step.hits[0] = 3;
+  state.step.hits[49] = 70000;
+  state.step.window_hits = 70003;
   return state;
 }
 
@@ -67,7 +81,7 @@ void expect_same_bits(const std::vector<NamedTensor>& a, const std::vector<Named
   }
 }
 
-class Checkpoint : public testing::Test {
+class CheckpointFile : public testing::Test {
  protected:
   // What reading the file says, which has to begin with its name.
   std::string error_of(const std::filesystem::path& path) {
@@ -90,7 +104,7 @@ class Checkpoint : public testing::Test {
   const std::filesystem::path path_ = folder_ / "good.ckpt";
 };
 
-TEST_F(Checkpoint, ComesBackBitForBit) {
+TEST_F(CheckpointFile, ComesBackBitForBit) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(fmt::format("seed {}", seed));
   std::mt19937 random(seed);
@@ -104,42 +118,56 @@ TEST_F(Checkpoint, ComesBackBitForBit) {
   for (const float lr : {0.1f, 1e-45f, 3.4e38f, std::nextafter(1.0f, 2.0f), 0.0f}) {
     state.step.lr = lr;
     state.step.first_non_finite = lr == 0 ? 17 : -1;
-    write_checkpoint(path_, state);
-    const ReplicaState back = read_checkpoint(path_);
+    write_checkpoint(path_, {state, "89abcdef"});
+    const Checkpoint read = read_checkpoint(path_);
+    EXPECT_EQ(read.fingerprint, "89abcdef");
+    const ReplicaState& back = read.state;
     expect_same_bits(back.parameters, state.parameters);
     expect_same_bits(back.velocity, state.velocity);
     expect_same_bits(back.statistics, state.statistics);
     EXPECT_EQ(back.step.step, state.step.step);
     EXPECT_EQ(back.step.lr, lr);
     EXPECT_EQ(back.step.first_non_finite, state.step.first_non_finite);
+    EXPECT_EQ(back.step.previous_lr, 0.09f);
+    EXPECT_EQ(back.step.gate_opened_at, 11);
+    EXPECT_EQ(back.step.window_hits, 70003);
+    EXPECT_TRUE(std::ranges::equal(back.step.hits, state.step.hits));
   }
   EXPECT_FALSE(std::filesystem::exists(path_.string() + ".tmp"));
 }
 
-TEST_F(Checkpoint, IsTheDocumentedFormat) {
+TEST_F(CheckpointFile, IsTheDocumentedFormat) {
   const std::string header =
-      R"({"step": 3, "first_non_finite": -1, "lr": 0.25, "tensors": [
-          {"kind": "statistic", "name": "s", "shape": [1]}, {"kind": "parameter", "name": "p", "shape": [2]}]})";
+      header_of("3", "0.25",
+                R"({"kind": "statistic", "name": "s", "shape": [1]},
+                   {"kind": "parameter", "name": "p", "shape": [2]})",
+                "[7, 0, 9]");
   const float values[3] = {5, 6, 7};
   std::string bytes(12, '\0');
   std::memcpy(bytes.data(), values, 12);
   put_bytes(path_, file_of(header, bytes));
-  const ReplicaState state = read_checkpoint(path_);
+  const Checkpoint checkpoint = read_checkpoint(path_);
+  EXPECT_EQ(checkpoint.fingerprint, "0123abcd");
+  const ReplicaState& state = checkpoint.state;
+  EXPECT_EQ(state.step.previous_lr, 0.125f);
+  EXPECT_EQ(state.step.gate_opened_at, -1);
+  EXPECT_EQ(state.step.hits[2], 9u);
+  EXPECT_EQ(state.step.window_hits, 16);
   EXPECT_EQ(state.step.step, 3);
   EXPECT_EQ(state.step.lr, 0.25f);
   EXPECT_EQ(state.statistics.at(0).values, std::vector<float>{5});
   EXPECT_EQ(state.parameters.at(0).values, (std::vector<float>{6, 7}));
 
-  write_checkpoint(path_, some_state());
+  write_checkpoint(path_, {some_state(), "f"});
   const std::string written = bytes_of(path_);
   EXPECT_EQ(written.substr(0, 8), std::string("preheat\0", 8));
-  EXPECT_EQ(written.substr(8, 4), little_endian(1));
+  EXPECT_EQ(written.substr(8, 4), little_endian(2));
   EXPECT_EQ(written.substr(written.size() - 4),
             little_endian(crc32_of(written.substr(0, written.size() - 4))));
 }
 
-TEST_F(Checkpoint, AnyFlippedBitOfThePrefixIsFound) {
-  write_checkpoint(path_, some_state());
+TEST_F(CheckpointFile, AnyFlippedBitOfThePrefixIsFound) {
+  write_checkpoint(path_, {some_state(), "f"});
   const std::string good = bytes_of(path_);
   for (std::size_t at = 0; at < 16; ++at) {
     for (int bit = 0; bit < 8; ++bit) {
@@ -147,15 +175,15 @@ TEST_F(Checkpoint, AnyFlippedBitOfThePrefixIsFound) {
       bad[at] = static_cast<char>(bad[at] ^ (1 << bit));
       const std::string message = error_of_bytes(bad);
       EXPECT_THAT(message, HasSubstr(at < 8    ? "is not a checkpoint of preheat"
-                                     : at < 12 ? "this preheat reads version 1"
+                                     : at < 12 ? "this preheat reads version 2"
                                                : "checksum"))
           << at << " " << bit;
     }
   }
 }
 
-TEST_F(Checkpoint, AnyFlippedByteIsFound) {
-  write_checkpoint(path_, some_state());
+TEST_F(CheckpointFile, AnyFlippedByteIsFound) {
+  write_checkpoint(path_, {some_state(), "f"});
   const std::string good = bytes_of(path_);
   for (std::size_t at = 16; at < good.size(); ++at) {
     std::string bad = good;
@@ -164,8 +192,8 @@ TEST_F(Checkpoint, AnyFlippedByteIsFound) {
   }
 }
 
-TEST_F(Checkpoint, AnyTruncationIsFound) {
-  write_checkpoint(path_, some_state());
+TEST_F(CheckpointFile, AnyTruncationIsFound) {
+  write_checkpoint(path_, {some_state(), "f"});
   const std::string good = bytes_of(path_);
   for (std::size_t size = 0; size < good.size(); ++size) {
     EXPECT_NE(error_of_bytes(good.substr(0, size)), "") << size;
@@ -173,16 +201,16 @@ TEST_F(Checkpoint, AnyTruncationIsFound) {
   EXPECT_NE(error_of_bytes(good + "x"), "");
 }
 
-TEST_F(Checkpoint, AnotherVersionWithARightChecksum) {
-  const std::string header = R"({"step":0,"first_non_finite":-1,"lr":0,"tensors":[]})";
+TEST_F(CheckpointFile, AnotherVersionWithARightChecksum) {
+  const std::string header = header_of("0", "0", "");
   EXPECT_EQ(error_of_bytes(file_of(header, "")), "");
-  EXPECT_THAT(error_of_bytes(file_of(header, "", 2)),
-              HasSubstr("is a checkpoint of version 2; this preheat reads version 1"));
+  EXPECT_THAT(error_of_bytes(file_of(header, "", 1)),
+              HasSubstr("is a checkpoint of version 1; this preheat reads version 2"));
 }
 
-TEST_F(Checkpoint, AbsurdHeadersWithARightChecksum) {
+TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
   const auto with_tensor = [](const std::string& tensor) {
-    return R"({"step":0,"first_non_finite":-1,"lr":0,"tensors":[)" + tensor + "]}";
+    return header_of("0", "0", tensor);
   };
   const std::string four(4, '\0');
   for (const char* shape : {"[4611686018427387904]", "[2147483648,2147483648,4]",
@@ -210,19 +238,23 @@ TEST_F(Checkpoint, AbsurdHeadersWithARightChecksum) {
   for (const std::string& header :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"),
         std::string(R"({"step":0})"),
-        std::string(R"({"step":"x","first_non_finite":-1,"lr":0,"tensors":[]})"),
-        std::string(R"({"step":0,"first_non_finite":-1,"lr":null,"tensors":[]})"),
+        header_of(R"("x")", "0", ""), header_of("0", "null", ""), header_of("0", "0", "", "{}"),
+        header_of("0", "0", "", R"(["x"])"),
         std::string("\xff\xfe\0", 3), std::string(200'000, '[')}) {
     EXPECT_THAT(error_of_bytes(file_of(header, "")), HasSubstr("is damaged"))
         << header.substr(0, 60);
   }
-  EXPECT_THAT(error_of_bytes(file_of("{}", "", 1, 0xffffffff)),
+  std::string wide = "[1";
+  for (int i = 0; i < max_gate_window; ++i) wide += ",1";
+  EXPECT_THAT(error_of_bytes(file_of(header_of("0", "0", "", wide + "]"), "")),
+              HasSubstr("is damaged: its gate is too wide"));
+  EXPECT_THAT(error_of_bytes(file_of("{}", "", 2, 0xffffffff)),
               HasSubstr("its header is longer than the file"));
-  EXPECT_THAT(error_of_bytes(file_of("{}", "", 1, 7)),
+  EXPECT_THAT(error_of_bytes(file_of("{}", "", 2, 7)),
               HasSubstr("its header is longer than the file"));
 }
 
-TEST_F(Checkpoint, WhatIsNoFileAtAll) {
+TEST_F(CheckpointFile, WhatIsNoFileAtAll) {
   EXPECT_THAT(error_of(folder_ / "missing.ckpt"), HasSubstr("No such file"));
   EXPECT_THAT(error_of(folder_.path()), HasSubstr("directory"));
   EXPECT_THAT(error_of_bytes(""), HasSubstr("is not a checkpoint of preheat"));
@@ -230,9 +262,9 @@ TEST_F(Checkpoint, WhatIsNoFileAtAll) {
               HasSubstr("is not a checkpoint of preheat"));
 }
 
-TEST_F(Checkpoint, IsNotWrittenWhereItCannotBe) {
+TEST_F(CheckpointFile, IsNotWrittenWhereItCannotBe) {
   try {
-    write_checkpoint(folder_ / "no/such.ckpt", some_state());
+    write_checkpoint(folder_ / "no/such.ckpt", {some_state(), "f"});
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(),

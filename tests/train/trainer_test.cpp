@@ -66,19 +66,25 @@ RunResult run_into(const std::filesystem::path& path, const RunConfig& config,
   return trainer.run(listener, &folder);
 }
 
-RunResult resume_in(const std::filesystem::path& path, const RunConfig& config) {
+RunResult resume_in(const std::filesystem::path& path, const RunConfig& config,
+                    bool new_schedule = false, const RunListener& listener = {}) {
   Trainer trainer = trainer_of(config);
-  RunFolder folder = trainer.resume(path);
-  return trainer.run({}, &folder);
+  RunFolder folder = trainer.resume(path, new_schedule).folder;
+  return trainer.run(listener, &folder);
 }
 
-std::string resume_error(const std::filesystem::path& path, const RunConfig& config) {
+std::string resume_error(const std::filesystem::path& path, const RunConfig& config,
+                         bool new_schedule = false) {
   try {
-    trainer_of(config).resume(path);
+    trainer_of(config).resume(path, new_schedule);
   } catch (const Error& error) {
     return error.what();
   }
   return "";
+}
+
+void copy_folder(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
 }
 
 // Asks to stop as soon as `steps` updates are done.
@@ -109,9 +115,9 @@ void expect_same_run(const std::filesystem::path& a, const std::filesystem::path
   }
   const auto first = nlohmann::json::parse(bytes_of(a / "summary.json"));
   const auto second = nlohmann::json::parse(bytes_of(b / "summary.json"));
-  for (const char* key :
-       {"outcome", "steps", "final_train_loss", "final_train_accuracy", "test_loss",
-        "test_accuracy", "best_test_accuracy", "best_step", "interrupted"}) {
+  for (const char* key : {"outcome", "steps", "final_train_loss", "final_train_accuracy",
+                          "test_loss", "test_accuracy", "best_test_accuracy", "best_step",
+                          "interrupted", "fingerprint", "gate_opened_at"}) {
     EXPECT_EQ(first.at(key), second.at(key)) << key;
   }
 }
@@ -247,7 +253,7 @@ TEST_P(Resume, AfterACrashGivesTheSameBits) {
     if (r.back().step >= 18) throw std::runtime_error("power cut");
   };
   EXPECT_THROW(run_into(path, config_, listener), std::runtime_error);
-  EXPECT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").step.step, 12);
+  EXPECT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, 12);
   EXPECT_GT(rows_of(path / "metrics.csv").size(), 19u);
   std::ofstream(path / "metrics.csv", std::ios::app) << "27,2,dec";
   std::ofstream(path / "eval.csv", std::ios::app) << "30,3,0.1,0.9\n30,";
@@ -257,7 +263,7 @@ TEST_P(Resume, AfterACrashGivesTheSameBits) {
 
 TEST_P(Resume, AFinishedRunStaysAsItIs) {
   const auto path = folder_ / "again";
-  std::filesystem::copy(folder_ / "whole", path, std::filesystem::copy_options::recursive);
+  copy_folder(folder_ / "whole", path);
   const RunResult result = resume_in(path, config_);
   EXPECT_EQ(result.steps, 30);
   expect_same_run(folder_ / "whole", path);
@@ -284,13 +290,13 @@ TEST_F(WrongResume, AnotherNetworkNamesTheTensor) {
 
 TEST_F(WrongResume, AnotherConfigurationNamesTheLine) {
   EXPECT_THAT(resume_error(path_, config_of({"schedule.base_lr=0.06"})),
-              AllOf(HasSubstr("config.yaml: the run was made with 'base_lr: 0.05'"),
-                    HasSubstr("this configuration has 'base_lr: 0.06'")));
+              AllOf(HasSubstr("config.yaml: the run was made with 'schedule.base_lr: 0.05'"),
+                    HasSubstr("this configuration has 'schedule.base_lr: 0.06'")));
   EXPECT_THAT(resume_error(path_, config_of({"seed=3"})), HasSubstr("'seed: 0'"));
   EXPECT_THAT(resume_error(path_, config_of({"train.length=80 steps"})),
-              HasSubstr("'length: 30 steps'"));
+              HasSubstr("'train.length: 30 steps'"));
   EXPECT_THAT(resume_error(path_, config_of({"optimizer.momentum=0.8"})),
-              HasSubstr("'momentum: 0.8'"));
+              HasSubstr("'optimizer.momentum: 0.8'"));
   EXPECT_EQ(resume_error(path_, config_of({"name=other", "train.eval_every=7 steps",
                                            "train.checkpoint_every=null"})),
             "");
@@ -321,6 +327,389 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   put_bytes(path_ / "metrics.csv", torn);
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv: has a damaged row"));
   put_bytes(path_ / "metrics.csv", metrics);
+  EXPECT_EQ(resume_error(path_, config_of()), "");
+}
+
+// The learning rates in a folder's rows; a float's shortest text reads back to its bits.
+std::vector<float> rates_of(const std::filesystem::path& path) {
+  std::vector<float> rates;
+  for (const auto& row : rows_of(path / "metrics.csv")) {
+    if (row[0] != "step") rates.push_back(std::strtof(row[3].c_str(), nullptr));
+  }
+  return rates;
+}
+
+std::vector<std::string> column_of(const std::filesystem::path& path, std::size_t column) {
+  std::vector<std::string> values;
+  for (const auto& row : rows_of(path / "metrics.csv")) values.push_back(row.at(column));
+  values.erase(values.begin());  // the header
+  return values;
+}
+
+const std::vector<float>& weights_of(const Checkpoint& checkpoint, const std::string& name) {
+  for (const NamedTensor& t : checkpoint.state.parameters) {
+    if (t.name == name) return t.values;
+  }
+  throw std::logic_error("no parameter " + name);
+}
+
+TEST(TrainerStages, TrainWhatTheySayAndResumeToTheSameBits) {
+  const TemporaryFolder folder;
+  const std::string stages =
+      "train.stages=[{length: 5 steps, train_only: ['3.*'], frozen_batch_norm: fixed}, "
+      "{length: 13 steps, train_only: ['*conv*'], velocity: fresh}, {}]";
+  const RunConfig config = config_of({stages, "train.checkpoint_every=1 steps"});
+  run_into(folder / "whole", config);
+  // Nothing else is due where these stages end.
+  run_into(folder / "unwatched",
+           config_of({stages, "train.checkpoint_every=null", "train.eval_every=30 steps"}));
+  EXPECT_EQ(bytes_of(folder / "unwatched/metrics.csv"), bytes_of(folder / "whole/metrics.csv"));
+  const Schedule schedule = resolve_schedule(config_of(), {30, 10});
+  const std::vector<float> rates = rates_of(folder / "whole");
+  ASSERT_EQ(rates.size(), 30u);
+  for (std::int64_t k = 0; k < 30; ++k) {
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(schedule.lr, k))) << k;
+  }
+  std::map<std::int64_t, Checkpoint> at;
+  for (const std::int64_t stop : {1, 5, 11, 18, 19}) {
+    SCOPED_TRACE(stop);
+    const auto path = folder / fmt::format("cut-{}", stop);
+    StopAfter stopper(stop);
+    const RunResult cut = run_into(path, config, stopper.listener);
+    ASSERT_EQ(cut.steps, stop);
+    at[stop] = read_checkpoint(path / "checkpoints/last.ckpt");
+    resume_in(path, config);
+    expect_same_run(folder / "whole", path);
+  }
+  const auto moved = [&](const std::string& name, std::int64_t from, std::int64_t to) {
+    return weights_of(at.at(from), name) != weights_of(at.at(to), name);
+  };
+  EXPECT_FALSE(moved("0.conv.weight", 1, 5));
+  EXPECT_TRUE(moved("3.linear.weight", 1, 5));
+  EXPECT_TRUE(moved("0.conv.weight", 5, 18));
+  EXPECT_FALSE(moved("3.linear.weight", 5, 18));
+  EXPECT_FALSE(moved("2.batch_norm.weight", 5, 18));
+  EXPECT_TRUE(moved("3.linear.weight", 18, 19));
+  EXPECT_TRUE(moved("2.batch_norm.weight", 18, 19));
+  EXPECT_EQ(at.at(1).state.statistics[0].values, at.at(5).state.statistics[0].values);
+  EXPECT_NE(at.at(5).state.statistics[0].values, at.at(11).state.statistics[0].values);
+}
+
+constexpr std::int64_t gate_window = 7;
+constexpr double gate_error = 0.7;
+
+RunConfig gated(const std::vector<std::string>& more = {}) {
+  std::vector<std::string> settings = {
+      "train.length=80 steps", "train.checkpoint_every=3 steps", "schedule.warmup.length=70 steps",
+      fmt::format("schedule.warmup.until={{train_error_below: {}, window: {} steps}}", gate_error,
+                  gate_window)};
+  settings.insert(settings.end(), more.begin(), more.end());
+  return config_of(settings);
+}
+
+// When the rows of a run say that its gate opened: before the first update whose last updates, a
+// full window of them, had an error below the bound.
+std::int64_t opening_of(const std::filesystem::path& path) {
+  std::vector<double> accuracy;
+  for (const std::string& value : column_of(path, 5)) accuracy.push_back(std::stod(value));
+  for (std::size_t u = gate_window; u < accuracy.size(); ++u) {
+    double hits = 0;
+    for (std::size_t k = u - gate_window; k < u; ++k) hits += std::round(accuracy[k] * 32);
+    if (1 - hits / (gate_window * 32) < gate_error) return static_cast<std::int64_t>(u);
+  }
+  return -1;
+}
+
+class GatedRun : public testing::Test {
+ protected:
+  GatedRun() {
+    result_ = run_into(folder_ / "whole", gated());
+    opened_ = opening_of(folder_ / "whole");
+  }
+  void SetUp() override {
+    ASSERT_GT(opened_, gate_window + 5) << "too early to tell";
+    ASSERT_LT(opened_, 65) << "too late to tell";
+  }
+  TemporaryFolder folder_;
+  RunResult result_;
+  std::int64_t opened_ = 0;
+};
+
+TEST_F(GatedRun, EndsItsWarmupWhereTheHitsSayAndTellsOfIt) {
+  EXPECT_EQ(result_.gate_opened_at, opened_);
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "whole/summary.json"));
+  EXPECT_EQ(summary.at("gate_opened_at"), opened_);
+  const Schedule schedule = resolve_schedule(gated(), {80, 10});
+  const auto phases = column_of(folder_ / "whole", 2);
+  const auto rates = rates_of(folder_ / "whole");
+  ASSERT_EQ(rates.size(), 80u);
+  for (std::int64_t k = 0; k < 80; ++k) {
+    EXPECT_EQ(phases[k], k < opened_ ? "warmup" : "decay") << k;
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(schedule.lr, k, k < opened_ ? -1 : opened_))) << k;
+  }
+  // The decay begins right at the base rate, which the warmup was far from.
+  EXPECT_GT(rates[opened_], 0.049f);
+  EXPECT_LT(rates[opened_ - 1], 0.048f);
+}
+
+TEST_F(GatedRun, ResumedInTheMidstOfTheWindowOpensAtTheSameUpdate) {
+  for (const std::int64_t stop : {std::int64_t{3}, opened_ - 4, opened_, opened_ + 3}) {
+    SCOPED_TRACE(stop);
+    const auto path = folder_ / fmt::format("cut-{}", stop);
+    StopAfter stopper(stop);
+    ASSERT_LT(run_into(path, gated(), stopper.listener).steps, stop + 3);
+    const RunResult rest = resume_in(path, gated());
+    EXPECT_EQ(rest.gate_opened_at, opened_);
+    expect_same_run(folder_ / "whole", path);
+  }
+}
+
+TEST_F(GatedRun, ThatIsNeverGoodEnoughWarmsUpAsPlanned) {
+  const RunResult result =
+      run_into(folder_ / "shut", gated({"schedule.warmup.until.train_error_below=1e-6"}));
+  EXPECT_FALSE(result.gate_opened_at);
+  EXPECT_TRUE(nlohmann::json::parse(bytes_of(folder_ / "shut/summary.json"))
+                  .at("gate_opened_at")
+                  .is_null());
+  run_into(folder_ / "plain", gated({"schedule.warmup.until=null"}));
+  EXPECT_EQ(bytes_of(folder_ / "shut/metrics.csv"), bytes_of(folder_ / "plain/metrics.csv"));
+  EXPECT_EQ(column_of(folder_ / "shut", 2)[70], "decay");
+}
+
+// A run under one schedule, interrupted in its midst, and another schedule for the rest of it.
+class NewSchedule : public testing::Test {
+ protected:
+  NewSchedule() {
+    StopAfter stopper(10);
+    step_ = run_into(path_, before_, stopper.listener).steps;
+  }
+  void SetUp() override {
+    ASSERT_GE(step_, 10);
+    ASSERT_LT(step_, 20);
+  }
+  std::string kept_name() const { return fmt::format("config-before-{}.yaml", step_); }
+
+  TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_ / "run";
+  const RunConfig before_ = config_of();
+  const std::vector<std::string> changes_ = {"schedule.base_lr=0.02", "train.length=40 steps",
+                                             "schedule.decay.shape=linear"};
+  const RunConfig now_ = config_of(changes_);
+  std::int64_t step_ = 0;
+};
+
+TEST_F(NewSchedule, IsTakenOnlyWhereItIsAskedFor) {
+  for (const auto& [setting, line] :
+       {std::pair{"schedule.base_lr=0.02", "base_lr: 0.02"},
+        std::pair{"schedule.warmup.shape=cosine", "shape: cosine"},
+        std::pair{"train.length=40 steps", "length: 40 steps"},
+        std::pair{"train.stages=[{train_only: ['3.*']}]", "stages"}}) {
+    EXPECT_THAT(resume_error(path_, config_of({setting})),
+                AllOf(HasSubstr("config.yaml: "), HasSubstr(line), HasSubstr("--new-schedule")))
+        << setting;
+  }
+  for (const auto& settings :
+       std::vector<std::vector<std::string>>{{"schedule.base_lr=0.02", "seed=3"},
+                                             {"train.length=40 steps", "optimizer.momentum=0.8"},
+                                             {"optimizer.momentum=0.8"}}) {
+    for (const bool asked : {false, true}) {
+      EXPECT_THAT(resume_error(path_, config_of(settings), asked),
+                  AllOf(HasSubstr("config.yaml: "), testing::Not(HasSubstr("--new-schedule"))));
+    }
+  }
+  EXPECT_THAT(resume_error(path_, config_of({"schedule.base_lr=0.02", "seed=3"}), true),
+              AllOf(HasSubstr("'seed: 0'"), HasSubstr("'seed: 3'")));
+  // What is refused leaves no trace.
+  EXPECT_FALSE(std::filesystem::exists(path_ / kept_name()));
+  EXPECT_EQ(resume_error(path_, before_), "");
+}
+
+TEST_F(NewSchedule, GoesOnFromTheStepTheRunIsAt) {
+  run_into(folder_ / "whole", before_);
+  const std::string old_text = bytes_of(path_ / "config.yaml");
+  const Schedule was = resolve_schedule(before_, {30, 10});
+  const Schedule is = resolve_schedule(now_, {40, 10});
+  Trainer trainer = trainer_of(now_);
+  Resumed resumed = trainer.resume(path_, true);
+  EXPECT_EQ(resumed.step, step_);
+  EXPECT_EQ(resumed.lr_before, static_cast<float>(lr_at(was.lr, step_)));
+  EXPECT_EQ(resumed.lr_now, static_cast<float>(lr_at(is.lr, step_)));
+  EXPECT_NE(resumed.lr_before, resumed.lr_now);
+  EXPECT_EQ(bytes_of(path_ / kept_name()), old_text);
+  EXPECT_EQ(bytes_of(path_ / "config.yaml"), write_config(now_));
+
+  const RunResult result = trainer.run({}, &resumed.folder);
+  EXPECT_EQ(result.steps, 40);
+  const auto rates = rates_of(path_);
+  ASSERT_EQ(rates.size(), 40u);
+  for (std::int64_t k = 0; k < 40; ++k) {
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(k < step_ ? was.lr : is.lr, k))) << k;
+  }
+  // The same weights see the same batch: only from the first update at another rate on do losses
+  // differ.
+  const auto losses = column_of(path_, 4);
+  const auto old_losses = column_of(folder_ / "whole", 4);
+  for (std::int64_t k = 0; k <= step_; ++k) EXPECT_EQ(losses[k], old_losses[k]) << k;
+  EXPECT_NE(losses[step_ + 1], old_losses[step_ + 1]);
+}
+
+TEST_F(NewSchedule, IsTheRunsOwnFromThenOn) {
+  copy_folder(path_, folder_ / "whole");
+  resume_in(folder_ / "whole", now_, true);
+  StopAfter stopper(23);
+  const RunResult cut = resume_in(path_, now_, true, stopper.listener);
+  ASSERT_TRUE(cut.interrupted);
+  EXPECT_THAT(resume_error(path_, before_), HasSubstr("--new-schedule"));
+  Trainer trainer = trainer_of(now_);
+  Resumed again = trainer.resume(path_);
+  EXPECT_EQ(again.step, cut.steps);
+  EXPECT_EQ(again.lr_before, again.lr_now);
+  trainer.run({}, &again.folder);
+  expect_same_run(folder_ / "whole", path_);
+  EXPECT_EQ(bytes_of(path_ / kept_name()), write_config(before_));
+  int kept = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    kept += entry.path().filename().string().starts_with("config-before-") ? 1 : 0;
+  }
+  EXPECT_EQ(kept, 1);
+}
+
+// The checkpoint is written first. A crash right after it leaves the old configuration beside it;
+// the same command then goes on all the same.
+TEST_F(NewSchedule, SurvivesACrashBetweenItsTwoFiles) {
+  const std::string old_text = bytes_of(path_ / "config.yaml");
+  trainer_of(now_).resume(path_, true);
+  put_bytes(path_ / "config.yaml", old_text);
+  std::filesystem::remove(path_ / kept_name());
+  EXPECT_EQ(resume_error(path_, now_, true), "");
+  EXPECT_EQ(bytes_of(path_ / kept_name()), old_text);
+  EXPECT_EQ(resume_error(path_, now_), "");
+}
+
+TEST_F(NewSchedule, OfTwoInARowTheFirstKeepsWhatWasInForce) {
+  const std::string old_text = bytes_of(path_ / "config.yaml");
+  trainer_of(now_).resume(path_, true);
+  const RunConfig third = config_of({"schedule.base_lr=0.03"});
+  const Schedule is = resolve_schedule(now_, {40, 10});
+  const Schedule next = resolve_schedule(third, {30, 10});
+  {
+    Trainer trainer = trainer_of(third);
+    const Resumed resumed = trainer.resume(path_, true);
+    EXPECT_EQ(resumed.lr_before, static_cast<float>(lr_at(is.lr, step_)));
+    EXPECT_EQ(resumed.lr_now, static_cast<float>(lr_at(next.lr, step_)));
+  }
+  EXPECT_EQ(bytes_of(path_ / kept_name()), old_text);
+  EXPECT_EQ(bytes_of(path_ / "config.yaml"), write_config(third));
+  resume_in(path_, third);
+  const auto rates = rates_of(path_);
+  ASSERT_EQ(rates.size(), 30u);
+  EXPECT_EQ(rates[29], static_cast<float>(lr_at(next.lr, 29)));
+}
+
+TEST_F(NewSchedule, ExtendsAFinishedRun) {
+  resume_in(path_, before_);
+  const std::string rows = bytes_of(path_ / "metrics.csv");
+  const RunConfig longer = config_of({"train.length=45 steps"});
+  EXPECT_THAT(resume_error(path_, longer), HasSubstr("--new-schedule"));
+  const RunResult result = resume_in(path_, longer, true);
+  EXPECT_EQ(result.steps, 45);
+  EXPECT_FALSE(result.interrupted);
+  EXPECT_TRUE(result.test_accuracy);
+  EXPECT_TRUE(bytes_of(path_ / "metrics.csv").starts_with(rows));
+  const Schedule is = resolve_schedule(longer, {45, 10});
+  const auto rates = rates_of(path_);
+  ASSERT_EQ(rates.size(), 45u);
+  for (std::int64_t k = 30; k < 45; ++k) {
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k))) << k;
+  }
+  std::vector<std::string> evaluated;
+  for (const auto& row : rows_of(path_ / "eval.csv")) evaluated.push_back(row[0]);
+  EXPECT_THAT(evaluated, testing::ElementsAre("step", "15", "30", "45"));
+  EXPECT_EQ(bytes_of(path_ / "config-before-30.yaml"), write_config(before_));
+  // And is not cut short of what it has done.
+  EXPECT_THAT(resume_error(path_, config_of({"train.length=44 steps"}), true),
+              AllOf(HasSubstr("step 45"), HasSubstr("44 steps")));
+  EXPECT_EQ(resume_error(path_, longer), "");
+}
+
+TEST_F(NewSchedule, MayFreezeFromThenOn) {
+  const Checkpoint before = read_checkpoint(path_ / "checkpoints/last.ckpt");
+  resume_in(path_, config_of({"train.stages=[{length: 10 steps}, {train_only: ['3.*']}]"}), true);
+  const Checkpoint after = read_checkpoint(path_ / "checkpoints/last.ckpt");
+  EXPECT_EQ(weights_of(after, "0.conv.weight"), weights_of(before, "0.conv.weight"));
+  EXPECT_NE(weights_of(after, "3.linear.weight"), weights_of(before, "3.linear.weight"));
+}
+
+TEST_F(NewSchedule, ThatIsTheOldOneChangesNothing) {
+  run_into(folder_ / "whole", before_);
+  resume_in(path_, before_, true);
+  expect_same_run(folder_ / "whole", path_);
+  EXPECT_FALSE(std::filesystem::exists(path_ / kept_name()));
+}
+
+TEST_F(GatedRun, TheSameScheduleAskedForAsNewChangesNothing) {
+  const auto path = folder_ / "cut";
+  StopAfter stopper(opened_ - 4);
+  ASSERT_LT(run_into(path, gated(), stopper.listener).steps, opened_);
+  EXPECT_EQ(resume_in(path, gated(), true).gate_opened_at, opened_);
+  EXPECT_EQ(rates_of(path), rates_of(folder_ / "whole"));
+}
+
+// A warmup that has ended stays ended.
+TEST_F(GatedRun, KeepsItsOpeningUnderANewDecay) {
+  const auto path = folder_ / "cut";
+  StopAfter stopper(opened_ + 4);
+  const std::int64_t step = run_into(path, gated(), stopper.listener).steps;
+  ASSERT_LT(step, 80);
+  const RunConfig now = gated({"schedule.decay.shape=linear"});
+  EXPECT_EQ(resume_in(path, now, true).gate_opened_at, opened_);
+  const Schedule is = resolve_schedule(now, {80, 10});
+  const auto rates = rates_of(path);
+  ASSERT_EQ(rates.size(), 80u);
+  for (std::int64_t k = step; k < 80; ++k) {
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k, opened_))) << k;
+  }
+  EXPECT_NE(rates, rates_of(folder_ / "whole"));
+}
+
+// The rate jumps where the new schedule begins, and the correction is there for such jumps.
+TEST_F(NewSchedule, IsFollowedByACorrectedVelocity) {
+  std::vector<std::vector<float>> weights;
+  for (const std::string form : {"separate", "folded"}) {
+    const std::vector<std::string> optimizer = {
+        "optimizer.momentum_form=" + form,
+        fmt::format("optimizer.momentum_correction={}", form == "folded")};
+    std::vector<std::string> now = optimizer;
+    now.push_back("schedule.base_lr=0.004");
+    StopAfter stopper(10);
+    run_into(folder_ / form, config_of(optimizer), stopper.listener);
+    resume_in(folder_ / form, config_of(now), true);
+    const auto last = read_checkpoint(folder_ / form / "checkpoints/last.ckpt");
+    weights.push_back(weights_of(last, "3.linear.weight"));
+  }
+  double apart = 0;
+  double size = 0;
+  for (std::size_t i = 0; i < weights[0].size(); ++i) {
+    apart += std::pow(double{weights[0][i]} - double{weights[1][i]}, 2);
+    size += std::pow(double{weights[0][i]}, 2);
+  }
+  EXPECT_LT(std::sqrt(apart / size), 1e-4);
+}
+
+TEST_F(WrongResume, ACheckpointOfAnotherConfigurationThanTheFoldersIsRefused) {
+  std::string text = bytes_of(path_ / "config.yaml");
+  const auto at = text.find("seed: 0");
+  ASSERT_NE(at, std::string::npos);
+  text.replace(at, 7, "seed: 3");
+  put_bytes(path_ / "config.yaml", text);
+  for (const bool new_schedule : {false, true}) {
+    EXPECT_THAT(resume_error(path_, config_of({"seed=3"}), new_schedule),
+                AllOf(HasSubstr("last.ckpt: was made under another configuration"),
+                      HasSubstr("config.yaml")));
+    EXPECT_THAT(resume_error(path_, config_of(), new_schedule), HasSubstr("'seed: 3'"));
+  }
+  text.replace(at, 7, "seed: 0");
+  put_bytes(path_ / "config.yaml", text);
   EXPECT_EQ(resume_error(path_, config_of()), "");
 }
 

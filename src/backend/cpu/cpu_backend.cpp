@@ -76,16 +76,10 @@ class CpuReplica : public Replica {
         picks_(options.batch_size),
         labels_(options.batch_size) {
     if (initial.size() != weights_.size()) throw std::logic_error("initial: not an arena");
-    std::copy(initial.begin(), initial.end(), weights_.data());
-    for (const Parameter& p : network_.parameters) {
-      const auto decay = static_cast<float>(p.decayed ? options_.weight_decay : 0.0);
-      for (std::int64_t at = 0; at < p.size; at += update_block_size) {
-        blocks_.push_back(
-            {p.offset + at, p.offset + std::min(at + update_block_size, p.size), decay});
-      }
+    if (options_.parameters.size() != network_.parameters.size() || options_.stages.empty()) {
+      throw std::logic_error("options: not of this network");
     }
-    partial_norms_.resize(blocks_.size());
-    state_.lr = static_cast<float>(lr_at(options_.schedule, 0));
+    std::copy(initial.begin(), initial.end(), weights_.data());
   }
 
   void set_epoch_order(std::span<const std::uint32_t> permutation) override {
@@ -98,6 +92,11 @@ class CpuReplica : public Replica {
   void train(std::int64_t updates) override {
     if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
       throw std::logic_error("train: past the end of the epoch whose order is known");
+    }
+    enter_stage();
+    if (stage_ + 1 < options_.stages.size() &&
+        state_.step + updates > options_.stages[stage_ + 1].begin) {
+      throw std::logic_error("train: past the end of the stage");
     }
     records_.reserve(records_.size() + updates);
     for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step();
@@ -160,6 +159,7 @@ class CpuReplica : public Replica {
       std::ranges::copy(state.statistics[i].values, statistics_[i].data());
     }
     state_ = state.step;
+    stage_ = no_stage;
     order_.clear();
   }
 
@@ -253,33 +253,68 @@ class CpuReplica : public Replica {
 
     StepRecord record;
     record.step = state_.step;
+    record.phase = phase_at(options_.schedule, state_.step, state_.gate_opened_at);
     record.lr = state_.lr;
     record.loss = loss.sum / static_cast<double>(options_.batch_size);
     record.correct = loss.correct;
-    // A loss that is not finite is known before the update, which is then left out: what blew up
-    // stays there to be looked at.
+    // A loss that is not finite is known before the update, and so is a norm that is to be clipped:
+    // the update is then left out, and what blew up stays there to be looked at.
     record.finite = std::isfinite(record.loss);
+    if (!record.finite || options_.clip_norm > 0) {
+      record.grad_norm = norm(trained_, gradients_);
+      record.finite = record.finite && std::isfinite(record.grad_norm);
+    }
     if (record.finite) {
+      const UpdateScalars scalars = update_scalars(options_.rule, state_.lr, state_.previous_lr,
+                                                   record.grad_norm, options_.clip_norm);
       const cpu::UpdateNorms squares =
-          cpu::update(options_.rule, state_.lr, blocks_, gradients_.data(), weights_.data(),
+          cpu::update(options_.rule, scalars, trained_, gradients_.data(), weights_.data(),
                       velocity_.data(), partial_norms_.data());
       record.grad_norm = std::sqrt(squares.gradient);
-      record.update_norm = state_.lr * std::sqrt(squares.direction);
-      record.weight_norm = std::sqrt(squares.weight);
+      record.update_norm = std::sqrt(squares.taken);
+      record.weight_norm = std::sqrt(squares.weight + frozen_weights_squared_);
       record.finite = std::isfinite(record.grad_norm) && std::isfinite(record.weight_norm);
     } else {
-      record.grad_norm = norm(gradients_);
-      record.weight_norm = norm(weights_);
+      record.weight_norm = std::hypot(norm(trained_, weights_), std::sqrt(frozen_weights_squared_));
     }
     records_.push_back(record);
-    advance(state_, record.finite, lr_at(options_.schedule, state_.step + 1));
+    advance(state_, options_.schedule, record.finite, record.correct);
   }
 
-  static double norm(const Buffer<float>& arena) {
-    double sum = 0;
-    for (std::size_t i = 0; i < arena.size(); ++i) sum += double{arena[i]} * double{arena[i]};
-    return std::sqrt(sum);
+  // Sets up what the stage of the next update changes, once per stage.
+  void enter_stage() {
+    std::size_t stage = 0;
+    while (stage + 1 < options_.stages.size() && options_.stages[stage + 1].begin <= state_.step) {
+      ++stage;
+    }
+    if (stage == stage_) return;
+    stage_ = stage;
+    const TrainingStage& s = options_.stages[stage];
+    trained_.clear();
+    std::vector<cpu::UpdateBlock> frozen;
+    for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+      const Parameter& p = network_.parameters[i];
+      const ParameterRule& rule = options_.parameters[i];
+      for (std::int64_t at = 0; at < p.size; at += update_block_size) {
+        (s.trained[i] ? trained_ : frozen)
+            .push_back({p.offset + at, p.offset + std::min(at + update_block_size, p.size),
+                        rule.lr_scale, rule.weight_decay});
+      }
+    }
+    partial_norms_.resize(trained_.size() + frozen.size());
+    frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
+    program_.train_only(s.trained, s.fixed_statistics);
+    // A state saved right here is of before the stage, so that a resumed run does this as well.
+    if (s.fresh_velocity && state_.step == s.begin) {
+      std::fill_n(velocity_.data(), velocity_.size(), 0.0f);
+    }
   }
+
+  double norm(std::span<const cpu::UpdateBlock> blocks, const Buffer<float>& arena) {
+    return std::sqrt(cpu::squared_norm(blocks, arena.data(), partial_norms_.data()));
+  }
+
+  static constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
 
   const Network network_;
   const ReplicaOptions options_;
@@ -292,13 +327,15 @@ class CpuReplica : public Replica {
   Buffer<float> velocity_;
   std::vector<Buffer<float>> statistics_;
   cpu::Program program_;
-  std::vector<cpu::UpdateBlock> blocks_;
+  std::size_t stage_ = no_stage;
+  std::vector<cpu::UpdateBlock> trained_;  // of the stage
+  double frozen_weights_squared_ = 0;
   std::vector<cpu::UpdateNorms> partial_norms_;
   std::vector<cpu::Pick> picks_;
   std::vector<std::uint8_t> labels_;
   std::vector<std::uint32_t> order_;
   std::vector<StepRecord> records_;
-  StepState state_;
+  StepState state_ = first_step(options_.schedule);
 };
 
 std::string processor() {

@@ -250,27 +250,36 @@ PREHEAT_SIMD void route_gradient(std::int64_t channels, std::uint8_t position,
   }
 }
 
-PREHEAT_SIMD void update_block(const SgdMomentum& rule, float lr, float weight_decay,
-                               std::int64_t n, const float* __restrict gradients,
-                               float* __restrict weights, float* __restrict velocity,
-                               UpdateNorms* norms) {
+PREHEAT_SIMD void update_block(const SgdMomentum& rule, const UpdateScalars& scalars,
+                               float lr_scale, float weight_decay, std::int64_t n,
+                               const float* __restrict gradients, float* __restrict weights,
+                               float* __restrict velocity, UpdateNorms* norms) {
   const SgdMomentum r = rule;
+  UpdateScalars s = scalars;
+  s.lr *= lr_scale;
   double gradient = 0;
-  double direction = 0;
+  double taken = 0;
   double weight = 0;
-#pragma omp simd reduction(+ : gradient, direction, weight)
+#pragma omp simd reduction(+ : gradient, taken, weight)
   for (std::int64_t i = 0; i < n; ++i) {
     const float g = gradients[i];
     float w = weights[i];
     float v = velocity[i];
-    const float d = sgd_momentum(r, lr, weight_decay, g, w, v);
+    const float t = sgd_momentum(r, s, weight_decay, g, w, v);
     weights[i] = w;
     velocity[i] = v;
     gradient += double{g} * double{g};
-    direction += double{d} * double{d};
+    taken += double{t} * double{t};
     weight += double{w} * double{w};
   }
-  *norms = {gradient, direction, weight};
+  *norms = {gradient, taken, weight};
+}
+
+PREHEAT_SIMD double squares_block(std::int64_t n, const float* values) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (std::int64_t i = 0; i < n; ++i) sum += double{values[i]} * double{values[i]};
+  return sum;
 }
 
 std::int64_t first_of_largest(const float* logits, std::int64_t classes) {
@@ -362,9 +371,9 @@ void batch_norm_forward(Matrix size, float slope, const BatchNorm& norm, const f
   });
 }
 
-void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const float* x,
-                         const float* y, const float* extra, float* dy, float* d_residual,
-                         float* d_weight, float* d_bias, double* sums) {
+void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, bool fixed,
+                         const float* x, const float* y, const float* extra, float* dy,
+                         float* d_residual, float* d_weight, float* d_bias, double* sums) {
   float* dz = d_residual ? d_residual : dy;
   double* products = sums + sum_blocks * size.channels;
 #pragma omp parallel for schedule(static)
@@ -379,7 +388,8 @@ void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const 
     d_bias[c] = static_cast<float>(total(sums, size.channels, c));
     d_weight[c] = static_cast<float>(total(products, size.channels, c));
   }
-  const float inv_rows = 1 / static_cast<float>(size.rows);
+  // The terms that come from the batch's own moments are sums divided by the rows.
+  const float inv_rows = fixed ? 0 : 1 / static_cast<float>(size.rows);
   over_rows(size, [&](std::int64_t at, std::int64_t rows) {
     batch_norm_backward_block(rows, size.channels, norm, inv_rows, d_weight, d_bias, x + at,
                               dz + at, dy + at);
@@ -505,21 +515,35 @@ LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t clas
   return result;
 }
 
-UpdateNorms update(const SgdMomentum& rule, float lr, std::span<const UpdateBlock> blocks,
-                   const float* gradients, float* weights, float* velocity, UpdateNorms* partial) {
+UpdateNorms update(const SgdMomentum& rule, const UpdateScalars& scalars,
+                   std::span<const UpdateBlock> blocks, const float* gradients, float* weights,
+                   float* velocity, UpdateNorms* partial) {
   const auto count = static_cast<std::int64_t>(blocks.size());
 #pragma omp parallel for schedule(static)
   for (std::int64_t i = 0; i < count; ++i) {
     const UpdateBlock& block = blocks[i];
-    update_block(rule, lr, block.weight_decay, block.end - block.begin, gradients + block.begin,
-                 weights + block.begin, velocity + block.begin, &partial[i]);
+    update_block(rule, scalars, block.lr_scale, block.weight_decay, block.end - block.begin,
+                 gradients + block.begin, weights + block.begin, velocity + block.begin,
+                 &partial[i]);
   }
   UpdateNorms sum;
   for (std::int64_t i = 0; i < count; ++i) {
     sum.gradient += partial[i].gradient;
-    sum.direction += partial[i].direction;
+    sum.taken += partial[i].taken;
     sum.weight += partial[i].weight;
   }
+  return sum;
+}
+
+double squared_norm(std::span<const UpdateBlock> blocks, const float* values,
+                    UpdateNorms* partial) {
+  const auto count = static_cast<std::int64_t>(blocks.size());
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < count; ++i) {
+    partial[i].gradient = squares_block(blocks[i].end - blocks[i].begin, values + blocks[i].begin);
+  }
+  double sum = 0;
+  for (std::int64_t i = 0; i < count; ++i) sum += partial[i].gradient;
   return sum;
 }
 

@@ -63,10 +63,11 @@ void batch_norm_forward(Matrix size, float slope, const BatchNorm& norm, const f
 /// the batch, which are the gradients of weight and bias; then
 ///   dx = weight inv_std (dz - mean(dz) - xhat mean(dz xhat)).
 /// dz is written to d_residual where the layer has a residual (its gradient is dz); dx overwrites
-/// dy. `extra` and `d_residual` may be null. `sums`: 2 x sum_blocks x channels.
-void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, const float* x,
-                         const float* y, const float* extra, float* dy, float* d_residual,
-                         float* d_weight, float* d_bias, double* sums);
+/// dy. `extra` and `d_residual` may be null. `sums`: 2 x sum_blocks x channels. Where mean and
+/// inv_std are not the batch's own (`fixed`), dx = weight inv_std dz.
+void batch_norm_backward(Matrix size, float slope, const BatchNorm& norm, bool fixed,
+                         const float* x, const float* y, const float* extra, float* dy,
+                         float* d_residual, float* d_weight, float* d_bias, double* sums);
 
 /// Where a pooling of stride = kernel reads and writes: x [batch, in, channels] -> y [batch, out,
 /// channels], in.height / kernel rows and in.width / kernel columns; what is left over is not read.
@@ -112,18 +113,24 @@ LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t clas
 struct UpdateBlock {
   std::int64_t begin = 0;
   std::int64_t end = 0;
+  float lr_scale = 1;
   float weight_decay = 0;
 };
 
+/// Squared L2 norms.
 struct UpdateNorms {
-  double gradient = 0;  // squared, of the gradient without decay
-  double direction = 0;
+  double gradient = 0;  // without decay, before it is scaled
+  double taken = 0;     // off the weights
   double weight = 0;
 };
 
 /// One sgd_momentum over all blocks, its norms reduced on the way in a fixed order. `partial` holds
 /// one UpdateNorms per block. 20 bytes per parameter.
-UpdateNorms update(const SgdMomentum& rule, float lr, std::span<const UpdateBlock> blocks,
-                   const float* gradients, float* weights, float* velocity, UpdateNorms* partial);
+UpdateNorms update(const SgdMomentum& rule, const UpdateScalars& scalars,
+                   std::span<const UpdateBlock> blocks, const float* gradients, float* weights,
+                   float* velocity, UpdateNorms* partial);
+
+/// The squared norm over the blocks of one array, in the order of update(). 4 bytes per parameter.
+double squared_norm(std::span<const UpdateBlock> blocks, const float* values, UpdateNorms* partial);
 
 }  // namespace preheat::cpu

@@ -106,7 +106,7 @@ class Program::Compiler {
   }
 
   void compile() {
-    std::vector<std::vector<Task>> backward;
+    std::vector<std::vector<BackwardTask>> backward;
     for (int i = 0; i < static_cast<int>(net_.ops.size()); ++i) {
       tasks_.clear();
       switch (net_.ops[i].kind) {
@@ -174,11 +174,19 @@ class Program::Compiler {
   }
 
   // A weight as the primitive wants it: the arena's own memory, or a copy that a task refreshes.
-  memory packed(const memory& plain, const memory::desc& wanted, std::vector<Task>& tasks) {
+  template <class AddTask>
+  memory packed(const memory& plain, const memory::desc& wanted, const AddTask& add_task) {
     if (plain.get_desc() == wanted) return plain;
     memory copy = allocate(wanted);
-    tasks.push_back(reorder(plain, copy));
+    add_task(reorder(plain, copy));
     return copy;
+  }
+
+  auto to_forward() {
+    return [this](Task task) { p_.forward_.push_back(std::move(task)); };
+  }
+  auto to_backward(int op, Purpose purpose) {
+    return [this, op, purpose](Task task) { tasks_.push_back({op, purpose, std::move(task)}); };
   }
 
   float* weight(int parameter) const { return weights_ + net_.parameters[parameter].offset; }
@@ -228,7 +236,7 @@ class Program::Compiler {
     {
       std::vector<Argument> arguments = {
           {DNNL_ARG_SRC, x_memory},
-          {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), p_.forward_)},
+          {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), to_forward())},
           {DNNL_ARG_DST, wrap(y, z)}};
       if (op.bias >= 0) arguments.push_back({DNNL_ARG_BIAS, wrap(b, weight(op.bias))});
       p_.forward_.push_back(call(dnnl::convolution_forward(forward), forward.scratchpad_desc(),
@@ -242,13 +250,13 @@ class Program::Compiler {
       const dnnl::convolution_backward_weights::primitive_desc d(
           {direct, x, w_any, b, y, strides_of(op), padding_of(op), padding_after(op)}, attr_,
           p_.engine_, forward);
-      weight_gradient(op, d, dnnl::convolution_backward_weights(d), x_memory, dz, w_plain, b);
+      weight_gradient(index, d, dnnl::convolution_backward_weights(d), x_memory, dz, w_plain, b);
     }
     if (float* dx = gradient_target(op.input, index, false)) {
       const dnnl::convolution_backward_data::primitive_desc d(
           {direct, x, w_any, y, strides_of(op), padding_of(op), padding_after(op)}, attr_,
           p_.engine_, forward);
-      data_gradient(d, dnnl::convolution_backward_data(d), dz, w, wrap(x, dx));
+      data_gradient(index, d, dnnl::convolution_backward_data(d), dz, w, wrap(x, dx));
     }
   }
 
@@ -267,7 +275,7 @@ class Program::Compiler {
     const memory x_memory = wrap(x, output(op.input));
     p_.forward_.push_back(call(dnnl::inner_product_forward(forward), forward.scratchpad_desc(),
                                {{DNNL_ARG_SRC, x_memory},
-                                {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), p_.forward_)},
+                                {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), to_forward())},
                                 {DNNL_ARG_BIAS, wrap(b, weight(op.bias))},
                                 {DNNL_ARG_DST, wrap(y, output(index))}}));
     finish_forward(index);
@@ -277,36 +285,39 @@ class Program::Compiler {
     {
       const dnnl::inner_product_backward_weights::primitive_desc d({x, w_any, b, y}, attr_,
                                                                    p_.engine_, forward);
-      weight_gradient(op, d, dnnl::inner_product_backward_weights(d), x_memory, dz, w_plain, b);
+      weight_gradient(index, d, dnnl::inner_product_backward_weights(d), x_memory, dz, w_plain, b);
     }
     if (float* dx = gradient_target(op.input, index, false)) {
       const dnnl::inner_product_backward_data::primitive_desc d({x, w_any, y}, attr_, p_.engine_,
                                                                 forward);
-      data_gradient(d, dnnl::inner_product_backward_data(d), dz, w, wrap(x, dx));
+      data_gradient(index, d, dnnl::inner_product_backward_data(d), dz, w, wrap(x, dx));
     }
   }
 
   template <class Descriptor>
-  void weight_gradient(const Op& op, const Descriptor& d, const dnnl::primitive& primitive,
+  void weight_gradient(int index, const Descriptor& d, const dnnl::primitive& primitive,
                        const memory& x, const memory& dz, const memory::desc& plain,
                        const memory::desc& bias) {
+    const Op& op = net_.ops[index];
+    const auto add_task = to_backward(index, Purpose::weight_gradient);
     const memory target = wrap(plain, gradient(op.weight));
     const bool direct = d.diff_weights_desc() == plain;
     const memory dw = direct ? target : allocate(d.diff_weights_desc());
     std::vector<Argument> arguments = {
         {DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dz}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
     if (op.bias >= 0) arguments.push_back({DNNL_ARG_DIFF_BIAS, wrap(bias, gradient(op.bias))});
-    tasks_.push_back(call(primitive, d.scratchpad_desc(), std::move(arguments)));
-    if (!direct) tasks_.push_back(reorder(dw, target));
+    add_task(call(primitive, d.scratchpad_desc(), std::move(arguments)));
+    if (!direct) add_task(reorder(dw, target));
   }
 
   template <class Descriptor>
-  void data_gradient(const Descriptor& d, const dnnl::primitive& primitive, const memory& dz,
-                     const memory& w, const memory& dx) {
-    tasks_.push_back(call(primitive, d.scratchpad_desc(),
-                          {{DNNL_ARG_DIFF_DST, dz},
-                           {DNNL_ARG_WEIGHTS, packed(w, d.weights_desc(), tasks_)},
-                           {DNNL_ARG_DIFF_SRC, dx}}));
+  void data_gradient(int index, const Descriptor& d, const dnnl::primitive& primitive,
+                     const memory& dz, const memory& w, const memory& dx) {
+    const auto add_task = to_backward(index, Purpose::data_gradient);
+    add_task(call(primitive, d.scratchpad_desc(),
+                  {{DNNL_ARG_DIFF_DST, dz},
+                   {DNNL_ARG_WEIGHTS, packed(w, d.weights_desc(), add_task)},
+                   {DNNL_ARG_DIFF_SRC, dx}}));
   }
 
   Matrix matrix_of(const Op& op) const {
@@ -335,9 +346,9 @@ class Program::Compiler {
     float* running_mean = statistics_[op.running_mean].data();
     float* running_var = statistics_[op.running_var].data();
     const float* residual = op.residual < 0 ? nullptr : output(op.residual);
-    p_.forward_.push_back([=, sums = p_.sums_.data()](Mode mode) {
+    p_.forward_.push_back([=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode mode) {
       float* inv_std = mean + size.channels;
-      if (mode == Mode::training) {
+      if (mode == Mode::training && !*fixed) {
         batch_norm_statistics(size, x, mean, inv_std, running_mean, running_var, sums);
       } else {
         batch_norm_frozen(size.channels, running_mean, running_var, mean, inv_std);
@@ -346,9 +357,12 @@ class Program::Compiler {
     });
   }
 
+  const char* fixed_statistics(int index) const { return &p_.fixed_statistics_[index]; }
+
   // Its gradient: turns the gradient of the output into that of the convolution's own result.
   void begin_backward(int index) {
     const Op& op = net_.ops[index];
+    const auto add_task = to_backward(index, Purpose::output_gradient);
     const Matrix size = matrix_of(op);
     const float slope = slope_of(op.activation);
     const float* y = output(index);
@@ -356,7 +370,7 @@ class Program::Compiler {
     const float* extra = second_gradient_of_output(index);
     if (!op.normalized()) {
       if (slope != 1 || extra != nullptr) {
-        tasks_.push_back([=](Mode) { activate_backward(size, slope, y, extra, dy); });
+        add_task([=](Mode) { activate_backward(size, slope, y, extra, dy); });
       }
       return;
     }
@@ -365,8 +379,9 @@ class Program::Compiler {
     float* d_residual = gradient_target(op.residual, index, true);
     float* d_weight = gradient(op.norm_weight);
     float* d_bias = gradient(op.norm_bias);
-    tasks_.push_back([=, sums = p_.sums_.data()](Mode) {
-      batch_norm_backward(size, slope, norm, x, y, extra, dy, d_residual, d_weight, d_bias, sums);
+    add_task([=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode) {
+      batch_norm_backward(size, slope, norm, *fixed != 0, x, y, extra, dy, d_residual, d_weight,
+                          d_bias, sums);
     });
   }
 
@@ -378,7 +393,7 @@ class Program::Compiler {
     p_.forward_.push_back(
         [=, x = output(op.input), y = output(index)](Mode) { cpu::max_pool(pooling, x, y, at); });
     if (float* dx = gradient_target(op.input, index, false)) {
-      tasks_.push_back(
+      to_backward(index, Purpose::data_gradient)(
           [=, dy = gradient_of_output(index), extra = second_gradient_of_output(index)](Mode) {
             max_pool_backward(pooling, dy, extra, at, dx);
           });
@@ -393,8 +408,8 @@ class Program::Compiler {
       cpu::global_avg_pool(batch, positions, channels, x, y);
     });
     if (float* dx = gradient_target(op.input, index, false)) {
-      tasks_.push_back([=, batch = batch_, dy = gradient_of_output(index),
-                        extra = second_gradient_of_output(index)](Mode) {
+      to_backward(index, Purpose::data_gradient)([=, batch = batch_, dy = gradient_of_output(index),
+                                                  extra = second_gradient_of_output(index)](Mode) {
         global_avg_pool_backward(batch, positions, channels, dy, extra, dx);
       });
     }
@@ -408,12 +423,15 @@ class Program::Compiler {
   std::vector<Buffer<float>>& statistics_;
   dnnl::primitive_attr attr_;
   std::vector<memory> scratch_;
-  std::vector<Task> tasks_;  // backward's, of the op at hand
+  std::vector<BackwardTask> tasks_;  // of the op at hand
 };
 
 Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
                  std::vector<Buffer<float>>& statistics)
-    : plan_(plan_gradients(network)) {
+    : network_(network),
+      plan_(plan_gradients(network)),
+      weights_in_training_(network.ops.size(), 1),
+      fixed_statistics_(network.ops.size(), 0) {
   std::int64_t widest = 0;
   for (const Op& op : network.ops) widest = std::max(widest, op.out.channels);
   images_ = Buffer<float>(batch_size * network.input.size());
@@ -444,8 +462,25 @@ void Program::forward(Mode mode) {
   stream_.wait();
 }
 
+void Program::train_only(const std::vector<bool>& trained, bool fixed_statistics) {
+  const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };
+  lowest_in_training_ = static_cast<int>(network_.ops.size());
+  for (int i = static_cast<int>(network_.ops.size()) - 1; i >= 0; --i) {
+    const Op& op = network_.ops[i];
+    const bool norm_trained = is_trained(op.norm_weight) || is_trained(op.norm_bias);
+    weights_in_training_[i] = is_trained(op.weight) || is_trained(op.bias) ? 1 : 0;
+    fixed_statistics_[i] = fixed_statistics && op.normalized() && !norm_trained ? 1 : 0;
+    if (weights_in_training_[i] != 0 || norm_trained) lowest_in_training_ = i;
+  }
+}
+
 void Program::backward() {
-  for (const Task& task : backward_) task(Mode::training);
+  for (const BackwardTask& task : backward_) {
+    if (task.op < lowest_in_training_) break;
+    if (task.purpose == Purpose::weight_gradient && weights_in_training_[task.op] == 0) continue;
+    if (task.purpose == Purpose::data_gradient && task.op == lowest_in_training_) continue;
+    task.run(Mode::training);
+  }
   stream_.wait();
 }
 

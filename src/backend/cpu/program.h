@@ -30,8 +30,8 @@ enum class Mode { training, evaluation };
 class Program {
  public:
   /// `weights` and `gradients` are arenas of Network::arena_size floats, `statistics` one buffer
-  /// per Network::statistics; all must outlive the program. Throws Error when memory does not
-  /// suffice.
+  /// per Network::statistics; all must outlive the program, the network too. Throws Error when
+  /// memory does not suffice.
   Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
           std::vector<Buffer<float>>& statistics);
   Program(const Program&) = delete;
@@ -44,8 +44,13 @@ class Program {
   const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
   float* d_logits();  // [batch, classes], backward's input
 
+  /// From now on backward() computes the gradients of these parameters alone, and goes no further
+  /// down than they stand. With `fixed_statistics` a batch norm none of whose parameters is among
+  /// them uses its running statistics in training too, and leaves them.
+  void train_only(const std::vector<bool>& trained, bool fixed_statistics);
+
   void forward(Mode mode);
-  void backward();  // overwrites every gradient of a parameter
+  void backward();  // overwrites the gradients of the parameters in training
 
   std::span<const float> output(int op) const;  // activations of the last forward
   std::size_t activation_bytes() const;
@@ -55,6 +60,14 @@ class Program {
   using Task = std::function<void(Mode)>;
   class Compiler;
 
+  enum class Purpose { output_gradient, weight_gradient, data_gradient };
+  struct BackwardTask {
+    int op;
+    Purpose purpose;
+    Task run;
+  };
+
+  const Network& network_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   GradientPlan plan_;
@@ -67,7 +80,11 @@ class Program {
   Buffer<double> sums_;                       // scratch of the batch norms
   Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;
-  std::vector<Task> backward_;
+  std::vector<BackwardTask> backward_;
+  // As train_only() said, by op.
+  std::vector<char> weights_in_training_;
+  std::vector<char> fixed_statistics_;
+  int lowest_in_training_ = 0;  // op
 };
 
 }  // namespace preheat::cpu

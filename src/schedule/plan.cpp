@@ -1,0 +1,232 @@
+#include "schedule/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace preheat {
+namespace {
+
+double rate(const Schedule& schedule, std::int64_t step, std::int64_t gate_opened_at) {
+  return lr_at(schedule.lr, step, gate_opened_at);
+}
+
+bool multiplies(const Schedule& schedule, const Stretch& stretch) {
+  return stretch.phase == 0 && schedule.lr.overlap == Overlap::multiply;
+}
+
+bool leads_to_its_end(const Phase& phase) {
+  const bool has_end = (shape_facts[static_cast<int>(phase.shape)].keys & takes_to) != 0;
+  return has_end && phase.over == 0 && phase.shape != Shape::saturating;
+}
+
+std::string updates_text(double updates) {
+  return fmt::format("{:g} update{}", updates, updates == 1 ? "" : "s");
+}
+
+std::string milestones_text(const Schedule& schedule, const Phase& phase) {
+  constexpr int most = 8;
+  std::string text;
+  for (int i = 0; i < std::min(phase.marks, most); ++i) {
+    text += fmt::format("{}{:.0f}", i == 0 ? "" : ", ", schedule.lr.marks[phase.first_mark + i]);
+  }
+  return text + (phase.marks > most ? ", ..." : "");
+}
+
+std::string cycles_text(const Schedule& schedule, const Phase& phase) {
+  std::string text;
+  if (phase.cycles > 0) {
+    text = fmt::format("in {:g} equal cycles", phase.cycles);
+  } else {
+    text = fmt::format("again and again, the first time over {}", updates_text(phase.period));
+    if (phase.marks > 1) {
+      const double* mark = &schedule.lr.marks[phase.first_mark];
+      const double second = mark[1] - mark[0] - static_cast<double>(phase.rewarmup);
+      text += fmt::format(", each time {:g} times as long", second / phase.period);
+    }
+  }
+  if (phase.peak_factor != 1) text += fmt::format(", each peak {:g} times", phase.peak_factor);
+  if (phase.rewarmup > 0) {
+    text += fmt::format(", after a ramp of {} to each but the first peak",
+                        updates_text(static_cast<double>(phase.rewarmup)));
+  }
+  return text;
+}
+
+std::string shape_text(const Schedule& schedule, const Phase& phase) {
+  const std::string from = lr_text(phase.from);
+  const std::string ends = fmt::format("from {} to {}", from, lr_text(phase.to));
+  const std::string over = updates_text(static_cast<double>(phase.over));
+  switch (phase.shape) {
+    case Shape::constant:
+      return "constant " + from;
+    case Shape::linear:
+      return "linear " + ends;
+    case Shape::cosine:
+      return phase.cycles > 0 || phase.period > 0
+                 ? fmt::format("cosine {} {}", ends, cycles_text(schedule, phase))
+                 : "half a cosine " + ends;
+    case Shape::power:
+      return fmt::format("power {:g} {}", phase.power, ends);
+    case Shape::exponential:
+      return phase.over == 0 ? "exponential " + ends
+                             : fmt::format("from {} times {:g} over {}{}", from, phase.gamma, over,
+                                           phase.staircase ? ", in steps" : "");
+    case Shape::saturating:
+      return fmt::format("{} as 1 - exp(-k / {})", ends, phase.timescale);
+    case Shape::one_minus_sqrt:
+      return "1 - sqrt " + ends;
+    case Shape::inverse_sqrt:
+      return fmt::format("from {} as 1 / sqrt(1 + k / {})", from, phase.timescale);
+    case Shape::step:
+      return fmt::format("from {} times {:g} every {}", from, phase.gamma, over);
+    case Shape::multistep:
+      return fmt::format("from {} times {:g} at update{} {}", from, phase.gamma,
+                         phase.marks == 1 ? "" : "s", milestones_text(schedule, phase));
+    case Shape::inverse:
+      return fmt::format("from {} as (1 + {:g} k / {})^-{:g}{}", from, phase.gamma, phase.over,
+                         phase.power, phase.staircase ? ", in steps" : "");
+    case Shape::sigmoid:
+      return fmt::format("{} / (1 + exp({:g} (k - {})))", from, -phase.gamma, phase.center);
+    case Shape::tanh:
+      return "tanh " + ends;
+  }
+  return "";
+}
+
+// How far the rate moves from the first update of a stretch to the next at which it may move.
+double first_move(const Schedule& schedule, const Stretch& stretch, std::int64_t gate_opened_at) {
+  const std::int64_t every = schedule.lr.phases[stretch.phase].every;
+  const std::int64_t next = (stretch.first / every + 1) * every;
+  if (next > stretch.last) return 0;
+  return std::fabs(rate(schedule, next, gate_opened_at) -
+                   rate(schedule, stretch.first, gate_opened_at));
+}
+
+std::string jump_text(const Schedule& schedule, const Stretch& before, const Stretch& after,
+                      std::int64_t gate_opened_at, double largest) {
+  const Phase& phase = schedule.lr.phases[before.phase];
+  const double last = rate(schedule, before.last, gate_opened_at);
+  const bool whole = before.last + 1 - before.first == phase.span;
+  const double heading =
+      leads_to_its_end(phase) && whole && !multiplies(schedule, before) ? phase.to : last;
+  const double next = rate(schedule, after.first, gate_opened_at);
+  const double jump = std::fabs(next - heading);
+  // A phase that comes in with a step of its own size has begun, not jumped.
+  if (jump <= 0.01 * largest || jump <= 3 * first_move(schedule, after, gate_opened_at)) return "";
+  return fmt::format(
+      "from {} to {} the rate jumps: {} {}, update {} has {}", schedule.phase_names[before.phase],
+      schedule.phase_names[after.phase], schedule.phase_names[before.phase],
+      heading == last ? "ends at " + lr_text(last) : "was heading for " + lr_text(heading),
+      after.first, lr_text(next));
+}
+
+}  // namespace
+
+std::vector<Stretch> stretches(const Schedule& schedule, std::int64_t gate_opened_at) {
+  const LrSchedule& lr = schedule.lr;
+  const std::int64_t shift = gate_shift(lr, gate_opened_at);
+  std::vector<Stretch> result;
+  for (std::int64_t first = 0; first < schedule.run.steps; first = result.back().last + 1) {
+    const int i = phase_at(lr, first, gate_opened_at);
+    const std::int64_t end = i == 0                   ? end_of_first_phase(lr, gate_opened_at)
+                             : i + 1 < lr.phase_count ? lr.phases[i + 1].begin - shift
+                                                      : schedule.run.steps;
+    result.push_back({i, first, std::min(end, schedule.run.steps) - 1});
+  }
+  return result;
+}
+
+std::string in_words(const Schedule& schedule, const Stretch& stretch) {
+  const Phase& phase = schedule.lr.phases[stretch.phase];
+  std::string text = shape_text(schedule, phase);
+  if (multiplies(schedule, stretch)) text = "the curve behind it times a factor " + text;
+  if (phase.every > 1) text += ", changing once an epoch";
+  if (phase.min_lr > 0) text += ", not below " + lr_text(phase.min_lr);
+  if (stretch.phase > 0 && schedule.lr.overlap != Overlap::none) {
+    text += ", counted from the start of the run";
+  }
+  if (stretch.phase == 0 && schedule.lr.gate.window > 0) {
+    text += fmt::format("; ends when the training error of the last {} falls below {:g}",
+                        updates_text(schedule.lr.gate.window), schedule.gate_error);
+  }
+  return text;
+}
+
+std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_opened_at) {
+  const std::vector<Stretch> parts = stretches(schedule, gate_opened_at);
+  const std::int64_t steps = schedule.run.steps;
+  std::vector<std::string> sentences;
+  std::int64_t zeros = 0;
+  while (zeros < std::min(steps, most_updates_walked) &&
+         rate(schedule, zeros, gate_opened_at) == 0) {
+    ++zeros;
+  }
+  if (zeros == 1) {
+    sentences.emplace_back("the first update has rate 0 and changes no weight");
+  } else if (zeros > 1) {
+    sentences.push_back(
+        fmt::format("the first {} updates have rate 0 and change no weight", zeros));
+  }
+  const std::int64_t lead = parts.front().last + 1;
+  const double start = rate(schedule, 0, gate_opened_at);
+  const bool rises = rate(schedule, lead - 1, gate_opened_at) > start ||
+                     rate(schedule, lead, gate_opened_at) > start;
+  if (rises && 2 * lead > steps) {
+    sentences.push_back(fmt::format("{} takes {} of {} updates, more than half the run",
+                                    schedule.phase_names[parts.front().phase], lead, steps));
+  }
+  double largest = 0;
+  for (const Stretch& s : parts) {
+    largest = std::max(
+        {largest, rate(schedule, s.first, gate_opened_at), rate(schedule, s.last, gate_opened_at)});
+  }
+  for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
+    std::string jump = jump_text(schedule, parts[i], parts[i + 1], gate_opened_at, largest);
+    if (!jump.empty()) sentences.push_back(std::move(jump));
+  }
+  const Stretch& end = parts.back();
+  const Phase& last = schedule.lr.phases[end.phase];
+  const double reached = rate(schedule, end.last, gate_opened_at);
+  if (leads_to_its_end(last) && !multiplies(schedule, end) && last.to != last.from &&
+      std::fabs(reached - std::max(last.to, last.min_lr)) > 1e-3 * std::fabs(last.to - last.from)) {
+    sentences.push_back(fmt::format("the last update has {}, not the final rate {}",
+                                    lr_text(reached), lr_text(last.to)));
+  }
+  return sentences;
+}
+
+std::optional<double> sum_of_rates(const Schedule& schedule, std::int64_t gate_opened_at) {
+  if (schedule.run.steps > most_updates_walked) return std::nullopt;
+  double sum = 0;
+  for (std::int64_t step = 0; step < schedule.run.steps; ++step) {
+    sum += rate(schedule, step, gate_opened_at);
+  }
+  return sum;
+}
+
+std::optional<Parting> parting(const Schedule& a, std::int64_t a_gate_opened_at, const Schedule& b,
+                               std::int64_t b_gate_opened_at) {
+  const std::int64_t steps = std::min({a.run.steps, b.run.steps, most_updates_walked});
+  std::optional<Parting> result;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const double x = rate(a, step, a_gate_opened_at);
+    const double y = rate(b, step, b_gate_opened_at);
+    const double difference = std::fabs(x - y);
+    if (difference <= 1e-9 * std::max(std::fabs(x), std::fabs(y))) continue;
+    if (!result) result = Parting{step, step, x, y};
+    if (difference > std::fabs(result->a - result->b)) {
+      result->largest_at = step;
+      result->a = x;
+      result->b = y;
+    }
+  }
+  return result;
+}
+
+std::string lr_text(double lr) {
+  return lr == 0 ? "0" : fmt::format("{:.2e}", lr);
+}
+
+}  // namespace preheat

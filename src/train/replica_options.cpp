@@ -1,0 +1,117 @@
+#include "train/replica_options.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+
+#include "data/dataset.h"
+
+namespace preheat {
+namespace {
+
+bool matches(const std::string& pattern, const std::string& name) {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
+
+// A pattern that means nothing is a misspelt one.
+void require_match(const RunConfig& config, const std::string& key, const std::string& pattern,
+                   const Network& network) {
+  const auto& parameters = network.parameters;
+  if (std::ranges::any_of(parameters, [&](const auto& p) { return matches(pattern, p.name); })) {
+    return;
+  }
+  constexpr std::size_t most = 6;
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < std::min(most, parameters.size()); ++i) {
+    names.push_back(parameters[i].name);
+  }
+  throw ConfigError(
+      config.where(key), fmt::format("'{}' matches no parameter", pattern),
+      fmt::format(
+          "there are {}{}", fmt::join(names, ", "),
+          parameters.size() > most ? fmt::format(" and {} more", parameters.size() - most) : ""));
+}
+
+// optimizer.weight_decay and optimizer.groups, by parameter.
+std::vector<ParameterRule> parameter_rules(const RunConfig& config, const Network& network) {
+  const std::vector<GroupConfig>& groups = config.optimizer.groups;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    require_match(config, fmt::format("optimizer.groups.{}.match", i), groups[i].match, network);
+  }
+  std::vector<ParameterRule> rules;
+  for (const Parameter& p : network.parameters) {
+    const auto group = std::ranges::find_if(
+        groups, [&](const GroupConfig& g) { return matches(g.match, p.name); });
+    double decay = p.decayed ? config.optimizer.weight_decay : 0.0;
+    if (group != groups.end()) decay = group->weight_decay.value_or(decay);
+    rules.push_back({group == groups.end() ? 1.0f : static_cast<float>(group->lr_scale),
+                     static_cast<float>(decay)});
+  }
+  return rules;
+}
+
+// train.stages over the updates of the run.
+std::vector<TrainingStage> training_stages(const RunConfig& config, const Network& network,
+                                           const RunLength& run) {
+  const std::vector<StageConfig>& given = config.train.stages;
+  if (given.empty()) return {{0, std::vector<bool>(network.parameters.size(), true)}};
+  std::vector<TrainingStage> stages;
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const std::string key = fmt::format("train.stages.{}", i);
+    const StageConfig& stage = given[i];
+    const bool is_last = i + 1 == given.size();
+    if (!stage.length && !is_last) {
+      throw ConfigError(config.where(key + ".length"), "is missing",
+                        "only the last stage may leave it out");
+    }
+    std::vector<bool> trained;
+    for (std::size_t j = 0; j < stage.train_only.size(); ++j) {
+      require_match(config, fmt::format("{}.train_only.{}", key, j), stage.train_only[j], network);
+    }
+    for (const Parameter& p : network.parameters) {
+      trained.push_back(stage.train_only.empty() ||
+                        std::ranges::any_of(stage.train_only, [&](const std::string& pattern) {
+                          return matches(pattern, p.name);
+                        }));
+    }
+    stages.push_back({begin, std::move(trained), stage.velocity == VelocityAtStage::fresh,
+                      stage.frozen_batch_norm == FrozenBatchNorm::fixed});
+    const std::int64_t left = run.steps - begin;
+    const std::int64_t length =
+        stage.length ? updates_of(*stage.length, run, config, key + ".length") : left;
+    begin += length;
+    if (begin > run.steps || length == 0 || (is_last && begin != run.steps)) {
+      throw ConfigError(
+          config.where(key + ".length"),
+          fmt::format("the stages so far are {} updates, the run is {}", begin, run.steps),
+          is_last ? "leave it out for the rest of the run, or change train.length"
+                  : "shorter stages, or a longer train.length");
+    }
+  }
+  return stages;
+}
+
+}  // namespace
+
+ReplicaOptions replica_options(const RunConfig& config, const Network& network,
+                               const Schedule& schedule) {
+  const OptimizerConfig& optimizer = config.optimizer;
+  ReplicaOptions options;
+  options.batch_size = config.data.batch_size;
+  options.normalize = normalization(config);
+  options.augment = config.data.augment;
+  options.loss = config.loss;
+  options.label_smoothing = config.label_smoothing;
+  options.rule = {static_cast<float>(optimizer.momentum), optimizer.nesterov,
+                  optimizer.momentum_form == MomentumForm::folded, optimizer.momentum_correction};
+  options.clip_norm = optimizer.clip_norm.value_or(0);
+  options.parameters = parameter_rules(config, network);
+  options.stages = training_stages(config, network, schedule.run);
+  options.schedule = schedule.lr;
+  options.seed = config.seed;
+  return options;
+}
+
+}  // namespace preheat

@@ -1,0 +1,165 @@
+#include "schedule/plan.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace preheat {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::StartsWith;
+
+Schedule schedule_of(const std::string& schedule, std::int64_t steps = 100,
+                     std::int64_t steps_per_epoch = 10) {
+  const RunConfig config = read_config(parse_document(
+      fmt::format("schedule: {}\ntrain: {{length: {} steps}}\n", schedule, steps), "f.yaml"));
+  return resolve_schedule(config, run_length(config, steps_per_epoch));
+}
+
+std::string words(const Schedule& s, std::size_t part = 0) {
+  return in_words(s, stretches(s).at(part));
+}
+
+TEST(Stretches, OfAnOverlapAndOfAGate) {
+  // The hold ends under the warmup: nobody meets it.
+  const Schedule covered = schedule_of(
+      "{warmup: {length: 30 steps, overlap: true}, hold: 20 steps, decay: {length: 50 steps}}");
+  std::string text;
+  for (const Stretch& s : stretches(covered)) {
+    text += fmt::format("{} {}..{} ", covered.phase_names[s.phase], s.first, s.last);
+  }
+  EXPECT_EQ(text, "warmup 0..29 decay 30..69 final 70..99 ");
+
+  const Schedule gated = schedule_of(
+      "{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}},"
+      " hold: 20 steps}");
+  text.clear();
+  for (const Stretch& s : stretches(gated, 12)) {
+    text += fmt::format("{} {}..{} ", gated.phase_names[s.phase], s.first, s.last);
+  }
+  EXPECT_EQ(text, "warmup 0..11 hold 12..31 decay 32..99 ");
+}
+
+TEST(InWords, SaysWhatAPhaseDoes) {
+  EXPECT_EQ(words(schedule_of("{base_lr: 0.1, warmup: {length: 10 steps}}")),
+            "linear from 0 to 1.00e-01");
+  EXPECT_EQ(words(schedule_of("{base_lr: 0.1, warmup: {length: 10 steps}}"), 1),
+            "half a cosine from 1.00e-01 to 0");
+  EXPECT_THAT(words(schedule_of("{base_lr: 1, warmup: {length: 10 steps, shape: power, power: 4,"
+                                " every: epoch, min_lr: 1e-3}}")),
+              "power 4 from 0 to 1.00e+00, changing once an epoch, not below 1.00e-03");
+  const Schedule overlapping =
+      schedule_of("{base_lr: 1, warmup: {length: 10 steps, overlap: true, toward: multiply}}");
+  EXPECT_EQ(words(overlapping), "the curve behind it times a factor linear from 0 to 1.00e+00");
+  EXPECT_THAT(words(overlapping, 1), HasSubstr("counted from the start of the run"));
+  EXPECT_THAT(words(schedule_of("{warmup: {length: 20 steps, until: {train_error_below: 0.8,"
+                                " window: 10 steps}}}")),
+              HasSubstr("ends when the training error of the last 10 updates falls below 0.8"));
+  const auto decay = [](const std::string& keys) {
+    return words(schedule_of("{base_lr: 1, warmup: {length: 0 steps}, decay: {" + keys + "}}"));
+  };
+  EXPECT_EQ(decay("shape: multistep, at: [30 steps, 60 steps]"),
+            "from 1.00e+00 times 0.1 at updates 30, 60");
+  EXPECT_EQ(decay("shape: step, gamma: 0.5, over: 30 steps"),
+            "from 1.00e+00 times 0.5 every 30 updates");
+  EXPECT_EQ(decay("shape: exponential, gamma: 0.5, over: 1 steps, staircase: true"),
+            "from 1.00e+00 times 0.5 over 1 update, in steps");
+  EXPECT_EQ(decay("shape: inverse_sqrt, timescale: 40 steps"),
+            "from 1.00e+00 as 1 / sqrt(1 + k / 40)");
+  EXPECT_THAT(decay("shape: cosine, cycles: 3, peak_factor: 0.5"),
+              HasSubstr("in 3 equal cycles, each peak 0.5 times"));
+  EXPECT_THAT(decay("shape: cosine, period: 10 steps, multiply: 2, rewarmup: 3 steps"),
+              HasSubstr("again and again, the first time over 10 updates, each time 2 times as "
+                        "long, after a ramp of 3 updates to each but the first peak"));
+}
+
+// Every shape has words of its own.
+TEST(InWords, NoShapeIsWithoutWords) {
+  for (std::size_t i = 0; i < std::size(shape_facts); ++i) {
+    Schedule s = schedule_of("{}");
+    s.lr.phases[0].shape = static_cast<Shape>(i);
+    s.lr.phases[0].over = 7;
+    EXPECT_NE(in_words(s, {0, 0, 1}), "") << shape_facts[i].name;
+  }
+}
+
+TEST(Remarks, OfWhatPeopleTripOver) {
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 10 steps}}")), IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 0 steps}}")), IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 10 steps, endpoints: start}}")),
+              ElementsAre("the first update has rate 0 and changes no weight"));
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 10 steps, shape: constant}}")),
+              ElementsAre("the first 10 updates have rate 0 and change no weight",
+                          StartsWith("from warmup to decay the rate jumps: warmup ends at 0")));
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 51 steps}}")),
+              ElementsAre("warmup takes 51 of 100 updates, more than half the run"));
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 50 steps}}")), IsEmpty());
+  // A decay that has run under the warmup: the ramp heads for the base, the curve is below it.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true}}")),
+              ElementsAre("from warmup to decay the rate jumps: warmup ends at 1.00e+00, update 30 "
+                          "has 7.81e-01"));
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true,"
+                                  " endpoints: start, start_lr: 0.01}}")),
+              ElementsAre("from warmup to decay the rate jumps: warmup was heading for 1.00e+00, "
+                          "update 30 has 7.81e-01"));
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true,"
+                                  " toward: curve}}")),
+              IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true,"
+                                  " toward: multiply}}")),
+              IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 5 steps}, decay: {shape: linear,"
+                                  " endpoints: start}}")),
+              ElementsAre("the last update has 1.05e-02, not the final rate 0"));
+  // Stairs, and a decay that comes in with a step of its own size, are no jumps.
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, hold: 5 steps,"
+                                  " decay: {every: epoch}}")),
+              IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: one_minus_sqrt}}")),
+              IsEmpty());
+}
+
+TEST(SumOfRates, AddsThemUp) {
+  EXPECT_NEAR(*sum_of_rates(schedule_of("{base_lr: 2, warmup: {length: 100 steps}}")), 101, 1e-9);
+  EXPECT_FALSE(sum_of_rates(schedule_of("{}", most_updates_walked + 1)));
+}
+
+TEST(Parting, IsTheFirstAndTheFurthest) {
+  const Schedule a = schedule_of("{base_lr: 1, warmup: {length: 10 steps}}");
+  const Schedule b = schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}");
+  EXPECT_FALSE(parting(a, -1, a, -1));
+  const auto p = parting(a, -1, b, -1);
+  ASSERT_TRUE(p);
+  EXPECT_EQ(p->first, 10);
+  double furthest = 0;
+  std::int64_t at = 0;
+  for (std::int64_t k = 0; k < 100; ++k) {
+    const double d = lr_at(b.lr, k) - lr_at(a.lr, k);
+    if (d > furthest) {
+      furthest = d;
+      at = k;
+    }
+  }
+  EXPECT_EQ(p->largest_at, at);
+  EXPECT_EQ(p->b - p->a, furthest);
+  // Over the updates that both have.
+  const Schedule shorter =
+      schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}", 30);
+  EXPECT_FALSE(parting(shorter, -1, b, -1));
+  // A gate makes one schedule two.
+  const Schedule gated =
+      schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");
+  EXPECT_EQ(parting(gated, -1, gated, 12)->first, 12);
+}
+
+TEST(LrText, IsNeverZeroPointZero) {
+  EXPECT_EQ(lr_text(0), "0");
+  EXPECT_EQ(lr_text(3.2e-7), "3.20e-07");
+  EXPECT_EQ(lr_text(0.1), "1.00e-01");
+}
+
+}  // namespace
+}  // namespace preheat

@@ -215,7 +215,8 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
 
 /// How often gamma has been applied after k updates, or how far it is on the way.
 PREHEAT_HD inline double times_over(const Phase& phase, std::int64_t k) {
-  return phase.staircase ? static_cast<double>(k / phase.over)
+  const std::int64_t whole = k / phase.over;
+  return phase.staircase ? static_cast<double>(whole)
                          : static_cast<double>(k) / static_cast<double>(phase.over);
 }
 
@@ -259,8 +260,10 @@ PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& ph
       const double t = static_cast<double>(phase.timescale);
       return f * sqrt(t / (t + static_cast<double>(k)));
     }
-    case Shape::step:
-      return f * pow(phase.gamma, static_cast<double>(k / phase.over));
+    case Shape::step: {
+      const std::int64_t drops = k / phase.over;
+      return f * pow(phase.gamma, static_cast<double>(drops));
+    }
     case Shape::multistep:
       return f * pow(phase.gamma, marks_reached(schedule, phase, static_cast<double>(step)));
     case Shape::inverse:

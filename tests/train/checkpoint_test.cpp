@@ -137,11 +137,10 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
 }
 
 TEST_F(CheckpointFile, IsTheDocumentedFormat) {
-  const std::string header =
-      header_of("3", "0.25",
-                R"({"kind": "statistic", "name": "s", "shape": [1]},
+  const std::string header = header_of("3", "0.25",
+                                       R"({"kind": "statistic", "name": "s", "shape": [1]},
                    {"kind": "parameter", "name": "p", "shape": [2]})",
-                "[7, 0, 9]");
+                                       "[7, 0, 9]");
   const float values[3] = {5, 6, 7};
   std::string bytes(12, '\0');
   std::memcpy(bytes.data(), values, 12);
@@ -209,9 +208,7 @@ TEST_F(CheckpointFile, AnotherVersionWithARightChecksum) {
 }
 
 TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
-  const auto with_tensor = [](const std::string& tensor) {
-    return header_of("0", "0", tensor);
-  };
+  const auto with_tensor = [](const std::string& tensor) { return header_of("0", "0", tensor); };
   const std::string four(4, '\0');
   for (const char* shape : {"[4611686018427387904]", "[2147483648,2147483648,4]",
                             "[9223372036854775807,9223372036854775807]", "[18446744073709551615]",
@@ -237,9 +234,8 @@ TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
               HasSubstr("there are bytes after its tensors"));
   for (const std::string& header :
        {std::string(), std::string("{"), std::string("[]"), std::string("null"),
-        std::string(R"({"step":0})"),
-        header_of(R"("x")", "0", ""), header_of("0", "null", ""), header_of("0", "0", "", "{}"),
-        header_of("0", "0", "", R"(["x"])"),
+        std::string(R"({"step":0})"), header_of(R"("x")", "0", ""), header_of("0", "null", ""),
+        header_of("0", "0", "", "{}"), header_of("0", "0", "", R"(["x"])"),
         std::string("\xff\xfe\0", 3), std::string(200'000, '[')}) {
     EXPECT_THAT(error_of_bytes(file_of(header, "")), HasSubstr("is damaged"))
         << header.substr(0, 60);

@@ -40,6 +40,10 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   for (const Op& op : network.ops) {
     fmt::print("  {:<24} {:>3}x{}x{}\n", op.name, op.out.height, op.out.width, op.out.channels);
   }
+  fmt::print("parameters:\n");
+  for (const Parameter& p : network.parameters) {
+    fmt::print("  {:<40} {}\n", p.name, fmt::join(p.shape, "x"));
+  }
 }
 
 void print_end(const RunResult& result, const std::filesystem::path& report) {

@@ -35,7 +35,8 @@ PREHEAT_HD inline bool updates(const StepState& state) {
 }
 
 /// Takes the hits of the update in progress into the gate's window and opens the gate where they
-/// are enough: not before the window is full, and not once the warmup has ended without it.
+/// are enough: not before the run has had a window of updates, and not once the warmup has ended
+/// without it. What the window did not see, under a schedule taken up later, counts as wrong.
 PREHEAT_HD inline void watch_gate(StepState& state, const LrSchedule& schedule,
                                   std::int64_t correct) {
   const Gate& gate = schedule.gate;

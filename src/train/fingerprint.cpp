@@ -27,7 +27,8 @@ struct Setting {
 void add_settings(const Node& node, std::vector<Setting>& settings) {
   const bool is_list_of_sections =
       !node.items.empty() && node.items.front().kind == Node::Kind::map;
-  if (node.kind != Node::Kind::map && !is_list_of_sections) {
+  const bool has_sections = !node.keys.empty() || is_list_of_sections;
+  if (!has_sections) {
     settings.push_back({node.where.key, to_flow_text(node)});
   }
   for (const auto& [key, value] : node.keys) add_settings(value, settings);

@@ -144,9 +144,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
                             checkpoint_path.string(), step.step, schedule_.run.steps));
   }
   step_ = step.step;
-  if (schedule_.lr.gate.window > 0 && step.gate_opened_at >= 0) {
-    gate_opened_at_ = step.gate_opened_at;
-  }
+  note_gate(step);
   RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
   if (changes) {
     save_last(&run_folder);  // first, so that whichever of the two is written the other fits
@@ -186,14 +184,23 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
 }
 
 // The rows first: a checkpoint that the disk holds is of use only with the rows before it.
-void Trainer::save_last(RunFolder* folder) const {
+void Trainer::save_last(RunFolder* folder) {
   if (folder == nullptr) return;
   folder->sync();
   save(*folder, "last");
 }
 
-void Trainer::save(const RunFolder& folder, const std::string& which) const {
-  write_checkpoint(folder.checkpoint(which), {replica_->save(), fingerprint(config_)});
+void Trainer::save(const RunFolder& folder, const std::string& which) {
+  const Checkpoint checkpoint{replica_->save(), fingerprint(config_)};
+  note_gate(checkpoint.state.step);
+  write_checkpoint(folder.checkpoint(which), checkpoint);
+}
+
+// Whether and where the gate has ended this schedule's warmup.
+void Trainer::note_gate(const StepState& state) {
+  const std::int64_t planned = schedule_.lr.phases[0].length;
+  const std::int64_t end = end_of_first_phase(schedule_.lr, state.gate_opened_at);
+  if (end < planned) gate_opened_at_ = end;
 }
 
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {

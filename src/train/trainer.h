@@ -98,8 +98,9 @@ class Trainer {
   std::int64_t next_stop(std::int64_t step) const;
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
-  void save_last(RunFolder* folder) const;
-  void save(const RunFolder& folder, const std::string& which) const;
+  void save_last(RunFolder* folder);
+  void save(const RunFolder& folder, const std::string& which);
+  void note_gate(const StepState& state);
   void write_summary(const RunFolder& folder, const RunResult& result) const;
 
   const RunConfig config_;

@@ -44,13 +44,14 @@ class Program {
   const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
   float* d_logits();  // [batch, classes], backward's input
 
-  /// From now on backward() computes the gradients of these parameters alone, and goes no further
-  /// down than they stand. With `fixed_statistics` a batch norm none of whose parameters is among
-  /// them uses its running statistics in training too, and leaves them.
+  /// From now on backward() goes no further down than the lowest of these parameters, and computes
+  /// no gradients of convolutions and matrices with neither weight nor bias among them. With
+  /// `fixed_statistics` a batch norm none of whose parameters is among them uses its running
+  /// statistics in training too, and leaves them.
   void train_only(const std::vector<bool>& trained, bool fixed_statistics);
 
   void forward(Mode mode);
-  void backward();  // overwrites the gradients of the parameters in training
+  void backward();  // overwrites the gradients of the parameters in training, all of them
 
   std::span<const float> output(int op) const;  // activations of the last forward
   std::size_t activation_bytes() const;

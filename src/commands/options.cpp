@@ -37,9 +37,9 @@ Document Overrides::applied_to(const std::string& path) const {
   return with_overrides(load_document(path), parsed);
 }
 
-void ConfigOptions::add_to(CLI::App& app) {
+void ConfigOptions::add_to(CLI::App& app, bool required) {
   app.add_option("CONFIG", path, "YAML file; configs/reference.yaml explains every key")
-      ->required();
+      ->required(required);
   overrides.add_to(app);
 }
 

@@ -27,7 +27,7 @@ struct ConfigOptions {
   std::string path;
   Overrides overrides;
 
-  void add_to(CLI::App& app);
+  void add_to(CLI::App& app, bool required = true);
   Document document() const { return overrides.applied_to(path); }
 };
 

@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
+#include <cctype>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
+#include <string_view>
 
 #include "commands/commands.h"
 #include "commands/options.h"
@@ -44,36 +46,57 @@ ConfigError wrong_option(const std::string& option, const std::string& problem,
   return ConfigError({option, 0, 0, ""}, problem, remedy);
 }
 
-// Where two configurations have one name their files tell them apart.
+// A name that can stand in a row of CSV.
+std::string plain_name(std::string text) {
+  for (char& c : text) {
+    const bool is_plain = std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+                          std::string_view("._-/").find(c) != std::string_view::npos;
+    if (!is_plain) c = '_';
+  }
+  return text;
+}
+
+// Where names are the same, those of the files stand for them, or their whole paths.
+void tell_apart(std::vector<NamedSchedule>& all, const std::vector<std::string>& paths) {
+  const auto all_differ = [&] {
+    std::set<std::string> names;
+    for (const NamedSchedule& s : all) names.insert(s.name);
+    return names.size() == all.size();
+  };
+  for (const bool whole : {false, true}) {
+    if (all_differ()) return;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const std::filesystem::path path = paths[i];
+      all[i].name = plain_name(whole ? path.string() : path.stem().string());
+    }
+  }
+}
+
 std::vector<NamedSchedule> resolved(const ScheduleOptions& options) {
   std::vector<NamedSchedule> all;
-  std::vector<std::string> names;
+  bool has_gate = false;
   for (const std::string& path : options.paths) {
     const RunConfig config = read_config(options.overrides.applied_to(path));
     NamedSchedule s{config.name,
                     resolve_schedule(config, run_length(config, steps_per_epoch(config)))};
-    if (options.gate_opens) {
-      if (s.schedule.lr.gate.window == 0) {
-        throw ConfigError(config.where("schedule.warmup.until"), "is missing",
-                          "--gate-opens is for a warmup that has a gate");
-      }
-      if (*options.gate_opens < s.schedule.lr.gate.window ||
-          *options.gate_opens > s.schedule.lr.phases[0].length) {
+    const Gate& gate = s.schedule.lr.gate;
+    has_gate |= gate.window > 0;
+    if (options.gate_opens && gate.window > 0) {
+      const std::int64_t latest = s.schedule.lr.phases[0].length;
+      if (*options.gate_opens < gate.window || *options.gate_opens > latest) {
         throw wrong_option(fmt::format("--gate-opens {}", *options.gate_opens),
                            "the gate cannot open then",
-                           fmt::format("from {} to {}", s.schedule.lr.gate.window,
-                                       s.schedule.lr.phases[0].length));
+                           fmt::format("from {} to {}", gate.window, latest));
       }
       s.gate_opened_at = *options.gate_opens;
     }
-    names.push_back(s.name);
     all.push_back(std::move(s));
   }
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    if (std::ranges::count(names, names[i]) > 1) {
-      all[i].name = std::filesystem::path(options.paths[i]).stem().string();
-    }
+  if (options.gate_opens && !has_gate) {
+    throw wrong_option(fmt::format("--gate-opens {}", *options.gate_opens), "there is no gate",
+                       "a configuration with schedule.warmup.until");
   }
+  tell_apart(all, options.paths);
   return all;
 }
 
@@ -190,10 +213,11 @@ void print_plan(const NamedSchedule& s) {
                     lr_text(s.rate(part.last)));
     fmt::print("{}", with_words(row, in_words(schedule, part)));
   }
-  if (const auto sum = sum_of_rates(schedule, s.gate_opened_at)) {
-    fmt::print("\nsum of rates {:.6g}, mean {}\n", *sum,
-               lr_text(*sum / static_cast<double>(schedule.run.steps)));
-  }
+  const auto sum = sum_of_rates(schedule, s.gate_opened_at);
+  fmt::print("\nsum of rates {}\n",
+             sum ? fmt::format("{:.6g}, mean {}", *sum,
+                               lr_text(*sum / static_cast<double>(schedule.run.steps)))
+                 : fmt::format("not taken over more than {} updates", most_updates_walked));
   for (const std::string& remark : remarks(schedule, s.gate_opened_at)) {
     fmt::print("note: {}\n", remark);
   }

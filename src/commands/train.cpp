@@ -149,12 +149,14 @@ int train(const TrainOptions& options) {
 void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "One training run");
-  options->config.add_to(*command);
+  options->config.add_to(*command, false);
   options->run.add_to(*command);
   command->add_option("--seed", options->seed, "in place of the configuration's seed")
       ->type_name("N");
   auto* resume =
-      command->add_option("--resume", options->resume, "go on with the interrupted run in DIR")
+      command
+          ->add_option("--resume", options->resume,
+                       "go on with the interrupted run in DIR; CONFIG is then its own unless given")
           ->type_name("DIR");
   command->get_option("--out")->excludes(resume);
   command
@@ -162,7 +164,13 @@ void add_train_command(CLI::App& app, int& exit_code) {
                  "with --resume: schedule, length and stages may differ from the run's; it goes on "
                  "from its step of the new ones")
       ->needs(resume);
-  command->callback([options, &exit_code] { exit_code = train(*options); });
+  command->callback([options, &exit_code] {
+    if (options->config.path.empty() && options->resume.empty()) {
+      throw CLI::RequiredError("CONFIG");
+    }
+    if (options->config.path.empty()) options->config.path = options->resume + "/config.yaml";
+    exit_code = train(*options);
+  });
 }
 
 }  // namespace preheat

@@ -296,7 +296,11 @@ RunConfig read_run(const Document& document) {
   add_locations(document.root, config);
   Reader::read(config, document.root, [&](auto& io) { describe(io, config); });
   const bool length_given = config.locations.contains("train.length");
-  if (!config.train.stages.empty() && !length_given) config.train.length.reset();
+  if (config.train.stages.empty()) {
+    if (!config.train.length) config.train.length = TrainConfig{}.length;
+  } else if (!length_given) {
+    config.train.length.reset();
+  }
   return config;
 }
 

@@ -1,7 +1,6 @@
 // Every key of the configuration, once. Reading, writing and listing the keys are three visitors of
 // the same description (see config.cpp). A visitor has
-// - field(key, value, rule...): a value, which may be optional; required() where there is no
-// default
+// - field(key, value, rule...): a value, which may be optional; required() where it has no default
 // - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
 // - list(key, items, size, visit): a list of sections
 // - one_of(variant): exactly one of several sections, named by layer_kind()

@@ -42,7 +42,7 @@ double bounded(double value) {
 }
 
 int exponent_of(double value) {
-  return static_cast<int>(std::floor(std::log10(value)));
+  return static_cast<int>(std::floor(std::log10(std::max(value, 1e-300))));
 }
 
 // 1, 2 or 5 times a power of ten, at most `wanted` of which fit into the span, or one more.

@@ -187,6 +187,9 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
   const auto unit = static_cast<double>(phase.every);
   const auto ramp = static_cast<double>(phase.rewarmup);
   const double first = phase.cycles > 0 ? (n - phase.all_ramps) / phase.cycles : phase.period;
+  if (first <= 0) {  // a gate has left no more than the ramps would take
+    return half_wave(phase.from, phase.to, progress(phase.endpoints, k, n, unit));
+  }
   std::int64_t cycle = 0;
   double begin = 0;
   double end = first;
@@ -196,7 +199,7 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
     end = schedule.marks[phase.first_mark + cycle];
   } else if (k >= first - slack) {
     const double length = first + ramp;
-    cycle = 1 + static_cast<std::int64_t>((k - first) / length + slack);
+    cycle = 1 + static_cast<std::int64_t>((k - first + slack) / length);
     begin = first + static_cast<double>(cycle - 1) * length;
     end = begin + length;
   }

@@ -95,31 +95,62 @@ std::string shape_text(const Schedule& schedule, const Phase& phase) {
   return "";
 }
 
-// How far the rate moves from the first update of a stretch to the next at which it may move.
-double first_move(const Schedule& schedule, const Stretch& stretch, std::int64_t gate_opened_at) {
-  const std::int64_t every = schedule.lr.phases[stretch.phase].every;
-  const std::int64_t next = (stretch.first / every + 1) * every;
-  if (next > stretch.last) return 0;
-  return std::fabs(rate(schedule, next, gate_opened_at) -
-                   rate(schedule, stretch.first, gate_opened_at));
+// Where a stretch is heading and where the next one begins, which are the same but for a jump.
+struct Seam {
+  double heading = 0;
+  double begins = 0;
+};
+
+Seam seam_of(const Schedule& schedule, const Stretch& before, const Stretch& after,
+             std::int64_t gate_opened_at) {
+  const Phase& phase = schedule.lr.phases[before.phase];
+  const Phase& next = schedule.lr.phases[after.phase];
+  const double last = rate(schedule, before.last, gate_opened_at);
+  const double first = rate(schedule, after.first, gate_opened_at);
+  const bool whole = before.last + 1 - before.first == phase.span;
+  const bool arrives = leads_to_its_end(phase) && whole;
+  if (multiplies(schedule, before)) {
+    // Its own end is a factor of what is behind it.
+    const double factor =
+        arrives ? phase.to : shape_value(schedule.lr, phase, 0, phase.span, before.last);
+    return {factor * first, first};
+  }
+  const double heading = arrives ? std::max(phase.to, phase.min_lr) : last;
+  // A phase that begins at its first value may have moved from it by its first update. Milestones
+  // before it, and a curve that has run under the warmup, have moved it already.
+  const bool starts_here =
+      next.shape != Shape::multistep && (before.phase > 0 || schedule.lr.overlap == Overlap::none);
+  return {heading, starts_here ? std::max(next.from, next.min_lr) : first};
 }
 
 std::string jump_text(const Schedule& schedule, const Stretch& before, const Stretch& after,
                       std::int64_t gate_opened_at, double largest) {
-  const Phase& phase = schedule.lr.phases[before.phase];
+  const Seam seam = seam_of(schedule, before, after, gate_opened_at);
+  if (std::fabs(seam.begins - seam.heading) <= 0.01 * largest) return "";
   const double last = rate(schedule, before.last, gate_opened_at);
-  const bool whole = before.last + 1 - before.first == phase.span;
-  const double heading =
-      leads_to_its_end(phase) && whole && !multiplies(schedule, before) ? phase.to : last;
-  const double next = rate(schedule, after.first, gate_opened_at);
-  const double jump = std::fabs(next - heading);
-  // A phase that comes in with a step of its own size has begun, not jumped.
-  if (jump <= 0.01 * largest || jump <= 3 * first_move(schedule, after, gate_opened_at)) return "";
-  return fmt::format(
-      "from {} to {} the rate jumps: {} {}, update {} has {}", schedule.phase_names[before.phase],
-      schedule.phase_names[after.phase], schedule.phase_names[before.phase],
-      heading == last ? "ends at " + lr_text(last) : "was heading for " + lr_text(heading),
-      after.first, lr_text(next));
+  const std::string& name = schedule.phase_names[before.phase];
+  return fmt::format("from {} to {} the rate jumps: {} {}, update {} has {}", name,
+                     schedule.phase_names[after.phase], name,
+                     seam.heading == last ? "ends at " + lr_text(last)
+                                          : "was heading for " + lr_text(seam.heading),
+                     after.first, lr_text(rate(schedule, after.first, gate_opened_at)));
+}
+
+// What of a phase never comes: milestones behind the run's end, a first drop behind its own.
+std::string waits_in_vain(const Schedule& schedule, const Stretch& part) {
+  const Phase& phase = schedule.lr.phases[part.phase];
+  const std::string& name = schedule.phase_names[part.phase];
+  if (phase.shape == Shape::multistep) {
+    const double last = schedule.lr.marks[phase.first_mark + phase.marks - 1];
+    if (last < static_cast<double>(schedule.run.steps)) return "";
+    return fmt::format("{} has a milestone at update {:.0f}, behind the {} of the run", name, last,
+                       schedule.run.steps);
+  }
+  if (phase.shape == Shape::step && part.last - part.first < phase.over) {
+    return fmt::format("{} ends before its first drop, after {}", name,
+                       updates_text(static_cast<double>(phase.over)));
+  }
+  return "";
 }
 
 }  // namespace
@@ -158,41 +189,49 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
   const std::vector<Stretch> parts = stretches(schedule, gate_opened_at);
   const std::int64_t steps = schedule.run.steps;
   std::vector<std::string> sentences;
+  const auto add = [&](std::string sentence) {
+    if (!sentence.empty()) sentences.push_back(std::move(sentence));
+  };
   std::int64_t zeros = 0;
   while (zeros < std::min(steps, most_updates_walked) &&
-         rate(schedule, zeros, gate_opened_at) == 0) {
+         static_cast<float>(rate(schedule, zeros, gate_opened_at)) == 0) {
     ++zeros;
   }
   if (zeros == 1) {
-    sentences.emplace_back("the first update has rate 0 and changes no weight");
+    add("the first update has rate 0 and changes no weight");
   } else if (zeros > 1) {
-    sentences.push_back(
-        fmt::format("the first {} updates have rate 0 and change no weight", zeros));
-  }
-  const std::int64_t lead = parts.front().last + 1;
-  const double start = rate(schedule, 0, gate_opened_at);
-  const bool rises = rate(schedule, lead - 1, gate_opened_at) > start ||
-                     rate(schedule, lead, gate_opened_at) > start;
-  if (rises && 2 * lead > steps) {
-    sentences.push_back(fmt::format("{} takes {} of {} updates, more than half the run",
-                                    schedule.phase_names[parts.front().phase], lead, steps));
+    add(fmt::format("the first {} updates have rate 0 and change no weight", zeros));
   }
   double largest = 0;
+  std::int64_t peak = 0;
   for (const Stretch& s : parts) {
-    largest = std::max(
-        {largest, rate(schedule, s.first, gate_opened_at), rate(schedule, s.last, gate_opened_at)});
+    for (const std::int64_t step : {s.first, s.last}) {
+      const double lr = rate(schedule, step, gate_opened_at);
+      if (lr > 1.001 * largest) peak = step;
+      largest = std::max(largest, lr);
+    }
+  }
+  if (2 * (peak + 1) > steps && peak > 0) {
+    add(fmt::format("the rate rises until update {} of {}: a warmup of more than half the run",
+                    peak, steps));
   }
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
-    std::string jump = jump_text(schedule, parts[i], parts[i + 1], gate_opened_at, largest);
-    if (!jump.empty()) sentences.push_back(std::move(jump));
+    add(jump_text(schedule, parts[i], parts[i + 1], gate_opened_at, largest));
   }
+  for (const Stretch& part : parts) add(waits_in_vain(schedule, part));
   const Stretch& end = parts.back();
   const Phase& last = schedule.lr.phases[end.phase];
   const double reached = rate(schedule, end.last, gate_opened_at);
   if (leads_to_its_end(last) && !multiplies(schedule, end) && last.to != last.from &&
       std::fabs(reached - std::max(last.to, last.min_lr)) > 1e-3 * std::fabs(last.to - last.from)) {
-    sentences.push_back(fmt::format("the last update has {}, not the final rate {}",
-                                    lr_text(reached), lr_text(last.to)));
+    add(fmt::format("the last update has {}, not the final rate {}", lr_text(reached),
+                    lr_text(last.to)));
+  }
+  for (const Stretch& part : parts) {
+    const Phase& phase = schedule.lr.phases[part.phase];
+    if (phase.min_lr <= schedule.base_lr) continue;
+    add(fmt::format("{} has a floor of {}, above the base rate", schedule.phase_names[part.phase],
+                    lr_text(phase.min_lr)));
   }
   return sentences;
 }

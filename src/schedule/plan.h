@@ -25,7 +25,8 @@ std::vector<Stretch> stretches(const Schedule& schedule, std::int64_t gate_opene
 std::string in_words(const Schedule& schedule, const Stretch& stretch);
 
 /// A sentence for each thing that people trip over: a first rate of 0, a warmup of more than half
-/// the run, a jump from one phase to the next, a final rate that is not reached.
+/// the run, a jump from one phase to the next, drops that never come, a final rate that is not
+/// reached, a floor above the base rate.
 std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_opened_at = -1);
 
 /// Updates beyond which nothing is added up or compared one by one.

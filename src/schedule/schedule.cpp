@@ -5,7 +5,10 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <set>
 #include <span>
+
+#include "config/values.h"
 
 namespace preheat {
 namespace {
@@ -14,15 +17,6 @@ constexpr std::int64_t default_warmup_epochs = 5;
 
 const ShapeFacts& facts_of(Shape shape) {
   return shape_facts[static_cast<int>(shape)];
-}
-
-std::string shape_names(std::span<const Shape> shapes) {
-  std::string names;
-  for (const Shape shape : shapes) {
-    names += names.empty() ? "" : ", ";
-    names += facts_of(shape).name;
-  }
-  return names;
 }
 
 constexpr Shape warmup_shapes[] = {Shape::constant, Shape::linear,      Shape::cosine,
@@ -58,7 +52,7 @@ class Layout {
 
   double value_of(const std::optional<LrValue>& lr, double otherwise) const {
     if (!lr) return otherwise;
-    if (lr->last) return last_value();
+    if (lr->last) return schedule_.lr.phase_count == 0 ? reached_ : last_value();
     return lr->times_base ? lr->value * schedule_.base_lr : lr->value;
   }
 
@@ -78,8 +72,8 @@ class Layout {
     return n;
   }
 
-  // A phase of no length is checked all the same, so that an arm without it hides no mistake.
-  // `latest`: where the phase ends although its shape has not, or its length.
+  // Checks a phase and appends it. Its shape is laid over `length` updates; it ends after `latest`
+  // of them. One of no length is checked all the same, so that an arm without it hides no mistake.
   void add(const PhaseConfig& given, std::span<const Shape> allowed, std::int64_t length,
            std::int64_t latest, const Ends& ends) {
     Phase phase;
@@ -94,18 +88,12 @@ class Layout {
     phase.min_lr = given.min_lr.value_or(config_.schedule.min_lr);
     take_keys(given, ends, phase);
     if (!lead_) lead_ = length;
-    if (phase.length == 0) {
-      if (phase.takes_rest && longest_shift() > 0) append(phase, given.name);  // it may grow
-      return;
-    }
+    reached_ = reaches_to(phase) ? phase.to : phase.from;
+    const bool may_grow = phase.takes_rest && longest_shift() > 0;
+    if (phase.length == 0 && !may_grow) return;
     append(phase, given.name);
-    const double last = last_value();
-    // Shapes of gamma only grow or only fall, so their last value is their largest or their least.
-    if (!std::isfinite(static_cast<float>(last))) {
-      fail(given.key + ".gamma", "takes the learning rate beyond the largest number there is",
-           "a smaller factor, or fewer steps of it");
-    }
-    reached_ = reaches_to(phase) ? phase.to : last;
+    refuse_infinite(given, ends);
+    if (phase.length > 0 && !reaches_to(phase)) reached_ = last_value();
   }
 
   // From now on phases count from the start of the run, the first one in front of them.
@@ -163,6 +151,27 @@ class Layout {
                : 0;
   }
 
+  // Of the phase added last. Shapes only grow or only fall, or lie between such, so that their
+  // first and their last value are the largest and the least.
+  void refuse_infinite(const PhaseConfig& given, const Ends& ends) const {
+    const int i = schedule_.lr.phase_count - 1;
+    const Phase& phase = schedule_.lr.phases[i];
+    const auto refuse = [&](std::int64_t shift, std::int64_t step) {
+      if (std::isfinite(static_cast<float>(phase_value(schedule_.lr, i, shift, step)))) return;
+      const bool by_gamma = (facts_of(phase.shape).keys & takes_gamma) != 0;
+      fail(given.key + "." + (by_gamma ? "gamma" : ends.from_key),
+           "takes the learning rate beyond the largest number there is",
+           by_gamma ? "a smaller factor, or fewer steps of it" : "a smaller rate");
+    };
+    if (phase.length > 0) {
+      refuse(0, phase.begin);
+      refuse(0, phase.begin + phase.length - 1);
+    }
+    if (phase.takes_rest && longest_shift() > 0) {
+      refuse(longest_shift(), phase.begin + phase.length - 1);
+    }
+  }
+
   // The rate of the last update of the phase added last.
   double last_value() const {
     const int i = schedule_.lr.phase_count - 1;
@@ -173,8 +182,11 @@ class Layout {
     for (const Shape shape : allowed) {
       if (given.shape == facts_of(shape).name) return shape;
     }
+    std::vector<std::string> names;
+    for (const Shape shape : allowed) names.emplace_back(facts_of(shape).name);
+    const std::vector<std::string> near = nearest(given.shape, names);
     fail(given.key + ".shape", fmt::format("'{}' is not a shape it can have", given.shape),
-         "one of " + shape_names(allowed));
+         near.size() == 1 ? did_you_mean(near) : fmt::format("one of {}", fmt::join(names, ", ")));
   }
 
   Endpoints endpoints_of(const PhaseConfig& given) const {
@@ -245,7 +257,7 @@ class Layout {
         if (phase.over == 0) phase.over = 1;
         break;
       case Shape::sigmoid:
-        if (!given.gamma) missing(given.key + ".gamma", "the steepness, as 0.001");
+        if (given.gamma.value_or(0) == 0) missing(given.key + ".gamma", "the slope, as -0.001");
         phase.gamma = *given.gamma;
         if (!given.center) missing(given.key + ".center", "where half of the rate is reached");
         phase.center = updates(*given.center, given.key + ".center");
@@ -265,7 +277,7 @@ class Layout {
 
   std::int64_t at_least_one(const Length& length, const std::string& key) const {
     const std::int64_t n = updates(length, key);
-    if (n == 0) fail(key, "is 0", "at least 1 steps");
+    if (n == 0) fail(key, "is 0", "at least 1 step");
     return n;
   }
 
@@ -287,10 +299,11 @@ class Layout {
     }
     if (given.over) missing(key + "gamma", "the factor that goes with over");
     if (given.staircase) missing(key + "gamma", "the factor that goes with staircase");
-    if (phase.from <= 0) {
+    // As floats, so that neither end nor their ratio is beyond all numbers.
+    if (static_cast<float>(phase.from) <= 0) {
       fail(key + ends.from_key, "shape exponential cannot start from 0", "a rate above 0");
     }
-    if (phase.to <= 0) {
+    if (static_cast<float>(phase.to) <= 0) {
       fail(key + ends.to_key, "shape exponential never reaches 0",
            "a rate above 0, or gamma and over");
     }
@@ -324,10 +337,17 @@ class Layout {
     if (given.cycles) {
       phase.cycles = *given.cycles;
       phase.all_ramps = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
-      if (phase.span > 0 && static_cast<double>(phase.span) <= phase.all_ramps) {
+      const std::int64_t longest = phase.span + (phase.takes_rest ? longest_shift() : 0);
+      const auto updates = static_cast<double>(longest);
+      if (longest > 0 && phase.cycles > updates) {
+        fail(key + "cycles",
+             fmt::format("{:g} are more than its {} updates", phase.cycles, longest),
+             "fewer cycles");
+      }
+      if (longest > 0 && phase.all_ramps >= updates) {
         fail(key + "rewarmup",
-             fmt::format("{} leave nothing of the {} updates for the cosine",
-                         to_string(*given.rewarmup), phase.span),
+             fmt::format("{} before each cycle leaves nothing of its {} updates for the cosine",
+                         to_string(*given.rewarmup), longest),
              "a shorter one, or fewer cycles");
       }
       return;
@@ -459,6 +479,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
 void lay_out_phases(Layout& layout, const RunConfig& config) {
   const std::vector<PhaseConfig>& phases = config.schedule.phases;
   const std::vector<Shape> shapes = all_shapes();
+  std::set<std::string> names;
   for (const PhaseConfig& phase : phases) {
     const std::string key = phase.key + ".length";
     if (!phase.length && &phase != &phases.back()) {
@@ -468,6 +489,10 @@ void lay_out_phases(Layout& layout, const RunConfig& config) {
         phase.length ? layout.updates_that_fit(*phase.length, key) : layout.left();
     if (length == 0 && !phase.length) {
       layout.fail(phase.key, "has no updates left", "shorter phases before it");
+    }
+    if (!names.insert(phase.name).second) {
+      layout.fail(phase.key + ".name", fmt::format("'{}' is another phase's too", phase.name),
+                  "give each phase its own");
     }
     if (phase.from && phase.from->last && &phase == &phases.front()) {
       layout.fail(phase.key + ".from", "there is no phase before it", "a rate, base or 0.1x");
@@ -493,9 +518,6 @@ RunLength checked(const RunLength& run, const RunConfig& config, const std::stri
 // As long as its stages together.
 RunLength length_of_stages(const RunConfig& config, std::int64_t steps_per_epoch) {
   RunLength run{0, steps_per_epoch};
-  if (config.train.stages.empty()) {
-    throw ConfigError(config.where("train.length"), "is missing", "<n> epochs or <n> steps");
-  }
   for (std::size_t i = 0; i < config.train.stages.size(); ++i) {
     const std::optional<Length>& length = config.train.stages[i].length;
     const std::string key = fmt::format("train.stages.{}.length", i);
@@ -548,6 +570,12 @@ double base_lr(const RunConfig& config) {
 }
 
 Schedule resolve_schedule(const RunConfig& config, const RunLength& run) {
+  if (const double base = base_lr(config);
+      static_cast<float>(base) <= 0 || !std::isfinite(static_cast<float>(base))) {
+    throw ConfigError(config.where(config.schedule.scale ? "schedule.scale" : "schedule.base_lr"),
+                      fmt::format("makes a base rate of {} in single precision", base),
+                      "one that a float can hold");
+  }
   Layout layout(config, run);
   if (config.schedule.phases.empty()) {
     lay_out_sections(layout, config, run);

@@ -40,13 +40,21 @@ std::vector<ParameterRule> parameter_rules(const RunConfig& config, const Networ
     require_match(config, fmt::format("optimizer.groups.{}.match", i), groups[i].match, network);
   }
   std::vector<ParameterRule> rules;
+  std::vector<bool> is_used(groups.size());
   for (const Parameter& p : network.parameters) {
     const auto group = std::ranges::find_if(
         groups, [&](const GroupConfig& g) { return matches(g.match, p.name); });
+    if (group != groups.end()) is_used[group - groups.begin()] = true;
     double decay = p.decayed ? config.optimizer.weight_decay : 0.0;
     if (group != groups.end()) decay = group->weight_decay.value_or(decay);
     rules.push_back({group == groups.end() ? 1.0f : static_cast<float>(group->lr_scale),
                      static_cast<float>(decay)});
+  }
+  if (const auto unused = std::ranges::find(is_used, false); unused != is_used.end()) {
+    const auto i = unused - is_used.begin();
+    throw ConfigError(config.where(fmt::format("optimizer.groups.{}.match", i)),
+                      fmt::format("all that '{}' matches is in a group before it", groups[i].match),
+                      "put it first");
   }
   return rules;
 }
@@ -81,6 +89,10 @@ std::vector<TrainingStage> training_stages(const RunConfig& config, const Networ
     const std::int64_t left = run.steps - begin;
     const std::int64_t length =
         stage.length ? updates_of(*stage.length, run, config, key + ".length") : left;
+    if (left == 0) {
+      throw ConfigError(config.where(key), "has no updates left",
+                        "shorter stages before it, or a longer train.length");
+    }
     begin += length;
     if (begin > run.steps || length == 0 || (is_last && begin != run.steps)) {
       throw ConfigError(

@@ -56,12 +56,18 @@ RunConfig read_folder_config(const std::filesystem::path& path) {
   }
 }
 
-// Goes on from the same step under another schedule. What a gate of it needs to know of the last
-// updates it has yet to see.
-void take_schedule(StepState& state, const LrSchedule& schedule) {
-  state.window_hits = 0;
-  std::fill(std::begin(state.hits), std::end(state.hits), 0u);
-  state.lr = static_cast<float>(lr_at(schedule, state.step, state.gate_opened_at));
+// Goes on from the same step under another schedule. A gate goes on with what it has seen only
+// where it is the same gate of a warmup of the same length.
+void take_schedule(StepState& state, const Schedule& before, const Schedule& now) {
+  const bool same_gate = before.lr.gate.window == now.lr.gate.window &&
+                         before.lr.gate.hits_above == now.lr.gate.hits_above &&
+                         before.lr.phases[0].length == now.lr.phases[0].length;
+  if (!same_gate) {
+    state.gate_opened_at = -1;
+    state.window_hits = 0;
+    std::fill(std::begin(state.hits), std::end(state.hits), 0u);
+  }
+  state.lr = static_cast<float>(lr_at(now.lr, state.step, state.gate_opened_at));
 }
 
 template <class T>
@@ -116,7 +122,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const float lr_before = step.lr;
   const RunConfig before = read_folder_config(config_path);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
-  if (changes) take_schedule(step, schedule_.lr);
+  if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
   try {
     replica_->load(checkpoint.state);
   } catch (const Error& e) {

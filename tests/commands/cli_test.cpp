@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <set>
 #include <thread>
 
@@ -285,7 +286,13 @@ TEST_F(Cli, SchedulesAreCompared) {
   EXPECT_THAT(csv, StartsWith("name,step,epoch,phase,lr\na,0,0,warmup,0\n"));
   EXPECT_EQ(std::ranges::count(csv, '\n'), 51);
   const Result same = preheat({"schedule", "a.yaml", "a.yaml", "--set", "name=one"});
-  EXPECT_THAT(same.out, HasSubstr("a and a are the same"));
+  EXPECT_THAT(same.out, HasSubstr("a.yaml and a.yaml are the same"));
+  std::filesystem::create_directory(folder_ / "a, b");
+  put_bytes(folder_ / "a, b/a.yaml", "name: own\n");
+  EXPECT_THAT(preheat({"schedule", "a.yaml", "a, b/a.yaml", "--csv", "-", "--set",
+                       "train.length=1 step", "--set", "schedule.warmup.length=0 steps"})
+                  .out,
+              AllOf(HasSubstr("\na.yaml,0,0,"), HasSubstr("\na__b/a.yaml,0,0,")));
   // A setting holds for all of them.
   EXPECT_THAT(preheat({"schedule", "a.yaml", "b.yaml", "--set", "train.length=7 steps"}).out,
               AllOf(HasSubstr("a: T = 7 updates"), HasSubstr("b: T = 7 updates")));
@@ -325,6 +332,22 @@ TEST_F(Cli, ThePicturesOfTheDocsAreThePrograms) {
   }
 }
 
+TEST_F(Cli, TheComparisonOfTheDocsIsWhatItPrints) {
+  const std::string presets = PREHEAT_SOURCE_DIR "/configs/schedules/";
+  const Result result =
+      preheat({"schedule", presets + "transformers-cosine.yaml", presets + "timm-cosine.yaml",
+               "--set", "train.length=20 epochs", "--set", "schedule.warmup.length=5 epochs",
+               "--set", "schedule.base_lr=0.1", "--set", "schedule.scale=null"});
+  const std::string docs = bytes_of(PREHEAT_SOURCE_DIR "/docs/schedules.md");
+  const auto begin = docs.find("\nnote: from warmup to decay the rate jumps");
+  ASSERT_NE(begin, std::string::npos);
+  std::istringstream block(docs.substr(begin + 1, docs.find("```", begin) - begin - 1));
+  for (std::string line; std::getline(block, line);) {
+    if (line == "...") continue;
+    EXPECT_THAT(result.out, HasSubstr(line + "\n"));
+  }
+}
+
 TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
   put_bytes(folder_ / "gate.yaml",
             "name: gate\nschedule:\n  base_lr: 0.1\n  warmup: {shape: constant, start_lr: 0.01,\n"
@@ -343,6 +366,10 @@ TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
   const Result none = preheat({"schedule", "tiny.yaml", "--gate-opens", "6"});
   expect_one_line(none, 2);
   EXPECT_THAT(none.err, HasSubstr("schedule.warmup.until"));
+  // Beside one that has none.
+  const Result beside = preheat({"schedule", "gate.yaml", "tiny.yaml", "--gate-opens", "6"});
+  EXPECT_EQ(beside.code, 0) << beside.err;
+  EXPECT_THAT(beside.out, HasSubstr("gate and tiny part at update 0"));
 }
 
 TEST_F(Cli, ScheduleNeedsNoData) {
@@ -431,8 +458,12 @@ TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 31);
   EXPECT_THAT(bytes_of(folder_ / "run/config.yaml"), HasSubstr("length: 30 steps"));
   EXPECT_THAT(bytes_of(folder_ / "run/config-before-20.yaml"), HasSubstr("length: 20 steps"));
-  // From there on it is the run's own.
+  // From there on it is the run's own, and the folder knows it.
   EXPECT_EQ(preheat(longer).code, 0);
+  EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);
+  const Result nothing = preheat({"train"});
+  expect_one_line(nothing, 2);
+  EXPECT_THAT(nothing.err, HasSubstr("CONFIG is required"));
   expect_one_line(preheat({"train", "tiny.yaml", "--new-schedule"}), 2);
 }
 

@@ -94,8 +94,9 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 10 steps, shape: constant}}")),
               ElementsAre("the first 10 updates have rate 0 and change no weight",
                           StartsWith("from warmup to decay the rate jumps: warmup ends at 0")));
-  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 51 steps}}")),
-              ElementsAre("warmup takes 51 of 100 updates, more than half the run"));
+  EXPECT_THAT(
+      remarks(schedule_of("{warmup: {length: 51 steps}}")),
+      ElementsAre("the rate rises until update 50 of 100: a warmup of more than half the run"));
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 50 steps}}")), IsEmpty());
   // A decay that has run under the warmup: the ramp heads for the base, the curve is below it.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true}}")),
@@ -114,6 +115,28 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 5 steps}, decay: {shape: linear,"
                                   " endpoints: start}}")),
               ElementsAre("the last update has 1.05e-02, not the final rate 0"));
+  // timm's drop: by epochs, under a warmup of few of them.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, every: epoch, start_lr: "
+                                  "0.1, endpoints: start, overlap: true}, decay: {endpoints: start,"
+                                  " every: epoch}}")),
+              testing::Contains(HasSubstr("was heading for 1.00e+00, update 30 has 7.94e-01")));
+  // A floor is where a phase heads for, if it is above its end.
+  EXPECT_THAT(
+      remarks(schedule_of("{base_lr: 1, phases: [{shape: linear, from: base, to: 0, min_lr: "
+                          "0.05, length: 50 steps}, {shape: constant, from: 0.05}]}")),
+      IsEmpty());
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 0.1, min_lr: 1, warmup: {length: 0 steps}}")),
+              ElementsAre("decay has a floor of 1.00e+00, above the base rate"));
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: multistep, at: [50 "
+                                  "steps, 100 steps]}}")),
+              ElementsAre("decay has a milestone at update 100, behind the 100 of the run"));
+  EXPECT_THAT(
+      remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 95 steps}}")),
+      ElementsAre("decay ends before its first drop, after 95 updates"));
+  // A double that no float holds is 0 for the weights.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1e-40, warmup: {shape: power, power: 30,"
+                                  " length: 10 steps}}")),
+              testing::Contains(HasSubstr("updates have rate 0")));
   // Stairs, and a decay that comes in with a step of its own size, are no jumps.
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, hold: 5 steps,"
                                   " decay: {every: epoch}}")),

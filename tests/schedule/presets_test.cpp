@@ -127,16 +127,16 @@ std::vector<Row> rows() {
       {"timm/tanh_prefix", "timm-tanh", {warmup, "schedule.warmup.toward=base", after, end}},
       {"timm/poly_p2_prefix",
        "timm-poly",
-       {warmup, warmup_by_step, by_step, after, "schedule.decay.power=2", end}},
+       {unscaled, warmup, warmup_by_step, by_step, after, "schedule.decay.power=2", end}},
       {"timm/step_prefix",
        "timm-step",
-       {warmup, warmup_by_step, after, "schedule.decay.over=5 steps"}},
+       {unscaled, warmup, warmup_by_step, after, "schedule.decay.over=5 steps"}},
       {"timm/multistep_prefix",
        "timm-multistep",
-       {warmup, warmup_by_step, after, "schedule.decay.at=[14 steps, 19 steps]"}},
+       {unscaled, warmup, warmup_by_step, after, "schedule.decay.at=[14 steps, 19 steps]"}},
       {"timm/multistep_noprefix",
        "timm-multistep",
-       {warmup, warmup_by_step, "schedule.decay.at=[9 steps, 14 steps]"}},
+       {unscaled, warmup, warmup_by_step, "schedule.decay.at=[9 steps, 14 steps]"}},
 
       {"optax/warmup_cosine", "optax-warmup-cosine", {warmup, end}},
       {"optax/warmup_cosine_init", "optax-warmup-cosine", {warmup, start_at_end, end}},
@@ -455,7 +455,7 @@ TEST(Presets, LoopsOfTheirSources) {
                  if (t < 5) return 1e-5 + t * (0.2 - 1e-5) / 5;
                  return 0.5 * 0.2 * (1 + std::cos(pi * t / 300));
                });
-  expect_rates("timm-multistep", rates_of("timm-multistep", es), [&](std::int64_t u) {
+  expect_rates("timm-multistep", rates_of("timm-multistep", es, {unscaled}), [&](std::int64_t u) {
     const std::int64_t t = u / es;
     if (t < 5) return 1e-5 + static_cast<double>(t) * (0.1 - 1e-5) / 5;
     return 0.1 * std::pow(0.1, (t + 1 >= 90) + (t + 1 >= 180) + (t + 1 >= 270));
@@ -519,9 +519,9 @@ TEST(Presets, TheTableOfTheDocsIsTrue) {
       {"timm-cosine", "in T", {unscaled, warmup, end}},
       {"timm-cosine-prefix", "on top", {unscaled, warmup, end}},
       {"timm-tanh", "in T", {warmup, end}},
-      {"timm-poly", "in T", {warmup, end}},
-      {"timm-step", "in T", {warmup, "schedule.decay.over=5 steps"}},
-      {"timm-multistep", "in T", {warmup, "schedule.decay.at=[9 steps, 14 steps]"}},
+      {"timm-poly", "in T", {unscaled, warmup, end}},
+      {"timm-step", "in T", {unscaled, warmup, "schedule.decay.over=5 steps"}},
+      {"timm-multistep", "in T", {unscaled, warmup, "schedule.decay.at=[9 steps, 14 steps]"}},
       {"transformers-constant-with-warmup", "no total", {warmup}},
       {"transformers-linear", "in T", {warmup}},
       {"transformers-cosine", "in T", {warmup}},

@@ -145,8 +145,8 @@ TEST_F(Properties, BehindAnOverlapIsTheRunWithoutWarmup) {
 TEST_F(Properties, BehindAWarmupIsAShorterRun) {
   int compared = 0;
   while (compared < 300) {
-    const std::int64_t steps = random_.integer(2, 300);
-    const std::int64_t warmup = random_.integer(1, steps - 1);
+    const std::int64_t steps = random_.integer(5, 300);
+    const std::int64_t warmup = random_.integer(1, steps - 4);
     const char* decay[] = {"shape: cosine, cycles: 3, peak_factor: 0.7", "shape: tanh",
                            "shape: power, power: 3, final_lr: 1e-3, endpoints: both",
                            "shape: one_minus_sqrt, endpoints: neither",

@@ -31,6 +31,11 @@ std::string run_of(std::int64_t steps) {
   return fmt::format("train: {{length: {} steps}}\n", steps);
 }
 
+// Every error stands at the line of the key it speaks of; the run is of 20 steps, 10 an epoch.
+std::string wrong(const std::string& schedule) {
+  return error_of("schedule:\n  base_lr: 0.1\n" + schedule + run_of(20));
+}
+
 std::vector<double> rates(const Schedule& schedule) {
   std::vector<double> lr;
   for (std::int64_t k = 0; k < schedule.run.steps; ++k) lr.push_back(lr_at(schedule.lr, k));
@@ -178,6 +183,117 @@ train: {length: 18 steps}
   EXPECT_EQ(lr_at(s.lr, 17), 0.2);
 }
 
+// An arm without warmup empties a phase; what follows starts where it would have ended.
+TEST(Phases, AnEmptyPhaseHandsItsEndOn) {
+  const Schedule s = schedule_of(R"(
+schedule:
+  base_lr: 0.5
+  phases:
+    - {name: ramp, shape: linear, length: 0 steps}
+    - {name: down, shape: linear, to: 0, endpoints: start}
+train: {length: 4 steps}
+)");
+  EXPECT_EQ(rates(s), (std::vector<double>{0.5, 0.375, 0.25, 0.125}));
+  const Schedule last = schedule_of(R"(
+schedule:
+  base_lr: 0.5
+  phases:
+    - {name: ramp, shape: linear, length: 0 steps}
+    - {name: flat, shape: constant, from: last, length: 2 steps}
+    - {name: none, shape: linear, to: 0.1, length: 0 steps}
+    - {name: on, shape: constant, from: last, length: 1 steps}
+    - {name: end, shape: constant}
+train: {length: 5 steps}
+)");
+  EXPECT_EQ(rates(last), (std::vector<double>{0.5, 0.5, 0.5, 0.5, 0.5}));
+}
+
+TEST(Phases, FromTheLastRateOfThePhaseBefore) {
+  const Schedule s = schedule_of(R"(
+schedule:
+  base_lr: 1
+  phases:
+    - {name: ramp, shape: linear, length: 4 steps, endpoints: start}
+    - {name: flat, shape: constant, from: last}
+train: {length: 6 steps}
+)");
+  EXPECT_EQ(rates(s), (std::vector<double>{0, 0.25, 0.5, 0.75, 0.75, 0.75}));
+  EXPECT_THAT(wrong("  phases:\n    - {shape: constant, from: last}\n"),
+              HasSubstr("schedule.phases.0.from: there is no phase before it"));
+  EXPECT_THAT(wrong("  phases:\n    - {shape: linear, to: last}\n"),
+              HasSubstr("schedule.phases.0.to: last is where a phase starts"));
+}
+
+TEST(Gates, ARestThatTheyLeaveGrows) {
+  const std::string gate = "until: {train_error_below: 0.5, window: 5 steps}";
+  // The warmup may fill the run, the decay then has what the gate leaves it.
+  const Schedule s = schedule_of("schedule: {base_lr: 1, warmup: {length: 20 steps, " + gate +
+                                 "}, decay: {shape: linear, endpoints: start}}\n" + run_of(20));
+  EXPECT_EQ(lr_at(s.lr, 10, 10), 1.0);
+  EXPECT_EQ(lr_at(s.lr, 15, 10), 0.5);
+  EXPECT_EQ(phase_name(s, 19, 10), "decay");
+  EXPECT_EQ(phase_name(s, 19), "warmup");
+}
+
+TEST(Gates, AreLookedAtWhereTheyHaveOpenedToo) {
+  const std::string warmup =
+      "schedule:\n  base_lr: 1\n"
+      "  warmup: {length: 100 steps, until: {train_error_below: 0.5, window: 5 steps}}\n";
+  for (const char* decay : {"{shape: step, gamma: 1e6, over: 1 steps}",
+                            "{shape: exponential, gamma: 2, over: 1 steps}"}) {
+    EXPECT_THAT(error_of(warmup + "  decay: " + decay + "\n" + run_of(250)),
+                HasSubstr("schedule.decay.gamma: takes the learning rate beyond"));
+  }
+  // Ramps that a late opening leaves no room for make no rate of their own.
+  const Schedule s = schedule_of(
+      warmup + "  decay: {shape: cosine, cycles: 3, rewarmup: 30 steps}\n" + run_of(100));
+  for (std::int64_t opened = 5; opened < 100; ++opened) {
+    for (std::int64_t k = opened; k < 100; ++k) {
+      ASSERT_TRUE(lr_at(s.lr, k, opened) >= 0 && lr_at(s.lr, k, opened) <= 1) << opened << " " << k;
+    }
+  }
+  EXPECT_EQ(lr_at(s.lr, 99, 70), 0.0);
+}
+
+TEST(WrongSchedules, RatesThatNoFloatHolds) {
+  EXPECT_THAT(error_of("schedule: {base_lr: 1e-60}\n"),
+              AllOf(StartsWith("f.yaml:1:12: schedule.base_lr: "), HasSubstr("single precision")));
+  EXPECT_THAT(error_of("schedule: {base_lr: 1e-40, scale: {reference_batch: 1000000000}}\n"),
+              StartsWith("f.yaml:1:28: schedule.scale: "));
+  EXPECT_THAT(error_of("schedule: {base_lr: 1e-30, warmup: {length: 10 steps, start_lr: 1e12,\n"
+                       "  overlap: true, toward: multiply}}\n" +
+                       run_of(20)),
+              HasSubstr("schedule.warmup.start_lr: takes the learning rate beyond"));
+}
+
+TEST(WrongSchedules, CyclesThatDoNotFit) {
+  EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 21}\n"),
+              HasSubstr("schedule.decay.cycles: 21 are more than its 10 updates"));
+  EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 4, rewarmup: 5 steps}\n"),
+              HasSubstr("schedule.decay.rewarmup: 5 steps before each cycle leaves nothing"));
+  EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 2, period: 3 steps}\n"),
+              HasSubstr("schedule.decay.cycles: period is given too"));
+  EXPECT_THAT(wrong("  decay: {shape: cosine, peak_factor: 0.5}\n"),
+              HasSubstr("schedule.decay.peak_factor: there is no second cycle"));
+  EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 2, multiply: 2}\n"),
+              HasSubstr("schedule.decay.multiply: there is no period to grow"));
+  EXPECT_THAT(error_of("schedule: {warmup: {length: 0 steps}, decay: {shape: cosine, period: 1 "
+                       "steps, multiply: 1.0001}}\n" +
+                       run_of(100000)),
+              HasSubstr("more than 128 milestones and cycles"));
+}
+
+TEST(WrongSchedules, GatesWithoutAWindow) {
+  EXPECT_THAT(wrong("  warmup: {length: 10 steps, until: {train_error_below: 0.5}}\n"),
+              HasSubstr("schedule.warmup.until.window: 50 steps are more than the 10 updates"));
+  EXPECT_THAT(error_of("schedule: {warmup: {length: 3000 steps, until: {train_error_below: 0.5,\n"
+                       "  window: 1025 steps}}}\n" +
+                       run_of(4000)),
+              HasSubstr("are more than 1024 updates"));
+  // Without a warmup there is nothing to end.
+  EXPECT_EQ(wrong("  warmup: {length: 0 steps, until: {train_error_below: 0.5}}\n"), "");
+}
+
 TEST(Phases, APhaseGoesOnFromWhereStairsEnded) {
   const Schedule s = schedule_of(R"(
 schedule:
@@ -188,11 +304,6 @@ schedule:
 train: {length: 10 steps}
 )");
   EXPECT_EQ(rates(s), (std::vector<double>{8, 8, 4, 4, 2, 2, 2, 1.5, 1, 0.5}));
-}
-
-// Every error stands at the line of the key it speaks of; the run is of 20 steps, 10 an epoch.
-std::string wrong(const std::string& schedule) {
-  return error_of("schedule:\n  base_lr: 0.1\n" + schedule + run_of(20));
 }
 
 TEST(WrongSchedules, AWarmupLongerThanTheRun) {
@@ -226,18 +337,19 @@ TEST(WrongSchedules, OnlyTheLastPhaseMayLeaveOutItsLength) {
                     HasSubstr("schedule.phases.0.length: is missing; only the last phase may")));
 }
 
-TEST(WrongSchedules, UnknownShapesListTheRightOnes) {
+TEST(WrongSchedules, UnknownShapesNameTheNearestOrAll) {
   EXPECT_THAT(wrong("  warmup: {shape: lineer, length: 5 steps}\n"),
               AllOf(StartsWith("f.yaml:3:12: schedule.warmup.shape: 'lineer'"),
-                    HasSubstr("one of constant, linear, cosine, power, exponential")));
-  EXPECT_THAT(
-      wrong("  warmup: {shape: step, length: 5 steps}\n"),
-      AllOf(HasSubstr("schedule.warmup.shape: 'step'"), testing::Not(HasSubstr("multistep"))));
-  const std::string message = wrong("  decay: {shape: cosin}\n");
-  EXPECT_THAT(message, StartsWith("f.yaml:3:11: schedule.decay.shape: 'cosin'"));
+                    HasSubstr("did you mean linear?")));
+  EXPECT_THAT(wrong("  warmup: {shape: triangle, length: 5 steps}\n"),
+              AllOf(HasSubstr("one of constant, linear, cosine, power, exponential, saturating"),
+                    testing::Not(HasSubstr("multistep"))));
+  EXPECT_THAT(wrong("  decay: {shape: consine}\n"),
+              AllOf(StartsWith("f.yaml:3:11: schedule.decay.shape: 'consine'"),
+                    HasSubstr("did you mean cosine?")));
+  const std::string message = wrong("  phases:\n    - {shape: triangle}\n");
+  EXPECT_THAT(message, StartsWith("f.yaml:4:8: schedule.phases.0.shape: 'triangle'"));
   for (const ShapeFacts& facts : shape_facts) EXPECT_THAT(message, HasSubstr(facts.name));
-  EXPECT_THAT(wrong("  phases:\n    - {shape: triangle}\n"),
-              StartsWith("f.yaml:4:8: schedule.phases.0.shape: 'triangle'"));
 }
 
 TEST(WrongSchedules, UnknownEndpoints) {

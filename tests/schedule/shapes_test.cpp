@@ -201,7 +201,7 @@ class Shapes : public testing::TestWithParam<const char*> {
       s.gamma = rounded(number(0.05, 1.3));
       for (std::int64_t m = integer(1, 30); s.at.size() < 6; m += integer(1, 60)) s.at.push_back(m);
     }
-    if (s.shape == "cosine" && !one_in(3)) {
+    if (s.shape == "cosine" && s.length > 12 && !one_in(3)) {
       if (one_in(2)) {
         s.cycles = one_in(2) ? static_cast<Real>(integer(1, 12)) : rounded(number(0.3, 12));
         if (one_in(3) && s.length > 60) s.rewarmup = integer(1, 3);

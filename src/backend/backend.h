@@ -89,6 +89,27 @@ struct ReplicaOptions {
   std::uint64_t seed = 0;  // of the augmentation
 };
 
+/// What a layer put out for the batch of the last update.
+struct ActivationRecord {
+  std::string layer;   // the op's name
+  double largest = 0;  // absolute value
+  double dead = 0;     // the share of its channels that were nowhere above zero, in any example
+};
+
+/// The loss of a network on one fixed batch, as a function of its weights and nothing else: batch
+/// norms use the batch's own moments and keep no statistics, images are not augmented, weight decay
+/// is not part of it.
+class Probe {
+ public:
+  virtual ~Probe() = default;
+
+  /// `weights` is an arena of Network::arena_size floats, its padding zero.
+  virtual double loss(std::span<const float> weights) = 0;
+
+  /// The loss, and its gradient into an arena as large; the padding of the result is zero.
+  virtual double gradient(std::span<const float> weights, std::span<float> gradient) = 0;
+};
+
 /// In bytes.
 struct MemoryUse {
   std::size_t parameters = 0;   // weights, gradients, velocity
@@ -127,6 +148,9 @@ class Replica {
   /// value which is not ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight").
   virtual std::string first_non_finite_tensor() const = 0;
 
+  /// Of every op, in order, after at least one update.
+  virtual std::vector<ActivationRecord> activations() const = 0;
+
   virtual MemoryUse memory() const = 0;
 };
 
@@ -149,6 +173,12 @@ class Backend {
   virtual std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                            std::span<const float> initial,
                                            std::shared_ptr<const ResidentDataset> train) = 0;
+
+  /// A probe on the first `examples` of a dataset, with the normalisation, loss and label smoothing
+  /// of the options. Throws Error when memory does not suffice.
+  virtual std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                                       std::shared_ptr<const ResidentDataset> data,
+                                       std::int64_t examples) = 0;
 };
 
 enum class DeviceChoice { automatic, cpu, cuda };

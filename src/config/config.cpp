@@ -52,7 +52,8 @@ class KeyLister {
              [layer = Layer{}](KeyLister& inner) mutable { describe(inner, layer); }),
      ...);
   }
-  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value) {
+  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value,
+          MayBeAuto) {
     field(absolute, value);
     field(factor, value);
   }
@@ -151,13 +152,20 @@ class Reader {
                       found == 0 ? "an item without a layer" : "two layers in one item",
                       fmt::format("after each dash write one of {}", fmt::join(kinds, " | ")));
   }
-  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value) {
+  void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value,
+          MayBeAuto may_be_auto) {
     check(!given(absolute) || !given(factor), factor, fmt::format("{} is given too", absolute),
           "keep one of the two");
     for (const bool times_base : {false, true}) {
       const std::string_view key = times_base ? factor : absolute;
-      if (!given(key)) continue;
+      const Node* node = given(key);
+      if (!node) continue;
       value = LrValue{0, times_base};
+      const bool is_auto = node->kind == Node::Kind::scalar && node->scalar == "auto";
+      if (is_auto && !times_base && may_be_auto == MayBeAuto::yes) {
+        value->automatic = true;
+        continue;
+      }
       field(key, value->value, at_least(0));
     }
   }
@@ -275,8 +283,14 @@ class Writer {
         },
         value);
   }
-  void lr(std::string_view absolute, std::string_view factor, const std::optional<LrValue>& value) {
-    if (value) field(value->times_base ? factor : absolute, value->value);
+  void lr(std::string_view absolute, std::string_view factor, const std::optional<LrValue>& value,
+          MayBeAuto) {
+    if (!value) return;
+    if (value->automatic) {
+      field(absolute, std::string("auto"));
+    } else {
+      field(value->times_base ? factor : absolute, value->value);
+    }
   }
   void excludes(std::string_view, std::initializer_list<std::string_view>) {}
   void check(bool, std::string_view, std::string_view, std::string_view) {}
@@ -353,13 +367,28 @@ Where RunConfig::where(std::string_view key) const {
 
 RunConfig read_config(const Document& document) {
   RunConfig config = read_run(document);
-  if (config.compare) {
-    // Each arm is read once now, so that what is wrong in one is said before any run begins.
-    Document base = document;
-    std::erase_if(base.root.keys, [](const auto& entry) { return entry.first == "compare"; });
-    for (const Arm& arm : config.compare->arms) read_run(with_overrides(base, arm.overrides));
+  // Each arm and each value of an axis is read once now, so that what is wrong in one is said
+  // before any run begins.
+  const Document base = without_experiments(document);
+  const auto read_arms = [&](const std::vector<Arm>& arms) {
+    for (const Arm& arm : arms) read_run(with_overrides(base, arm.overrides));
+  };
+  if (config.compare) read_arms(config.compare->arms);
+  if (config.find_lr) read_arms(config.find_lr->arms);
+  if (config.sweep) {
+    for (const Axis& axis : config.sweep->axes) {
+      for (const Node& value : axis.values) read_run(with_overrides(base, {{axis.key, value}}));
+    }
   }
   return config;
+}
+
+Document without_experiments(const Document& document) {
+  Document base = document;
+  std::erase_if(base.root.keys, [](const auto& entry) {
+    return entry.first == "compare" || entry.first == "sweep" || entry.first == "find_lr";
+  });
+  return base;
 }
 
 std::string write_config(const RunConfig& config) {

@@ -122,11 +122,13 @@ struct OptimizerConfig {
   std::vector<GroupConfig> groups;  // the first that matches a parameter holds
 };
 
-/// A value of the learning rate: absolute, a factor of base_lr, or what the update before it had.
+/// A value of the learning rate: absolute, a factor of base_lr, what the update before it had, or
+/// what the network can take at its start.
 struct LrValue {
   double value = 0;
   bool times_base = false;
   bool last = false;
+  bool automatic = false;
 };
 
 enum class Every { step, epoch };
@@ -211,6 +213,20 @@ struct TrainConfig {
   std::vector<StageConfig> stages;
 };
 
+/// How the largest eigenvalue of the Hessian is measured while a run goes on.
+struct SharpnessConfig {
+  Length every{10, LengthUnit::steps};
+  std::int64_t examples = 2048;  // the first of the training set, one fixed batch
+  double tolerance = 0.01;       // relative change at which the power iteration stops
+  std::int64_t iterations = 30;  // at most
+};
+
+/// What is logged beside the metrics. It changes nothing of the run.
+struct DiagnosticsConfig {
+  std::optional<Length> layers_every;
+  std::optional<SharpnessConfig> sharpness;
+};
+
 /// One arm of an experiment: the same keys a user can --set.
 struct Arm {
   std::string name;
@@ -220,6 +236,26 @@ struct Arm {
 struct CompareConfig {
   std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
   std::vector<Arm> arms;
+};
+
+/// The values that a grid gives one key.
+struct Axis {
+  std::string key;
+  std::vector<Node> values;
+};
+
+struct SweepConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2};
+  std::vector<Axis> axes;
+};
+
+/// The search for the largest base rate that trains.
+struct FindLrConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4};
+  double first = 0.01;       // the first base rate tried
+  double resolution = 1.19;  // the factor between the answer and a rate that fails
+  double loss_below = 0.8;   // a run trains whose final loss is below this times ln(classes)
+  std::vector<Arm> arms;     // absent: without and with the warmup
 };
 
 struct RunConfig {
@@ -232,7 +268,10 @@ struct RunConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   TrainConfig train;
+  DiagnosticsConfig diagnostics;
   std::optional<CompareConfig> compare;
+  std::optional<SweepConfig> sweep;
+  std::optional<FindLrConfig> find_lr;
 
   /// Where a key was given, or the nearest section above it that was.
   Where where(std::string_view key) const;
@@ -242,6 +281,9 @@ struct RunConfig {
 /// Reads and checks every key. Throws ConfigError naming the place, the key, what is wrong and what
 /// would be right.
 RunConfig read_config(const Document& document);
+
+/// The document without its sections compare, sweep and find_lr: one run.
+Document without_experiments(const Document& document);
 
 /// YAML that read_config() reads back to the same values: every key but the absent ones, in the
 /// order of configs/reference.yaml, numbers with all their digits.

@@ -4,7 +4,7 @@
 // - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
 // - list(key, items, size, visit): a list of sections
 // - one_of(variant): exactly one of several sections, named by layer_kind()
-// - lr(absolute, factor, value): a learning rate under one of two keys
+// - lr(absolute, factor, value, may_be_auto): a learning rate under one of two keys
 // - excludes(key, others): the first may not stand beside the others
 // - check(ok, key, ...): what depends on several keys
 #pragma once
@@ -33,6 +33,8 @@ constexpr std::string_view layer_kind(const GlobalAvgPoolLayer*) {
 constexpr std::string_view layer_kind(const LinearLayer*) {
   return "linear";
 }
+
+enum class MayBeAuto { no, yes };
 
 constexpr IntegerRange kWidths{1, 65536};
 constexpr IntegerRange kStrides{1, 8};
@@ -184,7 +186,7 @@ void describe(Io& io, ScheduleConfig& c) {
   io.section("warmup", [&](auto& warmup) {
     warmup.field("shape", c.warmup.shape, TextRule::word);
     warmup.field("length", c.warmup.length, LengthRule{});
-    warmup.lr("start_lr", "start_factor", c.warmup.from);
+    warmup.lr("start_lr", "start_factor", c.warmup.from, MayBeAuto::yes);
     warmup.field("power", c.warmup.power, Range{0, 1000, true});
     warmup.field("timescale", c.warmup.timescale, LengthRule{.zero = false});
     warmup.field("endpoints", c.warmup.endpoints, TextRule::word);
@@ -200,7 +202,7 @@ void describe(Io& io, ScheduleConfig& c) {
   io.field("hold", c.hold, LengthRule{});
   io.section("decay", [&](auto& decay) {
     decay.field("shape", c.decay.shape, TextRule::word);
-    decay.lr("final_lr", "final_factor", c.decay.to);
+    decay.lr("final_lr", "final_factor", c.decay.to, MayBeAuto::no);
     decay.field("endpoints", c.decay.endpoints, TextRule::word);
     decay.field("length", c.decay.length, LengthRule{});
     decay.field("every", c.decay.every);
@@ -223,6 +225,35 @@ void describe(Io& io, TrainConfig& c) {
 }
 
 template <class Io>
+void describe(Io& io, SharpnessConfig& c) {
+  io.field("every", c.every, LengthRule{.zero = false});
+  io.field("examples", c.examples, IntegerRange{1, 1'000'000});
+  io.field("tolerance", c.tolerance, Range{0, 1, true});
+  io.field("iterations", c.iterations, IntegerRange{1, 1000});
+}
+
+template <class Io>
+void describe(Io& io, DiagnosticsConfig& c) {
+  io.field("layers_every", c.layers_every, LengthRule{.zero = false});
+  io.optional_section("sharpness", c.sharpness);
+}
+
+template <class Io>
+void describe(Io& io, SweepConfig& c) {
+  io.field("seeds", c.seeds);
+  io.required("axes", c.axes);
+}
+
+template <class Io>
+void describe(Io& io, FindLrConfig& c) {
+  io.field("seeds", c.seeds);
+  io.field("first", c.first, above(0));
+  io.field("resolution", c.resolution, Range{1, 16, true});
+  io.field("loss_below", c.loss_below, Range{0, 1, true});
+  io.field("arms", c.arms);
+}
+
+template <class Io>
 void describe(Io& io, CompareConfig& c) {
   io.field("seeds", c.seeds);
   io.required("arms", c.arms);
@@ -241,7 +272,10 @@ void describe(Io& io, RunConfig& c) {
   io.section("optimizer", [&](auto& optimizer) { describe(optimizer, c.optimizer); });
   io.section("schedule", [&](auto& schedule) { describe(schedule, c.schedule); });
   io.section("train", [&](auto& train) { describe(train, c.train); });
+  io.section("diagnostics", [&](auto& section) { describe(section, c.diagnostics); });
   io.optional_section("compare", c.compare);
+  io.optional_section("sweep", c.sweep);
+  io.optional_section("find_lr", c.find_lr);
 }
 
 }  // namespace preheat

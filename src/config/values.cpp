@@ -14,6 +14,8 @@ namespace {
 constexpr std::int64_t kMaxSeeds = 10'000;
 constexpr std::size_t kMaxArms = 100;
 constexpr std::size_t kMaxArmKeys = 1000;
+constexpr std::size_t kMaxAxes = 4;
+constexpr std::size_t kMaxAxisValues = 200;
 constexpr std::size_t kMaxNameLength = 100;
 constexpr double kMaxLength = 1e12;
 
@@ -153,6 +155,43 @@ Node scalar_node(std::string text, bool quoted = false) {
   node.scalar = std::move(text);
   node.quoted = quoted;
   return node;
+}
+
+// What all runs of an experiment share.
+void refuse_shared_key(const std::string& key, const Node& value) {
+  for (const std::string_view section : {"name", "seed", "compare", "sweep", "find_lr"}) {
+    if (key == section || key.starts_with(std::string(section) + ".")) {
+      throw ConfigError(value.where, "an arm cannot change this",
+                        "arms share the name and the seeds of their experiment");
+    }
+  }
+}
+
+// {log: [from, to, n]} or {linear: [from, to, n]}: n values, both ends among them.
+std::vector<Node> spaced_values(const Node& node) {
+  const std::string remedy = "write {log: [from, to, how many]} or {linear: [...]}";
+  const bool is_spaced = node.keys.size() == 1 &&
+                         (node.keys.front().first == "log" || node.keys.front().first == "linear");
+  if (!is_spaced) wrong(node, "is not a row of values", remedy);
+  const bool is_log = node.keys.front().first == "log";
+  const Node& list = node.keys.front().second;
+  check_list(list, {3, 3});
+  double from = 0;
+  double to = 0;
+  std::int64_t count = 0;
+  const Range range = is_log ? Range{0, kLargest, true} : Range{-kLargest, kLargest};
+  read_value(list.items[0], from, range);
+  read_value(list.items[1], to, range);
+  read_value(list.items[2], count, IntegerRange{2, static_cast<std::int64_t>(kMaxAxisValues)});
+  std::vector<Node> values;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(count - 1);
+    double value = is_log ? from * std::pow(to / from, share) : from + (to - from) * share;
+    if (i == count - 1) value = to;
+    // Four digits are enough to tell neighbours apart, and a name to look at.
+    values.push_back(scalar_node(fmt::format("{:.4g}", value)));
+  }
+  return values;
 }
 
 }  // namespace
@@ -392,11 +431,33 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
       wrong(changes, "has too many keys", fmt::format("write at most {}", kMaxArmKeys));
     }
     for (const auto& [key, value] : changes.keys) {
-      if (key == "name" || key == "seed" || key == "compare" || key.starts_with("compare.")) {
-        throw ConfigError(value.where, "an arm cannot change this",
-                          "arms share the name and the seeds of their experiment");
-      }
+      refuse_shared_key(key, value);
       arm.overrides.push_back({key, value});
+    }
+  }
+}
+
+void read_value(const Node& node, std::vector<Axis>& axes) {
+  const std::string remedy =
+      "write keys with their values, as in {schedule.base_lr: {log: [0.01, 1, 5]}}";
+  if (node.kind != Node::Kind::map) wrong(node, "is not a set of axes", remedy);
+  if (node.keys.empty()) wrong(node, "has no axis", remedy);
+  if (node.keys.size() > kMaxAxes) {
+    wrong(node, "has too many axes", fmt::format("write at most {}", kMaxAxes));
+  }
+  axes.clear();
+  for (const auto& [key, values] : node.keys) {
+    refuse_shared_key(key, values);
+    Axis& axis = axes.emplace_back(Axis{key, {}});
+    if (values.kind == Node::Kind::map) {
+      axis.values = spaced_values(values);
+    } else {
+      check_list(values, {1, kMaxAxisValues});
+      axis.values = values.items;
+    }
+    for (Node& value : axis.values) {
+      value.where = values.where;
+      value.where.key = key;
     }
   }
 }
@@ -404,6 +465,9 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
 void check_list(const Node& node, const ListSize& size) {
   if (node.kind != Node::Kind::sequence) {
     wrong(node, "is not a list", "write the items between [ and ], or each after a dash");
+  }
+  if (size.min == size.max && node.items.size() != size.min) {
+    wrong(node, fmt::format("of {}", node.items.size()), fmt::format("write {} items", size.min));
   }
   if (node.items.size() < size.min) wrong(node, "is empty", "give at least one item");
   if (node.items.size() > size.max) {
@@ -488,6 +552,18 @@ Node to_node(const std::vector<Arm>& arms) {
   return node;
 }
 
+Node to_node(const std::vector<Axis>& axes) {
+  Node node;
+  node.kind = Node::Kind::map;
+  for (const Axis& axis : axes) {
+    Node values;
+    values.kind = Node::Kind::sequence;
+    values.items = axis.values;
+    node.keys.emplace_back(axis.key, std::move(values));
+  }
+  return node;
+}
+
 std::string to_string(const Length& length) {
   const std::string number = fmt::format("{}", length.value);
   if (length.unit == LengthUnit::percent) return number + "%";
@@ -559,7 +635,7 @@ std::vector<std::string> nearest(std::string_view name, const std::vector<std::s
     least = distance;
     best.push_back(candidate);
   }
-  if (!best.empty() || name.size() < 2) return best;
+  if (!best.empty() || name.size() < 3) return best;
   for (const std::string& candidate : names) {
     if (candidate.find(name) != std::string::npos) best.push_back(candidate);
   }

@@ -78,6 +78,8 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
 /// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
 /// applied.
 void read_value(const Node& node, std::vector<Arm>& arms);
+/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}.
+void read_value(const Node& node, std::vector<Axis>& axes);
 
 /// A scalar that is a number, or true or false, by the rules of the readers above; nothing where it
 /// is not.
@@ -114,6 +116,7 @@ Node to_node(VelocityAtStage value);
 Node to_node(FrozenBatchNorm value);
 Node to_node(const std::vector<std::uint64_t>& seeds);
 Node to_node(const std::vector<Arm>& arms);
+Node to_node(const std::vector<Axis>& axes);
 
 template <class T>
 Node to_node(const std::vector<T>& values) {

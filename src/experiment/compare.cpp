@@ -86,8 +86,7 @@ std::vector<RunConfig> arm_configs(const Document& document) {
   }
   std::vector<RunConfig> configs;
   for (const Arm& arm : base.compare->arms) {
-    configs.push_back(read_config(with_overrides(document, arm.overrides)));
-    configs.back().compare.reset();
+    configs.push_back(read_config(with_overrides(without_experiments(document), arm.overrides)));
     check_run(configs.back());
   }
   return configs;

@@ -15,6 +15,9 @@ namespace {
 
 constexpr std::int64_t default_warmup_epochs = 5;
 
+// Of base_lr, for a start_lr that only the network can tell.
+constexpr double automatic_stand_in = 0.1;
+
 const ShapeFacts& facts_of(Shape shape) {
   return shape_facts[static_cast<int>(shape)];
 }
@@ -43,6 +46,8 @@ class Layout {
     schedule_.run = run;
     schedule_.lr.steps = run.steps;
     schedule_.base_lr = base_lr(config);
+    const std::optional<LrValue>& start = config.schedule.warmup.from;
+    schedule_.start_is_automatic = config.schedule.phases.empty() && start && start->automatic;
   }
 
   std::int64_t left() const { return schedule_.run.steps - used_; }
@@ -53,6 +58,7 @@ class Layout {
   double value_of(const std::optional<LrValue>& lr, double otherwise) const {
     if (!lr) return otherwise;
     if (lr->last) return schedule_.lr.phase_count == 0 ? reached_ : last_value();
+    if (lr->automatic) return automatic_stand_in * schedule_.base_lr;
     return lr->times_base ? lr->value * schedule_.base_lr : lr->value;
   }
 

@@ -35,6 +35,8 @@ struct Schedule {
   RunLength run;
   double base_lr = 0;
   double gate_error = 0;  // below which lr.gate opens, where there is one
+  // The warmup's start is yet to be found from the network; a tenth of base_lr stands for it.
+  bool start_is_automatic = false;
 };
 
 /// Checks everything that depends on the length of the run or on the catalogue of shapes, and lays

@@ -15,7 +15,10 @@ std::string decisive_text(RunConfig config) {
   config.data.dir = defaults.data.dir;
   config.train.eval_every = defaults.train.eval_every;
   config.train.checkpoint_every = defaults.train.checkpoint_every;
+  config.diagnostics = defaults.diagnostics;
   config.compare.reset();
+  config.sweep.reset();
+  config.find_lr.reset();
   return write_config(config);
 }
 

@@ -190,6 +190,39 @@ TEST(Config, ReadsGroupsAndStages) {
   EXPECT_FALSE(config_of("train: {length: null, stages: [{length: 1 step}]}").train.length);
 }
 
+TEST(Config, ReadsGrids) {
+  const RunConfig c = config_of(
+      "sweep:\n  seeds: 5\n  axes:\n    schedule.base_lr: {log: [0.01, 1, 3]}\n"
+      "    optimizer.momentum: {linear: [0.5, 0.9, 3]}\n"
+      "    schedule.warmup.length: [0 steps, 10%]\n");
+  const auto values = [](const Axis& axis) {
+    std::string text = axis.key;
+    for (const Node& value : axis.values) text += " " + to_flow_text(value);
+    return text;
+  };
+  ASSERT_TRUE(c.sweep);
+  EXPECT_EQ(c.sweep->seeds.size(), 5u);
+  ASSERT_EQ(c.sweep->axes.size(), 3u);
+  EXPECT_EQ(values(c.sweep->axes[0]), "schedule.base_lr 0.01 0.1 1");
+  EXPECT_EQ(values(c.sweep->axes[1]), "optimizer.momentum 0.5 0.7 0.9");
+  EXPECT_EQ(values(c.sweep->axes[2]), "schedule.warmup.length 0 steps 10%");
+  EXPECT_EQ(config_of("find_lr: {}").find_lr->seeds.size(), 5u);
+  EXPECT_TRUE(config_of("find_lr: {}").find_lr->arms.empty());
+  EXPECT_FALSE(config_of("").sweep || config_of("").find_lr || config_of("").compare);
+}
+
+TEST(Config, ReadsDiagnosticsAndAStartToBeFound) {
+  const RunConfig c = config_of(
+      "diagnostics: {layers_every: 5 steps, sharpness: {every: 20 steps, examples: 512}}\n"
+      "schedule: {warmup: {start_lr: auto}}\n");
+  EXPECT_EQ(c.diagnostics.layers_every->value, 5);
+  EXPECT_EQ(c.diagnostics.sharpness->examples, 512);
+  EXPECT_EQ(c.diagnostics.sharpness->every.value, 20);
+  EXPECT_EQ(c.diagnostics.sharpness->iterations, 30);
+  EXPECT_TRUE(c.schedule.warmup.from->automatic);
+  EXPECT_FALSE(config_of("").diagnostics.sharpness);
+}
+
 TEST(Config, ReadsSeeds) {
   const auto seeds = [](const std::string& text) {
     return config_of("", {"compare={seeds: " + text + ", arms: {a: {}}}"}).compare->seeds;
@@ -255,7 +288,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"optimiser: {}\n", "f.yaml:1:1: optimiser:", {"unknown key; did you mean optimizer?"}},
       {"seed: 1\nbatch_size: 3\n", "f.yaml:2:1: batch_size:", {"did you mean data.batch_size?"}},
       {"lr: 3\n", "f.yaml:1:1: lr:", {"did you mean schedule.base_lr or "}},
-      {"sweep: {}\n", "f.yaml:1:1: sweep:", {"unknown key", "the keys here are name, seed, data"}},
+      {"zzzz: {}\n", "f.yaml:1:1: zzzz:", {"unknown key", "the keys here are name, seed, data"}},
       {"train: {precision: bf16}\n",
        "f.yaml:1:9: train.precision:",
        {"unknown key", "length, eval_every"}},
@@ -499,6 +532,31 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"compare: {arms: {a: {}}, seeds: 99999999999999999999}\n", "f.yaml:1:26:", {"too many"}},
       {"compare: {arms: {a: {}}, seeds: 1..}\n", "f.yaml:1:26:", {"is not a range of seeds"}},
       {"compare: {arms: {a: {}}, seeds: many}\n", "f.yaml:1:26:", {"is not a set of seeds"}},
+      // sweep and find_lr
+      {"sweep: {}\n", "f.yaml:1:1: sweep.axes: missing", {}},
+      {"sweep: {axes: {}}\n", "f.yaml:1:9: sweep.axes:", {"has no axis"}},
+      {"sweep: {axes: {schedule.base_lr: 3}}\n", "f.yaml:1:16:", {"is not a list"}},
+      {"sweep: {axes: {schedule.base_lr: []}}\n", "f.yaml:1:16:", {"is empty"}},
+      {"sweep: {axes: {schedule.base_lr: [fast]}}\n",
+       "f.yaml:1:16: schedule.base_lr:",
+       {"\"fast\" is not a number"}},
+      {"sweep: {axes: {schedule.base_lt: [1]}}\n", "f.yaml:1:16:", {"did you mean base_lr?"}},
+      {"sweep: {axes: {seed: [1, 2]}}\n", "f.yaml:1:16:", {"an arm cannot change this"}},
+      {"sweep: {axes: {schedule.base_lr: {cubic: [1, 2, 3]}}}\n",
+       "f.yaml:1:16:",
+       {"is not a row of values", "{log: [from, to, how many]}"}},
+      {"sweep: {axes: {schedule.base_lr: {log: [0, 2, 3]}}}\n", "f.yaml:1:", {"above 0"}},
+      {"sweep: {axes: {schedule.base_lr: {log: [1, 2, 1]}}}\n", "f.yaml:1:", {"from 2 to 200"}},
+      {"sweep: {axes: {schedule.base_lr: {log: [1, 2]}}}\n",
+       "f.yaml:1:35: sweep.axes.schedule.base_lr.log: ",
+       {"write 3 items"}},
+      {"find_lr: {resolution: 1}\n", "f.yaml:1:11: find_lr.resolution:", {"above 1"}},
+      {"find_lr: {arms: {a: {schedule.base_l: 3}}}\n", "f.yaml:1:22:", {"did you mean base_lr?"}},
+      {"diagnostics: {sharpness: {examples: 0}}\n",
+       "f.yaml:1:27: diagnostics.sharpness.examples:",
+       {"from 1 to"}},
+      {"schedule: {decay: {final_lr: auto}}\n", "f.yaml:1:20:", {"is not a number"}},
+      {"schedule: {warmup: {start_factor: auto}}\n", "f.yaml:1:21:", {"is not a number"}},
       {"compare: {arms: {a: {}}, seeds: [1, 1]}\n",
        "f.yaml:1:37: compare.seeds.1:",
        {"there twice"}},
@@ -594,6 +652,9 @@ TEST(Reference, AlternativesAreRightToo) {
   };
   EXPECT_THAT(in_place_of("  normalize: null", "normalize:").data.normalize->mean,
               ElementsAre(0.2860));
+  EXPECT_EQ(in_place_of("  sharpness: null", "sharpness:").diagnostics.sharpness->examples, 2048);
+  EXPECT_EQ(config_of(with_alternatives(text, "sweep:")).sweep->axes.size(), 2u);
+  EXPECT_EQ(config_of(with_alternatives(text, "find_lr:")).find_lr->arms.size(), 2u);
   EXPECT_EQ(in_place_of("  scale: null", "scale:").schedule.scale->reference_batch, 256);
   EXPECT_EQ(in_place_of("    until: null", "until:").schedule.until->train_error_below, 0.8);
   EXPECT_EQ(in_place_of("  groups: []", "groups:").optimizer.groups.size(), 2u);
@@ -606,10 +667,11 @@ TEST(Reference, HasEveryKey) {
   for (const std::string& key : known_keys()) {
     const std::string name = key.substr(key.rfind('.') + 1);
     const bool in_list = key.find("[]") != std::string::npos;
-    const bool alternative = key.starts_with("compare") || key == "schedule.phases" ||
-                             key.starts_with("data.normalize.") ||
-                             key.starts_with("schedule.scale.") ||
-                             key.starts_with("schedule.warmup.until.") || in_list;
+    const bool alternative =
+        key.starts_with("compare") || key.starts_with("sweep") || key.starts_with("find_lr") ||
+        key.starts_with("diagnostics.sharpness.") || key == "schedule.phases" ||
+        key.starts_with("data.normalize.") || key.starts_with("schedule.scale.") ||
+        key.starts_with("schedule.warmup.until.") || in_list;
     const bool stands = alternative ? text.find(name + ":") != std::string::npos ||
                                           text.find("#- " + name) != std::string::npos
                                     : c.locations.contains(key);
@@ -698,6 +760,7 @@ class RandomConfig {
       }
     } else {
       if (flip()) c.schedule.warmup.from = lr();
+      if (integer(0, 5) == 0) c.schedule.warmup.from = LrValue{0, false, false, true};
       if (flip()) c.schedule.warmup.length = length();
       if (flip()) c.schedule.warmup.power = number();
       if (flip()) c.schedule.warmup.every = Every::epoch;
@@ -725,7 +788,22 @@ class RandomConfig {
       if (flip()) stage.frozen_batch_norm = FrozenBatchNorm::fixed;
       c.train.stages.push_back(stage);
     }
+    if (flip()) c.diagnostics.layers_every = length();
+    if (c.diagnostics.layers_every && c.diagnostics.layers_every->value == 0) {
+      c.diagnostics.layers_every.reset();
+    }
+    if (flip()) c.diagnostics.sharpness = SharpnessConfig{{3}, integer(1, 99), 0.5, 7};
     if (flip()) c.compare = compare();
+    if (flip()) {
+      c.sweep = SweepConfig{};
+      c.sweep->axes = {{"optimizer.momentum", {parse_override("x=0.5").value}},
+                       {"data.dir", {parse_override("x=\"a: b\"").value}}};
+    }
+    if (flip()) {
+      c.find_lr = FindLrConfig{};
+      c.find_lr->first = number();
+      if (flip()) c.find_lr->arms = compare().arms;
+    }
     return c;
   }
 

@@ -156,10 +156,19 @@ const std::vector<std::string> decisive_in_phases = {
 };
 
 const std::vector<std::string> indifferent = {
-    "name=other",         "data.dir=there",
-    "data.dir=null",      "train.eval_every=7 steps",
-    "compare=null",       "train.checkpoint_every=5 steps",
-    "compare.seeds=0..4", "compare.arms={b: {schedule.hold: 1 steps}}",
+    "name=other",
+    "data.dir=there",
+    "data.dir=null",
+    "train.eval_every=7 steps",
+    "compare=null",
+    "train.checkpoint_every=5 steps",
+    "compare.seeds=0..4",
+    "compare.arms={b: {schedule.hold: 1 steps}}",
+    "diagnostics.layers_every=5 steps",
+    "diagnostics.sharpness.every=5 steps",
+    "diagnostics.sharpness.examples=5",
+    "diagnostics.sharpness.tolerance=0.5",
+    "diagnostics.sharpness.iterations=5",
 };
 
 // As known_keys() spells it: model.layers.0.conv.out=5 is of model.layers[].conv.out.
@@ -202,7 +211,15 @@ TEST(Fingerprint, IsTheSameForKeysThatNoNumberDependsOn) {
 TEST(Fingerprint, NoKeyIsForgottenHere) {
   const std::vector<std::string> known = known_keys();
   const std::set<std::string> names(known.begin(), known.end());
-  std::set<std::string> given = {"optimizer.momentum_correction"};
+  // The experiments a run is part of are no part of it.
+  std::set<std::string> given = {"optimizer.momentum_correction",
+                                 "sweep.seeds",
+                                 "sweep.axes",
+                                 "find_lr.seeds",
+                                 "find_lr.first",
+                                 "find_lr.resolution",
+                                 "find_lr.loss_below",
+                                 "find_lr.arms"};
   for (const auto* settings : {&decisive, &decisive_in_phases, &indifferent}) {
     for (const std::string& setting : *settings) {
       given.insert(key_of(setting));

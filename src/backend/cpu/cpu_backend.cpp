@@ -59,6 +59,68 @@ std::size_t available_memory() {
   return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
+std::vector<Buffer<float>> make_statistics(const Network& network) {
+  std::vector<Buffer<float>> statistics;
+  for (const Statistic& s : network.statistics) {
+    statistics.emplace_back(s.size);
+    std::fill_n(statistics.back().data(), s.size, s.init == Init::one ? 1.0f : 0.0f);
+  }
+  return statistics;
+}
+
+cpu::LossResult loss_of(const ReplicaOptions& options, const Network& network,
+                        std::span<const std::uint8_t> labels, double smoothing, const float* logits,
+                        float* d_logits) {
+  return options.loss == Loss::mse
+             ? cpu::squared_error(labels, network.classes, logits, d_logits)
+             : cpu::cross_entropy(labels, network.classes, smoothing, logits, d_logits);
+}
+
+class CpuProbe : public Probe {
+ public:
+  CpuProbe(const Network& network, const ReplicaOptions& options, const Dataset& data,
+           std::int64_t examples)
+      : network_(network),
+        options_(options),
+        labels_(data.labels.begin(), data.labels.begin() + examples),
+        weights_(network.arena_size),
+        gradients_(network.arena_size),
+        statistics_(make_statistics(network)),
+        program_(network_, examples, weights_.data(), gradients_.data(), statistics_) {
+    std::vector<cpu::Pick> picks(examples);
+    for (std::int64_t i = 0; i < examples; ++i) picks[i].example = static_cast<std::uint32_t>(i);
+    const std::vector<float> table = normalization_table(options.normalize);
+    cpu::gather(network_.input, data.pixels.data(), picks, table.data(), program_.images());
+  }
+
+  double loss(std::span<const float> weights) override { return forward(weights, nullptr); }
+
+  double gradient(std::span<const float> weights, std::span<float> gradient) override {
+    const double loss = forward(weights, program_.d_logits());
+    program_.backward();
+    std::copy_n(gradients_.data(), gradients_.size(), gradient.data());
+    return loss;
+  }
+
+ private:
+  double forward(std::span<const float> weights, float* d_logits) {
+    std::ranges::copy(weights, weights_.data());
+    // The statistics move with every forward pass and are never read.
+    program_.forward(cpu::Mode::training);
+    const auto loss =
+        loss_of(options_, network_, labels_, options_.label_smoothing, program_.logits(), d_logits);
+    return loss.sum / static_cast<double>(labels_.size());
+  }
+
+  const Network network_;
+  const ReplicaOptions options_;
+  const std::vector<std::uint8_t> labels_;
+  Buffer<float> weights_;
+  Buffer<float> gradients_;
+  std::vector<Buffer<float>> statistics_;
+  cpu::Program program_;
+};
+
 class CpuReplica : public Replica {
  public:
   CpuReplica(const Network& network, const ReplicaOptions& options, std::span<const float> initial,
@@ -177,21 +239,29 @@ class CpuReplica : public Replica {
     return "loss";
   }
 
+  std::vector<ActivationRecord> activations() const override {
+    std::vector<ActivationRecord> records;
+    for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+      const std::span<const float> y = program_.output(static_cast<int>(i));
+      const auto channels = static_cast<std::size_t>(network_.ops[i].out.channels);
+      std::vector<char> alive(channels, 0);
+      float largest = 0;
+      for (std::size_t j = 0; j < y.size(); ++j) {
+        largest = std::max(largest, std::fabs(y[j]));
+        if (y[j] > 0) alive[j % channels] = 1;
+      }
+      const auto dead = static_cast<double>(std::ranges::count(alive, 0));
+      records.push_back({network_.ops[i].name, largest, dead / static_cast<double>(channels)});
+    }
+    return records;
+  }
+
   MemoryUse memory() const override {
     return {weights_.bytes() + gradients_.bytes() + velocity_.bytes(), program_.activation_bytes(),
             program_.workspace_bytes()};
   }
 
  private:
-  static std::vector<Buffer<float>> make_statistics(const Network& network) {
-    std::vector<Buffer<float>> statistics;
-    for (const Statistic& s : network.statistics) {
-      statistics.emplace_back(s.size);
-      std::fill_n(statistics.back().data(), s.size, s.init == Init::one ? 1.0f : 0.0f);
-    }
-    return statistics;
-  }
-
   static NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
     return {p.name, p.shape, {arena.data() + p.offset, arena.data() + p.offset + p.size}};
   }
@@ -221,10 +291,7 @@ class CpuReplica : public Replica {
   }
 
   cpu::LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits) {
-    return options_.loss == Loss::mse
-               ? cpu::squared_error(labels, network_.classes, program_.logits(), d_logits)
-               : cpu::cross_entropy(labels, network_.classes, smoothing, program_.logits(),
-                                    d_logits);
+    return preheat::loss_of(options_, network_, labels, smoothing, program_.logits(), d_logits);
   }
 
   void pick_batch() {
@@ -380,6 +447,14 @@ class CpuBackend : public Backend {
                                    std::shared_ptr<const ResidentDataset> train) override {
     require_memory(network, options.batch_size);
     return std::make_unique<CpuReplica>(network, options, initial, std::move(train));
+  }
+  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                               std::shared_ptr<const ResidentDataset> data,
+                               std::int64_t examples) override {
+    const Dataset& dataset = data_of(*data);
+    require_memory(network, examples);
+    return std::make_unique<CpuProbe>(network, options, dataset,
+                                      std::min(examples, dataset.size()));
   }
 };
 

@@ -4,12 +4,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "config/error.h"
+#include "data/random.h"
+#include "nn/network.h"
 
 namespace preheat {
 namespace {
+
+// Its own stream, away from those of data/random.h.
+constexpr auto bootstrap_stream = static_cast<RandomStream>(100);
 
 // The continued fraction of the incomplete beta function (DLMF 8.17.22), evaluated forward by
 // Lentz's method as modified by Thompson and Barnett. It converges in O(sqrt(a + b)) terms for
@@ -47,26 +54,119 @@ double regularized_incomplete_beta(double x, double a, double b) {
                                    : 1 - front * beta_fraction(1 - x, b, a) / b;
 }
 
-// The x with I_x(a, b) = p, by bisection down to neighbouring doubles.
-double beta_quantile(double p, double a, double b) {
-  double lo = 0;
-  double hi = 1;
+// Where `below` changes from true to false, down to neighbouring doubles.
+template <class Below>
+double bisect(double lo, double hi, const Below& below) {
   while (true) {
     const double middle = lo + (hi - lo) / 2;
     if (middle <= lo || middle >= hi) return middle;
-    (regularized_incomplete_beta(middle, a, b) < p ? lo : hi) = middle;
+    (below(middle) ? lo : hi) = middle;
   }
+}
+
+// The x with I_x(a, b) = p.
+double beta_quantile(double p, double a, double b) {
+  return bisect(0, 1, [&](double x) { return regularized_incomplete_beta(x, a, b) < p; });
+}
+
+// P(|T| >= |t|) for Student's t: I_x(v / 2, 1 / 2) at x = v / (v + t^2) (Abramowitz,
+// Stegun 26.7.1), for small t from the other end, where x says more.
+double t_two_sided(double t, double v) {
+  const double square = t * t;
+  return square < 1 ? 1 - regularized_incomplete_beta(square / (v + square), 0.5, v / 2)
+                    : regularized_incomplete_beta(v / (v + square), v / 2, 0.5);
+}
+
+// P(T >= t).
+double t_upper(double t, double v) {
+  const double outside = t_two_sided(t, v);
+  return t > 0 ? outside / 2 : 1 - outside / 2;
+}
+
+// The t >= 0 with P(|T| >= t) = p.
+double t_quantile(double p, double v) {
+  double hi = 1;
+  while (t_two_sided(hi, v) > p) hi *= 2;
+  return bisect(0, hi, [&](double t) { return t_two_sided(t, v) > p; });
+}
+
+double normal_cdf(double z) {
+  return std::erfc(-z / std::sqrt(2.0)) / 2;
+}
+
+void check_count(std::int64_t failures, std::int64_t n) {
+  if (failures < 0 || failures > n) {
+    throw Error(fmt::format("{} failures of {} runs is not a count", failures, n));
+  }
+}
+
+void check_confidence(double confidence) {
+  if (!(confidence > 0 && confidence < 1)) {
+    throw Error(fmt::format("the confidence is {}; it must be between 0 and 1", confidence));
+  }
+}
+
+void check_sample(std::span<const double> sample, std::size_t least) {
+  if (sample.size() < least) {
+    throw Error(fmt::format("{} values are too few; it takes {}", sample.size(), least));
+  }
+  for (const double value : sample) {
+    if (!std::isfinite(value)) throw Error(fmt::format("{} among the values", value));
+  }
+}
+
+struct MeanAndError {
+  double mean;
+  double error;
+  double degrees_of_freedom;
+
+  // How many standard errors the mean is above `value`; no spread at all is the limit.
+  double t_above(double value) const { return mean == value ? 0 : (mean - value) / error; }
+};
+
+MeanAndError mean_and_error(std::span<const double> sample) {
+  check_sample(sample, 2);
+  const double m = mean(sample);
+  double squares = 0;
+  for (const double value : sample) squares += (value - m) * (value - m);
+  const auto n = static_cast<double>(sample.size());
+  return {m, std::sqrt(squares / (n - 1) / n), n - 1};
+}
+
+// Linear between the values to either side of level (size - 1): type 7 of Hyndman and Fan.
+double quantile_of_sorted(std::span<const double> sorted, double level) {
+  const double position = level * static_cast<double>(sorted.size() - 1);
+  const auto left = static_cast<std::size_t>(position);
+  const std::size_t right = std::min(left + 1, sorted.size() - 1);
+  return std::lerp(sorted[left], sorted[right], position - std::floor(position));
+}
+
+// Sum u^3 / (6 (sum u^2)^(3/2)), u being how far the statistic without one row falls below the mean
+// of all such.
+template <class Statistic>
+double jackknife_acceleration(std::size_t rows, const Statistic& statistic) {
+  std::vector<std::size_t> kept(rows - 1);
+  std::vector<double> without(rows);
+  for (std::size_t left_out = 0; left_out < rows; ++left_out) {
+    for (std::size_t i = 0; i < kept.size(); ++i) kept[i] = i + (i >= left_out ? 1 : 0);
+    without[left_out] = statistic(kept);
+  }
+  const double center = mean(without);
+  double squares = 0;
+  double cubes = 0;
+  for (const double value : without) {
+    const double u = center - value;
+    squares += u * u;
+    cubes += u * u * u;
+  }
+  return squares == 0 ? 0 : cubes / (6 * std::pow(squares, 1.5));
 }
 
 }  // namespace
 
 Interval clopper_pearson(std::int64_t failures, std::int64_t n, double confidence) {
-  if (failures < 0 || failures > n) {
-    throw Error(fmt::format("{} failures of {} runs is not a count", failures, n));
-  }
-  if (!(confidence > 0 && confidence < 1)) {
-    throw Error(fmt::format("the confidence is {}; it must be between 0 and 1", confidence));
-  }
+  check_count(failures, n);
+  check_confidence(confidence);
   const double tail = (1 - confidence) / 2;
   const auto k = static_cast<double>(failures);
   const auto runs = static_cast<double>(n);
@@ -81,6 +181,22 @@ Interval clopper_pearson(std::int64_t failures, std::int64_t n, double confidenc
   return interval;
 }
 
+Interval wilson(std::int64_t failures, std::int64_t n, double confidence) {
+  check_count(failures, n);
+  check_confidence(confidence);
+  if (n == 0) return {};
+  const auto runs = static_cast<double>(n);
+  const double z = normal_quantile((1 - confidence) / 2);
+  // The ends solve (n + z^2) p^2 - (2 k + z^2) p + k^2 / n = 0. The smaller root as the product of
+  // both by the larger keeps its digits; the upper end is 1 less the lower one of the successes.
+  const auto lower = [&](double k) {
+    const double root = std::abs(z) * std::sqrt(z * z + 4 * k * (runs - k) / runs);
+    return 2 * k * k / runs / (2 * k + z * z + root);
+  };
+  const auto k = static_cast<double>(failures);
+  return {lower(k), 1 - lower(runs - k)};
+}
+
 double mcnemar_exact(std::int64_t b, std::int64_t c) {
   if (b < 0 || c < 0) {
     throw Error(fmt::format("{} and {} discordant pairs are not counts", b, c));
@@ -90,6 +206,174 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
   const auto more = static_cast<double>(std::max(b, c));
   // P(X <= fewer) = P(X >= more), X being symmetric.
   return std::min(1.0, 2 * regularized_incomplete_beta(0.5, more, fewer + 1));
+}
+
+double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
+  if (a < 0 || b < 0 || c < 0 || d < 0) {
+    throw Error(fmt::format("{} {} / {} {} are not counts", a, b, c, d));
+  }
+  // Tables with the same margins differ in x, which is a in this one.
+  const double row = static_cast<double>(a) + static_cast<double>(b);
+  const double column = static_cast<double>(a) + static_cast<double>(c);
+  const double all = row + static_cast<double>(c) + static_cast<double>(d);
+  const double first = std::max(0.0, row + column - all);
+  const double last = std::min(row, column);
+  // P(x + 1) / P(x).
+  const auto ratio = [&](double x) {
+    return (row - x) * (column - x) / ((x + 1) * (all - row - column + x + 1));
+  };
+  // Probabilities relative to the largest, so that what underflows is negligible.
+  const auto index = [&](double x) { return static_cast<std::size_t>(x - first); };
+  std::vector<double> weight(index(last) + 1);
+  const double mode = std::clamp(std::floor((row + 1) * (column + 1) / (all + 2)), first, last);
+  weight[index(mode)] = 1;
+  for (double x = mode; x < last; ++x) weight[index(x + 1)] = weight[index(x)] * ratio(x);
+  for (double x = mode; x > first; --x) weight[index(x - 1)] = weight[index(x)] / ratio(x - 1);
+
+  const double most = weight[index(static_cast<double>(a))] * (1 + 1e-7);
+  double total = 0;
+  double extreme = 0;
+  for (const double w : weight) {
+    total += w;
+    if (w <= most) extreme += w;
+  }
+  return extreme / total;
+}
+
+std::vector<double> holm(std::span<const double> p_values) {
+  for (const double p : p_values) {
+    if (!(p >= 0 && p <= 1)) throw Error(fmt::format("{} is not a p-value", p));
+  }
+  std::vector<std::size_t> order(p_values.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::sort(order, {}, [&](std::size_t i) { return p_values[i]; });
+  std::vector<double> adjusted(p_values.size());
+  double largest = 0;
+  for (std::size_t j = 0; j < order.size(); ++j) {
+    const auto still_open = static_cast<double>(order.size() - j);
+    largest = std::max(largest, std::min(1.0, still_open * p_values[order[j]]));
+    adjusted[order[j]] = largest;
+  }
+  return adjusted;
+}
+
+std::vector<double> paired_differences(std::span<const double> first,
+                                       std::span<const double> second) {
+  if (first.size() != second.size()) {
+    throw Error(fmt::format("{} values cannot be paired with {}", first.size(), second.size()));
+  }
+  check_sample(first, 0);
+  check_sample(second, 0);
+  std::vector<double> differences(first.size());
+  std::ranges::transform(first, second, differences.begin(), std::minus{});
+  return differences;
+}
+
+double mean(std::span<const double> sample) {
+  check_sample(sample, 1);
+  // Adding equal values up and dividing would round.
+  if (std::ranges::adjacent_find(sample, std::not_equal_to{}) == sample.end()) return sample[0];
+  return std::accumulate(sample.begin(), sample.end(), 0.0) / static_cast<double>(sample.size());
+}
+
+double median(std::span<const double> sample) {
+  check_sample(sample, 1);
+  std::vector<double> sorted(sample.begin(), sample.end());
+  std::ranges::sort(sorted);
+  return std::midpoint(sorted[(sorted.size() - 1) / 2], sorted[sorted.size() / 2]);
+}
+
+PairedT paired_t(std::span<const double> differences, double confidence) {
+  check_confidence(confidence);
+  const MeanAndError found = mean_and_error(differences);
+  const double t = found.t_above(0);
+  const double reach = t_quantile(1 - confidence, found.degrees_of_freedom) * found.error;
+  return {.mean = found.mean,
+          .t = t,
+          .degrees_of_freedom = found.degrees_of_freedom,
+          .p = t_two_sided(t, found.degrees_of_freedom),
+          .interval = {found.mean - reach, found.mean + reach}};
+}
+
+Equivalence tost(std::span<const double> differences, double margin) {
+  if (!(margin > 0 && std::isfinite(margin))) {
+    throw Error(fmt::format("the margin is {}; it must be above 0", margin));
+  }
+  const MeanAndError found = mean_and_error(differences);
+  Equivalence result;
+  result.mean = found.mean;
+  result.not_inferior_p = t_upper(found.t_above(-margin), found.degrees_of_freedom);
+  result.not_superior_p = t_upper(-found.t_above(margin), found.degrees_of_freedom);
+  result.p = std::max(result.not_inferior_p, result.not_superior_p);
+  return result;
+}
+
+Bootstrap bootstrap(std::span<const double> sample,
+                    const std::function<double(std::span<const double>)>& statistic, int replicates,
+                    double confidence, std::uint64_t seed) {
+  check_sample(sample, 2);
+  std::vector<double> drawn;
+  const auto of_rows = [&](std::span<const std::size_t> rows) {
+    drawn.clear();
+    for (const std::size_t row : rows) drawn.push_back(sample[row]);
+    return statistic(drawn);
+  };
+  return bootstrap_rows(sample.size(), of_rows, replicates, confidence, seed);
+}
+
+Bootstrap bootstrap_rows(std::size_t rows,
+                         const std::function<double(std::span<const std::size_t>)>& statistic,
+                         int replicates, double confidence, std::uint64_t seed) {
+  check_confidence(confidence);
+  if (rows < 2 || rows > std::numeric_limits<std::uint32_t>::max()) {
+    throw Error(fmt::format("{} rows cannot be resampled", rows));
+  }
+  const double tail = (1 - confidence) / 2;
+  if (replicates * tail < 1) {
+    throw Error(fmt::format("{} replicates are too few for a confidence of {}; it takes {:.0f}",
+                            replicates, confidence, std::ceil(1 / tail)));
+  }
+  const auto checked = [&](std::span<const std::size_t> drawn) {
+    const double value = statistic(drawn);
+    if (!std::isfinite(value)) throw Error(fmt::format("the statistic of a resample is {}", value));
+    return value;
+  };
+
+  std::vector<std::size_t> drawn(rows);
+  std::iota(drawn.begin(), drawn.end(), std::size_t{0});
+  Bootstrap result;
+  result.estimate = checked(drawn);
+  std::vector<double> values(static_cast<std::size_t>(replicates));
+  for (std::size_t r = 0; r < values.size(); ++r) {
+    Random4 words{};
+    for (std::size_t i = 0; i < rows; ++i) {
+      if (i % 4 == 0) words = philox(seed, bootstrap_stream, static_cast<std::uint32_t>(r), i / 4);
+      drawn[i] = below(words.value[i % 4], static_cast<std::uint32_t>(rows));
+    }
+    // In a fixed order a resample that is the sample has its value to the last bit.
+    std::ranges::sort(drawn);
+    values[r] = checked(drawn);
+  }
+  std::ranges::sort(values);
+  result.percentile = {quantile_of_sorted(values, tail), quantile_of_sorted(values, 1 - tail)};
+
+  const auto below_estimate = std::ranges::lower_bound(values, result.estimate) - values.begin();
+  const auto up_to_estimate = std::ranges::upper_bound(values, result.estimate) - values.begin();
+  const double share = static_cast<double>(below_estimate + up_to_estimate) / 2 / replicates;
+  // With every replicate to one side, half of one is taken to be on the other.
+  const double least = 0.5 / replicates;
+  const double bias = normal_quantile(std::clamp(share, least, 1 - least));
+  const double acceleration = jackknife_acceleration(rows, checked);
+  const auto corrected = [&](double z) {
+    const double shifted = bias + z;
+    const double damping = 1 - acceleration * shifted;
+    if (damping <= 0) return shifted > 0 ? 1.0 : 0.0;
+    return normal_cdf(bias + shifted / damping);
+  };
+  const double z = normal_quantile(tail);
+  result.bca = {quantile_of_sorted(values, corrected(z)),
+                quantile_of_sorted(values, corrected(-z))};
+  return result;
 }
 
 }  // namespace preheat

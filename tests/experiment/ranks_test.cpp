@@ -215,6 +215,12 @@ TEST(Wilcoxon, RoundingDoesNotBreakTies) {
   EXPECT_EQ(wilcoxon_signed_rank(std::vector{1.0, -1.0 - 1e-8}).w_minus, 2);
 }
 
+// Counted in whole numbers of any length, in Python.
+TEST(Wilcoxon, IsExactForHundredsOfDifferences) {
+  EXPECT_NEAR(wilcoxon_signed_rank(with_sum(100, 1800)).p, 0.01229976438448247, 1e-15);
+  EXPECT_NEAR(wilcoxon_signed_rank(with_sum(500, 56000)).p, 0.040345596054128754, 1e-14);
+}
+
 // 600 differences with ties: scipy 1.17.1, wilcoxon(method="asymptotic", correction=True). And at
 // the border the approximation is close to what counting gives.
 TEST(Wilcoxon, ApproximatesForManyDifferences) {
@@ -615,6 +621,12 @@ TEST(PageTrend, ManyBlocks) {
   for (int block = 0; block < 1000; ++block) outcomes.insert(outcomes.end(), {1.0, 2.0});
   const double p = page_trend(std::vector{0.0, 1.0}, outcomes, Alternative::increasing).p;
   EXPECT_NEAR(std::log2(p), -1000, 1e-9);
+
+  // More ways than a double can hold.
+  outcomes.clear();
+  for (int block = 0; block < 300; ++block) outcomes.insert(outcomes.end(), {1.0, 2.0, 3.0, 4.0});
+  EXPECT_NEAR(page_trend(std::vector{1.0, 2.0, 3.0, 4.0}, outcomes, Alternative::decreasing).p, 1,
+              1e-12);
 
   outcomes.clear();
   for (int block = 0; block < 20; ++block) {

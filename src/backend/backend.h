@@ -92,7 +92,7 @@ struct ReplicaOptions {
 /// What a layer put out for the batch of the last update.
 struct ActivationRecord {
   std::string layer;   // the op's name
-  double largest = 0;  // absolute value
+  double largest = 0;  // absolute value; NaN where any is
   double dead = 0;     // the share of its channels that were nowhere above zero, in any example
 };
 
@@ -175,7 +175,8 @@ class Backend {
                                            std::shared_ptr<const ResidentDataset> train) = 0;
 
   /// A probe on the first `examples` of a dataset, with the normalisation, loss and label smoothing
-  /// of the options. Throws Error when memory does not suffice.
+  /// of the options; on all there are where those are fewer. Throws Error when memory does not
+  /// suffice.
   virtual std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                        std::shared_ptr<const ResidentDataset> data,
                                        std::int64_t examples) = 0;

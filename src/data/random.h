@@ -16,6 +16,7 @@ enum class RandomStream : std::uint32_t {
   epoch_order = 2,
   augmentation = 3,
   synthetic_data = 4,
+  sharpness_direction = 5,
 };
 
 struct Random4 {

@@ -4,6 +4,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <iterator>
@@ -36,13 +37,14 @@ std::uint32_t crc_of(std::string_view bytes) {
       crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
-struct Kind {
-  const char* name;
-  std::vector<NamedTensor> ReplicaState::*tensors;
-};
-constexpr Kind kinds[] = {{"parameter", &ReplicaState::parameters},
-                          {"velocity", &ReplicaState::velocity},
-                          {"statistic", &ReplicaState::statistics}};
+constexpr const char* kinds[] = {"parameter", "velocity", "statistic", "direction"};
+
+// The tensors of each kind, of a checkpoint that may be const or not.
+template <class C>
+auto tensors_of(C& checkpoint) {
+  return std::array{&checkpoint.state.parameters, &checkpoint.state.velocity,
+                    &checkpoint.state.statistics, &checkpoint.direction};
+}
 
 }  // namespace
 
@@ -64,9 +66,9 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
                              {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
                            {"tensors", nlohmann::json::array()}};
   std::string values;
-  for (const Kind& kind : kinds) {
-    for (const NamedTensor& t : state.*kind.tensors) {
-      header["tensors"].push_back({{"kind", kind.name}, {"name", t.name}, {"shape", t.shape}});
+  for (std::size_t kind = 0; kind < std::size(kinds); ++kind) {
+    for (const NamedTensor& t : *tensors_of(checkpoint)[kind]) {
+      header["tensors"].push_back({{"kind", kinds[kind]}, {"name", t.name}, {"shape", t.shape}});
       values.append(reinterpret_cast<const char*>(t.values.data()),
                     t.values.size() * sizeof(float));
     }
@@ -128,11 +130,12 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
       tensor.values.resize(size);
       std::memcpy(tensor.values.data(), bytes.data() + at, size * sizeof(float));
       at += size * sizeof(float);
-      const std::string kind_name = entry.at("kind");
-      const Kind* kind = nullptr;
-      for (const Kind& k : kinds) kind = kind_name == k.name ? &k : kind;
-      if (kind == nullptr) throw fail(fmt::format("has a tensor of unknown kind '{}'", kind_name));
-      (state.*kind->tensors).push_back(std::move(tensor));
+      const std::string name = entry.at("kind");
+      const auto kind = std::ranges::find(kinds, name) - std::begin(kinds);
+      if (kind == std::ssize(kinds)) {
+        throw fail(fmt::format("has a tensor of unknown kind '{}'", name));
+      }
+      tensors_of(checkpoint)[kind]->push_back(std::move(tensor));
     }
     if (at != end) throw fail("is damaged: there are bytes after its tensors");
   } catch (const nlohmann::json::exception& e) {

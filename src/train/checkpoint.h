@@ -5,7 +5,8 @@
 //   4 bytes   n, the length of the header
 //   n bytes   header, JSON: {"fingerprint", "step", "first_non_finite", "lr", "previous_lr",
 //             "gate": {"opened_at", "hits": [per update of its window]},
-//             "tensors": [{"kind": "parameter" | "velocity" | "statistic", "name", "shape"}]}
+//             "tensors": [{"kind", "name", "shape"}]}; kinds are "parameter", "velocity",
+//             "statistic" and, of a run that measures its sharpness, "direction"
 //   ...       the tensors' values in the header's order, fp32, nothing between them
 //   4 bytes   CRC-32 (zlib's) of all bytes before it
 //
@@ -14,6 +15,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
 
@@ -21,7 +23,8 @@ namespace preheat {
 
 struct Checkpoint {
   ReplicaState state;
-  std::string fingerprint;  // of the configuration that led to it; see fingerprint.h
+  std::string fingerprint;             // of the configuration that led to it; see fingerprint.h
+  std::vector<NamedTensor> direction;  // see Diagnostics::direction
 };
 
 /// Writes to a temporary name and renames. Throws Error.

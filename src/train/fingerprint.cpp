@@ -19,6 +19,7 @@ std::string decisive_text(RunConfig config) {
   config.compare.reset();
   config.sweep.reset();
   config.find_lr.reset();
+  config.expect.clear();
   return write_config(config);
 }
 

@@ -20,6 +20,11 @@ namespace {
 constexpr const char* metrics_header =
     "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n";
 constexpr const char* evaluations_header = "step,epoch,test_loss,test_accuracy\n";
+constexpr const char* layers_header =
+    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n";
+constexpr const char* activations_header = "step,layer,largest,dead\n";
+constexpr const char* sharpness_header =
+    "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction\n";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
@@ -36,11 +41,11 @@ double number(double value) {
   return std::isnan(value) ? std::nan("") : value;
 }
 
-// The rows of a file of ours, as numbers (a phase's name reads as 0), cut off at `keep_below`.
+// The rows of a file of ours, as numbers; a name reads as 0.
 class Rows {
  public:
-  Rows(const std::filesystem::path& path, const char* header, std::size_t columns)
-      : path_(path), text_(read_file(path)), columns_(columns) {
+  Rows(const std::filesystem::path& path, const char* header)
+      : path_(path), text_(read_file(path)), columns_(split(header, ',').size()) {
     if (!text_.starts_with(header)) throw Error(path.string() + ": has lost its header");
     end_ = std::strlen(header);
   }
@@ -60,8 +65,14 @@ class Rows {
     return true;
   }
 
-  // Drops the row read last and all after it.
-  void cut() { end_ = start_; }
+  // The same, up to the first row of `step` or later, which is dropped with all after it.
+  bool next_before(std::int64_t step, std::vector<double>& row) {
+    if (!next(row)) return false;
+    if (row[0] < static_cast<double>(step)) return true;
+    end_ = start_;
+    return false;
+  }
+
   void rewrite() const { write_atomically(path_, std::string_view(text_).substr(0, end_)); }
 
  private:
@@ -98,11 +109,14 @@ void make_folder(const std::filesystem::path& folder) {
   if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
 }
 
-RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* mode)
-    : path_(std::move(path)), file_(std::fopen(path_.c_str(), mode)) {
+RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* header)
+    : path_(std::move(path)) {
+  const bool is_new = !std::filesystem::exists(path_);
+  file_.reset(std::fopen(path_.c_str(), "a"));
   if (!file_) {
     throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
   }
+  if (is_new) write(header);
 }
 
 void RunFolder::AppendFile::write(const std::string& text) {
@@ -118,16 +132,14 @@ void RunFolder::AppendFile::sync() {
   }
 }
 
-RunFolder::RunFolder(std::filesystem::path folder, const char* mode)
+RunFolder::RunFolder(std::filesystem::path folder)
     : path_(std::move(folder)),
-      metrics_(path_ / "metrics.csv", mode),
-      evaluations_(path_ / "eval.csv", mode) {}
+      metrics_(path_ / "metrics.csv", metrics_header),
+      evaluations_(path_ / "eval.csv", evaluations_header) {}
 
 RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
-    : RunFolder((make_folder(folder), std::move(folder)), "w") {
+    : RunFolder((make_folder(folder), std::move(folder))) {
   write_atomically(path_ / "config.yaml", write_config(config));
-  metrics_.write(metrics_header);
-  evaluations_.write(evaluations_header);
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
   if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());
@@ -135,13 +147,9 @@ RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {
   std::vector<double> row;
-  Rows metrics(folder / "metrics.csv", metrics_header, 9);
+  Rows metrics(folder / "metrics.csv", metrics_header);
   std::int64_t rows = 0;
-  while (metrics.next(row)) {
-    if (row[0] >= static_cast<double>(step)) {
-      metrics.cut();
-      break;
-    }
+  while (metrics.next_before(step, row)) {
     if (row[0] != static_cast<double>(rows)) {
       throw Error((folder / "metrics.csv").string() + ": has rows missing or out of order");
     }
@@ -152,20 +160,30 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
     throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates",
                             (folder / "metrics.csv").string(), rows, step));
   }
-  Rows evaluations(folder / "eval.csv", evaluations_header, 4);
-  while (evaluations.next(row)) {
-    if (row[0] > static_cast<double>(step)) {
-      evaluations.cut();
-      break;
-    }
+  Rows evaluations(folder / "eval.csv", evaluations_header);
+  while (evaluations.next_before(step + 1, row)) {  // one after the last update is of before it
     if (!past.best_accuracy || row[3] > *past.best_accuracy) {
       past.best_accuracy = row[3];
       past.best_step = static_cast<std::int64_t>(row[0]);
     }
   }
-  metrics.rewrite();
-  evaluations.rewrite();
-  return RunFolder(std::move(folder), "a");
+  std::vector<Rows> files = {std::move(metrics), std::move(evaluations)};
+  for (const auto& [name, header] :
+       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
+    if (!std::filesystem::exists(folder / name)) continue;
+    Rows& file = files.emplace_back(folder / name, header);
+    while (file.next_before(step, row)) {
+    }
+  }
+  if (std::filesystem::exists(folder / "sharpness.csv")) {
+    Rows& file = files.emplace_back(folder / "sharpness.csv", sharpness_header);
+    while (file.next_before(step, row)) {
+      if (row[0] == 0) past.initial_sharpness = row[2];
+      past.last_sharpness = row[2];
+    }
+  }
+  for (const Rows& file : files) file.rewrite();
+  return RunFolder(std::move(folder));
 }
 
 void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {
@@ -197,9 +215,40 @@ void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluation& eva
       fmt::format("{},{},{},{}\n", step, epoch, number(evaluation.loss), evaluation.accuracy()));
 }
 
+void RunFolder::add(std::span<const ParameterRecord> records) {
+  std::string text;
+  for (const ParameterRecord& r : records) {
+    text += fmt::format("{},{},{},{},{},{},{}\n", r.step, r.parameter, number(r.weight_norm),
+                        number(r.velocity_norm), number(r.update_norm), number(r.angle),
+                        number(r.distance));
+  }
+  if (!layers_) layers_.emplace(path_ / "layers.csv", layers_header);
+  layers_->write(text);
+}
+
+void RunFolder::add(std::int64_t step, std::span<const ActivationRecord> records) {
+  std::string text;
+  for (const ActivationRecord& r : records) {
+    text += fmt::format("{},{},{},{}\n", step, r.layer, number(r.largest), r.dead);
+  }
+  if (!activations_) activations_.emplace(path_ / "activations.csv", activations_header);
+  activations_->write(text);
+}
+
+void RunFolder::add(const SharpnessRecord& record) {
+  const Sharpness& s = record.sharpness;
+  if (!sharpness_) sharpness_.emplace(path_ / "sharpness.csv", sharpness_header);
+  sharpness_->write(fmt::format("{},{},{},{},{},{},{},{:d},{}\n", record.step, record.lr,
+                                number(s.value), number(s.wide), number(s.residual), s.iterations,
+                                record.gradients, s.agrees(), number(record.random_direction)));
+}
+
 void RunFolder::sync() {
   metrics_.sync();
   evaluations_.sync();
+  for (std::optional<AppendFile>* file : {&layers_, &activations_, &sharpness_}) {
+    if (*file) (*file)->sync();
+  }
 }
 
 void RunFolder::write_summary(const nlohmann::json& summary) const {

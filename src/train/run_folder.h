@@ -2,8 +2,18 @@
 //
 //   config.yaml            resolved, runs again
 //   config-before-N.yaml   what it was up to update N, where the schedule was changed then
-//   metrics.csv            one row per update
-//   eval.csv               one row per evaluation
+//   metrics.csv            one row per update:
+//       step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm
+//   eval.csv               one row per evaluation: step,epoch,test_loss,test_accuracy
+//   layers.csv             under diagnostics.layers_every, one row per update looked at and
+//   parameter
+//                          (train/diagnostics.h says what each column is):
+//       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
+//   activations.csv        likewise, one row per op, in the update's own forward pass:
+//       step,layer,largest,dead
+//   sharpness.csv          under diagnostics.sharpness, one row per measurement
+//   (train/sharpness.h):
+//       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
 //   summary.json           how it ended
 //   report.html            all of it to look at
 //   checkpoints/last.ckpt  best.ckpt
@@ -20,6 +30,7 @@
 #include "backend/backend.h"
 #include "config/config.h"
 #include "schedule/schedule.h"
+#include "train/diagnostics.h"
 #include "train/outcome.h"
 
 namespace preheat {
@@ -42,6 +53,8 @@ class RunFolder {
     LossHistory history;
     std::optional<double> best_accuracy;
     std::optional<std::int64_t> best_step;
+    std::optional<double> initial_sharpness;  // at the weights before update 0
+    std::optional<double> last_sharpness;
   };
 
   /// Opens the folder of a run to go on from `step`: rows of later updates are dropped. Throws
@@ -57,6 +70,9 @@ class RunFolder {
   /// Appends and flushes. Throws Error when the disk is full.
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
   void add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation);
+  void add(std::span<const ParameterRecord> records);
+  void add(std::int64_t step, std::span<const ActivationRecord> records);
+  void add(const SharpnessRecord& record);
 
   /// Has the disk hold what was added. Throws Error.
   void sync();
@@ -66,7 +82,7 @@ class RunFolder {
  private:
   class AppendFile {
    public:
-    AppendFile(std::filesystem::path path, const char* mode);
+    AppendFile(std::filesystem::path path, const char* header);  // makes it where it is not there
     void write(const std::string& text);
     void sync();
 
@@ -78,11 +94,14 @@ class RunFolder {
     std::unique_ptr<std::FILE, Close> file_;
   };
 
-  RunFolder(std::filesystem::path folder, const char* mode);
+  explicit RunFolder(std::filesystem::path folder);
 
   std::filesystem::path path_;
   AppendFile metrics_;
   AppendFile evaluations_;
+  std::optional<AppendFile> layers_;  // made with the first row, as those below
+  std::optional<AppendFile> activations_;
+  std::optional<AppendFile> sharpness_;
 };
 
 }  // namespace preheat

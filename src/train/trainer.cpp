@@ -11,6 +11,7 @@
 #include "data/epoch_order.h"
 #include "train/atomic_file.h"
 #include "train/checkpoint.h"
+#include "train/critical_rate.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
 
@@ -39,6 +40,30 @@ RunConfig checked(const RunConfig& config, const ResidentData& data) {
 
 Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
   return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
+}
+
+// The critical rate at the initial weights, at most the base rate; a tenth of that where no rate
+// makes the loss rise (Kalra and Barkeshli 2024, section 6.2). Nothing unless schedule.warmup leaves
+// its start to the network.
+std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
+                                    const Network& network, const ResidentData& data) {
+  constexpr double unlimited_share = 0.1;
+  const Schedule schedule = schedule_of(config, data);
+  const bool has_warmup = schedule.phase_names.front() == config.schedule.warmup.name;
+  if (!schedule.start_is_automatic || !has_warmup) return std::nullopt;
+  try {
+    const auto critical = critical_rate(config, backend, network, schedule, data.train);
+    return std::min(critical.value_or(unlimited_share * schedule.base_lr), schedule.base_lr);
+  } catch (const Error& e) {
+    throw ConfigError(config.where("schedule.warmup.start_lr"),
+                      fmt::format("auto finds none: {}", e.what()),
+                      "a rate, or a smaller model.init.gain");
+  }
+}
+
+RunConfig with_start_lr(RunConfig config, const std::optional<double>& start) {
+  if (start) config.schedule.warmup.from = LrValue{*start};
+  return config;
 }
 
 std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, const Network& network,
@@ -100,8 +125,10 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
       backend_(backend),
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),
-      schedule_(schedule_of(config_, data)),
-      replica_(compile(config_, backend, network_, schedule_, data)) {
+      start_lr_(find_start_lr(config_, backend, network_, data)),
+      schedule_(schedule_of(with_start_lr(config_, start_lr_), data)),
+      replica_(compile(config_, backend, network_, schedule_, data)),
+      diagnostics_(config_, backend, network_, schedule_, data.train) {
   const auto every = [&](const Length& length, const char* key) {
     return std::max<std::int64_t>(1, updates_of(length, schedule_.run, config_, key));
   };
@@ -112,6 +139,10 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
   if (config_.train.checkpoint_every) {
     checkpoint_every_ = every(*config_.train.checkpoint_every, "train.checkpoint_every");
   }
+}
+
+std::optional<double> Trainer::critical_rate() const {
+  return preheat::critical_rate(config_, backend_, network_, schedule_, data_.train);
 }
 
 Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) {
@@ -125,6 +156,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
   try {
     replica_->load(checkpoint.state);
+    diagnostics_.set_direction(checkpoint.direction);
   } catch (const Error& e) {
     throw Error(fmt::format("{}: is of another network: {}", checkpoint_path.string(), e.what()));
   }
@@ -149,6 +181,14 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     throw Error(fmt::format("{}: is at step {}, beyond the run's {} steps",
                             checkpoint_path.string(), step.step, schedule_.run.steps));
   }
+  const double planned = lr_at(schedule_.lr, step.step, step.gate_opened_at);
+  if (start_lr_ && step.lr != static_cast<float>(planned)) {
+    throw Error(fmt::format(
+        "{}: the rate of update {} was to be {} and is {} on this machine, where "
+        "schedule.warmup.start_lr: auto finds {}; give it a number and go on with "
+        "--new-schedule",
+        checkpoint_path.string(), step.step, step.lr, static_cast<float>(planned), *start_lr_));
+  }
   step_ = step.step;
   note_gate(step);
   RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
@@ -166,7 +206,7 @@ std::int64_t Trainer::next_stop(std::int64_t step) const {
   for (const std::int64_t begin : stage_begins_) {
     if (begin > step) stop = std::min(stop, begin);
   }
-  stop = std::min(stop, next_multiple(eval_every_));
+  stop = std::min({stop, next_multiple(eval_every_), diagnostics_.next_stop(step)});
   if (checkpoint_every_ > 0) stop = std::min(stop, next_multiple(checkpoint_every_));
   return stop;
 }
@@ -189,6 +229,13 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
   if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
 }
 
+void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result) {
+  const SharpnessRecord record = diagnostics_.measure(state);
+  if (record.step == 0) result.initial_sharpness = record.sharpness.value;
+  result.last_sharpness = record.sharpness.value;
+  if (folder != nullptr) folder->add(record);
+}
+
 // The rows first: a checkpoint that the disk holds is of use only with the rows before it.
 void Trainer::save_last(RunFolder* folder) {
   if (folder == nullptr) return;
@@ -197,7 +244,7 @@ void Trainer::save_last(RunFolder* folder) {
 }
 
 void Trainer::save(const RunFolder& folder, const std::string& which) {
-  const Checkpoint checkpoint{replica_->save(), fingerprint(config_)};
+  const Checkpoint checkpoint{replica_->save(), fingerprint(config_), diagnostics_.direction()};
   note_gate(checkpoint.state.step);
   write_checkpoint(folder.checkpoint(which), checkpoint);
 }
@@ -217,6 +264,8 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   RunResult result;
   result.best_test_accuracy = past_.best_accuracy;
   result.best_step = past_.best_step;
+  result.initial_sharpness = past_.initial_sharpness;
+  result.last_sharpness = past_.last_sharpness;
   double training_seconds = 0;
   std::int64_t burst = 1;
   bool order_is_set = false;
@@ -228,6 +277,10 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
                                             static_cast<std::uint32_t>(data_.train->size())));
       order_is_set = true;
     }
+    const bool layers_due = folder != nullptr && diagnostics_.layers_due(step_);
+    const bool sharpness_due = diagnostics_.sharpness_due(step_);
+    const ReplicaState before = layers_due || sharpness_due ? replica_->save() : ReplicaState();
+    if (sharpness_due) measure_sharpness(before, folder, result);
     const auto burst_start = Clock::now();
     const std::int64_t updates = std::min(burst, next_stop(step_) - step_);
     replica_->train(updates);
@@ -250,6 +303,10 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
       }
     }
     if (folder != nullptr) folder->add(records, schedule_, config_.data.batch_size);
+    if (layers_due) {
+      folder->add(diagnostics_.layers(before, replica_->save()));
+      folder->add(before.step.step, replica_->activations());
+    }
     if (listener.on_records) listener.on_records(records);
     if (result.first_non_finite_step) {
       save_last(folder);
@@ -303,12 +360,15 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
                                       ? nlohmann::json(result.first_non_finite_tensor)
                                       : nlohmann::json()},
       {"gate_opened_at", or_null(result.gate_opened_at)},
+      {"start_lr", or_null(start_lr_)},
       {"final_train_loss", or_null(result.final_train_loss)},
       {"final_train_accuracy", or_null(result.final_train_accuracy)},
       {"test_loss", or_null(result.test_loss)},
       {"test_accuracy", or_null(result.test_accuracy)},
       {"best_test_accuracy", or_null(result.best_test_accuracy)},
       {"best_step", or_null(result.best_step)},
+      {"initial_sharpness", or_null(result.initial_sharpness)},
+      {"last_sharpness", or_null(result.last_sharpness)},
       {"wall_seconds", result.seconds},
       {"images_per_second", result.images_per_second},
       {"parameters", network_.parameter_count},

@@ -14,6 +14,7 @@
 #include "data/dataset.h"
 #include "nn/network.h"
 #include "schedule/schedule.h"
+#include "train/diagnostics.h"
 #include "train/outcome.h"
 #include "train/run_folder.h"
 
@@ -45,8 +46,10 @@ struct RunResult {
   std::optional<double> test_accuracy;
   std::optional<double> best_test_accuracy;
   std::optional<std::int64_t> best_step;
+  std::optional<double> initial_sharpness;  // before update 0, and as it was measured last
+  std::optional<double> last_sharpness;
   double seconds = 0;            // wall time of this call; what came before a resume is not in it
-  double images_per_second = 0;  // of training, evaluations left out
+  double images_per_second = 0;  // of training alone
 };
 
 /// Hears of a run while it goes on. Every function may be left empty.
@@ -72,14 +75,18 @@ struct Resumed {
 
 class Trainer {
  public:
-  /// Builds the network and compiles it. `config` is checked against the data here: throws
-  /// ConfigError and Error.
+  /// Builds the network and compiles it. Where the schedule's start_lr is `auto`, it is found here
+  /// from the initial weights, and schedule() has the number. `config` is checked against the data:
+  /// throws ConfigError and Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }
   const Network& network() const { return network_; }
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
+
+  /// That of the initial weights (train/critical_rate.h). Throws Error.
+  std::optional<double> critical_rate() const;
 
   /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
   /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the
@@ -98,6 +105,7 @@ class Trainer {
   std::int64_t next_stop(std::int64_t step) const;
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
+  void measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result);
   void save_last(RunFolder* folder);
   void save(const RunFolder& folder, const std::string& which);
   void note_gate(const StepState& state);
@@ -107,8 +115,10 @@ class Trainer {
   Backend& backend_;
   const ResidentData data_;
   const Network network_;
+  const std::optional<double> start_lr_;  // where the configuration left it to the network
   const Schedule schedule_;
   std::unique_ptr<Replica> replica_;
+  Diagnostics diagnostics_;
   std::vector<std::int64_t> stage_begins_;
   std::int64_t eval_every_ = 0;
   std::int64_t checkpoint_every_ = 0;  // 0: only at the end

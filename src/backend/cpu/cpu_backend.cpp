@@ -76,6 +76,25 @@ cpu::LossResult loss_of(const ReplicaOptions& options, const Network& network,
              : cpu::cross_entropy(labels, network.classes, smoothing, logits, d_logits);
 }
 
+ActivationRecord activations_of(const Op& op, std::span<const float> y) {
+  const auto channels = static_cast<std::size_t>(op.out.channels);
+  std::vector<float> highest(channels, 0.0f);
+  std::vector<float> lowest(channels, 0.0f);
+  int unordered = 0;  // whether any is NaN, which the comparisons below pass over
+  for (std::size_t row = 0; row < y.size(); row += channels) {
+    for (std::size_t c = 0; c < channels; ++c) {
+      const float v = y[row + c];
+      highest[c] = std::max(highest[c], v);
+      lowest[c] = std::min(lowest[c], v);
+      unordered |= std::isnan(v) ? 1 : 0;
+    }
+  }
+  const float largest =
+      std::max(*std::ranges::max_element(highest), -*std::ranges::min_element(lowest));
+  const auto dead = static_cast<double>(std::ranges::count(highest, 0.0f));
+  return {op.name, unordered != 0 ? std::nan("") : largest, dead / static_cast<double>(channels)};
+}
+
 class CpuProbe : public Probe {
  public:
   CpuProbe(const Network& network, const ReplicaOptions& options, const Dataset& data,
@@ -242,16 +261,7 @@ class CpuReplica : public Replica {
   std::vector<ActivationRecord> activations() const override {
     std::vector<ActivationRecord> records;
     for (std::size_t i = 0; i < network_.ops.size(); ++i) {
-      const std::span<const float> y = program_.output(static_cast<int>(i));
-      const auto channels = static_cast<std::size_t>(network_.ops[i].out.channels);
-      std::vector<char> alive(channels, 0);
-      float largest = 0;
-      for (std::size_t j = 0; j < y.size(); ++j) {
-        largest = std::max(largest, std::fabs(y[j]));
-        if (y[j] > 0) alive[j % channels] = 1;
-      }
-      const auto dead = static_cast<double>(std::ranges::count(alive, 0));
-      records.push_back({network_.ops[i].name, largest, dead / static_cast<double>(channels)});
+      records.push_back(activations_of(network_.ops[i], program_.output(static_cast<int>(i))));
     }
     return records;
   }
@@ -431,16 +441,19 @@ class CpuBackend : public Backend {
   }
   // Linux grants memory that it does not have and kills who uses it; so ask first.
   void require_memory(const Network& network, std::int64_t batch_size) const override {
+    require_memory(network, batch_size, "lower data.batch_size");
+  }
+  static void require_memory(const Network& network, std::int64_t examples, const char* remedy) {
     constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
     const std::size_t parameters = arenas * network.arena_size * sizeof(float);
-    const std::size_t activations = cpu::Program::bytes_needed(network, batch_size);
+    const std::size_t activations = cpu::Program::bytes_needed(network, examples);
     const std::size_t available = available_memory();
     if (parameters + activations <= available) return;
     throw Error(
         fmt::format("out of memory: the network needs {} MiB and its activations {} MiB, and {} "
                     "MiB are free; {}",
                     parameters >> 20, activations >> 20, available >> 20,
-                    activations > parameters ? "lower data.batch_size" : "take a smaller network"));
+                    activations > parameters ? remedy : "take a smaller network"));
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
@@ -452,9 +465,9 @@ class CpuBackend : public Backend {
                                std::shared_ptr<const ResidentDataset> data,
                                std::int64_t examples) override {
     const Dataset& dataset = data_of(*data);
-    require_memory(network, examples);
-    return std::make_unique<CpuProbe>(network, options, dataset,
-                                      std::min(examples, dataset.size()));
+    examples = std::min(examples, dataset.size());
+    require_memory(network, examples, "take fewer examples");
+    return std::make_unique<CpuProbe>(network, options, dataset, examples);
   }
 };
 

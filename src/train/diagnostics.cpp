@@ -1,0 +1,148 @@
+#include "train/diagnostics.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "config/error.h"
+#include "train/replica_options.h"
+
+namespace preheat {
+namespace {
+
+std::int64_t updates_between(const std::optional<Length>& every, const char* key,
+                             const RunConfig& config, const RunLength& run) {
+  return every ? std::max<std::int64_t>(1, updates_of(*every, run, config, key)) : 0;
+}
+
+bool is_due(std::int64_t step, std::int64_t every) {
+  return every > 0 && step % every == 0;
+}
+
+std::vector<float> arena_of(const Network& network, const std::vector<NamedTensor>& tensors) {
+  std::vector<float> arena(network.arena_size, 0.0f);
+  for (std::size_t i = 0; i < network.parameters.size(); ++i) {
+    std::ranges::copy(tensors[i].values, arena.data() + network.parameters[i].offset);
+  }
+  return arena;
+}
+
+// In degrees. Unlike the arc cosine exact for small ones, which is what updates make.
+// Kahan 2006, "How futile are mindless assessments of roundoff", section 12.
+double angle_between(std::span<const float> a, double norm_a, std::span<const float> b,
+                     double norm_b) {
+  if (norm_a == 0 || norm_b == 0) return std::numeric_limits<double>::quiet_NaN();
+  double difference = 0;
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double x = double{a[i]} * norm_b;
+    const double y = double{b[i]} * norm_a;
+    difference += (x - y) * (x - y);
+    sum += (x + y) * (x + y);
+  }
+  constexpr double degrees = 180 / 3.14159265358979323846;
+  return 2 * std::atan2(std::sqrt(difference), std::sqrt(sum)) * degrees;
+}
+
+}  // namespace
+
+std::vector<ParameterRecord> parameter_records(const Network& network, const ReplicaState& before,
+                                               const ReplicaState& after,
+                                               std::span<const float> initial) {
+  std::vector<ParameterRecord> records;
+  for (std::size_t i = 0; i < network.parameters.size(); ++i) {
+    const Parameter& p = network.parameters[i];
+    const std::vector<float>& was = before.parameters[i].values;
+    const std::vector<float>& is = after.parameters[i].values;
+    const std::vector<float>& velocity = after.velocity[i].values;
+    const float* first = initial.data() + p.offset;
+    double squares[5] = {};
+    for (std::size_t k = 0; k < was.size(); ++k) {
+      const double values[] = {was[k], is[k], velocity[k], double{is[k]} - double{was[k]},
+                               double{is[k]} - double{first[k]}};
+      for (int j = 0; j < 5; ++j) squares[j] += values[j] * values[j];
+    }
+    const double norm_before = std::sqrt(squares[0]);
+    records.push_back(
+        {before.step.step, p.name, norm_before, std::sqrt(squares[2]), std::sqrt(squares[3]),
+         angle_between(was, norm_before, is, std::sqrt(squares[1])), std::sqrt(squares[4])});
+  }
+  return records;
+}
+
+Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Network& network,
+                         const Schedule& schedule, std::shared_ptr<const ResidentDataset> train)
+    : network_(network),
+      layers_every_(updates_between(config.diagnostics.layers_every, "diagnostics.layers_every",
+                                    config, schedule.run)),
+      sharpness_every_(config.diagnostics.sharpness
+                           ? updates_between(config.diagnostics.sharpness->every,
+                                             "diagnostics.sharpness.every", config, schedule.run)
+                           : 0) {
+  if (layers_every_ > 0) initial_ = initial_parameters(network, config.model, config.seed);
+  if (sharpness_every_ == 0) return;
+  sharpness_ = *config.diagnostics.sharpness;
+  probe_ = backend.probe(network, replica_options(config, network, schedule), std::move(train),
+                         sharpness_.examples);
+  random_direction_ = direction_ = random_direction(network, config.seed);
+}
+
+bool Diagnostics::layers_due(std::int64_t step) const {
+  return is_due(step, layers_every_);
+}
+
+bool Diagnostics::sharpness_due(std::int64_t step) const {
+  return is_due(step, sharpness_every_);
+}
+
+std::int64_t Diagnostics::next_stop(std::int64_t step) const {
+  std::int64_t stop = std::numeric_limits<std::int64_t>::max();
+  for (const std::int64_t every : {layers_every_, sharpness_every_}) {
+    if (every > 0) stop = std::min(stop, (step / every + 1) * every);
+  }
+  return layers_due(step) ? step + 1 : stop;
+}
+
+std::vector<ParameterRecord> Diagnostics::layers(const ReplicaState& before,
+                                                 const ReplicaState& after) const {
+  return parameter_records(network_, before, after, initial_);
+}
+
+SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
+  const std::vector<float> weights = arena_of(network_, state.parameters);
+  Hessian hessian(
+      [&](std::span<const float> at, std::span<float> gradient) { probe_->gradient(at, gradient); },
+      weights);
+  SharpnessRecord record;
+  record.step = state.step.step;
+  record.lr = state.step.lr;
+  record.sharpness =
+      measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations);
+  record.random_direction = hessian.along(random_direction_);
+  record.gradients = hessian.gradients();
+  return record;
+}
+
+std::vector<NamedTensor> Diagnostics::direction() const {
+  std::vector<NamedTensor> tensors;
+  if (direction_.empty()) return tensors;
+  for (const Parameter& p : network_.parameters) {
+    const float* values = direction_.data() + p.offset;
+    tensors.push_back({p.name, p.shape, {values, values + p.size}});
+  }
+  return tensors;
+}
+
+void Diagnostics::set_direction(const std::vector<NamedTensor>& direction) {
+  if (direction.empty() || direction_.empty()) return;
+  const bool fits = std::ranges::equal(direction, network_.parameters,
+                                       [](const NamedTensor& t, const Parameter& p) {
+                                         return t.name == p.name && t.shape == p.shape;
+                                       });
+  if (!fits) throw Error("the direction of the sharpness is of another network");
+  direction_ = arena_of(network_, direction);
+}
+
+}  // namespace preheat

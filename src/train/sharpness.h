@@ -1,0 +1,79 @@
+// The sharpness of a loss: the eigenvalue of its Hessian that is largest in magnitude, with its
+// sign, by power iteration. A product with the Hessian is a central difference of two gradients,
+//   H v = (g(w + e v) - g(w - e v)) / (2 e),   |v| = 1,   e a small share of |w|,
+// which needs no second derivatives of the backend. With fp32 gradients and ReLUs e can neither be
+// small, for rounding, nor large, for the kinks it then steps over: 3e-4 |w| was nearest to float64
+// on sharp, flat and trained networks, and where 1e-3 |w| says something else neither is to be
+// trusted.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "config/config.h"
+#include "nn/network.h"
+
+namespace preheat {
+
+/// Writes the gradient of a loss at `weights` into `gradient`, which is as large.
+using GradientFunction =
+    std::function<void(std::span<const float> weights, std::span<float> gradient)>;
+
+/// e / |w| of a product.
+inline constexpr double narrow_step = 3e-4;
+inline constexpr double wide_step = 1e-3;
+
+/// The Hessian of a loss at some weights, as its products with vectors.
+class Hessian {
+ public:
+  /// `weights` must outlive it.
+  Hessian(GradientFunction gradient, std::span<const float> weights);
+
+  /// H v of a v whose norm is 1, with e = step |w|. Takes two gradients.
+  std::vector<float> times(std::span<const float> v, double step = narrow_step);
+
+  /// The curvature v H v along a v whose norm is 1.
+  double along(std::span<const float> v);
+
+  /// How many gradients the products took so far.
+  std::int64_t gradients() const { return gradients_; }
+
+ private:
+  const GradientFunction gradient_;
+  const std::span<const float> weights_;
+  const double weight_norm_;
+  std::int64_t gradients_ = 0;
+  std::vector<float> moved_;
+  std::vector<float> above_;
+  std::vector<float> below_;
+};
+
+/// Not finite where a gradient was not.
+struct Sharpness {
+  double value = 0;             // the last Rayleigh quotient v H v
+  double wide = 0;              // of the same v with the wide step
+  double residual = 0;          // |H v - value v| / |value|: some eigenvalue is as near to `value`
+  std::int64_t iterations = 0;  // products with the narrow step
+
+  /// Whether the two steps say the same, to a fifth of `value`.
+  bool agrees() const;
+};
+
+/// Power iteration from `direction`, whose norm is 1, until the Rayleigh quotient changes by no
+/// more than the tolerance or there were enough iterations. Leaves in `direction` the best estimate
+/// of the eigenvector, to start from at weights near by; or as it was, where a gradient was not
+/// finite or the loss is flat along it.
+///
+/// Of eigenvalues that are equal it finds their value, of two that differ in their sign only a
+/// number between them: the residual, then large, tells. The same number says how far a quotient
+/// that changes slowly may still be from the largest.
+Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
+                            std::int64_t most_iterations);
+
+/// A direction of norm 1 in the space of all parameters, uniformly random, as an arena whose
+/// padding is zero.
+std::vector<float> random_direction(const Network& network, std::uint64_t seed);
+
+}  // namespace preheat

@@ -46,10 +46,10 @@ class KeyLister {
     KeyLister inner(keys_, below(section_, key) + "[]", true);
     visit(inner, item, 0);
   }
-  template <class... Layer>
-  void one_of(std::variant<Layer...>&) {
-    (section(layer_kind(static_cast<Layer*>(nullptr)),
-             [layer = Layer{}](KeyLister& inner) mutable { describe(inner, layer); }),
+  template <class... Kind>
+  void one_of(std::string_view, std::variant<Kind...>&) {
+    (section(section_name(static_cast<Kind*>(nullptr)),
+             [item = Kind{}](KeyLister& inner) mutable { describe(inner, item); }),
      ...);
   }
   void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value,
@@ -142,14 +142,15 @@ class Reader {
       values.push_back(std::move(value));
     }
   }
-  template <class... Layer>
-  void one_of(std::variant<Layer...>& value) {
+  template <class... Kind>
+  void one_of(std::string_view noun, std::variant<Kind...>& value) {
     int found = 0;
-    (read_layer<Layer>(value, found), ...);
+    (read_kind<Kind>(value, found), ...);
     if (found == 1) return;
-    const auto kinds = {layer_kind(static_cast<Layer*>(nullptr))...};
+    const auto kinds = {section_name(static_cast<Kind*>(nullptr))...};
     throw ConfigError(node_.where,
-                      found == 0 ? "an item without a layer" : "two layers in one item",
+                      found == 0 ? fmt::format("an item without a {}", noun)
+                                 : fmt::format("two {}s in one item", noun),
                       fmt::format("after each dash write one of {}", fmt::join(kinds, " | ")));
   }
   void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value,
@@ -218,14 +219,14 @@ class Reader {
     return node && node->kind != Node::Kind::null ? node : nullptr;
   }
 
-  template <class Layer, class Variant>
-  void read_layer(Variant& value, int& found) {
-    const std::string_view kind = layer_kind(static_cast<Layer*>(nullptr));
-    if (!node_.find(kind)) return;
+  template <class Kind, class Variant>
+  void read_kind(Variant& value, int& found) {
+    const std::string_view name = section_name(static_cast<Kind*>(nullptr));
+    if (!node_.find(name)) return;
     ++found;
-    Layer layer;
-    section(kind, [&](auto& io) { describe(io, layer); });
-    value = layer;
+    Kind item;
+    section(name, [&](auto& io) { describe(io, item); });
+    value = item;
   }
 
   const RunConfig& config_;
@@ -275,11 +276,11 @@ class Writer {
     }
     node_.keys.emplace_back(key, std::move(items));
   }
-  template <class... Layer>
-  void one_of(std::variant<Layer...>& value) {
+  template <class... Kind>
+  void one_of(std::string_view, std::variant<Kind...>& value) {
     std::visit(
-        [&](auto& layer) {
-          section(layer_kind(&layer), [&](Writer& inner) { describe(inner, layer); });
+        [&](auto& item) {
+          section(section_name(&item), [&](Writer& inner) { describe(inner, item); });
         },
         value);
   }
@@ -386,7 +387,8 @@ RunConfig read_config(const Document& document) {
 Document without_experiments(const Document& document) {
   Document base = document;
   std::erase_if(base.root.keys, [](const auto& entry) {
-    return entry.first == "compare" || entry.first == "sweep" || entry.first == "find_lr";
+    return entry.first == "compare" || entry.first == "sweep" || entry.first == "find_lr" ||
+           entry.first == "expect";
   });
   return base;
 }

@@ -258,6 +258,84 @@ struct FindLrConfig {
   std::vector<Arm> arms;     // absent: without and with the warmup
 };
 
+// What an experiment is expected to show, fixed before it runs; experiment/claims.h says how each
+// is decided. Arms are names of compare or find_lr; the first of a pair is the one with more of it.
+struct FailuresClaim {
+  std::string arm;
+  std::optional<double> above;  // a share of the runs; one of the two
+  std::optional<double> below;
+};
+struct FailsMoreClaim {
+  std::vector<std::string> arms;
+  double p_below = 0.05;
+};
+struct FailsAlikeClaim {
+  std::vector<std::string> arms;
+  double p_above = 0.05;
+};
+struct AccuracyClaim {
+  std::vector<std::string> arms;
+  double at_least = 0;  // the first's test accuracy minus the second's
+};
+struct AccuracyAlikeClaim {
+  std::vector<std::string> arms;
+  double within = 0;
+};
+struct AccuracyFallsClaim {
+  std::vector<std::string> arms;
+  double p_below = 0.05;
+};
+struct SoonerClaim {
+  std::vector<std::string> arms;
+  double train_error = 0;
+  double p_below = 0.05;
+};
+struct SmallerSpikeClaim {
+  std::vector<std::string> arms;
+  Length after;
+  Length within;
+  double p_below = 0.05;
+};
+struct GateClaim {
+  std::string arm;
+  Length from;
+  Length to;
+  double share = 0.8;
+};
+struct SharpnessFallsClaim {
+  std::string arm;
+  double by = 1;
+  double p_below = 0.05;
+};
+struct UnstableStartClaim {
+  std::string arm;
+  double share = 0.9;
+};
+struct DeepLayersClaim {
+  std::vector<std::string> arms;
+  Length within;
+  double p_below = 0.05;
+};
+struct BoundaryRisesClaim {
+  std::string along;  // an axis
+  double p_below = 0.05;
+  double octaves_back = 1;  // the largest step back that is let pass
+};
+struct SensitivityFallsClaim {
+  std::string along;
+};
+struct RateRatioClaim {
+  std::vector<std::string> arms;
+  std::optional<double>
+      log2_above;  // of the second's largest rate over the first's; one of the two
+  std::optional<double> log2_below;
+};
+
+using Claim = std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim,
+                           AccuracyAlikeClaim, AccuracyFallsClaim, SoonerClaim, SmallerSpikeClaim,
+                           GateClaim, SharpnessFallsClaim, UnstableStartClaim, DeepLayersClaim,
+                           BoundaryRisesClaim, SensitivityFallsClaim, RateRatioClaim>;
+
 struct RunConfig {
   std::string name = "run";
   std::uint64_t seed = 0;
@@ -272,6 +350,7 @@ struct RunConfig {
   std::optional<CompareConfig> compare;
   std::optional<SweepConfig> sweep;
   std::optional<FindLrConfig> find_lr;
+  std::vector<Claim> expect;
 
   /// Where a key was given, or the nearest section above it that was.
   Where where(std::string_view key) const;
@@ -282,7 +361,7 @@ struct RunConfig {
 /// would be right.
 RunConfig read_config(const Document& document);
 
-/// The document without its sections compare, sweep and find_lr: one run.
+/// The document without its sections compare, sweep, find_lr and expect: one run.
 Document without_experiments(const Document& document);
 
 /// YAML that read_config() reads back to the same values: every key but the absent ones, in the

@@ -3,7 +3,7 @@
 // - field(key, value, rule...): a value, which may be optional; required() where it has no default
 // - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
 // - list(key, items, size, visit): a list of sections
-// - one_of(variant): exactly one of several sections, named by layer_kind()
+// - one_of(noun, variant): exactly one of several sections, named by section_name()
 // - lr(absolute, factor, value, may_be_auto): a learning rate under one of two keys
 // - excludes(key, others): the first may not stand beside the others
 // - check(ok, key, ...): what depends on several keys
@@ -18,20 +18,66 @@
 
 namespace preheat {
 
-constexpr std::string_view layer_kind(const ConvLayer*) {
+constexpr std::string_view section_name(const ConvLayer*) {
   return "conv";
 }
-constexpr std::string_view layer_kind(const MaxPoolLayer*) {
+constexpr std::string_view section_name(const MaxPoolLayer*) {
   return "max_pool";
 }
-constexpr std::string_view layer_kind(const ResidualStageLayer*) {
+constexpr std::string_view section_name(const ResidualStageLayer*) {
   return "residual_stage";
 }
-constexpr std::string_view layer_kind(const GlobalAvgPoolLayer*) {
+constexpr std::string_view section_name(const GlobalAvgPoolLayer*) {
   return "global_avg_pool";
 }
-constexpr std::string_view layer_kind(const LinearLayer*) {
+constexpr std::string_view section_name(const LinearLayer*) {
   return "linear";
+}
+
+constexpr std::string_view section_name(const FailuresClaim*) {
+  return "failures";
+}
+constexpr std::string_view section_name(const FailsMoreClaim*) {
+  return "fails_more";
+}
+constexpr std::string_view section_name(const FailsAlikeClaim*) {
+  return "fails_alike";
+}
+constexpr std::string_view section_name(const AccuracyClaim*) {
+  return "accuracy";
+}
+constexpr std::string_view section_name(const AccuracyAlikeClaim*) {
+  return "accuracy_alike";
+}
+constexpr std::string_view section_name(const AccuracyFallsClaim*) {
+  return "accuracy_falls";
+}
+constexpr std::string_view section_name(const SoonerClaim*) {
+  return "sooner";
+}
+constexpr std::string_view section_name(const SmallerSpikeClaim*) {
+  return "smaller_spike";
+}
+constexpr std::string_view section_name(const GateClaim*) {
+  return "gate_opens";
+}
+constexpr std::string_view section_name(const SharpnessFallsClaim*) {
+  return "sharpness_falls";
+}
+constexpr std::string_view section_name(const UnstableStartClaim*) {
+  return "unstable_start";
+}
+constexpr std::string_view section_name(const DeepLayersClaim*) {
+  return "deep_layers_move_more";
+}
+constexpr std::string_view section_name(const BoundaryRisesClaim*) {
+  return "boundary_rises";
+}
+constexpr std::string_view section_name(const SensitivityFallsClaim*) {
+  return "sensitivity_falls";
+}
+constexpr std::string_view section_name(const RateRatioClaim*) {
+  return "rate_ratio";
 }
 
 enum class MayBeAuto { no, yes };
@@ -93,7 +139,7 @@ void describe(Io& io, LinearLayer& c) {
 template <class Io>
 void describe(Io& io, ModelConfig& c) {
   io.list("layers", c.layers, ListSize{1, 1000}, [](auto& item, LayerConfig& layer, std::size_t) {
-    item.one_of(layer.layer);
+    item.one_of("layer", layer.layer);
     item.field("name", layer.name, TextRule::label);
   });
   std::set<std::string> names;
@@ -253,6 +299,113 @@ void describe(Io& io, FindLrConfig& c) {
   io.field("arms", c.arms);
 }
 
+constexpr Range kShare{0, 1};
+constexpr Range kLevel{0, 1, true, true};  // of a p-value
+constexpr ListSize kPair{2, 2};
+
+template <class Io>
+void describe(Io& io, FailuresClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.field("above", c.above, kShare);
+  io.field("below", c.below, kShare);
+  io.check(c.above.has_value() != c.below.has_value(), "above", "one of above and below is meant",
+           "give one of the two");
+}
+
+template <class Io>
+void describe(Io& io, FailsMoreClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, FailsAlikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("p_above", c.p_above, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, AccuracyClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("at_least", c.at_least, Range{-1, 1});
+}
+
+template <class Io>
+void describe(Io& io, AccuracyAlikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("within", c.within, Range{0, 1, true});
+}
+
+template <class Io>
+void describe(Io& io, AccuracyFallsClaim& c) {
+  io.required("arms", c.arms, ListSize{3, 100}, TextRule::run_name);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, SoonerClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("train_error", c.train_error, kLevel);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, SmallerSpikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("after", c.after, LengthRule{.zero = false});
+  io.required("within", c.within, LengthRule{.zero = false});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, GateClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("from", c.from, LengthRule{});
+  io.required("to", c.to, LengthRule{.zero = false});
+  io.field("share", c.share, kShare);
+}
+
+template <class Io>
+void describe(Io& io, SharpnessFallsClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("by", c.by, Range{1, 1e9, true});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, UnstableStartClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.field("share", c.share, kShare);
+}
+
+template <class Io>
+void describe(Io& io, DeepLayersClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("within", c.within, LengthRule{.zero = false});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+template <class Io>
+void describe(Io& io, BoundaryRisesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("p_below", c.p_below, kLevel);
+  io.field("octaves_back", c.octaves_back, at_least(0));
+}
+
+template <class Io>
+void describe(Io& io, SensitivityFallsClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+}
+
+template <class Io>
+void describe(Io& io, RateRatioClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("log2_above", c.log2_above, kAnySign);
+  io.field("log2_below", c.log2_below, kAnySign);
+  io.check(c.log2_above.has_value() != c.log2_below.has_value(), "log2_above",
+           "one of log2_above and log2_below is meant", "give one of the two");
+}
+
 template <class Io>
 void describe(Io& io, CompareConfig& c) {
   io.field("seeds", c.seeds);
@@ -276,6 +429,8 @@ void describe(Io& io, RunConfig& c) {
   io.optional_section("compare", c.compare);
   io.optional_section("sweep", c.sweep);
   io.optional_section("find_lr", c.find_lr);
+  io.list("expect", c.expect, ListSize{0, 100},
+          [](auto& item, Claim& claim, std::size_t) { item.one_of("claim", claim); });
 }
 
 }  // namespace preheat

@@ -159,7 +159,7 @@ Node scalar_node(std::string text, bool quoted = false) {
 
 // What all runs of an experiment share.
 void refuse_shared_key(const std::string& key, const Node& value) {
-  for (const std::string_view section : {"name", "seed", "compare", "sweep", "find_lr"}) {
+  for (const std::string_view section : {"name", "seed", "compare", "sweep", "find_lr", "expect"}) {
     if (key == section || key.starts_with(std::string(section) + ".")) {
       throw ConfigError(value.where, "an arm cannot change this",
                         "arms share the name and the seeds of their experiment");

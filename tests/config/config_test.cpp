@@ -668,10 +668,10 @@ TEST(Reference, HasEveryKey) {
     const std::string name = key.substr(key.rfind('.') + 1);
     const bool in_list = key.find("[]") != std::string::npos;
     const bool alternative =
-        key.starts_with("compare") || key.starts_with("sweep") || key.starts_with("find_lr") ||
-        key.starts_with("diagnostics.sharpness.") || key == "schedule.phases" ||
-        key.starts_with("data.normalize.") || key.starts_with("schedule.scale.") ||
-        key.starts_with("schedule.warmup.until.") || in_list;
+        key.starts_with("compare") || key.starts_with("expect") || key.starts_with("sweep") ||
+        key.starts_with("find_lr") || key.starts_with("diagnostics.sharpness.") ||
+        key == "schedule.phases" || key.starts_with("data.normalize.") ||
+        key.starts_with("schedule.scale.") || key.starts_with("schedule.warmup.until.") || in_list;
     const bool stands = alternative ? text.find(name + ":") != std::string::npos ||
                                           text.find("#- " + name) != std::string::npos
                                     : c.locations.contains(key);

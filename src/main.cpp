@@ -61,6 +61,8 @@ int run(int argc, char** argv) {
   int exit_code = 0;
   preheat::add_train_command(app, exit_code);
   preheat::add_compare_command(app, exit_code);
+  preheat::add_sweep_command(app, exit_code);
+  preheat::add_find_lr_command(app, exit_code);
   preheat::add_schedule_command(app);
   preheat::add_bench_command(app);
   preheat::add_info_command(app);

@@ -7,6 +7,7 @@
 
 #include "config/error.h"
 #include "experiment/compare.h"
+#include "experiment/sweep.h"
 #include "temporary_folder.h"
 #include "train/trainer.h"
 
@@ -26,7 +27,13 @@ TEST(Configs, EveryOneOfThemCanRun) {
     const RunConfig config = read_config(document);
     EXPECT_NO_THROW(check_run(config));
     if (config.compare) {
-      EXPECT_NO_THROW(arm_configs(document));
+      EXPECT_NO_THROW(arm_configs(document, config.compare->arms));
+    }
+    if (config.sweep) {
+      EXPECT_NO_THROW(arm_configs(document, cells_of(config.sweep->axes)));
+    }
+    if (config.find_lr) {
+      EXPECT_NO_THROW(arm_configs(document, config.find_lr->arms));
     }
     ++count;
   }
@@ -76,7 +83,7 @@ TEST(Configs, AWrongArmIsSaidBeforeAnythingRuns) {
             change + "}}\n",
         "x.yaml");
     try {
-      compare(document, *backend, folder / "out", {});
+      compare(document, *backend, folder / "out", false, {});
       FAIL() << "ran";
     } catch (const ConfigError& e) {
       EXPECT_THAT(e.what(), HasSubstr(message));

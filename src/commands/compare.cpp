@@ -5,38 +5,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
-#include <optional>
 
 #include "commands/commands.h"
-#include "commands/options.h"
-#include "commands/progress.h"
+#include "commands/experiments.h"
 #include "report/page.h"
 #include "train/atomic_file.h"
 
 namespace preheat {
 namespace {
-
-struct CompareOptions {
-  ConfigOptions config;
-  RunOptions run;
-};
-
-std::string describe(const RunResult& run) {
-  if (run.interrupted) return fmt::format("interrupted after {} updates", run.steps);
-  switch (run.outcome) {
-    case Outcome::non_finite:
-      return fmt::format("not finite at step {}, first in {}", *run.first_non_finite_step,
-                         run.first_non_finite_tensor);
-    case Outcome::stuck:
-      return fmt::format("stuck: loss {}, test accuracy {}", loss_text(*run.final_train_loss),
-                         accuracy_text(*run.test_accuracy));
-    case Outcome::spiked:
-    case Outcome::ok:
-      break;
-  }
-  return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
-                     loss_text(*run.final_train_loss), accuracy_text(*run.test_accuracy));
-}
 
 // "85.02 % (84.10 .. 85.90)" over the runs that did not fail: median, least and largest.
 std::string accuracy_of_survivors(const ArmResult& arm) {
@@ -77,69 +53,36 @@ void print_table(const CompareResult& result) {
   }
 }
 
-int run_compare(const CompareOptions& options) {
-  const Document document = options.config.document();
+int run_compare(const ExperimentOptions& options) {
+  const Document document = options.document();
   const RunConfig config = read_config(document);
-  arm_configs(document);  // what is wrong in any arm is said before anything is loaded or made
   const bool talks = !options.run.quiet;
   const auto backend = options.run.backend();
-  const std::filesystem::path folder = options.run.out.empty()
-                                           ? default_folder(config.name, "compare")
-                                           : std::filesystem::path(options.run.out);
-  if (talks) {
+  const std::filesystem::path folder = options.folder(config.name, "compare");
+  if (talks && config.compare) {
     fmt::print("{}: {} arms x {} seeds\n", config.name, config.compare->arms.size(),
                config.compare->seeds.size());
   }
   catch_interrupts();
-  std::size_t name_width = 0;
-  for (const Arm& arm : config.compare->arms) name_width = std::max(name_width, arm.name.size());
-  std::optional<Progress> progress;
-  std::string label;
-  std::filesystem::path run_folder;
-  CompareListener listener;
-  listener.on_start = [&](const Arm& arm, std::uint64_t seed, const Trainer& trainer) {
-    if (talks && options.run.verbose && label.empty()) {
-      const MemoryUse memory = trainer.memory();
-      fmt::print("{} parameters; memory: {} network, {} activations, {} workspace\n",
-                 trainer.network().parameter_count, memory_text(memory.parameters),
-                 memory_text(memory.activations), memory_text(memory.workspace));
-    }
-    label = fmt::format("seed {:<4} {:<{}}", seed, arm.name, name_width);
-    run_folder = folder / arm.name / std::to_string(seed);
-    progress.emplace(label, trainer.schedule(), trainer.config().data.batch_size,
-                     talks && (on_terminal() || options.run.verbose));
-  };
-  listener.on_records = [&](std::span<const StepRecord> records) { progress->show(records); };
-  listener.on_end = [&](const RunResult& run) {
-    progress->clear();
-    write_atomically(run_folder / "report.html", run_page(run_folder));
-    if (talks) fmt::print("{} {}\n", label, describe(run));
-    std::fflush(stdout);
-  };
-  listener.wants_stop = interrupted;
-  const CompareResult result = compare(document, *backend, folder, listener);
+  const RunsProgress progress(options.run);
+  const CompareResult result =
+      compare(document, *backend, folder, !options.resume.empty(), progress.listener());
   const std::filesystem::path report = folder / "report.html";
   write_atomically(report, compare_page(folder));
   if (talks) {
     print_table(result);
     fmt::print("\n{}\n", report.string());
   }
-  if (result.interrupted) {
-    fmt::print(stderr, "preheat: interrupted; the runs that had finished are in {}\n",
-               folder.string());
-    return 1;
-  }
-  return 0;
+  return experiment_exit_code(result.interrupted, folder);
 }
 
 }  // namespace
 
 void add_compare_command(CLI::App& app, int& exit_code) {
-  auto options = std::make_shared<CompareOptions>();
+  auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command = app.add_subcommand(
       "compare", "The arms of one experiment over seeds: who fails, and how often");
-  options->config.add_to(*command);
-  options->run.add_to(*command);
+  options->add_to(*command);
   command->callback([options, &exit_code] { exit_code = run_compare(*options); });
 }
 

@@ -2,31 +2,15 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "config/config.h"
-#include "experiment/statistics.h"
-#include "train/trainer.h"
+#include "experiment/runs.h"
 
 namespace preheat {
-
-struct SeedResult {
-  std::uint64_t seed = 0;
-  RunResult run;
-};
-
-struct ArmResult {
-  Arm arm;
-  std::vector<SeedResult> runs;  // in the order of the seeds; interrupted runs are not in it
-
-  std::int64_t count(Outcome outcome) const;
-  std::int64_t failures() const;
-  Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
-};
 
 /// Two arms over the seeds that both finished.
 struct PairResult {
@@ -44,23 +28,14 @@ struct CompareResult {
   bool interrupted = false;
 };
 
-/// Hears of every run. Every function may be left empty.
-struct CompareListener {
-  std::function<void(const Arm&, std::uint64_t seed, const Trainer&)> on_start;
-  std::function<void(std::span<const StepRecord>)> on_records;
-  std::function<void(const RunResult&)> on_end;
-  std::function<bool()> wants_stop;
-};
-
-/// The configuration of each arm, checked with check_run. Throws ConfigError where there is no
-/// compare section or an arm is wrong.
-std::vector<RunConfig> arm_configs(const Document& document);
-
-/// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>; then writes
-/// compare.json. A run that is not finite any more ends at once. An interrupted experiment keeps
-/// what was finished. Throws Error, and what arm_configs throws.
+/// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
+/// compare.json after each. A run that is not finite any more ends at once. An interrupted
+/// experiment keeps what was finished, and `resume` goes on in its folder. What is wrong in any arm
+/// is said before anything is loaded or made. Throws ConfigError, also where there is no compare
+/// section, and Error.
 CompareResult compare(const Document& document, Backend& backend,
-                      const std::filesystem::path& folder, const CompareListener& listener);
+                      const std::filesystem::path& folder, bool resume,
+                      const RunsListener& listener);
 
 nlohmann::ordered_json to_json(const CompareResult& result);
 

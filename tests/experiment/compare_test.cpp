@@ -46,7 +46,7 @@ std::set<std::string> keys_of(const nlohmann::json& object) {
 
 std::string error_of(const std::string& text, const std::filesystem::path& folder) {
   try {
-    compare(parse_document(text, "f.yaml"), cpu(), folder, {});
+    compare(parse_document(text, "f.yaml"), cpu(), folder, false, {});
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -56,16 +56,20 @@ std::string error_of(const std::string& text, const std::filesystem::path& folde
 TEST(Compare, CountsWhatTheRunFoldersSay) {
   const TemporaryFolder folder;
   std::vector<std::string> started;
-  CompareListener listener;
-  listener.on_start = [&](const Arm& arm, std::uint64_t seed, const Trainer& trainer) {
-    EXPECT_EQ(trainer.config().seed, seed);
-    started.push_back(arm.name + std::to_string(seed));
+  RunsListener listener;
+  listener.on_start = [&](const std::string& label, const Trainer& trainer) {
+    EXPECT_THAT(label, HasSubstr(std::to_string(trainer.config().seed)));
+    started.push_back((label.find("absurd") != std::string::npos ? "absurd" : "sane") +
+                      std::to_string(trainer.config().seed));
   };
   int ended = 0;
-  listener.on_end = [&](const RunResult&) { ++ended; };
+  listener.on_end = [&](const std::string&, const RunResult&, bool was_read) {
+    EXPECT_FALSE(was_read);
+    ++ended;
+  };
   const auto place = folder / "out";
   const CompareResult result =
-      compare(parse_document(experiment, "f.yaml"), cpu(), place, listener);
+      compare(parse_document(experiment, "f.yaml"), cpu(), place, false, listener);
   EXPECT_THAT(started,
               testing::ElementsAre("absurd3", "sane3", "absurd11", "sane11", "absurd4", "sane4"));
   EXPECT_EQ(ended, 6);
@@ -139,11 +143,14 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
 TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
   const TemporaryFolder folder;
   int ended = 0;
-  CompareListener listener;
-  listener.on_end = [&](const RunResult&) { ++ended; };
+  RunsListener listener;
+  listener.on_end = [&](const std::string&, const RunResult&, bool was_read) {
+    EXPECT_FALSE(was_read);
+    ++ended;
+  };
   listener.wants_stop = [&] { return ended == 3; };
   const CompareResult result =
-      compare(parse_document(experiment, "f.yaml"), cpu(), folder / "out", listener);
+      compare(parse_document(experiment, "f.yaml"), cpu(), folder / "out", false, listener);
   EXPECT_TRUE(result.interrupted);
   const auto json = nlohmann::json::parse(bytes_of(folder / "out/compare.json"));
   EXPECT_EQ(json["arms"][0]["n"], 2);
@@ -173,7 +180,7 @@ TEST(Compare, WrongExperiments) {
   EXPECT_FALSE(std::filesystem::exists(folder / "a"));
   EXPECT_FALSE(std::filesystem::exists(folder / "b"));
   put_bytes(folder / "precious", "x");
-  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), {}), Error);
+  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), false, {}), Error);
 }
 
 TEST(Compare, OverridesKeepTheirKinds) {

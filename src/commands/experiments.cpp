@@ -1,0 +1,70 @@
+#include "commands/experiments.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+
+namespace preheat {
+
+void ExperimentOptions::add_to(CLI::App& app) {
+  config.add_to(app, false);
+  run.add_to(app);
+  auto* option =
+      app.add_option("--resume", resume,
+                     "go on with the experiment in DIR; runs that have ended are not run again; "
+                     "CONFIG is then its own unless given")
+          ->type_name("DIR");
+  app.get_option("--out")->excludes(option);
+}
+
+Document ExperimentOptions::document() const {
+  if (config.path.empty() && resume.empty()) throw CLI::RequiredError("CONFIG");
+  return config.overrides.applied_to(config.path.empty() ? resume + "/config.yaml" : config.path);
+}
+
+std::filesystem::path ExperimentOptions::folder(const std::string& name,
+                                                const std::string& command) const {
+  if (!resume.empty()) return resume;
+  return run.out.empty() ? default_folder(name, command) : std::filesystem::path(run.out);
+}
+
+std::string outcome_text(const RunResult& run) {
+  if (run.interrupted) return fmt::format("interrupted after {} updates", run.steps);
+  if (run.outcome == Outcome::non_finite) {
+    return fmt::format("not finite at step {}, first in {}", *run.first_non_finite_step,
+                       run.first_non_finite_tensor);
+  }
+  return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
+                     loss_text(*run.final_train_loss), accuracy_text(*run.test_accuracy));
+}
+
+RunsProgress::RunsProgress(const RunOptions& options) : options_(options) {
+  listener_.on_start = [this](const std::string& label, const Trainer& trainer) {
+    if (options_.verbose && !memory_told_) {
+      const MemoryUse memory = trainer.memory();
+      fmt::print("{} parameters; memory: {} network, {} activations, {} workspace\n",
+                 trainer.network().parameter_count, memory_text(memory.parameters),
+                 memory_text(memory.activations), memory_text(memory.workspace));
+    }
+    memory_told_ = true;
+    bar_.emplace(label, trainer.schedule(), trainer.config().data.batch_size,
+                 !options_.quiet && (on_terminal() || options_.verbose));
+  };
+  listener_.on_records = [this](std::span<const StepRecord> records) { bar_->show(records); };
+  listener_.on_end = [this](const std::string& label, const RunResult& run, bool was_read) {
+    if (bar_) bar_->clear();
+    bar_.reset();
+    if (options_.quiet) return;
+    fmt::print("{} {}{}\n", label, outcome_text(run), was_read ? " (had ended before)" : "");
+    std::fflush(stdout);
+  };
+  listener_.wants_stop = interrupted;
+}
+
+int experiment_exit_code(bool interrupted, const std::filesystem::path& folder) {
+  if (!interrupted) return 0;
+  fmt::print(stderr, "preheat: interrupted; go on with --resume {}\n", folder.string());
+  return 1;
+}
+
+}  // namespace preheat

@@ -1,0 +1,87 @@
+#include "experiment/find_lr.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "commands/commands.h"
+#include "commands/experiments.h"
+#include "schedule/plan.h"
+
+namespace preheat {
+namespace {
+
+std::string rate_or_dash(const std::optional<double>& rate) {
+  return rate ? lr_text(*rate) : "-";
+}
+
+void print_table(const FindLrResult& result) {
+  std::size_t width = 3;
+  for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
+  fmt::print("\nthe largest base rate that trains\n\n{:<{}}", "seed", width + 2);
+  for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", r.seed);
+  fmt::print("  {:>8}  {}\n", "median", "violations");
+  for (const SearchArm& arm : result.arms) {
+    fmt::print("{:<{}}", arm.arm.name, width + 2);
+    std::vector<double> rates;
+    std::int64_t violations = 0;
+    for (const SeedRate& r : result.critical_rates) {
+      const auto search = std::ranges::find(arm.searches, r.seed, &Search::seed);
+      const bool has_one = search != arm.searches.end() && search->largest;
+      fmt::print("  {:>8}", has_one ? lr_text(*search->largest) : "-");
+      if (has_one) rates.push_back(*search->largest);
+      if (search != arm.searches.end()) violations += search->violations;
+    }
+    fmt::print("  {:>8}  {}\n", rates.empty() ? "-" : lr_text(median(rates)), violations);
+  }
+  fmt::print("{:<{}}", "critical", width + 2);
+  for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));
+  fmt::print("\n\n");
+  for (const RateRatio& r : result.ratios) {
+    if (!r.log2_mean) continue;
+    fmt::print("{} against {}: {:.2f} times the rate", r.second, r.first, std::exp2(*r.log2_mean));
+    if (r.log2_interval) {
+      fmt::print(" [{:.2f}, {:.2f}]", std::exp2(r.log2_interval->lo),
+                 std::exp2(r.log2_interval->hi));
+    }
+    fmt::print(", geometric mean over {} seeds{}\n", r.seeds,
+               r.log2_interval ? ", bootstrap at 95 %" : "");
+  }
+}
+
+int run_find_lr(const ExperimentOptions& options) {
+  const Document document = options.document();
+  const RunConfig config = read_config(document);
+  const bool talks = !options.run.quiet;
+  const auto backend = options.run.backend();
+  const std::filesystem::path folder = options.folder(config.name, "find-lr");
+  catch_interrupts();
+  const RunsProgress progress(options.run);
+  const FindLrResult result =
+      find_lr(document, *backend, folder, !options.resume.empty(), progress.listener(),
+              [&](const Arm& arm, const Search& search) {
+                if (!talks) return;
+                fmt::print("seed {} {}: trains at {}, not at {}\n", search.seed, arm.name,
+                           rate_or_dash(search.largest), rate_or_dash(search.smallest_failing));
+              });
+  if (talks) {
+    print_table(result);
+    fmt::print("\n{}\n", (folder / "find_lr.json").string());
+  }
+  return experiment_exit_code(result.interrupted, folder);
+}
+
+}  // namespace
+
+void add_find_lr_command(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ExperimentOptions>();
+  CLI::App* command = app.add_subcommand(
+      "find-lr", "The largest stable base learning rate, without and with warmup");
+  options->add_to(*command);
+  command->callback([options, &exit_code] { exit_code = run_find_lr(*options); });
+}
+
+}  // namespace preheat

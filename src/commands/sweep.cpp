@@ -1,0 +1,115 @@
+#include "experiment/sweep.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
+#include "commands/commands.h"
+#include "commands/experiments.h"
+#include "config/values.h"
+#include "schedule/plan.h"
+
+namespace preheat {
+namespace {
+
+// Failed runs of n, "3/3": a map is read by the eye, a cell by its count.
+std::string cell_text(const ArmResult& cell) {
+  if (cell.runs.empty()) return "-";
+  const std::int64_t failures = cell.failures();
+  if (failures == 0) return ".";
+  return fmt::format("{}/{}{}", failures, cell.runs.size(),
+                     cell.count(Outcome::non_finite) > 0 ? "!" : "");
+}
+
+// The last axis down, the first across; further axes make a table each.
+void print_map(const SweepResult& result) {
+  const std::size_t columns = result.axes.front().values.size();
+  const std::size_t per_column = result.cells.size() / columns;
+  const std::size_t rows = result.axes.size() > 1 ? result.axes.back().values.size() : 1;
+  const auto label = [&](std::size_t at) {
+    const std::vector<Override>& point = result.cells[at].arm.overrides;
+    std::string text;
+    for (std::size_t i = 1; i < point.size(); ++i) {
+      text += (i > 1 ? ", " : "") + to_flow_text(point[i].value);
+    }
+    return text;
+  };
+  std::size_t width = result.axes.back().key.size();
+  for (std::size_t i = 0; i < per_column; ++i) width = std::max(width, label(i).size());
+  fmt::print("\nfailed runs by {} (across){}; . none, ! not finite among them\n\n",
+             result.axes.front().key,
+             result.axes.size() > 1 ? " and " + result.axes.back().key + " (down)" : "");
+  fmt::print("{:<{}}", "", width);
+  for (const Node& value : result.axes.front().values) fmt::print("  {:>7}", to_flow_text(value));
+  fmt::print("\n");
+  for (std::size_t i = 0; i < per_column; ++i) {
+    if (i > 0 && i % rows == 0) fmt::print("\n");
+    fmt::print("{:<{}}", label(i), width);
+    for (std::size_t c = 0; c < columns; ++c) {
+      fmt::print("  {:>7}", cell_text(result.cells[c * per_column + i]));
+    }
+    fmt::print("\n");
+  }
+}
+
+std::string rate_or_dash(const std::optional<double>& rate) {
+  return rate ? lr_text(*rate) : "-";
+}
+
+void print_boundaries(const SweepResult& result) {
+  if (result.boundaries.empty()) return;
+  fmt::print("\nthe boundary along the base rate (a cell fails where half of its runs do)\n\n");
+  std::vector<std::string> names;
+  std::size_t width = 5;
+  for (const Boundary& b : result.boundaries) {
+    std::string name;
+    for (const Override& o : b.point) name += (name.empty() ? "" : ", ") + to_flow_text(o.value);
+    width = std::max(width, name.size());
+    names.push_back(name);
+  }
+  fmt::print("{:<{}}  {:>8}  {:>8}  {:>10}  {:>11}\n", "", width, "trains", "fails", "violations",
+             "sensitivity");
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const Boundary& b = result.boundaries[i];
+    fmt::print("{:<{}}  {:>8}  {:>8}  {:>10}  {:>11}\n", names[i], width,
+               rate_or_dash(b.largest_training), rate_or_dash(b.smallest_failing), b.violations,
+               b.sensitivity ? fmt::format("{:.4f}", *b.sensitivity) : "-");
+  }
+}
+
+int run_sweep(const ExperimentOptions& options) {
+  const Document document = options.document();
+  const RunConfig config = read_config(document);
+  const bool talks = !options.run.quiet;
+  const auto backend = options.run.backend();
+  const std::filesystem::path folder = options.folder(config.name, "sweep");
+  if (talks && config.sweep) {
+    const std::size_t cells = cells_of(config.sweep->axes).size();
+    const std::size_t seeds = config.sweep->seeds.size();
+    fmt::print("{}: {} cells x {} seeds, {} runs\n", config.name, cells, seeds, cells * seeds);
+  }
+  catch_interrupts();
+  const RunsProgress progress(options.run);
+  const SweepResult result =
+      sweep(document, *backend, folder, !options.resume.empty(), progress.listener());
+  if (talks) {
+    print_map(result);
+    print_boundaries(result);
+    fmt::print("\n{}\n", (folder / "sweep.json").string());
+  }
+  return experiment_exit_code(result.interrupted, folder);
+}
+
+}  // namespace
+
+void add_sweep_command(CLI::App& app, int& exit_code) {
+  auto options = std::make_shared<ExperimentOptions>();
+  CLI::App* command =
+      app.add_subcommand("sweep", "A grid over any keys and seeds: the stability map");
+  options->add_to(*command);
+  command->callback([options, &exit_code] { exit_code = run_sweep(*options); });
+}
+
+}  // namespace preheat

@@ -1,0 +1,194 @@
+#include "experiment/find_lr.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "data/dataset.h"
+#include "train/atomic_file.h"
+#include "train/trainer.h"
+
+namespace preheat {
+namespace {
+
+constexpr double least_rate = 1e-8;
+constexpr double largest_rate = 1e8;
+
+// Four digits: a folder's name, and a rate that a configuration shows as it was.
+std::string rate_name(double rate) {
+  return fmt::format("{:.4g}", rate);
+}
+double rounded(double rate) {
+  return std::strtod(rate_name(rate).c_str(), nullptr);
+}
+
+// The loss of a network that tells all classes alike.
+double chance_loss(const RunConfig& config) {
+  const auto k = static_cast<double>(facts(config.data.dataset).classes);
+  return config.loss == Loss::mse ? (1 - 1 / k) / 2 : std::log(k);
+}
+
+bool trained(const RunResult& run, double loss_below) {
+  return !is_failure(run.outcome) && run.final_train_loss && *run.final_train_loss < loss_below;
+}
+
+std::int64_t violations_of(const std::vector<Trial>& trials) {
+  return std::ranges::count_if(trials, [&](const Trial& t) {
+    return t.trained && std::ranges::any_of(trials, [&](const Trial& other) {
+             return !other.trained && other.rate < t.rate;
+           });
+  });
+}
+
+RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
+  RateRatio ratio{a.arm.name, b.arm.name, 0, {}, {}};
+  std::vector<double> logs;
+  for (const Search& x : a.searches) {
+    const auto y = std::ranges::find(b.searches, x.seed, &Search::seed);
+    if (y == b.searches.end() || !x.largest || !y->largest) continue;
+    logs.push_back(std::log2(*y->largest / *x.largest));
+  }
+  ratio.seeds = static_cast<std::int64_t>(logs.size());
+  if (logs.empty()) return ratio;
+  ratio.log2_mean = mean(logs);
+  if (logs.size() > 1) ratio.log2_interval = bootstrap(logs, mean).percentile;
+  return ratio;
+}
+
+// Of the initial weights, which the arms share with their seed.
+std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
+  config.seed = seed;
+  return Trainer(config, runs.backend(), runs.data(config.data)).critical_rate();
+}
+
+std::vector<Arm> arms_of(const RunConfig& config) {
+  if (config.find_lr && !config.find_lr->arms.empty()) return config.find_lr->arms;
+  return {{"no-warmup", {parse_override("schedule.warmup.length=0 steps")}}, {"warmup", {}}};
+}
+
+}  // namespace
+
+Search search_rate(double first, double resolution,
+                   const std::function<std::optional<Trial>(double rate)>& trial) {
+  Search search;
+  for (double rate = rounded(first);;) {
+    const std::optional<Trial> t = trial(rate);
+    if (!t) break;
+    search.trials.push_back(*t);
+    (t->trained ? search.largest : search.smallest_failing) = rate;
+    const auto& [lo, hi] = std::pair(search.largest, search.smallest_failing);
+    if (lo && hi) {
+      const double next = rounded(std::sqrt(*lo * *hi));
+      if (*hi <= resolution * *lo || next <= *lo || next >= *hi) break;
+      rate = next;
+    } else {
+      rate = rounded(lo ? 2 * *lo : *hi / 2);
+      if (rate < least_rate || rate > largest_rate) break;
+    }
+  }
+  search.violations = violations_of(search.trials);
+  return search;
+}
+
+FindLrResult find_lr(const Document& document, Backend& backend,
+                     const std::filesystem::path& folder, bool resume,
+                     const RunsListener& listener,
+                     const std::function<void(const Arm&, const Search&)>& on_search) {
+  const RunConfig base = read_config(document);
+  const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
+  const std::vector<Arm> arms = arms_of(base);
+  const std::vector<RunConfig> configs = arm_configs(document, arms);
+  const double loss_below = settings.loss_below * chance_loss(base);
+  FindLrResult result;
+  std::size_t width = 0;
+  for (const Arm& arm : arms) {
+    result.arms.push_back({arm, {}});
+    width = std::max(width, arm.name.size());
+  }
+  prepare_folder(folder, base, resume);
+  const auto write = [&] {
+    result.ratios.clear();
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      for (std::size_t j = i + 1; j < arms.size(); ++j) {
+        result.ratios.push_back(ratio_of(result.arms[i], result.arms[j]));
+      }
+    }
+    write_atomically(folder / "find_lr.json", to_json(result).dump(2) + "\n");
+  };
+  Runs runs(backend, listener);
+  for (const std::uint64_t seed : settings.seeds) {
+    result.critical_rates.push_back({seed, critical_rate_of(runs, configs.front(), seed)});
+    for (std::size_t i = 0; i < arms.size() && !result.interrupted; ++i) {
+      const auto trial = [&](double rate) -> std::optional<Trial> {
+        RunConfig config = configs[i];
+        config.seed = seed;
+        config.schedule.base_lr = rate;
+        const std::string name = rate_name(rate);
+        const RunResult run =
+            runs.run(fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
+                     folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
+        result.interrupted = run.interrupted;
+        if (run.interrupted) return std::nullopt;
+        return Trial{rate, run, trained(run, loss_below)};
+      };
+      Search search = search_rate(settings.first, settings.resolution, trial);
+      search.seed = seed;
+      if (!result.interrupted) {
+        result.arms[i].searches.push_back(search);
+        if (on_search) on_search(arms[i], search);
+      }
+      write();
+    }
+    if (result.interrupted) break;
+  }
+  write();
+  return result;
+}
+
+nlohmann::ordered_json to_json(const FindLrResult& result) {
+  using Json = nlohmann::ordered_json;
+  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+  Json json = {
+      {"arms", Json::array()}, {"critical_rates", Json::array()}, {"ratios", Json::array()}};
+  for (const SearchArm& arm : result.arms) {
+    Json searches = Json::array();
+    for (const Search& s : arm.searches) {
+      Json tried = Json::array();
+      for (const Trial& t : s.trials) {
+        tried.push_back({{"lr", t.rate},
+                         {"trained", t.trained},
+                         {"outcome", to_string(t.run.outcome)},
+                         {"final_train_loss", or_null(t.run.final_train_loss)},
+                         {"test_accuracy", or_null(t.run.test_accuracy)},
+                         {"first_non_finite_step", or_null(t.run.first_non_finite_step)}});
+      }
+      searches.push_back({{"seed", s.seed},
+                          {"largest", or_null(s.largest)},
+                          {"smallest_failing", or_null(s.smallest_failing)},
+                          {"violations", s.violations},
+                          {"tried", tried}});
+    }
+    Json overrides = Json::object();
+    for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
+    json["arms"].push_back(
+        {{"name", arm.arm.name}, {"overrides", overrides}, {"searches", searches}});
+  }
+  for (const SeedRate& r : result.critical_rates) {
+    json["critical_rates"].push_back({{"seed", r.seed}, {"rate", or_null(r.rate)}});
+  }
+  for (const RateRatio& r : result.ratios) {
+    Json interval;
+    if (r.log2_interval) interval = {r.log2_interval->lo, r.log2_interval->hi};
+    json["ratios"].push_back({{"arms", {r.first, r.second}},
+                              {"log2_mean", or_null(r.log2_mean)},
+                              {"interval", interval},
+                              {"n", r.seeds}});
+  }
+  if (result.interrupted) json["interrupted"] = true;
+  return json;
+}
+
+}  // namespace preheat

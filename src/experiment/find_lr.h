@@ -1,0 +1,80 @@
+// The largest base rate at which a network trains, searched seed by seed and arm by arm.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "experiment/runs.h"
+
+namespace preheat {
+
+/// A base rate that was tried, and whether the run trained: finite, not stuck, its final training
+/// loss below loss_below times ln(classes).
+struct Trial {
+  double rate = 0;
+  RunResult run;
+  bool trained = false;
+};
+
+/// The search of one arm at one seed.
+struct Search {
+  std::uint64_t seed = 0;
+  std::vector<Trial> trials;  // in the order they were run
+  // The answer: `largest` trains, `smallest_failing` above it does not, and they are no further
+  // apart than the resolution. One is missing where the search met its limits first.
+  std::optional<double> largest;
+  std::optional<double> smallest_failing;
+  std::int64_t violations = 0;  // rates that trained above one that failed
+};
+
+struct SearchArm {
+  Arm arm;
+  std::vector<Search> searches;  // in the order of the seeds; interrupted ones are not in it
+};
+
+/// How much larger the answer of the second arm is, over the seeds that both have one for.
+struct RateRatio {
+  std::string first;
+  std::string second;
+  std::int64_t seeds = 0;
+  std::optional<double> log2_mean;       // of second / first
+  std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs two
+};
+
+/// The rate at which a step along the gradient from the initial weights raises the loss by a tenth;
+/// forward passes alone (train/critical_rate.h).
+struct SeedRate {
+  std::uint64_t seed = 0;
+  std::optional<double> rate;
+};
+
+struct FindLrResult {
+  std::vector<SearchArm> arms;
+  std::vector<RateRatio> ratios;  // of every pair of arms
+  std::vector<SeedRate> critical_rates;
+  bool interrupted = false;
+};
+
+/// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
+/// until the two sides are within `resolution`. `trains` is asked once for each rate; nothing from
+/// it ends the search. Rates stay between 1e-8 and 1e8.
+Search search_rate(double first, double resolution,
+                   const std::function<std::optional<Trial>(double rate)>& trial);
+
+/// Searches every arm (without any, those without and with the warmup) at every seed, each run into
+/// <folder>/<arm>/<seed>/<rate>, and writes find_lr.json after each search; like compare() in all
+/// else. `on_search` hears of each that has ended.
+FindLrResult find_lr(const Document& document, Backend& backend,
+                     const std::filesystem::path& folder, bool resume,
+                     const RunsListener& listener,
+                     const std::function<void(const Arm&, const Search&)>& on_search);
+
+nlohmann::ordered_json to_json(const FindLrResult& result);
+
+}  // namespace preheat

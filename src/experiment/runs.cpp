@@ -1,0 +1,189 @@
+#include "experiment/runs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "config/values.h"
+#include "train/atomic_file.h"
+#include "train/fingerprint.h"
+
+namespace preheat {
+namespace {
+
+namespace fs = std::filesystem;
+
+template <class T>
+std::optional<T> optional(const nlohmann::json& json, const char* key) {
+  const nlohmann::json& value = json.at(key);
+  return value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
+}
+
+std::optional<Outcome> outcome_named(const std::string& name) {
+  for (const Outcome o : {Outcome::ok, Outcome::spiked, Outcome::stuck, Outcome::non_finite}) {
+    if (to_string(o) == name) return o;
+  }
+  return std::nullopt;
+}
+
+// What the folder says of a run of this configuration that has ended; nothing where none has.
+std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
+  const fs::path path = folder / "summary.json";
+  if (!fs::exists(path)) return std::nullopt;
+  try {
+    const auto json = nlohmann::json::parse(read_file(path));
+    if (json.at("fingerprint") != fingerprint(config)) {
+      throw Error(folder.string() + ": holds a run of another configuration; take another folder");
+    }
+    if (json.at("interrupted").get<bool>()) return std::nullopt;
+    const auto outcome = outcome_named(json.at("outcome"));
+    if (!outcome) throw Error(path.string() + ": has an unknown outcome");
+    RunResult run;
+    run.outcome = *outcome;
+    run.steps = json.at("steps");
+    run.first_non_finite_step = optional<std::int64_t>(json, "first_non_finite_step");
+    run.first_non_finite_tensor =
+        optional<std::string>(json, "first_non_finite_tensor").value_or("");
+    run.gate_opened_at = optional<std::int64_t>(json, "gate_opened_at");
+    run.final_train_loss = optional<double>(json, "final_train_loss");
+    run.final_train_accuracy = optional<double>(json, "final_train_accuracy");
+    run.test_loss = optional<double>(json, "test_loss");
+    run.test_accuracy = optional<double>(json, "test_accuracy");
+    run.best_test_accuracy = optional<double>(json, "best_test_accuracy");
+    run.best_step = optional<std::int64_t>(json, "best_step");
+    run.seconds = json.at("wall_seconds");
+    run.images_per_second = json.at("images_per_second");
+    return run;
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(fmt::format("{}: is damaged: {}", path.string(), e.what()));
+  }
+}
+
+// The files of a run that did not end; nothing else is touched.
+void remove_unfinished(const fs::path& folder) {
+  if (!fs::exists(folder / "config.yaml")) return;
+  std::error_code none;
+  fs::remove_all(folder / "checkpoints", none);
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const fs::path extension = entry.path().extension();
+    const bool is_ours = extension == ".csv" || extension == ".json" || extension == ".html" ||
+                         extension == ".yaml" || extension == ".tmp";
+    if (is_ours) fs::remove(entry.path(), none);
+  }
+}
+
+}  // namespace
+
+std::int64_t ArmResult::count(Outcome outcome) const {
+  return std::ranges::count_if(runs, [&](const SeedResult& r) { return r.run.outcome == outcome; });
+}
+
+std::int64_t ArmResult::failures() const {
+  return count(Outcome::non_finite) + count(Outcome::stuck);
+}
+
+Interval ArmResult::failure_interval() const {
+  return clopper_pearson(failures(), static_cast<std::int64_t>(runs.size()));
+}
+
+RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
+                    Checkpoints checkpoints) {
+  if (const auto ended = ended_run(folder, config)) {
+    if (listener_.on_end) listener_.on_end(label, *ended, true);
+    return *ended;
+  }
+  remove_unfinished(folder);
+  Trainer trainer(config, backend_, data(config.data));
+  RunFolder run_folder(folder, config);
+  if (listener_.on_start) listener_.on_start(label, trainer);
+  RunResult run = trainer.run({listener_.on_records, {}, listener_.wants_stop}, &run_folder);
+  if (checkpoints == Checkpoints::drop) {
+    std::error_code none;
+    fs::remove_all(folder / "checkpoints", none);
+  }
+  if (listener_.on_end) listener_.on_end(label, run, false);
+  return run;
+}
+
+const ResidentData& Runs::data(const DataConfig& config) {
+  const std::string key = fmt::format("{}|{}|{}", to_string(config.dataset),
+                                      config.dir.value_or(""), config.train_limit.value_or(0));
+  const auto found = data_.find(key);
+  return found != data_.end() ? found->second
+                              : data_.emplace(key, load_data(config, backend_)).first->second;
+}
+
+std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms) {
+  const Document base = without_experiments(document);
+  std::vector<RunConfig> configs;
+  for (const Arm& arm : arms) {
+    configs.push_back(read_config(with_overrides(base, arm.overrides)));
+    check_run(configs.back());
+  }
+  return configs;
+}
+
+bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
+              const std::vector<std::uint64_t>& seeds, const fs::path& folder,
+              Checkpoints checkpoints, std::vector<ArmResult>& results,
+              const std::function<void()>& after_each) {
+  std::size_t width = 0;
+  for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
+  for (const std::uint64_t seed : seeds) {
+    for (std::size_t i = 0; i < configs.size(); ++i) {
+      RunConfig config = configs[i];
+      config.seed = seed;
+      const std::string& name = results[i].arm.name;
+      const std::string label = fmt::format("seed {:<4} {:<{}}", seed, name, width);
+      const RunResult run =
+          runs.run(label, config, folder / name / std::to_string(seed), checkpoints);
+      if (!run.interrupted) results[i].runs.push_back({seed, run});
+      after_each();
+      if (run.interrupted) return false;
+    }
+  }
+  return true;
+}
+
+void prepare_folder(const fs::path& folder, const RunConfig& config, bool resume) {
+  if (!resume) {
+    make_folder(folder);
+  } else if (!fs::exists(folder / "config.yaml")) {
+    throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
+  }
+  write_atomically(folder / "config.yaml", write_config(config));
+}
+
+nlohmann::ordered_json to_json(const Node& value) {
+  if (value.kind == Node::Kind::null) return nullptr;
+  if (value.kind != Node::Kind::scalar) return to_flow_text(value);
+  if (const auto whole = as_integer(value)) return *whole;
+  if (const auto number = as_number(value)) return *number;
+  if (const auto truth = as_bool(value)) return *truth;
+  return value.scalar;
+}
+
+nlohmann::ordered_json to_json(const ArmResult& arm) {
+  using Json = nlohmann::ordered_json;
+  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+  Json overrides = Json::object();
+  for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
+  Json runs = Json::array();
+  for (const SeedResult& r : arm.runs) {
+    runs.push_back({{"seed", r.seed},
+                    {"outcome", to_string(r.run.outcome)},
+                    {"first_non_finite_step", or_null(r.run.first_non_finite_step)},
+                    {"final_train_loss", or_null(r.run.final_train_loss)},
+                    {"test_accuracy", or_null(r.run.test_accuracy)}});
+  }
+  Json interval;
+  if (!arm.runs.empty()) {
+    const Interval ci = arm.failure_interval();
+    interval = {ci.lo, ci.hi};
+  }
+  return {{"name", arm.arm.name},       {"overrides", overrides},       {"n", arm.runs.size()},
+          {"failures", arm.failures()}, {"failure_interval", interval}, {"runs", runs}};
+}
+
+}  // namespace preheat

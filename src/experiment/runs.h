@@ -1,0 +1,92 @@
+// The runs of an experiment: each configuration at each seed, into a folder of its own, once. A run
+// that has ended is read, not run again, so that an experiment goes on where it was interrupted.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "experiment/statistics.h"
+#include "train/trainer.h"
+
+namespace preheat {
+
+struct SeedResult {
+  std::uint64_t seed = 0;
+  RunResult run;
+};
+
+/// One arm of a comparison, one cell of a grid.
+struct ArmResult {
+  Arm arm;
+  std::vector<SeedResult> runs;  // in the order of the seeds; interrupted runs are not in it
+
+  std::int64_t count(Outcome outcome) const;
+  std::int64_t failures() const;
+  Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
+};
+
+/// Hears of every run. Every function may be left empty.
+struct RunsListener {
+  std::function<void(const std::string& label, const Trainer&)> on_start;
+  std::function<void(std::span<const StepRecord>)> on_records;
+  std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
+  std::function<bool()> wants_stop;
+};
+
+enum class Checkpoints { keep, drop };
+
+class Runs {
+ public:
+  Runs(Backend& backend, const RunsListener& listener) : backend_(backend), listener_(listener) {}
+
+  /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
+  /// interrupted run has left there is written over. With Checkpoints::drop the folder has none
+  /// when the run has ended. Throws Error, also where the folder holds a run of another
+  /// configuration.
+  RunResult run(const std::string& label, const RunConfig& config,
+                const std::filesystem::path& folder, Checkpoints checkpoints);
+
+  /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
+  const ResidentData& data(const DataConfig& config);
+
+  Backend& backend() const { return backend_; }
+  bool wants_stop() const { return listener_.wants_stop && listener_.wants_stop(); }
+
+ private:
+  Backend& backend_;
+  const RunsListener& listener_;
+  std::map<std::string, ResidentData> data_;  // by what decides the content
+};
+
+/// The configurations of arms of the document's run, each checked with check_run. Throws
+/// ConfigError at the arm's place.
+std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
+
+/// Every arm at every seed, seed by seed, into <folder>/<arm>/<seed>; `results` has the arms and
+/// gains their runs. `after_each` is called when a run has ended. Returns whether all have; false
+/// means that the listener wanted to stop. Throws Error.
+bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
+              const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
+              Checkpoints checkpoints, std::vector<ArmResult>& results,
+              const std::function<void()>& after_each);
+
+/// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
+/// configuration. Throws Error.
+void prepare_folder(const std::filesystem::path& folder, const RunConfig& config, bool resume);
+
+/// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not
+/// exist.
+nlohmann::ordered_json to_json(const ArmResult& arm);
+
+/// A value of a configuration as JSON: numbers and truth values are such, the rest is text.
+nlohmann::ordered_json to_json(const Node& value);
+
+}  // namespace preheat

@@ -1,0 +1,53 @@
+// A grid over any keys: which of its cells train, where the boundary runs, how much the rate
+// matters.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "config/config.h"
+#include "experiment/runs.h"
+
+namespace preheat {
+
+/// A row of the grid along schedule.base_lr: one value for each other axis.
+struct Boundary {
+  std::vector<Override> point;  // the other axes
+  // A cell fails where at least half of its runs do. The largest rate below the first that fails;
+  // the first that fails; how many above it train all the same.
+  std::optional<double> largest_training;
+  std::optional<double> smallest_failing;
+  std::int64_t violations = 0;
+  // Wortsman et al. 2023: the mean over the row's rates of min(loss, l0) - l*, loss the mean final
+  // training loss over seeds, l0 = ln(classes), which a run that is not finite counts as, l* the
+  // least loss of all cells. Over rates that are spaced evenly in the logarithm it is their
+  // expectation. Only with cross entropy.
+  std::optional<double> sensitivity;
+};
+
+struct SweepResult {
+  std::vector<Axis> axes;
+  std::vector<ArmResult> cells;      // the last axis fastest; an arm's overrides are its point
+  std::vector<Boundary> boundaries;  // where schedule.base_lr is an axis and all cells have runs
+  bool interrupted = false;
+};
+
+/// The cells of a grid, named by their values: "0.1_16-steps".
+std::vector<Arm> cells_of(const std::vector<Axis>& axes);
+
+/// One for each combination of the other axes, in the order of the cells.
+std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
+                                    const std::vector<ArmResult>& cells, const RunConfig& base);
+
+/// Runs every cell at every seed, seed by seed, into <folder>/<cell>/<seed>, and writes sweep.json
+/// after each; like compare() in all else. Checkpoints are not kept.
+SweepResult sweep(const Document& document, Backend& backend, const std::filesystem::path& folder,
+                  bool resume, const RunsListener& listener);
+
+nlohmann::ordered_json to_json(const SweepResult& result);
+
+}  // namespace preheat

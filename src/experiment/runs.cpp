@@ -8,17 +8,12 @@
 #include "config/values.h"
 #include "train/atomic_file.h"
 #include "train/fingerprint.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
 
 namespace fs = std::filesystem;
-
-template <class T>
-std::optional<T> optional(const nlohmann::json& json, const char* key) {
-  const nlohmann::json& value = json.at(key);
-  return value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
-}
 
 std::optional<Outcome> outcome_named(const std::string& name) {
   for (const Outcome o : {Outcome::ok, Outcome::spiked, Outcome::stuck, Outcome::non_finite}) {
@@ -31,8 +26,7 @@ std::optional<Outcome> outcome_named(const std::string& name) {
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
   const fs::path path = folder / "summary.json";
   if (!fs::exists(path)) return std::nullopt;
-  try {
-    const auto json = nlohmann::json::parse(read_file(path));
+  return read_json(path, [&](const nlohmann::ordered_json& json) -> std::optional<RunResult> {
     if (json.at("fingerprint") != fingerprint(config)) {
       throw Error(folder.string() + ": holds a run of another configuration; take another folder");
     }
@@ -42,22 +36,22 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
     RunResult run;
     run.outcome = *outcome;
     run.steps = json.at("steps");
-    run.first_non_finite_step = optional<std::int64_t>(json, "first_non_finite_step");
+    run.first_non_finite_step = optional_at<std::int64_t>(json, "first_non_finite_step");
     run.first_non_finite_tensor =
-        optional<std::string>(json, "first_non_finite_tensor").value_or("");
-    run.gate_opened_at = optional<std::int64_t>(json, "gate_opened_at");
-    run.final_train_loss = optional<double>(json, "final_train_loss");
-    run.final_train_accuracy = optional<double>(json, "final_train_accuracy");
-    run.test_loss = optional<double>(json, "test_loss");
-    run.test_accuracy = optional<double>(json, "test_accuracy");
-    run.best_test_accuracy = optional<double>(json, "best_test_accuracy");
-    run.best_step = optional<std::int64_t>(json, "best_step");
+        optional_at<std::string>(json, "first_non_finite_tensor").value_or("");
+    run.gate_opened_at = optional_at<std::int64_t>(json, "gate_opened_at");
+    run.final_train_loss = optional_at<double>(json, "final_train_loss");
+    run.final_train_accuracy = optional_at<double>(json, "final_train_accuracy");
+    run.test_loss = optional_at<double>(json, "test_loss");
+    run.test_accuracy = optional_at<double>(json, "test_accuracy");
+    run.best_test_accuracy = optional_at<double>(json, "best_test_accuracy");
+    run.best_step = optional_at<std::int64_t>(json, "best_step");
+    run.initial_sharpness = optional_at<double>(json, "initial_sharpness");
+    run.last_sharpness = optional_at<double>(json, "last_sharpness");
     run.seconds = json.at("wall_seconds");
     run.images_per_second = json.at("images_per_second");
     return run;
-  } catch (const nlohmann::json::exception& e) {
-    throw Error(fmt::format("{}: is damaged: {}", path.string(), e.what()));
-  }
+  });
 }
 
 // The files of a run that did not end; nothing else is touched.

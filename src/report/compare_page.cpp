@@ -60,8 +60,9 @@ ComparedArm read_arm(const Json& json) {
                                                   interval.at(1).get<double>());
   for (const Json& run : json.at("runs")) {
     arm.runs.push_back({run.at("seed").get<std::uint64_t>(), run.at("outcome").get<std::string>(),
-                        whole(run, "first_non_finite_step"), number(run, "final_train_loss"),
-                        number(run, "test_accuracy")});
+                        optional_at<std::int64_t>(run, "first_non_finite_step"),
+                        optional_at<double>(run, "final_train_loss"),
+                        optional_at<double>(run, "test_accuracy")});
   }
   return arm;
 }
@@ -72,7 +73,8 @@ Comparison read_comparison(const Path& path) {
     for (const Json& arm : json.at("arms")) c.arms.push_back(read_arm(arm));
     for (const Json& pair : json.at("paired")) {
       c.pairs.push_back({pair.at("arms").at(0).get<std::string>(),
-                         pair.at("arms").at(1).get<std::string>(), number(pair, "mcnemar_p")});
+                         pair.at("arms").at(1).get<std::string>(),
+                         optional_at<double>(pair, "mcnemar_p")});
     }
     c.interrupted = json.value("interrupted", false);
     return c;

@@ -1,7 +1,6 @@
 #include "report/page_parts.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <string_view>
 
@@ -9,42 +8,6 @@
 
 namespace preheat {
 namespace {
-
-// Calls `take` with the fields of every row.
-template <class Take>
-void read_rows(const std::filesystem::path& path, std::string_view header, const Take& take) {
-  const std::string text = read_file(path);
-  std::vector<std::string_view> fields;
-  std::size_t columns = 0;
-  std::size_t line = 1;
-  std::size_t begin = 0;
-  for (auto end = text.find('\n'); end != std::string::npos; end = text.find('\n', begin), ++line) {
-    const std::string_view row = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
-    fields.clear();
-    for (std::size_t from = 0; from <= row.size();) {
-      const std::size_t to = std::min(row.find(',', from), row.size());
-      fields.push_back(row.substr(from, to - from));
-      from = to + 1;
-    }
-    if (line == 1) {
-      if (row != header) break;
-      columns = fields.size();
-      continue;
-    }
-    if (fields.size() != columns || !take(fields)) {
-      throw Error(fmt::format("{}:{}: is damaged", path.string(), line));
-    }
-  }
-  if (columns == 0) throw Error(path.string() + ": has lost its header");
-}
-
-bool read_number(std::string_view field, std::vector<double>& values) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(field.data(), field.data() + field.size(), value);
-  values.push_back(value);
-  return error == std::errc() && end == field.data() + field.size();
-}
 
 constexpr std::string_view style =
     R"(:root{color-scheme:light dark;--back:#fff;--ink:#1b1f24;--soft:#5a626b;--line:#d7dbe0;
@@ -86,44 +49,6 @@ details::details-content{display:block;content-visibility:visible}pre{white-spac
 )";
 
 }  // namespace
-
-Metrics read_metrics(const std::filesystem::path& path) {
-  Metrics m;
-  read_rows(path, "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm",
-            [&](const std::vector<std::string_view>& row) {
-              const std::size_t index = m.step.size();
-              if (m.phases.empty() || m.phases.back().name != row[2]) {
-                m.phases.push_back({std::string(row[2]), index, index});
-              }
-              m.phases.back().last = index;
-              return read_number(row[0], m.step) && read_number(row[1], m.epoch) &&
-                     read_number(row[3], m.lr) && read_number(row[4], m.loss) &&
-                     read_number(row[5], m.accuracy) && read_number(row[6], m.grad_norm) &&
-                     read_number(row[7], m.update_norm) && read_number(row[8], m.weight_norm) &&
-                     std::isfinite(m.step.back()) && std::isfinite(m.lr.back());
-            });
-  return m;
-}
-
-Evaluations read_evaluations(const std::filesystem::path& path) {
-  Evaluations e;
-  read_rows(path, "step,epoch,test_loss,test_accuracy",
-            [&](const std::vector<std::string_view>& row) {
-              return read_number(row[0], e.step) && read_number(row[1], e.epoch) &&
-                     read_number(row[2], e.loss) && read_number(row[3], e.accuracy);
-            });
-  return e;
-}
-
-Number number(const Json& object, const char* key) {
-  const Json& value = object.at(key);
-  return value.is_null() ? Number() : Number(value.get<double>());
-}
-
-std::optional<std::int64_t> whole(const Json& object, const char* key) {
-  const Json& value = object.at(key);
-  return value.is_null() ? std::nullopt : std::optional(value.get<std::int64_t>());
-}
 
 std::string plain(Number value) {
   return value ? fmt::format("{:#.4g}", *value) : "–";

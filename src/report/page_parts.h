@@ -11,53 +11,13 @@
 #include <utility>
 #include <vector>
 
-#include "config/error.h"
 #include "report/line_plot.h"
-#include "train/atomic_file.h"
+#include "train/run_files.h"
 
 namespace preheat {
 
-// ---- Files -------------------------------------------------------------------------------------
-
-/// A stretch of updates in one phase of the schedule, from the row `first` to the row `last`.
-struct PhaseRows {
-  std::string name;
-  std::size_t first;
-  std::size_t last;
-};
-
-/// The columns of metrics.csv.
-struct Metrics {
-  std::vector<double> step, epoch, lr, loss, accuracy, grad_norm, update_norm, weight_norm;
-  std::vector<PhaseRows> phases;
-};
-
-/// The columns of eval.csv.
-struct Evaluations {
-  std::vector<double> step, epoch, loss, accuracy;
-};
-
-/// A last row without its end is left out: a run that was killed may have torn it. Throw Error,
-/// naming the file and the line, for anything else that is not as it was written.
-Metrics read_metrics(const std::filesystem::path& path);
-Evaluations read_evaluations(const std::filesystem::path& path);
-
 using Json = nlohmann::ordered_json;
 using Number = std::optional<double>;  // null where a value does not exist
-
-/// What `make` takes from the file; it may ask for keys and types that are not there. Throws Error.
-template <class Make>
-auto read_json(const std::filesystem::path& path, const Make& make) {
-  const std::string text = read_file(path);
-  try {
-    return make(Json::parse(text));
-  } catch (const nlohmann::json::exception& e) {
-    throw Error(fmt::format("{}: is damaged: {}", path.string(), e.what()));
-  }
-}
-
-Number number(const Json& object, const char* key);
-std::optional<std::int64_t> whole(const Json& object, const char* key);
 
 // ---- Words -------------------------------------------------------------------------------------
 

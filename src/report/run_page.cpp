@@ -39,23 +39,24 @@ Summary read_summary(const Path& path) {
     s.name = text("name");
     s.seed = json.at("seed").get<std::uint64_t>();
     s.outcome = text("outcome");
-    s.first_non_finite_step = whole(json, "first_non_finite_step");
+    s.first_non_finite_step = optional_at<std::int64_t>(json, "first_non_finite_step");
     s.first_non_finite_tensor = text("first_non_finite_tensor");
     s.steps = json.at("steps").get<std::int64_t>();
     s.steps_planned = json.at("steps_planned").get<std::int64_t>();
-    const auto best_step = whole(json, "best_step");
+    const auto best_step = optional_at<std::int64_t>(json, "best_step");
     double memory = 0;
     for (const Json& bytes : json.at("memory_bytes")) memory += bytes.get<double>();
     s.numbers = {
         {"updates", fmt::format("{} of {}", s.steps, s.steps_planned)},
         {"updates in an epoch", std::to_string(json.at("steps_per_epoch").get<std::int64_t>())},
-        {"training loss, last 50", plain(number(json, "final_train_loss"))},
-        {"training accuracy, last 50", percent(number(json, "final_train_accuracy"))},
-        {"test loss", plain(number(json, "test_loss"))},
-        {"test accuracy", percent(number(json, "test_accuracy"))},
+        {"training loss, last 50", plain(optional_at<double>(json, "final_train_loss"))},
+        {"training accuracy, last 50", percent(optional_at<double>(json, "final_train_accuracy"))},
+        {"test loss", plain(optional_at<double>(json, "test_loss"))},
+        {"test accuracy", percent(optional_at<double>(json, "test_accuracy"))},
         {"best test accuracy",
          best_step
-             ? fmt::format("{} after {}", percent(number(json, "best_test_accuracy")), *best_step)
+             ? fmt::format("{} after {}", percent(optional_at<double>(json, "best_test_accuracy")),
+                           *best_step)
              : "–"},
         {"wall time", fmt::format("{:.1f} s", json.at("wall_seconds").get<double>())},
         {"training speed",

@@ -13,18 +13,10 @@
 
 #include "config/error.h"
 #include "train/atomic_file.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
-
-constexpr const char* metrics_header =
-    "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n";
-constexpr const char* evaluations_header = "step,epoch,test_loss,test_accuracy\n";
-constexpr const char* layers_header =
-    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n";
-constexpr const char* activations_header = "step,layer,largest,dead\n";
-constexpr const char* sharpness_header =
-    "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction\n";
 
 std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
@@ -44,10 +36,10 @@ double number(double value) {
 // The rows of a file of ours, as numbers; a name reads as 0.
 class Rows {
  public:
-  Rows(const std::filesystem::path& path, const char* header)
+  Rows(const std::filesystem::path& path, const std::string& header)
       : path_(path), text_(read_file(path)), columns_(split(header, ',').size()) {
-    if (!text_.starts_with(header)) throw Error(path.string() + ": has lost its header");
-    end_ = std::strlen(header);
+    if (!text_.starts_with(header + "\n")) throw Error(path.string() + ": has lost its header");
+    end_ = header.size() + 1;
   }
 
   // The next complete row, or nothing at the end of the file or before a last, torn row.
@@ -116,7 +108,7 @@ RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* header
   if (!file_) {
     throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
   }
-  if (is_new) write(header);
+  if (is_new) write(fmt::format("{}\n", header));
 }
 
 void RunFolder::AppendFile::write(const std::string& text) {

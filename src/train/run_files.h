@@ -1,0 +1,89 @@
+// The files of a run's folder (train/run_folder.h), read back by columns.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/error.h"
+#include "train/atomic_file.h"
+
+namespace preheat {
+
+inline constexpr const char* metrics_header =
+    "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm";
+inline constexpr const char* evaluations_header = "step,epoch,test_loss,test_accuracy";
+inline constexpr const char* layers_header =
+    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance";
+inline constexpr const char* activations_header = "step,layer,largest,dead";
+inline constexpr const char* sharpness_header =
+    "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
+
+/// A stretch of updates in one phase of the schedule, from the row `first` to the row `last`.
+struct PhaseRows {
+  std::string name;
+  std::size_t first;
+  std::size_t last;
+};
+
+/// The columns of metrics.csv.
+struct Metrics {
+  std::vector<double> step, epoch, lr, loss, accuracy, grad_norm, update_norm, weight_norm;
+  std::vector<PhaseRows> phases;
+};
+
+/// The columns of eval.csv.
+struct Evaluations {
+  std::vector<double> step, epoch, loss, accuracy;
+};
+
+/// The columns of layers.csv and of activations.csv.
+struct LayerRows {
+  std::vector<double> step;
+  std::vector<std::string> parameter;
+  std::vector<double> weight_norm, velocity_norm, update_norm, angle, distance;
+};
+struct ActivationRows {
+  std::vector<double> step;
+  std::vector<std::string> layer;
+  std::vector<double> largest, dead;
+};
+
+/// The columns of sharpness.csv; `agrees` is 0 or 1.
+struct SharpnessRows {
+  std::vector<double> step, lr, sharpness, wide, residual, iterations, gradients, agrees,
+      random_direction;
+};
+
+/// A last row without its end is left out: a run that was killed may have torn it. Throw Error,
+/// naming the file and the line, for anything else that is not as it was written.
+Metrics read_metrics(const std::filesystem::path& path);
+Evaluations read_evaluations(const std::filesystem::path& path);
+LayerRows read_layers(const std::filesystem::path& path);
+ActivationRows read_activations(const std::filesystem::path& path);
+SharpnessRows read_sharpness(const std::filesystem::path& path);
+
+/// What `make` takes from the file; it may ask for keys and types that are not there. Throws Error.
+template <class Make>
+auto read_json(const std::filesystem::path& path, const Make& make) {
+  const std::string text = read_file(path);
+  try {
+    return make(nlohmann::ordered_json::parse(text));
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(fmt::format("{}: is damaged: {}", path.string(), e.what()));
+  }
+}
+
+/// The value of a key that may be null.
+template <class T>
+std::optional<T> optional_at(const nlohmann::ordered_json& object, const char* key) {
+  const nlohmann::ordered_json& value = object.at(key);
+  return value.is_null() ? std::nullopt : std::optional<T>(value.get<T>());
+}
+
+}  // namespace preheat

@@ -71,6 +71,7 @@ int run_compare(const ExperimentOptions& options) {
   write_atomically(report, compare_page(folder));
   if (talks) {
     print_table(result);
+    print_claims(result.claims);
     fmt::print("\n{}\n", report.string());
   }
   return experiment_exit_code(result.interrupted, folder);

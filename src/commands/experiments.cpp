@@ -61,6 +61,13 @@ RunsProgress::RunsProgress(const RunOptions& options) : options_(options) {
   listener_.wants_stop = interrupted;
 }
 
+void print_claims(const std::vector<ClaimResult>& claims) {
+  if (!claims.empty()) fmt::print("\n");
+  for (const ClaimResult& c : claims) {
+    fmt::print("{:<12}  {}\n{:<12}  {}\n", to_string(c.verdict), c.text, "", c.evidence);
+  }
+}
+
 int experiment_exit_code(bool interrupted, const std::filesystem::path& folder) {
   if (!interrupted) return 0;
   fmt::print(stderr, "preheat: interrupted; go on with --resume {}\n", folder.string());

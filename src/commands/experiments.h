@@ -5,9 +5,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "commands/options.h"
 #include "commands/progress.h"
+#include "experiment/claims.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -43,6 +45,9 @@ class RunsProgress {
   bool memory_told_ = false;
   RunsListener listener_;
 };
+
+/// A line for each claim and one for what it was decided from.
+void print_claims(const std::vector<ClaimResult>& claims);
 
 /// How an experiment ends: 0, or where it was interrupted 1 and a line on standard error that says
 /// how to go on.

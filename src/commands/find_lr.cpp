@@ -69,6 +69,7 @@ int run_find_lr(const ExperimentOptions& options) {
               });
   if (talks) {
     print_table(result);
+    print_claims(result.claims);
     fmt::print("\n{}\n", (folder / "find_lr.json").string());
   }
   return experiment_exit_code(result.interrupted, folder);

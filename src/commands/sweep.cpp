@@ -97,6 +97,7 @@ int run_sweep(const ExperimentOptions& options) {
   if (talks) {
     print_map(result);
     print_boundaries(result);
+    print_claims(result.claims);
     fmt::print("\n{}\n", (folder / "sweep.json").string());
   }
   return experiment_exit_code(result.interrupted, folder);

@@ -8,7 +8,17 @@
 namespace preheat {
 namespace {
 
-PairResult pair(const ArmResult& a, const ArmResult& b) {
+std::vector<PairResult> pairs_of(const std::vector<ArmResult>& arms) {
+  std::vector<PairResult> pairs;
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    for (std::size_t j = i + 1; j < arms.size(); ++j) pairs.push_back(pair_of(arms[i], arms[j]));
+  }
+  return pairs;
+}
+
+}  // namespace
+
+PairResult pair_of(const ArmResult& a, const ArmResult& b) {
   PairResult result;
   result.first = a.arm.name;
   result.second = b.arm.name;
@@ -25,16 +35,6 @@ PairResult pair(const ArmResult& a, const ArmResult& b) {
   return result;
 }
 
-std::vector<PairResult> pairs_of(const std::vector<ArmResult>& arms) {
-  std::vector<PairResult> pairs;
-  for (std::size_t i = 0; i < arms.size(); ++i) {
-    for (std::size_t j = i + 1; j < arms.size(); ++j) pairs.push_back(pair(arms[i], arms[j]));
-  }
-  return pairs;
-}
-
-}  // namespace
-
 CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, bool resume,
                       const RunsListener& listener) {
@@ -45,6 +45,7 @@ CompareResult compare(const Document& document, Backend& backend,
                       "warmup: {}}}");
   }
   const std::vector<RunConfig> configs = arm_configs(document, base.compare->arms);
+  check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
   prepare_folder(folder, base, resume);
@@ -55,6 +56,7 @@ CompareResult compare(const Document& document, Backend& backend,
   Runs runs(backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
+  result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
   write();
   return result;
 }
@@ -68,6 +70,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
     if (p.pairs > 0) mcnemar = p.mcnemar_p;
     json["paired"].push_back({{"arms", {p.first, p.second}}, {"mcnemar_p", mcnemar}});
   }
+  if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
   return json;
 }

@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "experiment/claims.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -25,8 +26,11 @@ struct PairResult {
 struct CompareResult {
   std::vector<ArmResult> arms;
   std::vector<PairResult> paired;
+  std::vector<ClaimResult> claims;
   bool interrupted = false;
 };
+
+PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
 /// compare.json after each. A run that is not finite any more ends at once. An interrupted

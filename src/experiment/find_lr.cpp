@@ -43,21 +43,6 @@ std::int64_t violations_of(const std::vector<Trial>& trials) {
   });
 }
 
-RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
-  RateRatio ratio{a.arm.name, b.arm.name, 0, {}, {}};
-  std::vector<double> logs;
-  for (const Search& x : a.searches) {
-    const auto y = std::ranges::find(b.searches, x.seed, &Search::seed);
-    if (y == b.searches.end() || !x.largest || !y->largest) continue;
-    logs.push_back(std::log2(*y->largest / *x.largest));
-  }
-  ratio.seeds = static_cast<std::int64_t>(logs.size());
-  if (logs.empty()) return ratio;
-  ratio.log2_mean = mean(logs);
-  if (logs.size() > 1) ratio.log2_interval = bootstrap(logs, mean).percentile;
-  return ratio;
-}
-
 // Of the initial weights, which the arms share with their seed.
 std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
   config.seed = seed;
@@ -93,14 +78,29 @@ Search search_rate(double first, double resolution,
   return search;
 }
 
+RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
+  RateRatio ratio{a.arm.name, b.arm.name, 0, {}, {}};
+  std::vector<double> logs;
+  for (const Search& x : a.searches) {
+    const auto y = std::ranges::find(b.searches, x.seed, &Search::seed);
+    if (y == b.searches.end() || !x.largest || !y->largest) continue;
+    logs.push_back(std::log2(*y->largest / *x.largest));
+  }
+  ratio.seeds = static_cast<std::int64_t>(logs.size());
+  if (logs.empty()) return ratio;
+  ratio.log2_mean = mean(logs);
+  if (logs.size() > 1) ratio.log2_interval = bootstrap(logs, mean).percentile;
+  return ratio;
+}
+
 FindLrResult find_lr(const Document& document, Backend& backend,
-                     const std::filesystem::path& folder, bool resume,
-                     const RunsListener& listener,
+                     const std::filesystem::path& folder, bool resume, const RunsListener& listener,
                      const std::function<void(const Arm&, const Search&)>& on_search) {
   const RunConfig base = read_config(document);
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
   const std::vector<RunConfig> configs = arm_configs(document, arms);
+  check_find_lr_claims(base, arms, configs);
   const double loss_below = settings.loss_below * chance_loss(base);
   FindLrResult result;
   std::size_t width = 0;
@@ -127,9 +127,9 @@ FindLrResult find_lr(const Document& document, Backend& backend,
         config.seed = seed;
         config.schedule.base_lr = rate;
         const std::string name = rate_name(rate);
-        const RunResult run =
-            runs.run(fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
-                     folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
+        const RunResult run = runs.run(
+            fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
+            folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
         result.interrupted = run.interrupted;
         if (run.interrupted) return std::nullopt;
         return Trial{rate, run, trained(run, loss_below)};
@@ -144,6 +144,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     }
     if (result.interrupted) break;
   }
+  result.claims = judge_find_lr(base, result);
   write();
   return result;
 }
@@ -187,6 +188,7 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                               {"interval", interval},
                               {"n", r.seeds}});
   }
+  if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
   return json;
 }

@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "experiment/claims.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -43,7 +44,7 @@ struct RateRatio {
   std::string first;
   std::string second;
   std::int64_t seeds = 0;
-  std::optional<double> log2_mean;       // of second / first
+  std::optional<double> log2_mean;        // of second / first
   std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs two
 };
 
@@ -58,6 +59,7 @@ struct FindLrResult {
   std::vector<SearchArm> arms;
   std::vector<RateRatio> ratios;  // of every pair of arms
   std::vector<SeedRate> critical_rates;
+  std::vector<ClaimResult> claims;
   bool interrupted = false;
 };
 
@@ -67,12 +69,13 @@ struct FindLrResult {
 Search search_rate(double first, double resolution,
                    const std::function<std::optional<Trial>(double rate)>& trial);
 
+RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
+
 /// Searches every arm (without any, those without and with the warmup) at every seed, each run into
 /// <folder>/<arm>/<seed>/<rate>, and writes find_lr.json after each search; like compare() in all
 /// else. `on_search` hears of each that has ended.
 FindLrResult find_lr(const Document& document, Backend& backend,
-                     const std::filesystem::path& folder, bool resume,
-                     const RunsListener& listener,
+                     const std::filesystem::path& folder, bool resume, const RunsListener& listener,
                      const std::function<void(const Arm&, const Search&)>& on_search);
 
 nlohmann::ordered_json to_json(const FindLrResult& result);

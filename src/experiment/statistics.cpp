@@ -208,6 +208,13 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
   return std::min(1.0, 2 * regularized_incomplete_beta(0.5, more, fewer + 1));
 }
 
+double sign_test(std::int64_t positive, std::int64_t n) {
+  check_count(positive, n);
+  if (positive == 0) return 1;
+  return regularized_incomplete_beta(0.5, static_cast<double>(positive),
+                                     static_cast<double>(n - positive + 1));
+}
+
 double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {
   if (a < 0 || b < 0 || c < 0 || d < 0) {
     throw Error(fmt::format("{} {} / {} {} are not counts", a, b, c, d));

@@ -37,6 +37,11 @@ Interval wilson(std::int64_t failures, std::int64_t n, double confidence = 0.95)
 /// percentages", Psychometrika 12, 1947.
 double mcnemar_exact(std::int64_t b, std::int64_t c);
 
+/// One-sided exact p-value of the sign test, for the claim that more than half of what there is to
+/// draw from is positive: P(X >= positive) with X ~ Binomial(n, 1/2). Throws Error unless
+/// 0 <= positive <= n.
+double sign_test(std::int64_t positive, std::int64_t n);
+
 /// Two-sided exact p-value for unpaired runs, `a` failures and `b` successes of one arm against `c`
 /// and `d` of the other: the hypergeometric probability, given all four margins, of the tables that
 /// are at most as probable as this one (of the definitions in use the one of R and scipy; not twice

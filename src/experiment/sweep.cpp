@@ -31,45 +31,39 @@ std::string name_of(const std::vector<Override>& point) {
   return name.starts_with('.') ? "0" + name : name;
 }
 
-bool fails(const ArmResult& cell) {
-  return 2 * cell.failures() >= static_cast<std::int64_t>(cell.runs.size());
+using RunNumbers = std::span<const std::size_t>;
+
+// Calls visit(run) for the runs of these numbers, or for all where there are none; how many.
+template <class Visit>
+std::int64_t for_runs(const ArmResult& cell, RunNumbers runs, const Visit& visit) {
+  if (runs.empty()) {
+    for (const SeedResult& r : cell.runs) visit(r.run);
+    return std::ssize(cell.runs);
+  }
+  for (const std::size_t i : runs) visit(cell.runs[i].run);
+  return std::ssize(runs);
+}
+
+bool fails(const ArmResult& cell, RunNumbers runs) {
+  std::int64_t failures = 0;
+  const std::int64_t n = for_runs(
+      cell, runs, [&](const RunResult& run) { failures += is_failure(run.outcome) ? 1 : 0; });
+  return 2 * failures >= n;
 }
 
 // Mean over seeds of what a run ended with, at most `worst`.
-double mean_loss(const ArmResult& cell, double worst) {
+double mean_loss(const ArmResult& cell, RunNumbers runs, double worst) {
   double sum = 0;
-  for (const SeedResult& r : cell.runs) {
-    sum += std::min(r.run.final_train_loss.value_or(worst), worst);
-  }
-  return sum / static_cast<double>(cell.runs.size());
-}
-
-double rate_of(const ArmResult& cell) {
-  const auto rate = std::ranges::find(cell.arm.overrides, rate_key, &Override::key);
-  return *as_number(rate->value);
+  const std::int64_t n = for_runs(cell, runs, [&](const RunResult& run) {
+    sum += std::min(run.final_train_loss.value_or(worst), worst);
+  });
+  return sum / static_cast<double>(n);
 }
 
 std::vector<Override> without_rate(const std::vector<Override>& point) {
   std::vector<Override> rest = point;
   std::erase_if(rest, [](const Override& o) { return o.key == rate_key; });
   return rest;
-}
-
-Boundary boundary_of(std::vector<const ArmResult*> row) {
-  std::ranges::sort(row, {}, [](const ArmResult* cell) { return rate_of(*cell); });
-  Boundary boundary;
-  boundary.point = without_rate(row.front()->arm.overrides);
-  for (const ArmResult* cell : row) {
-    const double rate = rate_of(*cell);
-    if (fails(*cell)) {
-      if (!boundary.smallest_failing) boundary.smallest_failing = rate;
-    } else if (boundary.smallest_failing) {
-      ++boundary.violations;
-    } else {
-      boundary.largest_training = rate;
-    }
-  }
-  return boundary;
 }
 
 nlohmann::ordered_json point_json(const std::vector<Override>& point) {
@@ -102,33 +96,87 @@ std::vector<Arm> cells_of(const std::vector<Axis>& axes) {
   return cells;
 }
 
-std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
-                                    const std::vector<ArmResult>& cells, const RunConfig& base) {
-  const auto is_rate = [](const Axis& axis) {
-    return axis.key == rate_key && std::ranges::all_of(axis.values, [](const Node& value) {
-             return as_number(value).has_value();
-           });
-  };
+const Axis* rate_axis(const std::vector<Axis>& axes) {
+  const auto axis = std::ranges::find(axes, rate_key, &Axis::key);
+  const bool are_numbers =
+      axis != axes.end() && std::ranges::all_of(axis->values, [](const Node& value) {
+        return as_number(value).has_value();
+      });
+  return are_numbers ? &*axis : nullptr;
+}
+
+PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::string_view key) {
+  const auto axis = std::ranges::find(axes, key, &Axis::key);
+  std::size_t stride = 1;  // of a value of the axis
+  for (auto finer = axis + 1; finer != axes.end(); ++finer) stride *= finer->values.size();
+  const std::size_t values = axis->values.size();
+  return {cell / stride % values, cell / (stride * values) * stride + cell % stride};
+}
+
+std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
+                                       const std::vector<ArmResult>& cells) {
+  const Axis* rate = rate_axis(axes);
   const bool complete =
       std::ranges::all_of(cells, [](const ArmResult& cell) { return !cell.runs.empty(); });
-  if (!complete || std::ranges::none_of(axes, is_rate)) return {};
-  std::vector<std::pair<std::string, std::vector<const ArmResult*>>> rows;
-  for (const ArmResult& cell : cells) {
-    const std::string name = name_of(without_rate(cell.arm.overrides));
-    auto row = std::ranges::find(rows, name, &decltype(rows)::value_type::first);
-    if (row == rows.end()) row = rows.insert(row, {name, {}});
-    row->second.push_back(&cell);
+  if (!rate || !complete) return {};
+  std::vector<GridLine> lines(cells.size() / rate->values.size());
+  // In the order of the rates, so that each line is, whatever the order in the file.
+  std::vector<std::pair<double, std::size_t>> order;
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    order.emplace_back(*as_number(rate->values[place_on_axis(i, axes, rate_key).level]), i);
   }
+  std::ranges::sort(order);
+  for (const auto& [value, i] : order) {
+    GridLine& line = lines[place_on_axis(i, axes, rate_key).rest];
+    line.point = without_rate(cells[i].arm.overrides);
+    line.cells.push_back(&cells[i]);
+    line.rates.push_back(value);
+  }
+  return lines;
+}
+
+Boundary boundary_of(const GridLine& line, RunNumbers runs) {
+  Boundary boundary;
+  boundary.point = line.point;
+  for (std::size_t i = 0; i < line.cells.size(); ++i) {
+    if (fails(*line.cells[i], runs)) {
+      if (!boundary.smallest_failing) boundary.smallest_failing = line.rates[i];
+    } else if (boundary.smallest_failing) {
+      ++boundary.violations;
+    } else {
+      boundary.largest_training = line.rates[i];
+    }
+  }
+  return boundary;
+}
+
+std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
+                                     RunNumbers runs) {
   const double worst = std::log(static_cast<double>(facts(base.data.dataset).classes));
   double least = std::numeric_limits<double>::infinity();
-  for (const ArmResult& cell : cells) least = std::min(least, mean_loss(cell, worst));
-  std::vector<Boundary> boundaries;
-  for (const auto& [name, row] : rows) {
-    boundaries.push_back(boundary_of(row));
-    if (base.loss != Loss::cross_entropy) continue;
+  std::vector<double> sensitivities;
+  for (const GridLine& line : lines) {
     double sum = 0;
-    for (const ArmResult* cell : row) sum += mean_loss(*cell, worst) - least;
-    boundaries.back().sensitivity = sum / static_cast<double>(row.size());
+    for (const ArmResult* cell : line.cells) {
+      const double loss = mean_loss(*cell, runs, worst);
+      least = std::min(least, loss);
+      sum += loss;
+    }
+    sensitivities.push_back(sum / static_cast<double>(line.cells.size()));
+  }
+  for (double& s : sensitivities) s -= least;
+  return sensitivities;
+}
+
+std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
+                                    const std::vector<ArmResult>& cells, const RunConfig& base) {
+  const std::vector<GridLine> lines = lines_along_rate(axes, cells);
+  std::vector<Boundary> boundaries;
+  if (lines.empty()) return boundaries;
+  for (const GridLine& line : lines) boundaries.push_back(boundary_of(line, {}));
+  if (base.loss == Loss::cross_entropy) {
+    const std::vector<double> sensitivities = sensitivities_of(lines, base, {});
+    for (std::size_t i = 0; i < lines.size(); ++i) boundaries[i].sensitivity = sensitivities[i];
   }
   return boundaries;
 }
@@ -143,6 +191,7 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   }
   const std::vector<Arm> cells = cells_of(base.sweep->axes);
   const std::vector<RunConfig> configs = arm_configs(document, cells);
+  check_sweep_claims(base);
   SweepResult result;
   result.axes = base.sweep->axes;
   for (const Arm& cell : cells) result.cells.push_back({cell, {}});
@@ -154,6 +203,7 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   Runs runs(backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.sweep->seeds, folder, Checkpoints::drop, result.cells, write);
+  result.claims = judge_sweep(base, result);
   write();
   return result;
 }
@@ -179,6 +229,7 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
                                   {"violations", b.violations},
                                   {"sensitivity", or_null(b.sensitivity)}});
   }
+  if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
   return json;
 }

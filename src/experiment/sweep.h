@@ -5,11 +5,13 @@
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "experiment/claims.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -33,11 +35,42 @@ struct SweepResult {
   std::vector<Axis> axes;
   std::vector<ArmResult> cells;      // the last axis fastest; an arm's overrides are its point
   std::vector<Boundary> boundaries;  // where schedule.base_lr is an axis and all cells have runs
+  std::vector<ClaimResult> claims;
   bool interrupted = false;
 };
 
 /// The cells of a grid, named by their values: "0.1_16-steps".
 std::vector<Arm> cells_of(const std::vector<Axis>& axes);
+
+/// schedule.base_lr among the axes, if it is one; null else.
+const Axis* rate_axis(const std::vector<Axis>& axes);
+
+/// Where a cell of a grid, its last axis fastest, is on one of the axes, and its number in the grid
+/// without that axis.
+struct PlaceOnAxis {
+  std::size_t level = 0;
+  std::size_t rest = 0;
+};
+PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::string_view key);
+
+/// The cells of a grid in a line along schedule.base_lr, and their rates, which ascend.
+struct GridLine {
+  std::vector<Override> point;  // the other axes
+  std::vector<const ArmResult*> cells;
+  std::vector<double> rates;
+};
+
+/// The lines of a grid: the cells of a grid without the rate. None without schedule.base_lr, and
+/// where a cell has no runs. The cells must outlive them.
+std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
+                                       const std::vector<ArmResult>& cells);
+
+/// What some of the runs of each cell would say, those of these numbers, of which one may be there
+/// several times; without any all of them. The boundary is without its sensitivity, which depends
+/// on all lines.
+Boundary boundary_of(const GridLine& line, std::span<const std::size_t> runs);
+std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
+                                     std::span<const std::size_t> runs);
 
 /// One for each combination of the other axes, in the order of the cells.
 std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,

@@ -1,0 +1,133 @@
+// The claims of sweep, each as claims.h says.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "config/values.h"
+#include "experiment/findings.h"
+#include "experiment/ranks.h"
+#include "experiment/sweep.h"
+
+namespace preheat {
+namespace {
+
+class SweepJudge {
+ public:
+  SweepJudge(const RunConfig& base, const SweepResult& result)
+      : base_(base),
+        result_(result),
+        lines_(lines_along_rate(result.axes, result.cells)),
+        seeds_(lines_.empty() ? 0 : lines_.front().cells.front()->runs.size()) {
+    for (const Axis& axis : result.axes) {
+      if (&axis != rate_axis(result.axes)) others_.push_back(axis);
+    }
+  }
+
+  Finding operator()(const BoundaryRisesClaim& c, const std::string&) const {
+    const std::size_t levels = axis_of(c.along).values.size();
+    const std::size_t grids = lines_.size() / levels;
+    std::vector<double> outcomes(grids * seeds_ * levels);
+    std::vector<double> over_seeds(grids * levels);
+    std::int64_t all_train = 0;
+    std::int64_t none_trains = 0;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      const PlaceOnAxis place = place_on_axis(i, others_, c.along);
+      over_seeds[place.rest * levels + place.level] = octave(lines_[i], boundary_of(lines_[i], {}));
+      for (std::size_t seed = 0; seed < seeds_; ++seed) {
+        const Boundary boundary = boundary_of(lines_[i], std::vector{seed});
+        all_train += boundary.smallest_failing ? 0 : 1;
+        none_trains += boundary.largest_training ? 0 : 1;
+        outcomes[(place.rest * seeds_ + seed) * levels + place.level] = octave(lines_[i], boundary);
+      }
+    }
+    double step_back = 0;
+    for (std::size_t i = 0; i + 1 < over_seeds.size(); ++i) {
+      if ((i + 1) % levels != 0) {
+        step_back = std::max(step_back, over_seeds[i] - over_seeds[i + 1]);
+      }
+    }
+    std::vector<double> order(levels);
+    std::iota(order.begin(), order.end(), 0.0);
+    std::vector<double> perfect;
+    for (std::size_t i = 0; i < outcomes.size(); ++i) perfect.push_back(order[i % levels]);
+    const PageTrend trend = page_trend(order, outcomes, Alternative::increasing);
+    Finding finding;
+    finding.evidence = fmt::format(
+        "{}; mean rank correlation {:.2f} over {} blocks ({} seeds); all rates train in {} of {} "
+        "rows, none in {}; largest step back {:.2g} octaves, {:g} are let pass",
+        rates_text(over_seeds, levels), trend.rho, trend.blocks, seeds_, all_train, outcomes.size(),
+        none_trains, step_back, c.octaves_back);
+    // The logarithms of rates that are an octave apart are so only but for rounding.
+    finding.contradicted = step_back > c.octaves_back + 1e-9;
+    finding.test = Test{.name = "Page p",
+                        .p = trend.p,
+                        .right_way = trend.rho > 0,
+                        .least_p = page_trend(order, perfect, Alternative::increasing).p};
+    return finding;
+  }
+
+  Finding operator()(const SensitivityFallsClaim& c, const std::string&) const {
+    const Axis& axis = axis_of(c.along);
+    const auto at_ends = [&](std::span<const std::size_t> seeds) {
+      const std::vector<double> all = sensitivities_of(lines_, base_, seeds);
+      std::pair<double, double> sums;
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        const std::size_t level = place_on_axis(i, others_, c.along).level;
+        if (level == 0) sums.first += all[i];
+        if (level == axis.values.size() - 1) sums.second += all[i];
+      }
+      const auto grids = static_cast<double>(lines_.size() / axis.values.size());
+      return std::pair(sums.first / grids, sums.second / grids);
+    };
+    const auto [first, last] = at_ends({});
+    Finding finding;
+    finding.evidence = fmt::format(
+        "{:.4f} at {} against {:.4f} at {}, {} seeds{}", first, to_flow_text(axis.values.front()),
+        last, to_flow_text(axis.values.back()), seeds_, seeds_ < 5 ? ", few for a bootstrap" : "");
+    if (seeds_ < 2) return finding;
+    const Interval interval = bootstrap_rows(seeds_, [&](std::span<const std::size_t> drawn) {
+                                const auto [a, b] = at_ends(drawn);
+                                return a - b;
+                              }).percentile;
+    finding.verdict = verdict_above(interval, 0);
+    finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]",
+                                    first - last, interval.lo, interval.hi);
+    return finding;
+  }
+
+ private:
+  const Axis& axis_of(const std::string& key) const {
+    return *std::ranges::find(others_, key, &Axis::key);
+  }
+
+  // log2 of the boundary; the grid's ends, where it is beyond them.
+  static double octave(const GridLine& line, const Boundary& boundary) {
+    return std::log2(boundary.largest_training.value_or(line.rates.front() / 2));
+  }
+
+  // The boundaries of all seeds, level by level: "0.1, 0.4; 0.1, 0.2".
+  static std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
+    std::string text;
+    for (std::size_t i = 0; i < octaves.size(); ++i) {
+      text += i == 0 ? "boundary " : i % levels == 0 ? "; " : ", ";
+      text += fmt::format("{:.3g}", std::exp2(octaves[i]));
+    }
+    return text;
+  }
+
+  const RunConfig& base_;
+  const SweepResult& result_;
+  const std::vector<GridLine> lines_;
+  const std::size_t seeds_;
+  std::vector<Axis> others_;
+};
+
+}  // namespace
+
+std::vector<ClaimResult> judge_sweep(const RunConfig& base, const SweepResult& result) {
+  return judge_claims<Experiment::sweep>(base, result.interrupted, SweepJudge(base, result));
+}
+
+}  // namespace preheat

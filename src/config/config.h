@@ -307,6 +307,21 @@ struct SharpnessFallsClaim {
   double by = 1;
   double p_below = 0.05;
 };
+struct SharpnessStaysClaim {
+  std::string arm;
+  double within = 1;              // the factor it may fall by
+  bool random_direction = false;  // the curvature along a random direction in its place
+};
+struct EdgeOfStabilityClaim {
+  std::vector<std::string> arms;
+  std::vector<double> slope;  // from, to
+};
+struct AccuracyGapClaim {
+  std::vector<std::string> arms;  // the gap between these two
+  std::vector<std::string> than;  // against that between these
+  std::optional<double> above;    // times the second gap; one of the two
+  std::optional<double> below;
+};
 struct UnstableStartClaim {
   std::string arm;
   double share = 0.9;
@@ -317,12 +332,20 @@ struct DeepLayersClaim {
   double p_below = 0.05;
 };
 struct BoundaryRisesClaim {
-  std::string along;  // an axis
+  std::string along;         // an axis
+  std::vector<Override> at;  // values of other axes; absent: all of them
   double p_below = 0.05;
   double octaves_back = 1;  // the largest step back that is let pass
 };
+struct BoundaryMovesClaim {
+  std::string along;
+  std::vector<Override> at;
+  std::optional<double> octaves_above;  // of the last value's boundary over the first's; one of the
+  std::optional<double> octaves_below;  // two
+};
 struct SensitivityFallsClaim {
   std::string along;
+  std::vector<Override> at;
 };
 struct RateRatioClaim {
   std::vector<std::string> arms;
@@ -331,10 +354,12 @@ struct RateRatioClaim {
   std::optional<double> log2_below;
 };
 
-using Claim = std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim,
-                           AccuracyAlikeClaim, AccuracyFallsClaim, SoonerClaim, SmallerSpikeClaim,
-                           GateClaim, SharpnessFallsClaim, UnstableStartClaim, DeepLayersClaim,
-                           BoundaryRisesClaim, SensitivityFallsClaim, RateRatioClaim>;
+using Claim =
+    std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim, AccuracyAlikeClaim,
+                 AccuracyFallsClaim, AccuracyGapClaim, SoonerClaim, SmallerSpikeClaim, GateClaim,
+                 SharpnessFallsClaim, SharpnessStaysClaim, UnstableStartClaim, EdgeOfStabilityClaim,
+                 DeepLayersClaim, BoundaryRisesClaim, BoundaryMovesClaim, SensitivityFallsClaim,
+                 RateRatioClaim>;
 
 struct RunConfig {
   std::string name = "run";

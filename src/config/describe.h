@@ -52,6 +52,9 @@ constexpr std::string_view section_name(const AccuracyAlikeClaim*) {
 constexpr std::string_view section_name(const AccuracyFallsClaim*) {
   return "accuracy_falls";
 }
+constexpr std::string_view section_name(const AccuracyGapClaim*) {
+  return "accuracy_gap";
+}
 constexpr std::string_view section_name(const SoonerClaim*) {
   return "sooner";
 }
@@ -64,14 +67,23 @@ constexpr std::string_view section_name(const GateClaim*) {
 constexpr std::string_view section_name(const SharpnessFallsClaim*) {
   return "sharpness_falls";
 }
+constexpr std::string_view section_name(const SharpnessStaysClaim*) {
+  return "sharpness_stays";
+}
 constexpr std::string_view section_name(const UnstableStartClaim*) {
   return "unstable_start";
+}
+constexpr std::string_view section_name(const EdgeOfStabilityClaim*) {
+  return "edge_of_stability";
 }
 constexpr std::string_view section_name(const DeepLayersClaim*) {
   return "deep_layers_move_more";
 }
 constexpr std::string_view section_name(const BoundaryRisesClaim*) {
   return "boundary_rises";
+}
+constexpr std::string_view section_name(const BoundaryMovesClaim*) {
+  return "boundary_moves";
 }
 constexpr std::string_view section_name(const SensitivityFallsClaim*) {
   return "sensitivity_falls";
@@ -343,6 +355,16 @@ void describe(Io& io, AccuracyFallsClaim& c) {
 }
 
 template <class Io>
+void describe(Io& io, AccuracyGapClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("than", c.than, kPair, TextRule::run_name);
+  io.field("above", c.above, kAnySign);
+  io.field("below", c.below, kAnySign);
+  io.check(c.above.has_value() != c.below.has_value(), "above", "one of above and below is meant",
+           "give one of the two");
+}
+
+template <class Io>
 void describe(Io& io, SoonerClaim& c) {
   io.required("arms", c.arms, kPair, TextRule::run_name);
   io.required("train_error", c.train_error, kLevel);
@@ -373,6 +395,21 @@ void describe(Io& io, SharpnessFallsClaim& c) {
 }
 
 template <class Io>
+void describe(Io& io, SharpnessStaysClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("within", c.within, Range{1, 1e9, true});
+  io.field("random_direction", c.random_direction);
+}
+
+template <class Io>
+void describe(Io& io, EdgeOfStabilityClaim& c) {
+  io.required("arms", c.arms, ListSize{2, 100}, TextRule::run_name);
+  io.required("slope", c.slope, kPair, kAnySign);
+  io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is no range",
+           "the smaller first, as in [0.8, 1.2]");
+}
+
+template <class Io>
 void describe(Io& io, UnstableStartClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
   io.field("share", c.share, kShare);
@@ -388,13 +425,25 @@ void describe(Io& io, DeepLayersClaim& c) {
 template <class Io>
 void describe(Io& io, BoundaryRisesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
   io.field("p_below", c.p_below, kLevel);
   io.field("octaves_back", c.octaves_back, at_least(0));
 }
 
 template <class Io>
+void describe(Io& io, BoundaryMovesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
+  io.field("octaves_above", c.octaves_above, kAnySign);
+  io.field("octaves_below", c.octaves_below, kAnySign);
+  io.check(c.octaves_above.has_value() != c.octaves_below.has_value(), "octaves_above",
+           "one of octaves_above and octaves_below is meant", "give one of the two");
+}
+
+template <class Io>
 void describe(Io& io, SensitivityFallsClaim& c) {
   io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
 }
 
 template <class Io>

@@ -409,6 +409,20 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
   }
 }
 
+void read_value(const Node& node, std::vector<Override>& changes) {
+  if (node.kind != Node::Kind::map) {
+    wrong(node, "is not a set of keys", "write {} or {schedule.warmup.length: 0 steps}");
+  }
+  if (node.keys.size() > kMaxArmKeys) {
+    wrong(node, "has too many keys", fmt::format("write at most {}", kMaxArmKeys));
+  }
+  changes.clear();
+  for (const auto& [key, value] : node.keys) {
+    refuse_shared_key(key, value);
+    changes.push_back({key, value});
+  }
+}
+
 void read_value(const Node& node, std::vector<Arm>& arms) {
   const std::string remedy =
       "write names with keys below them, as in {short: {train.length: 10 steps}}";
@@ -423,17 +437,7 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
     label.where = changes.where;
     Arm& arm = arms.emplace_back();
     read_value(label, arm.name, TextRule::run_name);
-    if (changes.kind == Node::Kind::null) continue;
-    if (changes.kind != Node::Kind::map) {
-      wrong(changes, "is not a set of keys", "write {} or {schedule.warmup.length: 0 steps}");
-    }
-    if (changes.keys.size() > kMaxArmKeys) {
-      wrong(changes, "has too many keys", fmt::format("write at most {}", kMaxArmKeys));
-    }
-    for (const auto& [key, value] : changes.keys) {
-      refuse_shared_key(key, value);
-      arm.overrides.push_back({key, value});
-    }
+    if (changes.kind != Node::Kind::null) read_value(changes, arm.overrides);
   }
 }
 
@@ -538,16 +542,18 @@ Node to_node(const std::vector<std::uint64_t>& seeds) {
   return to_node<std::uint64_t>(seeds);
 }
 
+Node to_node(const std::vector<Override>& changes) {
+  Node node;
+  node.kind = Node::Kind::map;
+  for (const Override& change : changes) node.keys.emplace_back(change.key, change.value);
+  return node;
+}
+
 Node to_node(const std::vector<Arm>& arms) {
   Node node;
   node.kind = Node::Kind::map;
   for (const Arm& arm : arms) {
-    Node changes;
-    changes.kind = Node::Kind::map;
-    for (const Override& change : arm.overrides) {
-      changes.keys.emplace_back(change.key, change.value);
-    }
-    node.keys.emplace_back(arm.name, std::move(changes));
+    node.keys.emplace_back(arm.name, to_node(arm.overrides));
   }
   return node;
 }

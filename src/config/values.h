@@ -75,6 +75,8 @@ void read_value(const Node& node, VelocityAtStage& value);
 void read_value(const Node& node, FrozenBatchNorm& value);
 /// Seeds: "0..9", [3, 5] or a count.
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
+/// Dotted keys with their values.
+void read_value(const Node& node, std::vector<Override>& changes);
 /// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
 /// applied.
 void read_value(const Node& node, std::vector<Arm>& arms);
@@ -115,6 +117,7 @@ Node to_node(MomentumForm value);
 Node to_node(VelocityAtStage value);
 Node to_node(FrozenBatchNorm value);
 Node to_node(const std::vector<std::uint64_t>& seeds);
+Node to_node(const std::vector<Override>& changes);
 Node to_node(const std::vector<Arm>& arms);
 Node to_node(const std::vector<Axis>& axes);
 

@@ -56,26 +56,34 @@ class ArmsCheck {
       const RunConfig& config = arm(claim.arm, place + ".arm");
       check_arm(claim, config, claim.arm, place, place + ".arm");
     } else {
-      std::vector<const RunConfig*> seen;
-      for (std::size_t i = 0; i < claim.arms.size(); ++i) {
-        const std::string key = fmt::format("{}.arms.{}", place, i);
-        const RunConfig& config = arm(claim.arms[i], key);
-        for (std::size_t k = 0; k < seen.size(); ++k) {
-          if (seen[k] == &config) {
-            refuse(key, fmt::format("{} is named twice", claim.arms[i]), "different arms");
-          }
-          if (fingerprint(*seen[k]) == fingerprint(config)) {
-            refuse(key, fmt::format("{} runs the same as {}", claim.arms[i], claim.arms[k]),
-                   "arms that differ in more than their names");
-          }
-        }
-        seen.push_back(&config);
-        check_arm(claim, config, claim.arms[i], place, key);
-      }
+      check_arms(claim, claim.arms, place, ".arms");
     }
+    if constexpr (requires { claim.than; }) check_arms(claim, claim.than, place, ".than");
   }
 
  private:
+  // All are there and run different things.
+  template <class Claim>
+  void check_arms(const Claim& claim, const std::vector<std::string>& arms,
+                  const std::string& place, const char* list) const {
+    std::vector<const RunConfig*> seen;
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      const std::string key = fmt::format("{}{}.{}", place, list, i);
+      const RunConfig& config = arm(arms[i], key);
+      for (std::size_t k = 0; k < seen.size(); ++k) {
+        if (seen[k] == &config) {
+          refuse(key, fmt::format("{} is named twice", arms[i]), "different arms");
+        }
+        if (fingerprint(*seen[k]) == fingerprint(config)) {
+          refuse(key, fmt::format("{} runs the same as {}", arms[i], arms[k]),
+                 "arms that differ in more than their names");
+        }
+      }
+      seen.push_back(&config);
+      check_arm(claim, config, arms[i], place, key);
+    }
+  }
+
   [[noreturn]] void refuse(const std::string& key, const std::string& problem,
                            const std::string& remedy) const {
     throw ConfigError(base_.where(key), problem, remedy);
@@ -142,6 +150,16 @@ class ArmsCheck {
     need_sharpness(config, name, key);
   }
 
+  void check_arm(const SharpnessStaysClaim&, const RunConfig& config, const std::string& name,
+                 const std::string&, const std::string& key) const {
+    need_sharpness(config, name, key);
+  }
+
+  void check_arm(const EdgeOfStabilityClaim&, const RunConfig& config, const std::string& name,
+                 const std::string&, const std::string& key) const {
+    need_sharpness(config, name, key);
+  }
+
   void check_arm(const UnstableStartClaim&, const RunConfig& config, const std::string& name,
                  const std::string&, const std::string& key) const {
     need_sharpness(config, name, key);
@@ -168,6 +186,14 @@ class ArmsCheck {
 
 std::string points(double difference) {
   return fmt::format("{:.3g} percentage points", 100 * difference);
+}
+
+std::string at_text(const std::vector<Override>& at) {
+  std::string text;
+  for (const Override& o : at) {
+    text += fmt::format("{} {} {}", text.empty() ? ", at" : ",", o.key, to_flow_text(o.value));
+  }
+  return text;
 }
 
 std::string per_cent(double share) {
@@ -208,6 +234,13 @@ std::string text_of(const AccuracyFallsClaim& c) {
   return fmt::format("the test accuracy falls along {}", fmt::join(c.arms, ", "));
 }
 
+std::string text_of(const AccuracyGapClaim& c) {
+  return fmt::format(
+      "accuracy from {} to {} falls by {} than {:g} times what it falls by from {} to {}",
+      c.arms[0], c.arms[1], c.above ? "more" : "less", c.above ? *c.above : *c.below, c.than[0],
+      c.than[1]);
+}
+
 std::string text_of(const SoonerClaim& c) {
   return fmt::format("{} has a training error below {} sooner than {}", c.arms[0],
                      per_cent(c.train_error), c.arms[1]);
@@ -227,11 +260,22 @@ std::string text_of(const SharpnessFallsClaim& c) {
   return fmt::format("the sharpness falls {:.3g}-fold in {}", c.by, c.arm);
 }
 
+std::string text_of(const SharpnessStaysClaim& c) {
+  return fmt::format("the {} falls less than {:.3g}-fold in {}",
+                     c.random_direction ? "curvature along a random direction" : "sharpness",
+                     c.within, c.arm);
+}
+
 std::string text_of(const UnstableStartClaim& c) {
   return fmt::format(
       "sharpness x rate / 2 is above 1 at the start in at least {} of the runs of {} that are not "
       "finite",
       per_cent(c.share), c.arm);
+}
+
+std::string text_of(const EdgeOfStabilityClaim& c) {
+  return fmt::format("the late sharpness follows 2 (1 + momentum) / rate, slope {:g} to {:g}",
+                     c.slope[0], c.slope[1]);
 }
 
 std::string text_of(const DeepLayersClaim& c) {
@@ -240,11 +284,17 @@ std::string text_of(const DeepLayersClaim& c) {
 }
 
 std::string text_of(const BoundaryRisesClaim& c) {
-  return fmt::format("the largest rate that trains rises along {}", c.along);
+  return fmt::format("the largest rate that trains rises along {}{}", c.along, at_text(c.at));
+}
+
+std::string text_of(const BoundaryMovesClaim& c) {
+  return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
+                     c.octaves_above ? "more" : "less",
+                     c.octaves_above ? *c.octaves_above : *c.octaves_below, c.along, at_text(c.at));
 }
 
 std::string text_of(const SensitivityFallsClaim& c) {
-  return fmt::format("the sensitivity to the base rate falls along {}", c.along);
+  return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
 }
 
 std::string text_of(const RateRatioClaim& c) {
@@ -310,6 +360,18 @@ void check_sweep_claims(const RunConfig& base) {
     if (along->values.size() < 2) {
       throw ConfigError(where, fmt::format("{} has a single value", claim.along),
                         "an axis with at least two");
+    }
+    for (const Override& o : claim.at) {
+      const Where at = base.where(place + ".at." + o.key);
+      const auto axis = std::ranges::find(axes, o.key, &Axis::key);
+      if (axis == axes.end() || o.key == claim.along || &*axis == rate_axis(axes)) {
+        throw ConfigError(at, fmt::format("{} is no further axis", o.key),
+                          "an axis other than schedule.base_lr and the one gone along");
+      }
+      if (std::ranges::none_of(axis->values, [&](const Node& v) { return is_same(v, o.value); })) {
+        throw ConfigError(at, fmt::format("{} is no value of the axis", to_flow_text(o.value)),
+                          "one of its values");
+      }
     }
     if (std::is_same_v<Claim, SensitivityFallsClaim> && base.loss != Loss::cross_entropy) {
       throw ConfigError(where, "sensitivity is defined for cross entropy", "loss: cross_entropy");

@@ -25,6 +25,10 @@
 //                   outside (-within, within).
 //   accuracy_falls  Page's trend over the arms in their order, one-sided; seeds that all arms have
 //                   are its blocks. The direction is that of the mean rank correlation.
+//   accuracy_gap    by seed the accuracy of the first arm less that of the second, minus `above`
+//   (or
+//                   `below`) times the same of `than`: PASS where the percentile interval of the
+//                   bootstrap of its mean is above (below) 0, FAIL where it is on the other side.
 //   sooner          by run the number of updates after which the mean training error of the 50
 //                   updates before is first below train_error; never is the run's length.
 //                   Wilcoxon's signed ranks of the differences, two-sided.
@@ -37,6 +41,14 @@
 //   sharpness_falls by run, whether the first sharpness is at least `by` times the magnitude of the
 //                   last finite one. Runs without measurements, or whose two step sizes disagree at
 //                   either, are left out and counted. The sign test, one-sided: against half.
+//   sharpness_stays by run log(first / last) of the same, or of the curvature along the random
+//                   direction: PASS where the t interval of its mean is below log(within), FAIL
+//                   where it is above.
+//   edge_of_stability
+//                   by run the median sharpness of the last quarter of the measurements, against
+//                   2 (1 + momentum) / rate (Cohen et al. 2021): PASS where the least-squares slope
+//                   over all runs of all arms is within `slope`, else FAIL; INCONCLUSIVE where a
+//                   run failed or was not measured.
 //   unstable_start  of the runs that were not finite the share with sharpness before update 0 x
 //                   largest rate up to the failure / 2 > 1: PASS where it is at least `share`, FAIL
 //                   where its Clopper-Pearson interval is below, INCONCLUSIVE for fewer than 5.
@@ -46,12 +58,17 @@
 //                   weights in the updates looked at before `within`; values that are not finite
 //                   are skipped, a run with a matrix without any is left out. Wilcoxon's signed
 //                   ranks of the differences of rho, two-sided.
-// Of sweep, along an axis other than schedule.base_lr, its values in the order given:
+// Of sweep, along an axis other than schedule.base_lr, its values in the order given, where the
+// other axes have the values of `at`, or over all of theirs:
 //   boundary_rises  by seed and combination of the other axes log2 of the largest rate that trained
 //                   below the first that failed; half the smallest where none trained, the largest
 //                   where all did. Page's trend over the axis, one-sided, blocks being those
 //                   combinations with seeds. FAIL also where the boundary over all seeds steps back
 //                   by more than octaves_back between neighbouring values.
+//   boundary_moves  the same log2, at the last value of the axis less at the first, by seed, the
+//                   mean over the other axes: octaves_above: PASS where the percentile interval of
+//                   the bootstrap over seeds is above it, FAIL where it is below; octaves_below
+//                   likewise.
 //   sensitivity_falls
 //                   the sensitivity (experiment/sweep.h) at the first value of the axis minus that
 //                   at the last, its mean over the other axes: PASS where the percentile interval

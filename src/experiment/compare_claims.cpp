@@ -185,14 +185,7 @@ class CompareJudge {
     std::vector<double> outcomes;
     std::vector<std::string> means;
     std::vector<double> sums(c.arms.size());
-    for (const SeedResult& first : arms_[index_of(c.arms[0])].runs) {
-      std::vector<double> block;
-      for (const std::string& name : c.arms) {
-        const std::vector<SeedResult>& runs = arms_[index_of(name)].runs;
-        const auto run = std::ranges::find(runs, first.seed, &SeedResult::seed);
-        if (run != runs.end()) block.push_back(accuracy(name, run->run));
-      }
-      if (block.size() < c.arms.size()) continue;
+    for (const std::vector<double>& block : blocks_of(c.arms)) {
       outcomes.insert(outcomes.end(), block.begin(), block.end());
     }
     std::vector<double> levels(c.arms.size());
@@ -218,6 +211,31 @@ class CompareJudge {
                           .right_way = trend.rho < 0,
                           .least_p = page_trend(levels, perfect, Alternative::decreasing).p};
     }
+    return finding;
+  }
+
+  Finding operator()(const AccuracyGapClaim& c, const std::string&) const {
+    const double factor = c.above ? *c.above : *c.below;
+    std::vector<std::string> names = c.arms;
+    names.insert(names.end(), c.than.begin(), c.than.end());
+    std::vector<double> gaps;
+    std::vector<double> than;
+    std::vector<double> differences;
+    for (const std::vector<double>& block : blocks_of(names)) {
+      gaps.push_back(block[0] - block[1]);
+      than.push_back(block[2] - block[3]);
+      differences.push_back(gaps.back() - factor * than.back());
+    }
+    Finding finding;
+    finding.evidence = fmt::format("{} seeds that all arms have", differences.size());
+    if (differences.size() < 2) return finding;
+    const Interval interval = bootstrap(differences, mean).percentile;
+    finding.verdict = c.above ? verdict_above(interval, 0) : verdict_below(interval, 0);
+    finding.evidence += fmt::format(
+        ", mean gaps {:.2f} and {:.2f} points; first less {:g} x second {:+.2f}, bootstrap at 95 % "
+        "{}{}",
+        100 * mean(gaps), 100 * mean(than), factor, 100 * mean(differences), points_text(interval),
+        chance_text(names));
     return finding;
   }
 
@@ -293,43 +311,76 @@ class CompareJudge {
   }
 
   Finding operator()(const SharpnessFallsClaim& c, const std::string&) const {
-    const std::size_t arm = index_of(c.arm);
+    const Ends ends = ends_of(index_of(c.arm), &SharpnessRows::sharpness);
+    const std::int64_t n = size_of(ends.first);
     std::int64_t fell = 0;
-    std::int64_t disagreed = 0;
-    std::int64_t missing = 0;
-    std::vector<double> first;
-    std::vector<double> last;
-    for (const SeedResult& r : arms_[arm].runs) {
-      const auto rows = file_of(arm, r, "sharpness.csv", read_sharpness);
-      const auto finite =
-          rows ? std::ranges::find_if(rows->sharpness.rbegin(), rows->sharpness.rend(),
-                                      [](double x) { return std::isfinite(x); })
-               : std::reverse_iterator<std::vector<double>::const_iterator>();
-      if (!rows || finite == rows->sharpness.rend()) {
-        ++missing;
-        continue;
-      }
-      const auto at = static_cast<std::size_t>(rows->sharpness.rend() - finite) - 1;
-      if (rows->agrees.front() == 0 || rows->agrees[at] == 0) {
-        ++disagreed;
-        continue;
-      }
-      first.push_back(rows->sharpness.front());
-      last.push_back(rows->sharpness[at]);
-      fell += first.back() >= c.by * std::abs(last.back()) ? 1 : 0;
+    for (std::size_t i = 0; i < ends.first.size(); ++i) {
+      fell += ends.first[i] >= c.by * std::abs(ends.last[i]) ? 1 : 0;
     }
-    const std::int64_t n = size_of(first);
     Finding finding;
-    finding.evidence = fmt::format(
-        "{} of {} runs{}; left out: {} without measurements, {} whose step sizes disagree", fell, n,
-        n == 0 ? "" : fmt::format(", median {:.3g} to {:.3g}", median(first), median(last)),
-        missing, disagreed);
+    finding.evidence = fmt::format("{} of {} runs{}", fell, n, ends.text());
     if (n > 0) {
       finding.test = Test{.name = "sign test p",
                           .p = sign_test(fell, n),
                           .right_way = 2 * fell > n,
                           .least_p = sign_test(n, n)};
     }
+    return finding;
+  }
+
+  Finding operator()(const SharpnessStaysClaim& c, const std::string&) const {
+    const Ends ends = ends_of(index_of(c.arm), c.random_direction ? &SharpnessRows::random_direction
+                                                                  : &SharpnessRows::sharpness);
+    std::vector<double> logs;  // of first over last; a curvature that is gone has none
+    for (std::size_t i = 0; i < ends.first.size(); ++i) {
+      if (ends.first[i] > 0 && ends.last[i] > 0) {
+        logs.push_back(std::log(ends.first[i] / ends.last[i]));
+      }
+    }
+    Finding finding;
+    finding.evidence = fmt::format("{} runs{}; {} where it is not above zero at both ends",
+                                   logs.size(), ends.text(), ends.first.size() - logs.size());
+    if (logs.size() < 2) return finding;
+    const PairedT t = paired_t(logs);
+    finding.verdict = verdict_below(t.interval, std::log(c.within));
+    finding.evidence += fmt::format(
+        "; it falls {:.2f}-fold in the geometric mean, t interval at 95 % {}", std::exp(t.mean),
+        interval_text({std::exp(t.interval.lo), std::exp(t.interval.hi)}));
+    return finding;
+  }
+
+  Finding operator()(const EdgeOfStabilityClaim& c, const std::string&) const {
+    std::vector<double> edges;
+    std::vector<double> late;
+    std::int64_t missing = 0;
+    for (const std::string& name : c.arms) {
+      const std::size_t arm = index_of(name);
+      for (const SeedResult& r : arms_[arm].runs) {
+        const auto rows = file_of(arm, r, "sharpness.csv", read_sharpness);
+        if (is_failure(r.run.outcome) || !rows || rows->sharpness.empty()) {
+          ++missing;
+          continue;
+        }
+        const std::size_t last_quarter = (rows->sharpness.size() + 3) / 4;
+        edges.push_back(2 * (1 + configs_[arm].optimizer.momentum) / rows->lr.back());
+        late.push_back(median(std::span(rows->sharpness).last(last_quarter)));
+      }
+    }
+    Finding finding;
+    finding.evidence = fmt::format("{} runs", late.size());
+    if (missing > 0) {
+      finding.evidence += fmt::format(", {} more failed or are without measurements", missing);
+    }
+    const auto slope = late.empty() ? std::nullopt : least_squares_slope(edges, late);
+    if (!slope) return finding;
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < late.size(); ++i) ratios.push_back(late[i] / edges[i]);
+    finding.evidence += fmt::format(
+        ", slope {:.3f}; sharpness over 2 (1 + momentum) / rate {:.2f} to {:.2f}, "
+        "median {:.2f}",
+        *slope, std::ranges::min(ratios), std::ranges::max(ratios), median(ratios));
+    const bool inside = *slope >= c.slope[0] && *slope <= c.slope[1];
+    if (missing == 0) finding.verdict = inside ? Verdict::pass : Verdict::fail;
     return finding;
   }
 
@@ -433,6 +484,59 @@ class CompareJudge {
     return paired(names, [&](std::size_t, const SeedResult& r, int which) {
       return std::optional(accuracy(names[static_cast<std::size_t>(which)], r.run));
     });
+  }
+
+  // The accuracies of these arms, for each seed that all of them have.
+  std::vector<std::vector<double>> blocks_of(const std::vector<std::string>& names) const {
+    std::vector<std::vector<double>> blocks;
+    for (const SeedResult& first : arms_[index_of(names[0])].runs) {
+      std::vector<double> block;
+      for (const std::string& name : names) {
+        const std::vector<SeedResult>& runs = arms_[index_of(name)].runs;
+        const auto run = std::ranges::find(runs, first.seed, &SeedResult::seed);
+        if (run != runs.end()) block.push_back(accuracy(name, run->run));
+      }
+      if (block.size() == names.size()) blocks.push_back(std::move(block));
+    }
+    return blocks;
+  }
+
+  // What sharpness.csv says first and at its last finite sharpness, by run.
+  struct Ends {
+    std::vector<double> first;
+    std::vector<double> last;
+    std::int64_t disagreed = 0;
+    std::int64_t missing = 0;
+
+    std::string text() const {
+      return fmt::format(
+          "{}; left out: {} without measurements, {} whose step sizes disagree",
+          first.empty() ? ""
+                        : fmt::format(", median {:.3g} to {:.3g}", median(first), median(last)),
+          missing, disagreed);
+    }
+  };
+  Ends ends_of(std::size_t arm, std::vector<double> SharpnessRows::*column) const {
+    Ends ends;
+    for (const SeedResult& r : arms_[arm].runs) {
+      const auto rows = file_of(arm, r, "sharpness.csv", read_sharpness);
+      const auto finite =
+          rows ? std::ranges::find_if(rows->sharpness.rbegin(), rows->sharpness.rend(),
+                                      [](double x) { return std::isfinite(x); })
+               : std::reverse_iterator<std::vector<double>::const_iterator>();
+      if (!rows || finite == rows->sharpness.rend()) {
+        ++ends.missing;
+        continue;
+      }
+      const auto at = static_cast<std::size_t>(rows->sharpness.rend() - finite) - 1;
+      if (rows->agrees.front() == 0 || rows->agrees[at] == 0) {
+        ++ends.disagreed;
+        continue;
+      }
+      ends.first.push_back(((*rows).*column).front());
+      ends.last.push_back(((*rows).*column)[at]);
+    }
+    return ends;
   }
 
   // Spearman's rho of the depth of the weight matrices with how far they are being moved.

@@ -36,6 +36,8 @@ constexpr Experiment experiment_of = Experiment::compare;
 template <>
 inline constexpr Experiment experiment_of<BoundaryRisesClaim> = Experiment::sweep;
 template <>
+inline constexpr Experiment experiment_of<BoundaryMovesClaim> = Experiment::sweep;
+template <>
 inline constexpr Experiment experiment_of<SensitivityFallsClaim> = Experiment::sweep;
 template <>
 inline constexpr Experiment experiment_of<RateRatioClaim> = Experiment::find_lr;
@@ -62,13 +64,17 @@ std::string text_of(const FailsAlikeClaim& c);
 std::string text_of(const AccuracyClaim& c);
 std::string text_of(const AccuracyAlikeClaim& c);
 std::string text_of(const AccuracyFallsClaim& c);
+std::string text_of(const AccuracyGapClaim& c);
 std::string text_of(const SoonerClaim& c);
 std::string text_of(const SmallerSpikeClaim& c);
 std::string text_of(const GateClaim& c);
 std::string text_of(const SharpnessFallsClaim& c);
+std::string text_of(const SharpnessStaysClaim& c);
 std::string text_of(const UnstableStartClaim& c);
+std::string text_of(const EdgeOfStabilityClaim& c);
 std::string text_of(const DeepLayersClaim& c);
 std::string text_of(const BoundaryRisesClaim& c);
+std::string text_of(const BoundaryMovesClaim& c);
 std::string text_of(const SensitivityFallsClaim& c);
 std::string text_of(const RateRatioClaim& c);
 

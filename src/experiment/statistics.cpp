@@ -290,6 +290,20 @@ double median(std::span<const double> sample) {
   return std::midpoint(sorted[(sorted.size() - 1) / 2], sorted[sorted.size() / 2]);
 }
 
+std::optional<double> least_squares_slope(std::span<const double> x, std::span<const double> y) {
+  if (x.size() != y.size()) throw Error("a line needs as many y as x");
+  const double mean_x = mean(x);
+  const double mean_y = mean(y);
+  double xx = 0;
+  double xy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mean_x) * (x[i] - mean_x);
+    xy += (x[i] - mean_x) * (y[i] - mean_y);
+  }
+  if (xx == 0) return std::nullopt;
+  return xy / xx;
+}
+
 PairedT paired_t(std::span<const double> differences, double confidence) {
   check_confidence(confidence);
   const MeanAndError found = mean_and_error(differences);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -69,6 +70,10 @@ double mean(std::span<const double> sample);
 
 /// The middle value, or halfway between the two middle values. Throws Error like mean.
 double median(std::span<const double> sample);
+
+/// The slope of the line y = a + b x with the least sum of squared distances in y; nothing where
+/// all x are equal. Throws Error for different lengths, no values and one that is not finite.
+std::optional<double> least_squares_slope(std::span<const double> x, std::span<const double> y);
 
 struct PairedT {
   double mean = 0;                // in the unit of the differences, like the interval

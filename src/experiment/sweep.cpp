@@ -105,6 +105,12 @@ const Axis* rate_axis(const std::vector<Axis>& axes) {
   return are_numbers ? &*axis : nullptr;
 }
 
+bool is_same(const Node& a, const Node& b) {
+  const auto x = as_number(a);
+  const auto y = as_number(b);
+  return x && y ? *x == *y : to_flow_text(a) == to_flow_text(b);
+}
+
 PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::string_view key) {
   const auto axis = std::ranges::find(axes, key, &Axis::key);
   std::size_t stride = 1;  // of a value of the axis

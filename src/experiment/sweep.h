@@ -45,6 +45,9 @@ std::vector<Arm> cells_of(const std::vector<Axis>& axes);
 /// schedule.base_lr among the axes, if it is one; null else.
 const Axis* rate_axis(const std::vector<Axis>& axes);
 
+/// Whether two values of an axis are one: numbers by their value, 1.0 and 1, all else by its text.
+bool is_same(const Node& a, const Node& b);
+
 /// Where a cell of a grid, its last axis fastest, is on one of the axes, and its number in the grid
 /// without that axis.
 struct PlaceOnAxis {

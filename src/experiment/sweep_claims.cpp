@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "config/values.h"
@@ -17,7 +18,6 @@ class SweepJudge {
  public:
   SweepJudge(const RunConfig& base, const SweepResult& result)
       : base_(base),
-        result_(result),
         lines_(lines_along_rate(result.axes, result.cells)),
         seeds_(lines_.empty() ? 0 : lines_.front().cells.front()->runs.size()) {
     for (const Axis& axis : result.axes) {
@@ -26,20 +26,23 @@ class SweepJudge {
   }
 
   Finding operator()(const BoundaryRisesClaim& c, const std::string&) const {
-    const std::size_t levels = axis_of(c.along).values.size();
-    const std::size_t grids = lines_.size() / levels;
-    std::vector<double> outcomes(grids * seeds_ * levels);
-    std::vector<double> over_seeds(grids * levels);
+    const Families families = families_along(c.along, c.at);
+    const std::size_t levels = families.front().size();
+    std::vector<double> outcomes;  // a block for each family and seed
+    std::vector<double> over_seeds;
     std::int64_t all_train = 0;
     std::int64_t none_trains = 0;
-    for (std::size_t i = 0; i < lines_.size(); ++i) {
-      const PlaceOnAxis place = place_on_axis(i, others_, c.along);
-      over_seeds[place.rest * levels + place.level] = octave(lines_[i], boundary_of(lines_[i], {}));
+    for (const auto& family : families) {
+      for (const std::size_t line : family) {
+        over_seeds.push_back(octave(line, boundary_of(lines_[line], {})));
+      }
       for (std::size_t seed = 0; seed < seeds_; ++seed) {
-        const Boundary boundary = boundary_of(lines_[i], std::vector{seed});
-        all_train += boundary.smallest_failing ? 0 : 1;
-        none_trains += boundary.largest_training ? 0 : 1;
-        outcomes[(place.rest * seeds_ + seed) * levels + place.level] = octave(lines_[i], boundary);
+        for (const std::size_t line : family) {
+          const Boundary boundary = boundary_of(lines_[line], std::vector{seed});
+          all_train += boundary.smallest_failing ? 0 : 1;
+          none_trains += boundary.largest_training ? 0 : 1;
+          outcomes.push_back(octave(line, boundary));
+        }
       }
     }
     double step_back = 0;
@@ -68,24 +71,50 @@ class SweepJudge {
     return finding;
   }
 
-  Finding operator()(const SensitivityFallsClaim& c, const std::string&) const {
+  Finding operator()(const BoundaryMovesClaim& c, const std::string&) const {
+    const Families families = families_along(c.along, c.at);
+    const auto moves = [&](std::size_t seed) {
+      double sum = 0;
+      for (const auto& family : families) {
+        sum += octave(family.back(), boundary_of(lines_[family.back()], std::vector{seed})) -
+               octave(family.front(), boundary_of(lines_[family.front()], std::vector{seed}));
+      }
+      return sum / static_cast<double>(families.size());
+    };
+    std::vector<double> by_seed;
+    for (std::size_t seed = 0; seed < seeds_; ++seed) by_seed.push_back(moves(seed));
     const Axis& axis = axis_of(c.along);
+    Finding finding;
+    finding.evidence =
+        fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
+                    to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), seeds_,
+                    fmt::join(by_seed, ", "), few_text());
+    if (seeds_ < 2) return finding;
+    const Interval interval = bootstrap(by_seed, mean).percentile;
+    finding.verdict = c.octaves_above ? verdict_above(interval, *c.octaves_above)
+                                      : verdict_below(interval, *c.octaves_below);
+    finding.evidence +=
+        fmt::format("; bootstrap at 95 % [{:.2f}, {:.2f}]", interval.lo, interval.hi);
+    return finding;
+  }
+
+  Finding operator()(const SensitivityFallsClaim& c, const std::string&) const {
+    const Families families = families_along(c.along, c.at);
     const auto at_ends = [&](std::span<const std::size_t> seeds) {
       const std::vector<double> all = sensitivities_of(lines_, base_, seeds);
-      std::pair<double, double> sums;
-      for (std::size_t i = 0; i < all.size(); ++i) {
-        const std::size_t level = place_on_axis(i, others_, c.along).level;
-        if (level == 0) sums.first += all[i];
-        if (level == axis.values.size() - 1) sums.second += all[i];
+      std::pair<double, double> means;
+      for (const auto& family : families) {
+        means.first += all[family.front()] / static_cast<double>(families.size());
+        means.second += all[family.back()] / static_cast<double>(families.size());
       }
-      const auto grids = static_cast<double>(lines_.size() / axis.values.size());
-      return std::pair(sums.first / grids, sums.second / grids);
+      return means;
     };
+    const Axis& axis = axis_of(c.along);
     const auto [first, last] = at_ends({});
     Finding finding;
-    finding.evidence = fmt::format(
-        "{:.4f} at {} against {:.4f} at {}, {} seeds{}", first, to_flow_text(axis.values.front()),
-        last, to_flow_text(axis.values.back()), seeds_, seeds_ < 5 ? ", few for a bootstrap" : "");
+    finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
+                                   to_flow_text(axis.values.front()), last,
+                                   to_flow_text(axis.values.back()), seeds_, few_text());
     if (seeds_ < 2) return finding;
     const Interval interval = bootstrap_rows(seeds_, [&](std::span<const std::size_t> drawn) {
                                 const auto [a, b] = at_ends(drawn);
@@ -102,10 +131,29 @@ class SweepJudge {
     return *std::ranges::find(others_, key, &Axis::key);
   }
 
-  // log2 of the boundary; the grid's ends, where it is beyond them.
-  static double octave(const GridLine& line, const Boundary& boundary) {
-    return std::log2(boundary.largest_training.value_or(line.rates.front() / 2));
+  // For each combination of the axes other than the one gone along, among those with the values of
+  // `at`, its lines in the order of that axis.
+  using Families = std::vector<std::vector<std::size_t>>;
+  Families families_along(const std::string& along, const std::vector<Override>& at) const {
+    std::map<std::size_t, std::vector<std::size_t>> by_rest;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      const bool is_there = std::ranges::all_of(at, [&](const Override& o) {
+        const auto here = std::ranges::find(lines_[i].point, o.key, &Override::key);
+        return is_same(here->value, o.value);
+      });
+      if (is_there) by_rest[place_on_axis(i, others_, along).rest].push_back(i);
+    }
+    Families families;
+    for (auto& [rest, lines] : by_rest) families.push_back(std::move(lines));
+    return families;
   }
+
+  // log2 of the boundary; the grid's ends, where it is beyond them.
+  double octave(std::size_t line, const Boundary& boundary) const {
+    return std::log2(boundary.largest_training.value_or(lines_[line].rates.front() / 2));
+  }
+
+  std::string few_text() const { return seeds_ < 5 ? ", few for a bootstrap" : ""; }
 
   // The boundaries of all seeds, level by level: "0.1, 0.4; 0.1, 0.2".
   static std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
@@ -118,7 +166,6 @@ class SweepJudge {
   }
 
   const RunConfig& base_;
-  const SweepResult& result_;
   const std::vector<GridLine> lines_;
   const std::size_t seeds_;
   std::vector<Axis> others_;

@@ -114,7 +114,7 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   if (!complete || std::ranges::none_of(axes, is_rate)) return {};
   std::vector<std::pair<std::string, std::vector<const ArmResult*>>> rows;
   for (const ArmResult& cell : cells) {
-    const std::string name = name_of(without_rate(cell.arm.overrides));
+    const std::string name = point_json(without_rate(cell.arm.overrides)).dump();
     auto row = std::ranges::find(rows, name, &decltype(rows)::value_type::first);
     if (row == rows.end()) row = rows.insert(row, {name, {}});
     row->second.push_back(&cell);

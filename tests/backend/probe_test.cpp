@@ -136,7 +136,9 @@ TEST_F(ProbeTest, LossAndGradientAreThoseOfDouble) {
     }
     for (const auto& [i, slope] : slopes) EXPECT_NEAR(gradient[i], slope, 1e-4 * largest) << i;
     for (std::size_t i = 0; i < gradient.size(); ++i) {
-      if (!inside[i]) EXPECT_EQ(gradient[i], 0) << "padding " << i;
+      if (!inside[i]) {
+        EXPECT_EQ(gradient[i], 0) << "padding " << i;
+      }
     }
   }
 }

@@ -21,7 +21,7 @@ double norm(const std::vector<double>& v) {
   return std::sqrt(sum);
 }
 
-double dot(std::span<const float> a, std::span<const double> b) {
+double dot(const std::vector<float>& a, const std::vector<double>& b) {
   double sum = 0;
   for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
   return sum;
@@ -306,7 +306,9 @@ TEST(RandomDirection, IsUniformOnTheSphereOfAllParameters) {
     }
   }
   for (std::size_t i = 0; i < direction.size(); ++i) {
-    if (!is_inside[i]) EXPECT_EQ(direction[i], 0);
+    if (!is_inside[i]) {
+      EXPECT_EQ(direction[i], 0);
+    }
   }
   EXPECT_NEAR(norm(inside), 1, 1e-5);
   // A normal distribution's moments, to five standard errors.

@@ -16,6 +16,7 @@ namespace {
 
 constexpr double least_rate = 1e-8;
 constexpr double largest_rate = 1e8;
+constexpr int confirmations = 3;
 
 // Four digits: a folder's name, and a rate that a configuration shows as it was.
 std::string rate_name(double rate) {
@@ -35,12 +36,21 @@ bool trained(const RunResult& run, double loss_below) {
   return !is_failure(run.outcome) && run.final_train_loss && *run.final_train_loss < loss_below;
 }
 
-std::int64_t violations_of(const std::vector<Trial>& trials) {
-  return std::ranges::count_if(trials, [&](const Trial& t) {
-    return t.trained && std::ranges::any_of(trials, [&](const Trial& other) {
-             return !other.trained && other.rate < t.rate;
-           });
-  });
+// Tries the rates below the answer that were not yet.
+void confirm(Search& search, double resolution,
+             const std::function<std::optional<Trial>(double rate)>& trial) {
+  if (!search.largest) return;
+  double rate = *search.largest;
+  for (int i = 0; i < confirmations; ++i) {
+    rate = rounded(rate / resolution);
+    if (rate < least_rate) break;
+    if (std::ranges::find(search.trials, rate, &Trial::rate) != search.trials.end()) continue;
+    const std::optional<Trial> t = trial(rate);
+    if (!t) break;
+    search.trials.push_back(*t);
+  }
+  search.violations = std::ranges::count_if(
+      search.trials, [&](const Trial& t) { return !t.trained && t.rate < *search.largest; });
 }
 
 // Of the initial weights, which the arms share with their seed.
@@ -61,7 +71,7 @@ Search search_rate(double first, double resolution,
   Search search;
   for (double rate = rounded(first);;) {
     const std::optional<Trial> t = trial(rate);
-    if (!t) break;
+    if (!t) return search;
     search.trials.push_back(*t);
     (t->trained ? search.largest : search.smallest_failing) = rate;
     const auto& [lo, hi] = std::pair(search.largest, search.smallest_failing);
@@ -74,7 +84,7 @@ Search search_rate(double first, double resolution,
       if (rate < least_rate || rate > largest_rate) break;
     }
   }
-  search.violations = violations_of(search.trials);
+  confirm(search, resolution, trial);
   return search;
 }
 

@@ -26,12 +26,12 @@ struct Trial {
 /// The search of one arm at one seed.
 struct Search {
   std::uint64_t seed = 0;
-  std::vector<Trial> trials;  // in the order they were run
+  std::vector<Trial> trials;  // in the order they were run, those for confirmation last
   // The answer: `largest` trains, `smallest_failing` above it does not, and they are no further
   // apart than the resolution. One is missing where the search met its limits first.
   std::optional<double> largest;
   std::optional<double> smallest_failing;
-  std::int64_t violations = 0;  // rates that trained above one that failed
+  std::int64_t violations = 0;  // rates below `largest` that fail
 };
 
 struct SearchArm {
@@ -64,8 +64,10 @@ struct FindLrResult {
 };
 
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
-/// until the two sides are within `resolution`. `trains` is asked once for each rate; nothing from
-/// it ends the search. Rates stay between 1e-8 and 1e8.
+/// until the two sides are within `resolution`. That finds one border, and there may be more: so
+/// the three rates below `largest` by one, two and three times the resolution are tried as well,
+/// and those that fail are violations. `trial` is asked once for each rate; nothing from it ends
+/// the search. Rates stay between 1e-8 and 1e8.
 Search search_rate(double first, double resolution,
                    const std::function<std::optional<Trial>(double rate)>& trial);
 

@@ -145,6 +145,10 @@ void prepare_folder(const fs::path& folder, const RunConfig& config, bool resume
     make_folder(folder);
   } else if (!fs::exists(folder / "config.yaml")) {
     throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
+  } else if (const auto differs =
+                 first_difference(read_config(load_document(folder / "config.yaml")), config)) {
+    throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
+                            (folder / "config.yaml").string(), differs->before, differs->now));
   }
   write_atomically(folder / "config.yaml", write_config(config));
 }

@@ -24,10 +24,10 @@ struct Boundary {
   std::optional<double> largest_training;
   std::optional<double> smallest_failing;
   std::int64_t violations = 0;
-  // Wortsman et al. 2023: the mean over the row's rates of min(loss, l0) - l*, loss the mean final
-  // training loss over seeds, l0 = ln(classes), which a run that is not finite counts as, l* the
-  // least loss of all cells. Over rates that are spaced evenly in the logarithm it is their
-  // expectation. Only with cross entropy.
+  // Wortsman et al. 2023: the mean over the row's rates of loss - l*, loss the mean over seeds of
+  // the final training loss, each at most l0 = ln(classes), which a run that is not finite counts
+  // as, l* the least loss of all cells. Over rates that are spaced evenly in the logarithm it is
+  // their expectation. Only with cross entropy.
   std::optional<double> sensitivity;
 };
 

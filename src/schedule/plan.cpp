@@ -194,8 +194,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
   };
   if (schedule.start_is_automatic) {
     add("the warmup's start is found from the network when the run begins; here a tenth of the "
-        "base "
-        "rate stands for it");
+        "base rate stands for it");
   }
   std::int64_t zeros = 0;
   while (zeros < std::min(steps, most_updates_walked) &&

@@ -46,9 +46,9 @@ class Layout {
     schedule_.run = run;
     schedule_.lr.steps = run.steps;
     schedule_.base_lr = base_lr(config);
-    const std::optional<LrValue>& start = config.schedule.warmup.from;
-    schedule_.start_is_automatic = config.schedule.phases.empty() && start && start->automatic;
   }
+
+  void leave_start_open() { schedule_.start_is_automatic = true; }
 
   std::int64_t left() const { return schedule_.run.steps - used_; }
 
@@ -459,6 +459,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
     ends.to = 1;
   }
   layout.add(first, warmup_shapes, warmup, latest, ends);
+  if (latest > 0 && given.warmup.from && given.warmup.from->automatic) layout.leave_start_open();
   if (given.until && latest > 0) {
     layout.set_gate(gate_of(config, layout, latest), given.until->train_error_below);
   }

@@ -12,6 +12,10 @@
 namespace preheat {
 namespace {
 
+// Every so many measurements one is checked: by the wide step, and by a random direction. The two
+// cost as much as a measurement that starts from the right direction.
+constexpr std::int64_t checks_every = 10;
+
 std::int64_t updates_between(const std::optional<Length>& every, const char* key,
                              const RunConfig& config, const RunLength& run) {
   return every ? std::max<std::int64_t>(1, updates_of(*every, run, config, key)) : 0;
@@ -118,9 +122,11 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   SharpnessRecord record;
   record.step = state.step.step;
   record.lr = state.step.lr;
+  // By the step, so that a resumed run takes the same ones.
+  const bool checks = is_due(record.step, checks_every * sharpness_every_);
   record.sharpness =
-      measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations);
-  record.random_direction = hessian.along(random_direction_);
+      measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations, checks);
+  if (checks) record.random_direction = hessian.along(random_direction_);
   record.gradients = hessian.gradients();
   return record;
 }

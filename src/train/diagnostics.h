@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,8 +24,8 @@ struct ParameterRecord {
   double weight_norm = 0;    // before the update
   double velocity_norm = 0;  // after it
   double update_norm = 0;    // of the change of the weights, as they are rounded
-  double angle = 0;     // between the weights before and after it, in degrees; NaN where either
-                        // are zero
+  // Between the weights before and after it, in degrees; NaN where either are all zero.
+  double angle = 0;
   double distance = 0;  // of the weights after it from the initial ones
 };
 
@@ -38,8 +39,10 @@ struct SharpnessRecord {
   std::int64_t step = 0;
   float lr = 0;  // of that update
   Sharpness sharpness;
-  double random_direction = 0;  // the curvature along a direction that stays the same, for control
-  std::int64_t gradients = 0;   // that all of it took
+  // The curvature along a direction that stays the same, for control; like the wide step taken at
+  // every tenth measurement, the first among them, and NaN at the others.
+  double random_direction = std::numeric_limits<double>::quiet_NaN();
+  std::int64_t gradients = 0;  // that all of it took
 };
 
 class Diagnostics {

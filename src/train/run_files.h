@@ -54,7 +54,7 @@ struct ActivationRows {
   std::vector<double> largest, dead;
 };
 
-/// The columns of sharpness.csv; `agrees` is 0 or 1.
+/// The columns of sharpness.csv; `agrees` is 0 or 1, NaN where it was not checked.
 struct SharpnessRows {
   std::vector<double> step, lr, sharpness, wide, residual, iterations, gradients, agrees,
       random_direction;

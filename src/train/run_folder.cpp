@@ -75,6 +75,16 @@ class Rows {
   std::size_t end_ = 0;
 };
 
+// Whether a file that is made with its first row is there. One that has no whole header was being
+// made when the machine stopped, after the last checkpoint; it is removed.
+bool has_begun(const std::filesystem::path& path, const std::string& header) {
+  if (!std::filesystem::exists(path)) return false;
+  const std::string text = read_file(path);
+  if (text.size() > header.size() || !header.starts_with(text)) return true;
+  std::filesystem::remove(path);
+  return false;
+}
+
 }  // namespace
 
 std::filesystem::path default_folder(const std::string& name, const std::string& suffix) {
@@ -160,16 +170,15 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
     }
   }
   std::vector<Rows> files = {std::move(metrics), std::move(evaluations)};
+  const std::string sharpness_name = "sharpness.csv";
   for (const auto& [name, header] :
-       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
-    if (!std::filesystem::exists(folder / name)) continue;
+       {std::pair<std::string, const char*>{"layers.csv", layers_header},
+        {"activations.csv", activations_header},
+        {sharpness_name, sharpness_header}}) {
+    if (!has_begun(folder / name, header)) continue;
     Rows& file = files.emplace_back(folder / name, header);
     while (file.next_before(step, row)) {
-    }
-  }
-  if (std::filesystem::exists(folder / "sharpness.csv")) {
-    Rows& file = files.emplace_back(folder / "sharpness.csv", sharpness_header);
-    while (file.next_before(step, row)) {
+      if (name != sharpness_name) continue;
       if (row[0] == 0) past.initial_sharpness = row[2];
       past.last_sharpness = row[2];
     }
@@ -230,9 +239,10 @@ void RunFolder::add(std::int64_t step, std::span<const ActivationRecord> records
 void RunFolder::add(const SharpnessRecord& record) {
   const Sharpness& s = record.sharpness;
   if (!sharpness_) sharpness_.emplace(path_ / "sharpness.csv", sharpness_header);
-  sharpness_->write(fmt::format("{},{},{},{},{},{},{},{:d},{}\n", record.step, record.lr,
+  const std::string agrees = std::isnan(s.wide) ? "nan" : fmt::format("{:d}", s.agrees());
+  sharpness_->write(fmt::format("{},{},{},{},{},{},{},{},{}\n", record.step, record.lr,
                                 number(s.value), number(s.wide), number(s.residual), s.iterations,
-                                record.gradients, s.agrees(), number(record.random_direction)));
+                                record.gradients, agrees, number(record.random_direction)));
 }
 
 void RunFolder::sync() {

@@ -5,14 +5,13 @@
 //   metrics.csv            one row per update:
 //       step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm
 //   eval.csv               one row per evaluation: step,epoch,test_loss,test_accuracy
-//   layers.csv             under diagnostics.layers_every, one row per update looked at and
-//   parameter
-//                          (train/diagnostics.h says what each column is):
+//   layers.csv             under diagnostics.layers_every, one row per parameter and update looked
+//                          at; train/diagnostics.h says what each column is:
 //       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
-//   activations.csv        likewise, one row per op, in the update's own forward pass:
+//   activations.csv        likewise, one row per op, of the update's own forward pass:
 //       step,layer,largest,dead
-//   sharpness.csv          under diagnostics.sharpness, one row per measurement
-//   (train/sharpness.h):
+//   sharpness.csv          under diagnostics.sharpness, one row per measurement; train/sharpness.h
+//                          says what each column is, nan what was not checked:
 //       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
 //   summary.json           how it ended
 //   report.html            all of it to look at

@@ -10,6 +10,7 @@ namespace preheat {
 namespace {
 
 constexpr double agreement = 0.2;
+constexpr std::size_t most_kept = 30;  // directions in memory; Lanczos then starts anew
 
 double dot(std::span<const float> a, std::span<const float> b) {
   double sum = 0;
@@ -27,15 +28,74 @@ std::vector<float> scaled(std::span<const float> v, double factor) {
   return result;
 }
 
-// |H v - value v| / |value|
-double residual_of(std::span<const float> v, std::span<const float> product, double value) {
-  double sum = 0;
+void subtract(std::vector<float>& v, double factor, std::span<const float> other) {
   for (std::size_t i = 0; i < v.size(); ++i) {
-    const double rest = double{product[i]} - value * double{v[i]};
-    sum += rest * rest;
+    v[i] = static_cast<float>(double{v[i]} - factor * double{other[i]});
   }
-  return sum == 0 ? 0 : std::sqrt(sum) / std::fabs(value);
 }
+
+// A symmetric tridiagonal matrix, and what rotations make of it: a diagonal one, and the
+// eigenvectors in the columns of `vectors`.
+class Tridiagonal {
+ public:
+  void add_row(double diagonal, double beside) {
+    diagonal_.push_back(diagonal);
+    beside_.push_back(beside);
+  }
+  std::size_t size() const { return diagonal_.size(); }
+
+  struct Pair {
+    double value;
+    std::vector<double> vector;
+  };
+
+  // The eigenvalue that is largest in magnitude. Jacobi's method: a few dozen rows at most.
+  Pair largest_pair() const {
+    const std::size_t n = size();
+    std::vector<std::vector<double>> a(n, std::vector<double>(n));
+    std::vector<std::vector<double>> vectors = a;
+    for (std::size_t i = 0; i < n; ++i) {
+      a[i][i] = diagonal_[i];
+      vectors[i][i] = 1;
+      if (i + 1 < n) a[i][i + 1] = a[i + 1][i] = beside_[i];
+    }
+    constexpr int most_sweeps = 30;  // it converges quadratically, in fewer than ten
+    for (int sweep = 0; sweep < most_sweeps; ++sweep) {
+      for (std::size_t p = 0; p + 1 < n; ++p) {
+        for (std::size_t q = p + 1; q < n; ++q) rotate(a, vectors, p, q);
+      }
+    }
+    std::size_t best = 0;
+    for (std::size_t i = 1; i < n; ++i) {
+      if (std::fabs(a[i][i]) > std::fabs(a[best][best])) best = i;
+    }
+    Pair pair{a[best][best], {}};
+    for (std::size_t i = 0; i < n; ++i) pair.vector.push_back(vectors[i][best]);
+    return pair;
+  }
+
+ private:
+  // Makes a[p][q] zero. Golub and Van Loan 2013, "Matrix computations", section 8.5.2.
+  static void rotate(std::vector<std::vector<double>>& a, std::vector<std::vector<double>>& vectors,
+                     std::size_t p, std::size_t q) {
+    if (a[p][q] == 0) return;
+    const double tau = (a[q][q] - a[p][p]) / (2 * a[p][q]);
+    const double t = std::copysign(1 / (std::fabs(tau) + std::hypot(1, tau)), tau);
+    const double c = 1 / std::hypot(1, t);
+    const double s = t * c;
+    const auto turn = [&](double& x, double& y) {
+      const double was = x;
+      x = c * was - s * y;
+      y = s * was + c * y;
+    };
+    for (std::vector<double>& row : a) turn(row[p], row[q]);
+    for (std::size_t i = 0; i < a.size(); ++i) turn(a[p][i], a[q][i]);
+    for (std::vector<double>& row : vectors) turn(row[p], row[q]);
+  }
+
+  std::vector<double> diagonal_;
+  std::vector<double> beside_;
+};
 
 }  // namespace
 
@@ -66,8 +126,8 @@ std::vector<float> Hessian::times(std::span<const float> v, double step) {
   return product;
 }
 
-double Hessian::along(std::span<const float> v) {
-  return dot(v, times(v));
+double Hessian::along(std::span<const float> v, double step) {
+  return dot(v, times(v, step));
 }
 
 bool Sharpness::agrees() const {
@@ -75,25 +135,51 @@ bool Sharpness::agrees() const {
 }
 
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
-                            std::int64_t most_iterations) {
+                            std::int64_t most_iterations, bool checks_step) {
   Sharpness result;
-  std::vector<float> v = direction;
+  std::vector<std::vector<float>> basis = {direction};
+  Tridiagonal projected;
   while (true) {
-    const std::vector<float> product = hessian.times(v);
-    const double before = std::exchange(result.value, dot(v, product));
-    const double length = norm(product);
+    std::vector<float> rest = hessian.times(basis.back());
     ++result.iterations;
-    const bool goes_on = length > 0 && std::isfinite(length);
-    const bool settled = result.iterations > 1 &&
-                         std::fabs(result.value - before) <= tolerance * std::fabs(result.value);
-    std::vector<float> next = goes_on ? scaled(product, 1 / length) : direction;
-    if (goes_on && !settled && result.iterations < most_iterations) {
-      v = std::move(next);
+    double diagonal = 0;
+    for (int pass = 0; pass < 2; ++pass) {  // once leaves what rounding put in
+      for (std::size_t i = basis.size(); i-- > 0;) {
+        const double share = dot(basis[i], rest);
+        subtract(rest, share, basis[i]);
+        if (i + 1 == basis.size()) diagonal += share;
+      }
+    }
+    const double beside = norm(rest);
+    if (!std::isfinite(diagonal) || !std::isfinite(beside)) {
+      result.value = result.wide = result.residual = std::numeric_limits<double>::quiet_NaN();
+      return result;
+    }
+    projected.add_row(diagonal, beside);
+    const auto [value, vector] = projected.largest_pair();
+    const double off = beside * vector.back();
+    result.value = value;
+    result.residual = off == 0 ? 0 : std::fabs(off / value);
+    const bool settled = 2 * result.residual * result.residual <= tolerance;
+    const bool ends = settled || beside == 0 || result.iterations >= most_iterations;
+    if (!ends && basis.size() < most_kept) {
+      basis.push_back(scaled(rest, 1 / beside));
       continue;
     }
-    result.residual = residual_of(v, product, result.value);
-    result.wide = dot(v, hessian.times(v, wide_step));
-    direction = std::move(next);
+    std::vector<float> estimate(direction.size(), 0.0f);
+    for (std::size_t i = 0; i < basis.size(); ++i) subtract(estimate, -vector[i], basis[i]);
+    estimate = scaled(estimate, 1 / norm(estimate));
+    if (!ends) {
+      basis = {std::move(estimate)};
+      projected = {};
+      continue;
+    }
+    if (checks_step) result.wide = hessian.along(estimate, wide_step);
+    if (value == 0) return result;
+    // One step of power iteration on, H estimate: what came in from outside the basis is kept, so
+    // that an eigenvector that overtakes this one is found.
+    if (beside > 0) subtract(estimate, -off / value / beside, rest);
+    direction = scaled(estimate, 1 / norm(estimate));
     return result;
   }
 }

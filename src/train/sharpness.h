@@ -1,5 +1,6 @@
 // The sharpness of a loss: the eigenvalue of its Hessian that is largest in magnitude, with its
-// sign, by power iteration. A product with the Hessian is a central difference of two gradients,
+// sign, by the method of Lanczos (Golub and Van Loan 2013, "Matrix computations", section 10.1). A
+// product with the Hessian is a central difference of two gradients,
 //   H v = (g(w + e v) - g(w - e v)) / (2 e),   |v| = 1,   e a small share of |w|,
 // which needs no second derivatives of the backend. With fp32 gradients and ReLUs e can neither be
 // small, for rounding, nor large, for the kinks it then steps over: 3e-4 |w| was nearest to float64
@@ -9,6 +10,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -34,8 +36,8 @@ class Hessian {
   /// H v of a v whose norm is 1, with e = step |w|. Takes two gradients.
   std::vector<float> times(std::span<const float> v, double step = narrow_step);
 
-  /// The curvature v H v along a v whose norm is 1.
-  double along(std::span<const float> v);
+  /// The curvature v H v along a v whose norm is 1. Takes two gradients.
+  double along(std::span<const float> v, double step = narrow_step);
 
   /// How many gradients the products took so far.
   std::int64_t gradients() const { return gradients_; }
@@ -50,27 +52,28 @@ class Hessian {
   std::vector<float> below_;
 };
 
-/// Not finite where a gradient was not.
+/// NaN where a gradient was not finite, or where all weights are zero.
 struct Sharpness {
-  double value = 0;             // the last Rayleigh quotient v H v
-  double wide = 0;              // of the same v with the wide step
+  double value = 0;             // v H v of the estimate v of the eigenvector
   double residual = 0;          // |H v - value v| / |value|: some eigenvalue is as near to `value`
   std::int64_t iterations = 0;  // products with the narrow step
+  // v H v with the wide step; NaN where it was not asked for.
+  double wide = std::numeric_limits<double>::quiet_NaN();
 
   /// Whether the two steps say the same, to a fifth of `value`.
   bool agrees() const;
 };
 
-/// Power iteration from `direction`, whose norm is 1, until the Rayleigh quotient changes by no
-/// more than the tolerance or there were enough iterations. Leaves in `direction` the best estimate
-/// of the eigenvector, to start from at weights near by; or as it was, where a gradient was not
-/// finite or the loss is flat along it.
+/// Starts from `direction`, whose norm is 1, and ends where one more step of power iteration would
+/// change the value by no more than the tolerance, as a share of it, or after enough iterations.
+/// That change is at most twice the residual squared: for v at a small angle a from u1 towards u2,
+/// residual = a (1 - l2/l1), and change = a^2 (1 - l2/l1)(1 - (l2/l1)^2). So a start that is still
+/// right costs one product.
 ///
-/// Of eigenvalues that are equal it finds their value, of two that differ in their sign only a
-/// number between them: the residual, then large, tells. The same number says how far a quotient
-/// that changes slowly may still be from the largest.
+/// Leaves in `direction` the best estimate of the eigenvector, to start from at weights near by; or
+/// as it was, where a gradient was not finite or the loss is flat along it.
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
-                            std::int64_t most_iterations);
+                            std::int64_t most_iterations, bool checks_step = true);
 
 /// A direction of norm 1 in the space of all parameters, uniformly random, as an arena whose
 /// padding is zero.

@@ -49,8 +49,8 @@ std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
   const Schedule schedule = schedule_of(config, data);
-  const bool has_warmup = schedule.phase_names.front() == config.schedule.warmup.name;
-  if (!schedule.start_is_automatic || !has_warmup) return std::nullopt;
+  if (!schedule.start_is_automatic) return std::nullopt;
+  backend.require_memory(network, config.data.batch_size);
   try {
     const auto critical = critical_rate(config, backend, network, schedule, data.train);
     return std::min(critical.value_or(unlimited_share * schedule.base_lr), schedule.base_lr);

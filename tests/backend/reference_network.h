@@ -98,9 +98,9 @@ inline Values linear(const Op& op, std::int64_t batch, const Values& x, const do
   return y;
 }
 
-/// The logits of a batch in training mode, [batch, classes].
-inline Values logits(const Network& network, const Values& arena, std::int64_t batch,
-                     const Values& images) {
+/// What every op puts out for a batch in training mode; the last are the logits, [batch, classes].
+inline std::vector<Values> outputs(const Network& network, const Values& arena, std::int64_t batch,
+                                   const Values& images) {
   std::vector<Values> outputs;
   const auto parameter = [&](int index) {
     return index < 0 ? nullptr : arena.data() + network.parameters[index].offset;
@@ -131,7 +131,12 @@ inline Values logits(const Network& network, const Values& arena, std::int64_t b
     for (double& v : y) v = activation(op.activation, v);
     outputs.push_back(std::move(y));
   }
-  return outputs.back();
+  return outputs;
+}
+
+inline Values logits(const Network& network, const Values& arena, std::int64_t batch,
+                     const Values& images) {
+  return outputs(network, arena, batch, images).back();
 }
 
 }  // namespace preheat::reference

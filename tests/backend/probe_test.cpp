@@ -1,0 +1,228 @@
+// The loss of a network as a function of its weights, and what its layers put out, against double
+// precision.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+
+#include "backend/backend.h"
+#include "backend/reference_network.h"
+#include "config/error.h"
+#include "schedule/schedule.h"
+#include "train/replica_options.h"
+
+namespace preheat {
+namespace {
+
+// An image of an odd size, a stride that does not divide it, batch norm, a residual, every
+// activation.
+constexpr const char* layers = R"(
+data: {dataset: synthetic, batch_size: 7}
+model:
+  layers:
+    - conv: {out: 3, activation: leaky_relu(0.1)}
+    - conv: {out: 4, stride: 2, batch_norm: true}
+    - residual_stage: {blocks: 1, out: 5, stride: 2}
+    - conv: {out: 2, kernel: 1, activation: none}
+    - linear: {out: 5}
+schedule: {base_lr: 0.05, warmup: {length: 1 steps}}
+train: {length: 2 steps}
+)";
+
+class ProbeTest : public testing::Test {
+ protected:
+  ProbeTest() {
+    data_.shape = {9, 7, 2};
+    data_.classes = 5;
+    std::uniform_int_distribution<int> byte(0, 255);
+    for (std::int64_t i = 0; i < examples * data_.shape.size(); ++i) {
+      data_.pixels.push_back(static_cast<std::uint8_t>(byte(random_)));
+    }
+    for (std::int64_t i = 0; i < examples; ++i) {
+      data_.labels.push_back(static_cast<std::uint8_t>(byte(random_) % 5));
+    }
+    network_ = build_network(config_, data_.shape, data_.classes);
+    options_ = replica_options(config_, network_, resolve_schedule(config_, {2, 2}));
+    options_.normalize = {{0.3, 0.6}, {0.2, 0.4}};
+    options_.seed = seed_;
+    resident_ = backend_->load(data_);
+    weights_ = initial_parameters(network_, config_.model, seed_);
+    std::normal_distribution<float> normal;
+    for (const Parameter& p : network_.parameters) {
+      for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+        weights_[i] += 0.1f * normal(random_);
+      }
+    }
+  }
+
+  reference::Values images(std::int64_t count) const {
+    reference::Values values;
+    for (std::int64_t i = 0; i < count * data_.shape.size(); ++i) {
+      const auto& [mean, std] = options_.normalize;
+      values.push_back((data_.pixels[i] / 255.0 - mean[i % 2]) / std[i % 2]);
+    }
+    return values;
+  }
+
+  // Of the first `count` examples.
+  double loss(const reference::Values& weights, std::int64_t count) const {
+    const reference::Values z = reference::logits(network_, weights, count, images(count));
+    double sum = 0;
+    for (std::int64_t n = 0; n < count; ++n) {
+      double all = 0;
+      for (int k = 0; k < 5; ++k) all += std::exp(z[5 * n + k]);
+      for (int k = 0; k < 5; ++k) {
+        const double hot = k == data_.labels[n] ? 1 : 0;
+        if (options_.loss == Loss::mse) {
+          sum += std::pow(z[5 * n + k] - hot, 2) / 2;
+        } else {
+          const double s = options_.label_smoothing;
+          sum += (hot * (1 - s) + s / 5) * (std::log(all) - z[5 * n + k]);
+        }
+      }
+    }
+    return sum / static_cast<double>(count);
+  }
+
+  static constexpr std::int64_t examples = 23;
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+  std::unique_ptr<Backend> backend_ = make_backend(DeviceChoice::cpu);
+  const RunConfig config_ = read_config(parse_document(layers, "probe.yaml"));
+  Dataset data_;
+  Network network_;
+  ReplicaOptions options_;
+  std::shared_ptr<ResidentDataset> resident_;
+  std::vector<float> weights_;
+};
+
+TEST_F(ProbeTest, LossAndGradientAreThoseOfDouble) {
+  for (const auto& [kind, smoothing, count] :
+       {std::tuple{Loss::cross_entropy, 0.0, 13}, std::tuple{Loss::cross_entropy, 0.2, 23},
+        std::tuple{Loss::mse, 0.0, 6}, std::tuple{Loss::cross_entropy, 0.0, 1000}}) {
+    SCOPED_TRACE(fmt::format("seed {}, {} examples, {}", seed_, count, to_string(kind)));
+    options_.loss = kind;
+    options_.label_smoothing = smoothing;
+    const auto probe = backend_->probe(network_, options_, resident_, count);
+    const std::int64_t used = std::min<std::int64_t>(count, examples);
+    reference::Values w(weights_.begin(), weights_.end());
+    const double expected = loss(w, used);
+    EXPECT_NEAR(probe->loss(weights_), expected, 1e-5 * expected);
+    // What is there before is written over, the padding too.
+    std::vector<float> gradient(weights_.size(), 7.0f);
+    EXPECT_EQ(probe->gradient(weights_, gradient), probe->loss(weights_));
+    std::vector<bool> inside(weights_.size(), false);
+    double largest = 0;
+    std::vector<std::pair<std::int64_t, double>> slopes;
+    for (const Parameter& p : network_.parameters) {
+      // All of a small tensor, some of a large one.
+      const std::int64_t stride = std::max<std::int64_t>(1, p.size / 12);
+      for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+        inside[i] = true;
+        if ((i - p.offset) % stride != 0) continue;
+        constexpr double step = 1e-6;
+        const double kept = w[i];
+        w[i] = kept + step;
+        const double above = loss(w, used);
+        w[i] = kept - step;
+        slopes.emplace_back(i, (above - loss(w, used)) / (2 * step));
+        w[i] = kept;
+        largest = std::max(largest, std::fabs(slopes.back().second));
+      }
+    }
+    for (const auto& [i, slope] : slopes) EXPECT_NEAR(gradient[i], slope, 1e-4 * largest) << i;
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      if (!inside[i]) {
+        EXPECT_EQ(gradient[i], 0) << "padding " << i;
+      }
+    }
+  }
+}
+
+TEST_F(ProbeTest, DependsOnTheWeightsAlone) {
+  const auto probe = backend_->probe(network_, options_, resident_, 13);
+  std::vector<float> first(weights_.size());
+  const double loss = probe->gradient(weights_, first);
+  std::vector<float> other = weights_;
+  for (float& v : other) v *= 3;
+  std::vector<float> ignored(weights_.size());
+  EXPECT_NE(probe->gradient(other, ignored), loss);
+  std::vector<float> bad = weights_;
+  bad[network_.parameters[0].offset] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(probe->gradient(bad, ignored)));
+  std::vector<float> again(weights_.size());
+  EXPECT_EQ(probe->gradient(weights_, again), loss);
+  EXPECT_EQ(again, first);
+  // Augmentation, weight decay and frozen parameters are a replica's business.
+  ReplicaOptions more = options_;
+  more.augment = {2, true};
+  more.parameters.front().weight_decay = 1;
+  more.stages.front().trained.front() = false;
+  EXPECT_EQ(backend_->probe(network_, more, resident_, 13)->gradient(weights_, again), loss);
+  EXPECT_EQ(again, first);
+}
+
+class ActivationsTest : public ProbeTest {
+ protected:
+  // What the layers put out for the first batch of examples in their order.
+  std::vector<ActivationRecord> records() {
+    const auto replica = backend_->compile(network_, options_, weights_, resident_);
+    std::vector<std::uint32_t> order(examples);
+    std::iota(order.begin(), order.end(), 0u);
+    replica->set_epoch_order(order);
+    replica->train(1);
+    return replica->activations();
+  }
+};
+
+TEST_F(ActivationsTest, AreThoseOfDouble) {
+  // A channel of the first layer that nothing wakes: leaky, so its outputs are below zero; one of
+  // the second that a batch norm holds down.
+  for (const Parameter& p : network_.parameters) {
+    if (p.name == "0.conv.bias") weights_[p.offset + 1] = -100;
+    if (p.name == "1.batch_norm.bias") weights_[p.offset + 2] = -100;
+  }
+  const std::vector<ActivationRecord> records = this->records();
+  const auto outputs =
+      reference::outputs(network_, {weights_.begin(), weights_.end()}, 7, images(7));
+  ASSERT_EQ(records.size(), network_.ops.size());
+  double dead_in_all = 0;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    SCOPED_TRACE(fmt::format("seed {}, op {}", seed_, network_.ops[i].name));
+    EXPECT_EQ(records[i].layer, network_.ops[i].name);
+    const auto channels = static_cast<std::size_t>(network_.ops[i].out.channels);
+    double largest = 0;
+    std::vector<bool> lives(channels, false);
+    for (std::size_t k = 0; k < outputs[i].size(); ++k) {
+      largest = std::max(largest, std::fabs(outputs[i][k]));
+      if (outputs[i][k] > 0) lives[k % channels] = true;
+    }
+    const auto dead = static_cast<double>(std::ranges::count(lives, false));
+    EXPECT_NEAR(records[i].largest, largest, 1e-4 * largest);
+    EXPECT_EQ(records[i].dead, dead / static_cast<double>(channels));
+    dead_in_all += dead;
+  }
+  EXPECT_GE(records[0].dead, 1.0 / 3);
+  EXPECT_GT(records[0].largest, 50);
+  EXPECT_GE(records[1].dead, 1.0 / 4);
+  EXPECT_GE(dead_in_all, 2);
+}
+
+TEST_F(ActivationsTest, OneThatIsNotANumberMakesTheLargestNone) {
+  for (const Parameter& p : network_.parameters) {
+    if (p.name == "1.batch_norm.bias") {
+      weights_[p.offset] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+  const std::vector<ActivationRecord> records = this->records();
+  EXPECT_TRUE(std::isfinite(records[0].largest));
+  EXPECT_GT(records[0].largest, 0);
+  EXPECT_TRUE(std::isnan(records.back().largest));
+}
+
+}  // namespace
+}  // namespace preheat

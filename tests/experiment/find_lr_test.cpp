@@ -1,0 +1,233 @@
+#include "experiment/find_lr.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "config/error.h"
+#include "experiment/small_experiment.h"
+#include "train/critical_rate.h"
+#include "train/replica_options.h"
+
+namespace preheat {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+class SearchRate : public testing::Test {
+ protected:
+  using Trains = std::function<bool(double)>;
+
+  // Searches, and notes what was asked.
+  Search search(double first, double resolution, const Trains& trains, std::size_t most = 1000) {
+    asked_.clear();
+    return search_rate(first, resolution, [&](double rate) -> std::optional<Trial> {
+      if (asked_.size() == most) return std::nullopt;
+      asked_.push_back(rate);
+      return Trial{rate, {}, trains(rate)};
+    });
+  }
+
+  void expect_once_each() const {
+    std::vector<double> sorted = asked_;
+    std::ranges::sort(sorted);
+    EXPECT_EQ(std::ranges::adjacent_find(sorted), sorted.end());
+  }
+
+  double log_uniform(double from, double to) {
+    return std::exp(std::uniform_real_distribution<>(std::log(from), std::log(to))(random_));
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+  std::vector<double> asked_;
+};
+
+TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
+  for (int trial = 0; trial < 200; ++trial) {
+    const double border = log_uniform(1e-6, 1e6);
+    const double first = log_uniform(1e-4, 1e2);
+    const double resolution = log_uniform(1.01, 4);
+    SCOPED_TRACE(fmt::format("seed {}: {} from {}, {}", seed_, border, first, resolution));
+    const Search s = search(first, resolution, [&](double rate) { return rate <= border; });
+    ASSERT_TRUE(s.largest && s.smallest_failing);
+    EXPECT_LE(*s.largest, border);
+    EXPECT_GT(*s.smallest_failing, border);
+    EXPECT_LE(*s.smallest_failing, resolution * *s.largest);
+    EXPECT_EQ(s.violations, 0);
+    expect_once_each();
+    ASSERT_EQ(s.trials.size(), asked_.size());
+    for (std::size_t i = 0; i < asked_.size(); ++i) EXPECT_EQ(s.trials[i].rate, asked_[i]);
+    // The three rates below the answer were seen too, to four digits.
+    for (int k = 1; k <= 3; ++k) {
+      EXPECT_TRUE(std::ranges::any_of(asked_, [&](double rate) {
+        return std::fabs(rate / (*s.largest / std::pow(resolution, k)) - 1) < 4e-3;
+      })) << k;
+    }
+    // Doublings, halvings of the interval, confirmations.
+    EXPECT_LE(asked_.size(), 2 + std::fabs(std::log2(border / first)) +
+                                 std::log2(std::max(1.0, std::log(2) / std::log(resolution))) + 3 +
+                                 3);
+    // A folder is called by its rate, and a configuration shows it as it was.
+    for (const double rate : asked_) EXPECT_EQ(std::stod(fmt::format("{:.4g}", rate)), rate);
+  }
+}
+
+// Where more than one border is, it finds one; and violations are those below its answer.
+TEST_F(SearchRate, OfWhatIsNotMonotoneFindsOneBorderAndTellsTheOthers) {
+  int with_violations = 0;
+  for (int trial = 0; trial < 200; ++trial) {
+    const unsigned salt = random_();
+    const auto trains = [&](double rate) {  // at random, by the rate alone
+      std::mt19937 hash(salt ^ static_cast<unsigned>(std::hash<double>()(rate)));
+      return rate < 1e4 && (rate < 1e-4 || hash() % 3 != 0);
+    };
+    const Search s = search(log_uniform(1e-2, 1e2), 1.2, trains);
+    ASSERT_TRUE(s.largest && s.smallest_failing);
+    EXPECT_TRUE(trains(*s.largest));
+    EXPECT_FALSE(trains(*s.smallest_failing));
+    EXPECT_GT(*s.smallest_failing, *s.largest);
+    EXPECT_LE(*s.smallest_failing, 1.2 * *s.largest);
+    expect_once_each();
+    std::int64_t violations = 0;
+    for (const double rate : asked_) violations += rate < *s.largest && !trains(rate) ? 1 : 0;
+    EXPECT_EQ(s.violations, violations);
+    with_violations += violations > 0 ? 1 : 0;
+  }
+  EXPECT_GT(with_violations, 20);
+}
+
+TEST_F(SearchRate, EndsAtItsLimits) {
+  const Search never = search(1e-3, 1.19, [](double) { return false; });
+  EXPECT_FALSE(never.largest);
+  EXPECT_EQ(never.violations, 0);
+  EXPECT_GE(*never.smallest_failing, 1e-8);
+  EXPECT_LT(*never.smallest_failing, 2e-8);
+  expect_once_each();
+  const Search always = search(1e3, 1.19, [](double) { return true; });
+  EXPECT_FALSE(always.smallest_failing);
+  EXPECT_LE(*always.largest, 1e8);
+  EXPECT_GT(*always.largest, 5e7);
+  expect_once_each();
+}
+
+TEST_F(SearchRate, EndsWhereATrialDoes) {
+  const auto trains = [](double rate) { return rate <= 0.5; };
+  search(0.01, 1.05, trains);
+  const std::vector<double> all = asked_;
+  for (std::size_t most = 0; most <= all.size(); ++most) {
+    const Search s = search(0.01, 1.05, trains, most);
+    EXPECT_EQ(asked_, std::vector<double>(all.begin(), all.begin() + static_cast<long>(most)));
+    EXPECT_EQ(s.trials.size(), most);
+  }
+}
+
+constexpr const char* searched = R"(
+find_lr:
+  seeds: [5, 2]
+  first: 0.5
+  resolution: 4
+)";
+
+TEST(FindLr, SaysWhatTheRunFoldersSay) {
+  const TemporaryFolder folder;
+  const auto place = folder / "out";
+  const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
+  std::vector<std::string> heard;
+  const FindLrResult result =
+      find_lr(document, shared_backend(), place, false, {}, [&](const Arm& arm, const Search& s) {
+        heard.push_back(fmt::format("{} {}", arm.name, s.seed));
+      });
+  EXPECT_THAT(heard, ElementsAre("no-warmup 5", "warmup 5", "no-warmup 2", "warmup 2"));
+  EXPECT_FALSE(result.interrupted);
+  const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
+  EXPECT_EQ(json.size(), 3u);
+  ASSERT_EQ(json["arms"].size(), 2u);
+  const char* names[] = {"no-warmup", "warmup"};
+  const int seeds[] = {5, 2};
+  std::vector<std::vector<double>> largest(2);
+  for (int i = 0; i < 2; ++i) {
+    const auto& arm = json["arms"][i];
+    EXPECT_EQ(arm["name"], names[i]);
+    ASSERT_EQ(arm["searches"].size(), 2u);
+    for (int k = 0; k < 2; ++k) {
+      const auto& search = arm["searches"][k];
+      EXPECT_EQ(search["seed"], seeds[k]);
+      ASSERT_TRUE(search["largest"].is_number());
+      largest[i].push_back(search["largest"]);
+      EXPECT_LE(search["smallest_failing"].get<double>(), 4 * search["largest"].get<double>());
+      EXPECT_GE(search["tried"].size(), 5u);
+      for (const auto& tried : search["tried"]) {
+        const double rate = tried["lr"];
+        const auto run = place / names[i] / std::to_string(seeds[k]) / fmt::format("{:.4g}", rate);
+        expect_as_in_summary(tried, run);
+        const RunConfig config = read_config(load_document(run / "config.yaml"));
+        EXPECT_EQ(config.schedule.base_lr, rate);
+        EXPECT_EQ(static_cast<int>(config.seed), seeds[k]);
+        const bool good = tried["outcome"] == "ok" || tried["outcome"] == "spiked";
+        EXPECT_EQ(tried["trained"],
+                  good && tried["final_train_loss"].get<double>() < 0.8 * std::log(10.0));
+      }
+    }
+  }
+  EXPECT_EQ(json["arms"][0]["overrides"]["schedule.warmup.length"], "0 steps");
+  ASSERT_EQ(json["ratios"].size(), 1u);
+  const auto& ratio = json["ratios"][0];
+  EXPECT_EQ(ratio["arms"], (std::vector<std::string>{"no-warmup", "warmup"}));
+  EXPECT_EQ(ratio["n"], 2);
+  EXPECT_NEAR(
+      ratio["log2_mean"].get<double>(),
+      (std::log2(largest[1][0] / largest[0][0]) + std::log2(largest[1][1] / largest[0][1])) / 2,
+      1e-12);
+  ASSERT_EQ(ratio["interval"].size(), 2u);
+  EXPECT_LE(ratio["interval"][0].get<double>(), ratio["log2_mean"].get<double>() + 1e-12);
+  EXPECT_GE(ratio["interval"][1].get<double>(), ratio["log2_mean"].get<double>() - 1e-12);
+  expect_no_checkpoints(place);
+
+  // The critical rate is that of the seed's initial weights, whatever the schedule.
+  ASSERT_EQ(json["critical_rates"].size(), 2u);
+  for (int k = 0; k < 2; ++k) {
+    RunConfig config = read_config(parse_document(small_run, "f.yaml"));
+    config.seed = static_cast<std::uint64_t>(seeds[k]);
+    const Dataset train = load_dataset(config.data).train;
+    const Network network = build_network(config, train.shape, train.classes);
+    const auto probe = shared_backend().probe(
+        network, replica_options(config, network, resolve_schedule(config, {60, 10})),
+        shared_backend().load(train), 32);
+    const auto rate = critical_rate(*probe, initial_parameters(network, config.model, config.seed));
+    EXPECT_EQ(json["critical_rates"][k]["seed"], seeds[k]);
+    EXPECT_EQ(json["critical_rates"][k]["rate"], *rate);
+  }
+
+  // Once more: all is read.
+  const std::string before = bytes_of(place / "find_lr.json");
+  Counter counter;
+  find_lr(document, shared_backend(), place, true, counter.listener, {});
+  EXPECT_EQ(counter.ran, 0);
+  EXPECT_GT(counter.read, 0);
+  EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
+
+  // Interrupted after four runs, and gone on with.
+  Counter first;
+  first.stop_after = 4;
+  EXPECT_TRUE(
+      find_lr(document, shared_backend(), folder / "cut", false, first.listener, {}).interrupted);
+  const auto cut = nlohmann::json::parse(bytes_of(folder / "cut/find_lr.json"));
+  EXPECT_EQ(cut["interrupted"], true);
+  EXPECT_TRUE(cut["arms"][0]["searches"].empty());
+  EXPECT_TRUE(cut["ratios"][0]["log2_mean"].is_null());
+  EXPECT_TRUE(cut["ratios"][0]["interval"].is_null());
+  Counter rest;
+  find_lr(document, shared_backend(), folder / "cut", true, rest.listener, {});
+  EXPECT_EQ(rest.read, 4);
+  EXPECT_EQ(rest.ran + rest.read, counter.read);
+  EXPECT_EQ(bytes_of(folder / "cut/find_lr.json"), before);
+}
+
+}  // namespace
+}  // namespace preheat

@@ -1,0 +1,218 @@
+// An experiment goes on where it stopped.
+#include "experiment/runs.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "config/error.h"
+#include "experiment/compare.h"
+#include "experiment/small_experiment.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+RunConfig config_with(const std::vector<std::string>& settings) {
+  std::vector<Override> overrides;
+  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
+  return read_config(with_overrides(parse_document(small_run, "f.yaml"), overrides));
+}
+
+class RunsTest : public testing::Test {
+ protected:
+  RunResult run(const RunConfig& config, Counter& counter,
+                Checkpoints checkpoints = Checkpoints::keep) {
+    Runs runs(shared_backend(), counter.listener);
+    return runs.run("label", config, path_, checkpoints);
+  }
+  std::string error(const RunConfig& config) {
+    Counter counter;
+    try {
+      run(config, counter);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+
+  TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_ / "run";
+};
+
+void expect_same(const RunResult& a, const RunResult& b) {
+  EXPECT_EQ(a.outcome, b.outcome);
+  EXPECT_EQ(a.interrupted, b.interrupted);
+  EXPECT_EQ(a.steps, b.steps);
+  EXPECT_EQ(a.first_non_finite_step, b.first_non_finite_step);
+  EXPECT_EQ(a.first_non_finite_tensor, b.first_non_finite_tensor);
+  EXPECT_EQ(a.gate_opened_at, b.gate_opened_at);
+  EXPECT_EQ(a.final_train_loss, b.final_train_loss);
+  EXPECT_EQ(a.final_train_accuracy, b.final_train_accuracy);
+  EXPECT_EQ(a.test_loss, b.test_loss);
+  EXPECT_EQ(a.test_accuracy, b.test_accuracy);
+  EXPECT_EQ(a.best_test_accuracy, b.best_test_accuracy);
+  EXPECT_EQ(a.best_step, b.best_step);
+  EXPECT_EQ(a.initial_sharpness, b.initial_sharpness);
+  EXPECT_EQ(a.last_sharpness, b.last_sharpness);
+  EXPECT_EQ(a.seconds, b.seconds);
+  EXPECT_EQ(a.images_per_second, b.images_per_second);
+}
+
+TEST_F(RunsTest, OneThatHasEndedIsReadToWhatItWas) {
+  for (const auto& settings : std::vector<std::vector<std::string>>{
+           {},
+           {"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"},
+           {"schedule.base_lr=1e-7"},
+           {"diagnostics.sharpness={every: 30 steps, examples: 20}",
+            "schedule.warmup={length: 40 steps, until: {train_error_below: 0.99, window: 3 "
+            "steps}}"}}) {
+    Counter first;
+    const RunResult made = run(config_with(settings), first);
+    EXPECT_EQ(first.ran, 1);
+    const std::string metrics = bytes_of(path_ / "metrics.csv");
+    const auto written = std::filesystem::last_write_time(path_ / "metrics.csv");
+    Counter again;
+    expect_same(run(config_with(settings), again), made);
+    EXPECT_EQ(again.read, 1);
+    EXPECT_EQ(again.started, 0);
+    EXPECT_EQ(std::filesystem::last_write_time(path_ / "metrics.csv"), written);
+    EXPECT_TRUE(std::filesystem::exists(path_ / "checkpoints/last.ckpt"));
+    std::filesystem::remove_all(path_);
+  }
+}
+
+TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
+  Counter whole;
+  const RunResult expected = run(config_with({}), whole);
+  const std::string metrics = bytes_of(path_ / "metrics.csv");
+  std::filesystem::remove_all(path_);
+  Counter cut;
+  cut.stop_after = 0;
+  EXPECT_TRUE(run(config_with({}), cut).interrupted);
+  for (const bool killed : {false, true}) {
+    if (killed) {  // no summary, a torn row, a file half written, a page; and what is not ours
+      std::filesystem::remove(path_ / "summary.json");
+      put_bytes(path_ / "metrics.csv", metrics.substr(0, 300));
+      put_bytes(path_ / "summary.json.1.tmp", "{");
+      put_bytes(path_ / "report.html", "x");
+    }
+    Counter again;
+    const RunResult result = run(config_with({}), again);
+    EXPECT_EQ(again.ran, 1);
+    EXPECT_FALSE(result.interrupted);
+    EXPECT_EQ(result.final_train_loss, expected.final_train_loss);
+    EXPECT_EQ(bytes_of(path_ / "metrics.csv"), metrics);
+    EXPECT_FALSE(std::filesystem::exists(path_ / "report.html"));
+  }
+}
+
+TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
+  std::filesystem::create_directory(path_);
+  put_bytes(path_ / "precious.csv", "x");
+  EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
+  EXPECT_EQ(bytes_of(path_ / "precious.csv"), "x");
+  // One beside a run's own files stays too, and is in the way.
+  put_bytes(path_ / "config.yaml", "x");
+  put_bytes(path_ / "precious.txt", "x");
+  EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
+  EXPECT_EQ(bytes_of(path_ / "precious.txt"), "x");
+}
+
+TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
+  Counter counter;
+  run(config_with({}), counter);
+  const std::string summary = bytes_of(path_ / "summary.json");
+  EXPECT_THAT(error(config_with({"seed=9"})),
+              AllOf(HasSubstr(path_.string()), HasSubstr("another configuration")));
+  EXPECT_THAT(error(config_with({"schedule.base_lr=0.2"})), HasSubstr("another configuration"));
+  EXPECT_EQ(bytes_of(path_ / "summary.json"), summary);
+  // What its numbers do not depend on may differ.
+  EXPECT_EQ(error(config_with({"name=other", "train.eval_every=20 steps"})), "");
+  put_bytes(path_ / "summary.json", summary.substr(0, summary.size() / 2));
+  EXPECT_THAT(error(config_with({})), AllOf(HasSubstr("summary.json"), HasSubstr("is damaged")));
+}
+
+TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
+  for (const std::string rate : {"0.1", "1e12"}) {
+    Counter counter;
+    run(config_with({"schedule.base_lr=" + rate, "train.checkpoint_every=5 steps"}), counter,
+        Checkpoints::drop);
+    expect_no_checkpoints(path_);
+    EXPECT_TRUE(std::filesystem::exists(path_ / "summary.json"));
+    std::filesystem::remove_all(path_);
+  }
+}
+
+constexpr const char* arms = R"(
+compare:
+  seeds: [3, 11]
+  arms:
+    absurd: {schedule.base_lr: 1e12}
+    sane: {}
+)";
+
+class ResumedCompare : public testing::Test {
+ protected:
+  static Document document(const std::vector<std::string>& settings = {}) {
+    std::vector<Override> overrides;
+    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
+    return with_overrides(parse_document(std::string(small_run) + arms, "f.yaml"), overrides);
+  }
+  std::string error(const std::filesystem::path& path, const Document& d) {
+    try {
+      compare(d, shared_backend(), path, true, {});
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+  TemporaryFolder folder_;
+};
+
+TEST_F(ResumedCompare, GoesOnAndMayGrow) {
+  compare(document(), shared_backend(), folder_ / "whole", false, {});
+  Counter first;
+  first.stop_after = 2;
+  EXPECT_TRUE(
+      compare(document(), shared_backend(), folder_ / "cut", false, first.listener).interrupted);
+  Counter rest;
+  EXPECT_FALSE(
+      compare(document(), shared_backend(), folder_ / "cut", true, rest.listener).interrupted);
+  EXPECT_EQ(rest.read, 2);
+  EXPECT_EQ(rest.ran, 2);
+  EXPECT_EQ(bytes_of(folder_ / "cut/compare.json"), bytes_of(folder_ / "whole/compare.json"));
+  Counter more;
+  compare(document({"compare.seeds=[3, 11, 12]"}), shared_backend(), folder_ / "cut", true,
+          more.listener);
+  EXPECT_EQ(more.read, 4);
+  EXPECT_EQ(more.ran, 2);
+  EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
+}
+
+TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {
+  const auto path = folder_ / "out";
+  compare(document(), shared_backend(), path, false, {});
+  const std::string config = bytes_of(path / "config.yaml");
+  const std::string json = bytes_of(path / "compare.json");
+  EXPECT_THAT(
+      error(path, document({"optimizer.momentum=0.5"})),
+      AllOf(HasSubstr("config.yaml: the experiment was made with 'optimizer.momentum: 0.9'"),
+            HasSubstr("'optimizer.momentum: 0.5'")));
+  EXPECT_EQ(bytes_of(path / "config.yaml"), config);
+  EXPECT_EQ(bytes_of(path / "compare.json"), json);
+  // An arm of the same name that is another one.
+  EXPECT_THAT(error(path, document({"compare.arms.absurd={schedule.base_lr: 1e11}"})),
+              AllOf(HasSubstr("absurd/3"), HasSubstr("another configuration")));
+  EXPECT_EQ(bytes_of(path / "compare.json"), json);
+  EXPECT_THAT(error(folder_ / "nowhere", document()),
+              AllOf(HasSubstr("nowhere"), HasSubstr("is not the folder of an experiment")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "nowhere"));
+}
+
+}  // namespace
+}  // namespace preheat

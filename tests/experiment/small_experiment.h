@@ -1,0 +1,66 @@
+// An experiment whose runs take no time, and what to look at in its folder.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "backend/backend.h"
+#include "experiment/runs.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+
+inline constexpr const char* small_run = R"(
+name: small
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model:
+  layers: [{conv: {out: 4}}, {max_pool: {kernel: 4}}, {linear: {out: 10}}]
+schedule:
+  base_lr: 0.1
+  warmup: {length: 4 steps}
+  decay: {shape: constant}
+train: {length: 60 steps, eval_every: 60 steps}
+)";
+
+inline Backend& shared_backend() {
+  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
+  return *backend;
+}
+
+/// Counts the runs that were made and those that were read; stops before the one after `stop_after`
+/// are made.
+struct Counter {
+  Counter() {
+    listener.on_start = [this](const std::string&, const Trainer&) { ++started; };
+    listener.on_end = [this](const std::string&, const RunResult& run, bool was_read) {
+      if (!run.interrupted) ++(was_read ? read : ran);
+    };
+    listener.wants_stop = [this] { return started > stop_after; };
+  }
+  int started = 0;
+  int ran = 0;
+  int read = 0;
+  int stop_after = 1 << 20;
+  RunsListener listener;
+};
+
+inline void expect_as_in_summary(const nlohmann::json& run, const std::filesystem::path& folder) {
+  const auto summary = nlohmann::json::parse(bytes_of(folder / "summary.json"));
+  for (const char* key :
+       {"outcome", "first_non_finite_step", "final_train_loss", "test_accuracy"}) {
+    EXPECT_EQ(run.at(key), summary.at(key)) << folder << " " << key;
+  }
+}
+
+inline void expect_no_checkpoints(const std::filesystem::path& folder) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    EXPECT_NE(entry.path().filename(), "checkpoints") << entry.path();
+    EXPECT_NE(entry.path().extension(), ".ckpt") << entry.path();
+  }
+}
+
+}  // namespace preheat

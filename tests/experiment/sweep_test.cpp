@@ -1,0 +1,224 @@
+#include "experiment/sweep.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+
+#include "config/error.h"
+#include "experiment/small_experiment.h"
+
+namespace preheat {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr const char* grid = R"(
+sweep:
+  seeds: [3, 11]
+  axes:
+    schedule.base_lr: [0.05, 1e12]
+    schedule.warmup.length: [0 steps, 4 steps]
+)";
+
+std::vector<Axis> axes_of(const std::string& axes) {
+  return read_config(parse_document("sweep:\n  axes:\n" + axes, "a.yaml")).sweep->axes;
+}
+
+std::vector<std::string> names_of(const std::vector<Arm>& cells) {
+  std::vector<std::string> names;
+  for (const Arm& cell : cells) names.push_back(cell.name);
+  return names;
+}
+
+TEST(CellsOf, TheLastAxisIsTheFastest) {
+  const auto cells = cells_of(axes_of(
+      "    schedule.base_lr: [0.1, 1e-3]\n    schedule.warmup.length: [0 steps, 5%, 1 epochs]\n"));
+  EXPECT_THAT(names_of(cells), ElementsAre("0.1_0-steps", "0.1_5p", "0.1_1-epochs", "1e-3_0-steps",
+                                           "1e-3_5p", "1e-3_1-epochs"));
+  for (const Arm& cell : cells) {
+    ASSERT_EQ(cell.overrides.size(), 2u);
+    EXPECT_EQ(cell.overrides[0].key, "schedule.base_lr");
+    EXPECT_EQ(cell.overrides[1].key, "schedule.warmup.length");
+  }
+  EXPECT_EQ(cells[4].overrides[0].value.scalar, "1e-3");
+  EXPECT_EQ(cells[4].overrides[1].value.scalar, "5%");
+}
+
+// Folders are called so, whatever the values are.
+TEST(CellsOf, NamesDifferAndAreThoseOfFolders) {
+  const auto names = names_of(cells_of(
+      axes_of("    model.layers: [[{linear: {out: 10}}], ['linear: {out: 10}'], [../..], ..]\n"
+              "    seed: [1, 1.2]\n    name: [a/b, a-b, a b]\n")));
+  EXPECT_EQ(std::set<std::string>(names.begin(), names.end()).size(), 24u);
+  for (const std::string& name : names) {
+    EXPECT_EQ(name.find_first_of("/\\ {}[]'\"*?~$"), std::string::npos) << name;
+    EXPECT_FALSE(name.starts_with('.')) << name;
+    EXPECT_FALSE(name.empty());
+  }
+}
+
+// A cell of made-up runs: the final losses, NaN for one that was not finite, above 2.3 for one that
+// is stuck.
+ArmResult cell_of(const Arm& arm, const std::vector<double>& losses) {
+  ArmResult cell{arm, {}};
+  for (const double loss : losses) {
+    SeedResult r;
+    r.seed = cell.runs.size();
+    if (std::isnan(loss)) {
+      r.run.outcome = Outcome::non_finite;
+    } else {
+      r.run.final_train_loss = loss;
+      r.run.outcome = loss > 2.3 ? Outcome::stuck : Outcome::ok;
+    }
+    cell.runs.push_back(r);
+  }
+  return cell;
+}
+
+TEST(BoundariesOf, AreWhereHalfOfTheRunsFail) {
+  // Rates out of order, on purpose.
+  const auto axes = axes_of(
+      "    schedule.base_lr: [0.4, 0.1, 0.2, 0.8]\n    schedule.warmup.length: [0 steps, 9 "
+      "steps]\n");
+  const auto arms = cells_of(axes);
+  // By rate as given, then by warmup.
+  const std::vector<double> losses[] = {{NAN, 0.5}, {0.6, 0.6},   // 0.4
+                                        {0.9, 0.8}, {0.8, 0.8},   // 0.1
+                                        {0.7, NAN}, {NAN, NAN},   // 0.2
+                                        {0.4, 0.3}, {2.9, 9e9}};  // 0.8
+  std::vector<ArmResult> cells;
+  for (std::size_t i = 0; i < arms.size(); ++i) cells.push_back(cell_of(arms[i], losses[i]));
+  const RunConfig base;
+  const auto boundaries = boundaries_of(axes, cells, base);
+  ASSERT_EQ(boundaries.size(), 2u);
+  EXPECT_EQ(boundaries[0].point.at(0).value.scalar, "0 steps");
+  EXPECT_EQ(boundaries[0].point.size(), 1u);
+  EXPECT_EQ(boundaries[0].largest_training, 0.1);
+  EXPECT_EQ(boundaries[0].smallest_failing, 0.2);  // one of two is half
+  EXPECT_EQ(boundaries[0].violations, 1);          // 0.8
+  EXPECT_EQ(boundaries[1].largest_training, 0.1);
+  EXPECT_EQ(boundaries[1].smallest_failing, 0.2);
+  EXPECT_EQ(boundaries[1].violations, 1);  // 0.4
+
+  // Wortsman et al. 2023: E[min(loss, l0) - l*], l0 = ln 10, l* = 0.35.
+  const double l0 = std::log(10.0);
+  const double least = 0.35;
+  EXPECT_NEAR(*boundaries[0].sensitivity,
+              ((l0 + 0.5) / 2 + 0.85 + (0.7 + l0) / 2 + 0.35) / 4 - least, 1e-12);
+  EXPECT_NEAR(*boundaries[1].sensitivity, (0.6 + 0.8 + l0 + l0) / 4 - least, 1e-12);
+}
+
+TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
+  const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2]\n");
+  const auto arms = cells_of(axes);
+  const auto good = boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, {});
+  ASSERT_EQ(good.size(), 1u);
+  EXPECT_TRUE(good[0].point.empty());
+  EXPECT_EQ(good[0].largest_training, 0.2);
+  EXPECT_FALSE(good[0].smallest_failing);
+  EXPECT_EQ(good[0].sensitivity, 0);
+  const auto bad = boundaries_of(axes, {cell_of(arms[0], {NAN}), cell_of(arms[1], {NAN})}, {});
+  EXPECT_FALSE(bad[0].largest_training);
+  EXPECT_EQ(bad[0].smallest_failing, 0.1);
+  EXPECT_EQ(bad[0].violations, 0);
+  // None of a grid that is not complete or has no rates; no sensitivity without cross entropy.
+  EXPECT_TRUE(boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {})}, {}).empty());
+  const auto others = axes_of("    optimizer.momentum: [0.1, 0.2]\n");
+  const auto cells = cells_of(others);
+  EXPECT_TRUE(boundaries_of(others, {cell_of(cells[0], {1}), cell_of(cells[1], {1})}, {}).empty());
+  RunConfig mse;
+  mse.loss = Loss::mse;
+  EXPECT_FALSE(
+      boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, mse)[0].sensitivity);
+}
+
+// Two values whose cells are called alike are two rows.
+TEST(BoundariesOf, RowsAreToldApartByTheirValues) {
+  const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2]\n    name: [a b, a-b]\n");
+  const auto arms = cells_of(axes);
+  std::vector<ArmResult> cells;
+  for (const Arm& arm : arms) cells.push_back(cell_of(arm, {1}));
+  EXPECT_EQ(boundaries_of(axes, cells, {}).size(), 2u);
+}
+
+TEST(Sweep, CountsWhatTheRunFoldersSay) {
+  const TemporaryFolder folder;
+  const auto place = folder / "out";
+  const Document document = parse_document(std::string(small_run) + grid, "f.yaml");
+  const SweepResult result = sweep(document, shared_backend(), place, false, {});
+  EXPECT_FALSE(result.interrupted);
+  const auto json = nlohmann::json::parse(bytes_of(place / "sweep.json"));
+  EXPECT_EQ(json.size(), 3u);
+  EXPECT_EQ(json["axes"], nlohmann::json::parse(R"([
+      {"key": "schedule.base_lr", "values": [0.05, 1e12]},
+      {"key": "schedule.warmup.length", "values": ["0 steps", "4 steps"]}])"));
+  const char* names[] = {"0.05_0-steps", "0.05_4-steps", "1e12_0-steps", "1e12_4-steps"};
+  ASSERT_EQ(json["cells"].size(), 4u);
+  for (std::size_t i = 0; i < 4; ++i) {
+    const auto& cell = json["cells"][i];
+    EXPECT_EQ(cell["name"], names[i]);
+    EXPECT_EQ(cell["point"], cell["overrides"]);
+    EXPECT_EQ(cell["point"]["schedule.base_lr"], i < 2 ? 0.05 : 1e12);
+    EXPECT_EQ(cell["point"]["schedule.warmup.length"], i % 2 == 0 ? "0 steps" : "4 steps");
+    EXPECT_EQ(cell["n"], 2);
+    EXPECT_EQ(cell["failures"], i < 2 ? 0 : 2);
+    ASSERT_EQ(cell["runs"].size(), 2u);
+    for (const auto& run : cell["runs"]) {
+      expect_as_in_summary(run, place / names[i] / std::to_string(run["seed"].get<int>()));
+    }
+  }
+  ASSERT_EQ(json["boundaries"].size(), 2u);
+  EXPECT_EQ(json["boundaries"][1]["point"]["schedule.warmup.length"], "4 steps");
+  EXPECT_EQ(json["boundaries"][1]["largest_training"], 0.05);
+  EXPECT_EQ(json["boundaries"][1]["smallest_failing"], 1e12);
+  EXPECT_EQ(json["boundaries"][1]["violations"], 0);
+  expect_no_checkpoints(place);
+
+  // Once more: all is read, nothing is run, and the same is written.
+  const std::string before = bytes_of(place / "sweep.json");
+  Counter counter;
+  sweep(document, shared_backend(), place, true, counter.listener);
+  EXPECT_EQ(counter.read, 8);
+  EXPECT_EQ(counter.ran, 0);
+  EXPECT_EQ(bytes_of(place / "sweep.json"), before);
+}
+
+TEST(Sweep, GoesOnWhereItWasInterrupted) {
+  const TemporaryFolder folder;
+  const Document document = parse_document(std::string(small_run) + grid, "f.yaml");
+  sweep(document, shared_backend(), folder / "whole", false, {});
+  Counter first;
+  first.stop_after = 3;
+  EXPECT_TRUE(sweep(document, shared_backend(), folder / "cut", false, first.listener).interrupted);
+  const auto cut = nlohmann::json::parse(bytes_of(folder / "cut/sweep.json"));
+  EXPECT_EQ(cut["interrupted"], true);
+  EXPECT_EQ(cut["cells"][3]["n"], 0);
+  EXPECT_TRUE(cut["cells"][3]["failure_interval"].is_null());
+  EXPECT_TRUE(cut["boundaries"].empty());
+  Counter rest;
+  EXPECT_FALSE(sweep(document, shared_backend(), folder / "cut", true, rest.listener).interrupted);
+  EXPECT_EQ(rest.read, 3);
+  EXPECT_EQ(rest.ran, 5);
+  EXPECT_EQ(bytes_of(folder / "cut/sweep.json"), bytes_of(folder / "whole/sweep.json"));
+}
+
+TEST(Sweep, WithoutAGridIsAnErrorThatShowsOne) {
+  const TemporaryFolder folder;
+  try {
+    sweep(parse_document("name: x\n", "f.yaml"), shared_backend(), folder / "out", false, {});
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), testing::AllOf(testing::StartsWith("f.yaml"), HasSubstr("sweep"),
+                                             HasSubstr("axes:")));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+}
+
+}  // namespace
+}  // namespace preheat

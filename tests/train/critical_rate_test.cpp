@@ -1,0 +1,331 @@
+#include "train/critical_rate.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "config/error.h"
+#include "schedule/plan.h"
+#include "train/checkpoint.h"
+#include "train/replica_options.h"
+#include "train/small_run.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+using LossFunction = std::function<double(std::span<const float>)>;
+
+// A loss as the test makes it up.
+class MadeUpProbe : public Probe {
+ public:
+  MadeUpProbe(LossFunction loss, std::vector<float> gradient)
+      : loss_(std::move(loss)), gradient_(std::move(gradient)) {}
+
+  double loss(std::span<const float> weights) override {
+    ++losses;
+    return loss_(weights);
+  }
+  double gradient(std::span<const float> weights, std::span<float> gradient) override {
+    ++gradients;
+    std::ranges::copy(gradient_, gradient.begin());
+    return loss_(weights);
+  }
+
+  int losses = 0;
+  int gradients = 0;
+
+ private:
+  LossFunction loss_;
+  std::vector<float> gradient_;
+};
+
+class CriticalRate : public testing::Test {
+ protected:
+  CriticalRate() { RecordProperty("seed", std::to_string(seed_)); }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937_64 random_{seed_};
+};
+
+// L = sum_i h_i w_i^2 / 2 + offset, which along its gradient g_i = h_i w_i is
+// L(e) = L - e |g|^2 + e^2 g H g / 2, and crosses (1 + r) L at the larger root of a quadratic.
+struct Quadratic {
+  std::vector<double> curvatures;
+  std::vector<float> weights;
+  double offset = 0;
+
+  double loss(std::span<const float> w) const {
+    double sum = offset;
+    for (std::size_t i = 0; i < w.size(); ++i) sum += curvatures[i] * w[i] * w[i] / 2;
+    return sum;
+  }
+  std::vector<float> gradient() const {
+    std::vector<float> g;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      g.push_back(static_cast<float>(curvatures[i] * weights[i]));
+    }
+    return g;
+  }
+  double crossing() const {
+    double gg = 0;
+    double ghg = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const double g = curvatures[i] * weights[i];
+      gg += g * g;
+      ghg += curvatures[i] * g * g;
+    }
+    return (gg + std::sqrt(gg * gg + 2 * 0.1 * loss(weights) * ghg)) / ghg;
+  }
+  MadeUpProbe probe() const {
+    return {[this](std::span<const float> w) { return loss(w); }, gradient()};
+  }
+};
+
+// The answer trains and a twentieth above it does not: within rounding in [crossing / 1.05,
+// crossing].
+void expect_just_below(std::optional<double> rate, double crossing) {
+  ASSERT_TRUE(rate);
+  EXPECT_LE(*rate, crossing * (1 + 1e-5));
+  EXPECT_GE(*rate, crossing / 1.05 * (1 - 1e-5));
+}
+
+TEST_F(CriticalRate, OfAQuadraticIsWhereItsParabolaCrosses) {
+  std::normal_distribution<double> normal;
+  for (int trial = 0; trial < 40; ++trial) {
+    Quadratic q;
+    // From far below the first rate that is tried to far above it.
+    const double scale = std::pow(10.0, std::uniform_real_distribution<>(-2.5, 12)(random_));
+    const int size = 1 + trial % 7;
+    for (int i = 0; i < size; ++i) {
+      q.curvatures.push_back(scale * std::exp(normal(random_)));
+      q.weights.push_back(static_cast<float>(normal(random_)) + 0.1f);
+    }
+    q.offset = trial % 2 == 0 ? 0 : q.loss(q.weights) / 3;
+    SCOPED_TRACE(fmt::format("seed {}, trial {}, crossing {}", seed_, trial, q.crossing()));
+    MadeUpProbe probe = q.probe();
+    expect_just_below(critical_rate(probe, q.weights), q.crossing());
+    EXPECT_EQ(probe.gradients, 1);
+    EXPECT_LE(probe.losses, 2 + 5 + std::fabs(std::log2(q.crossing() / 1e-4)));
+  }
+}
+
+TEST_F(CriticalRate, OfOneWeightIsKnownByHeart) {
+  const Quadratic q{{50}, {1}, 0};
+  MadeUpProbe probe = q.probe();
+  expect_just_below(critical_rate(probe, q.weights), (1 + std::sqrt(1.1)) / 50);
+}
+
+TEST_F(CriticalRate, ALossThatIsNotFiniteHasRisen) {
+  for (const double bad :
+       {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    for (const double limit : {3.0, 0.02, 3e-6}) {
+      SCOPED_TRACE(limit);
+      // Falls all the way, up to where it overflows; the gradient of the one weight is 1.
+      MadeUpProbe probe(
+          [&](std::span<const float> w) { return -double{w[0]} > limit ? bad : 2 + 1e-4 * w[0]; },
+          {1});
+      expect_just_below(critical_rate(probe, std::vector<float>{0}), limit);
+    }
+  }
+}
+
+TEST_F(CriticalRate, IsNoneWhereNothingRises) {
+  MadeUpProbe flat([](std::span<const float>) { return 2.3; }, {1});
+  EXPECT_FALSE(critical_rate(flat, std::vector<float>{0.5f}));
+  // Rises by less than a tenth, for good.
+  MadeUpProbe bounded([](std::span<const float> w) { return w[0] < -1 ? 2 * 1.09 : 2.0; }, {1});
+  EXPECT_FALSE(critical_rate(bounded, std::vector<float>{0}));
+  MadeUpProbe crossed([](std::span<const float> w) { return w[0] < -1 ? 2 * 1.11 : 2.0; }, {1});
+  expect_just_below(critical_rate(crossed, std::vector<float>{0}), 1);
+  // Just below the largest rate there is one still, and above it none.
+  const Quadratic below{{(1 + std::sqrt(1.1)) / 6000}, {1}, 0};
+  MadeUpProbe last = below.probe();
+  expect_just_below(critical_rate(last, below.weights), 6000);
+  const Quadratic above{{(1 + std::sqrt(1.1)) / 14000}, {1}, 0};
+  MadeUpProbe beyond = above.probe();
+  EXPECT_FALSE(critical_rate(beyond, above.weights));
+}
+
+// A step so small that no weight moves cannot raise a loss, so the search ends.
+TEST_F(CriticalRate, ALossThatRisesHoweverSmallTheStepIsEnds) {
+  MadeUpProbe cliff([](std::span<const float> w) { return w[0] == 1 ? 1.0 : 5.0; }, {1});
+  const auto rate = critical_rate(cliff, std::vector<float>{1});
+  ASSERT_TRUE(rate);
+  EXPECT_GT(*rate, 0);
+  EXPECT_EQ(static_cast<float>(1 - *rate), 1.0f);
+}
+
+TEST_F(CriticalRate, NotFiniteFromTheStartIsAnError) {
+  const auto error_of = [](double loss, std::vector<float> gradient) -> std::string {
+    MadeUpProbe probe([loss](std::span<const float>) { return loss; }, std::move(gradient));
+    try {
+      critical_rate(probe, std::vector<float>{1, 2});
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity();
+  EXPECT_THAT(error_of(nan, {1, 1}), HasSubstr("loss is not finite"));
+  EXPECT_THAT(error_of(inf, {1, 1}), HasSubstr("loss is not finite"));
+  EXPECT_THAT(error_of(1, {1, nan}), HasSubstr("gradient is not finite"));
+  EXPECT_THAT(error_of(1, {-inf, 1}), HasSubstr("gradient is not finite"));
+  EXPECT_EQ(error_of(1, {1, 1}), "");
+}
+
+// What follows goes through the trainer: schedule.warmup.start_lr: auto.
+
+const std::string automatic = "schedule.warmup.start_lr=auto";
+
+RunConfig automatic_with(std::vector<std::string> settings = {}) {
+  settings.push_back(automatic);
+  return config_of(settings);
+}
+
+nlohmann::json summary_of(const std::filesystem::path& folder) {
+  return nlohmann::json::parse(bytes_of(folder / "summary.json"));
+}
+
+// Whether a step along the gradient of the run's first examples, from its initial weights, raises
+// their loss by more than a tenth.
+bool loss_rises(const RunConfig& config, double rate) {
+  const TrainTest data = load_dataset(config.data);
+  const Network network = build_network(config, data.train.shape, data.train.classes);
+  const ReplicaOptions options =
+      replica_options(config, network, resolve_schedule(config, {30, 10}));
+  const auto probe = shared_backend().probe(network, options, shared_backend().load(data.train),
+                                            config.data.batch_size);
+  std::vector<float> weights = initial_parameters(network, config.model, config.seed);
+  std::vector<float> gradient(weights.size());
+  const double before = probe->gradient(weights, gradient);
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    weights[i] = static_cast<float>(weights[i] - rate * gradient[i]);
+  }
+  return !(probe->loss(weights) <= 1.1 * before);
+}
+
+void expect_linear_warmup(const std::filesystem::path& folder, double start, double base) {
+  const auto rows = rows_of(folder / "metrics.csv");
+  ASSERT_GT(rows.size(), 8u);
+  for (int k = 0; k < 8; ++k) {
+    EXPECT_EQ(std::strtof(rows[k + 1][3].c_str(), nullptr),
+              static_cast<float>(start + (base - start) * (k + 1) / 8.0))
+        << k;
+  }
+}
+
+TEST(AutomaticStart, IsTheCriticalRateOfTheInitialWeights) {
+  const TemporaryFolder folder;
+  for (const std::string seed : {"0", "3"}) {
+    const RunConfig config =
+        automatic_with({"seed=" + seed, "schedule.base_lr=5", "label_smoothing=0.1"});
+    run_into(folder / seed, config);
+    const double start = summary_of(folder / seed).at("start_lr");
+    EXPECT_FALSE(loss_rises(config, start)) << start;
+    EXPECT_TRUE(loss_rises(config, 1.05 * start)) << start;
+    EXPECT_LT(start, 5);
+    expect_linear_warmup(folder / seed, start, 5);
+    EXPECT_EQ(trainer_of(config).critical_rate(), start);
+  }
+  EXPECT_NE(summary_of(folder / "0").at("start_lr"), summary_of(folder / "3").at("start_lr"));
+}
+
+TEST(AutomaticStart, IsNeverAboveTheBaseRate) {
+  const TemporaryFolder folder;
+  run_into(folder / "run", automatic_with());
+  EXPECT_EQ(summary_of(folder / "run").at("start_lr"), 0.05);
+  expect_linear_warmup(folder / "run", 0.05, 0.05);
+}
+
+// A last layer of weights near zero: its gradient is a little step, and no rate up to the largest
+// raises the loss.
+TEST(AutomaticStart, IsATenthOfTheBaseRateWhereNoRateRaisesTheLoss) {
+  const TemporaryFolder folder;
+  const RunConfig config = automatic_with({"schedule.base_lr=0.3", "model.init.gain=1e-20"});
+  Trainer trainer = trainer_of(config);
+  if (trainer.critical_rate()) GTEST_SKIP() << "this network's loss rises";
+  EXPECT_EQ(lr_at(trainer.schedule().lr, 0), 0.03 + 0.27 / 8);
+}
+
+TEST(AutomaticStart, GoesOnToTheSameBits) {
+  const TemporaryFolder folder;
+  const RunConfig config = automatic_with({"schedule.base_lr=0.4"});
+  run_into(folder / "whole", config);
+  for (const std::int64_t stop : {3, 17}) {
+    StopAfter stopper(stop);
+    const auto path = folder / std::to_string(stop);
+    ASSERT_TRUE(run_into(path, config, stopper.listener).interrupted);
+    resume_in(path, config);
+    expect_same_run(folder / "whole", path);
+  }
+  // The resolved configuration leaves the start to the network again.
+  EXPECT_THAT(bytes_of(folder / "whole/config.yaml"), HasSubstr("start_lr: auto"));
+  run_into(folder / "again", read_config(load_document(folder / "whole/config.yaml")));
+  expect_same_run(folder / "whole", folder / "again");
+  EXPECT_THAT(resume_error(folder / "whole", config_of({"schedule.base_lr=0.4"})),
+              AllOf(HasSubstr("start_lr"), HasSubstr("--new-schedule")));
+}
+
+// Another machine may find another rate; a run does not go on with a jump.
+TEST(AutomaticStart, OfACheckpointThatDiffersIsRefused) {
+  const TemporaryFolder folder;
+  const RunConfig config = automatic_with({"schedule.base_lr=0.4"});
+  StopAfter stopper(3);
+  ASSERT_TRUE(run_into(folder / "run", config, stopper.listener).interrupted);
+  const auto path = folder / "run/checkpoints/last.ckpt";
+  Checkpoint checkpoint = read_checkpoint(path);
+  checkpoint.state.step.lr *= 1.01f;
+  write_checkpoint(path, checkpoint);
+  EXPECT_THAT(resume_error(folder / "run", config),
+              AllOf(HasSubstr("last.ckpt: the rate of update"), HasSubstr("start_lr: auto"),
+                    HasSubstr("--new-schedule")));
+}
+
+TEST(AutomaticStart, OfALossThatIsNotFiniteIsAnErrorOfTheConfiguration) {
+  try {
+    trainer_of(automatic_with({"model.init.gain=1e30"}));
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(
+        error.what(),
+        AllOf(HasSubstr("schedule.warmup.start_lr: auto finds none: the loss is not finite"),
+              HasSubstr("model.init.gain")));
+  }
+  EXPECT_NO_THROW(trainer_of(config_of({"model.init.gain=1e30"})));
+}
+
+TEST(AutomaticStart, IsNothingWithoutAWarmup) {
+  const TemporaryFolder folder;
+  run_into(folder / "auto", automatic_with({"schedule.warmup.length=0 steps"}));
+  run_into(folder / "plain", config_of({"schedule.warmup.length=0 steps"}));
+  EXPECT_EQ(bytes_of(folder / "auto/metrics.csv"), bytes_of(folder / "plain/metrics.csv"));
+  EXPECT_TRUE(summary_of(folder / "auto").at("start_lr").is_null());
+  // Not even where the initial loss would have none.
+  EXPECT_NO_THROW(
+      trainer_of(automatic_with({"schedule.warmup.length=0 steps", "model.init.gain=1e30"})));
+  EXPECT_TRUE(
+      remarks(resolve_schedule(automatic_with({"schedule.warmup.length=0 steps"}), {30, 10}))
+          .empty());
+}
+
+TEST(AutomaticStart, HasAStandInBeforeTheNetworkIsThere) {
+  const Schedule schedule = resolve_schedule(automatic_with(), {30, 10});
+  EXPECT_EQ(lr_at(schedule.lr, 0), 0.005 + 0.045 / 8);
+  EXPECT_THAT(remarks(schedule), testing::ElementsAre(AllOf(HasSubstr("found from the network"),
+                                                            HasSubstr("a tenth"))));
+  // The run itself knows better.
+  EXPECT_TRUE(remarks(trainer_of(automatic_with()).schedule()).empty());
+}
+
+}  // namespace
+}  // namespace preheat

@@ -1,0 +1,383 @@
+#include "train/diagnostics.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "train/checkpoint.h"
+#include "train/run_files.h"
+#include "train/small_run.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+// Every third update the layers are looked at, every fourth the sharpness.
+const std::vector<std::string> looking = {
+    "diagnostics.layers_every=3 steps",
+    "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05, iterations: 4}"};
+
+RunConfig looking_with(const std::vector<std::string>& settings) {
+  std::vector<std::string> all = looking;
+  all.insert(all.end(), settings.begin(), settings.end());
+  return config_of(all);
+}
+
+const char* const files[] = {"layers.csv", "activations.csv", "sharpness.csv"};
+
+TEST(Diagnostics, ChangeNoBitOfARun) {
+  const TemporaryFolder folder;
+  const std::vector<std::string> gate = {
+      "schedule.warmup.until={train_error_below: 0.7, window: 3 steps}", "seed=4"};
+  for (const std::vector<std::string>& more : {augmented, gate}) {
+    run_into(folder / "without", config_of(more));
+    run_into(folder / "with", looking_with(more));
+    for (const char* file : {"metrics.csv", "eval.csv"}) {
+      EXPECT_EQ(bytes_of(folder / "without" / file), bytes_of(folder / "with" / file));
+    }
+    const auto without = read_checkpoint(folder / "without/checkpoints/last.ckpt");
+    const auto with = read_checkpoint(folder / "with/checkpoints/last.ckpt");
+    for (const auto& [a, b] : {std::pair{&without.state.parameters, &with.state.parameters},
+                               std::pair{&without.state.velocity, &with.state.velocity},
+                               std::pair{&without.state.statistics, &with.state.statistics}}) {
+      ASSERT_EQ(a->size(), b->size());
+      for (std::size_t i = 0; i < a->size(); ++i) EXPECT_EQ((*a)[i].values, (*b)[i].values);
+    }
+    EXPECT_EQ(without.fingerprint, with.fingerprint);
+    for (const char* file : files) EXPECT_FALSE(std::filesystem::exists(folder / "without" / file));
+    std::filesystem::remove_all(folder / "without");
+    std::filesystem::remove_all(folder / "with");
+  }
+}
+
+TEST(Diagnostics, LookWhereTheyAreToldTo) {
+  const TemporaryFolder folder;
+  const RunResult result = run_into(folder / "run", looking_with({}));
+  const LayerRows layers = read_layers(folder / "run/layers.csv");
+  const ActivationRows activations = read_activations(folder / "run/activations.csv");
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  const Network network = build_network(config_of(), {28, 28, 1}, 10);
+  ASSERT_EQ(layers.step.size(), 10 * network.parameters.size());
+  for (std::size_t i = 0; i < layers.step.size(); ++i) {
+    EXPECT_EQ(layers.step[i], 3.0 * static_cast<double>(i / network.parameters.size()));
+    EXPECT_EQ(layers.parameter[i], network.parameters[i % network.parameters.size()].name);
+  }
+  ASSERT_EQ(activations.step.size(), 10 * network.ops.size());
+  for (std::size_t i = 0; i < activations.step.size(); ++i) {
+    EXPECT_EQ(activations.step[i], 3.0 * static_cast<double>(i / network.ops.size()));
+    EXPECT_EQ(activations.layer[i], network.ops[i % network.ops.size()].name);
+    EXPECT_GT(activations.largest[i], 0);
+    EXPECT_GE(activations.dead[i], 0);
+    EXPECT_LE(activations.dead[i], 1);
+  }
+  EXPECT_THAT(s.step, testing::ElementsAre(0, 4, 8, 12, 16, 20, 24, 28));
+  const auto metrics = read_metrics(folder / "run/metrics.csv");
+  for (std::size_t i = 0; i < s.step.size(); ++i) {
+    EXPECT_EQ(s.lr[i], metrics.lr[4 * i]);
+    const bool checked = i == 0;  // the next one at step 40
+    EXPECT_EQ(std::isnan(s.wide[i]), !checked);
+    EXPECT_EQ(std::isnan(s.agrees[i]), !checked);
+    EXPECT_EQ(std::isnan(s.random_direction[i]), !checked);
+    EXPECT_EQ(s.gradients[i], 2 * s.iterations[i] + (checked ? 4 : 0));
+    EXPECT_TRUE(s.iterations[i] >= 1 && s.iterations[i] <= 4);
+  }
+  EXPECT_EQ(result.initial_sharpness, s.sharpness.front());
+  EXPECT_EQ(result.last_sharpness, s.sharpness.back());
+  const auto summary = nlohmann::json::parse(bytes_of(folder / "run/summary.json"));
+  EXPECT_EQ(summary.at("initial_sharpness"), s.sharpness.front());
+  EXPECT_EQ(summary.at("last_sharpness"), s.sharpness.back());
+}
+
+// The norms over all parameters are the root of the sum of squares of each one's.
+TEST(Diagnostics, OfTheLayersAddUpToTheMetrics) {
+  const TemporaryFolder folder;
+  run_into(folder / "run", looking_with({}));
+  const LayerRows layers = read_layers(folder / "run/layers.csv");
+  const Metrics metrics = read_metrics(folder / "run/metrics.csv");
+  const std::size_t n = build_network(config_of(), {28, 28, 1}, 10).parameters.size();
+  for (std::size_t look = 1; look < 10; ++look) {
+    double update = 0;
+    double weight = 0;
+    double velocity = 0;
+    for (std::size_t i = look * n; i < (look + 1) * n; ++i) {
+      update += layers.update_norm[i] * layers.update_norm[i];
+      weight += layers.weight_norm[i] * layers.weight_norm[i];
+      velocity += layers.velocity_norm[i] * layers.velocity_norm[i];
+    }
+    const std::size_t step = 3 * look;
+    EXPECT_NEAR(std::sqrt(update), metrics.update_norm[step], 1e-3 * metrics.update_norm[step]);
+    EXPECT_NEAR(std::sqrt(weight), metrics.weight_norm[step - 1],
+                1e-5 * metrics.weight_norm[step - 1]);
+    EXPECT_NEAR(metrics.lr[step] * std::sqrt(velocity), metrics.update_norm[step],
+                1e-3 * metrics.update_norm[step]);  // w -= lr v
+  }
+}
+
+class ParameterRecords : public testing::Test {
+ protected:
+  // Weights, velocities: each tensor filled by `value(tensor, place)`.
+  template <class Value>
+  std::vector<NamedTensor> tensors(const Value& value) const {
+    std::vector<NamedTensor> result;
+    for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+      const Parameter& p = network_.parameters[i];
+      result.push_back({p.name, p.shape, {}});
+      for (std::int64_t k = 0; k < p.size; ++k) {
+        result.back().values.push_back(static_cast<float>(value(i, k)));
+      }
+    }
+    return result;
+  }
+  std::vector<NamedTensor> random() {
+    return tensors([&](std::size_t, std::int64_t) { return normal_(random_); });
+  }
+  std::vector<float> arena(const std::vector<NamedTensor>& tensors) const {
+    std::vector<float> arena(network_.arena_size, 0.0f);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      std::ranges::copy(tensors[i].values, arena.begin() + network_.parameters[i].offset);
+    }
+    return arena;
+  }
+
+  const Network network_ = build_network(config_of(), {28, 28, 1}, 10);
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+  std::normal_distribution<double> normal_;
+};
+
+TEST_F(ParameterRecords, AreWhatLongDoubleSays) {
+  ReplicaState before;
+  ReplicaState after;
+  before.step.step = 41;
+  before.parameters = random();
+  after.parameters = random();
+  before.velocity = random();
+  after.velocity = random();
+  const std::vector<NamedTensor> initial = random();
+  const auto records = parameter_records(network_, before, after, arena(initial));
+  ASSERT_EQ(records.size(), network_.parameters.size());
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    long double norms[5] = {};
+    long double product = 0;
+    for (std::size_t k = 0; k < before.parameters[i].values.size(); ++k) {
+      const long double w = before.parameters[i].values[k];
+      const long double now = after.parameters[i].values[k];
+      const long double values[] = {w, now, after.velocity[i].values[k], now - w,
+                                    now - initial[i].values[k]};
+      for (int j = 0; j < 5; ++j) norms[j] += values[j] * values[j];
+      product += w * now;
+    }
+    for (long double& n : norms) n = std::sqrt(n);
+    const auto near = [](double value, long double expected) {
+      EXPECT_NEAR(value, static_cast<double>(expected), 1e-12 * static_cast<double>(expected));
+    };
+    EXPECT_EQ(records[i].step, 41);
+    EXPECT_EQ(records[i].parameter, network_.parameters[i].name);
+    near(records[i].weight_norm, norms[0]);
+    near(records[i].velocity_norm, norms[2]);
+    near(records[i].update_norm, norms[3]);
+    near(records[i].distance, norms[4]);
+    EXPECT_NEAR(
+        records[i].angle,
+        static_cast<double>(std::acos(product / norms[0] / norms[1]) * 180 / std::acos(-1.0L)),
+        1e-9);
+  }
+}
+
+// An angle by which two components turn, from a right one down to what the arc cosine of a double
+// cannot tell from zero.
+TEST_F(ParameterRecords, KnowSmallAngles) {
+  for (const double angle : {1.2, 1e-2, 1e-5, 1e-9, 1e-15}) {
+    ReplicaState before;
+    ReplicaState after;
+    before.parameters = tensors([](std::size_t, std::int64_t k) { return k == 0 ? 3 : 0; });
+    after.parameters = tensors([&](std::size_t, std::int64_t k) {
+      return k == 0 ? 2 * std::cos(angle) : k == 1 ? 2 * std::sin(angle) : 0;
+    });
+    before.velocity = after.velocity = before.parameters;
+    const auto records = parameter_records(network_, before, after, arena(before.parameters));
+    const double degrees = angle * 180 / std::acos(-1.0);
+    EXPECT_NEAR(records[0].angle, degrees, 1e-6 * degrees) << angle;
+  }
+}
+
+TEST_F(ParameterRecords, HaveNoAngleWhereThereIsNoDirection) {
+  ReplicaState zero;
+  ReplicaState some;
+  zero.parameters = zero.velocity = tensors([](std::size_t, std::int64_t) { return 0; });
+  some.parameters = some.velocity = random();
+  for (const auto& [before, after] :
+       {std::pair{&zero, &some}, std::pair{&some, &zero}, std::pair{&zero, &zero}}) {
+    for (const auto& r : parameter_records(network_, *before, *after, arena(zero.parameters))) {
+      EXPECT_TRUE(std::isnan(r.angle));
+      EXPECT_FALSE(std::isnan(r.update_norm));
+    }
+  }
+  for (const auto& r : parameter_records(network_, some, some, arena(some.parameters))) {
+    EXPECT_EQ(r.angle, 0);
+    EXPECT_EQ(r.update_norm, 0);
+    EXPECT_EQ(r.distance, 0);
+  }
+  some.parameters[0].values[1] = NAN;
+  EXPECT_TRUE(
+      std::isnan(parameter_records(network_, zero, some, arena(zero.parameters))[0].update_norm));
+}
+
+class ResumedDiagnostics : public testing::Test {
+ protected:
+  ResumedDiagnostics() { run_into(folder_ / "whole", config_); }
+  TemporaryFolder folder_;
+  const RunConfig config_ = looking_with({"train.checkpoint_every=7 steps"});
+};
+
+TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
+  // Before and at a look, between two, at one of both.
+  for (const std::int64_t stop : {1, 3, 4, 5, 9, 12, 23}) {
+    SCOPED_TRACE(stop);
+    const auto path = folder_ / std::to_string(stop);
+    StopAfter stopper(stop);
+    ASSERT_EQ(run_into(path, config_, stopper.listener).steps, stop);
+    resume_in(path, config_);
+    expect_same_run(folder_ / "whole", path);
+  }
+  // Twice.
+  const auto path = folder_ / "twice";
+  StopAfter first(2);
+  run_into(path, config_, first.listener);
+  StopAfter second(13);
+  resume_in(path, config_, false, second.listener);
+  resume_in(path, config_);
+  expect_same_run(folder_ / "whole", path);
+}
+
+TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
+  for (const char* torn : {"18,0.co", "21,0.conv.weight,1,1,1,1,1\n24,", "\n18,3,"}) {
+    const auto path = folder_ / "crashed";
+    RunListener listener;
+    listener.on_records = [](std::span<const StepRecord> r) {
+      if (r.back().step >= 18) throw std::runtime_error("power cut");
+    };
+    EXPECT_THROW(run_into(path, config_, listener), std::runtime_error);
+    ASSERT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, 14);
+    ASSERT_EQ(read_sharpness(path / "sharpness.csv").step.back(), 16);
+    ASSERT_EQ(read_layers(path / "layers.csv").step.back(), 18);
+    if (torn[0] != '\n') std::ofstream(path / "layers.csv", std::ios::app) << torn;
+    std::ofstream(path / "activations.csv", std::ios::app) << "18,0.co";
+    std::ofstream(path / "sharpness.csv", std::ios::app) << "16,0.1,5,5,0.1,3,6,1,0.1\n20,0.1";
+    resume_in(path, config_);
+    expect_same_run(folder_ / "whole", path);
+    std::filesystem::remove_all(path);
+  }
+}
+
+// A file that was just being made has no header yet, or half of one.
+TEST_F(ResumedDiagnostics, AHeaderThatWasBeingWrittenIsNoObstacle) {
+  const RunConfig late = looking_with({"diagnostics.layers_every=10 steps"});
+  run_into(folder_ / "late", late);
+  for (const std::size_t kept : {0, 9}) {
+    const auto path = folder_ / fmt::format("kept-{}", kept);
+    StopAfter stopper(1);
+    run_into(path, config_of(), stopper.listener);
+    for (const char* file : files)
+      put_bytes(path / file, std::string("step,parameter").substr(0, kept));
+    put_bytes(path / "activations.csv", std::string(activations_header).substr(0, kept));
+    put_bytes(path / "sharpness.csv", std::string(sharpness_header).substr(0, kept));
+    EXPECT_EQ(resume_error(path, late), "");
+    resume_in(path, late);
+    EXPECT_EQ(read_layers(path / "layers.csv").step.front(), 10);
+    EXPECT_EQ(read_sharpness(path / "sharpness.csv").step.front(), 4);
+  }
+}
+
+TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
+  StopAfter stopper(13);
+  const auto path = folder_ / "run";
+  run_into(path, config_, stopper.listener);
+  for (const char* file : files) {
+    const std::string good = bytes_of(path / file);
+    put_bytes(path / file, good.substr(5));
+    EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr("lost its header")));
+    std::string damaged = good;
+    damaged[damaged.find("\n3,") + 2] = ';';
+    if (damaged == good) damaged[damaged.find("\n4,") + 2] = ';';
+    put_bytes(path / file, damaged);
+    EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr("damaged row")));
+    put_bytes(path / file, good);
+  }
+  EXPECT_EQ(resume_error(path, config_), "");
+}
+
+// Looking is no part of what a run is: it may begin, and end, where a run goes on.
+TEST_F(ResumedDiagnostics, MayBeginAndEndOnTheWay) {
+  StopAfter stopper(13);
+  run_into(folder_ / "begins", config_of({"train.checkpoint_every=7 steps"}), stopper.listener);
+  const RunResult begun = resume_in(folder_ / "begins", config_);
+  EXPECT_FALSE(begun.initial_sharpness);
+  EXPECT_TRUE(begun.last_sharpness);
+  EXPECT_EQ(read_layers(folder_ / "begins/layers.csv").step.front(), 15);
+  EXPECT_EQ(bytes_of(folder_ / "begins/metrics.csv"), bytes_of(folder_ / "whole/metrics.csv"));
+  StopAfter another(13);
+  run_into(folder_ / "ends", config_, another.listener);
+  const RunResult ended =
+      resume_in(folder_ / "ends", config_of({"train.checkpoint_every=7 steps"}));
+  EXPECT_TRUE(ended.initial_sharpness);
+  EXPECT_EQ(read_layers(folder_ / "ends/layers.csv").step.back(), 12);
+  EXPECT_EQ(bytes_of(folder_ / "ends/metrics.csv"), bytes_of(folder_ / "whole/metrics.csv"));
+}
+
+TEST(Diagnostics, OfARunThatDivergesEndWithIt) {
+  const TemporaryFolder folder;
+  const RunConfig config = config_of({"schedule.base_lr=1e12", "schedule.warmup.length=0 steps",
+                                      "diagnostics.layers_every=1 steps",
+                                      "diagnostics.sharpness={every: 1 steps, examples: 20}"});
+  const RunResult result = run_into(folder / "run", config);
+  ASSERT_EQ(result.outcome, Outcome::non_finite);
+  const auto last = static_cast<double>(*result.first_non_finite_step);
+  const LayerRows layers = read_layers(folder / "run/layers.csv");
+  const ActivationRows activations = read_activations(folder / "run/activations.csv");
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  EXPECT_EQ(layers.step.back(), last);
+  EXPECT_EQ(activations.step.back(), last);
+  EXPECT_EQ(s.step.back(), last);
+  for (const char* file : files) {
+    const std::string text = bytes_of(folder / "run" / file);
+    EXPECT_TRUE(text.ends_with('\n'));
+    EXPECT_THAT(text, testing::Not(HasSubstr("-nan")));
+  }
+  // JSON has no NaN.
+  const auto summary = nlohmann::json::parse(bytes_of(folder / "run/summary.json"));
+  EXPECT_EQ(summary.at("initial_sharpness"), s.sharpness.front());
+}
+
+// Looks go on while the disk does not take the rows.
+TEST(Diagnostics, ThatCannotBeWrittenAreAnErrorThatNamesTheFile) {
+  for (const char* file : files) {
+    const TemporaryFolder folder;
+    const RunConfig config = looking_with({});
+    Trainer trainer = trainer_of(config);
+    RunFolder run(folder / "run", config);
+    std::filesystem::create_symlink("/dev/full", folder / "run" / file);
+    try {
+      trainer.run({}, &run);
+      FAIL() << file;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), AllOf(HasSubstr(file), HasSubstr("cannot be written")));
+    }
+    std::filesystem::remove(folder / "run" / file);
+    std::filesystem::create_directory(folder / "run" / file);
+    try {
+      trainer_of(config).run({}, &run);
+      FAIL() << file;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("cannot be written"));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace preheat

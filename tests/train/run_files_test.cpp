@@ -1,0 +1,190 @@
+#include "train/run_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+
+#include "config/error.h"
+#include "temporary_folder.h"
+#include "train/run_folder.h"
+
+namespace preheat {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+using Read = std::function<std::size_t(const std::filesystem::path&)>;
+
+struct Kind {
+  const char* name;
+  const char* header;
+  const char* row;    // a right one
+  std::size_t words;  // which column holds no number; none where it is beyond the last
+  Read rows;          // how many were read
+};
+
+const Kind kinds[] = {
+    {"metrics", "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm",
+     "3,0,warmup,0.1,2.25,0.125,1e-07,nan,inf", 2,
+     [](const auto& path) { return read_metrics(path).weight_norm.size(); }},
+    {"eval", "step,epoch,test_loss,test_accuracy", "3,1,2.25,0.125", 9,
+     [](const auto& path) { return read_evaluations(path).accuracy.size(); }},
+    {"layers", "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance",
+     "3,0.conv.weight,1.5,0.25,0.125,nan,1e-300", 1,
+     [](const auto& path) { return read_layers(path).distance.size(); }},
+    {"activations", "step,layer,largest,dead", "3,0.conv,nan,0.5", 1,
+     [](const auto& path) { return read_activations(path).dead.size(); }},
+    {"sharpness",
+     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction",
+     "3,0.1,-25.5,nan,0.01,3,6,nan,nan", 9,
+     [](const auto& path) { return read_sharpness(path).random_direction.size(); }},
+};
+
+class RunFiles : public testing::TestWithParam<Kind> {
+ protected:
+  std::size_t rows(const std::string& text) {
+    put_bytes(path_, text);
+    return GetParam().rows(path_);
+  }
+  std::string error(const std::string& text) {
+    try {
+      rows(text);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+
+  const TemporaryFolder folder_;
+  const std::filesystem::path path_ = folder_ / "file.csv";
+  const std::string header_ = std::string(GetParam().header) + "\n";
+  const std::string row_ = std::string(GetParam().row) + "\n";
+};
+INSTANTIATE_TEST_SUITE_P(Each, RunFiles, testing::ValuesIn(kinds),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(RunFiles, RowsAreReadButATornLastOne) {
+  EXPECT_EQ(rows(header_), 0u);
+  EXPECT_EQ(rows(header_ + row_ + row_), 2u);
+  for (std::size_t kept = 0; kept < row_.size(); ++kept) {
+    EXPECT_EQ(rows(header_ + row_ + row_.substr(0, kept)), 1u) << kept;
+  }
+}
+
+TEST_P(RunFiles, ADamagedRowIsNamed) {
+  const std::string damaged = path_.string() + ":3: is damaged";
+  const std::string row = GetParam().row;
+  EXPECT_EQ(error(header_ + row_ + "\n" + row_), damaged);
+  EXPECT_EQ(error(header_ + row_ + row + ",1\n"), damaged);
+  EXPECT_EQ(error(header_ + row_ + row.substr(0, row.rfind(',')) + "\n"), damaged);
+  // Each number in turn becomes none, is missing, or has something behind it.
+  std::size_t column = 0;
+  for (std::size_t begin = 0; begin <= row.size(); ++column) {
+    const std::size_t end = std::min(row.find(',', begin), row.size());
+    for (const std::string& field :
+         {std::string("x"), std::string(), row.substr(begin, end - begin) + "x"}) {
+      const std::string changed = row.substr(0, begin) + field + row.substr(end) + "\n";
+      EXPECT_EQ(error(header_ + row_ + changed + row_), column == GetParam().words ? "" : damaged)
+          << changed;
+    }
+    begin = end + 1;
+  }
+}
+
+TEST_P(RunFiles, AHeaderThatIsLostIsNamed) {
+  const std::string lost = path_.string() + ": has lost its header";
+  EXPECT_EQ(error(""), lost);
+  EXPECT_EQ(error(row_), lost);
+  EXPECT_EQ(error(header_.substr(1) + row_), lost);
+  EXPECT_EQ(error(header_.substr(0, header_.size() - 1)), lost);
+  std::filesystem::remove(path_);
+  EXPECT_THROW(GetParam().rows(path_), Error);
+}
+
+TEST(RunFilesOfMetrics, HavePhasesAsStretchesOfRows) {
+  const TemporaryFolder folder;
+  std::string text = std::string(metrics_header) + "\n";
+  const char* phases[] = {"warmup", "warmup", "hold", "decay", "decay", "decay"};
+  for (int k = 0; k < 6; ++k) {
+    text += fmt::format("{},{},{},0.{},{},0.5,1,2,3\n", k, k / 4, phases[k], k + 1, 2.5 - k);
+  }
+  put_bytes(folder / "m.csv", text);
+  const Metrics m = read_metrics(folder / "m.csv");
+  EXPECT_THAT(m.step, ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(m.epoch, ElementsAre(0, 0, 0, 0, 1, 1));
+  EXPECT_THAT(m.lr, ElementsAre(0.1, 0.2, 0.3, 0.4, 0.5, 0.6));
+  EXPECT_THAT(m.loss, ElementsAre(2.5, 1.5, 0.5, -0.5, -1.5, -2.5));
+  EXPECT_THAT(m.accuracy, testing::Each(0.5));
+  EXPECT_THAT(m.grad_norm, testing::Each(1));
+  EXPECT_THAT(m.update_norm, testing::Each(2));
+  EXPECT_THAT(m.weight_norm, testing::Each(3));
+  ASSERT_EQ(m.phases.size(), 3u);
+  EXPECT_EQ(m.phases[0].name, "warmup");
+  EXPECT_EQ(m.phases[0].last, 1u);
+  EXPECT_EQ(m.phases[1].first, 2u);
+  EXPECT_EQ(m.phases[2].first, 3u);
+  EXPECT_EQ(m.phases[2].last, 5u);
+  // Rows are sorted by these two.
+  put_bytes(folder / "m.csv", text + "nan,1,decay,0.1,1,1,1,1,1\n");
+  EXPECT_THROW(read_metrics(folder / "m.csv"), Error);
+}
+
+// What a run folder writes is what is read.
+TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
+  const TemporaryFolder folder;
+  const double nan = std::nan("");
+  {
+    RunFolder run(folder / "run", RunConfig{});
+    EXPECT_FALSE(std::filesystem::exists(folder / "run/layers.csv"));
+    run.add(std::vector<ParameterRecord>{{7, "0.conv.weight", 1.5, 0.1, 1e-9, nan, 3e8},
+                                         {7, "0.conv.bias", 0, 0, 0, -nan, 0}});
+    run.add(7, std::vector<ActivationRecord>{{"0.conv", INFINITY, 0.25}, {"1", -nan, 1}});
+    SharpnessRecord record;
+    record.step = 7;
+    record.lr = 0.1f;
+    record.sharpness.value = -12.5;
+    record.sharpness.residual = 0.03;
+    record.sharpness.iterations = 2;
+    record.gradients = 4;
+    run.add(record);
+    record.step = 8;
+    record.sharpness.wide = -12;
+    record.random_direction = 0.5;
+    run.add(record);
+    record.sharpness.wide = -1;
+    run.add(record);
+  }
+  const LayerRows layers = read_layers(folder / "run/layers.csv");
+  EXPECT_THAT(layers.step, ElementsAre(7, 7));
+  EXPECT_THAT(layers.parameter, ElementsAre("0.conv.weight", "0.conv.bias"));
+  EXPECT_THAT(layers.weight_norm, ElementsAre(1.5, 0));
+  EXPECT_THAT(layers.velocity_norm, ElementsAre(0.1, 0));
+  EXPECT_THAT(layers.update_norm, ElementsAre(1e-9, 0));
+  EXPECT_THAT(layers.angle, testing::Each(testing::IsNan()));
+  EXPECT_THAT(layers.distance, ElementsAre(3e8, 0));
+  const ActivationRows activations = read_activations(folder / "run/activations.csv");
+  EXPECT_THAT(activations.step, ElementsAre(7, 7));
+  EXPECT_THAT(activations.layer, ElementsAre("0.conv", "1"));
+  EXPECT_THAT(activations.largest, ElementsAre(INFINITY, testing::IsNan()));
+  EXPECT_THAT(activations.dead, ElementsAre(0.25, 1));
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  EXPECT_THAT(s.step, ElementsAre(7, 8, 8));
+  EXPECT_THAT(s.lr, testing::Each(0.1));
+  EXPECT_THAT(s.sharpness, testing::Each(-12.5));
+  EXPECT_THAT(s.wide, ElementsAre(testing::IsNan(), -12, -1));
+  EXPECT_THAT(s.residual, testing::Each(0.03));
+  EXPECT_THAT(s.iterations, testing::Each(2));
+  EXPECT_THAT(s.gradients, testing::Each(4));
+  EXPECT_THAT(s.agrees, ElementsAre(testing::IsNan(), 1, 0));
+  EXPECT_THAT(s.random_direction, ElementsAre(testing::IsNan(), 0.5, 0.5));
+  for (const char* file : {"layers", "activations", "sharpness"}) {
+    EXPECT_THAT(bytes_of(folder / fmt::format("run/{}.csv", file)),
+                testing::Not(HasSubstr("-nan")));
+  }
+}
+
+}  // namespace
+}  // namespace preheat

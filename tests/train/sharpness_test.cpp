@@ -1,0 +1,422 @@
+#include "train/sharpness.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "backend/reference_network.h"
+#include "train/small_run.h"
+
+namespace preheat {
+namespace {
+
+using Matrix = std::vector<std::vector<double>>;
+
+double norm(const std::vector<double>& v) {
+  double sum = 0;
+  for (const double x : v) sum += x * x;
+  return std::sqrt(sum);
+}
+
+double dot(const std::vector<float>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+class SharpnessTest : public testing::Test {
+ protected:
+  std::vector<double> random_vector(std::size_t n) {
+    std::normal_distribution<double> normal;
+    std::vector<double> v(n);
+    for (double& x : v) x = normal(random_);
+    return v;
+  }
+
+  std::vector<float> random_unit(std::size_t n) {
+    const std::vector<double> v = random_vector(n);
+    std::vector<float> unit;
+    for (const double x : v) unit.push_back(static_cast<float>(x / norm(v)));
+    return unit;
+  }
+
+  // Orthonormal rows, by Gram and Schmidt.
+  Matrix random_basis(std::size_t n) {
+    Matrix basis;
+    while (basis.size() < n) {
+      std::vector<double> v = random_vector(n);
+      for (int pass = 0; pass < 2; ++pass) {
+        for (const auto& u : basis) {
+          double share = 0;
+          for (std::size_t i = 0; i < n; ++i) share += u[i] * v[i];
+          for (std::size_t i = 0; i < n; ++i) v[i] -= share * u[i];
+        }
+      }
+      const double length = norm(v);
+      for (double& x : v) x /= length;
+      basis.push_back(v);
+    }
+    return basis;
+  }
+
+  // Magnitudes far below 1; the first is the largest by at least a third.
+  std::vector<double> random_spectrum(std::size_t n, double largest) {
+    std::uniform_real_distribution<double> share(-0.75, 0.75);
+    std::vector<double> values = {largest};
+    while (values.size() < n) values.push_back(share(random_) * largest);
+    return values;
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937_64 random_{seed_};
+};
+
+// The loss (w - c) H (w - c) / 2 of a matrix with known eigenvalues and eigenvectors (rows).
+struct Bowl {
+  std::vector<double> values;
+  Matrix vectors;
+  std::vector<float> weights;
+  std::vector<double> centre;
+
+  void gradient(std::span<const float> w, std::span<float> g) const {
+    std::vector<double> sum(w.size(), 0.0);
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      double share = 0;
+      for (std::size_t i = 0; i < w.size(); ++i) share += vectors[k][i] * (w[i] - centre[i]);
+      for (std::size_t i = 0; i < w.size(); ++i) sum[i] += values[k] * share * vectors[k][i];
+    }
+    for (std::size_t i = 0; i < w.size(); ++i) g[i] = static_cast<float>(sum[i]);
+  }
+  Hessian hessian() const {
+    return {[this](std::span<const float> w, std::span<float> g) { gradient(w, g); }, weights};
+  }
+};
+
+class SharpnessOfABowl : public SharpnessTest {
+ protected:
+  Bowl bowl(std::vector<double> values) {
+    const std::size_t n = values.size();
+    Bowl b{std::move(values), random_basis(n), random_unit(n), random_vector(n)};
+    for (double& c : b.centre) c /= std::sqrt(static_cast<double>(n));
+    return b;
+  }
+};
+
+TEST_F(SharpnessOfABowl, IsItsLargestEigenvalueInMagnitude) {
+  for (const std::size_t n : {1, 2, 3, 17, 64}) {
+    for (const double largest : {5.0, -5.0, 3e4, 1e-7}) {
+      SCOPED_TRACE(fmt::format("seed {}, {} weights, {}", seed_, n, largest));
+      const Bowl b = bowl(random_spectrum(n, largest));
+      Hessian hessian = b.hessian();
+      std::vector<float> direction = random_unit(n);
+      const Sharpness s = measure_sharpness(hessian, direction, 1e-4, 100);
+      EXPECT_NEAR(s.value, largest, 2e-3 * std::fabs(largest));
+      EXPECT_LE(2 * s.residual * s.residual, 1e-4);
+      EXPECT_NEAR(std::fabs(dot(direction, b.vectors[0])), 1, 1e-3);
+      EXPECT_NEAR(norm({direction.begin(), direction.end()}), 1, 1e-5);
+      EXPECT_TRUE(s.agrees());
+      EXPECT_NEAR(s.wide, s.value, 2e-3 * std::fabs(largest));
+      EXPECT_EQ(hessian.gradients(), 2 * s.iterations + 2);
+    }
+  }
+}
+
+TEST_F(SharpnessOfABowl, HasAnEigenvalueAsNearAsTheResidual) {
+  for (int trial = 0; trial < 20; ++trial) {
+    const Bowl b = bowl(random_vector(12));
+    Hessian hessian = b.hessian();
+    std::vector<float> direction = random_unit(12);
+    const Sharpness s = measure_sharpness(hessian, direction, 1e-12, 1 + trial % 5);
+    EXPECT_EQ(s.iterations, 1 + trial % 5);
+    double nearest = INFINITY;
+    for (const double v : b.values) nearest = std::min(nearest, std::fabs(v - s.value));
+    const double noise = 2e-3 * std::fabs(s.value) + 1e-3;
+    EXPECT_LE(nearest, s.residual * std::fabs(s.value) + noise) << "seed " << seed_;
+  }
+}
+
+TEST_F(SharpnessOfABowl, ProductsAreSymmetric) {
+  const Bowl b = bowl(random_vector(30));
+  Hessian hessian = b.hessian();
+  const std::vector<float> u = random_unit(30);
+  const std::vector<float> v = random_unit(30);
+  const std::vector<float> hu = hessian.times(u);
+  const std::vector<float> hv = hessian.times(v);
+  double uhv = 0;
+  double exact = 0;
+  for (std::size_t i = 0; i < 30; ++i) uhv += u[i] * hv[i];
+  for (std::size_t k = 0; k < 30; ++k) {
+    exact += b.values[k] * dot(u, b.vectors[k]) * dot(v, b.vectors[k]);
+  }
+  EXPECT_NEAR(uhv, exact, 2e-3);
+  EXPECT_NEAR(dot(v, {hu.begin(), hu.end()}), exact, 2e-3);
+  EXPECT_NEAR(hessian.along(u), dot(u, {hu.begin(), hu.end()}), 1e-6);
+}
+
+TEST_F(SharpnessOfABowl, OfEqualEigenvaluesIsTheirs) {
+  for (const auto& [values, largest] : {std::pair{std::vector<double>{5, 5, 5, 1, -2, 0}, 5.0},
+                                        std::pair{std::vector<double>{-4, -4, 1, 0, 0}, -4.0}}) {
+    const Bowl b = bowl(values);
+    Hessian hessian = b.hessian();
+    std::vector<float> direction = random_unit(values.size());
+    EXPECT_NEAR(measure_sharpness(hessian, direction, 1e-4, 50).value, largest, 1e-2);
+  }
+  // Of two that differ in their sign alone, one of the two, and it is known well.
+  const Bowl b = bowl({6, -6, 1, 2, -3});
+  Hessian hessian = b.hessian();
+  std::vector<float> direction = random_unit(5);
+  const Sharpness s = measure_sharpness(hessian, direction, 1e-4, 50);
+  EXPECT_NEAR(std::fabs(s.value), 6, 2e-2);
+  EXPECT_LE(s.residual, 1e-2);
+}
+
+TEST_F(SharpnessOfABowl, OfNoneIsZero) {
+  const Bowl b = bowl(std::vector<double>(8, 0.0));
+  Hessian hessian = b.hessian();
+  const std::vector<float> start = random_unit(8);
+  std::vector<float> direction = start;
+  const Sharpness s = measure_sharpness(hessian, direction, 0.01, 30);
+  EXPECT_EQ(s.value, 0);
+  EXPECT_EQ(s.residual, 0);
+  EXPECT_EQ(s.iterations, 1);
+  EXPECT_EQ(direction, start);
+  EXPECT_TRUE(s.agrees());
+}
+
+TEST_F(SharpnessOfABowl, StartsFromWhereItEnded) {
+  Bowl b = bowl(random_spectrum(60, 7));
+  Hessian hessian = b.hessian();
+  std::vector<float> direction = random_unit(60);
+  const std::int64_t cold = measure_sharpness(hessian, direction, 0.01, 100).iterations;
+  EXPECT_GE(cold, 3);
+  EXPECT_EQ(measure_sharpness(hessian, direction, 0.01, 100).iterations, 1);
+  // Eigenvectors that have turned a little.
+  for (std::size_t i = 0; i < 60; ++i) {
+    const double u = b.vectors[0][i];
+    const double v = b.vectors[1][i];
+    b.vectors[0][i] = std::cos(0.1) * u - std::sin(0.1) * v;
+    b.vectors[1][i] = std::sin(0.1) * u + std::cos(0.1) * v;
+  }
+  const Sharpness warm = measure_sharpness(hessian, direction, 0.01, 100);
+  EXPECT_LT(warm.iterations, cold);
+  EXPECT_NEAR(warm.value, 7, 0.15);
+}
+
+// A direction is all but an eigenvector, but not of the largest eigenvalue any more.
+TEST_F(SharpnessOfABowl, AnEigenvalueThatOvertakesIsFoundInTime) {
+  std::vector<double> values = random_spectrum(20, 2);
+  values[1] = 3;
+  const Bowl b = bowl(values);
+  Hessian hessian = b.hessian();
+  std::vector<float> direction(20);
+  for (std::size_t i = 0; i < 20; ++i) {
+    direction[i] = static_cast<float>(b.vectors[0][i] + 1e-3 * b.vectors[1][i]);
+  }
+  EXPECT_NEAR(measure_sharpness(hessian, direction, 0.01, 30).value, 2, 0.02);
+  Sharpness s;
+  for (int i = 0; i < 20; ++i) s = measure_sharpness(hessian, direction, 0.01, 30);
+  EXPECT_NEAR(s.value, 3, 0.03);
+}
+
+TEST_F(SharpnessOfABowl, EndsAfterEnoughIterations) {
+  // Eigenvalues that are hard to tell apart, of more weights than directions are kept.
+  std::vector<double> values;
+  for (int i = 0; i < 150; ++i) values.push_back(1 + 1e-3 * i);
+  const Bowl b = bowl(values);
+  for (const std::int64_t most : {1, 3, 29, 30, 31, 75}) {
+    Hessian hessian = b.hessian();
+    std::vector<float> direction = random_unit(150);
+    const Sharpness s = measure_sharpness(hessian, direction, 1e-30, most);
+    EXPECT_EQ(s.iterations, most);
+    EXPECT_EQ(hessian.gradients(), 2 * most + 2);
+    EXPECT_LE(s.value, 1.151);
+    EXPECT_GE(s.value, most > 25 ? 1.12 : 1.0);
+    EXPECT_NEAR(norm({direction.begin(), direction.end()}), 1, 1e-5);
+  }
+}
+
+TEST_F(SharpnessOfABowl, TheWideStepIsTakenWhereItIsAskedFor) {
+  const Bowl b = bowl({3, 1});
+  Hessian hessian = b.hessian();
+  std::vector<float> direction = random_unit(2);
+  const Sharpness s = measure_sharpness(hessian, direction, 0.01, 30, false);
+  EXPECT_EQ(hessian.gradients(), 2 * s.iterations);
+  EXPECT_TRUE(std::isnan(s.wide));
+  EXPECT_FALSE(s.agrees());
+}
+
+TEST_F(SharpnessOfABowl, IsNotFiniteWhereAGradientIsNot) {
+  const Bowl b = bowl(random_spectrum(10, 4));
+  for (const float bad :
+       {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const int good : {0, 1, 4}) {
+      int asked = 0;
+      Hessian hessian(
+          [&](std::span<const float> w, std::span<float> g) {
+            b.gradient(w, g);
+            if (asked++ >= good) g[3] = bad;
+          },
+          b.weights);
+      const std::vector<float> start = random_unit(10);
+      std::vector<float> direction = start;
+      const Sharpness s = measure_sharpness(hessian, direction, 1e-6, 30);
+      EXPECT_TRUE(std::isnan(s.value));
+      EXPECT_TRUE(std::isnan(s.wide));
+      EXPECT_TRUE(std::isnan(s.residual));
+      EXPECT_FALSE(s.agrees());
+      EXPECT_EQ(direction, start);
+      EXPECT_EQ(s.iterations, good / 2 + 1);
+      EXPECT_EQ(hessian.gradients(), good / 2 * 2 + 2);
+    }
+  }
+}
+
+// One weight of 1 and a loss w^2 / 2 whose gradient jumps by `jump` between the two steps.
+TEST(SharpnessAtAKink, DoesNotAgreeWithItself) {
+  for (const auto& [share, agrees] : {std::pair{0.19, true}, std::pair{0.21, false}}) {
+    const auto jump = static_cast<float>(share * 2 * wide_step);
+    const std::vector<float> weights = {1};
+    Hessian hessian([&](std::span<const float> w,
+                        std::span<float> g) { g[0] = w[0] + (w[0] > 1.0006f ? jump : 0.0f); },
+                    weights);
+    std::vector<float> direction = {1};
+    const Sharpness s = measure_sharpness(hessian, direction, 0.01, 30);
+    EXPECT_NEAR(s.value, 1, 1e-3);
+    EXPECT_NEAR(s.wide, 1 + share, 2e-3);
+    EXPECT_EQ(s.agrees(), agrees);
+  }
+}
+
+TEST(RandomDirection, IsUniformOnTheSphereOfAllParameters) {
+  const RunConfig config = config_of();
+  const Network network = build_network(config, {28, 28, 1}, 10);
+  const std::vector<float> direction = random_direction(network, 5);
+  ASSERT_EQ(static_cast<std::int64_t>(direction.size()), network.arena_size);
+  EXPECT_EQ(direction, random_direction(network, 5));
+  EXPECT_NE(direction, random_direction(network, 6));
+  std::vector<double> inside;
+  std::vector<bool> is_inside(direction.size(), false);
+  for (const Parameter& p : network.parameters) {
+    for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+      inside.push_back(direction[i]);
+      is_inside[i] = true;
+    }
+  }
+  for (std::size_t i = 0; i < direction.size(); ++i) {
+    if (!is_inside[i]) {
+      EXPECT_EQ(direction[i], 0);
+    }
+  }
+  EXPECT_NEAR(norm(inside), 1, 1e-5);
+  // A normal distribution's moments, to five standard errors.
+  const auto n = static_cast<double>(inside.size());
+  double mean = 0;
+  double fourth = 0;
+  for (const double v : inside) {
+    mean += v * std::sqrt(n) / n;
+    fourth += std::pow(v * std::sqrt(n), 4) / n;
+  }
+  EXPECT_NEAR(mean, 0, 5 / std::sqrt(n));
+  EXPECT_NEAR(fourth, 3, 5 * std::sqrt(96 / n));
+}
+
+// A network's Hessian, entry by entry, from second differences of its loss in double.
+TEST_F(SharpnessTest, OfANetworkIsThatOfItsLossInDouble) {
+  const std::int64_t examples = 11;
+  Dataset data;
+  data.shape = {5, 5, 2};
+  data.classes = 3;
+  std::uniform_int_distribution<int> byte(0, 255);
+  for (std::int64_t i = 0; i < examples * data.shape.size(); ++i) {
+    data.pixels.push_back(static_cast<std::uint8_t>(byte(random_)));
+  }
+  for (std::int64_t i = 0; i < examples; ++i) {
+    data.labels.push_back(static_cast<std::uint8_t>(byte(random_) % 3));
+  }
+  const RunConfig config = read_config(
+      parse_document("model: {layers: [{conv: {out: 3, batch_norm: true, activation: none}}, "
+                     "{global_avg_pool: }, {linear: {out: 3}}], init: {gain: 2}}\n",
+                     "network.yaml"));
+  const Network network = build_network(config, data.shape, data.classes);
+  ReplicaOptions options;
+  options.normalize = {{0.4, 0.6}, {0.3, 0.2}};
+  const auto probe =
+      shared_backend().probe(network, options, shared_backend().load(data), examples);
+  std::vector<float> weights = initial_parameters(network, config.model, seed_);
+  std::vector<std::int64_t> places;
+  std::normal_distribution<float> normal;
+  for (const Parameter& p : network.parameters) {
+    for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+      places.push_back(i);
+      weights[i] += 0.1f * normal(random_);
+    }
+  }
+
+  reference::Values images;
+  for (std::size_t i = 0; i < data.pixels.size(); ++i) {
+    const auto& [mean, std] = options.normalize;
+    images.push_back((data.pixels[i] / 255.0 - mean[i % 2]) / std[i % 2]);
+  }
+  reference::Values w(weights.begin(), weights.end());
+  const auto loss = [&] {
+    const reference::Values z = reference::logits(network, w, examples, images);
+    double sum = 0;
+    for (std::int64_t n = 0; n < examples; ++n) {
+      double all = 0;
+      for (int k = 0; k < 3; ++k) all += std::exp(z[3 * n + k]);
+      sum += std::log(all) - z[3 * n + data.labels[n]];
+    }
+    return sum / examples;
+  };
+  const std::size_t n = places.size();
+  Matrix h(n, std::vector<double>(n));
+  constexpr double step = 2e-4;
+  for (std::size_t i = 0; i < n; ++i) {
+    for (std::size_t j = 0; j <= i; ++j) {
+      const auto at = [&](double a, double b) {
+        w[places[i]] += a * step;
+        w[places[j]] += b * step;
+        const double l = loss();
+        w[places[j]] -= b * step;
+        w[places[i]] -= a * step;
+        return l;
+      };
+      h[i][j] = h[j][i] = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / (4 * step * step);
+    }
+  }
+  // Its largest eigenvalue in magnitude: powers of H^2 never alternate.
+  std::vector<double> v = random_vector(n);
+  const auto times = [&](const std::vector<double>& x) {
+    std::vector<double> y(n, 0.0);
+    for (std::size_t i = 0; i < n; ++i) {
+      for (std::size_t j = 0; j < n; ++j) y[i] += h[i][j] * x[j];
+    }
+    return y;
+  };
+  double squared = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const double length = norm(v);
+    for (double& x : v) x /= length;
+    v = times(times(v));
+    squared = norm(v);
+  }
+
+  Hessian hessian([&](std::span<const float> x, std::span<float> g) { probe->gradient(x, g); },
+                  weights);
+  std::vector<float> direction = random_direction(network, seed_);
+  const Sharpness s = measure_sharpness(hessian, direction, 1e-4, 60);
+  EXPECT_NEAR(std::fabs(s.value), std::sqrt(squared), 0.02 * std::sqrt(squared))
+      << "seed " << seed_;
+  EXPECT_TRUE(s.agrees()) << s.value << " " << s.wide;
+  // The same again: the probe kept nothing of all those batches.
+  Hessian again([&](std::span<const float> x, std::span<float> g) { probe->gradient(x, g); },
+                weights);
+  std::vector<float> start = random_direction(network, seed_);
+  EXPECT_EQ(measure_sharpness(again, start, 1e-4, 60).value, s.value);
+}
+
+}  // namespace
+}  // namespace preheat

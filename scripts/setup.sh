@@ -9,6 +9,7 @@ packages=(
   g++ cmake ninja-build
   libcli11-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
   libdnnl-dev ocl-icd-opencl-dev opencl-c-headers # dnnl's CMake package asks for OpenCL
+  libjs-chart.js # for the pages that report writes
   libgtest-dev libgmock-dev
   dataset-fashion-mnist
 )

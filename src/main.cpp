@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   preheat::add_compare_command(app, exit_code);
   preheat::add_sweep_command(app, exit_code);
   preheat::add_find_lr_command(app, exit_code);
+  preheat::add_report_command(app);
   preheat::add_schedule_command(app);
   preheat::add_bench_command(app);
   preheat::add_info_command(app);

@@ -12,6 +12,7 @@ void add_train_command(CLI::App& app, int& exit_code);
 void add_compare_command(CLI::App& app, int& exit_code);
 void add_sweep_command(CLI::App& app, int& exit_code);
 void add_find_lr_command(CLI::App& app, int& exit_code);
+void add_report_command(CLI::App& app);
 void add_schedule_command(CLI::App& app);
 void add_bench_command(CLI::App& app);
 void add_info_command(CLI::App& app);

@@ -8,8 +8,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
-#include "report/page.h"
-#include "train/atomic_file.h"
+#include "report/report.h"
 
 namespace preheat {
 namespace {
@@ -67,8 +66,8 @@ int run_compare(const ExperimentOptions& options) {
   const RunsProgress progress(options.run);
   const CompareResult result =
       compare(document, *backend, folder, !options.resume.empty(), progress.listener());
-  const std::filesystem::path report = folder / "report.html";
-  write_atomically(report, compare_page(folder));
+  const std::filesystem::path report = folder / report_name;
+  write_report({folder}, report);
   if (talks) {
     print_table(result);
     print_claims(result.claims);

@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "report/report.h"
 #include "schedule/plan.h"
 
 namespace preheat {
@@ -67,10 +68,12 @@ int run_find_lr(const ExperimentOptions& options) {
                 fmt::print("seed {} {}: trains at {}, not at {}\n", search.seed, arm.name,
                            rate_or_dash(search.largest), rate_or_dash(search.smallest_failing));
               });
+  const std::filesystem::path report = folder / report_name;
+  write_report({folder}, report);
   if (talks) {
     print_table(result);
     print_claims(result.claims);
-    fmt::print("\n{}\n", (folder / "find_lr.json").string());
+    fmt::print("\n{}\n", report.string());
   }
   return experiment_exit_code(result.interrupted, folder);
 }

@@ -8,6 +8,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "report/report.h"
 #include "config/values.h"
 #include "schedule/plan.h"
 
@@ -94,11 +95,13 @@ int run_sweep(const ExperimentOptions& options) {
   const RunsProgress progress(options.run);
   const SweepResult result =
       sweep(document, *backend, folder, !options.resume.empty(), progress.listener());
+  const std::filesystem::path report = folder / report_name;
+  write_report({folder}, report);
   if (talks) {
     print_map(result);
     print_boundaries(result);
     print_claims(result.claims);
-    fmt::print("\n{}\n", (folder / "sweep.json").string());
+    fmt::print("\n{}\n", report.string());
   }
   return experiment_exit_code(result.interrupted, folder);
 }

@@ -7,9 +7,8 @@
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "commands/progress.h"
-#include "report/page.h"
+#include "report/report.h"
 #include "schedule/plan.h"
-#include "train/atomic_file.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -123,8 +122,8 @@ int train(const TrainOptions& options) {
   listener.wants_stop = interrupted;
   const RunResult result = trainer.run(listener, &folder);
   progress.clear();
-  const std::filesystem::path report = folder.path() / "report.html";
-  write_atomically(report, run_page(folder.path()));
+  const std::filesystem::path report = folder.path() / report_name;
+  write_report({folder.path()}, report);
   if (talks) print_end(result, report);
 
   if (result.interrupted) {

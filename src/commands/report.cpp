@@ -1,0 +1,39 @@
+#include "report/report.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "commands/commands.h"
+
+namespace preheat {
+namespace {
+
+struct ReportOptions {
+  std::vector<std::string> folders;
+  std::string file;
+};
+
+void report(const ReportOptions& options) {
+  const std::vector<std::filesystem::path> folders(options.folders.begin(), options.folders.end());
+  std::filesystem::path file = options.file;
+  if (file.empty()) file = folders.size() == 1 ? folders.front() / report_name : report_name;
+  write_report(folders, file);
+  fmt::print("{}\n", file.string());
+}
+
+}  // namespace
+
+void add_report_command(CLI::App& app) {
+  auto options = std::make_shared<ReportOptions>();
+  CLI::App* command = app.add_subcommand("report", "One HTML page of runs and experiments");
+  command->add_option("DIR", options->folders, "folders of runs and of experiments")->required();
+  command
+      ->add_option("-o,--output", options->file,
+                   "the page; default: report.html in the DIR where there is one, else here")
+      ->type_name("FILE");
+  command->callback([options] { report(*options); });
+}
+
+}  // namespace preheat

@@ -1,0 +1,12 @@
+// Files that are built into the program to go into every page.
+#pragma once
+
+#include <string_view>
+
+namespace preheat {
+
+std::string_view chart_js();    // Chart.js as the system ships it, with its licence
+std::string_view report_js();   // src/report/report.js
+std::string_view report_css();  // src/report/report.css
+
+}  // namespace preheat

@@ -1,0 +1,69 @@
+// A chart of a page: what report.js draws, and the table behind it for who does not see it drawn.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/html.h"
+#include "report/series.h"
+
+namespace preheat {
+
+/// What a series looks like. Colours are names of variables in report.css; dashes and, where there
+/// are only points, shapes differ with `pattern` too, so that nobody needs the colours.
+struct Style {
+  std::string color = "c0";  // c0 .. c6, ok, spiked, stuck, non_finite, soft
+  int pattern = 0;
+};
+
+/// The style of the i-th of some things.
+Style style_of(std::size_t i);
+
+class Chart {
+ public:
+  enum class Kind {
+    raw,   // every value or their extremes, thin
+    mean,  // strong
+    line,  // with points
+    dots,
+    limit,  // a threshold: dashed, not asked for its facts
+  };
+
+  /// Texts. `x` and `y` name the axes.
+  Chart(std::string title, std::string x, std::string y);
+
+  Chart& log_y();
+  Chart& log_x();
+  /// Where the axis of y ends at first, if there are larger values.
+  Chart& cap_y(double most);
+  /// Names for the whole values 0, 1, ... of y.
+  Chart& rows(const std::vector<std::string>& names);
+  Chart& band(const std::string& name, double from, double to);
+  /// Entries of a legend of its own, for what the facets of the section do not tell apart.
+  Chart& legend();
+  Chart& caption(const std::string& text);
+  /// In place of the facts of the series.
+  Chart& numbers(std::string html);
+
+  /// `facets` has, for each facet of the section, the index of the run's value; empty for what is
+  /// always shown.
+  void add(const std::string& label, Kind kind, const Style& style, const Points& points,
+           const std::vector<std::size_t>& facets = {});
+  /// The same with its means and a row in the table.
+  void add(const std::string& label, const Style& style, const Series& series,
+           const std::vector<std::size_t>& facets = {}, Kind kind = Kind::raw);
+
+  bool empty() const { return json_.at("series").empty(); }
+  const Json& json() const { return json_; }
+
+  /// The figure of the chart that has this index in its section.
+  std::string figure(std::size_t index) const;
+
+ private:
+  Json json_;
+  std::string caption_;
+  std::string numbers_;
+  std::vector<std::vector<Cell>> facts_;
+};
+
+}  // namespace preheat

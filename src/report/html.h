@@ -1,0 +1,56 @@
+// The HTML that the parts of a page share.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace preheat {
+
+using Json = nlohmann::ordered_json;
+using Number = std::optional<double>;  // null where a value does not exist
+
+// ---- Words -------------------------------------------------------------------------------------
+
+std::string plain(Number value);     // "2.303"; "–" for null
+std::string percent(Number share);   // "91.23 %"; likewise
+std::string rate(Number lr);         // "1.80e-01"; likewise
+std::string scalar(const Json& value);  // text as it is, anything else as JSON
+
+/// How a run ended, as a sign that does not need its colour, and a word: "✕ not finite". An outcome
+/// that is not known is its own word; none is "… not ended".
+std::string_view outcome_sign(std::string_view outcome);
+std::string outcome_words(const std::string& outcome);
+
+// ---- HTML --------------------------------------------------------------------------------------
+
+struct Cell {
+  Cell(std::string inner, std::string style_class = "")
+      : html(std::move(inner)), css_class(std::move(style_class)) {}
+  Cell(const char* inner) : html(inner) {}
+  std::string html;
+  std::string css_class;
+};
+
+/// The outcome of a run as a cell, coloured where it is known.
+Cell outcome_cell(const std::string& outcome, const std::string& more = "");
+
+/// The first cell of a row is its heading; `heads` and `caption` are text.
+std::string table(const std::vector<std::string>& heads, const std::vector<std::vector<Cell>>& rows,
+                  const std::string& caption = "");
+
+/// Pairs of a term and what it is, both text.
+std::string terms(const std::vector<std::pair<std::string, std::string>>& pairs);
+
+/// Folded away; `summary` is text, `body` HTML.
+std::string folded(const std::string& summary, const std::string& body);
+
+/// Lines of text as they are.
+std::string preformatted(std::string_view text);
+
+}  // namespace preheat

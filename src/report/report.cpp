@@ -1,0 +1,637 @@
+#include "report/report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "experiment/statistics.h"
+#include "report/assets.h"
+#include "report/label_text.h"
+#include "report/run_charts.h"
+#include "train/atomic_file.h"
+
+namespace preheat {
+namespace {
+
+constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
+
+// The HTML of a page and the JSON that its scripts read, section by section.
+class Page {
+ public:
+  void add(const std::string& html) { body_ += html; }
+
+  // Charts that are switched and zoomed together.
+  void add_charts(const std::vector<Chart>& charts, const Facets& facets,
+                  const std::string& heading) {
+    if (charts.empty()) return;
+    Json list = Json::array();
+    if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
+    add(fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n"
+                    "<div class=\"panels\">\n",
+                    sections_.size()));
+    for (std::size_t i = 0; i < charts.size(); ++i) {
+      add(charts[i].figure(i));
+      list.push_back(charts[i].json());
+    }
+    add("</div>\n</section>\n");
+    sections_.push_back({{"facets", facets.json()}, {"charts", std::move(list)}});
+  }
+
+  std::string document(const std::string& title) const {
+    // A "<" could end the script element early; inside a string of JSON it may be written so.
+    std::string json = Json{{"sections", sections_}}.dump(-1, ' ', false,
+                                                         Json::error_handler_t::replace);
+    for (auto at = json.find('<'); at != std::string::npos; at = json.find('<', at)) {
+      json.replace(at, 1, "\\u003c");
+    }
+    return fmt::format(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+        "<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n{}</main>\n"
+        "<footer>preheat {}</footer>\n"
+        "<script type=\"application/json\" id=\"data\">{}</script>\n"
+        "<script>{}</script>\n<script>\n{}</script>\n</body>\n</html>\n",
+        escape(title), report_css(), body_, PREHEAT_VERSION, json, chart_js(), report_js());
+  }
+
+ private:
+  std::string body_;
+  Json sections_ = Json::array();
+};
+
+// ---- Runs --------------------------------------------------------------------------------------
+
+std::string text_at(const Json& summary, const char* key) {
+  return optional_at<std::string>(summary, key).value_or("–");
+}
+
+std::string outcome_sentence(const RunData& run) {
+  const Json& s = run.summary;
+  if (s.is_null()) {
+    return fmt::format("… has not ended, or was killed: {} updates are recorded", run.updates);
+  }
+  const std::string words = outcome_words(run.outcome);
+  if (run.outcome.empty()) {
+    return fmt::format("… interrupted after {} of {} updates: how it would have ended is open",
+                       s.at("steps").get<std::int64_t>(),
+                       s.at("steps_planned").get<std::int64_t>());
+  }
+  if (run.outcome == "non_finite") {
+    return fmt::format("{} at step {}, first in {}", words,
+                       s.at("first_non_finite_step").get<std::int64_t>(),
+                       text_at(s, "first_non_finite_tensor"));
+  }
+  if (run.outcome == "stuck") {
+    return words + ": the loss stayed finite, and the network did not learn";
+  }
+  if (run.outcome == "spiked") {
+    return words +
+           ": the loss went over 3 times its first value, and the network learned all the same";
+  }
+  return run.outcome == "ok" ? words + ": the network learned, and the loss did not spike" : words;
+}
+
+std::string numbers_of(const RunData& run) {
+  const Json& s = run.summary;
+  if (s.is_null()) return "";
+  const auto best_step = optional_at<std::int64_t>(s, "best_step");
+  std::vector<std::pair<std::string, std::string>> numbers = {
+      {"updates", fmt::format("{} of {}", s.at("steps").get<std::int64_t>(),
+                              s.at("steps_planned").get<std::int64_t>())},
+      {"updates in an epoch", std::to_string(s.at("steps_per_epoch").get<std::int64_t>())},
+      {"training loss, last 50", plain(optional_at<double>(s, "final_train_loss"))},
+      {"training accuracy, last 50", percent(optional_at<double>(s, "final_train_accuracy"))},
+      {"test loss", plain(optional_at<double>(s, "test_loss"))},
+      {"test accuracy", percent(optional_at<double>(s, "test_accuracy"))},
+      {"best test accuracy",
+       best_step ? fmt::format("{} after {}", percent(optional_at<double>(s, "best_test_accuracy")),
+                               *best_step)
+                 : "–"}};
+  if (const auto gate = optional_at<std::int64_t>(s, "gate_opened_at")) {
+    numbers.emplace_back("warmup ended early", fmt::format("before update {}", *gate));
+  }
+  return terms(numbers);
+}
+
+std::string environment_of(const Json& s) {
+  if (s.is_null()) return "";
+  double memory = 0;
+  for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
+  return terms(
+      {{"device", text_at(s, "device")},
+       {"library", text_at(s, "library")},
+       {"preheat", text_at(s, "preheat")},
+       {"data", text_at(s, "data")},
+       {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
+       {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
+       {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
+       {"training speed", fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
+}
+
+std::string phases_table(const RunData& run) {
+  std::vector<std::vector<Cell>> rows;
+  for (const PhaseFacts& p : run.phases) {
+    rows.push_back({escape(p.name), fmt::format("{} – {}", p.first, p.last), rate(p.least_lr),
+                    rate(p.largest_lr)});
+  }
+  return table({"phase", "updates", "least rate", "largest rate"}, rows);
+}
+
+// The last of what a run recorded, where its summary says less or is not there.
+std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
+  const auto number = [&](const char* key) {
+    return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
+  };
+  const auto step = run.summary.is_null()
+                        ? std::nullopt
+                        : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
+  return {escape(heading), outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
+          std::to_string(run.updates), plain(number("final_train_loss")),
+          percent(number("test_accuracy"))};
+}
+const std::vector<std::string> run_heads = {"run", "outcome", "updates", "training loss, last 50",
+                                            "test accuracy"};
+
+void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<Chart> charts = curve_charts(runs, facets);
+  for (Chart& chart : sharpness_charts(runs, facets)) charts.push_back(std::move(chart));
+  for (Chart& chart : layer_charts(runs, facets)) charts.push_back(std::move(chart));
+  page.add_charts(charts, facets, "");
+}
+
+void add_run(Page& page, const RunData& run, const std::string& heading) {
+  page.add(fmt::format("<{0}>{1} <small>seed {2}</small></{0}>\n<p class=\"outcome {3}\">{4}</p>\n",
+                       heading, escape(run.name), escape(run.seed),
+                       outcome_cell(run.outcome).css_class, escape(outcome_sentence(run))));
+  page.add(numbers_of(run));
+  add_run_charts(page, {run}, Facets({}, {}));
+  page.add("<h2>Phases of the schedule</h2>\n" + phases_table(run));
+  page.add(folded("Configuration", preformatted(run.config)));
+  const std::string environment = environment_of(run.summary);
+  if (!environment.empty()) page.add(folded("Environment", environment));
+}
+
+void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& heading) {
+  const auto failed = std::ranges::count_if(runs, [](const RunData& run) {
+    return run.outcome == "non_finite" || run.outcome == "stuck";
+  });
+  page.add(fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2} of n = {1} runs failed: not "
+                       "finite, or stuck</p>\n",
+                       heading, runs.size(), failed));
+  std::vector<std::vector<Cell>> rows;
+  for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front()));
+  page.add(table(run_heads, rows));
+  add_run_charts(page, runs, Facets({"run"}, runs));
+  for (std::size_t i = 0; i < std::min(runs.size(), most_configurations); ++i) {
+    page.add(folded("Configuration and environment of " + runs[i].facets.front(),
+                    environment_of(runs[i].summary) + preformatted(runs[i].config)));
+  }
+}
+
+// ---- Experiments -------------------------------------------------------------------------------
+
+std::string claims(const Json& result) {
+  if (!result.contains("claims") || result.at("claims").empty()) return "";
+  std::string html = "<h2>What it was to show</h2>\n<ul class=\"claims\">\n";
+  for (const Json& claim : result.at("claims")) {
+    const auto verdict = claim.at("verdict").get<std::string>();
+    const char* sign = verdict == "PASS" ? "●" : verdict == "FAIL" ? "✕" : "?";
+    const char* style = verdict == "PASS" ? "ok" : verdict == "FAIL" ? "non_finite" : "spiked";
+    html += fmt::format("<li><strong class=\"verdict {}\">{} {}</strong> {}<br/><small>{}</small>"
+                        "</li>\n",
+                        style, sign, escape(verdict), escape(scalar(claim.at("text"))),
+                        escape(scalar(claim.at("evidence"))));
+  }
+  return html + "</ul>\n";
+}
+
+bool failed(const Json& run) {
+  return run.at("outcome") == "non_finite" || run.at("outcome") == "stuck";
+}
+
+std::int64_t count(const Json& arm, const char* outcome) {
+  return std::ranges::count_if(arm.at("runs"),
+                               [&](const Json& run) { return run.at("outcome") == outcome; });
+}
+
+std::string interval_text(const Json& interval) {
+  if (interval.is_null()) return "–";
+  return fmt::format("[{:.2f}, {:.2f}]", interval.at(0).get<double>(),
+                     interval.at(1).get<double>());
+}
+
+std::string overrides_html(const Json& overrides) {
+  std::string html;
+  for (const auto& [key, value] : overrides.items()) {
+    html += fmt::format("{}<code>{}: {}</code>", html.empty() ? "" : "<br/>", escape(key),
+                        escape(scalar(value)));
+  }
+  return html.empty() ? "as configured" : html;
+}
+
+// "85.02 % (84.10 .. 85.90), n = 7" over the runs that did not fail.
+std::string accuracy_of_the_others(const Json& arm) {
+  std::vector<double> accuracies;
+  for (const Json& run : arm.at("runs")) {
+    const Number accuracy = optional_at<double>(run, "test_accuracy");
+    if (!failed(run) && accuracy) accuracies.push_back(*accuracy);
+  }
+  if (accuracies.empty()) return "– (n = 0)";
+  const auto [least, largest] = std::ranges::minmax(accuracies);
+  return fmt::format("{} ({:.2f} .. {:.2f}), n = {}", percent(median(accuracies)), 100 * least,
+                     100 * largest, accuracies.size());
+}
+
+void add_arms(Page& page, const Json& result) {
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& arm : result.at("arms")) {
+    const auto failures = arm.at("failures").get<std::int64_t>();
+    rows.push_back({escape(arm.at("name").get<std::string>()),
+                    std::to_string(arm.at("n").get<std::int64_t>()),
+                    {std::to_string(failures), failures > 0 ? "stuck" : ""},
+                    interval_text(arm.at("failure_interval")),
+                    std::to_string(count(arm, "non_finite")),
+                    std::to_string(count(arm, "stuck")),
+                    std::to_string(count(arm, "spiked")),
+                    accuracy_of_the_others(arm),
+                    overrides_html(arm.at("overrides"))});
+  }
+  page.add(table({"arm", "runs", "failed", "95 % interval", "✕ not finite", "■ stuck", "▲ spiked",
+                  "test accuracy of the others: median (range)", "overrides"},
+                 rows));
+  page.add(
+      "<p class=\"soft\">The interval is Clopper and Pearson's, for the share of runs that fail "
+      "under an arm.</p>\n");
+}
+
+const Json& arm_named(const Experiment& e, const Json& name) {
+  for (const Json& arm : e.result.at("arms")) {
+    if (arm.at("name") == name) return arm;
+  }
+  throw Error(fmt::format("{}: is damaged: there is no arm '{}'", e.file.string(),
+                          clean(scalar(name), 40)));
+}
+
+// Who failed alone, over the seeds that both arms have.
+std::string pair_html(const Experiment& e, const Json& pair) {
+  const Json& first = arm_named(e, pair.at("arms").at(0));
+  const Json& second = arm_named(e, pair.at("arms").at(1));
+  int n = 0;
+  int only_first = 0;
+  int only_second = 0;
+  for (const Json& run : first.at("runs")) {
+    for (const Json& other : second.at("runs")) {
+      if (other.at("seed") != run.at("seed")) continue;
+      ++n;
+      only_first += failed(run) && !failed(other) ? 1 : 0;
+      only_second += failed(other) && !failed(run) ? 1 : 0;
+    }
+  }
+  const Number p = optional_at<double>(pair, "mcnemar_p");
+  return fmt::format(
+      "<li><strong>{0}</strong> against <strong>{1}</strong>: of n = {2} seeds {3} failed only "
+      "under {0}, {4} only under {1}; exact McNemar p = {5}</li>\n",
+      escape(scalar(first.at("name"))), escape(scalar(second.at("name"))), n, only_first,
+      only_second, p ? fmt::format("{:.2g}", *p) : "–");
+}
+
+void add_pairs(Page& page, const Experiment& e) {
+  const Json& pairs = e.result.at("paired");
+  if (pairs.empty()) return;
+  page.add("<h2>The same seeds under two arms</h2>\n<ul>\n");
+  for (const Json& pair : pairs) page.add(pair_html(e, pair));
+  page.add("</ul>\n");
+  if (pairs.size() > 1) {
+    page.add(fmt::format("<p class=\"soft\">{} comparisons; the p-values are not corrected for "
+                         "their number.</p>\n",
+                         pairs.size()));
+  }
+}
+
+// ---- Grids -------------------------------------------------------------------------------------
+
+// What a cell shows: the outcome that most of its runs had, a failure where half failed.
+std::string outcome_of_cell(const Json& cell) {
+  const auto n = cell.at("n").get<std::int64_t>();
+  if (2 * cell.at("failures").get<std::int64_t>() >= n) {
+    return count(cell, "non_finite") >= count(cell, "stuck") ? "non_finite" : "stuck";
+  }
+  return 2 * count(cell, "spiked") >= n ? "spiked" : "ok";
+}
+
+Cell map_cell(const Json& cell) {
+  const auto n = cell.at("n").get<std::int64_t>();
+  if (n == 0) return {"–", "empty"};
+  const std::string outcome = outcome_of_cell(cell);
+  const auto failures = cell.at("failures").get<std::int64_t>();
+  return {fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>",
+                      count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
+                      count(cell, "ok"), outcome_sign(outcome), failures, n),
+          outcome + (failures > 0 && failures < n ? " mixed" : "")};
+}
+
+std::string point_text(const Json& point) {
+  std::string text;
+  for (const auto& [key, value] : point.items()) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key, scalar(value));
+  }
+  return text;
+}
+
+// The first axis across, the last down; further axes make a map for each of their combinations.
+void add_maps(Page& page, const Json& result) {
+  const Json& axes = result.at("axes");
+  const Json& cells = result.at("cells");
+  const Json& across = axes.at(0);
+  const bool has_rows = axes.size() > 1;
+  const Json& down = axes.at(axes.size() - 1);
+  std::vector<std::string> heads = {has_rows ? down.at("key").get<std::string>() : ""};
+  for (const Json& value : across.at("values")) heads.push_back(scalar(value));
+  std::vector<std::string> maps;  // their captions, in order
+  std::map<std::string, std::vector<std::vector<Cell>>> rows;
+  const std::size_t columns = across.at("values").size();
+  const std::size_t per_column = cells.size() / std::max<std::size_t>(1, columns);
+  for (std::size_t i = 0; i < per_column; ++i) {
+    Json further = cells.at(i).at("point");
+    further.erase(across.at("key").get<std::string>());
+    std::vector<Cell> row = {
+        has_rows ? escape(scalar(further.at(down.at("key").get<std::string>()))) : "failed"};
+    if (has_rows) further.erase(down.at("key").get<std::string>());
+    for (std::size_t c = 0; c < columns; ++c) row.push_back(map_cell(cells.at(c * per_column + i)));
+    const std::string caption = point_text(further);
+    if (std::ranges::find(maps, caption) == maps.end()) maps.push_back(caption);
+    rows[caption].push_back(std::move(row));
+  }
+  page.add(fmt::format(
+      "<h2>Stability map</h2>\n<p class=\"soft\">Failed runs of n by <code>{}</code> (across){}. "
+      "● ok, ▲ spiked, ■ stuck, ✕ not finite: what most runs of a cell did; hatched where runs of a "
+      "cell differ in whether they failed.</p>\n<div class=\"maps\">\n",
+      escape(across.at("key").get<std::string>()),
+      has_rows ? fmt::format(" and <code>{}</code> (down)",
+                             escape(down.at("key").get<std::string>()))
+               : ""));
+  for (const std::string& caption : maps) {
+    page.add("<div class=\"map\">" + table(heads, rows[caption], caption) + "</div>\n");
+  }
+  page.add("</div>\n");
+}
+
+void add_boundaries(Page& page, const Json& result) {
+  const Json& boundaries = result.at("boundaries");
+  if (boundaries.empty()) return;
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& b : boundaries) {
+    const std::string point = point_text(b.at("point"));
+    rows.push_back({escape(point.empty() ? "all" : point),
+                    rate(optional_at<double>(b, "largest_training")),
+                    rate(optional_at<double>(b, "smallest_failing")),
+                    std::to_string(b.at("violations").get<std::int64_t>()),
+                    plain(optional_at<double>(b, "sensitivity"))});
+  }
+  page.add("<h2>The boundary along the base rate</h2>\n");
+  page.add(table({"row of the map", "largest that trains", "first that fails", "violations",
+                  "sensitivity"},
+                 rows));
+  page.add(
+      "<p class=\"soft\">A cell fails where at least half of its runs do; violations are rates "
+      "above the first that fails at which it trains all the same. Sensitivity is the mean over "
+      "the row's rates of how far the final loss, at most that of chance, is above the least of "
+      "all cells.</p>\n");
+}
+
+// ---- Searches ----------------------------------------------------------------------------------
+
+// The largest rate of an arm at a seed; nothing where the search did not get there.
+Number largest_rate(const Json& arm, const Json& seed) {
+  for (const Json& search : arm.at("searches")) {
+    if (search.at("seed") == seed) return optional_at<double>(search, "largest");
+  }
+  return std::nullopt;
+}
+
+void add_search_chart(Page& page, const Experiment& e, const std::string& numbers) {
+  Chart chart("The largest base rate that trains", "base learning rate", "");
+  const Json& arms = e.result.at("arms");
+  std::vector<std::string> seeds;
+  std::vector<Points> links;
+  std::vector<Points> dots(arms.size());
+  Points critical;
+  for (const Json& r : e.result.at("critical_rates")) {
+    const auto row = static_cast<double>(seeds.size());
+    seeds.push_back("seed " + scalar(r.at("seed")));
+    Points& link = links.emplace_back();
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      const Number largest = largest_rate(arms.at(i), r.at("seed"));
+      if (!largest) continue;
+      for (Points* points : {&dots[i], &link}) {
+        points->x.push_back(*largest);
+        points->y.push_back(row);
+      }
+    }
+    if (const Number rate_here = optional_at<double>(r, "rate")) {
+      critical.x.push_back(*rate_here);
+      critical.y.push_back(row);
+    }
+  }
+  for (Points& link : links) {
+    if (link.x.size() > 1) chart.add("", Chart::Kind::limit, {"soft", 3}, link);
+  }
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    chart.add(arms.at(i).at("name").get<std::string>(), Chart::Kind::dots, style_of(i), dots[i]);
+  }
+  if (!critical.x.empty()) {
+    chart.add("critical rate of the initial weights", Chart::Kind::dots, {"soft", 3}, critical);
+  }
+  chart.log_x().rows(seeds).legend().numbers(numbers).caption(
+      "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
+      "initial weights that raises the loss by a tenth.");
+  page.add_charts({chart}, Facets({}, {}), "");
+}
+
+std::string search_table(const Experiment& e) {
+  std::vector<std::string> heads = {"seed"};
+  for (const Json& arm : e.result.at("arms")) heads.push_back(arm.at("name").get<std::string>());
+  heads.emplace_back("critical rate");
+  std::vector<std::vector<Cell>> rows;
+  std::vector<std::vector<double>> all(e.result.at("arms").size());
+  for (const Json& r : e.result.at("critical_rates")) {
+    std::vector<Cell> row = {escape(scalar(r.at("seed")))};
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const Number largest = largest_rate(e.result.at("arms").at(i), r.at("seed"));
+      if (largest) all[i].push_back(*largest);
+      row.emplace_back(rate(largest));
+    }
+    row.emplace_back(rate(optional_at<double>(r, "rate")));
+    rows.push_back(std::move(row));
+  }
+  std::vector<Cell> medians = {"median"};
+  for (const std::vector<double>& rates : all) {
+    medians.emplace_back(rates.empty() ? "–" : rate(median(rates)));
+  }
+  medians.emplace_back("");
+  rows.push_back(std::move(medians));
+  return table(heads, rows);
+}
+
+void add_ratios(Page& page, const Json& result) {
+  if (result.at("ratios").empty()) return;
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& r : result.at("ratios")) {
+    const Number mean = optional_at<double>(r, "log2_mean");
+    const Json& interval = r.at("interval");
+    rows.push_back({escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)),
+                                       scalar(r.at("arms").at(0)))),
+                    mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
+                    interval.is_null()
+                        ? "–"
+                        : fmt::format("[{:.2f}, {:.2f}]", std::exp2(interval.at(0).get<double>()),
+                                      std::exp2(interval.at(1).get<double>())),
+                    std::to_string(r.at("n").get<std::int64_t>())});
+  }
+  page.add("<h2>How many times the rate</h2>\n" +
+           table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
+           "<p class=\"soft\">Geometric mean over seeds; the interval is a bootstrap over them."
+           "</p>\n");
+}
+
+std::string tried_table(const Json& result) {
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& arm : result.at("arms")) {
+    for (const Json& search : arm.at("searches")) {
+      for (const Json& trial : search.at("tried")) {
+        rows.push_back({escape(arm.at("name").get<std::string>()),
+                        escape(scalar(search.at("seed"))),
+                        rate(trial.at("lr").get<double>()),
+                        trial.at("trained").get<bool>() ? "yes" : "no",
+                        outcome_cell(trial.at("outcome").get<std::string>()),
+                        plain(optional_at<double>(trial, "final_train_loss")),
+                        percent(optional_at<double>(trial, "test_accuracy"))});
+      }
+    }
+  }
+  return table({"arm", "seed", "base rate", "trained", "outcome", "training loss, last 50",
+                "test accuracy"},
+               rows);
+}
+
+// ---- All of it ---------------------------------------------------------------------------------
+
+// "16 of 20 runs", and whether more is to be expected.
+std::string progress_of(const Experiment& e) {
+  const bool is_search = e.kind == Experiment::Kind::find_lr;
+  const Json& arms = e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms");
+  std::size_t done = 0;
+  for (const Json& arm : arms) done += arm.at(is_search ? "searches" : "runs").size();
+  const std::size_t planned = std::max(done, e.seeds * arms.size());
+  const char* what = is_search ? "searches" : "runs";
+  if (e.result.value("interrupted", false)) {
+    return fmt::format("… interrupted: {} of {} {} have ended, and only they count. ", done, planned,
+                       what);
+  }
+  if (done < planned) {
+    return fmt::format("… incomplete: {} of {} {} have ended, and only they count. ", done, planned,
+                       what);
+  }
+  return "";
+}
+
+std::string outcome_sentence(const Experiment& e) {
+  if (e.kind == Experiment::Kind::find_lr) {
+    std::size_t searches = 0;
+    for (const Json& arm : e.result.at("arms")) searches += arm.at("searches").size();
+    return fmt::format("{} searches, {} runs", searches, e.runs.size());
+  }
+  std::int64_t failures = 0;
+  for (const Json& arm : e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms")) {
+    failures += arm.at("failures").get<std::int64_t>();
+  }
+  return fmt::format("{} of n = {} runs failed: not finite, or stuck", failures, e.runs.size());
+}
+
+std::string size_of(const Experiment& e) {
+  const bool is_sweep = e.kind == Experiment::Kind::sweep;
+  return fmt::format("{} {}, {} seeds", e.result.at(is_sweep ? "cells" : "arms").size(),
+                     is_sweep ? "cells" : "arms", e.seeds);
+}
+
+std::string runs_table(const Experiment& e) {
+  std::vector<std::vector<Cell>> rows;
+  for (const RunData& run : e.runs) {
+    rows.push_back(row_of(run, run.folder.lexically_relative(e.folder).string()));
+  }
+  return table(run_heads, rows);
+}
+
+void add_experiment(Page& page, const Experiment& e, const std::string& heading) {
+  page.add(fmt::format("<{0}>{1} <small>{2}</small></{0}>\n<p class=\"outcome\">{3}{4}</p>\n",
+                       heading, escape(e.name), size_of(e), progress_of(e), outcome_sentence(e)));
+  page.add(claims(e.result));
+  switch (e.kind) {
+    case Experiment::Kind::compare:
+      add_arms(page, e.result);
+      add_pairs(page, e);
+      break;
+    case Experiment::Kind::sweep:
+      add_maps(page, e.result);
+      add_boundaries(page, e.result);
+      break;
+    case Experiment::Kind::find_lr:
+      page.add(search_table(e));
+      add_search_chart(page, e, search_table(e));
+      add_ratios(page, e.result);
+      page.add(folded("Every rate that was tried", tried_table(e.result)));
+      break;
+  }
+  if (!e.runs.empty()) {
+    page.add("<h2>Curves</h2>\n");
+    add_run_charts(page, e.runs, Facets(e.facet_names, e.runs));
+    page.add(folded("Runs", runs_table(e)));
+  }
+  page.add(folded("Configuration", preformatted(e.config)));
+  if (!e.runs.empty() && !e.runs.front().summary.is_null()) {
+    page.add(folded("Environment of the first run", environment_of(e.runs.front().summary)));
+  }
+}
+
+// What the files of ours hold that were read whole is only looked at here, and may not be there.
+template <class Act>
+void reading(const std::filesystem::path& file, const Act& act) {
+  try {
+    act();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: is damaged: {}", file.string(), error.what()));
+  }
+}
+
+}  // namespace
+
+std::string report_page(const ReportData& data) {
+  Page page;
+  const bool is_one = data.experiments.size() + (data.runs.empty() ? 0 : 1) == 1;
+  const std::string heading = is_one ? "h1" : "h2";
+  std::string title;
+  if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
+  for (const Experiment& e : data.experiments) {
+    reading(e.file, [&] { add_experiment(page, e, heading); });
+    title += (title.empty() ? "" : ", ") + e.name;
+  }
+  if (data.runs.size() == 1) {
+    const RunData& run = data.runs.front();
+    reading(run.folder / "summary.json", [&] { add_run(page, run, heading); });
+    title += (title.empty() ? "" : ", ") + fmt::format("{}, seed {}", run.name, run.seed);
+  } else if (!data.runs.empty()) {
+    reading("summary.json", [&] { add_runs(page, data.runs, heading); });
+    title += (title.empty() ? "" : ", ") + fmt::format("{} runs", data.runs.size());
+  }
+  return page.document(title);
+}
+
+void write_report(const std::vector<std::filesystem::path>& folders,
+                  const std::filesystem::path& file) {
+  write_atomically(file, report_page(read_report_data(folders)));
+}
+
+}  // namespace preheat

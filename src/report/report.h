@@ -1,0 +1,23 @@
+// Runs and experiments as a page to look at: one HTML file that needs nothing but itself.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "report/report_data.h"
+
+namespace preheat {
+
+/// What a page is called in the folder of a run or an experiment.
+inline constexpr const char* report_name = "report.html";
+
+/// The page of all of `data`. Tables are in its HTML; charts are drawn by its scripts. Throws Error
+/// where what an experiment says of itself is not as it was written.
+std::string report_page(const ReportData& data);
+
+/// Reads the folders (read_report_data) and writes their page. Throws Error.
+void write_report(const std::vector<std::filesystem::path>& folders,
+                  const std::filesystem::path& file);
+
+}  // namespace preheat

@@ -1,0 +1,543 @@
+// Draws the charts of a page from the JSON in it (src/report/chart.h says what is in there), and lets
+// a reader switch runs on and off, zoom, and read values. Plain Chart.js, nothing else.
+'use strict';
+(() => {
+  const body = document.body;
+  body.dataset.drawn = 0;
+  body.dataset.errors = 0;
+  window.addEventListener('error', () => { body.dataset.errors = Number(body.dataset.errors) + 1; });
+  document.documentElement.classList.add('js');
+
+  const data = JSON.parse(document.getElementById('data').textContent);
+  const dashes = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2]];
+  const shapes = ['circle', 'triangle', 'rect', 'rectRot', 'star', 'crossRot', 'cross'];
+  const thinAbove = 6;  // runs in a chart: more are thin lines
+
+  // ---- Words ----------------------------------------------------------------------------------
+
+  const text = (value) => {
+    if (value === null || value === undefined) return 'not finite';
+    const size = Math.abs(value);
+    if (size !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(3);
+    return String(Number(value.toPrecision(5)));
+  };
+  const tick = (value) => {
+    const size = Math.abs(value);
+    if (size !== 0 && (size < 1e-3 || size >= 1e5)) return value.toExponential(0).replace('e+', 'e');
+    return String(Number(value.toPrecision(6)));
+  };
+
+  // ---- Colours --------------------------------------------------------------------------------
+
+  let css = getComputedStyle(document.documentElement);
+  const variable = (name) => css.getPropertyValue('--' + name).trim();
+  const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+  const withAlpha = (hex, alpha) => `rgba(${channels(hex).join(',')},${alpha})`;
+
+  // "depth:0.25" is a place on a scale from the first layer to the last.
+  const colorOf = (name) => {
+    if (!name.startsWith('depth:')) return variable(name);
+    const stops = ['c0', 'c2', 'c4', 'c1'].map((stop) => channels(variable(stop)));
+    const at = Number(name.slice(6)) * (stops.length - 1);
+    const i = Math.min(Math.floor(at), stops.length - 2);
+    const hex = stops[i].map((low, k) => Math.round(low + (stops[i + 1][k] - low) * (at - i)));
+    return '#' + hex.map((c) => c.toString(16).padStart(2, '0')).join('');
+  };
+
+  // ---- From a series of the JSON to a dataset of Chart.js -----------------------------------------
+
+  function styled(dataset, runs) {
+    const { kind, color, pattern } = dataset.series;
+    const ink = colorOf(color);
+    const many = runs > thinAbove;
+    const faint = kind === 'raw' && dataset.hasMeans;
+    const dashed = kind === 'limit' || kind === 'mean' || kind === 'line' || !faint;
+    Object.assign(dataset, {
+      borderColor: faint ? withAlpha(ink, many ? 0.16 : 0.32) : many ? withAlpha(ink, 0.7) : ink,
+      backgroundColor: ink,
+      borderWidth: faint ? 1 : kind === 'limit' ? 1.2 : many ? 1.1 : 1.8,
+      borderDash: dashed ? dashes[pattern % dashes.length] : [],
+      pointStyle: dataset.isMark ? 'crossRot' : shapes[pattern % shapes.length],
+      pointBorderColor: ink,
+      pointBackgroundColor: dataset.isMark ? ink : withAlpha(ink, 0.85),
+      pointBorderWidth: dataset.isMark ? 2.2 : 1,
+      pointRadius: dataset.isMark ? 5 : kind === 'dots' ? 5.5 : kind === 'line' ? (many ? 2 : 3) : 0,
+    });
+  }
+
+  // Where values stop being finite the line ends, and a cross stands at the last height it had.
+  function marksOf(series, cap) {
+    const marks = [];
+    for (let i = 1; i < series.y.length; ++i) {
+      if (series.y[i] !== null || series.y[i - 1] === null) continue;
+      marks.push({ x: series.x[i], y: Math.min(series.y[i - 1], cap ?? Infinity) });
+    }
+    return marks;
+  }
+
+  function datasetsOf(spec) {
+    const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => s.label.split(', mean of ')[0]));
+    const datasets = [];
+    for (const series of spec.series) {
+      const common = { series, label: series.label, parsing: false, normalized: true };
+      datasets.push({
+        ...common,
+        data: series.x.map((x, i) => ({ x, y: series.y[i] })),
+        showLine: series.kind !== 'dots',
+        hasMeans: series.kind === 'raw' && means.has(series.label),
+        order: series.kind === 'raw' ? 2 : 1,
+      });
+      const marks = series.kind === 'raw' ? marksOf(series, spec.cap) : [];
+      if (marks.length > 0) {
+        datasets.push({ ...common, label: `${series.label}: not finite from here on`, data: marks,
+          showLine: false, isMark: true, order: 0 });
+      }
+    }
+    return datasets;
+  }
+
+  // ---- What is under the pointer ------------------------------------------------------------------
+
+  // Of every series the point nearest in x; of many series only the one that is nearest.
+  Chart.Interaction.modes.nearestOfEach = (chart, event) => {
+    const items = [];
+    for (const meta of chart.getSortedVisibleDatasetMetas()) {
+      const points = meta.data;
+      let best = null;
+      let low = 0;
+      let high = points.length - 1;
+      if (meta.dataset && chart.data.datasets[meta.index].showLine) {
+        while (high - low > 1) {  // x rises along a line
+          const middle = (low + high) >> 1;
+          if (points[middle].x < event.x) low = middle; else high = middle;
+        }
+      }
+      for (let i = low; i <= high; ++i) {
+        if (points[i].skip || isNaN(points[i].x)) continue;
+        const away = Math.abs(points[i].x - event.x);
+        if (best === null || away < best.away) best = { away, i };
+      }
+      if (best === null || best.away > 40) continue;
+      const element = points[best.i];
+      items.push({ element, datasetIndex: meta.index, index: best.i,
+        distance: Math.hypot(element.x - event.x, element.y - event.y) });
+    }
+    items.sort((a, b) => a.distance - b.distance);
+    return items.length > 8 ? items.slice(0, 1) : items;
+  };
+
+  // ---- Phases of the schedule -------------------------------------------------------------------------
+
+  const bands = {
+    id: 'bands',
+    beforeDatasetsDraw(chart) {
+      const list = chart.spec.bands ?? [];
+      const { ctx, chartArea: area, scales: { x } } = chart;
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(area.left, area.top, area.width, area.height);
+      ctx.clip();
+      ctx.font = '11px system-ui, sans-serif';
+      ctx.textBaseline = 'top';
+      list.forEach((band, i) => {
+        const left = Math.max(x.getPixelForValue(Math.max(band.from, x.min)), area.left);
+        const right = Math.min(x.getPixelForValue(Math.min(band.to, x.max)), area.right);
+        if (!(right > left)) return;
+        ctx.fillStyle = withAlpha(variable('soft'), i % 2 === 0 ? 0.13 : 0.04);
+        ctx.fillRect(left, area.top, right - left, area.height);
+        ctx.fillStyle = variable('soft');
+        if (ctx.measureText(band.label).width + 8 < right - left) {
+          ctx.fillText(band.label, left + 4, area.top + 3);
+        }
+      });
+      ctx.restore();
+    },
+  };
+
+  // ---- Charts ---------------------------------------------------------------------------------------------
+
+  function theme(chart) {
+    const soft = variable('soft');
+    const line = variable('line');
+    for (const axis of Object.values(chart.options.scales)) {
+      axis.ticks.color = soft;
+      axis.grid.color = line;
+      axis.grid.borderColor = line;
+      axis.title.color = soft;
+    }
+    Object.assign(chart.options.plugins.tooltip, {
+      backgroundColor: variable('panel'), borderColor: variable('line'), borderWidth: 1,
+      titleColor: variable('ink'), bodyColor: variable('ink'),
+    });
+    const runs = new Set(chart.spec.series.map((s) => s.label.split(', mean of ')[0])).size;
+    for (const dataset of chart.data.datasets) styled(dataset, runs);
+  }
+
+  function axis(title, isLog) {
+    return {
+      type: isLog ? 'logarithmic' : 'linear',
+      title: { display: title !== '', text: title },
+      grid: { drawTicks: false },
+      ticks: { maxRotation: 0, autoSkipPadding: 14, padding: 6, callback: (value) => tick(value) },
+    };
+  }
+
+  // Powers of ten, and 2 and 5 times them where there are few.
+  function logTicks(scale) {
+    const decades = Math.log10(scale.max / scale.min);
+    scale.ticks = scale.ticks.filter(({ value }) => {
+      const lead = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
+      return decades > 3 ? lead === 1 : decades > 0.7 ? [1, 2, 5].includes(lead) : true;
+    });
+  }
+
+  function setAxis(chart, name, isLog) {
+    const spec = chart.spec;
+    const made = axis(name === 'x' ? spec.x : spec.y, isLog);
+    if (isLog) made.afterBuildTicks = logTicks;
+    if (name === 'y' && spec.rows) {
+      Object.assign(made, { min: -0.6, max: spec.rows.length - 0.4, reverse: true });
+      made.ticks.stepSize = 1;
+      made.ticks.autoSkip = false;
+      made.afterBuildTicks = (scale) => { scale.ticks = spec.rows.map((_, value) => ({ value })); };
+      made.ticks.callback = (value) => spec.rows[value] ?? '';
+    }
+    chart.options.scales[name] = made;
+  }
+
+  // The axis of y follows what is seen of the lines; at first it may be capped.
+  function fit(chart) {
+    const { spec, range } = chart;
+    if (spec.rows) return;
+    const y = chart.options.scales.y;
+    y.min = y.max = undefined;
+    const cap = chart.isCapped ? spec.cap : undefined;
+    if (range) {
+      let least = Infinity;
+      let largest = -Infinity;
+      chart.data.datasets.forEach((dataset, i) => {
+        if (!chart.isDatasetVisible(i)) return;
+        for (const point of dataset.data) {
+          if (point.x < range.min || point.x > range.max || point.y === null) continue;
+          if (y.type === 'logarithmic' && point.y <= 0) continue;
+          least = Math.min(least, point.y);
+          largest = Math.max(largest, point.y);
+        }
+      });
+      if (largest > least) {
+        const more = y.type === 'logarithmic' ? 0 : 0.04 * (largest - least);
+        y.min = least - more;
+        y.max = largest + more;
+      }
+    }
+    if (cap !== undefined && !(y.max < cap)) y.max = cap;
+  }
+
+  function refresh(chart) {
+    fit(chart);
+    chart.update('none');
+  }
+
+  const sharesSteps = (chart) => chart.spec.x === 'step';
+
+  function zoom(group, chart, range) {
+    for (const other of sharesSteps(chart) ? group.charts.filter(sharesSteps) : [chart]) {
+      other.range = range;
+      other.options.scales.x.min = range?.min;
+      other.options.scales.x.max = range?.max;
+      refresh(other);
+    }
+  }
+
+  // Zooms by a factor around the middle, or moves by a share of what is seen.
+  function step(group, factor, shift) {
+    const chart = group.charts.find(sharesSteps);
+    const { min, max } = chart.scales.x;
+    const isLog = chart.options.scales.x.type === 'logarithmic';
+    const [low, high] = isLog ? [Math.log(Math.max(min, 0.5)), Math.log(max)] : [min, max];
+    const middle = (low + high) / 2 + shift * (high - low);
+    const half = (high - low) * factor / 2;
+    const ends = [middle - half, middle + half].map((v) => (isLog ? Math.exp(v) : v));
+    zoom(group, chart, { min: Math.max(ends[0], 0), max: ends[1] });
+  }
+
+  function dragToZoom(group, chart, plot) {
+    const canvas = chart.canvas;
+    let start = null;
+    const selection = document.createElement('div');
+    selection.className = 'selection';
+    const inside = (x) => Math.min(Math.max(x, chart.chartArea.left), chart.chartArea.right);
+    canvas.addEventListener('pointerdown', (event) => {
+      if (event.button !== 0) return;
+      start = inside(event.offsetX);
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener('pointermove', (event) => {
+      if (start === null) return;
+      const now = inside(event.offsetX);
+      plot.append(selection);
+      Object.assign(selection.style, { left: `${Math.min(start, now)}px`,
+        width: `${Math.abs(now - start)}px`, top: `${chart.chartArea.top}px`,
+        height: `${chart.chartArea.height}px` });
+    });
+    const end = (event) => {
+      selection.remove();
+      if (start === null) return;
+      const ends = [start, inside(event.offsetX)].sort((a, b) => a - b);
+      start = null;
+      if (event.type === 'pointercancel' || ends[1] - ends[0] < 6) return;
+      const [min, max] = ends.map((x) => chart.scales.x.getValueForPixel(x));
+      zoom(group, chart, { min, max });
+    };
+    canvas.addEventListener('pointerup', end);
+    canvas.addEventListener('pointercancel', end);
+    canvas.addEventListener('dblclick', () => zoom(group, chart, null));
+  }
+
+  // The arrow keys move along the lines; what is there is shown, and said to those who listen.
+  function readByKeys(chart, plot) {
+    const said = document.createElement('output');
+    said.className = 'hidden';
+    plot.append(said);
+    let at = 0.5;
+    chart.canvas.addEventListener('keydown', (event) => {
+      const move = { ArrowLeft: -0.02, ArrowRight: 0.02 }[event.key];
+      if (move === undefined) return;
+      event.preventDefault();
+      at = Math.min(Math.max(at + move, 0), 1);
+      const { left, width, top, height } = chart.chartArea;
+      const place = { x: left + at * width, y: top + height / 2 };
+      const items = Chart.Interaction.modes.nearestOfEach(chart, place);
+      chart.setActiveElements(items);
+      chart.tooltip.setActiveElements(items, place);
+      chart.update('none');
+      said.textContent = [...chart.tooltip.title, ...chart.tooltip.body.flatMap((b) => b.lines)].join(', ');
+    });
+  }
+
+  function makeChart(figure, spec, group) {
+    const plot = figure.querySelector('.plot');
+    const canvas = document.createElement('canvas');
+    canvas.tabIndex = 0;
+    canvas.setAttribute('role', 'img');
+    canvas.setAttribute('aria-label', `${spec.title}: ${spec.series.length} series over ${spec.x}; ` +
+      'left and right read values; the numbers are in the table below');
+    plot.append(canvas);
+    if (spec.rows) plot.style.height = `${Math.max(9, 5 + 1.6 * spec.rows.length)}rem`;
+    const chart = new Chart(canvas, {
+      type: 'scatter',
+      data: { datasets: [] },
+      options: {
+        animation: false, responsive: true, maintainAspectRatio: false, events: ['mousemove', 'mouseout', 'click', 'touchstart'],
+        interaction: { mode: 'nearestOfEach', intersect: false },
+        elements: { line: { tension: 0 }, point: { hoverRadius: 5, hitRadius: 0 } },
+        scales: { x: axis(spec.x, false), y: axis(spec.y, false) },
+        plugins: {
+          legend: { display: false },
+          tooltip: {
+            usePointStyle: true, boxWidth: 9, boxHeight: 9, caretSize: 0,
+            callbacks: {
+              title: (items) => (items.length === 0 ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
+              label: ({ dataset, parsed }) => (dataset.isMark ? dataset.label
+                : spec.rows ? `${dataset.label}: ${text(parsed.x)}, ${spec.rows[parsed.y]}`
+                  : `${dataset.label}: ${text(parsed.y)}`),
+            },
+          },
+        },
+      },
+      plugins: [bands],
+    });
+    chart.spec = spec;
+    chart.isCapped = spec.cap !== undefined && spec.cap !== null;
+    setAxis(chart, 'x', spec.xlog === true);
+    setAxis(chart, 'y', spec.log === true);
+    chart.data.datasets = datasetsOf(spec);
+    theme(chart);
+    refresh(chart);
+    dragToZoom(group, chart, plot);
+    readByKeys(chart, plot);
+    figure.insertBefore(keysOf(chart, group), plot.nextSibling);
+    body.dataset.drawn = Number(body.dataset.drawn) + 1;
+    return chart;
+  }
+
+  // ---- Buttons -----------------------------------------------------------------------------------------------
+
+  function button(label, act, title = '') {
+    const made = document.createElement('button');
+    made.type = 'button';
+    made.append(...[label].flat());
+    if (title !== '') made.title = title;
+    made.addEventListener('click', () => act(made));
+    return made;
+  }
+
+  // A button that stays down; `act` hears whether it is.
+  function toggle(label, isOn, act, title) {
+    const made = button(label, () => {
+      const now = made.getAttribute('aria-pressed') !== 'true';
+      made.setAttribute('aria-pressed', now);
+      act(now);
+    }, title);
+    made.setAttribute('aria-pressed', isOn);
+    return made;
+  }
+
+  // A piece of the line, or the shape of the points, as it is in the chart.
+  const swatches = [];
+  function swatch(color, pattern, isDots) {
+    const made = document.createElement('canvas');
+    made.setAttribute('aria-hidden', 'true');
+    const draw = () => {
+      const ratio = window.devicePixelRatio || 1;
+      made.width = 26 * ratio;
+      made.height = 12 * ratio;
+      made.style.width = '26px';
+      made.style.height = '12px';
+      const ctx = made.getContext('2d');
+      ctx.scale(ratio, ratio);
+      ctx.strokeStyle = ctx.fillStyle = colorOf(color);
+      ctx.lineWidth = 2;
+      if (isDots) {
+        Chart.helpers.drawPoint(ctx, { pointStyle: shapes[pattern % shapes.length], radius: 5, rotation: 0,
+          borderWidth: 1.5 }, 13, 6);
+      } else {
+        ctx.setLineDash(dashes[pattern % dashes.length]);
+        ctx.beginPath();
+        ctx.moveTo(0, 6);
+        ctx.lineTo(26, 6);
+        ctx.stroke();
+      }
+    };
+    draw();
+    swatches.push(draw);
+    return made;
+  }
+
+  // The buttons of one chart: its axes, and its own legend.
+  function keysOf(chart, group) {
+    const { spec } = chart;
+    const keys = document.createElement('div');
+    keys.className = 'keys';
+    if (spec.legend) {
+      for (const { label, color, pattern, kind } of spec.series) {
+        if (label === '' || label.includes(', mean of ')) continue;
+        const name = document.createElement('span');
+        name.textContent = label;
+        keys.append(toggle([swatch(color, pattern, kind === 'dots'), name], true, (isOn) => {
+          (chart.off ??= new Set())[isOn ? 'delete' : 'add'](label);
+          show(chart, group);
+        }));
+      }
+    }
+    if (!spec.rows) {
+      const log = toggle('log', spec.log === true, (isOn) => {
+        setAxis(chart, 'y', isOn);
+        theme(chart);
+        refresh(chart);
+      }, 'logarithmic axis of values');
+      log.classList.add('switch');
+      keys.append(log);
+    }
+    if (chart.isCapped) {
+      const whole = toggle('whole range', false, (isOn) => {
+        chart.isCapped = !isOn;
+        refresh(chart);
+      }, 'also the values that are outside');
+      whole.classList.add('switch');
+      keys.append(whole);
+    }
+    return keys;
+  }
+
+  // Shows the series whose values of every facet are on.
+  function show(chart, group) {
+    chart.data.datasets.forEach((dataset, i) => {
+      const { facets, label } = dataset.series;
+      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&
+        !(chart.off?.has(label.split(', mean of ')[0]));
+      chart.setDatasetVisibility(i, isOn);
+    });
+    refresh(chart);
+  }
+
+  function controls(place, section, group) {
+    const steps = document.createElement('fieldset');
+    const legend = (words) => {
+      const made = document.createElement('legend');
+      made.textContent = words;
+      return made;
+    };
+    const first = () => group.charts.find(sharesSteps);
+    const logSteps = toggle('log', false, (isOn) => {
+      for (const chart of group.charts.filter(sharesSteps)) {
+        setAxis(chart, 'x', isOn);
+        theme(chart);
+      }
+      zoom(group, first(), null);
+    }, 'logarithmic axis of steps');
+    logSteps.classList.add('switch');
+    steps.append(legend('steps'),
+      button('+', () => step(group, 0.5, 0), 'zoom in; or drag across a chart'),
+      button('−', () => step(group, 2, 0), 'zoom out'),
+      button('←', () => step(group, 1, -0.25), 'earlier'),
+      button('→', () => step(group, 1, 0.25), 'later'),
+      button('all', () => zoom(group, first(), null), 'the whole run; or double-click a chart'),
+      logSteps);
+    place.append(steps);
+    section.facets.forEach((facet, f) => {
+      if (facet.values.length < 2) return;
+      const set = document.createElement('fieldset');
+      const toggles = facet.values.map((value, v) => {
+        const name = document.createElement('span');
+        name.textContent = value.label;
+        const label = value.color ? [swatch(value.color, value.pattern, false), name] : [name];
+        return toggle(label, true, (isOn) => {
+          group.off[f][isOn ? 'delete' : 'add'](v);
+          for (const chart of group.charts) show(chart, group);
+        });
+      });
+      set.append(legend(facet.name), ...toggles);
+      if (toggles.length > 2) {
+        const all = (isOn) => {
+          facet.values.forEach((_, v) => group.off[f][isOn ? 'delete' : 'add'](v));
+          for (const made of toggles) made.setAttribute('aria-pressed', isOn);
+          for (const chart of group.charts) show(chart, group);
+        };
+        set.append(button('all', () => all(true)), button('none', () => all(false)));
+      }
+      place.append(set);
+    });
+  }
+
+  // ---- The page ------------------------------------------------------------------------------------------------
+
+  const groups = data.sections.map((section, s) => {
+    const place = document.querySelector(`[data-section="${s}"]`);
+    const group = { charts: [], off: section.facets.map(() => new Set()) };
+    section.charts.forEach((spec, c) => {
+      group.charts.push(makeChart(place.querySelector(`[data-chart="${c}"]`), spec, group));
+    });
+    if (group.charts.some(sharesSteps)) controls(place.querySelector('.controls'), section, group);
+    else place.querySelector('.controls').remove();
+    return group;
+  });
+
+  function retheme() {
+    css = getComputedStyle(document.documentElement);
+    for (const draw of swatches) draw();
+    for (const chart of groups.flatMap((group) => group.charts)) {
+      theme(chart);
+      chart.resize();
+      chart.update('none');
+    }
+  }
+  window.matchMedia('(prefers-color-scheme: dark)').addEventListener('change', retheme);
+  for (const [event, isPrint] of [['beforeprint', true], ['afterprint', false]]) {
+    window.addEventListener(event, () => {
+      document.documentElement.classList.toggle('print', isPrint);
+      retheme();
+    });
+  }
+  body.dataset.milliseconds = Math.round(performance.now());
+})();

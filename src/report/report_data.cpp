@@ -1,0 +1,250 @@
+#include "report/report_data.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "config/config.h"
+#include "config/values.h"
+#include "report/html.h"
+#include "report/label_text.h"
+
+namespace preheat {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t most_points = 400;   // of a run's series
+constexpr std::size_t least_points = 60;   // likewise
+constexpr std::size_t all_points = 24000;  // of one quantity of all runs of a page, or about
+
+constexpr std::array<std::pair<const char*, Experiment::Kind>, 3> experiment_files{
+    {{"compare.json", Experiment::Kind::compare},
+     {"sweep.json", Experiment::Kind::sweep},
+     {"find_lr.json", Experiment::Kind::find_lr}}};
+
+// The document of a folder's config.yaml. What is wrong with it is not what the user typed, so it
+// is a damaged file.
+template <class Make>
+auto from_config(const fs::path& folder, const Make& make) {
+  try {
+    return make(load_document(folder / "config.yaml"));
+  } catch (const ConfigError& e) {
+    throw Error(e.what());
+  }
+}
+
+double momentum_of(const Document& document) {
+  const Node* const optimizer = document.root.find("optimizer");
+  const Node* const momentum = optimizer ? optimizer->find("momentum") : nullptr;
+  return momentum ? as_number(*momentum).value_or(0) : 0;
+}
+
+std::vector<PhaseFacts> phases_of(const Metrics& m) {
+  std::vector<PhaseFacts> phases;
+  for (const PhaseRows& rows : m.phases) {
+    const auto [least, largest] =
+        std::minmax_element(m.lr.begin() + static_cast<std::ptrdiff_t>(rows.first),
+                            m.lr.begin() + static_cast<std::ptrdiff_t>(rows.last) + 1);
+    phases.push_back({rows.name, m.step[rows.first], m.step[rows.last], *least, *largest});
+  }
+  return phases;
+}
+
+// What is needed of metrics.csv, so that no more than one is held whole.
+void add_metrics(RunData& run, std::size_t points) {
+  const Metrics m = read_metrics(run.folder / "metrics.csv");
+  run.updates = m.step.size();
+  run.loss = make_series(m.step, m.loss, points);
+  run.accuracy = make_series(m.step, m.accuracy, points);
+  run.lr = make_series(m.step, m.lr, points);
+  run.grad_norm = make_series(m.step, m.grad_norm, points);
+  run.update_norm = make_series(m.step, m.update_norm, points);
+  run.weight_norm = make_series(m.step, m.weight_norm, points);
+  run.rates.assign(m.lr.begin(), m.lr.end());
+  run.phases = phases_of(m);
+}
+
+template <class Rows>
+std::optional<Rows> if_there(const fs::path& path, Rows (*read)(const fs::path&)) {
+  if (!fs::exists(path)) return std::nullopt;
+  return read(path);
+}
+
+enum class Depth { without_layers, with_layers };
+
+void read_run(RunData& run, std::size_t points, Depth depth) {
+  const fs::path summary = run.folder / "summary.json";
+  if (fs::exists(summary)) {
+    read_json(summary, [&](const Json& json) {
+      run.outcome = optional_at<std::string>(json, "outcome").value_or("");
+      run.summary = json;
+      return 0;
+    });
+  }
+  run.config = read_file(run.folder / "config.yaml");
+  from_config(run.folder, [&](const Document& document) {
+    const Node* const name = document.root.find("name");
+    const Node* const seed = document.root.find("seed");
+    run.name = name ? name->scalar : "run";
+    run.seed = seed ? seed->scalar : "0";
+    run.momentum = momentum_of(document);
+    return 0;
+  });
+  add_metrics(run, points);
+  run.evaluations = read_evaluations(run.folder / "eval.csv");
+  run.sharpness = if_there(run.folder / "sharpness.csv", read_sharpness);
+  if (depth == Depth::without_layers) return;
+  run.layers = if_there(run.folder / "layers.csv", read_layers);
+  run.activations = if_there(run.folder / "activations.csv", read_activations);
+}
+
+fs::path arm_folder(const Experiment& experiment, const std::string& arm) {
+  if (arm.empty() || arm.starts_with('.') || arm.find('/') != std::string::npos) {
+    throw Error(fmt::format("{}: is damaged: '{}' cannot be an arm's folder",
+                            experiment.file.string(), clean(arm, 40)));
+  }
+  return experiment.folder / arm;
+}
+
+// The runs that an arm of a comparison or a cell of a grid says it has.
+void list_runs_of_arms(Experiment& e, const char* arms) {
+  for (const Json& arm : e.result.at(arms)) {
+    const auto name = arm.at("name").get<std::string>();
+    for (const Json& r : arm.at("runs")) {
+      RunData run;
+      const std::string seed = scalar(r.at("seed"));
+      run.folder = arm_folder(e, name) / seed;
+      run.arm = name;
+      if (e.kind == Experiment::Kind::compare) {
+        run.facets = {name, seed};
+      } else {
+        run.facets = {outcome_words(r.at("outcome").get<std::string>())};
+        for (const auto& [key, value] : arm.at("point").items()) {
+          run.facets.push_back(scalar(value));
+        }
+        run.facets.push_back(seed);
+      }
+      e.runs.push_back(std::move(run));
+    }
+  }
+}
+
+// The runs that a search says it tried.
+void list_runs_of_searches(Experiment& e) {
+  for (const Json& arm : e.result.at("arms")) {
+    const auto name = arm.at("name").get<std::string>();
+    for (const Json& search : arm.at("searches")) {
+      const std::string seed = scalar(search.at("seed"));
+      for (const Json& trial : search.at("tried")) {
+        RunData run;
+        run.folder =
+            arm_folder(e, name) / seed / fmt::format("{:.4g}", trial.at("lr").get<double>());
+        run.arm = name;
+        run.facets = {name, trial.at("trained").get<bool>() ? "yes" : "no", seed};
+        e.runs.push_back(std::move(run));
+      }
+    }
+  }
+}
+
+std::size_t seeds_of(const RunConfig& config, Experiment::Kind kind) {
+  switch (kind) {
+    case Experiment::Kind::compare:
+      return config.compare ? config.compare->seeds.size() : 0;
+    case Experiment::Kind::sweep:
+      return config.sweep ? config.sweep->seeds.size() : 0;
+    case Experiment::Kind::find_lr:
+      return config.find_lr.value_or(FindLrConfig{}).seeds.size();
+  }
+  return 0;
+}
+
+Experiment read_experiment(const fs::path& folder, const char* file, Experiment::Kind kind) {
+  Experiment e;
+  e.kind = kind;
+  e.folder = folder;
+  e.file = folder / file;
+  e.config = read_file(folder / "config.yaml");
+  from_config(folder, [&](const Document& document) {
+    const RunConfig config = read_config(document);
+    e.name = config.name;
+    e.seeds = seeds_of(config, kind);
+    return 0;
+  });
+  read_json(e.file, [&](const Json& json) {
+    e.result = json;
+    if (kind == Experiment::Kind::compare) {
+      e.facet_names = {"arm", "seed"};
+      list_runs_of_arms(e, "arms");
+    } else if (kind == Experiment::Kind::sweep) {
+      e.facet_names = {"outcome"};
+      for (const Json& axis : json.at("axes")) e.facet_names.push_back(axis.at("key"));
+      e.facet_names.emplace_back("seed");
+      list_runs_of_arms(e, "cells");
+    } else {
+      e.facet_names = {"arm", "trained", "seed"};
+      list_runs_of_searches(e);
+    }
+    return 0;
+  });
+  return e;
+}
+
+// By name and seed; by their folders where that does not tell them apart.
+void name_runs(std::vector<RunData>& runs) {
+  const auto label = [](const RunData& run) {
+    return fmt::format("{}, seed {}", run.name, run.seed);
+  };
+  for (RunData& run : runs) {
+    const bool is_one = std::ranges::count_if(runs, [&](const RunData& other) {
+                          return label(other) == label(run);
+                        }) == 1;
+    run.facets = {is_one ? label(run) : run.folder.lexically_normal().string()};
+  }
+}
+
+}  // namespace
+
+ReportData read_report_data(const std::vector<fs::path>& folders) {
+  ReportData data;
+  std::size_t runs = 0;
+  for (const fs::path& folder : folders) {
+    const auto* const experiment =
+        std::ranges::find_if(experiment_files, [&](const auto& file) {
+          return fs::exists(folder / file.first);
+        });
+    if (experiment != experiment_files.end()) {
+      data.experiments.push_back(read_experiment(folder, experiment->first, experiment->second));
+      runs += data.experiments.back().runs.size();
+    } else if (fs::exists(folder / "metrics.csv")) {
+      data.runs.emplace_back().folder = folder;
+      ++runs;
+    } else {
+      throw Error(fmt::format(
+          "{}: {}", folder.string(),
+          fs::is_directory(folder)
+              ? "is the folder of neither a run nor an experiment: it has no metrics.csv, "
+                "compare.json, sweep.json or find_lr.json"
+              : "is not a folder; report takes the folders of runs and experiments"));
+    }
+  }
+  const std::size_t points =
+      std::clamp(all_points / std::max<std::size_t>(1, runs), least_points, most_points);
+  for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
+  name_runs(data.runs);
+  for (Experiment& e : data.experiments) {
+    // Layers are shown of an arm's first run; all of them would make the page as large as the files.
+    const RunData* before = nullptr;
+    for (RunData& run : e.runs) {
+      const bool first = before == nullptr || before->arm != run.arm;
+      read_run(run, points, first ? Depth::with_layers : Depth::without_layers);
+      before = &run;
+    }
+  }
+  return data;
+}
+
+}  // namespace preheat

@@ -1,0 +1,71 @@
+// What a page tells of, gathered from the folders of runs and experiments.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "report/series.h"
+#include "train/run_files.h"
+
+namespace preheat {
+
+/// A stretch of updates in one phase of the schedule.
+struct PhaseFacts {
+  std::string name;
+  double first = 0;  // updates, both included
+  double last = 0;
+  double least_lr = 0;
+  double largest_lr = 0;
+};
+
+struct RunData {
+  std::filesystem::path folder;
+  std::string name;
+  std::string seed;  // as text: a 64-bit number is more than a double holds
+  std::string arm;   // of an experiment, or "" for a run by itself
+  std::string outcome;             // "" where the run has not ended
+  nlohmann::ordered_json summary;  // null where the run has not ended or was killed
+  std::string config;              // the text of config.yaml
+  double momentum = 0;
+  std::vector<std::string> facets;  // by Experiment::facet_names
+
+  std::size_t updates = 0;
+  Series loss, accuracy, lr, grad_norm, update_norm, weight_norm;
+  std::vector<float> rates;  // the learning rate of every update
+  std::vector<PhaseFacts> phases;
+  Evaluations evaluations;
+  // Where the run was asked for them.
+  std::optional<SharpnessRows> sharpness;
+  std::optional<LayerRows> layers;
+  std::optional<ActivationRows> activations;
+};
+
+struct Experiment {
+  enum class Kind { compare, sweep, find_lr };
+  Kind kind = Kind::compare;
+  std::filesystem::path folder;
+  std::filesystem::path file;  // compare.json, sweep.json or find_lr.json, and what is in it:
+  nlohmann::ordered_json result;
+  std::string name;
+  std::string config;
+  std::size_t seeds = 0;  // planned, for each arm
+  // By what its runs can be told apart: arm and seed; outcome, the axes, and seed.
+  std::vector<std::string> facet_names;
+  std::vector<RunData> runs;
+};
+
+struct ReportData {
+  std::vector<Experiment> experiments;
+  std::vector<RunData> runs;  // that were given by themselves
+};
+
+/// Reads folders, each of a run or of an experiment, in the order given. The more runs there are the
+/// fewer points of each are kept, from 400 down to 60. Throws Error, naming the file and where it
+/// can the line, for a folder that is neither and for files that are missing or damaged.
+ReportData read_report_data(const std::vector<std::filesystem::path>& folders);
+
+}  // namespace preheat

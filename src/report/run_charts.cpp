@@ -1,0 +1,415 @@
+#include "report/run_charts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <utility>
+
+namespace preheat {
+namespace {
+
+constexpr double gap = std::numeric_limits<double>::quiet_NaN();
+constexpr std::size_t most_with_norms = 24;       // runs in one chart of gradient norms
+constexpr std::size_t most_sharpness_charts = 8;  // arms
+constexpr std::size_t most_layer_charts = 4;      // runs
+constexpr std::size_t most_layers = 24;           // lines in one chart
+constexpr std::size_t layer_points = 160;
+
+Points in_percent(Points points) {
+  for (double& y : points.y) y *= 100;
+  return points;
+}
+
+Series in_percent(Series series) {
+  series.points = in_percent(std::move(series.points));
+  series.means = in_percent(std::move(series.means));
+  for (auto* value :
+       {&series.facts.first, &series.facts.last, &series.facts.least, &series.facts.largest}) {
+    if (*value) **value *= 100;
+  }
+  return series;
+}
+
+void shade_phases(Chart& chart, const std::vector<RunData>& runs) {
+  if (runs.size() != 1) return;
+  for (const PhaseFacts& phase : runs.front().phases) {
+    chart.band(phase.name, phase.first, phase.last + 1);
+  }
+}
+
+// A loss that blows up would flatten all that is of interest below it.
+void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
+  double first = 0;
+  double largest = 0;
+  for (const RunData& run : runs) {
+    first = std::max(first, run.loss.facts.first.value_or(0));
+    largest = std::max(largest, run.loss.facts.largest.value_or(0));
+  }
+  const double most = 20 * first;
+  if (first <= 0 || largest <= most) return;
+  chart.cap_y(most).caption(
+      fmt::format("Losses over {:.3g} are outside; the largest is {:.2g}.", most, largest));
+}
+
+std::string how_drawn(const std::vector<RunData>& runs) {
+  std::size_t window = 1;
+  for (const RunData& run : runs) window = std::max(window, run.loss.window);
+  return window == 1 ? "Every update; ✕: not finite from there on."
+                     : fmt::format("Strong: means of up to {} updates; faint: every update, or the "
+                                   "least and the largest of some; ✕: not finite from there on.",
+                                   window);
+}
+
+Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Training loss", "step", "loss");
+  chart.log_y().caption(how_drawn(runs));
+  for (const RunData& run : runs) {
+    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run), run.loss,
+              facets.indices(run));
+  }
+  if (runs.size() == 1) {
+    const Evaluations& e = runs.front().evaluations;
+    chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
+    chart.legend();
+  }
+  cap_losses(chart, runs);
+  shade_phases(chart, runs);
+  return chart;
+}
+
+std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart training(runs.size() == 1 ? "Accuracy" : "Training accuracy", "step", "accuracy, %");
+  Chart test("Test accuracy", "step", "accuracy, %");
+  for (const RunData& run : runs) {
+    training.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
+                 in_percent(run.accuracy), facets.indices(run));
+  }
+  shade_phases(training, runs);
+  for (const RunData& run : runs) {
+    const Evaluations& e = run.evaluations;
+    if (e.step.empty()) continue;
+    const Series tests = in_percent(make_series(e.step, e.accuracy, e.step.size()));
+    if (runs.size() == 1) {
+      training.add("test", {"c1", 1}, tests, {}, Chart::Kind::line);
+      training.legend();
+    } else {
+      test.add(facets.label(run), facets.style(run), tests, facets.indices(run),
+               Chart::Kind::line);
+    }
+  }
+  test.caption("After the updates of the run so far.");
+  std::vector<Chart> charts = {std::move(training)};
+  if (!test.empty()) charts.push_back(std::move(test));
+  return charts;
+}
+
+bool begins_with(const std::vector<float>& all, const std::vector<float>& part) {
+  return part.size() <= all.size() && std::equal(part.begin(), part.end(), all.begin());
+}
+
+// Seeds of an arm have the same rates but for a gate, up to where they end; one line is enough.
+Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Learning rate", "step", "learning rate");
+  std::vector<const RunData*> order;
+  for (const RunData& run : runs) order.push_back(&run);
+  std::ranges::stable_sort(order, std::greater<>(), &RunData::updates);
+  std::vector<const RunData*> drawn;
+  for (const RunData* run : order) {
+    const bool is_new = std::ranges::none_of(drawn, [&](const RunData* other) {
+      return other->arm == run->arm && begins_with(other->rates, run->rates);
+    });
+    if (!is_new) continue;
+    drawn.push_back(run);
+    Series rates = run->lr;
+    rates.means = {};  // of something without noise
+    std::vector<std::size_t> indices = facets.indices(*run);
+    const std::string label = runs.size() == 1 ? "learning rate"
+                              : run->arm.empty() ? facets.label(*run)
+                                                 : run->arm;
+    chart.add(label, facets.style(*run), rates, indices, Chart::Kind::mean);
+  }
+  if (drawn.size() < runs.size()) {
+    chart.caption("One line for the runs of an arm, whose rates are the same.");
+  }
+  shade_phases(chart, runs);
+  return chart;
+}
+
+std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<Chart> charts;
+  if (runs.size() == 1) {
+    const RunData& run = runs.front();
+    charts.emplace_back("Norms over all parameters", "step", "norm");
+    charts.back().log_y().legend().caption("L2, of the weights, the gradient and the update.");
+    charts.back().add("weights", {"c2", 2}, run.weight_norm);
+    charts.back().add("gradient", {"c0", 0}, run.grad_norm);
+    charts.back().add("update", {"c1", 1}, run.update_norm);
+    shade_phases(charts.back(), runs);
+  } else if (runs.size() <= most_with_norms) {
+    charts.emplace_back("Norm of the gradient", "step", "norm");
+    charts.back().log_y().caption("L2, over all parameters.");
+    for (const RunData& run : runs) {
+      charts.back().add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
+    }
+  }
+  return charts;
+}
+
+// ---- Sharpness ---------------------------------------------------------------------------------
+
+Points over_rate(double numerator, const Series& lr) {
+  Points points = lr.points;
+  for (double& y : points.y) y = y > 0 ? numerator / y : gap;
+  return points;
+}
+
+// What a quadratic of that curvature takes without growing: 2 / lr under plain gradient descent,
+// 2 (1 + m) / lr with heavy-ball momentum; 2 (1 - m) / lr is where the step summed over the velocity,
+// lr / (1 - m), would reach it.
+void add_limits(Chart& chart, const RunData& run) {
+  const double m = run.momentum;
+  chart.add("2 / lr", Chart::Kind::limit, {"soft", 0}, over_rate(2, run.lr));
+  if (m == 0) return;
+  chart.add("2 (1 + m) / lr", Chart::Kind::limit, {"c3", 1}, over_rate(2 * (1 + m), run.lr));
+  chart.add("2 (1 − m) / lr", Chart::Kind::limit, {"c4", 2}, over_rate(2 * (1 - m), run.lr));
+}
+
+Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>& runs,
+                      const Facets& facets, bool is_only_run) {
+  Chart chart(arm.empty() ? "Sharpness" : "Sharpness, " + arm, "step", "sharpness");
+  Points doubtful;
+  double largest = 0;
+  bool is_positive = true;
+  for (const RunData* run : runs) {
+    const SharpnessRows& s = *run->sharpness;
+    chart.add(is_only_run ? "sharpness" : facets.label(*run), facets.style(*run),
+              make_series(s.step, s.sharpness, s.step.size()), facets.indices(*run),
+              Chart::Kind::line);
+    for (std::size_t i = 0; i < s.step.size(); ++i) {
+      if (!std::isfinite(s.sharpness[i])) continue;
+      largest = std::max(largest, s.sharpness[i]);
+      is_positive &= s.sharpness[i] > 0;
+      if (s.agrees[i] != 0) continue;
+      doubtful.x.push_back(s.step[i]);
+      doubtful.y.push_back(s.sharpness[i]);
+    }
+  }
+  add_limits(chart, **std::ranges::max_element(runs, {}, [](const RunData* r) { return r->updates; }));
+  if (!doubtful.x.empty()) {
+    chart.add("step sizes disagree", Chart::Kind::dots, {"non_finite", 3}, doubtful);
+  }
+  chart.legend().caption(fmt::format(
+      "Largest eigenvalue of the loss's Hessian, and what the learning rate of the moment can take; "
+      "m = {}.{}",
+      runs.front()->momentum,
+      doubtful.x.empty() ? "" : " Marked: the two step sizes of the measurement disagree."));
+  if (largest > 0) chart.cap_y(20 * largest);
+  if (is_positive) chart.log_y();
+  return chart;
+}
+
+// ---- Layers ------------------------------------------------------------------------------------
+
+// Rows of a file that holds, for each step, one of each name: a series for each name, in their order.
+class ByName {
+ public:
+  explicit ByName(const std::vector<std::string>& names) {
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const auto [at, is_new] = rows_.try_emplace(names[i]);
+      if (is_new) order_.push_back(names[i]);
+      at->second.push_back(i);
+    }
+  }
+
+  // Where there are too many names, the weights, evenly spaced.
+  std::vector<std::string> chosen() const {
+    if (order_.size() <= most_layers) return order_;
+    std::vector<std::string> weights;
+    std::ranges::copy_if(order_, std::back_inserter(weights), [](const std::string& name) {
+      return name.ends_with(".weight") && name.find("batch_norm") == std::string::npos;
+    });
+    if (weights.empty()) weights = order_;
+    if (weights.size() <= most_layers) return weights;
+    std::vector<std::string> some;
+    for (std::size_t i = 0; i < most_layers; ++i) {
+      some.push_back(weights[i * (weights.size() - 1) / (most_layers - 1)]);
+    }
+    return some;
+  }
+
+  std::size_t size() const { return order_.size(); }
+
+  template <class Value>
+  Series series(const std::string& name, const std::vector<double>& step, const Value& value) const {
+    std::vector<double> x, y;
+    for (const std::size_t i : rows_.at(name)) {
+      x.push_back(step[i]);
+      y.push_back(value(i));
+    }
+    Series series = make_series(x, y, layer_points);
+    series.means = {};
+    return series;
+  }
+
+ private:
+  std::vector<std::string> order_;
+  std::map<std::string, std::vector<std::size_t>> rows_;
+};
+
+// A line for each name, coloured by how deep it is.
+template <class Value>
+void add_by_name(Chart& chart, const ByName& names, const std::vector<double>& step,
+                 const Value& value) {
+  const std::vector<std::string> chosen = names.chosen();
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    const double depth =
+        chosen.size() < 2 ? 0 : static_cast<double>(i) / static_cast<double>(chosen.size() - 1);
+    chart.add(chosen[i], {fmt::format("depth:{:.3f}", depth), static_cast<int>(i)},
+              names.series(chosen[i], step, value), {}, Chart::Kind::mean);
+  }
+  chart.legend();
+  if (chosen.size() < names.size()) {
+    chart.caption(fmt::format("{} of {}.", chosen.size(), names.size()));
+  }
+}
+
+void add_layer_charts(std::vector<Chart>& charts, const RunData& run, const std::string& of) {
+  const auto ratio = [](double a, double b) { return b > 0 ? a / b : gap; };
+  if (run.layers) {
+    const LayerRows& l = *run.layers;
+    const ByName names(l.parameter);
+    const auto add = [&](const char* title, const char* y, const char* caption, bool log,
+                         const auto& value) {
+      charts.emplace_back(title + of, "step", y);
+      if (log) charts.back().log_y();
+      charts.back().caption(caption);
+      add_by_name(charts.back(), names, l.step, value);
+    };
+    add("Velocity over weights", "ratio", "Norm of the velocity over that of the weights.", true,
+        [&](std::size_t i) { return ratio(l.velocity_norm[i], l.weight_norm[i]); });
+    add("Update over weights", "ratio", "Norm of the update over that of the weights.", true,
+        [&](std::size_t i) { return ratio(l.update_norm[i], l.weight_norm[i]); });
+    add("Angle of an update", "degrees", "Between the weights before and after it.", true,
+        [&](std::size_t i) { return l.angle[i]; });
+    add("Distance from the start", "norm", "Norm of the weights minus the initial ones.", false,
+        [&](std::size_t i) { return l.distance[i]; });
+  }
+  if (run.activations) {
+    const ActivationRows& a = *run.activations;
+    const ByName names(a.layer);
+    charts.emplace_back("Largest activation" + of, "step", "activation");
+    charts.back().log_y().caption("In magnitude, in the update's own batch.");
+    add_by_name(charts.back(), names, a.step, [&](std::size_t i) { return a.largest[i]; });
+    charts.emplace_back("Dead units" + of, "step", "%");
+    charts.back().caption("Channels that are zero on the whole batch.");
+    add_by_name(charts.back(), names, a.step, [&](std::size_t i) { return 100 * a.dead[i]; });
+  }
+}
+
+// "schedule.warmup.length" -> "warmup.length": short, and as it stands in the file.
+std::string short_key(const std::string& key) {
+  const auto dot = key.find('.');
+  return dot == std::string::npos ? key : key.substr(dot + 1);
+}
+
+}  // namespace
+
+Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs)
+    : names_(names), values_(names.size()) {
+  for (const RunData& run : runs) {
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      if (std::ranges::find(values_[i], run.facets[i]) == values_[i].end()) {
+        values_[i].push_back(run.facets[i]);
+      }
+    }
+  }
+}
+
+std::vector<std::size_t> Facets::indices(const RunData& run) const {
+  std::vector<std::size_t> indices;
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    indices.push_back(static_cast<std::size_t>(std::ranges::find(values_[i], run.facets[i]) -
+                                               values_[i].begin()));
+  }
+  return indices;
+}
+
+Style Facets::style_of_value(std::size_t i) const {
+  if (names_[0] != "outcome") return style_of(i);
+  int pattern = 0;
+  for (const char* outcome : {"ok", "spiked", "stuck", "non_finite"}) {
+    if (values_[0][i] == outcome_words(outcome)) return {outcome, pattern};
+    ++pattern;
+  }
+  return style_of(i);
+}
+
+Style Facets::style(const RunData& run) const {
+  return names_.empty() ? Style{} : style_of_value(indices(run)[0]);
+}
+
+std::string Facets::label(const RunData& run) const {
+  std::string label;
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    if (i > 0) label += ", " + short_key(names_[i]) + " ";
+    label += run.facets[i];
+  }
+  return label;
+}
+
+Json Facets::json() const {
+  Json facets = Json::array();
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    Json values = Json::array();
+    for (std::size_t k = 0; k < values_[i].size(); ++k) {
+      values.push_back({{"label", values_[i][k]}});
+      if (i > 0) continue;
+      const Style style = style_of_value(k);
+      values.back()["color"] = style.color;
+      values.back()["pattern"] = style.pattern;
+    }
+    facets.push_back({{"name", names_[i]}, {"values", values}});
+  }
+  return facets;
+}
+
+std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  if (runs.empty()) return {};
+  std::vector<Chart> charts = {loss_chart(runs, facets)};
+  for (Chart& chart : accuracy_charts(runs, facets)) charts.push_back(std::move(chart));
+  charts.push_back(rate_chart(runs, facets));
+  for (Chart& chart : norm_charts(runs, facets)) charts.push_back(std::move(chart));
+  return charts;
+}
+
+std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<std::pair<std::string, std::vector<const RunData*>>> arms;
+  for (const RunData& run : runs) {
+    if (!run.sharpness || run.sharpness->step.empty()) continue;
+    const std::string name = run.arm.empty() && runs.size() > 1 ? facets.label(run) : run.arm;
+    if (arms.empty() || arms.back().first != name) arms.emplace_back(name, 0);
+    arms.back().second.push_back(&run);
+  }
+  if (arms.size() > most_sharpness_charts) arms.resize(most_sharpness_charts);
+  std::vector<Chart> charts;
+  for (const auto& [name, of_arm] : arms) {
+    charts.push_back(sharpness_chart(name, of_arm, facets, runs.size() == 1));
+  }
+  return charts;
+}
+
+std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<Chart> charts;
+  std::size_t shown = 0;
+  for (const RunData& run : runs) {
+    if ((!run.layers && !run.activations) || shown == most_layer_charts) continue;
+    ++shown;
+    add_layer_charts(charts, run, runs.size() == 1 ? "" : ", " + facets.label(run));
+  }
+  return charts;
+}
+
+}  // namespace preheat

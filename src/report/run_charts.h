@@ -1,0 +1,42 @@
+// The charts of runs that are looked at together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/chart.h"
+#include "report/report_data.h"
+
+namespace preheat {
+
+/// What runs can be told apart by, and switched on and off by: each facet with the values it has.
+/// The first decides what a run looks like.
+class Facets {
+ public:
+  Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs);
+
+  std::vector<std::size_t> indices(const RunData& run) const;
+  Style style(const RunData& run) const;
+  std::string label(const RunData& run) const;  // "warmup, seed 3"
+
+  /// For report.js: [{"name", "values": [{"label", "color", "pattern"}]}]; colours of the first only.
+  Json json() const;
+
+ private:
+  Style style_of_value(std::size_t i) const;
+
+  std::vector<std::string> names_;
+  std::vector<std::vector<std::string>> values_;
+};
+
+/// Loss, accuracy, learning rate and norms over updates. The phases of a single run are shaded.
+std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets);
+
+/// Sharpness over updates of every arm that has any, with what the learning rate can take.
+std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets);
+
+/// What updates did to each parameter, and the activations of each layer, of the runs whose rows
+/// were read.
+std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets);
+
+}  // namespace preheat

@@ -1,0 +1,44 @@
+// A column of a run's file, made small enough for a page without losing what matters in it.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace preheat {
+
+/// The indices, in order, that stand for `y` in a picture of about `most` points: the first, the
+/// last, and of each of most / 2 equal stretches the least and the largest value. Where values stop
+/// being finite, the last that is and the first that is not are among them (once per stretch). All
+/// indices where there are no more than `most`.
+std::vector<std::size_t> thin(std::span<const double> y, std::size_t most);
+
+struct Points {
+  std::vector<double> x;
+  std::vector<double> y;  // not finite: a gap
+};
+
+/// Each point the mean of `window` values, at their middle; a shorter rest at the end is its own.
+/// A value that is not finite ends its stretch and follows as a point of its own.
+Points means(std::span<const double> x, std::span<const double> y, std::size_t window);
+
+/// What a table says of a series.
+struct SeriesFacts {
+  std::size_t values = 0;
+  // Of those that are finite; nothing where none is.
+  std::optional<double> first, last, least, least_at, largest, largest_at;
+  std::optional<double> not_finite_at;  // the x of the first that is not
+};
+
+struct Series {
+  Points points;           // thinned
+  Points means;            // empty where `points` has every value
+  std::size_t window = 1;  // of the means
+  SeriesFacts facts;       // of all values
+};
+
+/// At most about `most` points, and a quarter as many means.
+Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most);
+
+}  // namespace preheat

@@ -1,0 +1,697 @@
+// Every kind of claim with results made by hand, whose numbers are worked out beside them.
+#include "experiment/claims.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "experiment/compare.h"
+#include "experiment/find_lr.h"
+#include "experiment/sweep.h"
+#include "temporary_folder.h"
+#include "train/run_files.h"
+
+namespace preheat {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+// Ten classes; 200 updates, 10 of them an epoch.
+constexpr const char* experiment = R"(
+name: claims
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model:
+  layers:
+    [{conv: {out: 4, batch_norm: true}}, {max_pool: {kernel: 4}}, {conv: {out: 4}}, {linear: {out: 10}}]
+schedule:
+  base_lr: 0.1
+  warmup: {length: 100 steps, until: {train_error_below: 0.5}}
+train: {length: 200 steps}
+diagnostics: {layers_every: 10 steps, sharpness: {every: 10 steps}}
+compare:
+  seeds: 5
+  arms:
+    a: {}
+    b: {schedule.base_lr: 0.2}
+    c: {schedule.base_lr: 0.3}
+    twin: {}
+    plain: {schedule.warmup.until: null, diagnostics: null}
+    flat: {model.layers: [{linear: {out: 10}}]}
+)";
+
+std::string with(const std::string& claims, const std::string& base = experiment) {
+  return base + "expect:\n" + claims;
+}
+
+RunResult ended(double accuracy) {
+  RunResult run;
+  run.test_accuracy = accuracy;
+  return run;
+}
+
+RunResult stuck() {
+  RunResult run = ended(0.12);  // which is not what it counts with
+  run.outcome = Outcome::stuck;
+  return run;
+}
+
+RunResult died(std::int64_t step) {
+  RunResult run;
+  run.outcome = Outcome::non_finite;
+  run.first_non_finite_step = step;
+  return run;
+}
+
+ArmResult arm_of(const std::string& name, const std::vector<RunResult>& runs) {
+  ArmResult arm;
+  arm.arm.name = name;
+  for (const RunResult& run : runs) arm.runs.push_back({arm.runs.size(), run});
+  return arm;
+}
+
+// `failed` of n fail, first those of the lowest seeds.
+ArmResult failing(const std::string& name, std::size_t failed, std::size_t n) {
+  std::vector<RunResult> runs(n, ended(0.5));
+  for (std::size_t i = 0; i < failed; ++i) runs[i] = i % 2 == 0 ? stuck() : died(3);
+  return arm_of(name, runs);
+}
+
+ArmResult accurate(const std::string& name, const std::vector<double>& accuracies) {
+  std::vector<RunResult> runs;
+  for (const double a : accuracies) runs.push_back(ended(a));
+  return arm_of(name, runs);
+}
+
+std::vector<ClaimResult> judge(const std::string& claims, const std::vector<ArmResult>& arms,
+                               const std::filesystem::path& folder = "nowhere",
+                               bool interrupted = false) {
+  const Document document = parse_document(with(claims), "f.yaml");
+  const RunConfig base = read_config(document);
+  std::vector<Arm> used;
+  for (const ArmResult& arm : arms) {
+    used.push_back(*std::ranges::find(base.compare->arms, arm.arm.name, &Arm::name));
+  }
+  return judge_compare(base, arm_configs(document, used), arms, folder, interrupted);
+}
+
+ClaimResult judge_one(const std::string& claim, const std::vector<ArmResult>& arms,
+                      const std::filesystem::path& folder = "nowhere") {
+  const auto results = judge("  - " + claim, arms, folder);
+  EXPECT_EQ(results.size(), 1u);
+  return results.at(0);
+}
+
+void expect_verdict(const std::string& verdict, const std::string& claim,
+                    const std::vector<ArmResult>& arms,
+                    const std::filesystem::path& folder = "nowhere") {
+  const ClaimResult result = judge_one(claim, arms, folder);
+  EXPECT_EQ(to_string(result.verdict), verdict) << claim << ": " << result.evidence;
+}
+
+TEST(Claims, Failures) {
+  // 20 of 20: 0.025^(1/20) = 0.8316; 0 of 20: 1 less that, 0.1684.
+  const std::vector<ArmResult> all = {failing("a", 20, 20)};
+  expect_verdict("PASS", "failures: {arm: a, above: 0.83}", all);
+  expect_verdict("INCONCLUSIVE", "failures: {arm: a, above: 0.84}", all);
+  expect_verdict("FAIL", "failures: {arm: a, below: 0.83}", all);
+  expect_verdict("INCONCLUSIVE", "failures: {arm: a, below: 0.84}", all);
+  const std::vector<ArmResult> none = {failing("a", 0, 20)};
+  expect_verdict("PASS", "failures: {arm: a, below: 0.17}", none);
+  expect_verdict("INCONCLUSIVE", "failures: {arm: a, below: 0.16}", none);
+  expect_verdict("FAIL", "failures: {arm: a, above: 0.17}", none);
+  EXPECT_THAT(judge_one("failures: {arm: a, above: 0.5}", all).evidence,
+              AllOf(HasSubstr("20 of 20"), HasSubstr("[0.83, 1.00]")));
+}
+
+TEST(Claims, FailsMore) {
+  // 7 against 0: 2 / 2^7 = 0.0156, which is also the least that 7 seeds can have.
+  const std::vector<ArmResult> clear = {failing("a", 7, 7), failing("b", 0, 7)};
+  expect_verdict("PASS", "fails_more: {arms: [a, b], p_below: 0.016}", clear);
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015}", clear);
+  expect_verdict("FAIL", "fails_more: {arms: [b, a], p_below: 0.016}", clear);
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [b, a], p_below: 0.015}", clear);
+  const std::vector<ArmResult> alike = {failing("a", 3, 7), failing("b", 3, 7)};
+  expect_verdict("FAIL", "fails_more: {arms: [a, b], p_below: 0.016}", alike);
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015}", alike);
+  // 5 against 0 of 7: 2 / 2^5.
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.05}",
+                 {failing("a", 5, 7), failing("b", 0, 7)});
+  EXPECT_THAT(judge_one("fails_more: {arms: [a, b]}", clear).evidence,
+              AllOf(StartsWith("7 of 7 against 0 of 7"), HasSubstr("7 failed only in the first"),
+                    HasSubstr("p = 0.016, below 0.05")));
+}
+
+TEST(Claims, FailsAlike) {
+  const auto arms = [](std::size_t a, std::size_t b, std::size_t n) {
+    return std::vector{failing("a", a, n), failing("b", b, n)};
+  };
+  expect_verdict("PASS", "fails_alike: {arms: [a, b]}", arms(0, 0, 6));  // 2 / 2^6 could be
+  expect_verdict("INCONCLUSIVE", "fails_alike: {arms: [a, b]}", arms(0, 0, 5));
+  expect_verdict("PASS", "fails_alike: {arms: [a, b]}", arms(5, 0, 6));  // 0.0625
+  expect_verdict("FAIL", "fails_alike: {arms: [a, b]}", arms(6, 0, 6));
+  expect_verdict("FAIL", "fails_alike: {arms: [a, b]}", arms(0, 6, 6));
+  EXPECT_THAT(judge_one("fails_alike: {arms: [a, b]}", arms(0, 6, 6)).evidence,
+              AllOf(HasSubstr("[0.00, 0.46]"), HasSubstr("[0.54, 1.00]")));
+}
+
+TEST(Claims, Accuracy) {
+  // Differences of 1, 2, 3 points: 2 +- 4.3027 / sqrt(3) = [-0.484, 4.484].
+  const std::vector<ArmResult> arms = {accurate("a", {0.51, 0.62, 0.73}),
+                                       accurate("b", {0.50, 0.60, 0.70})};
+  expect_verdict("PASS", "accuracy: {arms: [a, b], at_least: -0.005}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -0.0048}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: 0.0448}", arms);
+  expect_verdict("FAIL", "accuracy: {arms: [a, b], at_least: 0.045}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -1}",
+                 {accurate("a", {0.9}), accurate("b", {0.1})});
+  EXPECT_THAT(judge_one("accuracy: {arms: [a, b]}", arms).evidence,
+              AllOf(HasSubstr("3 seeds"), HasSubstr("+2.00 points"), HasSubstr("[-0.48, 4.48]")));
+}
+
+TEST(Claims, AFailedRunHasTheAccuracyOfChance) {
+  // 0.5 - 0.3 and 0.1 - 0.3, for both ways to fail; seeds that one has not are left out.
+  for (const RunResult& run : {stuck(), died(3)}) {
+    const std::vector<ArmResult> arms = {arm_of("a", {ended(0.5), run, ended(0.9)}),
+                                         accurate("b", {0.3, 0.3})};
+    EXPECT_THAT(judge_one("accuracy: {arms: [a, b]}", arms).evidence,
+                AllOf(StartsWith("30.00 % against 30.00 % over 2 seeds"),
+                      HasSubstr("failed runs (1, 0) count with 10 %")));
+  }
+}
+
+TEST(Claims, AccuracyAlike) {
+  // 90 %: 2 +- 2.91999 / sqrt(3) = [0.314, 3.686].
+  const std::vector<ArmResult> arms = {accurate("a", {0.51, 0.62, 0.73}),
+                                       accurate("b", {0.50, 0.60, 0.70})};
+  for (const char* pair : {"[a, b]", "[b, a]"}) {
+    const auto claim = [&](double within) {
+      return fmt::format("accuracy_alike: {{arms: {}, within: {}}}", pair, within);
+    };
+    expect_verdict("PASS", claim(0.0369), arms);
+    expect_verdict("INCONCLUSIVE", claim(0.0368), arms);
+    expect_verdict("INCONCLUSIVE", claim(0.0032), arms);
+    expect_verdict("FAIL", claim(0.0031), arms);
+  }
+  expect_verdict("INCONCLUSIVE", "accuracy_alike: {arms: [a, b], within: 0.5}",
+                 {accurate("a", {0.5}), accurate("b", {0.5})});
+}
+
+TEST(Claims, AccuracyFalls) {
+  // Two seeds in perfect order: 1 / 6^2 = 0.0278; the third seed is not in all arms.
+  const std::vector<ArmResult> arms = {accurate("a", {0.9, 0.8, 0.1}), accurate("b", {0.7, 0.6}),
+                                       accurate("c", {0.5, 0.55, 0.9})};
+  expect_verdict("PASS", "accuracy_falls: {arms: [a, b, c], p_below: 0.028}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy_falls: {arms: [a, b, c], p_below: 0.027}", arms);
+  expect_verdict("FAIL", "accuracy_falls: {arms: [c, b, a], p_below: 0.028}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy_falls: {arms: [c, b, a], p_below: 0.027}", arms);
+  expect_verdict("INCONCLUSIVE", "accuracy_falls: {arms: [a, b, c]}",
+                 {accurate("a", {}), accurate("b", {0.5}), accurate("c", {0.5})});
+  EXPECT_THAT(judge_one("accuracy_falls: {arms: [a, b, c]}", arms).evidence,
+              HasSubstr("means 85.00, 65.00, 52.50 % over 2 seeds, mean rank correlation -1.00"));
+}
+
+// A run's file made by hand, from its rows.
+class ClaimsOfFiles : public testing::Test {
+ protected:
+  void put(const std::string& arm, std::size_t seed, const std::string& name,
+           const std::string& text) {
+    const auto path = folder_ / arm / std::to_string(seed) / name;
+    std::filesystem::create_directories(path.parent_path());
+    put_bytes(path, text);
+  }
+
+  // `steps` updates with loss(step) and accuracy(step).
+  void put_metrics(
+      const std::string& arm, std::size_t seed, int steps, const std::function<double(int)>& loss,
+      const std::function<double(int)>& accuracy,
+      const std::function<double(int)>& lr = [](int) { return 0.1; }) {
+    std::string text = std::string(metrics_header) + "\n";
+    for (int i = 0; i < steps; ++i) {
+      text += fmt::format("{},{},warmup,{},{},{},1,1,1\n", i, i / 10, lr(i), loss(i), accuracy(i));
+    }
+    put(arm, seed, "metrics.csv", text);
+  }
+
+  TemporaryFolder folder_;
+};
+
+double one(int) {
+  return 1;
+}
+
+TEST_F(ClaimsOfFiles, Sooner) {
+  // All right from update `begin` on: of 50, 26 are right after begin + 26 updates, but for the
+  // first 50, whose mean is there only after all of them.
+  const auto put_step = [&](const std::string& arm, std::size_t seed, int begin) {
+    put_metrics(arm, seed, 200, one, [&](int i) { return i >= begin ? 1.0 : 0.0; });
+  };
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_step("a", seed, seed == 0 ? 0 : 100);                             // 50, 126
+    put_step("b", seed, seed == 0 ? 180 : 110 + static_cast<int>(seed));  // never, 137 .. 141
+  }
+  const auto arms = [](std::size_t n) {
+    return std::vector{failing("a", 0, n), failing("b", 0, n)};
+  };
+  // Six of six: 2 / 2^6 = 0.03125.
+  const std::string claim = "sooner: {arms: [a, b], train_error: 0.5, p_below: 0.032}";
+  expect_verdict("PASS", claim, arms(6), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim, arms(5), folder_.path());
+  const std::string opposite = "sooner: {arms: [b, a], train_error: 0.5, p_below: 0.032}";
+  expect_verdict("FAIL", opposite, arms(6), folder_.path());
+  expect_verdict("INCONCLUSIVE", opposite, arms(5), folder_.path());
+  EXPECT_THAT(judge_one(claim, arms(6), folder_.path()).evidence,
+              AllOf(StartsWith("median 126 updates against 139.5 over 6 seeds; 0 and 1 never"),
+                    HasSubstr("p = 0.031")));
+  EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence,
+              HasSubstr("median 50 updates against 200"));
+  // Exactly half is not below half.
+  put_step("a", 0, 150);
+  EXPECT_THAT(
+      judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
+      HasSubstr("median 200 updates against 200 over 1 seeds; 0 and 1 never"));
+  EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
+              HasSubstr("6 seeds (1 more without data)"));
+}
+
+TEST_F(ClaimsOfFiles, SmallerSpike) {
+  // A loss of 1 in updates 10 .. 59, and the spike at 65; what is around them does not matter.
+  const auto put_spike = [&](const std::string& arm, std::size_t seed, double spike) {
+    put_metrics(
+        arm, seed, 200, [&](int i) { return i < 10 || i >= 70 ? 99.0
+                                            : i == 69         ? spike
+                                                              : 1.0; },
+        one);
+  };
+  std::vector<RunResult> b(6, ended(0.5));
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_spike("a", seed, 2);
+    put_spike("b", seed, 4 + static_cast<double>(seed));
+  }
+  put_metrics("b", 5, 68, one, one);
+  b[5] = died(67);
+  const auto arms = [&](std::size_t n) {
+    return std::vector{failing("a", 0, n),
+                       arm_of("b", {b.begin(), b.begin() + static_cast<std::ptrdiff_t>(n)})};
+  };
+  const auto claim = [](const char* pair) {
+    return fmt::format(
+        "smaller_spike: {{arms: {}, after: 60 steps, within: 1 epochs, p_below: 0.032}}", pair);
+  };
+  expect_verdict("PASS", claim("[a, b]"), arms(6), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim("[a, b]"), arms(5), folder_.path());
+  expect_verdict("FAIL", claim("[b, a]"), arms(6), folder_.path());
+  EXPECT_THAT(judge_one(claim("[a, b]"), arms(6), folder_.path()).evidence,
+              StartsWith("median factor 2 against 6 over 6 seeds; 0 and 1 were not finite"));
+  // Later it does not matter that a run is not finite.
+  b[5] = died(70);
+  put_spike("b", 5, 9);
+  EXPECT_THAT(judge_one(claim("[a, b]"), arms(6), folder_.path()).evidence,
+              HasSubstr("0 and 0 were not finite"));
+}
+
+TEST(Claims, GateOpens) {
+  const auto arms = [](const std::vector<std::int64_t>& opened) {
+    std::vector<RunResult> runs(10, ended(0.5));
+    for (std::size_t i = 0; i < opened.size(); ++i) runs[i].gate_opened_at = opened[i];
+    return std::vector{arm_of("a", runs)};
+  };
+  const char* claim = "gate_opens: {arm: a, from: 20 steps, to: 50%, share: 0.8}";
+  // The upper ends for 3 and 5 of 10 are 0.652 and 0.813.
+  expect_verdict("PASS", claim, arms({20, 20, 30, 40, 50, 60, 99, 99, 19, 100}));
+  expect_verdict("INCONCLUSIVE", claim, arms({20, 20, 30, 40, 99, 19, 100}));
+  expect_verdict("FAIL", claim, arms({20, 20, 99, 19, 100}));
+  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", {})});
+  EXPECT_THAT(judge_one(claim, arms({20, 20, 99, 19, 100})).evidence,
+              AllOf(StartsWith("3 of 10 in [20, 100)"), HasSubstr("0.65]"),
+                    HasSubstr("opened in 5, at a median of 20")));
+}
+
+TEST_F(ClaimsOfFiles, SharpnessFalls) {
+  const auto put_sharpness = [&](std::size_t seed, double first, double last, bool first_agrees,
+                                 bool last_agrees) {
+    std::string text = std::string(sharpness_header) + "\n";
+    text += fmt::format("0,0.1,{},1,0,1,1,{},1\n", first, first_agrees ? 1 : 0);
+    text += "10,0.1,1000,1,0,1,1,0,1\n";
+    text += fmt::format("20,0.1,{},1,0,1,1,{},1\n", last, last_agrees ? 1 : 0);
+    text += "30,0.1,nan,nan,nan,1,1,0,1\n";
+    put("a", seed, "sharpness.csv", text);
+  };
+  const auto arms = [](std::size_t n) { return std::vector{failing("a", 0, n)}; };
+  const std::string claim = "sharpness_falls: {arm: a, by: 5, p_below: 0.032}";
+  for (std::size_t seed = 0; seed < 5; ++seed)
+    put_sharpness(seed, 100, seed == 4 ? -20 : 20, true, true);
+  put_sharpness(5, 100, 90, false, true);
+  put_sharpness(6, 100, 90, true, false);
+  put("a", 7, "sharpness.csv", std::string(sharpness_header) + "\n");
+  // Five of five: 1 / 2^5 = 0.03125.
+  expect_verdict("PASS", claim, arms(9), folder_.path());
+  EXPECT_THAT(judge_one(claim, arms(9), folder_.path()).evidence,
+              AllOf(StartsWith("5 of 5 runs, median 100 to 20"), HasSubstr("2 without"),
+                    HasSubstr("2 whose step sizes disagree"), HasSubstr("p = 0.031")));
+  expect_verdict("INCONCLUSIVE", claim, arms(4), folder_.path());
+  expect_verdict("FAIL", "sharpness_falls: {arm: a, by: 5.01, p_below: 0.032}", arms(9),
+                 folder_.path());
+  expect_verdict("INCONCLUSIVE", claim, {failing("a", 0, 0)}, folder_.path());
+}
+
+TEST_F(ClaimsOfFiles, UnstableStart) {
+  std::vector<RunResult> runs(10, ended(0.5));
+  const auto set = [&](std::size_t n, double sharp) {
+    for (std::size_t i = 0; i < n; ++i) {
+      runs[i] = died(3);
+      runs[i].initial_sharpness = sharp;
+      put_metrics("a", i, 3, one, one, [](int step) { return step == 1 ? 0.1 : 0.01; });
+    }
+  };
+  const std::string claim = "unstable_start: {arm: a, share: 0.9}";
+  set(5, 20.2);  // 20.2 x 0.1 / 2 = 1.01
+  expect_verdict("PASS", claim, {arm_of("a", runs)}, folder_.path());
+  EXPECT_THAT(judge_one(claim, {arm_of("a", runs)}, folder_.path()).evidence,
+              AllOf(StartsWith("5 of 5 runs"), HasSubstr("median 1.01")));
+  set(1, 19.8);  // 4 of 5 is less than 0.9 and not less by 95 %
+  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", runs)}, folder_.path());
+  set(5, 19.8);  // 0 of 5: at most 1 - 0.025^(1/5) = 0.52
+  expect_verdict("FAIL", claim, {arm_of("a", runs)}, folder_.path());
+  set(5, 20.2);
+  runs[4].initial_sharpness.reset();
+  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", runs)}, folder_.path());
+  EXPECT_THAT(judge_one(claim, {arm_of("a", runs)}, folder_.path()).evidence,
+              AllOf(StartsWith("4 of 4 runs"), HasSubstr("1 more without")));
+}
+
+TEST_F(ClaimsOfFiles, DeepLayersMoveMore) {
+  // By depth velocity over weight is 1, 2, 3, or 3, 2, 1; other rows say the opposite.
+  const auto put_layers = [&](const std::string& arm, std::size_t seed, bool deep) {
+    const char* names[] = {"0.conv.weight", "2.conv.weight", "3.linear.weight"};
+    std::string text = std::string(layers_header) + "\n";
+    for (const int step : {0, 10, 20}) {
+      for (int i = 0; i < 3; ++i) {
+        const int move = (deep == (step < 20)) ? i + 1 : 3 - i;
+        text += fmt::format("{},{},2,{},1,1,1\n", step, names[i], 2 * move);
+        text += fmt::format("{},{}.batch_norm.weight,1,{},1,1,1\n", step, i, 100 - i);
+      }
+    }
+    text += "15,0.conv.weight,nan,1,1,1,1\n";
+    put(arm, seed, "layers.csv", text);
+  };
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_layers("a", seed, true);
+    put_layers("b", seed, false);
+  }
+  const auto arms = [](std::size_t n) {
+    return std::vector{failing("a", 0, n), failing("b", 0, n)};
+  };
+  const auto claim = [](const char* pair) {
+    return fmt::format("deep_layers_move_more: {{arms: {}, within: 20 steps, p_below: 0.032}}",
+                       pair);
+  };
+  expect_verdict("PASS", claim("[a, b]"), arms(6), folder_.path());
+  expect_verdict("FAIL", claim("[b, a]"), arms(6), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim("[a, b]"), arms(5), folder_.path());
+  EXPECT_THAT(judge_one(claim("[a, b]"), arms(7), folder_.path()).evidence,
+              StartsWith("mean rho of depth 1.00 against -1.00 over 6 seeds (1 more without"));
+}
+
+constexpr const char* grid = R"(
+name: grid
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+train: {length: 200 steps}
+sweep:
+  seeds: 2
+  axes:
+    schedule.base_lr: [0.4, 0.1, 0.2]
+    schedule.warmup.length: [0 steps, 10 steps, 20 steps]
+)";
+
+// loss(rate, level, seed) of each run; none where it failed.
+ClaimResult judge_grid(
+    const std::string& claim, std::size_t seeds,
+    const std::function<std::optional<double>(double, std::size_t, std::size_t)>& loss) {
+  const RunConfig base = read_config(parse_document(with("  - " + claim, grid), "f.yaml"));
+  SweepResult result;
+  result.axes = base.sweep->axes;
+  const double rates[] = {0.4, 0.1, 0.2};
+  std::size_t i = 0;
+  for (const Arm& cell : cells_of(result.axes)) {
+    ArmResult arm{cell, {}};
+    for (std::size_t seed = 0; seed < seeds; ++seed) {
+      RunResult run = died(3);
+      if (const auto l = loss(rates[i / 3], i % 3, seed)) {
+        run = ended(0.5);
+        run.final_train_loss = *l;
+      }
+      arm.runs.push_back({seed, run});
+    }
+    result.cells.push_back(arm);
+    ++i;
+  }
+  const auto claims = judge_sweep(base, result);
+  EXPECT_EQ(claims.size(), 1u);
+  return claims.at(0);
+}
+
+// Trains up to the boundary of each level.
+ClaimResult judge_boundaries(const std::string& options, std::size_t seeds,
+                             std::vector<double> boundaries) {
+  return judge_grid("boundary_rises: {along: schedule.warmup.length, " + options + "}", seeds,
+                    [&](double rate, std::size_t level, std::size_t) {
+                      return rate <= boundaries[level] ? std::optional(1.0) : std::nullopt;
+                    });
+}
+
+TEST(Claims, BoundaryRises) {
+  // Two seeds in perfect order: 1 / 6^2 = 0.0278; one: 1 / 6.
+  const ClaimResult rises = judge_boundaries("p_below: 0.028", 2, {0.1, 0.2, 0.4});
+  EXPECT_EQ(rises.verdict, Verdict::pass) << rises.evidence;
+  EXPECT_THAT(
+      rises.evidence,
+      AllOf(StartsWith("boundary 0.1, 0.2, 0.4; mean rank correlation 1.00 over 2 blocks"),
+            HasSubstr("all rates train in 2 of 6 rows, none in 0"), HasSubstr("p = 0.028")));
+  EXPECT_EQ(judge_boundaries("p_below: 0.027", 2, {0.1, 0.2, 0.4}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05", 1, {0.1, 0.2, 0.4}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.2, 0.2, 0.2}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05", 1, {0.2, 0.2, 0.2}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.4, 0.2, 0.1}).verdict, Verdict::fail);
+  // None trains at the first: half the smallest rate.
+  EXPECT_THAT(judge_boundaries("p_below: 0.05", 2, {0, 0.2, 0.4}).evidence,
+              AllOf(StartsWith("boundary 0.05, 0.2, 0.4"), HasSubstr("none in 2")));
+  // Back by an octave.
+  EXPECT_EQ(judge_boundaries("p_below: 0.05, octaves_back: 1", 2, {0.1, 0.4, 0.2}).verdict,
+            Verdict::inconclusive);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05, octaves_back: 0.9", 2, {0.1, 0.4, 0.2}).verdict,
+            Verdict::fail);
+}
+
+TEST(Claims, SensitivityFalls) {
+  const auto judge_losses = [](std::size_t seeds, std::vector<double> at_largest) {
+    return judge_grid(
+        "sensitivity_falls: {along: schedule.warmup.length}", seeds,
+        [&](double rate, std::size_t level, std::size_t seed) {
+          return std::optional(rate == 0.4 ? at_largest[level] + 0.1 * static_cast<double>(seed)
+                                           : 1.0);
+        });
+  };
+  // Seed 0: (0 + 0 + 0.9) / 3 = 0.3 against 0; both seeds: 0.95 / 3 against 0.05 / 3.
+  const ClaimResult falls = judge_losses(2, {1.9, 9, 1.0});
+  EXPECT_EQ(falls.verdict, Verdict::pass) << falls.evidence;
+  EXPECT_THAT(falls.evidence,
+              AllOf(StartsWith("0.3167 at 0 steps against 0.0167 at 20 steps, 2 seeds, few"),
+                    HasSubstr("difference 0.3000, bootstrap at 95 % [0.3000, 0.3000]")));
+  EXPECT_EQ(judge_losses(2, {1.0, 9, 1.9}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_losses(2, {1.5, 9, 1.5}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_losses(1, {1.9, 9, 1.0}).verdict, Verdict::inconclusive);
+}
+
+TEST(Claims, RateRatio) {
+  const auto judge_ratio = [](const std::string& claim, std::size_t seeds) {
+    const RunConfig base = read_config(
+        parse_document(with("  - rate_ratio: " + claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
+    FindLrResult result;
+    result.arms.resize(2);
+    for (std::size_t i = 0; i < 2; ++i) {
+      result.arms[i].arm.name = i == 0 ? "no-warmup" : "warmup";
+      for (std::size_t seed = 0; seed < seeds; ++seed) {
+        Search search;
+        search.seed = seed;
+        search.largest = i == 0 ? 0.1 : 0.4;
+        result.arms[i].searches.push_back(search);
+      }
+    }
+    return judge_find_lr(base, result).at(0);
+  };
+  const auto verdict = [&](const std::string& claim) { return judge_ratio(claim, 2).verdict; };
+  // log2 of 0.4 / 0.1 is 2 for every seed.
+  EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 1.9}"), Verdict::pass);
+  EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 2.1}"), Verdict::fail);
+  EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_below: 2.1}"), Verdict::pass);
+  EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_below: 1.9}"), Verdict::fail);
+  EXPECT_EQ(verdict("{arms: [warmup, no-warmup], log2_above: -1.9}"), Verdict::fail);
+  EXPECT_EQ(verdict("{arms: [warmup, no-warmup], log2_above: -2.1}"), Verdict::pass);
+  const ClaimResult one_seed = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 1);
+  EXPECT_EQ(one_seed.verdict, Verdict::inconclusive);
+  EXPECT_THAT(one_seed.evidence, StartsWith("1 of 1 seeds"));
+}
+
+TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
+  // 2 / 2^7 = 0.0156 and 1 / 6^7 of the trend: the smaller twice, the larger once.
+  std::vector<ArmResult> arms = {failing("a", 7, 7), failing("b", 0, 7), failing("c", 0, 7)};
+  for (SeedResult& r : arms[2].runs) r.run.test_accuracy = 0.7;
+  const std::string of_others =
+      "  - failures: {arm: a, above: 0.5}\n  - fails_alike: {arms: [a, b]}\n"
+      "  - boundary_rises: {along: schedule.warmup.length}\n"
+      "  - fails_more: {arms: [a, b], p_below: 0.02}\n";
+  EXPECT_THAT(judge(of_others, arms).at(2).evidence, HasSubstr("p = 0.016, below 0.02"));
+  const auto two = judge(of_others + "  - fails_more: {arms: [a, c], p_below: 0.02}\n", arms);
+  ASSERT_EQ(two.size(), 4u);
+  for (const std::size_t i : {2u, 3u}) {
+    EXPECT_EQ(two[i].verdict, Verdict::inconclusive);
+    EXPECT_THAT(two[i].evidence, HasSubstr("p = 0.031 (Holm over 2), not below 0.02"));
+  }
+  const auto trend = judge(of_others + "  - accuracy_falls: {arms: [c, b, a]}\n", arms);
+  EXPECT_EQ(trend.at(2).verdict, Verdict::pass);
+  EXPECT_THAT(trend.at(2).evidence, HasSubstr("p = 0.016 (Holm over 2), below 0.02"));
+  EXPECT_THAT(trend.at(3).evidence, HasSubstr("p = 7.1e-06 (Holm over 2)"));
+  // One without data counts among them.
+  const auto missing = judge(of_others + "  - sooner: {arms: [a, b], train_error: 0.5}\n", arms);
+  EXPECT_THAT(missing.at(2).evidence, HasSubstr("p = 0.031 (Holm over 2)"));
+  EXPECT_EQ(missing.at(3).verdict, Verdict::inconclusive);
+}
+
+TEST(Claims, AnInterruptedExperimentShowsNothing) {
+  const std::vector<ArmResult> arms = {failing("a", 7, 7), failing("b", 0, 7)};
+  const auto results = judge("  - fails_more: {arms: [a, b]}\n  - failures: {arm: a, above: 0}\n",
+                             arms, "nowhere", true);
+  ASSERT_EQ(results.size(), 2u);
+  for (const ClaimResult& r : results) {
+    EXPECT_EQ(r.verdict, Verdict::inconclusive);
+    EXPECT_EQ(r.evidence, "interrupted");
+  }
+  const nlohmann::ordered_json expected = {{"claim", "fails_more"},
+                                           {"text", "a fails more often than b"},
+                                           {"verdict", "INCONCLUSIVE"},
+                                           {"evidence", "interrupted"}};
+  EXPECT_EQ(to_json(results).at(0), expected);
+}
+
+Backend& cpu() {
+  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
+  return *backend;
+}
+
+using Command = std::function<void(const Document&, const std::filesystem::path&)>;
+
+std::string error_of(const Command& command, const std::string& text) {
+  const TemporaryFolder folder;
+  std::string error;
+  try {
+    command(parse_document(text, "f.yaml"), folder / "out");
+  } catch (const ConfigError& e) {
+    error = e.what();
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  return error;
+}
+
+TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
+  const Command run_compare = [](const Document& d, const std::filesystem::path& out) {
+    compare(d, cpu(), out, false, {});
+  };
+  const Command run_sweep = [](const Document& d, const std::filesystem::path& out) {
+    sweep(d, cpu(), out, false, {});
+  };
+  const Command run_find_lr = [](const Document& d, const std::filesystem::path& out) {
+    find_lr(d, cpu(), out, false, {}, {});
+  };
+  struct Wrong {
+    const Command& command;
+    const char* base;
+    const char* claim;
+    const char* key;
+    const char* problem;
+  };
+  const Wrong cases[] = {
+      {run_compare, experiment, "failures: {arm: aa, above: 0.5}", "expect.0.failures.arm",
+       "no arm aa; did you mean a"},
+      {run_compare, experiment, "accuracy_falls: {arms: [a, b, zzzzzz]}",
+       "expect.0.accuracy_falls.arms.2", "no arm zzzzzz; the arms are a, b, c"},
+      {run_compare, experiment, "fails_more: {arms: [a, a]}", "expect.0.fails_more.arms.1",
+       "named twice"},
+      {run_compare, experiment, "fails_more: {arms: [a, twin]}", "expect.0.fails_more.arms.1",
+       "twin runs the same as a"},
+      {run_compare, experiment, "sensitivity_falls: {along: schedule.warmup.length}",
+       "expect.0.sensitivity_falls", "about sweep, which this file does not have"},
+      {run_compare, experiment, "rate_ratio: {arms: [a, b], log2_above: 1}", "expect.0.rate_ratio",
+       "about find_lr, which"},
+      {run_compare, experiment, "gate_opens: {arm: plain, from: 1 steps, to: 9 steps}",
+       "expect.0.gate_opens.arm", "plain has no gate"},
+      {run_compare, experiment, "gate_opens: {arm: a, from: 9 steps, to: 9 steps}",
+       "expect.0.gate_opens.to", "9 steps are not after 9 steps"},
+      {run_compare, experiment, "sharpness_falls: {arm: plain, by: 2}",
+       "expect.0.sharpness_falls.arm", "diagnostics: {sharpness"},
+      {run_compare, experiment, "unstable_start: {arm: plain}", "expect.0.unstable_start.arm",
+       "diagnostics: {sharpness"},
+      {run_compare, experiment, "deep_layers_move_more: {arms: [a, plain], within: 9 steps}",
+       "expect.0.deep_layers_move_more.arms.1", "diagnostics: {layers_every"},
+      {run_compare, experiment, "deep_layers_move_more: {arms: [a, flat], within: 9 steps}",
+       "expect.0.deep_layers_move_more.arms.1", "flat has one layer"},
+      {run_compare, experiment, "smaller_spike: {arms: [a, b], after: 200 steps, within: 9 steps}",
+       "expect.0.smaller_spike.after", "not before the end of a run of 200 updates"},
+      {run_sweep, grid, "boundary_rises: {along: schedule.hold}", "expect.0.boundary_rises.along",
+       "one of schedule.warmup.length"},
+      {run_sweep, grid, "sensitivity_falls: {along: schedule.base_lr}",
+       "expect.0.sensitivity_falls.along", "no axis beside"},
+      {run_sweep, grid, "failures: {arm: a, above: 0.5}", "expect.0.failures", "about compare"},
+      {run_find_lr, "data: {dataset: synthetic}\n",
+       "rate_ratio: {arms: [no-warmup, warmpu], log2_above: 1}", "expect.0.rate_ratio.arms.1",
+       "did you mean warmup"},
+  };
+  for (const Wrong& wrong : cases) {
+    SCOPED_TRACE(wrong.claim);
+    EXPECT_THAT(error_of(wrong.command, with(std::string("  - ") + wrong.claim, wrong.base)),
+                AllOf(StartsWith("f.yaml:"), HasSubstr(std::string(wrong.key) + ": "),
+                      HasSubstr(wrong.problem)));
+  }
+  const std::string without_rate =
+      "data: {dataset: synthetic}\nsweep: {axes: {schedule.warmup.length: [0 steps, 9 steps]}}\n";
+  EXPECT_THAT(error_of(run_sweep,
+                       with("  - boundary_rises: {along: schedule.warmup.length}", without_rate)),
+              AllOf(HasSubstr("expect.0.boundary_rises.along"), HasSubstr("schedule.base_lr")));
+  EXPECT_THAT(error_of(run_sweep, with("  - sensitivity_falls: {along: schedule.warmup.length}",
+                                       std::string("loss: mse\n") + grid)),
+              AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
+}
+
+// A file with both: each command judges its own.
+TEST(Claims, StandInTheJsonOfTheirExperiment) {
+  const char* both = R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model: {layers: [{linear: {out: 10}}]}
+train: {length: 20 steps, eval_every: 20 steps}
+compare: {seeds: 2, arms: {a: {schedule.base_lr: 0.01}, b: {schedule.base_lr: 0.02}}}
+sweep:
+  seeds: 1
+  axes: {schedule.base_lr: [0.01, 0.02], schedule.warmup.length: [0 steps, 4 steps]}
+expect:
+  - fails_more: {arms: [a, b]}
+  - boundary_rises: {along: schedule.warmup.length}
+)";
+  const TemporaryFolder folder;
+  const Document document = parse_document(both, "f.yaml");
+  compare(document, cpu(), folder / "c", false, {});
+  sweep(document, cpu(), folder / "s", false, {});
+  const auto of_compare = nlohmann::json::parse(bytes_of(folder / "c/compare.json"));
+  const auto of_sweep = nlohmann::json::parse(bytes_of(folder / "s/sweep.json"));
+  ASSERT_EQ(of_compare["claims"].size(), 1u);
+  EXPECT_EQ(of_compare["claims"][0]["claim"], "fails_more");
+  EXPECT_EQ(of_compare["claims"][0]["verdict"], "INCONCLUSIVE");
+  ASSERT_EQ(of_sweep["claims"].size(), 1u);
+  EXPECT_EQ(of_sweep["claims"][0]["claim"], "boundary_rises");
+}
+
+}  // namespace
+}  // namespace preheat

@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Opens pages in headless Chromium: every chart is drawn, nothing goes wrong, nothing is fetched.
+
+browser_test.py PREHEAT    exits with 77 where there is no Chromium
+
+The runs are made up: what matters is what becomes of their files. With --times the page of 100 runs
+of 10,000 updates is opened without virtual time and what it took is printed.
+"""
+
+import argparse
+import html.parser
+import json
+import math
+import os
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SKIPPED = 77
+CONFIG = """name: {name}
+seed: {seed}
+data: {{dataset: synthetic}}
+optimizer: {{momentum: 0.9}}
+{more}
+"""
+OUTCOMES = ["ok", "spiked", "stuck", "non_finite"]
+
+
+def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up"):
+    """A run's folder as train/run_folder.h describes it."""
+    folder.mkdir(parents=True)
+    rng = random.Random(f"{name} {seed} {outcome}")
+    (folder / "config.yaml").write_text(CONFIG.format(name=name, seed=seed, more=""))
+    end = updates // 2 if outcome == "non_finite" else updates
+    rows = []
+    for step in range(end):
+        warmup = updates // 10
+        rate = 0.1 * min(1, (step + 1) / max(1, warmup))
+        loss = 2.3 * math.exp(-3 * step / updates) * (1 + 0.2 * rng.random())
+        if outcome == "non_finite":
+            loss *= math.exp(40 * max(0, step / end - 0.9))
+        last = outcome == "non_finite" and step == end - 1
+        rows.append(f"{step},{step // 100},{'warmup' if step < warmup else 'constant'},{rate:.9g},"
+                    f"{'nan' if last else format(loss, '.9g')},{rng.random():.6g},"
+                    f"{'inf' if last else 1 + rng.random()},0.01,12.5")
+    (folder / "metrics.csv").write_text(
+        "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n"
+        + "".join(row + "\n" for row in rows))
+    (folder / "eval.csv").write_text(
+        "step,epoch,test_loss,test_accuracy\n"
+        + "".join(f"{s},0,{2 - s / updates},{0.5 + 0.4 * s / updates}\n"
+                  for s in range(updates // 4, end + 1, max(1, updates // 4)) if s > 0))
+    summary = dict.fromkeys(
+        ["gate_opened_at", "first_non_finite_step", "first_non_finite_tensor", "test_loss",
+         "final_train_accuracy", "best_test_accuracy", "best_step"])
+    summary |= {"name": name, "seed": seed, "outcome": outcome, "interrupted": False, "steps": end,
+                "steps_planned": updates, "steps_per_epoch": 100, "final_train_loss": 0.1,
+                "test_accuracy": 0.9, "wall_seconds": 1.5, "images_per_second": 1000,
+                "parameters": 1234, "memory_bytes": {"data": 1 << 20}, "data": "made up",
+                "device": "a device", "library": "a library", "preheat": "0"}
+    if outcome == "non_finite":
+        summary |= {"first_non_finite_step": end - 1, "first_non_finite_tensor": "loss"}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    if not diagnostics:
+        return
+    steps = range(0, end, max(1, updates // 20))
+    (folder / "sharpness.csv").write_text(
+        "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction\n"
+        + "".join(f"{s},0.1,{30 - 20 * s / updates},28,0.01,5,10,{int(s % 3 > 0)},0.1\n"
+                  for s in steps))
+    (folder / "layers.csv").write_text(
+        "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n"
+        + "".join(f"{s},{layer}.conv.weight,{5 + layer},0.5,0.01,0.1,{s * 0.01}\n"
+                  for s in steps for layer in range(30)))
+    (folder / "activations.csv").write_text(
+        "step,layer,largest,dead\n"
+        + "".join(f"{s},{layer},{5 + layer},{0.01 * layer}\n" for s in steps for layer in range(3)))
+
+
+def arm_json(name, overrides, runs):
+    failures = sum(outcome in ("stuck", "non_finite") for _, outcome in runs)
+    return {"name": name, "overrides": overrides, "n": len(runs), "failures": failures,
+            "failure_interval": [0.1, 0.9] if runs else None,
+            "runs": [{"seed": s, "outcome": o, "first_non_finite_step": None,
+                      "final_train_loss": 0.5, "test_accuracy": 0.9} for s, o in runs]}
+
+
+def write_compare(folder, seeds, updates, diagnostics=False):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG.format(
+        name="made-up", seed=0,
+        more=f"compare: {{seeds: {seeds}, arms: {{cold: {{schedule.base_lr: 1}}, warm: {{}}}}}}"))
+    arms = []
+    for arm in ("cold", "warm"):
+        runs = [(s, "non_finite" if arm == "cold" and s % 2 else "ok") for s in range(seeds)]
+        for seed, outcome in runs:
+            write_run(folder / arm / str(seed), seed, updates, outcome, diagnostics)
+        arms.append(arm_json(arm, {}, runs))
+    (folder / "compare.json").write_text(json.dumps({
+        "arms": arms, "paired": [{"arms": ["cold", "warm"], "mcnemar_p": 0.25}],
+        "claims": [{"claim": "failures", "text": "cold <fails>", "verdict": v, "evidence": "1 of 2"}
+                   for v in ("PASS", "FAIL", "INCONCLUSIVE")]}))
+
+
+def write_sweep(folder, updates):
+    folder.mkdir(parents=True)
+    rates, warmups, momenta = [0.1, 0.2, 0.4], ["0 steps", "10 steps"], [0, 0.9]
+    (folder / "config.yaml").write_text(CONFIG.format(
+        name="map", seed=0,
+        more="sweep: {seeds: 2, axes: {schedule.base_lr: [0.1, 0.2, 0.4], "
+             "optimizer.nesterov: [true, false], schedule.warmup.length: [0 steps, 10 steps]}}"))
+    cells = []
+    for rate in rates:
+        for momentum in momenta:
+            for warmup in warmups:
+                name = f"{rate}_{momentum}_{warmup.replace(' ', '-')}"
+                outcome = OUTCOMES[(rates.index(rate) + warmups.index(warmup)) % 4]
+                runs = [(s, outcome if s or outcome != "stuck" else "ok") for s in range(2)]
+                for seed, ended in runs:
+                    write_run(folder / name / str(seed), seed, updates, ended)
+                point = {"schedule.base_lr": rate, "optimizer.nesterov": momentum,
+                         "schedule.warmup.length": warmup}
+                cells.append(arm_json(name, point, runs) | {"point": point})
+    (folder / "sweep.json").write_text(json.dumps({
+        "axes": [{"key": "schedule.base_lr", "values": rates},
+                 {"key": "optimizer.nesterov", "values": momenta},
+                 {"key": "schedule.warmup.length", "values": warmups}],
+        "cells": cells,
+        "boundaries": [{"point": {"schedule.warmup.length": "0 steps"}, "largest_training": 0.1,
+                        "smallest_failing": None, "violations": 0, "sensitivity": 0.25}]}))
+
+
+def write_find_lr(folder, updates):
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG.format(
+        name="search", seed=0, more="find_lr: {seeds: 3, first: 0.1}"))
+    arms = []
+    for arm, best in (("no-warmup", 0.1), ("warmup", 0.4)):
+        searches = []
+        for seed in range(3):
+            tried = []
+            for rate in (0.1, 0.2, 0.4, 0.8):
+                outcome = "ok" if rate <= best else "non_finite"
+                write_run(folder / arm / str(seed) / f"{rate:.4g}", seed, updates, outcome)
+                tried.append({"lr": rate, "trained": rate <= best, "outcome": outcome,
+                              "final_train_loss": 0.5, "test_accuracy": None,
+                              "first_non_finite_step": None})
+            searches.append({"seed": seed, "largest": best, "smallest_failing": 2 * best,
+                             "violations": 0, "tried": tried})
+        arms.append({"name": arm, "overrides": {}, "searches": searches})
+    (folder / "find_lr.json").write_text(json.dumps({
+        "arms": arms, "critical_rates": [{"seed": s, "rate": 0.2} for s in range(3)],
+        "ratios": [{"arms": ["no-warmup", "warmup"], "log2_mean": 2, "interval": [1.5, 2.5],
+                    "n": 3}]}))
+
+
+class Body(html.parser.HTMLParser):
+    """The attributes of <body>, and how many canvases stand in charts."""
+
+    def __init__(self):
+        super().__init__()
+        self.attributes = {}
+        self.charts = 0
+        self.in_plot = 0
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "body":
+            self.attributes = attrs
+        if tag == "canvas" and attrs.get("role") == "img":
+            self.charts += 1
+
+
+class Browser:
+    def __init__(self, program, scratch):
+        self.command = [program, "--headless=new", "--no-sandbox", "--disable-gpu",
+                        "--no-first-run", "--disable-background-networking", "--hide-scrollbars",
+                        "--enable-logging=stderr", f"--user-data-dir={scratch}"]
+
+    def open(self, page, *options):
+        """The document as it is after its scripts have run, and what the console said."""
+        done = subprocess.run([*self.command, *options, "--dump-dom", page.as_uri()],
+                              capture_output=True, text=True, timeout=120, check=False)
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def check(page, browser, least_charts):
+    dom, console = browser.open(page, "--virtual-time-budget=8000")
+    body = Body()
+    body.feed(dom)
+    problems = []
+    drawn = int(body.attributes.get("data-drawn", -1))
+    wanted = page.read_text().count("<figure data-chart=")
+    if drawn != wanted or drawn < least_charts or body.charts != drawn:
+        problems.append(f"{drawn} of {wanted} charts drawn, {body.charts} canvases, "
+                        f"at least {least_charts} expected")
+    if body.attributes.get("data-errors") != "0":
+        problems.append(f"errors: {body.attributes.get('data-errors')}")
+    if console:
+        problems.append("the console says: " + console[0])
+    outside = re.findall(r'(?:src|href)="([^"]*)"|url\(', page.read_text().split("<script")[0])
+    if outside:
+        problems.append(f"refers to {outside[0]}")
+    print(f"{page.name}: {drawn} charts, {page.stat().st_size / 1e6:.2f} MB"
+          + "".join("\n  " + problem for problem in problems))
+    return not problems
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("preheat")
+    parser.add_argument("--times", action="store_true")
+    arguments = parser.parse_args()
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        print("SKIPPED: there is no chromium")
+        return SKIPPED
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = pathlib.Path(scratch)
+        browser = Browser(program, root / "browser")
+
+        def page_of(name, *folders):
+            page = root / f"{name}.html"
+            begin = time.monotonic()
+            subprocess.run([arguments.preheat, "report", *folders, "-o", page], check=True,
+                           stdout=subprocess.DEVNULL,
+                           env=os.environ | {"GOMP_SPINCOUNT": "1000"})
+            return page, time.monotonic() - begin
+
+        if arguments.times:
+            write_compare(root / "large", 50, 10000)
+            page, seconds = page_of("large", root / "large")
+            print(f"100 runs of 10000 updates: {page.stat().st_size / 1e6:.2f} MB, "
+                  f"written in {seconds:.2f} s")
+            for _ in range(3):
+                dom, _ = browser.open(page)
+                body = Body()
+                body.feed(dom)
+                print(f"opened in {body.attributes['data-milliseconds']} ms, "
+                      f"{body.attributes['data-drawn']} charts")
+            return 0
+
+        write_run(root / "one", 7, 300, "ok", True, name="one")
+        write_run(root / "short", 1, 2, "non_finite", name="short")
+        write_run(root / "lost", 2, 90, "non_finite", name="lost")
+        write_compare(root / "pair", 3, 200, diagnostics=True)
+        write_sweep(root / "map", 40)
+        write_find_lr(root / "search", 40)
+        pages = [(page_of("one-run", root / "one"), 10),
+                 (page_of("runs", root / "one", root / "lost", root / "short"), 4),
+                 (page_of("compare", root / "pair"), 8),
+                 (page_of("sweep", root / "map"), 3),
+                 (page_of("find-lr", root / "search"), 4),
+                 (page_of("mixed", root / "map", root / "one", root / "search"), 12)]
+        right = [check(page, browser, least) for (page, _), least in pages]
+        return 0 if all(right) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

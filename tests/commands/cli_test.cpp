@@ -489,6 +489,26 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
   }
 }
 
+TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
+  put_bytes(folder_ / "c.yaml", std::string(tiny) +
+                                    "compare:\n  seeds: 6\n  arms:\n"
+                                    "    absurd: {schedule.base_lr: 1e12}\n    sane: {}\n"
+                                    "expect:\n"
+                                    "  - failures: {arm: absurd, above: 0.5}\n"
+                                    "  - failures: {arm: absurd, below: 0.5}\n");
+  const Result result = preheat({"compare", "c.yaml", "--out", "experiment"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  // 0.025^(1/6) = 0.54.
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("\nPASS          absurd fails in more than 50 % of runs\n"
+                              "              6 of 6 runs failed, 95 % interval [0.54, 1.00]\n"),
+                    HasSubstr("\nFAIL          absurd fails in less than 50 % of runs\n")));
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "experiment/compare.json"));
+  ASSERT_EQ(json["claims"].size(), 2u);
+  EXPECT_EQ(json["claims"][0]["verdict"], "PASS");
+  EXPECT_EQ(json["claims"][1]["verdict"], "FAIL");
+}
+
 TEST_F(Cli, BenchTimesEveryShape) {
   const Result result = preheat({"bench", "schedule", "--json", "times.json"});
   EXPECT_EQ(result.code, 0) << result.err;

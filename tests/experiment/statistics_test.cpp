@@ -356,6 +356,15 @@ TEST(Fisher, TheEdges) {
 }
 
 // statsmodels 0.15.0: multipletests(p, method="holm").
+// The upper tail of five coins is 1, 31, 26, 16, 6, 1 of 32.
+TEST(SignTest, IsTheUpperTailOfCoins) {
+  const double of_32[] = {32, 31, 26, 16, 6, 1};
+  for (std::int64_t k = 0; k <= 5; ++k) EXPECT_NEAR(sign_test(k, 5), of_32[k] / 32, 1e-14) << k;
+  EXPECT_EQ(sign_test(0, 0), 1);
+  EXPECT_THROW(sign_test(-1, 3), Error);
+  EXPECT_THROW(sign_test(4, 3), Error);
+}
+
 TEST(Holm, MatchesStatsmodels) {
   EXPECT_THAT(holm(std::vector{0.01, 0.04, 0.03, 0.005}),
               Pointwise(DoubleNear(1e-15), {0.03, 0.06, 0.06, 0.02}));

@@ -8,8 +8,8 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
-#include "report/report.h"
 #include "config/values.h"
+#include "report/report.h"
 #include "schedule/plan.h"
 
 namespace preheat {

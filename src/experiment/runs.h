@@ -80,7 +80,8 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 
 /// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
 /// configuration: seeds, arms and what is expected may be others than they were. Throws Error,
-/// with `resume` also where the folder's base run differs from this one (naming the key), and ConfigError.
+/// with `resume` also where the folder's base run differs from this one (naming the key), and
+/// ConfigError.
 void prepare_folder(const std::filesystem::path& folder, const RunConfig& config, bool resume);
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not

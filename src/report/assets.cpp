@@ -2,10 +2,10 @@
 
 // CMake says where the files are, and builds this file again when they change. The assembler copies
 // them as they are: no generated source, and no limit on the length of a literal.
-#define PREHEAT_FILE(name, path)                                              \
+#define PREHEAT_FILE(name, path)                                             \
   asm(".pushsection .rodata\n" #name "_begin:\n.incbin \"" path "\"\n" #name \
-      "_end:\n.byte 0\n.popsection\n");                                       \
-  extern "C" const char name##_begin[];                                       \
+      "_end:\n.byte 0\n.popsection\n");                                      \
+  extern "C" const char name##_begin[];                                      \
   extern "C" const char name##_end[]
 
 PREHEAT_FILE(preheat_chart_js, PREHEAT_CHART_JS);

@@ -17,9 +17,9 @@ using Number = std::optional<double>;  // null where a value does not exist
 
 // ---- Words -------------------------------------------------------------------------------------
 
-std::string plain(Number value);     // "2.303"; "–" for null
-std::string percent(Number share);   // "91.23 %"; likewise
-std::string rate(Number lr);         // "1.80e-01"; likewise
+std::string plain(Number value);        // "2.303"; "–" for null
+std::string percent(Number share);      // "91.23 %"; likewise
+std::string rate(Number lr);            // "1.80e-01"; likewise
 std::string scalar(const Json& value);  // text as it is, anything else as JSON
 
 /// How a run ended, as a sign that does not need its colour, and a word: "✕ not finite". An outcome

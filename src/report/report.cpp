@@ -29,7 +29,8 @@ class Page {
     if (charts.empty()) return;
     Json list = Json::array();
     if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
-    add(fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n"
+    add(
+        fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n"
                     "<div class=\"panels\">\n",
                     sections_.size()));
     for (std::size_t i = 0; i < charts.size(); ++i) {
@@ -42,8 +43,8 @@ class Page {
 
   std::string document(const std::string& title) const {
     // A "<" could end the script element early; inside a string of JSON it may be written so.
-    std::string json = Json{{"sections", sections_}}.dump(-1, ' ', false,
-                                                         Json::error_handler_t::replace);
+    std::string json =
+        Json{{"sections", sections_}}.dump(-1, ' ', false, Json::error_handler_t::replace);
     for (auto at = json.find('<'); at != std::string::npos; at = json.find('<', at)) {
       json.replace(at, 1, "\\u003c");
     }
@@ -120,15 +121,15 @@ std::string environment_of(const Json& s) {
   if (s.is_null()) return "";
   double memory = 0;
   for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
-  return terms(
-      {{"device", text_at(s, "device")},
-       {"library", text_at(s, "library")},
-       {"preheat", text_at(s, "preheat")},
-       {"data", text_at(s, "data")},
-       {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
-       {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
-       {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
-       {"training speed", fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
+  return terms({{"device", text_at(s, "device")},
+                {"library", text_at(s, "library")},
+                {"preheat", text_at(s, "preheat")},
+                {"data", text_at(s, "data")},
+                {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
+                {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
+                {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
+                {"training speed",
+                 fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
 }
 
 std::string phases_table(const RunData& run) {
@@ -178,9 +179,10 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
   const auto failed = std::ranges::count_if(runs, [](const RunData& run) {
     return run.outcome == "non_finite" || run.outcome == "stuck";
   });
-  page.add(fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2} of n = {1} runs failed: not "
-                       "finite, or stuck</p>\n",
-                       heading, runs.size(), failed));
+  page.add(
+      fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2} of n = {1} runs failed: not "
+                  "finite, or stuck</p>\n",
+                  heading, runs.size(), failed));
   std::vector<std::vector<Cell>> rows;
   for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front()));
   page.add(table(run_heads, rows));
@@ -200,10 +202,11 @@ std::string claims(const Json& result) {
     const auto verdict = claim.at("verdict").get<std::string>();
     const char* sign = verdict == "PASS" ? "●" : verdict == "FAIL" ? "✕" : "?";
     const char* style = verdict == "PASS" ? "ok" : verdict == "FAIL" ? "non_finite" : "spiked";
-    html += fmt::format("<li><strong class=\"verdict {}\">{} {}</strong> {}<br/><small>{}</small>"
-                        "</li>\n",
-                        style, sign, escape(verdict), escape(scalar(claim.at("text"))),
-                        escape(scalar(claim.at("evidence"))));
+    html += fmt::format(
+        "<li><strong class=\"verdict {}\">{} {}</strong> {}<br/><small>{}</small>"
+        "</li>\n",
+        style, sign, escape(verdict), escape(scalar(claim.at("text"))),
+        escape(scalar(claim.at("evidence"))));
   }
   return html + "</ul>\n";
 }
@@ -305,9 +308,10 @@ void add_pairs(Page& page, const Experiment& e) {
   for (const Json& pair : pairs) page.add(pair_html(e, pair));
   page.add("</ul>\n");
   if (pairs.size() > 1) {
-    page.add(fmt::format("<p class=\"soft\">{} comparisons; the p-values are not corrected for "
-                         "their number.</p>\n",
-                         pairs.size()));
+    page.add(
+        fmt::format("<p class=\"soft\">{} comparisons; the p-values are not corrected for "
+                    "their number.</p>\n",
+                    pairs.size()));
   }
 }
 
@@ -367,12 +371,13 @@ void add_maps(Page& page, const Json& result) {
   }
   page.add(fmt::format(
       "<h2>Stability map</h2>\n<p class=\"soft\">Failed runs of n by <code>{}</code> (across){}. "
-      "● ok, ▲ spiked, ■ stuck, ✕ not finite: what most runs of a cell did; hatched where runs of a "
+      "● ok, ▲ spiked, ■ stuck, ✕ not finite: what most runs of a cell did; hatched where runs of "
+      "a "
       "cell differ in whether they failed.</p>\n<div class=\"maps\">\n",
       escape(across.at("key").get<std::string>()),
-      has_rows ? fmt::format(" and <code>{}</code> (down)",
-                             escape(down.at("key").get<std::string>()))
-               : ""));
+      has_rows
+          ? fmt::format(" and <code>{}</code> (down)", escape(down.at("key").get<std::string>()))
+          : ""));
   for (const std::string& caption : maps) {
     page.add("<div class=\"map\">" + table(heads, rows[caption], caption) + "</div>\n");
   }
@@ -392,9 +397,9 @@ void add_boundaries(Page& page, const Json& result) {
                     plain(optional_at<double>(b, "sensitivity"))});
   }
   page.add("<h2>The boundary along the base rate</h2>\n");
-  page.add(table({"row of the map", "largest that trains", "first that fails", "violations",
-                  "sensitivity"},
-                 rows));
+  page.add(table(
+      {"row of the map", "largest that trains", "first that fails", "violations", "sensitivity"},
+      rows));
   page.add(
       "<p class=\"soft\">A cell fails where at least half of its runs do; violations are rates "
       "above the first that fails at which it trains all the same. Sensitivity is the mean over "
@@ -482,14 +487,14 @@ void add_ratios(Page& page, const Json& result) {
   for (const Json& r : result.at("ratios")) {
     const Number mean = optional_at<double>(r, "log2_mean");
     const Json& interval = r.at("interval");
-    rows.push_back({escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)),
-                                       scalar(r.at("arms").at(0)))),
-                    mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
-                    interval.is_null()
-                        ? "–"
-                        : fmt::format("[{:.2f}, {:.2f}]", std::exp2(interval.at(0).get<double>()),
-                                      std::exp2(interval.at(1).get<double>())),
-                    std::to_string(r.at("n").get<std::int64_t>())});
+    rows.push_back(
+        {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
+         mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
+         interval.is_null()
+             ? "–"
+             : fmt::format("[{:.2f}, {:.2f}]", std::exp2(interval.at(0).get<double>()),
+                           std::exp2(interval.at(1).get<double>())),
+         std::to_string(r.at("n").get<std::int64_t>())});
   }
   page.add("<h2>How many times the rate</h2>\n" +
            table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
@@ -503,8 +508,7 @@ std::string tried_table(const Json& result) {
     for (const Json& search : arm.at("searches")) {
       for (const Json& trial : search.at("tried")) {
         rows.push_back({escape(arm.at("name").get<std::string>()),
-                        escape(scalar(search.at("seed"))),
-                        rate(trial.at("lr").get<double>()),
+                        escape(scalar(search.at("seed"))), rate(trial.at("lr").get<double>()),
                         trial.at("trained").get<bool>() ? "yes" : "no",
                         outcome_cell(trial.at("outcome").get<std::string>()),
                         plain(optional_at<double>(trial, "final_train_loss")),
@@ -512,9 +516,9 @@ std::string tried_table(const Json& result) {
       }
     }
   }
-  return table({"arm", "seed", "base rate", "trained", "outcome", "training loss, last 50",
-                "test accuracy"},
-               rows);
+  return table(
+      {"arm", "seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"},
+      rows);
 }
 
 // ---- All of it ---------------------------------------------------------------------------------
@@ -528,8 +532,8 @@ std::string progress_of(const Experiment& e) {
   const std::size_t planned = std::max(done, e.seeds * arms.size());
   const char* what = is_search ? "searches" : "runs";
   if (e.result.value("interrupted", false)) {
-    return fmt::format("… interrupted: {} of {} {} have ended, and only they count. ", done, planned,
-                       what);
+    return fmt::format("… interrupted: {} of {} {} have ended, and only they count. ", done,
+                       planned, what);
   }
   if (done < planned) {
     return fmt::format("… incomplete: {} of {} {} have ended, and only they count. ", done, planned,

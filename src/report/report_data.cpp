@@ -212,10 +212,8 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   ReportData data;
   std::size_t runs = 0;
   for (const fs::path& folder : folders) {
-    const auto* const experiment =
-        std::ranges::find_if(experiment_files, [&](const auto& file) {
-          return fs::exists(folder / file.first);
-        });
+    const auto* const experiment = std::ranges::find_if(
+        experiment_files, [&](const auto& file) { return fs::exists(folder / file.first); });
     if (experiment != experiment_files.end()) {
       data.experiments.push_back(read_experiment(folder, experiment->first, experiment->second));
       runs += data.experiments.back().runs.size();
@@ -236,7 +234,8 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {
-    // Layers are shown of an arm's first run; all of them would make the page as large as the files.
+    // Layers are shown of an arm's first run; all of them would make the page as large as the
+    // files.
     const RunData* before = nullptr;
     for (RunData& run : e.runs) {
       const bool first = before == nullptr || before->arm != run.arm;

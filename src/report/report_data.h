@@ -25,8 +25,8 @@ struct PhaseFacts {
 struct RunData {
   std::filesystem::path folder;
   std::string name;
-  std::string seed;  // as text: a 64-bit number is more than a double holds
-  std::string arm;   // of an experiment, or "" for a run by itself
+  std::string seed;                // as text: a 64-bit number is more than a double holds
+  std::string arm;                 // of an experiment, or "" for a run by itself
   std::string outcome;             // "" where the run has not ended
   nlohmann::ordered_json summary;  // null where the run has not ended or was killed
   std::string config;              // the text of config.yaml
@@ -63,9 +63,9 @@ struct ReportData {
   std::vector<RunData> runs;  // that were given by themselves
 };
 
-/// Reads folders, each of a run or of an experiment, in the order given. The more runs there are the
-/// fewer points of each are kept, from 400 down to 60. Throws Error, naming the file and where it
-/// can the line, for a folder that is neither and for files that are missing or damaged.
+/// Reads folders, each of a run or of an experiment, in the order given. The more runs there are
+/// the fewer points of each are kept, from 400 down to 60. Throws Error, naming the file and where
+/// it can the line, for a folder that is neither and for files that are missing or damaged.
 ReportData read_report_data(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace preheat

@@ -58,9 +58,10 @@ std::string how_drawn(const std::vector<RunData>& runs) {
   std::size_t window = 1;
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
   return window == 1 ? "Every update; ✕: not finite from there on."
-                     : fmt::format("Strong: means of up to {} updates; faint: every update, or the "
-                                   "least and the largest of some; ✕: not finite from there on.",
-                                   window);
+                     : fmt::format(
+                           "Strong: means of up to {} updates; faint: every update, or the "
+                           "least and the largest of some; ✕: not finite from there on.",
+                           window);
 }
 
 Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
@@ -96,8 +97,7 @@ std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facet
       training.add("test", {"c1", 1}, tests, {}, Chart::Kind::line);
       training.legend();
     } else {
-      test.add(facets.label(run), facets.style(run), tests, facets.indices(run),
-               Chart::Kind::line);
+      test.add(facets.label(run), facets.style(run), tests, facets.indices(run), Chart::Kind::line);
     }
   }
   test.caption("After the updates of the run so far.");
@@ -126,7 +126,7 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
     Series rates = run->lr;
     rates.means = {};  // of something without noise
     std::vector<std::size_t> indices = facets.indices(*run);
-    const std::string label = runs.size() == 1 ? "learning rate"
+    const std::string label = runs.size() == 1   ? "learning rate"
                               : run->arm.empty() ? facets.label(*run)
                                                  : run->arm;
     chart.add(label, facets.style(*run), rates, indices, Chart::Kind::mean);
@@ -167,8 +167,8 @@ Points over_rate(double numerator, const Series& lr) {
 }
 
 // What a quadratic of that curvature takes without growing: 2 / lr under plain gradient descent,
-// 2 (1 + m) / lr with heavy-ball momentum; 2 (1 - m) / lr is where the step summed over the velocity,
-// lr / (1 - m), would reach it.
+// 2 (1 + m) / lr with heavy-ball momentum; 2 (1 - m) / lr is where the step summed over the
+// velocity, lr / (1 - m), would reach it.
 void add_limits(Chart& chart, const RunData& run) {
   const double m = run.momentum;
   chart.add("2 / lr", Chart::Kind::limit, {"soft", 0}, over_rate(2, run.lr));
@@ -197,12 +197,14 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
       doubtful.y.push_back(s.sharpness[i]);
     }
   }
-  add_limits(chart, **std::ranges::max_element(runs, {}, [](const RunData* r) { return r->updates; }));
+  add_limits(chart,
+             **std::ranges::max_element(runs, {}, [](const RunData* r) { return r->updates; }));
   if (!doubtful.x.empty()) {
     chart.add("step sizes disagree", Chart::Kind::dots, {"non_finite", 3}, doubtful);
   }
   chart.legend().caption(fmt::format(
-      "Largest eigenvalue of the loss's Hessian, and what the learning rate of the moment can take; "
+      "Largest eigenvalue of the loss's Hessian, and what the learning rate of the moment can "
+      "take; "
       "m = {}.{}",
       runs.front()->momentum,
       doubtful.x.empty() ? "" : " Marked: the two step sizes of the measurement disagree."));
@@ -213,7 +215,8 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
 
 // ---- Layers ------------------------------------------------------------------------------------
 
-// Rows of a file that holds, for each step, one of each name: a series for each name, in their order.
+// Rows of a file that holds, for each step, one of each name: a series for each name, in their
+// order.
 class ByName {
  public:
   explicit ByName(const std::vector<std::string>& names) {
@@ -243,7 +246,8 @@ class ByName {
   std::size_t size() const { return order_.size(); }
 
   template <class Value>
-  Series series(const std::string& name, const std::vector<double>& step, const Value& value) const {
+  Series series(const std::string& name, const std::vector<double>& step,
+                const Value& value) const {
     std::vector<double> x, y;
     for (const std::size_t i : rows_.at(name)) {
       x.push_back(step[i]);

@@ -19,7 +19,8 @@ class Facets {
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 
-  /// For report.js: [{"name", "values": [{"label", "color", "pattern"}]}]; colours of the first only.
+  /// For report.js: [{"name", "values": [{"label", "color", "pattern"}]}]; colours of the first
+  /// only.
   Json json() const;
 
  private:

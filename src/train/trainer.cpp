@@ -43,8 +43,8 @@ Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
 }
 
 // The critical rate at the initial weights, at most the base rate; a tenth of that where no rate
-// makes the loss rise (Kalra and Barkeshli 2024, section 6.2). Nothing unless schedule.warmup leaves
-// its start to the network.
+// makes the loss rise (Kalra and Barkeshli 2024, section 6.2). Nothing unless schedule.warmup
+// leaves its start to the network.
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;

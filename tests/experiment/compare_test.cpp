@@ -180,7 +180,8 @@ TEST(Compare, WrongExperiments) {
   EXPECT_FALSE(std::filesystem::exists(folder / "a"));
   EXPECT_FALSE(std::filesystem::exists(folder / "b"));
   put_bytes(folder / "precious", "x");
-  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), false, {}), Error);
+  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), false, {}),
+               Error);
 }
 
 TEST(Compare, OverridesKeepTheirKinds) {

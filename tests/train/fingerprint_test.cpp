@@ -230,7 +230,8 @@ TEST(Fingerprint, NoKeyIsForgottenHere) {
     const bool is_section = std::ranges::any_of(known, [&](const std::string& other) {
       return other.starts_with(key + ".") || other.starts_with(key + "[]");
     });
-    if (is_section || key == "model.layers[].global_avg_pool" || key.starts_with("expect")) continue;
+    if (is_section || key == "model.layers[].global_avg_pool" || key.starts_with("expect"))
+      continue;
     EXPECT_TRUE(given.contains(key)) << key << " is not tried; does a run's number depend on it?";
   }
 }

@@ -17,6 +17,7 @@ namespace {
 constexpr double least_rate = 1e-8;
 constexpr double largest_rate = 1e8;
 constexpr int confirmations = 3;
+constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
 // Four digits: a folder's name, and a rate that a configuration shows as it was.
 std::string rate_name(double rate) {
@@ -37,12 +38,11 @@ bool trained(const RunResult& run, double loss_below) {
 }
 
 // Tries the rates below the answer that were not yet.
-void confirm(Search& search, double resolution,
-             const std::function<std::optional<Trial>(double rate)>& trial) {
+void confirm(Search& search, const std::function<std::optional<Trial>(double rate)>& trial) {
   if (!search.largest) return;
   double rate = *search.largest;
   for (int i = 0; i < confirmations; ++i) {
-    rate = rounded(rate / resolution);
+    rate = rounded(rate / confirmation_step);
     if (rate < least_rate) break;
     if (std::ranges::find(search.trials, rate, &Trial::rate) != search.trials.end()) continue;
     const std::optional<Trial> t = trial(rate);
@@ -99,7 +99,7 @@ Search search_rate(double first, double resolution,
       if (rate < least_rate || rate > largest_rate) break;
     }
   }
-  confirm(search, resolution, trial);
+  confirm(search, trial);
   return search;
 }
 

@@ -63,8 +63,8 @@ struct FindLrResult {
 
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
 /// until the two sides are within `resolution`. That finds one border, and there may be more: so
-/// the three rates below `largest` by one, two and three times the resolution are tried as well,
-/// and those that fail are violations. `trial` is asked once for each rate; nothing from it ends
+/// three rates a quarter of an octave apart right below `largest` are tried as well, and those that
+/// fail are violations. `trial` is asked once for each rate; nothing from it ends
 /// the search. Rates stay between 1e-8 and 1e8.
 Search search_rate(double first, double resolution,
                    const std::function<std::optional<Trial>(double rate)>& trial);

@@ -29,7 +29,10 @@ class SearchRate : public testing::Test {
     return search_rate(first, resolution, [&](double rate) -> std::optional<Trial> {
       if (asked_.size() == most) return std::nullopt;
       asked_.push_back(rate);
-      return Trial{rate, {}, trains(rate)};
+      Trial trial;
+      trial.rate = rate;
+      trial.trained = trains(rate);
+      return trial;
     });
   }
 
@@ -66,7 +69,7 @@ TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
     // The three rates below the answer were seen too, to four digits.
     for (int k = 1; k <= 3; ++k) {
       EXPECT_TRUE(std::ranges::any_of(asked_, [&](double rate) {
-        return std::fabs(rate / (*s.largest / std::pow(resolution, k)) - 1) < 4e-3;
+        return std::fabs(rate / (*s.largest / std::exp2(k / 4.0)) - 1) < 4e-3;
       })) << k;
     }
     // Doublings, halvings of the interval, confirmations.
@@ -82,7 +85,7 @@ TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
 TEST_F(SearchRate, OfWhatIsNotMonotoneFindsOneBorderAndTellsTheOthers) {
   int with_violations = 0;
   for (int trial = 0; trial < 200; ++trial) {
-    const unsigned salt = random_();
+    const auto salt = static_cast<unsigned>(random_());
     const auto trains = [&](double rate) {  // at random, by the rate alone
       std::mt19937 hash(salt ^ static_cast<unsigned>(std::hash<double>()(rate)));
       return rate < 1e4 && (rate < 1e-4 || hash() % 3 != 0);
@@ -130,8 +133,12 @@ TEST_F(SearchRate, EndsWhereATrialDoes) {
 constexpr const char* searched = R"(
 find_lr:
   seeds: [5, 2]
-  first: 0.5
-  resolution: 4
+  first: 0.05
+  resolution: 2
+  loss_below: 0.95
+  arms:
+    no-warmup: {schedule.warmup.length: 0 steps}
+    warmup: {optimizer.momentum: 0.5}
 )";
 
 TEST(FindLr, SaysWhatTheRunFoldersSay) {
@@ -160,8 +167,8 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
       EXPECT_EQ(search["seed"], seeds[k]);
       ASSERT_TRUE(search["largest"].is_number());
       largest[i].push_back(search["largest"]);
-      EXPECT_LE(search["smallest_failing"].get<double>(), 4 * search["largest"].get<double>());
-      EXPECT_GE(search["tried"].size(), 5u);
+      EXPECT_LE(search["smallest_failing"].get<double>(), 2 * search["largest"].get<double>());
+      EXPECT_GE(search["tried"].size(), 4u);
       for (const auto& tried : search["tried"]) {
         const double rate = tried["lr"];
         const auto run = place / names[i] / std::to_string(seeds[k]) / fmt::format("{:.4g}", rate);
@@ -171,7 +178,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
         EXPECT_EQ(static_cast<int>(config.seed), seeds[k]);
         const bool good = tried["outcome"] == "ok" || tried["outcome"] == "spiked";
         EXPECT_EQ(tried["trained"],
-                  good && tried["final_train_loss"].get<double>() < 0.8 * std::log(10.0));
+                  good && tried["final_train_loss"].get<double>() < 0.95 * std::log(10.0));
       }
     }
   }

@@ -509,6 +509,105 @@ TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
   EXPECT_EQ(json["claims"][1]["verdict"], "FAIL");
 }
 
+// A grid of which half diverges, and a search.
+constexpr const char* grid =
+    "sweep: {seeds: 2, axes: {schedule.base_lr: [0.05, 1e12], optimizer.momentum: [0, 0.9]}}\n";
+constexpr const char* search = "find_lr: {seeds: 1, first: 0.01, resolution: 8}\n";
+
+TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
+  put_bytes(folder_ / "s.yaml", std::string(tiny) + grid);
+  const Result result = preheat({"sweep", "s.yaml", "--out", "map"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("4 cells x 2 seeds, 8 runs"), HasSubstr("not finite at step"),
+                    HasSubstr("2/2!"), HasSubstr("boundary along the base rate"),
+                    HasSubstr("map/report.html"), Not(HasSubstr("\033"))));
+  for (const char* file :
+       {"sweep.json", "config.yaml", "0.05_0.9/1/metrics.csv", "1e12_0/0/summary.json"}) {
+    EXPECT_TRUE(std::filesystem::exists(folder_ / "map" / file)) << file;
+  }
+  const Result again = preheat({"sweep", "--resume", "map"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("(had ended before)"));
+}
+
+TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
+  put_bytes(folder_ / "f.yaml", std::string(tiny) + search);
+  const Result result =
+      preheat({"find-lr", "f.yaml", "--out", "search", "--set", "train.length=60 steps", "--set",
+               "find_lr.first=0.05", "--set", "find_lr.loss_below=0.95"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.err, "");
+  EXPECT_THAT(result.out, AllOf(HasSubstr("the largest base rate that trains"),
+                                HasSubstr("critical"), HasSubstr("no-warmup: trains at "),
+                                HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "search/warmup/0/0.05/summary.json"));
+}
+
+// Ctrl-C, and the line that says how to go on, which then does.
+TEST_F(Cli, AnInterruptedExperimentGoesOn) {
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) + grid + search +
+                "compare: {seeds: 2, arms: {a: {}, b: {optimizer.momentum: 0}}}\n");
+  for (const std::string command : {"compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    const pid_t child = start({PREHEAT_BINARY, command, "e.yaml", "--out", command, "--set",
+                               "train.length=400 steps", "--set", "train.eval_every=400 steps"});
+    for (int i = 0; i < 15000; ++i) {
+      std::error_code error;
+      bool has_rows = false;
+      for (const auto& entry :
+           std::filesystem::recursive_directory_iterator(folder_ / command, error)) {
+        has_rows |= entry.path().filename() == "metrics.csv" && entry.file_size(error) > 500;
+      }
+      if (has_rows) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    kill(child, SIGINT);
+    const Result cut = wait(child);
+    expect_one_line(cut, 1);
+    EXPECT_EQ(cut.err, "preheat: interrupted; go on with --resume " + command + "\n");
+    const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
+    EXPECT_THAT(bytes_of(folder_ / command / json), HasSubstr("\"interrupted\": true"));
+    // Without CONFIG: its own.
+    const Result rest = preheat({command, "--resume", command, "--quiet"});
+    EXPECT_EQ(rest.code, 0) << rest.err;
+    EXPECT_EQ(rest.out, "");
+    EXPECT_THAT(bytes_of(folder_ / command / json), Not(HasSubstr("interrupted")));
+  }
+}
+
+TEST_F(Cli, WrongUsageOfExperimentsIsTwo) {
+  put_bytes(folder_ / "s.yaml", std::string(tiny) + grid);
+  for (const std::string command : {"compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    const Result nothing = preheat({command});
+    expect_one_line(nothing, 2);
+    EXPECT_THAT(nothing.err, HasSubstr("CONFIG is required"));
+    expect_one_line(preheat({command, "s.yaml", "--out", "a", "--resume", "b"}), 2);
+    expect_one_line(preheat({command, "s.yaml", "--set", "schedule.base_lrr=1"}), 2);
+    expect_one_line(preheat({command, "s.yaml", "--bogus"}), 2);
+    expect_one_line(preheat({command, "missing.yaml"}), 2);
+  }
+  expect_one_line(preheat({"sweep", "tiny.yaml"}), 2);
+  expect_one_line(preheat({"sweep", "s.yaml", "--resume", "nowhere"}), 1);
+  expect_one_line(preheat({"sweep", "s.yaml", "--set", "sweep.axes={schedule.base_lr: [fast]}"}),
+                  2);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
+TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
+  const Result result =
+      preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("found from the network when the run begins"),
+                                HasSubstr("linear from 5.00e-03 to 5.00e-02")));
+  const Result none = preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto",
+                               "--set", "schedule.warmup.length=0 steps"});
+  EXPECT_THAT(none.out, Not(HasSubstr("found from the network")));
+}
+
 TEST_F(Cli, BenchTimesEveryShape) {
   const Result result = preheat({"bench", "schedule", "--json", "times.json"});
   EXPECT_EQ(result.code, 0) << result.err;

@@ -29,7 +29,10 @@ class SearchRate : public testing::Test {
     return search_rate(first, resolution, [&](double rate) -> std::optional<Trial> {
       if (asked_.size() == most) return std::nullopt;
       asked_.push_back(rate);
-      return Trial{rate, {}, trains(rate)};
+      Trial trial;
+      trial.rate = rate;
+      trial.trained = trains(rate);
+      return trial;
     });
   }
 

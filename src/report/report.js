@@ -128,10 +128,9 @@
 
   // ---- Phases of the schedule -------------------------------------------------------------------------
 
-  const bands = {
-    id: 'bands',
+  const shading = (list) => ({
+    id: 'shading',
     beforeDatasetsDraw(chart) {
-      const list = chart.spec.bands ?? [];
       const { ctx, chartArea: area, scales: { x } } = chart;
       ctx.save();
       ctx.beginPath();
@@ -152,7 +151,7 @@
       });
       ctx.restore();
     },
-  };
+  });
 
   // ---- Charts ---------------------------------------------------------------------------------------------
 
@@ -345,7 +344,7 @@
           },
         },
       },
-      plugins: [bands],
+      plugins: [shading(spec.bands ?? [])],
     });
     chart.spec = spec;
     chart.isCapped = spec.cap !== undefined && spec.cap !== null;

@@ -512,7 +512,9 @@ TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
 // A grid of which half diverges, and a search.
 constexpr const char* grid =
     "sweep: {seeds: 2, axes: {schedule.base_lr: [0.05, 1e12], optimizer.momentum: [0, 0.9]}}\n";
-constexpr const char* search = "find_lr: {seeds: 1, first: 0.01, resolution: 8}\n";
+constexpr const char* search =
+    "find_lr: {seeds: 1, first: 0.1, resolution: 8, loss_below: 1,\n"
+    "  arms: {plain: {optimizer.momentum: 0}}}\n";
 
 TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
   put_bytes(folder_ / "s.yaml", std::string(tiny) + grid);
@@ -534,15 +536,14 @@ TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
 
 TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
   put_bytes(folder_ / "f.yaml", std::string(tiny) + search);
-  const Result result =
-      preheat({"find-lr", "f.yaml", "--out", "search", "--set", "train.length=60 steps", "--set",
-               "find_lr.first=0.05", "--set", "find_lr.loss_below=0.95"});
+  const Result result = preheat({"find-lr", "f.yaml", "--out", "search", "--set",
+                                 "train.length=60 steps", "--set", "train.eval_every=60 steps"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.err, "");
   EXPECT_THAT(result.out, AllOf(HasSubstr("the largest base rate that trains"),
-                                HasSubstr("critical"), HasSubstr("no-warmup: trains at "),
+                                HasSubstr("critical"), HasSubstr("plain: trains at "),
                                 HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
-  EXPECT_TRUE(std::filesystem::exists(folder_ / "search/warmup/0/0.05/summary.json"));
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "search/plain/0/0.1/summary.json"));
 }
 
 // Ctrl-C, and the line that says how to go on, which then does.
@@ -553,7 +554,7 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
   for (const std::string command : {"compare", "sweep", "find-lr"}) {
     SCOPED_TRACE(command);
     const pid_t child = start({PREHEAT_BINARY, command, "e.yaml", "--out", command, "--set",
-                               "train.length=400 steps", "--set", "train.eval_every=400 steps"});
+                               "train.length=100 steps", "--set", "train.eval_every=100 steps"});
     for (int i = 0; i < 15000; ++i) {
       std::error_code error;
       bool has_rows = false;

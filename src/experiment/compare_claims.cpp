@@ -520,21 +520,20 @@ class CompareJudge {
     Ends ends;
     for (const SeedResult& r : arms_[arm].runs) {
       const auto rows = file_of(arm, r, "sharpness.csv", read_sharpness);
-      const auto finite =
-          rows ? std::ranges::find_if(rows->sharpness.rbegin(), rows->sharpness.rend(),
-                                      [](double x) { return std::isfinite(x); })
-               : std::reverse_iterator<std::vector<double>::const_iterator>();
-      if (!rows || finite == rows->sharpness.rend()) {
+      const std::vector<double> values = rows ? (*rows).*column : std::vector<double>();
+      const auto finite = std::ranges::find_if(values.rbegin(), values.rend(),
+                                               [](double x) { return std::isfinite(x); });
+      if (finite == values.rend()) {
         ++ends.missing;
         continue;
       }
-      const auto at = static_cast<std::size_t>(rows->sharpness.rend() - finite) - 1;
+      const auto at = static_cast<std::size_t>(values.rend() - finite) - 1;
       if (rows->agrees.front() == 0 || rows->agrees[at] == 0) {
         ++ends.disagreed;
         continue;
       }
-      ends.first.push_back(((*rows).*column).front());
-      ends.last.push_back(((*rows).*column)[at]);
+      ends.first.push_back(values.front());
+      ends.last.push_back(values[at]);
     }
     return ends;
   }

@@ -12,8 +12,8 @@
 namespace preheat {
 namespace {
 
-// Every so many measurements one is checked: by the wide step, and by a random direction. The two
-// cost as much as a measurement that starts from the right direction.
+// Every so many measurements one is checked, and the last of the run: by the wide step, and by a
+// random direction. The two cost half as much as a measurement itself.
 constexpr std::int64_t checks_every = 10;
 
 std::int64_t updates_between(const std::optional<Length>& every, const char* key,
@@ -84,7 +84,8 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
       sharpness_every_(config.diagnostics.sharpness
                            ? updates_between(config.diagnostics.sharpness->every,
                                              "diagnostics.sharpness.every", config, schedule.run)
-                           : 0) {
+                           : 0),
+      steps_(schedule.run.steps) {
   if (layers_every_ > 0) initial_ = initial_parameters(network, config.model, config.seed);
   if (sharpness_every_ == 0) return;
   sharpness_ = *config.diagnostics.sharpness;
@@ -123,7 +124,8 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   record.step = state.step.step;
   record.lr = state.step.lr;
   // By the step, so that a resumed run takes the same ones.
-  const bool checks = is_due(record.step, checks_every * sharpness_every_);
+  const bool is_last = record.step + sharpness_every_ >= steps_;
+  const bool checks = is_last || is_due(record.step, checks_every * sharpness_every_);
   record.sharpness =
       measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations, checks);
   if (checks) record.random_direction = hessian.along(random_direction_);

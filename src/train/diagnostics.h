@@ -40,7 +40,7 @@ struct SharpnessRecord {
   float lr = 0;  // of that update
   Sharpness sharpness;
   // The curvature along a direction that stays the same, for control; like the wide step taken at
-  // every tenth measurement, the first among them, and NaN at the others.
+  // every tenth measurement, the first among them, and the run's last, and NaN at the others.
   double random_direction = std::numeric_limits<double>::quiet_NaN();
   std::int64_t gradients = 0;  // that all of it took
 };
@@ -74,6 +74,7 @@ class Diagnostics {
   const Network& network_;
   const std::int64_t layers_every_;     // 0: never
   const std::int64_t sharpness_every_;  // 0: never
+  const std::int64_t steps_;            // of the run
   std::vector<float> initial_;          // weights
   SharpnessConfig sharpness_;
   std::unique_ptr<Probe> probe_;

@@ -606,6 +606,41 @@ TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
   const Result none = preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto",
                                "--set", "schedule.warmup.length=0 steps"});
   EXPECT_THAT(none.out, Not(HasSubstr("found from the network")));
+TEST_F(Cli, GridsAndSearchesWriteAPage) {
+  put_bytes(folder_ / "s.yaml", std::string(tiny) +
+                                    "sweep: {seeds: 1, axes: {schedule.base_lr: [0.05, 1e12]}}\n"
+                                    "find_lr: {seeds: 1, first: 0.1, resolution: 16}\n");
+  for (const char* command : {"sweep", "find-lr"}) {
+    const Result result = preheat({command, "s.yaml", "--out", command});
+    EXPECT_EQ(result.code, 0) << result.err;
+    const std::string page = std::string(command) + "/report.html";
+    EXPECT_THAT(result.out, HasSubstr(page));
+    EXPECT_THAT(bytes_of(folder_ / page), HasSubstr("<!doctype html>"));
+  }
+  EXPECT_THAT(bytes_of(folder_ / "sweep/report.html"), HasSubstr("✕ 1/1"));
+}
+
+TEST_F(Cli, ReportWritesThePageOfFolders) {
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "a"}).code, 0);
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "b", "--seed", "1"}).code, 0);
+  const std::string written = bytes_of(folder_ / "a/report.html");
+  std::filesystem::remove(folder_ / "a/report.html");
+  Result result = preheat({"report", "a"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, "a/report.html\n");
+  EXPECT_EQ(bytes_of(folder_ / "a/report.html"), written);
+  EXPECT_EQ(preheat({"report", "a", "b"}).out, "report.html\n");
+  EXPECT_THAT(bytes_of(folder_ / "report.html"), HasSubstr("<h1>2 runs</h1>"));
+  EXPECT_EQ(preheat({"report", "a", "b", "-o", "both.html"}).out, "both.html\n");
+  EXPECT_EQ(bytes_of(folder_ / "both.html"), bytes_of(folder_ / "report.html"));
+
+  expect_one_line(preheat({"report"}), 2);
+  result = preheat({"report", "."});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("neither a run nor an experiment"));
+  result = preheat({"report", "a", "-o", "nowhere/page.html"});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("nowhere/page.html"));
 }
 
 TEST_F(Cli, BenchTimesEveryShape) {

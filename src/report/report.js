@@ -227,6 +227,7 @@
           largest = Math.max(largest, point.y);
         }
       });
+      if (cap !== undefined) largest = Math.min(largest, cap);
       const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
       if (largest > least) {
         y.min = isLog ? least / more : least - more;

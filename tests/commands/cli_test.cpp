@@ -527,6 +527,7 @@ TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
        {"sweep.json", "config.yaml", "0.05_0.9/1/metrics.csv", "1e12_0/0/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / "map" / file)) << file;
   }
+  EXPECT_THAT(bytes_of(folder_ / "map/report.html"), HasSubstr("✕ 2/2"));
   const Result again = preheat({"sweep", "--resume", "map"});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("(had ended before)"));
@@ -543,6 +544,7 @@ TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
                                 HasSubstr("critical"), HasSubstr("no-warmup: trains at "),
                                 HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "search/warmup/0/0.05/summary.json"));
+  EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("largest base rate that trains"));
 }
 
 // Ctrl-C, and the line that says how to go on, which then does.
@@ -606,18 +608,6 @@ TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
   const Result none = preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto",
                                "--set", "schedule.warmup.length=0 steps"});
   EXPECT_THAT(none.out, Not(HasSubstr("found from the network")));
-TEST_F(Cli, GridsAndSearchesWriteAPage) {
-  put_bytes(folder_ / "s.yaml", std::string(tiny) +
-                                    "sweep: {seeds: 1, axes: {schedule.base_lr: [0.05, 1e12]}}\n"
-                                    "find_lr: {seeds: 1, first: 0.1, resolution: 16}\n");
-  for (const char* command : {"sweep", "find-lr"}) {
-    const Result result = preheat({command, "s.yaml", "--out", command});
-    EXPECT_EQ(result.code, 0) << result.err;
-    const std::string page = std::string(command) + "/report.html";
-    EXPECT_THAT(result.out, HasSubstr(page));
-    EXPECT_THAT(bytes_of(folder_ / page), HasSubstr("<!doctype html>"));
-  }
-  EXPECT_THAT(bytes_of(folder_ / "sweep/report.html"), HasSubstr("✕ 1/1"));
 }
 
 TEST_F(Cli, ReportWritesThePageOfFolders) {

@@ -98,7 +98,7 @@ Chart& Chart::numbers(std::string html) {
 }
 
 void Chart::add(const std::string& label, Kind kind, const Style& style, const Points& points,
-                const std::vector<std::size_t>& facets) {
+                const std::vector<int>& facets) {
   json_["series"].push_back({{"label", clean(label)},
                              {"kind", name_of(kind)},
                              {"color", style.color},
@@ -109,7 +109,7 @@ void Chart::add(const std::string& label, Kind kind, const Style& style, const P
 }
 
 void Chart::add(const std::string& label, const Style& style, const Series& series,
-                const std::vector<std::size_t>& facets, Kind kind) {
+                const std::vector<int>& facets, Kind kind) {
   add(label, kind, style, series.points, facets);
   if (kind == Kind::raw && !series.means.x.empty()) {
     add(fmt::format("{}, mean of {}", label, series.window), Kind::mean, style, series.means,

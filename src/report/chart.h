@@ -45,13 +45,13 @@ class Chart {
   /// In place of the facts of the series.
   Chart& numbers(std::string html);
 
-  /// `facets` has, for each facet of the section, the index of the run's value; empty for what is
-  /// always shown.
+  /// `facets` has, for each facet of the section, the index of the run's value, or -1 where it has
+  /// none of its own; empty for what is always shown.
   void add(const std::string& label, Kind kind, const Style& style, const Points& points,
-           const std::vector<std::size_t>& facets = {});
+           const std::vector<int>& facets = {});
   /// The same with its means and a row in the table.
   void add(const std::string& label, const Style& style, const Series& series,
-           const std::vector<std::size_t>& facets = {}, Kind kind = Kind::raw);
+           const std::vector<int>& facets = {}, Kind kind = Kind::raw);
 
   bool empty() const { return json_.at("series").empty(); }
   const Json& json() const { return json_; }

@@ -583,8 +583,9 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
       add_boundaries(page, e.result);
       break;
     case Experiment::Kind::find_lr:
-      page.add(search_table(e));
+      page.add("<div class=\"beside\">\n<div>\n" + search_table(e) + "</div>\n");
       add_search_chart(page, e, search_table(e));
+      page.add("</div>\n");
       add_ratios(page, e.result);
       page.add(folded("Every rate that was tried", tried_table(e.result)));
       break;

@@ -86,11 +86,12 @@
         showLine: series.kind !== 'dots',
         hasMeans: series.kind === 'raw' && means.has(series.label),
         order: series.kind === 'raw' ? 2 : 1,
+        clip: series.kind === 'line' || series.kind === 'dots' ? 6 : 0,
       });
       const marks = series.kind === 'raw' ? marksOf(series, spec.cap) : [];
       if (marks.length > 0) {
         datasets.push({ ...common, label: `${series.label}: not finite from here on`, data: marks,
-          showLine: false, isMark: true, order: 0 });
+          showLine: false, isMark: true, order: 0, clip: 8 });
       }
     }
     return datasets;
@@ -185,8 +186,9 @@
   function logTicks(scale) {
     const decades = Math.log10(scale.max / scale.min);
     scale.ticks = scale.ticks.filter(({ value }) => {
-      const lead = Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9));
-      return decades > 3 ? lead === 1 : decades > 0.7 ? [1, 2, 5].includes(lead) : true;
+      const lead = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
+      const leads = decades > 3 ? [1] : decades > 0.7 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9];
+      return leads.some((wanted) => Math.abs(lead - wanted) < 1e-6);
     });
   }
 
@@ -211,22 +213,25 @@
     const y = chart.options.scales.y;
     y.min = y.max = undefined;
     const cap = chart.isCapped ? spec.cap : undefined;
-    if (range) {
+    const isLog = y.type === 'logarithmic';
+    // Chart.js gives a logarithmic axis one decade where there is a value of 0.
+    if (range || isLog) {
       let least = Infinity;
       let largest = -Infinity;
       chart.data.datasets.forEach((dataset, i) => {
         if (!chart.isDatasetVisible(i)) return;
         for (const point of dataset.data) {
-          if (point.x < range.min || point.x > range.max || point.y === null) continue;
-          if (y.type === 'logarithmic' && point.y <= 0) continue;
+          if (point.y === null || (isLog && point.y <= 0)) continue;
+          if (range && (point.x < range.min || point.x > range.max)) continue;
           least = Math.min(least, point.y);
           largest = Math.max(largest, point.y);
         }
       });
+      if (cap !== undefined) largest = Math.min(largest, cap);
+      const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
       if (largest > least) {
-        const more = y.type === 'logarithmic' ? 0 : 0.04 * (largest - least);
-        y.min = least - more;
-        y.max = largest + more;
+        y.min = isLog ? least / more : least - more;
+        y.max = isLog ? largest * more : largest + more;
       }
     }
     if (cap !== undefined && !(y.max < cap)) y.max = cap;
@@ -242,8 +247,9 @@
   function zoom(group, chart, range) {
     for (const other of sharesSteps(chart) ? group.charts.filter(sharesSteps) : [chart]) {
       other.range = range;
-      other.options.scales.x.min = range?.min;
-      other.options.scales.x.max = range?.max;
+      const whole = sharesSteps(other) ? group.steps : undefined;
+      other.options.scales.x.min = (range ?? whole)?.min;
+      other.options.scales.x.max = (range ?? whole)?.max;
       refresh(other);
     }
   }
@@ -350,6 +356,7 @@
     chart.isCapped = spec.cap !== undefined && spec.cap !== null;
     setAxis(chart, 'x', spec.xlog === true);
     setAxis(chart, 'y', spec.log === true);
+    if (sharesSteps(chart)) Object.assign(chart.options.scales.x, group.steps);
     chart.data.datasets = datasetsOf(spec);
     theme(chart);
     refresh(chart);
@@ -418,7 +425,7 @@
     const { spec } = chart;
     const keys = document.createElement('div');
     keys.className = 'keys';
-    if (spec.legend) {
+    const legend = () => {
       for (const { label, color, pattern, kind } of spec.series) {
         if (label === '' || label.includes(', mean of ')) continue;
         const name = document.createElement('span');
@@ -428,7 +435,7 @@
           show(chart, group);
         }));
       }
-    }
+    };
     if (!spec.rows) {
       const log = toggle('log', spec.log === true, (isOn) => {
         setAxis(chart, 'y', isOn);
@@ -446,6 +453,7 @@
       whole.classList.add('switch');
       keys.append(whole);
     }
+    if (spec.legend) legend();
     return keys;
   }
 
@@ -453,7 +461,7 @@
   function show(chart, group) {
     chart.data.datasets.forEach((dataset, i) => {
       const { facets, label } = dataset.series;
-      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&
+      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: of any
         !(chart.off?.has(label.split(', mean of ')[0]));
       chart.setDatasetVisibility(i, isOn);
     });
@@ -469,6 +477,7 @@
     };
     const first = () => group.charts.find(sharesSteps);
     const logSteps = toggle('log', false, (isOn) => {
+      group.steps.min = isOn ? 1 : 0;
       for (const chart of group.charts.filter(sharesSteps)) {
         setAxis(chart, 'x', isOn);
         theme(chart);
@@ -513,7 +522,9 @@
 
   const groups = data.sections.map((section, s) => {
     const place = document.querySelector(`[data-section="${s}"]`);
-    const group = { charts: [], off: section.facets.map(() => new Set()) };
+    const last = (spec) => Math.max(...spec.series.map((series) => series.x.at(-1) ?? 0));
+    const group = { charts: [], off: section.facets.map(() => new Set()),
+      steps: { min: 0, max: Math.max(1, ...section.charts.filter((c) => c.x === 'step').map(last)) } };
     section.charts.forEach((spec, c) => {
       group.charts.push(makeChart(place.querySelector(`[data-chart="${c}"]`), spec, group));
     });

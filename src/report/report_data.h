@@ -22,7 +22,8 @@ struct PhaseFacts {
   double largest_lr = 0;
 };
 
-struct RunData {
+// Moving an ordered_json cannot throw, but does not say so.
+struct RunData {  // NOLINT(bugprone-exception-escape)
   std::filesystem::path folder;
   std::string name;
   std::string seed;                // as text: a 64-bit number is more than a double holds
@@ -44,7 +45,7 @@ struct RunData {
   std::optional<ActivationRows> activations;
 };
 
-struct Experiment {
+struct Experiment {  // NOLINT(bugprone-exception-escape)
   enum class Kind { compare, sweep, find_lr };
   Kind kind = Kind::compare;
   std::filesystem::path folder;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -17,6 +18,7 @@ constexpr std::size_t most_sharpness_charts = 8;  // arms
 constexpr std::size_t most_layer_charts = 4;      // runs
 constexpr std::size_t most_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
+constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
 
 Points in_percent(Points points) {
   for (double& y : points.y) y *= 100;
@@ -116,16 +118,27 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   std::vector<const RunData*> order;
   for (const RunData& run : runs) order.push_back(&run);
   std::ranges::stable_sort(order, std::greater<>(), &RunData::updates);
-  std::vector<const RunData*> drawn;
+  struct Line {
+    const RunData* run;
+    std::vector<int> facets;
+  };
+  std::vector<Line> drawn;
   for (const RunData* run : order) {
-    const bool is_new = std::ranges::none_of(drawn, [&](const RunData* other) {
-      return other->arm == run->arm && begins_with(other->rates, run->rates);
+    const std::vector<int> indices = facets.indices(*run);
+    const auto same = std::ranges::find_if(drawn, [&](const Line& line) {
+      return line.run->arm == run->arm && begins_with(line.run->rates, run->rates);
     });
-    if (!is_new) continue;
-    drawn.push_back(run);
+    if (same == drawn.end()) {
+      drawn.push_back({run, indices});
+      continue;
+    }
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+      if (same->facets[i] != indices[i]) same->facets[i] = -1;
+    }
+  }
+  for (const auto& [run, indices] : drawn) {
     Series rates = run->lr;
     rates.means = {};  // of something without noise
-    std::vector<std::size_t> indices = facets.indices(*run);
     const std::string label = runs.size() == 1   ? "learning rate"
                               : run->arm.empty() ? facets.label(*run)
                                                  : run->arm;
@@ -330,13 +343,20 @@ Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>
       }
     }
   }
+  if (names_.empty() || names_[0] != "outcome") return;
+  std::vector<std::string> in_order;  // from good to bad, as in the legend of the map
+  for (const char* outcome : outcomes) {
+    const std::string words = outcome_words(outcome);
+    if (std::ranges::find(values_[0], words) != values_[0].end()) in_order.push_back(words);
+  }
+  values_[0] = std::move(in_order);
 }
 
-std::vector<std::size_t> Facets::indices(const RunData& run) const {
-  std::vector<std::size_t> indices;
+std::vector<int> Facets::indices(const RunData& run) const {
+  std::vector<int> indices;
   for (std::size_t i = 0; i < names_.size(); ++i) {
-    indices.push_back(static_cast<std::size_t>(std::ranges::find(values_[i], run.facets[i]) -
-                                               values_[i].begin()));
+    indices.push_back(
+        static_cast<int>(std::ranges::find(values_[i], run.facets[i]) - values_[i].begin()));
   }
   return indices;
 }
@@ -344,7 +364,7 @@ std::vector<std::size_t> Facets::indices(const RunData& run) const {
 Style Facets::style_of_value(std::size_t i) const {
   if (names_[0] != "outcome") return style_of(i);
   int pattern = 0;
-  for (const char* outcome : {"ok", "spiked", "stuck", "non_finite"}) {
+  for (const char* outcome : outcomes) {
     if (values_[0][i] == outcome_words(outcome)) return {outcome, pattern};
     ++pattern;
   }
@@ -352,7 +372,7 @@ Style Facets::style_of_value(std::size_t i) const {
 }
 
 Style Facets::style(const RunData& run) const {
-  return names_.empty() ? Style{} : style_of_value(indices(run)[0]);
+  return names_.empty() ? Style{} : style_of_value(static_cast<std::size_t>(indices(run)[0]));
 }
 
 std::string Facets::label(const RunData& run) const {

@@ -15,7 +15,7 @@ class Facets {
  public:
   Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs);
 
-  std::vector<std::size_t> indices(const RunData& run) const;
+  std::vector<int> indices(const RunData& run) const;
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 

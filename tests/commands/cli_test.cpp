@@ -529,6 +529,7 @@ TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
        {"sweep.json", "config.yaml", "0.05_0.9/1/metrics.csv", "1e12_0/0/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / "map" / file)) << file;
   }
+  EXPECT_THAT(bytes_of(folder_ / "map/report.html"), HasSubstr("✕ 2/2"));
   const Result again = preheat({"sweep", "--resume", "map"});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("(had ended before)"));
@@ -544,6 +545,7 @@ TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
                                 HasSubstr("critical"), HasSubstr("plain: trains at "),
                                 HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "search/plain/0/0.1/summary.json"));
+  EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("largest base rate that trains"));
 }
 
 // Ctrl-C, and the line that says how to go on, which then does.
@@ -607,6 +609,29 @@ TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
   const Result none = preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto",
                                "--set", "schedule.warmup.length=0 steps"});
   EXPECT_THAT(none.out, Not(HasSubstr("found from the network")));
+}
+
+TEST_F(Cli, ReportWritesThePageOfFolders) {
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "a"}).code, 0);
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "b", "--seed", "1"}).code, 0);
+  const std::string written = bytes_of(folder_ / "a/report.html");
+  std::filesystem::remove(folder_ / "a/report.html");
+  Result result = preheat({"report", "a"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_EQ(result.out, "a/report.html\n");
+  EXPECT_EQ(bytes_of(folder_ / "a/report.html"), written);
+  EXPECT_EQ(preheat({"report", "a", "b"}).out, "report.html\n");
+  EXPECT_THAT(bytes_of(folder_ / "report.html"), HasSubstr("<h1>2 runs</h1>"));
+  EXPECT_EQ(preheat({"report", "a", "b", "-o", "both.html"}).out, "both.html\n");
+  EXPECT_EQ(bytes_of(folder_ / "both.html"), bytes_of(folder_ / "report.html"));
+
+  expect_one_line(preheat({"report"}), 2);
+  result = preheat({"report", "."});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("neither a run nor an experiment"));
+  result = preheat({"report", "a", "-o", "nowhere/page.html"});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("nowhere/page.html"));
 }
 
 TEST_F(Cli, BenchTimesEveryShape) {

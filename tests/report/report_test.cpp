@@ -1,0 +1,532 @@
+// Pages against the files they are made from, read here by other means.
+#include "report/report.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "config/error.h"
+#include "report/xml.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+using Path = std::filesystem::path;
+using Json = nlohmann::ordered_json;
+
+constexpr const char* header =
+    "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n";
+
+struct Row {
+  std::string phase;
+  double lr;
+  double loss;
+  double accuracy;
+};
+
+std::vector<Row> random_rows(std::size_t n) {
+  std::mt19937_64 random(std::random_device{}());
+  std::lognormal_distribution<double> loss(0, 1.5);
+  std::uniform_real_distribution<double> share(0, 1);
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool warm = i < n / 4;
+    const float lr = warm ? 0.1f * static_cast<float>(i + 1) / static_cast<float>(n) : 0.125f;
+    rows.push_back({warm ? "warmup" : "decay", lr, loss(random), share(random)});
+  }
+  return rows;
+}
+
+Json summary_of(const std::string& outcome, std::size_t steps) {
+  return {{"outcome", outcome.empty() ? Json() : Json(outcome)},
+          {"steps", steps},
+          {"steps_planned", 10000},
+          {"steps_per_epoch", 13},
+          {"first_non_finite_step", outcome == "non_finite" ? Json(steps - 1) : Json()},
+          {"first_non_finite_tensor", outcome == "non_finite" ? Json("loss") : Json()},
+          {"gate_opened_at", nullptr},
+          {"final_train_loss", 0.0625},
+          {"final_train_accuracy", 0.75},
+          {"test_loss", nullptr},
+          {"test_accuracy", 0.8125},
+          {"best_test_accuracy", 0.9},
+          {"best_step", 26},
+          {"wall_seconds", 12.34},
+          {"images_per_second", 987.6},
+          {"parameters", 330154},
+          {"memory_bytes", {{"a", 1048576}, {"b", 524288}}},
+          {"data", "generated"},
+          {"device", "Quick <CPU>"},
+          {"library", "oneLib 9.8"},
+          {"preheat", "0.1.0"}};
+}
+
+void write_run(const Path& folder, const std::vector<Row>& rows, const std::string& outcome = "ok",
+               const std::string& name = "small-cnn", const std::string& seed = "7") {
+  std::filesystem::create_directories(folder);
+  std::string metrics = header;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    metrics += fmt::format("{},0,{},{},{},{},1.5,0.0625,12\n", i, rows[i].phase, rows[i].lr,
+                           rows[i].loss, rows[i].accuracy);
+  }
+  put_bytes(folder / "metrics.csv", metrics);
+  put_bytes(folder / "eval.csv",
+            "step,epoch,test_loss,test_accuracy\n13,1,1.5,0.5\n26,2,1.25,0.9\n");
+  put_bytes(folder / "config.yaml", "name: \"" + name + "\"\nseed: " + seed +
+                                        "\noptimizer: {momentum: 0.75}\n# <b> & more\n");
+  put_bytes(folder / "summary.json", summary_of(outcome, rows.size()).dump());
+}
+
+std::string page_of(const std::vector<Path>& folders) {
+  return report_page(read_report_data(folders));
+}
+
+std::string between(const std::string& text, const std::string& begin, const std::string& end) {
+  const auto from = text.find(begin);
+  if (from == std::string::npos) return "";
+  return text.substr(from + begin.size(), text.find(end, from) - from - begin.size());
+}
+
+// The page without what is in its scripts and its style, which is XML but for its first line.
+std::string without_scripts(std::string page) {
+  for (const std::string tag : {"script", "style"}) {
+    for (auto at = page.find("<" + tag); at != std::string::npos; at = page.find("<" + tag, at)) {
+      const auto body = page.find('>', at) + 1;
+      const auto end = page.find("</" + tag + ">", body);
+      page.erase(body, end - body);
+      at = body;
+    }
+  }
+  return page.substr(page.find('\n') + 1);
+}
+
+Json data_of(const std::string& page) {
+  return Json::parse(between(page, "id=\"data\">", "</script>"));
+}
+
+// What is a series of some chart, by its label.
+Json series_of(const Json& section, const std::string& chart, const std::string& label) {
+  for (const Json& c : section.at("charts")) {
+    if (c.at("title") != chart) continue;
+    for (const Json& s : c.at("series")) {
+      if (s.at("label") == label) return s;
+    }
+  }
+  ADD_FAILURE() << "no series " << label << " in a chart " << chart;
+  return {{"x", Json::array()}, {"y", Json::array()}, {"facets", Json::array()}};
+}
+
+void expect_well_formed(const std::string& page) {
+  ASSERT_THAT(page, StartsWith("<!doctype html>\n"));
+  const Xml xml = parse(without_scripts(page));
+  EXPECT_EQ(xml.error, "");
+  std::size_t figures = 0;
+  int scripts = 0;
+  for (const Element& element : xml.elements) {
+    scripts += element.name == "script" ? 1 : 0;
+    figures += element.attributes.contains("data-chart") ? 1 : 0;
+    for (const char* name : {"link", "img", "iframe", "object", "base"}) {
+      EXPECT_NE(element.name, name);
+    }
+    for (const auto& [name, value] : element.attributes) {
+      EXPECT_FALSE(name.starts_with("on") || name == "src" || name == "href") << name;
+    }
+  }
+  EXPECT_EQ(scripts, 3);
+  std::size_t charts = 0;
+  const Json data = data_of(page);
+  for (const Json& section : data.at("sections")) charts += section.at("charts").size();
+  EXPECT_EQ(charts, figures);
+}
+
+std::string message_of(const std::function<void()>& act) {
+  try {
+    act();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "nothing was thrown";
+}
+
+class Report : public testing::Test {
+ protected:
+  // Two arms over the seeds 0 and 1; "cold" is lost at seed 1.
+  void write_compare(const std::function<void(Json&)>& change = [](Json&) {}) {
+    const Path folder = folder_ / "c";
+    std::filesystem::create_directories(folder);
+    put_bytes(folder / "config.yaml",
+              "name: pair\ndata: {dataset: synthetic}\ncompare:\n  seeds: 0..1\n  arms:\n"
+              "    cold: {schedule.base_lr: 1}\n    warm: {}\n");
+    Json json = {{"arms", Json::array()},
+                 {"paired", {{{"arms", {"cold", "warm"}}, {"mcnemar_p", 0.625}}}}};
+    for (const std::string arm : {"cold", "warm"}) {
+      Json runs = Json::array();
+      for (int seed = 0; seed < 2; ++seed) {
+        const bool lost = arm == "cold" && seed == 1;
+        rows_[arm + std::to_string(seed)] = random_rows(lost ? 20 : 40);
+        write_run(folder / arm / std::to_string(seed), rows_[arm + std::to_string(seed)],
+                  lost ? "non_finite" : "ok", "pair", std::to_string(seed));
+        runs.push_back({{"seed", seed},
+                        {"outcome", lost ? "non_finite" : "ok"},
+                        {"first_non_finite_step", lost ? Json(19) : Json()},
+                        {"final_train_loss", 0.5},
+                        {"test_accuracy", lost ? Json() : Json(0.8 + 0.1 * seed)}});
+      }
+      json["arms"].push_back({{"name", arm},
+                              {"overrides", {{"schedule.base_lr", "<1>"}}},
+                              {"n", 2},
+                              {"failures", arm == "cold" ? 1 : 0},
+                              {"failure_interval", {0.0126, 0.9874}},
+                              {"runs", runs}});
+    }
+    change(json);
+    put_bytes(folder / "compare.json", json.dump());
+  }
+
+  TemporaryFolder folder_;
+  std::map<std::string, std::vector<Row>> rows_;
+};
+
+TEST_F(Report, OfARunHasEveryValueOfAShortOne) {
+  const std::vector<Row> rows = random_rows(80);
+  write_run(folder_ / "run", rows);
+  const std::string page = page_of({folder_ / "run"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  EXPECT_TRUE(section.at("facets").empty());
+  const Json loss = series_of(section, "Training loss", "training");
+  const Json accuracy = series_of(section, "Accuracy", "training");
+  const Json rate = series_of(section, "Learning rate", "learning rate");
+  ASSERT_EQ(loss.at("y").size(), rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(loss.at("x").at(i), i);
+    EXPECT_NEAR(loss.at("y").at(i).get<double>(), rows[i].loss, 1e-5 * rows[i].loss);
+    EXPECT_NEAR(accuracy.at("y").at(i).get<double>(), 100 * rows[i].accuracy, 1e-3);
+    EXPECT_NEAR(rate.at("y").at(i).get<double>(), rows[i].lr, 1e-5 * rows[i].lr);
+  }
+  EXPECT_EQ(series_of(section, "Accuracy", "test").at("y").dump(), "[50,90]");
+  EXPECT_EQ(section.at("charts").at(0).at("bands").dump(),
+            R"([{"label":"warmup","from":0.0,"to":20.0},{"label":"decay","from":20.0,"to":80.0}])");
+  EXPECT_THAT(page, AllOf(HasSubstr("<title>small-cnn, seed 7</title>"),
+                          HasSubstr("outcome ok\">● ok: the network learned"),
+                          HasSubstr("<dd>80 of 10000</dd>"), HasSubstr("<dd>0.0625</dd>"),
+                          HasSubstr("<dd>75.00 %</dd>"), HasSubstr("<dd>90.00 % after 26</dd>"),
+                          HasSubstr("<dt>test loss</dt><dd>–</dd>"),
+                          HasSubstr("<dd>Quick &lt;CPU&gt;</dd>"), HasSubstr("<dd>1.5 MiB</dd>"),
+                          HasSubstr("# &lt;b&gt; &amp; more")));
+}
+
+TEST_F(Report, OfALongRunKeepsItsExtremes) {
+  std::vector<Row> rows = random_rows(20000);
+  rows[11111].loss = 4e6;
+  rows[4444].loss = 1e-9;
+  write_run(folder_ / "run", rows);
+  const std::string page = page_of({folder_ / "run"});
+  const Json loss = series_of(data_of(page).at("sections").at(0), "Training loss", "training");
+  EXPECT_LE(loss.at("x").size(), 402);
+  std::map<int, Json> y;
+  for (std::size_t i = 0; i < loss.at("x").size(); ++i) y[loss.at("x").at(i)] = loss.at("y").at(i);
+  EXPECT_EQ(y[11111], 4000000);
+  EXPECT_EQ(y[4444], 1e-9);
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("4e+06 <small>at 11111</small>"),
+                    HasSubstr("1e-09 <small>at 4444</small>"), HasSubstr("the largest is 4e+06")));
+  EXPECT_LT(page.size(), 500'000);
+}
+
+TEST_F(Report, SaysWhereARunIsLostAndWhenOneHasNotEnded) {
+  std::vector<Row> rows = random_rows(30);
+  rows[29].loss = std::nan("");
+  write_run(folder_ / "lost", rows, "non_finite");
+  std::string page = page_of({folder_ / "lost"});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr("✕ not finite at step 29, first in loss"),
+                          HasSubstr("<td>from 29</td>")));
+  const Json loss = series_of(data_of(page).at("sections").at(0), "Training loss", "training");
+  EXPECT_EQ(loss.at("y").at(29), Json());
+
+  write_run(folder_ / "cut", random_rows(30), "");
+  EXPECT_THAT(page_of({folder_ / "cut"}), HasSubstr("interrupted after 30 of 10000 updates"));
+  std::filesystem::remove(folder_ / "cut/summary.json");
+  page = page_of({folder_ / "cut"});
+  expect_well_formed(page);
+  EXPECT_THAT(page, HasSubstr("has not ended, or was killed: 30 updates are recorded"));
+}
+
+TEST_F(Report, NothingInAFileBecomesMarkup) {
+  std::vector<Row> rows = random_rows(12);
+  rows[3].phase = "</script><script>alert(1)</script>";
+  write_run(folder_ / "a", rows, "ok", "</script><!--<img src=x>");
+  write_run(folder_ / "b", rows, "<b>odd</b>", "</script><!--<img src=x>", "8");
+  for (const std::string& page :
+       {page_of({folder_ / "a"}), page_of({folder_ / "a", folder_ / "b"})}) {
+    expect_well_formed(page);
+    const std::string json = between(page, "id=\"data\">", "</script>");
+    EXPECT_THAT(json, Not(HasSubstr("<")));
+    EXPECT_NO_THROW(Json::parse(json));
+    EXPECT_THAT(page, Not(HasSubstr("<img")));
+  }
+}
+
+TEST_F(Report, OfSeveralRunsTellsThemApart) {
+  write_run(folder_ / "a", random_rows(10));
+  write_run(folder_ / "b", random_rows(10), "stuck", "other", "18446744073709551615");
+  write_run(folder_ / "d", random_rows(10));
+  const std::string page = page_of({folder_ / "a", folder_ / "b", folder_ / "d"});
+  expect_well_formed(page);
+  const Json facet = data_of(page).at("sections").at(0).at("facets").at(0);
+  EXPECT_EQ(facet.at("name"), "run");
+  EXPECT_THAT(facet.at("values").at(0).at("label").get<std::string>(), HasSubstr("/a"));
+  EXPECT_EQ(facet.at("values").at(1).at("label"), "other, seed 18446744073709551615");
+  EXPECT_THAT(page, HasSubstr("1 of n = 3 runs failed"));
+}
+
+TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
+  write_compare();
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr("1 of n = 4 runs failed"), HasSubstr("<td>[0.01, 0.99]</td>"),
+                          HasSubstr("80.00 % (80.00 .. 80.00), n = 1"),
+                          HasSubstr("85.00 % (80.00 .. 90.00), n = 2"),
+                          HasSubstr("of n = 2 seeds 1 failed only under cold, 0 only under warm; "
+                                    "exact McNemar p = 0.62"),
+                          HasSubstr("schedule.base_lr: &lt;1&gt;"), Not(HasSubstr("incomplete")),
+                          Not(HasSubstr("class=\"claims\""))));
+  const Json section = data_of(page).at("sections").at(0);
+  for (int arm = 0; arm < 2; ++arm) {
+    for (int seed = 0; seed < 2; ++seed) {
+      const std::string name = arm == 0 ? "cold" : "warm";
+      const Json s = series_of(section, "Training loss", fmt::format("{}, seed {}", name, seed));
+      EXPECT_EQ(s.at("facets"), Json({arm, seed}));
+      const std::vector<Row>& rows = rows_[name + std::to_string(seed)];
+      ASSERT_EQ(s.at("y").size(), rows.size());
+      for (std::size_t i = 0; i < rows.size(); ++i) {
+        EXPECT_NEAR(s.at("y").at(i).get<double>(), rows[i].loss, 1e-5 * rows[i].loss);
+      }
+    }
+  }
+  // Both seeds of "warm" have one schedule, which no seed switches off.
+  EXPECT_EQ(series_of(section, "Learning rate", "warm").at("facets"), Json({1, -1}));
+}
+
+TEST_F(Report, ShowsClaimsFirstByWordAndColour) {
+  write_compare([](Json& json) {
+    json["claims"] = Json::array();
+    for (const char* verdict : {"PASS", "FAIL", "INCONCLUSIVE"}) {
+      json["claims"].push_back({{"claim", "failures"},
+                                {"text", "cold <fails>"},
+                                {"verdict", verdict},
+                                {"evidence", "1 & 2"}});
+    }
+  });
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr("verdict ok\">● PASS</strong> cold &lt;fails&gt;"),
+                          HasSubstr("verdict non_finite\">✕ FAIL"),
+                          HasSubstr("verdict spiked\">? INCONCLUSIVE"), HasSubstr("1 &amp; 2")));
+  EXPECT_LT(page.find("class=\"claims\""), page.find("<table>"));
+}
+
+TEST_F(Report, SaysThatAnExperimentIsNotDone) {
+  write_compare([](Json& json) {
+    json["arms"][1]["runs"].erase(1);
+    json["arms"][1]["n"] = 1;
+  });
+  EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("incomplete: 3 of 4 runs have ended"));
+  write_compare([](Json& json) { json["interrupted"] = true; });
+  EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("interrupted: 4 of 4 runs have ended"));
+}
+
+TEST_F(Report, OfAGridIsAMapOfOutcomes) {
+  const Path folder = folder_ / "s";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: map\ndata: {dataset: synthetic}\nsweep:\n  seeds: 2\n  axes:\n"
+            "    schedule.base_lr: [0.1, 0.2]\n    optimizer.momentum: [0, 0.5]\n"
+            "    schedule.warmup.length: [0 steps, 9 steps]\n");
+  Json cells = Json::array();
+  const std::vector<std::vector<std::string>> outcomes{
+      {"ok", "ok"}, {"ok", "stuck"}, {"non_finite", "stuck"}, {"spiked", "spiked"},
+      {"ok", "ok"}, {"ok", "ok"},    {"stuck", "stuck"},      {}};
+  std::size_t i = 0;
+  for (const double lr : {0.1, 0.2}) {
+    for (const double momentum : {0.0, 0.5}) {
+      for (const char* warmup : {"0 steps", "9 steps"}) {
+        const std::string name = fmt::format("cell{}", i);
+        Json runs = Json::array();
+        int failures = 0;
+        for (std::size_t seed = 0; seed < outcomes[i].size(); ++seed) {
+          const std::string& outcome = outcomes[i][seed];
+          write_run(folder / name / std::to_string(seed), random_rows(8), outcome, "map");
+          failures += outcome == "stuck" || outcome == "non_finite" ? 1 : 0;
+          runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5}});
+        }
+        cells.push_back({{"name", name},
+                         {"n", runs.size()},
+                         {"failures", failures},
+                         {"runs", runs},
+                         {"point",
+                          {{"schedule.base_lr", lr},
+                           {"optimizer.momentum", momentum},
+                           {"schedule.warmup.length", warmup}}}});
+        ++i;
+      }
+    }
+  }
+  const Json json = {{"axes",
+                      {{{"key", "schedule.base_lr"}, {"values", {0.1, 0.2}}},
+                       {{"key", "optimizer.momentum"}, {"values", {0.0, 0.5}}},
+                       {{"key", "schedule.warmup.length"}, {"values", {"0 steps", "9 steps"}}}}},
+                     {"cells", cells},
+                     {"boundaries",
+                      {{{"point", {{"schedule.warmup.length", "9 steps"}}},
+                        {"largest_training", 0.1},
+                        {"smallest_failing", nullptr},
+                        {"violations", 3},
+                        {"sensitivity", 0.25}}}}};
+  put_bytes(folder / "sweep.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  // Cells go last axis fastest, maps are one for each momentum, rates go across.
+  std::vector<std::string> shown;
+  for (const Element& e : parse(without_scripts(page)).elements) {
+    if (e.name == "caption") shown.push_back(e.text);
+    if (e.name == "span" && e.attributes.contains("title")) shown.push_back(e.text);
+    if (e.name == "td" && e.attributes.contains("class") && e.attributes.at("class") == "empty") {
+      shown.push_back(e.text);
+    }
+  }
+  EXPECT_THAT(shown, ElementsAre("optimizer.momentum 0.0", "● 0/2", "● 0/2", "■ 1/2", "● 0/2",
+                                 "optimizer.momentum 0.5", "✕ 2/2", "■ 2/2", "▲ 0/2", "–"));
+  EXPECT_THAT(page, AllOf(HasSubstr("class=\"stuck mixed\""),
+                          HasSubstr("<td>1.00e-01</td><td>–</td>"
+                                    "<td>3</td><td>0.25</td>"),
+                          HasSubstr("incomplete: 14 of 16 runs")));
+  const Json facets = data_of(page).at("sections").at(0).at("facets");
+  ASSERT_EQ(facets.size(), 5);
+  std::vector<std::string> order;
+  for (const Json& value : facets.at(0).at("values")) order.push_back(value.at("label"));
+  EXPECT_THAT(order, ElementsAre("● ok", "▲ spiked", "■ stuck", "✕ not finite"));
+}
+
+TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
+  const Path folder = folder_ / "f";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: search\ndata: {dataset: synthetic}\nfind_lr: {seeds: [3, 5]}\n");
+  Json arms = Json::array();
+  for (const std::string arm : {"cold", "warm"}) {
+    Json searches = Json::array();
+    for (const int seed : {3, 5}) {
+      write_run(folder / arm / std::to_string(seed) / "0.025", random_rows(8), "ok", "search");
+      searches.push_back({{"seed", seed},
+                          {"largest", arm == "cold" && seed == 5 ? Json() : Json(0.025)},
+                          {"smallest_failing", 0.05},
+                          {"violations", 0},
+                          {"tried",
+                           {{{"lr", 0.025},
+                             {"trained", true},
+                             {"outcome", "ok"},
+                             {"final_train_loss", 0.5},
+                             {"test_accuracy", nullptr},
+                             {"first_non_finite_step", nullptr}}}}});
+    }
+    arms.push_back({{"name", arm}, {"overrides", Json::object()}, {"searches", searches}});
+  }
+  const Json json = {
+      {"arms", arms},
+      {"critical_rates", {{{"seed", 3}, {"rate", 0.0625}}, {{"seed", 5}, {"rate", nullptr}}}},
+      {"ratios",
+       {{{"arms", {"cold", "warm"}}, {"log2_mean", 1.0}, {"interval", {0.0, 3.0}}, {"n", 1}}}}};
+  put_bytes(folder / "find_lr.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
+                          HasSubstr("4 searches, 4 runs"), Not(HasSubstr("incomplete"))));
+  const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
+  EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
+  std::map<std::string, Json> dots;
+  for (const Json& s : chart.at("series")) dots[s.at("label")] = Json({s.at("x"), s.at("y")});
+  EXPECT_EQ(dots["cold"].dump(), "[[0.025],[0]]");
+  EXPECT_EQ(dots["warm"].dump(), "[[0.025,0.025],[0,1]]");
+  EXPECT_EQ(dots["critical rate of the initial weights"].dump(), "[[0.0625],[0]]");
+  EXPECT_EQ(dots[""].dump(), "[[0.025,0.025],[0,0]]");  // only seed 3 has both arms
+}
+
+TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
+  write_run(folder_ / "run", random_rows(40));
+  put_bytes(folder_ / "run/sharpness.csv",
+            "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,"
+            "random_direction\n0,0.1,50,50,0,1,1,1,0\n20,0.1,30,90,0,1,1,0,0\n");
+  put_bytes(folder_ / "run/layers.csv",
+            "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n"
+            "0,a.weight,4,2,1,30,0.5\n0,b.bias,0,3,1,nan,0.25\n20,a.weight,5,1,1,20,1\n"
+            "20,b.bias,2,3,1,10,0.75\n");
+  put_bytes(folder_ / "run/activations.csv", "step,layer,largest,dead\n0,a,7,0.5\n20,a,6,0.25\n");
+  const std::string page = page_of({folder_ / "run"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  EXPECT_EQ(series_of(section, "Sharpness", "sharpness").at("y").dump(), "[50,30]");
+  EXPECT_EQ(series_of(section, "Sharpness", "step sizes disagree").at("x").dump(), "[20]");
+  // The last updates have rate 0.125, and the momentum is 0.75.
+  EXPECT_EQ(series_of(section, "Sharpness", "2 / lr").at("y").back(), 16);
+  EXPECT_EQ(series_of(section, "Sharpness", "2 (1 + m) / lr").at("y").back(), 28);
+  EXPECT_EQ(series_of(section, "Sharpness", "2 (1 − m) / lr").at("y").back(), 4);
+  EXPECT_EQ(series_of(section, "Velocity over weights", "a.weight").at("y").dump(), "[0.5,0.2]");
+  EXPECT_EQ(series_of(section, "Velocity over weights", "b.bias").at("y").dump(), "[null,1.5]");
+  EXPECT_EQ(series_of(section, "Update over weights", "a.weight").at("y").dump(), "[0.25,0.2]");
+  EXPECT_EQ(series_of(section, "Angle of an update", "a.weight").at("y").dump(), "[30,20]");
+  EXPECT_EQ(series_of(section, "Distance from the start", "b.bias").at("y").dump(), "[0.25,0.75]");
+  EXPECT_EQ(series_of(section, "Largest activation", "a").at("y").dump(), "[7,6]");
+  EXPECT_EQ(series_of(section, "Dead units", "a").at("y").dump(), "[50,25]");
+}
+
+TEST_F(Report, NamesWhatIsDamaged) {
+  const auto message = [&](const char* folder) {
+    return message_of([&] { page_of({folder_ / folder}); });
+  };
+  std::filesystem::create_directories(folder_ / "empty");
+  EXPECT_THAT(message("empty"), HasSubstr("empty: is the folder of neither a run nor"));
+  EXPECT_THAT(message("nowhere"), HasSubstr("nowhere: is not a folder"));
+  write_run(folder_ / "run", random_rows(5));
+  const std::string metrics = bytes_of(folder_ / "run/metrics.csv");
+  put_bytes(folder_ / "run/metrics.csv", metrics + "5,0,decay\n");
+  EXPECT_THAT(message("run"), HasSubstr("metrics.csv:7: is damaged"));
+  put_bytes(folder_ / "run/metrics.csv", metrics);
+  put_bytes(folder_ / "run/config.yaml", "name: [\n");
+  EXPECT_THAT(message("run"), HasSubstr("config.yaml:"));
+  write_run(folder_ / "run", random_rows(5));
+  for (const char* summary : {"{\"outcome\": ", "{\"outcome\": \"ok\"}", "[]"}) {
+    put_bytes(folder_ / "run/summary.json", summary);
+    EXPECT_THAT(message("run"), HasSubstr("summary.json: is damaged")) << summary;
+  }
+  for (const char* arm : {"..", "a/b", ".hidden", ""}) {
+    write_compare([&](Json& json) { json["arms"][0]["name"] = arm; });
+    EXPECT_THAT(message("c"), AllOf(HasSubstr("compare.json: is damaged"), HasSubstr(arm)));
+  }
+  write_compare([](Json& json) { json["paired"][0]["arms"][0] = "colt"; });
+  EXPECT_THAT(message("c"), HasSubstr("compare.json: is damaged: there is no arm 'colt'"));
+  write_compare([](Json& json) { json["arms"][0].erase("failure_interval"); });
+  EXPECT_THAT(message("c"), HasSubstr("compare.json: is damaged"));
+  write_compare();
+  std::filesystem::remove(folder_ / "c/warm/1/metrics.csv");
+  EXPECT_THAT(message("c"), HasSubstr("warm/1/metrics.csv"));
+}
+
+}  // namespace
+}  // namespace preheat

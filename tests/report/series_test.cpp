@@ -1,0 +1,118 @@
+#include "report/series.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+namespace preheat {
+namespace {
+
+using ::testing::ElementsAre;
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+// Noise with spikes; every tenth run is not finite from some value on, or only for a while.
+std::vector<double> random_series(std::mt19937_64& random, std::size_t n) {
+  std::normal_distribution<double> noise;
+  std::uniform_int_distribution<std::size_t> place(0, n - 1);
+  std::vector<double> y(n);
+  for (double& v : y) v = noise(random);
+  for (int i = 0; i < 3; ++i) y[place(random)] = std::exp(20 * noise(random));
+  if (random() % 10 == 0) {
+    const std::size_t from = place(random);
+    const std::size_t to = std::max(from, place(random));
+    for (std::size_t i = from; i <= to; ++i) y[i] = i % 2 == 0 ? nan : inf;
+  }
+  return y;
+}
+
+TEST(Thin, KeepsWhatIsExtremeNearEveryValue) {
+  std::mt19937_64 random(std::random_device{}());
+  for (int trial = 0; trial < 200; ++trial) {
+    const std::size_t n = 1 + random() % 3000;
+    const std::size_t most = 2 + random() % 300;
+    const std::vector<double> y = random_series(random, n);
+    const std::vector<std::size_t> kept = thin(y, most);
+    ASSERT_TRUE(std::ranges::is_sorted(kept, std::ranges::less_equal()) || kept.size() < 2);
+    ASSERT_TRUE(std::ranges::adjacent_find(kept) == kept.end());
+    ASSERT_EQ(kept.front(), 0);
+    ASSERT_EQ(kept.back(), n - 1);
+    if (n <= most) {
+      ASSERT_EQ(kept.size(), n);
+      continue;
+    }
+    const bool all_finite = std::ranges::all_of(y, [](double v) { return std::isfinite(v); });
+    ASSERT_LE(kept.size(), all_finite ? most + 2 : 2 * most + 2);
+    // No value stands out by more than what is drawn within the width of one stretch.
+    const std::size_t near = n / (most / 2) + 1;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (!std::isfinite(y[i])) continue;
+      const auto stands = [&](auto better) {
+        return std::ranges::any_of(kept, [&](std::size_t k) {
+          return k + near >= i && k <= i + near && std::isfinite(y[k]) && better(y[k], y[i]);
+        });
+      };
+      ASSERT_TRUE(stands(std::greater_equal<>())) << "n " << n << " most " << most << " at " << i;
+      ASSERT_TRUE(stands(std::less_equal<>())) << "n " << n << " most " << most << " at " << i;
+    }
+    const auto lost = std::ranges::find_if(y, [](double v) { return !std::isfinite(v); });
+    if (lost == y.end()) continue;
+    const auto at = static_cast<std::size_t>(lost - y.begin());
+    ASSERT_TRUE(std::ranges::binary_search(kept, at));
+    if (at > 0) {
+      ASSERT_TRUE(std::ranges::binary_search(kept, at - 1));
+    }
+  }
+}
+
+TEST(Thin, OfNothingIsNothing) {
+  EXPECT_TRUE(thin({}, 10).empty());
+  EXPECT_THAT(thin(std::vector<double>{nan, nan, nan}, 2), ElementsAre(0, 2));
+}
+
+TEST(Means, StandInTheMiddleAndEndWhereValuesDo) {
+  const std::vector<double> x{0, 1, 2, 3, 4, 5, 6};
+  const Points p = means(x, std::vector<double>{1, 3, 5, nan, 2, 4, 9}, 2);
+  EXPECT_THAT(p.x, ElementsAre(0.5, 2, 3, 4.5, 6));
+  ASSERT_EQ(p.y.size(), 5);
+  EXPECT_TRUE(std::isnan(p.y[2]));
+  EXPECT_EQ(p.y[0], 2);
+  EXPECT_EQ(p.y[1], 5);
+  EXPECT_EQ(p.y[3], 3);
+  EXPECT_EQ(p.y[4], 9);
+}
+
+TEST(Series, FactsAreOfAllValues) {
+  std::vector<double> x(5000), y(5000);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    x[i] = 10.0 * static_cast<double>(i);
+    y[i] = std::sin(static_cast<double>(i));
+  }
+  y[1234] = 7;
+  y[4321] = -7;
+  y[4900] = inf;
+  const Series s = make_series(x, y, 100);
+  EXPECT_EQ(s.facts.values, 5000);
+  EXPECT_EQ(s.facts.first, 0);
+  EXPECT_EQ(s.facts.last, y.back());
+  EXPECT_EQ(s.facts.largest, 7);
+  EXPECT_EQ(s.facts.largest_at, 12340);
+  EXPECT_EQ(s.facts.least, -7);
+  EXPECT_EQ(s.facts.least_at, 43210);
+  EXPECT_EQ(s.facts.not_finite_at, 49000);
+  EXPECT_EQ(s.window, 200);
+  EXPECT_EQ(s.means.y.size(), 27);  // 25 stretches, one cut in two by the value that is not finite
+  EXPECT_LE(s.points.x.size(), 104);
+  const Series nothing = make_series({}, {}, 100);
+  EXPECT_FALSE(nothing.facts.first || nothing.facts.not_finite_at);
+  EXPECT_TRUE(make_series(x, std::vector<double>(5000, 1), 20000).means.x.empty());
+}
+
+}  // namespace
+}  // namespace preheat

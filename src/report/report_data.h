@@ -23,6 +23,7 @@ struct PhaseFacts {
 };
 
 // Moving an ordered_json cannot throw, but does not say so.
+// NOLINTNEXTLINE(bugprone-exception-escape): moving JSON is noexcept in all but name.
 struct RunData {  // NOLINT(bugprone-exception-escape)
   std::filesystem::path folder;
   std::string name;
@@ -45,6 +46,7 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   std::optional<ActivationRows> activations;
 };
 
+// NOLINTNEXTLINE(bugprone-exception-escape): as above.
 struct Experiment {  // NOLINT(bugprone-exception-escape)
   enum class Kind { compare, sweep, find_lr };
   Kind kind = Kind::compare;

@@ -109,32 +109,42 @@ TEST_F(ProbeTest, LossAndGradientAreThoseOfDouble) {
     options_.label_smoothing = smoothing;
     const auto probe = backend_->probe(network_, options_, resident_, count);
     const std::int64_t used = std::min<std::int64_t>(count, examples);
-    reference::Values w(weights_.begin(), weights_.end());
-    const double expected = loss(w, used);
-    EXPECT_NEAR(probe->loss(weights_), expected, 1e-5 * expected);
-    // What is there before is written over, the padding too.
-    std::vector<float> gradient(weights_.size(), 7.0f);
-    EXPECT_EQ(probe->gradient(weights_, gradient), probe->loss(weights_));
+    std::vector<float> gradient(weights_.size());
     std::vector<bool> inside(weights_.size(), false);
-    double largest = 0;
-    std::vector<std::pair<std::int64_t, double>> slopes;
-    for (const Parameter& p : network_.parameters) {
-      // All of a small tensor, some of a large one.
-      const std::int64_t stride = std::max<std::int64_t>(1, p.size / 12);
-      for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
-        inside[i] = true;
-        if ((i - p.offset) % stride != 0) continue;
-        constexpr double step = 1e-6;
-        const double kept = w[i];
-        w[i] = kept + step;
-        const double above = loss(w, used);
-        w[i] = kept - step;
-        slopes.emplace_back(i, (above - loss(w, used)) / (2 * step));
-        w[i] = kept;
-        largest = std::max(largest, std::fabs(slopes.back().second));
+    // A ReLU within rounding of zero takes the other side in double: other weights then.
+    double error = 1;
+    for (int attempt = 0; attempt < 3 && error > 1e-4; ++attempt) {
+      if (attempt > 0) {
+        for (float& w : weights_) w *= std::uniform_real_distribution(0.99f, 1.01f)(random_);
       }
+      reference::Values w(weights_.begin(), weights_.end());
+      const double expected = loss(w, used);
+      EXPECT_NEAR(probe->loss(weights_), expected, 1e-5 * expected);
+      // What is there before is written over, the padding too.
+      std::ranges::fill(gradient, 7.0f);
+      EXPECT_EQ(probe->gradient(weights_, gradient), probe->loss(weights_));
+      double largest = 0;
+      double difference = 0;
+      for (const Parameter& p : network_.parameters) {
+        // All of a small tensor, some of a large one.
+        const std::int64_t stride = std::max<std::int64_t>(1, p.size / 12);
+        for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+          inside[i] = true;
+          if ((i - p.offset) % stride != 0) continue;
+          constexpr double step = 1e-6;
+          const double kept = w[i];
+          w[i] = kept + step;
+          const double above = loss(w, used);
+          w[i] = kept - step;
+          const double slope = (above - loss(w, used)) / (2 * step);
+          w[i] = kept;
+          largest = std::max(largest, std::fabs(slope));
+          difference = std::max(difference, std::fabs(gradient[i] - slope));
+        }
+      }
+      error = difference / largest;
     }
-    for (const auto& [i, slope] : slopes) EXPECT_NEAR(gradient[i], slope, 1e-4 * largest) << i;
+    EXPECT_LE(error, 1e-4);
     for (std::size_t i = 0; i < gradient.size(); ++i) {
       if (!inside[i]) {
         EXPECT_EQ(gradient[i], 0) << "padding " << i;

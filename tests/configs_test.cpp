@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "config/error.h"
+#include "experiment/claims.h"
 #include "experiment/compare.h"
 #include "experiment/sweep.h"
 #include "temporary_folder.h"
@@ -20,24 +21,28 @@ const std::filesystem::path configs = std::filesystem::path(PREHEAT_SOURCE_DIR) 
 
 TEST(Configs, EveryOneOfThemCanRun) {
   int count = 0;
-  for (const auto& file : std::filesystem::directory_iterator(configs)) {
-    if (file.path().extension() != ".yaml") continue;
+  for (const auto& file : std::filesystem::recursive_directory_iterator(configs)) {
+    if (file.path().extension() != ".yaml" || file.path().parent_path().filename() == "schedules") {
+      continue;
+    }
     SCOPED_TRACE(file.path().filename());
     const Document document = load_document(file.path());
     const RunConfig config = read_config(document);
     EXPECT_NO_THROW(check_run(config));
     if (config.compare) {
-      EXPECT_NO_THROW(arm_configs(document, config.compare->arms));
+      EXPECT_NO_THROW(check_compare_claims(config, arm_configs(document, config.compare->arms)));
     }
     if (config.sweep) {
       EXPECT_NO_THROW(arm_configs(document, cells_of(config.sweep->axes)));
+      EXPECT_NO_THROW(check_sweep_claims(config));
     }
     if (config.find_lr) {
-      EXPECT_NO_THROW(arm_configs(document, config.find_lr->arms));
+      const std::vector<Arm>& arms = config.find_lr->arms;
+      EXPECT_NO_THROW(check_find_lr_claims(config, arms, arm_configs(document, arms)));
     }
     ++count;
   }
-  EXPECT_GE(count, 6);
+  EXPECT_GE(count, 20);
 }
 
 TEST(Configs, ResNet20RunsAnEpoch) {

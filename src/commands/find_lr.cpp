@@ -41,8 +41,10 @@ void print_table(const FindLrResult& result) {
   fmt::print("{:<{}}", "critical", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));
   fmt::print("\n\n");
+  // Of many arms only the ratios to the first; find_lr.json has all.
+  const bool many = result.arms.size() > 3;
   for (const RateRatio& r : result.ratios) {
-    if (!r.log2_mean) continue;
+    if (!r.log2_mean || (many && r.first != result.arms.front().arm.name)) continue;
     fmt::print("{} against {}: {:.2f} times the rate", r.second, r.first, std::exp2(*r.log2_mean));
     if (r.log2_interval) {
       fmt::print(" [{:.2f}, {:.2f}]", std::exp2(r.log2_interval->lo),

@@ -304,9 +304,13 @@ std::string pair_html(const Experiment& e, const Json& pair) {
 void add_pairs(Page& page, const Experiment& e) {
   const Json& pairs = e.result.at("paired");
   if (pairs.empty()) return;
-  page.add("<h2>The same seeds under two arms</h2>\n<ul>\n");
+  // Ten arms make 45 pairs, which few want to read.
+  const bool many = pairs.size() > 6;
+  page.add("<h2>The same seeds under two arms</h2>\n");
+  if (many) page.add(fmt::format("<details>\n<summary>{} pairs</summary>\n", pairs.size()));
+  page.add("<ul>\n");
   for (const Json& pair : pairs) page.add(pair_html(e, pair));
-  page.add("</ul>\n");
+  page.add(many ? "</ul>\n</details>\n" : "</ul>\n");
   if (pairs.size() > 1) {
     page.add(
         fmt::format("<p class=\"soft\">{} comparisons; the p-values are not corrected for "

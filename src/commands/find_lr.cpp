@@ -22,9 +22,14 @@ std::string rate_or_dash(const std::optional<double>& rate) {
 void print_table(const FindLrResult& result) {
   std::size_t width = 3;
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
-  fmt::print("\nthe largest base rate that trains\n\n{:<{}}", "seed", width + 2);
+  fmt::print(
+      "\nthe largest base rate that trains, by seed, and that at which {:g} % of the seeds "
+      "train\n\n"
+      "{:<{}}",
+      100 * result.share, "seed", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", r.seed);
-  fmt::print("  {:>8}  {}\n", "median", "violations");
+  fmt::print("  {:>8}  {:>8}  {}\n", "median", fmt::format("{:g} %", 100 * result.share),
+             "violations");
   for (const SearchArm& arm : result.arms) {
     fmt::print("{:<{}}", arm.arm.name, width + 2);
     std::vector<double> rates;
@@ -36,7 +41,8 @@ void print_table(const FindLrResult& result) {
       if (has_one) rates.push_back(*search->largest);
       if (search != arm.searches.end()) violations += search->violations;
     }
-    fmt::print("  {:>8}  {}\n", rates.empty() ? "-" : lr_text(median(rates)), violations);
+    fmt::print("  {:>8}  {:>8}  {}\n", rates.empty() ? "-" : lr_text(median(rates)),
+               rate_or_dash(rate_for_share(arm, result.share)), violations);
   }
   fmt::print("{:<{}}", "critical", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));

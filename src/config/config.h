@@ -255,6 +255,7 @@ struct FindLrConfig {
   double first = 0.01;       // the first base rate tried
   double resolution = 1.19;  // the factor between the answer and a rate that fails
   double loss_below = 0.8;   // a run trains whose final loss is below this times ln(classes)
+  double share = 0.9;        // of the seeds that train at the rate told of an arm as a whole
   std::vector<Arm> arms;     // absent: without and with the warmup
 };
 

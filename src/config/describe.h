@@ -308,6 +308,7 @@ void describe(Io& io, FindLrConfig& c) {
   io.field("first", c.first, above(0));
   io.field("resolution", c.resolution, Range{1, 16, true});
   io.field("loss_below", c.loss_below, Range{0, 1, true});
+  io.field("share", c.share, Range{0, 1, true});
   io.field("arms", c.arms);
 }
 

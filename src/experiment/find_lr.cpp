@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "data/dataset.h"
@@ -88,6 +89,18 @@ Search search_rate(double first, double resolution,
   return search;
 }
 
+std::optional<double> rate_for_share(const SearchArm& arm, double share) {
+  std::vector<double> rates;
+  for (const Search& s : arm.searches) {
+    if (s.largest) rates.push_back(*s.largest);
+  }
+  std::ranges::sort(rates, std::greater());
+  // 0.9 x 10 is 9 seeds, not 10, whatever the product is rounded to.
+  const double needed = std::ceil(share * static_cast<double>(arm.searches.size()) - 1e-9);
+  const auto count = static_cast<std::size_t>(std::max(needed, 1.0));
+  return rates.size() < count ? std::nullopt : std::optional(rates[count - 1]);
+}
+
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
   RateRatio ratio{a.arm.name, b.arm.name, 0, {}, {}};
   std::vector<double> logs;
@@ -113,6 +126,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   check_find_lr_claims(base, arms, configs);
   const double loss_below = settings.loss_below * chance_loss(base);
   FindLrResult result;
+  result.share = settings.share;
   std::size_t width = 0;
   for (const Arm& arm : arms) {
     result.arms.push_back({arm, {}});
@@ -184,8 +198,11 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
     }
     Json overrides = Json::object();
     for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
-    json["arms"].push_back(
-        {{"name", arm.arm.name}, {"overrides", overrides}, {"searches", searches}});
+    json["arms"].push_back({{"name", arm.arm.name},
+                            {"overrides", overrides},
+                            {"share", result.share},
+                            {"largest_for_share", or_null(rate_for_share(arm, result.share))},
+                            {"searches", searches}});
   }
   for (const SeedRate& r : result.critical_rates) {
     json["critical_rates"].push_back({{"seed", r.seed}, {"rate", or_null(r.rate)}});

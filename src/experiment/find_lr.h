@@ -57,6 +57,7 @@ struct SeedRate {
 
 struct FindLrResult {
   std::vector<SearchArm> arms;
+  double share = 0.9;             // that of rate_for_share in the JSON and the table
   std::vector<RateRatio> ratios;  // of every pair of arms
   std::vector<SeedRate> critical_rates;
   std::vector<ClaimResult> claims;
@@ -70,6 +71,10 @@ struct FindLrResult {
 /// the search. Rates stay between 1e-8 and 1e8.
 Search search_rate(double first, double resolution,
                    const std::function<std::optional<Trial>(double rate)>& trial);
+
+/// The largest rate at which at least this share of the arm's seeds train, as their searches say: a
+/// seed trains at its answer and below. Nothing where fewer have an answer, or none was searched.
+std::optional<double> rate_for_share(const SearchArm& arm, double share);
 
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 

@@ -141,6 +141,25 @@ find_lr:
     warmup: {optimizer.momentum: 0.5}
 )";
 
+TEST(RateForShare, IsTheLargestThatEnoughSeedsTrainAt) {
+  SearchArm arm;
+  for (const double rate : {0.3, 0.1, 1.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}) {
+    Search search;
+    search.largest = rate;
+    arm.searches.push_back(search);
+  }
+  EXPECT_EQ(rate_for_share(arm, 1), 0.1);
+  EXPECT_EQ(rate_for_share(arm, 0.9), 0.2);  // nine of ten, not ten
+  EXPECT_EQ(rate_for_share(arm, 0.85), 0.2);
+  EXPECT_EQ(rate_for_share(arm, 0.5), 0.6);
+  EXPECT_EQ(rate_for_share(arm, 0.01), 1.0);
+  // One that trains at no rate is one that does not train.
+  arm.searches[2].largest.reset();
+  EXPECT_EQ(rate_for_share(arm, 0.9), 0.1);
+  EXPECT_FALSE(rate_for_share(arm, 1));
+  EXPECT_FALSE(rate_for_share({}, 0.5));
+}
+
 TEST(FindLr, SaysWhatTheRunFoldersSay) {
   const TemporaryFolder folder;
   const auto place = folder / "out";

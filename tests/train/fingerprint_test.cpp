@@ -219,6 +219,7 @@ TEST(Fingerprint, NoKeyIsForgottenHere) {
                                  "find_lr.first",
                                  "find_lr.resolution",
                                  "find_lr.loss_below",
+                                 "find_lr.share",
                                  "find_lr.arms"};
   for (const auto* settings : {&decisive, &decisive_in_phases, &indifferent}) {
     for (const std::string& setting : *settings) {

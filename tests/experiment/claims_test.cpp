@@ -8,6 +8,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "config/values.h"
 #include "experiment/compare.h"
 #include "experiment/find_lr.h"
 #include "experiment/sweep.h"
@@ -201,6 +202,29 @@ TEST(Claims, AccuracyAlike) {
                  {accurate("a", {0.5}), accurate("b", {0.5})});
 }
 
+TEST(Claims, AccuracyGap) {
+  // Gaps of 0.1 and 0.4 at each of three seeds: 0.1 is less than half of 0.4, more than a fifth.
+  const std::vector<ArmResult> arms = {
+      accurate("a", {0.5, 0.6, 0.7}), accurate("b", {0.4, 0.5, 0.6}),
+      accurate("c", {0.9, 0.8, 0.7}), accurate("twin", {0.5, 0.4, 0.3})};
+  const auto claim = [](const char* limit) {
+    return fmt::format("accuracy_gap: {{arms: [a, b], than: [c, twin], {}}}", limit);
+  };
+  expect_verdict("PASS", claim("below: 0.5"), arms);
+  expect_verdict("FAIL", claim("above: 0.5"), arms);
+  expect_verdict("PASS", claim("above: 0.2"), arms);
+  expect_verdict("FAIL", claim("below: 0.2"), arms);
+  EXPECT_THAT(judge_one(claim("below: 0.5"), arms).evidence,
+              AllOf(StartsWith("3 seeds"), HasSubstr("mean gaps 10.00 and 40.00 points"),
+                    HasSubstr("-10.00")));
+  // A failed run counts with a tenth: the gap of its seed is 0.3, and so the interval spans zero.
+  std::vector<ArmResult> one_failed = arms;
+  one_failed[1].runs[0].run = stuck();
+  expect_verdict("INCONCLUSIVE", claim("below: 0.5"), one_failed);
+  for (ArmResult& arm : one_failed) arm.runs.resize(1);
+  expect_verdict("INCONCLUSIVE", claim("below: 0.5"), one_failed);
+}
+
 TEST(Claims, AccuracyFalls) {
   // Two seeds in perfect order: 1 / 6^2 = 0.0278; the third seed is not in all arms.
   const std::vector<ArmResult> arms = {accurate("a", {0.9, 0.8, 0.1}), accurate("b", {0.7, 0.6}),
@@ -359,6 +383,68 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   expect_verdict("INCONCLUSIVE", claim, {failing("a", 0, 0)}, folder_.path());
 }
 
+// A file of sharpness and of the curvature along the random direction, first and last.
+std::string sharpness_file(double first, double last, double random_first, double random_last) {
+  return fmt::format("{}\n0,0.1,{},1,0,1,1,1,{}\n10,0.1,{},1,0,1,1,1,{}\n", sharpness_header, first,
+                     random_first, last, random_last);
+}
+
+TEST_F(ClaimsOfFiles, SharpnessStays) {
+  // Falls 2-fold and 8-fold: the mean of the logarithms is that of 4; one degree of freedom has
+  // t = 12.7062, so the interval is 4 x 2^(-+12.7062): the standard error
+  // of the two is half of log 4.
+  put("a", 0, "sharpness.csv", sharpness_file(2, 1, 1, 1));
+  put("a", 1, "sharpness.csv", sharpness_file(8, 1, 1, 1.01));
+  put("a", 2, "sharpness.csv", sharpness_file(-8, 1, 4, 4));  // has no logarithm
+  const std::vector<ArmResult> arms = {failing("a", 0, 3)};
+  const ClaimResult wide = judge_one("sharpness_stays: {arm: a, within: 2}", arms, folder_.path());
+  EXPECT_EQ(wide.verdict, Verdict::inconclusive);
+  EXPECT_THAT(wide.evidence, AllOf(StartsWith("2 runs"), HasSubstr("1 where it is not above zero"),
+                                   HasSubstr("falls 4.00-fold")));
+  // 4 x 2^12.7062 = 26730, and 4 / 2^12.7062 = 0.0006.
+  expect_verdict("PASS", "sharpness_stays: {arm: a, within: 26800}", arms, folder_.path());
+  expect_verdict("INCONCLUSIVE", "sharpness_stays: {arm: a, within: 26600}", arms, folder_.path());
+  expect_verdict("PASS", "sharpness_stays: {arm: a, within: 2, random_direction: true}", arms,
+                 folder_.path());
+  for (std::size_t seed = 0; seed < 3; ++seed) {
+    put("a", seed, "sharpness.csv", sharpness_file(100 + static_cast<double>(seed), 10, 1, 1));
+  }
+  expect_verdict("FAIL", "sharpness_stays: {arm: a, within: 2}", arms, folder_.path());
+  expect_verdict("INCONCLUSIVE", "sharpness_stays: {arm: a, within: 2}", {failing("a", 0, 1)},
+                 folder_.path());
+}
+
+TEST_F(ClaimsOfFiles, EdgeOfStability) {
+  // Momentum is 0.9, so that 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of 19
+  // over 19. The median of the last quarter of eight measurements is that of two.
+  const auto put_late = [&](const char* arm, double rate, double late) {
+    std::string text = std::string(sharpness_header) + "\n";
+    for (int i = 0; i < 8; ++i) {
+      text += fmt::format("{},{},{},1,0,1,1,1,1\n", i, rate,
+                          i < 6    ? 999
+                          : i == 6 ? late - 1
+                                   : late + 1);
+    }
+    put(arm, 0, "sharpness.csv", text);
+  };
+  const std::vector<ArmResult> arms = {failing("a", 0, 1), failing("b", 0, 1)};
+  put_late("a", 0.1, 38);
+  put_late("b", 0.2, 19);
+  const ClaimResult right =
+      judge_one("edge_of_stability: {arms: [a, b], slope: [0.99, 1.01]}", arms, folder_.path());
+  EXPECT_EQ(right.verdict, Verdict::pass) << right.evidence;
+  EXPECT_THAT(right.evidence, HasSubstr("2 runs, slope 1.000; "));
+  put_late("a", 0.1, 57);  // (57 - 19) / 19 = 2
+  expect_verdict("FAIL", "edge_of_stability: {arms: [a, b], slope: [0.8, 1.99]}", arms,
+                 folder_.path());
+  expect_verdict("PASS", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms,
+                 folder_.path());
+  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
+                 {failing("a", 0, 2), failing("b", 0, 1)}, folder_.path());
+  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
+                 {failing("a", 1, 1), failing("b", 0, 1)}, folder_.path());
+}
+
 TEST_F(ClaimsOfFiles, UnstableStart) {
   std::vector<RunResult> runs(10, ended(0.5));
   const auto set = [&](std::size_t n, double sharp) {
@@ -485,6 +571,74 @@ TEST(Claims, BoundaryRises) {
             Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05, octaves_back: 0.9", 2, {0.1, 0.4, 0.2}).verdict,
             Verdict::fail);
+}
+
+TEST(Claims, BoundaryMoves) {
+  const auto judge_moves = [](const std::string& limit, std::size_t seeds,
+                              std::vector<double> first_of_seed) {
+    return judge_grid("boundary_moves: {along: schedule.warmup.length, " + limit + "}", seeds,
+                      [&](double rate, std::size_t level, std::size_t seed) {
+                        const double boundary = level == 0 ? first_of_seed[seed] : 0.4;
+                        return rate <= boundary ? std::optional(1.0) : std::nullopt;
+                      });
+  };
+  // From 0.1 to 0.4 is two octaves, from 0.2 one.
+  EXPECT_EQ(judge_moves("octaves_above: 1.9", 2, {0.1, 0.1}).verdict, Verdict::pass);
+  EXPECT_EQ(judge_moves("octaves_below: 1.9", 2, {0.1, 0.1}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_moves("octaves_above: 2.1", 2, {0.1, 0.1}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_moves("octaves_above: 1.5", 2, {0.1, 0.2}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_moves("octaves_above: 1.9", 1, {0.1}).verdict, Verdict::inconclusive);
+  EXPECT_THAT(judge_moves("octaves_above: 1.5", 2, {0.1, 0.2}).evidence,
+              AllOf(StartsWith("1.50 octaves from 0 steps to 20 steps, the mean of 2 seeds "
+                               "(2.00, 1.00), few"),
+                    HasSubstr("[1.00, 2.00]")));
+}
+
+// Claims about a slice of a grid see that slice alone.
+TEST(Claims, AtAValueOfAnotherAxis) {
+  const std::string text = R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+train: {length: 200 steps}
+sweep:
+  seeds: 2
+  axes:
+    model.init.gain: [1.0, 2]
+    schedule.base_lr: [0.1, 0.2, 0.4]
+    schedule.warmup.length: [0 steps, 20 steps]
+)";
+  const auto verdicts = [&](const std::string& gain) {
+    std::string claims;
+    for (const char* claim : {"boundary_rises: {p_below: 0.3, ",
+                              "boundary_moves: {octaves_above: 1, ", "sensitivity_falls: {"}) {
+      claims += fmt::format("  - {}along: schedule.warmup.length, at: {{model.init.gain: {}}}}}\n",
+                            claim, gain);
+    }
+    const RunConfig base = read_config(parse_document(with(claims, text), "f.yaml"));
+    SweepResult result;
+    result.axes = base.sweep->axes;
+    for (const Arm& cell : cells_of(result.axes)) {
+      // With gain 2 the boundary is 0.1 without and 0.4 with warmup; with gain 1 the other way.
+      const double rate = *as_number(cell.overrides[1].value);
+      const bool rises = *as_number(cell.overrides[0].value) == 2;
+      const bool warms = cell.overrides[2].value.scalar == "20 steps";
+      ArmResult arm{cell, {}};
+      for (std::uint64_t seed = 0; seed < 2; ++seed) {
+        RunResult run = died(3);
+        if (rate < 0.15 || rises == warms) {
+          run = ended(0.5);
+          run.final_train_loss = 1.0;
+        }
+        arm.runs.push_back({seed, run});
+      }
+      result.cells.push_back(arm);
+    }
+    std::vector<Verdict> found;
+    for (const ClaimResult& c : judge_sweep(base, result)) found.push_back(c.verdict);
+    return found;
+  };
+  // 1.0 and 1, 2 and 2.0 are the same values.
+  EXPECT_THAT(verdicts("2.0"), testing::Each(Verdict::pass));
+  EXPECT_THAT(verdicts("1"), testing::Each(Verdict::fail));
 }
 
 TEST(Claims, SensitivityFalls) {
@@ -645,6 +799,16 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
        "one of schedule.warmup.length"},
       {run_sweep, grid, "sensitivity_falls: {along: schedule.base_lr}",
        "expect.0.sensitivity_falls.along", "no axis beside"},
+      {run_sweep, grid,
+       "boundary_moves: {along: schedule.warmup.length, at: {model.init.gain: 1}, octaves_above: "
+       "1}",
+       "expect.0.boundary_moves.at.model.init.gain", "model.init.gain is no further axis"},
+      {run_compare, experiment, "accuracy_gap: {arms: [a, b], than: [c, d], above: 1}",
+       "expect.0.accuracy_gap.than.1", "there is no arm d"},
+      {run_compare, experiment, "sharpness_stays: {arm: plain, within: 2}",
+       "expect.0.sharpness_stays.arm", "diagnostics: {sharpness"},
+      {run_compare, experiment, "edge_of_stability: {arms: [a, plain], slope: [0, 1]}",
+       "expect.0.edge_of_stability.arms.1", "diagnostics: {sharpness"},
       {run_sweep, grid, "failures: {arm: a, above: 0.5}", "expect.0.failures", "about compare"},
       {run_find_lr, "data: {dataset: synthetic}\n",
        "rate_ratio: {arms: [no-warmup, warmpu], log2_above: 1}", "expect.0.rate_ratio.arms.1",

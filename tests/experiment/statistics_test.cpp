@@ -708,6 +708,16 @@ TEST(Bootstrap, Coverage) {
   EXPECT_LT(std::abs(too_low[1] - too_high[1]), too_low[0] - too_high[0]);
 }
 
+TEST(LeastSquaresSlope, IsCovarianceOverVariance) {
+  // Around the means 3.5 and 5.25: (5.625 + 6.375 + 1.375 + 13.125) / (6.25 + 2.25 + 0.25 + 12.25).
+  EXPECT_NEAR(
+      *least_squares_slope(std::vector{1.0, 2.0, 4.0, 7.0}, std::vector{3.0, 1.0, 8.0, 9.0}),
+      26.5 / 21, 1e-14);
+  EXPECT_FALSE(least_squares_slope(std::vector{2.0, 2.0}, std::vector{1.0, 3.0}));
+  EXPECT_THROW(least_squares_slope(std::vector{2.0}, std::vector{1.0, 3.0}), Error);
+  EXPECT_THROW(least_squares_slope({}, {}), Error);
+}
+
 TEST(Bootstrap, MovesWithItsSample) {
   std::vector<double> moved = darwin;
   for (double& value : moved) value = 256 - 2 * value;

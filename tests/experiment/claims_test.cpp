@@ -12,6 +12,7 @@
 #include "experiment/compare.h"
 #include "experiment/find_lr.h"
 #include "experiment/sweep.h"
+#include "shared_backend.h"
 #include "temporary_folder.h"
 #include "train/run_files.h"
 
@@ -732,11 +733,6 @@ TEST(Claims, AnInterruptedExperimentShowsNothing) {
   EXPECT_EQ(to_json(results).at(0), expected);
 }
 
-Backend& cpu() {
-  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
-  return *backend;
-}
-
 using Command = std::function<void(const Document&, const std::filesystem::path&)>;
 
 std::string error_of(const Command& command, const std::string& text) {
@@ -753,13 +749,13 @@ std::string error_of(const Command& command, const std::string& text) {
 
 TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
   const Command run_compare = [](const Document& d, const std::filesystem::path& out) {
-    compare(d, cpu(), out, false, {});
+    compare(d, shared_backend(), out, false, {});
   };
   const Command run_sweep = [](const Document& d, const std::filesystem::path& out) {
-    sweep(d, cpu(), out, false, {});
+    sweep(d, shared_backend(), out, false, {});
   };
   const Command run_find_lr = [](const Document& d, const std::filesystem::path& out) {
-    find_lr(d, cpu(), out, false, {}, {});
+    find_lr(d, shared_backend(), out, false, {}, {});
   };
   struct Wrong {
     const Command& command;
@@ -846,8 +842,8 @@ expect:
 )";
   const TemporaryFolder folder;
   const Document document = parse_document(both, "f.yaml");
-  compare(document, cpu(), folder / "c", false, {});
-  sweep(document, cpu(), folder / "s", false, {});
+  compare(document, shared_backend(), folder / "c", false, {});
+  sweep(document, shared_backend(), folder / "s", false, {});
   const auto of_compare = nlohmann::json::parse(bytes_of(folder / "c/compare.json"));
   const auto of_sweep = nlohmann::json::parse(bytes_of(folder / "s/sweep.json"));
   ASSERT_EQ(of_compare["claims"].size(), 1u);

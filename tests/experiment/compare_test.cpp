@@ -8,6 +8,7 @@
 #include <set>
 
 #include "config/error.h"
+#include "shared_backend.h"
 #include "temporary_folder.h"
 
 namespace preheat {
@@ -33,11 +34,6 @@ compare:
     sane: {}
 )";
 
-Backend& cpu() {
-  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
-  return *backend;
-}
-
 std::set<std::string> keys_of(const nlohmann::json& object) {
   std::set<std::string> keys;
   for (const auto& [key, value] : object.items()) keys.insert(key);
@@ -46,7 +42,7 @@ std::set<std::string> keys_of(const nlohmann::json& object) {
 
 std::string error_of(const std::string& text, const std::filesystem::path& folder) {
   try {
-    compare(parse_document(text, "f.yaml"), cpu(), folder, false, {});
+    compare(parse_document(text, "f.yaml"), shared_backend(), folder, false, {});
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -69,7 +65,7 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
   };
   const auto place = folder / "out";
   const CompareResult result =
-      compare(parse_document(experiment, "f.yaml"), cpu(), place, false, listener);
+      compare(parse_document(experiment, "f.yaml"), shared_backend(), place, false, listener);
   EXPECT_THAT(started,
               testing::ElementsAre("absurd3", "sane3", "absurd11", "sane11", "absurd4", "sane4"));
   EXPECT_EQ(ended, 6);
@@ -149,8 +145,8 @@ TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
     ++ended;
   };
   listener.wants_stop = [&] { return ended == 3; };
-  const CompareResult result =
-      compare(parse_document(experiment, "f.yaml"), cpu(), folder / "out", false, listener);
+  const CompareResult result = compare(parse_document(experiment, "f.yaml"), shared_backend(),
+                                       folder / "out", false, listener);
   EXPECT_TRUE(result.interrupted);
   const auto json = nlohmann::json::parse(bytes_of(folder / "out/compare.json"));
   EXPECT_EQ(json["arms"][0]["n"], 2);
@@ -180,8 +176,9 @@ TEST(Compare, WrongExperiments) {
   EXPECT_FALSE(std::filesystem::exists(folder / "a"));
   EXPECT_FALSE(std::filesystem::exists(folder / "b"));
   put_bytes(folder / "precious", "x");
-  EXPECT_THROW(compare(parse_document(experiment, "f.yaml"), cpu(), folder.path(), false, {}),
-               Error);
+  EXPECT_THROW(
+      compare(parse_document(experiment, "f.yaml"), shared_backend(), folder.path(), false, {}),
+      Error);
 }
 
 TEST(Compare, OverridesKeepTheirKinds) {

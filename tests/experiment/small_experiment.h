@@ -4,12 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "backend/backend.h"
 #include "experiment/runs.h"
+#include "shared_backend.h"
 #include "temporary_folder.h"
 
 namespace preheat {
@@ -25,11 +24,6 @@ schedule:
   decay: {shape: constant}
 train: {length: 60 steps, eval_every: 60 steps}
 )";
-
-inline Backend& shared_backend() {
-  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
-  return *backend;
-}
 
 /// Counts the runs that were made and those that were read; stops before the one after `stop_after`
 /// are made.

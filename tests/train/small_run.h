@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <sstream>
@@ -14,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "backend/backend.h"
 #include "config/error.h"
+#include "shared_backend.h"
 #include "temporary_folder.h"
 #include "train/trainer.h"
 
@@ -47,11 +46,6 @@ inline RunConfig config_of(const std::vector<std::string>& settings = {}) {
 
 inline const std::vector<std::string> augmented = {"data.augment.crop_padding=2",
                                                    "data.augment.flip=true"};
-
-inline Backend& shared_backend() {
-  static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cpu);
-  return *backend;
-}
 
 inline Trainer trainer_of(const RunConfig& config) {
   static std::map<std::int64_t, ResidentData> loaded;

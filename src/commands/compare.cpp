@@ -20,11 +20,9 @@ std::string accuracy_of_survivors(const ArmResult& arm) {
     if (!is_failure(r.run.outcome)) accuracies.push_back(*r.run.test_accuracy);
   }
   if (accuracies.empty()) return "-";
-  std::ranges::sort(accuracies);
-  const std::size_t n = accuracies.size();
-  const double median = (accuracies[(n - 1) / 2] + accuracies[n / 2]) / 2;
-  return fmt::format("{} ({:.2f} .. {:.2f})", accuracy_text(median), 100 * accuracies.front(),
-                     100 * accuracies.back());
+  const auto [least, largest] = std::ranges::minmax(accuracies);
+  return fmt::format("{} ({:.2f} .. {:.2f})", accuracy_text(median(accuracies)), 100 * least,
+                     100 * largest);
 }
 
 void print_table(const CompareResult& result) {
@@ -34,10 +32,7 @@ void print_table(const CompareResult& result) {
              "95% interval", "not finite", "stuck", "test accuracy of the others");
   for (const ArmResult& arm : result.arms) {
     std::string interval = "-";
-    if (!arm.runs.empty()) {
-      const Interval ci = arm.failure_interval();
-      interval = fmt::format("[{:.2f}, {:.2f}]", ci.lo, ci.hi);
-    }
+    if (!arm.runs.empty()) interval = to_string(arm.failure_interval());
     fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:>10}  {:>5}  {}\n", arm.arm.name, width,
                arm.runs.size(), arm.failures(), interval, arm.count(Outcome::non_finite),
                arm.count(Outcome::stuck), accuracy_of_survivors(arm));
@@ -68,8 +63,7 @@ int run_compare(const ExperimentOptions& options) {
   const RunsProgress progress(options.run);
   const CompareResult result =
       compare(document, *backend, folder, !options.resume.empty(), progress.listener());
-  const std::filesystem::path report = folder / report_name;
-  write_report({folder}, report);
+  const std::filesystem::path report = write_report(folder);
   if (talks) {
     print_table(result);
     print_claims(result.claims);

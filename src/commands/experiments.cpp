@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "schedule/plan.h"
+
 namespace preheat {
 
 void ExperimentOptions::add_to(CLI::App& app) {
@@ -36,6 +38,10 @@ std::string outcome_text(const RunResult& run) {
   }
   return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
                      loss_text(*run.final_train_loss), accuracy_text(*run.test_accuracy));
+}
+
+std::string rate_or_dash(const std::optional<double>& rate) {
+  return rate ? lr_text(*rate) : "-";
 }
 
 RunsProgress::RunsProgress(const RunOptions& options) : options_(options) {

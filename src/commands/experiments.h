@@ -32,6 +32,9 @@ struct ExperimentOptions {
 /// "stuck: loss 2.3031, test accuracy 10.00 %".
 std::string outcome_text(const RunResult& run);
 
+/// "1.80e-01", or "-" for none.
+std::string rate_or_dash(const std::optional<double>& rate);
+
 /// Tells of runs on standard output: a bar while one goes on, a line when it has ended.
 class RunsProgress {
  public:

@@ -15,10 +15,6 @@
 namespace preheat {
 namespace {
 
-std::string rate_or_dash(const std::optional<double>& rate) {
-  return rate ? lr_text(*rate) : "-";
-}
-
 void print_table(const FindLrResult& result) {
   std::size_t width = 3;
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
@@ -53,8 +49,8 @@ void print_table(const FindLrResult& result) {
     if (!r.log2_mean || (many && r.first != result.arms.front().arm.name)) continue;
     fmt::print("{} against {}: {:.2f} times the rate", r.second, r.first, std::exp2(*r.log2_mean));
     if (r.log2_interval) {
-      fmt::print(" [{:.2f}, {:.2f}]", std::exp2(r.log2_interval->lo),
-                 std::exp2(r.log2_interval->hi));
+      const auto& [lo, hi] = *r.log2_interval;
+      fmt::print(" {}", to_string(Interval{std::exp2(lo), std::exp2(hi)}));
     }
     fmt::print(", geometric mean over {} seeds{}\n", r.seeds,
                r.log2_interval ? ", bootstrap at 95 %" : "");
@@ -76,8 +72,7 @@ int run_find_lr(const ExperimentOptions& options) {
                 fmt::print("seed {} {}: trains at {}, not at {}\n", search.seed, arm.name,
                            rate_or_dash(search.largest), rate_or_dash(search.smallest_failing));
               });
-  const std::filesystem::path report = folder / report_name;
-  write_report({folder}, report);
+  const std::filesystem::path report = write_report(folder);
   if (talks) {
     print_table(result);
     print_claims(result.claims);

@@ -10,7 +10,6 @@
 #include "commands/experiments.h"
 #include "config/values.h"
 #include "report/report.h"
-#include "schedule/plan.h"
 
 namespace preheat {
 namespace {
@@ -55,10 +54,6 @@ void print_map(const SweepResult& result) {
   }
 }
 
-std::string rate_or_dash(const std::optional<double>& rate) {
-  return rate ? lr_text(*rate) : "-";
-}
-
 void print_boundaries(const SweepResult& result) {
   if (result.boundaries.empty()) return;
   fmt::print("\nthe boundary along the base rate (a cell fails where half of its runs do)\n\n");
@@ -95,8 +90,7 @@ int run_sweep(const ExperimentOptions& options) {
   const RunsProgress progress(options.run);
   const SweepResult result =
       sweep(document, *backend, folder, !options.resume.empty(), progress.listener());
-  const std::filesystem::path report = folder / report_name;
-  write_report({folder}, report);
+  const std::filesystem::path report = write_report(folder);
   if (talks) {
     print_map(result);
     print_boundaries(result);

@@ -122,8 +122,7 @@ int train(const TrainOptions& options) {
   listener.wants_stop = interrupted;
   const RunResult result = trainer.run(listener, &folder);
   progress.clear();
-  const std::filesystem::path report = folder.path() / report_name;
-  write_report({folder.path()}, report);
+  const std::filesystem::path report = write_report(folder.path());
   if (talks) print_end(result, report);
 
   if (result.interrupted) {

@@ -41,6 +41,17 @@ void refuse_foreign_claims(const RunConfig& base, Experiment experiment) {
   refuse_without_section<Experiment::find_lr>(base, experiment, base.find_lr.has_value());
 }
 
+template <class Claim>
+constexpr bool reads_sharpness = false;
+template <>
+constexpr bool reads_sharpness<SharpnessFallsClaim> = true;
+template <>
+constexpr bool reads_sharpness<SharpnessStaysClaim> = true;
+template <>
+constexpr bool reads_sharpness<UnstableStartClaim> = true;
+template <>
+constexpr bool reads_sharpness<EdgeOfStabilityClaim> = true;
+
 // What a claim says of arms, checked against those there are.
 class ArmsCheck {
  public:
@@ -115,16 +126,14 @@ class ArmsCheck {
     }
   }
 
-  void need_sharpness(const RunConfig& config, const std::string& name,
-                      const std::string& key) const {
-    if (config.diagnostics.sharpness) return;
-    refuse(key, fmt::format("the sharpness of {} is not measured", name),
-           "diagnostics: {sharpness: {every: 10 steps}}");
-  }
-
   template <class Claim>
-  void check_arm(const Claim&, const RunConfig&, const std::string&, const std::string&,
-                 const std::string&) const {}
+  void check_arm(const Claim&, const RunConfig& config, const std::string& name, const std::string&,
+                 const std::string& key) const {
+    if (reads_sharpness<Claim> && !config.diagnostics.sharpness) {
+      refuse(key, fmt::format("the sharpness of {} is not measured", name),
+             "diagnostics: {sharpness: {every: 10 steps}}");
+    }
+  }
 
   void check_arm(const SmallerSpikeClaim& c, const RunConfig& config, const std::string&,
                  const std::string& place, const std::string&) const {
@@ -143,26 +152,6 @@ class ArmsCheck {
       refuse(place + ".to", fmt::format("{} are not after {}", to_string(c.to), to_string(c.from)),
              "a later update than from");
     }
-  }
-
-  void check_arm(const SharpnessFallsClaim&, const RunConfig& config, const std::string& name,
-                 const std::string&, const std::string& key) const {
-    need_sharpness(config, name, key);
-  }
-
-  void check_arm(const SharpnessStaysClaim&, const RunConfig& config, const std::string& name,
-                 const std::string&, const std::string& key) const {
-    need_sharpness(config, name, key);
-  }
-
-  void check_arm(const EdgeOfStabilityClaim&, const RunConfig& config, const std::string& name,
-                 const std::string&, const std::string& key) const {
-    need_sharpness(config, name, key);
-  }
-
-  void check_arm(const UnstableStartClaim&, const RunConfig& config, const std::string& name,
-                 const std::string&, const std::string& key) const {
-    need_sharpness(config, name, key);
   }
 
   void check_arm(const DeepLayersClaim& c, const RunConfig& config, const std::string& name,

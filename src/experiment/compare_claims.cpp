@@ -20,13 +20,9 @@ namespace {
 constexpr std::size_t window = 50;
 constexpr double never = std::numeric_limits<double>::infinity();
 
-std::string interval_text(const Interval& interval) {
-  return fmt::format("[{:.2f}, {:.2f}]", interval.lo, interval.hi);
-}
-
 // In percentage points.
 std::string points_text(const Interval& interval) {
-  return interval_text({100 * interval.lo, 100 * interval.hi});
+  return to_string({100 * interval.lo, 100 * interval.hi});
 }
 
 std::int64_t size_of(const std::vector<double>& values) {
@@ -68,7 +64,7 @@ Verdict verdict_of_share(std::int64_t count, std::int64_t n, double share) {
 }
 
 std::string share_text(std::int64_t count, std::int64_t n) {
-  return fmt::format("95 % interval {}", interval_text(clopper_pearson(count, n)));
+  return fmt::format("95 % interval {}", to_string(clopper_pearson(count, n)));
 }
 
 // Updates done when the running mean of the training error is first below `error`.
@@ -112,7 +108,7 @@ class CompareJudge {
     const auto n = static_cast<std::int64_t>(arm.runs.size());
     Finding finding;
     const Interval interval = arm.failure_interval();
-    finding.evidence = failures_text(arm) + ", 95 % interval " + interval_text(interval);
+    finding.evidence = failures_text(arm) + ", 95 % interval " + to_string(interval);
     if (n > 0) {
       finding.verdict =
           c.above ? verdict_above(interval, *c.above) : verdict_below(interval, *c.below);
@@ -135,12 +131,11 @@ class CompareJudge {
     const PairResult pair = pair_of(a, b);
     Finding finding;
     const bool enough = mcnemar_exact(pair.pairs, 0) <= c.p_above;
-    finding.evidence =
-        fmt::format("{}; 95 % intervals {} and {}; exact McNemar p = {:.2g}, {}above {:g}{}",
-                    discordant_text(c.arms, pair), interval_text(a.failure_interval()),
-                    interval_text(b.failure_interval()), pair.mcnemar_p,
-                    pair.mcnemar_p > c.p_above ? "" : "not ", c.p_above,
-                    enough ? "" : ", as it is for so few whatever they do");
+    finding.evidence = fmt::format(
+        "{}; 95 % intervals {} and {}; exact McNemar p = {:.2g}, {}above {:g}{}",
+        discordant_text(c.arms, pair), to_string(a.failure_interval()),
+        to_string(b.failure_interval()), pair.mcnemar_p, pair.mcnemar_p > c.p_above ? "" : "not ",
+        c.p_above, enough ? "" : ", as it is for so few whatever they do");
     if (pair.mcnemar_p <= c.p_above) {
       finding.verdict = Verdict::fail;
     } else if (enough) {
@@ -345,7 +340,7 @@ class CompareJudge {
     finding.verdict = verdict_below(t.interval, std::log(c.within));
     finding.evidence += fmt::format(
         "; it falls {:.2f}-fold in the geometric mean, t interval at 95 % {}", std::exp(t.mean),
-        interval_text({std::exp(t.interval.lo), std::exp(t.interval.hi)}));
+        to_string({std::exp(t.interval.lo), std::exp(t.interval.hi)}));
     return finding;
   }
 

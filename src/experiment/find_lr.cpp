@@ -10,6 +10,7 @@
 
 #include "data/dataset.h"
 #include "train/atomic_file.h"
+#include "train/run_files.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -20,10 +21,7 @@ constexpr double largest_rate = 1e8;
 constexpr int confirmations = 3;
 constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
-// Four digits: a folder's name, and a rate that a configuration shows as it was.
-std::string rate_name(double rate) {
-  return fmt::format("{:.4g}", rate);
-}
+// A rate that a configuration shows as it was.
 double rounded(double rate) {
   return std::strtod(rate_name(rate).c_str(), nullptr);
 }
@@ -66,6 +64,10 @@ std::vector<Arm> arms_of(const RunConfig& config) {
 }
 
 }  // namespace
+
+std::string rate_name(double rate) {
+  return fmt::format("{:.4g}", rate);
+}
 
 Search search_rate(double first, double resolution,
                    const std::function<std::optional<Trial>(double rate)>& trial) {
@@ -175,7 +177,6 @@ FindLrResult find_lr(const Document& document, Backend& backend,
 
 nlohmann::ordered_json to_json(const FindLrResult& result) {
   using Json = nlohmann::ordered_json;
-  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
   Json json = {
       {"arms", Json::array()}, {"critical_rates", Json::array()}, {"ratios", Json::array()}};
   for (const SearchArm& arm : result.arms) {
@@ -196,10 +197,8 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                           {"violations", s.violations},
                           {"tried", tried}});
     }
-    Json overrides = Json::object();
-    for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
     json["arms"].push_back({{"name", arm.arm.name},
-                            {"overrides", overrides},
+                            {"overrides", to_json(arm.arm.overrides)},
                             {"share", result.share},
                             {"largest_for_share", or_null(rate_for_share(arm, result.share))},
                             {"searches", searches}});

@@ -23,6 +23,9 @@ struct Trial {
   bool trained = false;
 };
 
+/// A base rate as it is tried and as the folder of its run is called: four digits.
+std::string rate_name(double rate);
+
 /// The search of one arm at one seed.
 struct Search {
   std::uint64_t seed = 0;

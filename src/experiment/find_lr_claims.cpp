@@ -24,8 +24,7 @@ std::vector<ClaimResult> judge_find_lr(const RunConfig& base, const FindLrResult
                                       std::exp2(*ratio.log2_mean), *ratio.log2_mean);
     }
     if (ratio.log2_interval) {
-      finding.evidence += fmt::format(", bootstrap at 95 % [{:.2f}, {:.2f}]",
-                                      ratio.log2_interval->lo, ratio.log2_interval->hi);
+      finding.evidence += fmt::format(", bootstrap at 95 % {}", to_string(*ratio.log2_interval));
       finding.verdict = c.log2_above ? verdict_above(*ratio.log2_interval, *c.log2_above)
                                      : verdict_below(*ratio.log2_interval, *c.log2_below);
     }

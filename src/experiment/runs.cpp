@@ -162,11 +162,14 @@ nlohmann::ordered_json to_json(const Node& value) {
   return value.scalar;
 }
 
+nlohmann::ordered_json to_json(const std::vector<Override>& changes) {
+  auto json = nlohmann::ordered_json::object();
+  for (const Override& o : changes) json[o.key] = to_json(o.value);
+  return json;
+}
+
 nlohmann::ordered_json to_json(const ArmResult& arm) {
   using Json = nlohmann::ordered_json;
-  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
-  Json overrides = Json::object();
-  for (const Override& o : arm.arm.overrides) overrides[o.key] = to_json(o.value);
   Json runs = Json::array();
   for (const SeedResult& r : arm.runs) {
     runs.push_back({{"seed", r.seed},
@@ -180,8 +183,9 @@ nlohmann::ordered_json to_json(const ArmResult& arm) {
     const Interval ci = arm.failure_interval();
     interval = {ci.lo, ci.hi};
   }
-  return {{"name", arm.arm.name},       {"overrides", overrides},       {"n", arm.runs.size()},
-          {"failures", arm.failures()}, {"failure_interval", interval}, {"runs", runs}};
+  return {{"name", arm.arm.name},         {"overrides", to_json(arm.arm.overrides)},
+          {"n", arm.runs.size()},         {"failures", arm.failures()},
+          {"failure_interval", interval}, {"runs", runs}};
 }
 
 }  // namespace preheat

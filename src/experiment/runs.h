@@ -88,6 +88,9 @@ void prepare_folder(const std::filesystem::path& folder, const RunConfig& config
 /// exist.
 nlohmann::ordered_json to_json(const ArmResult& arm);
 
+/// Keys with their values.
+nlohmann::ordered_json to_json(const std::vector<Override>& changes);
+
 /// A value of a configuration as JSON: numbers and truth values are such, the rest is text.
 nlohmann::ordered_json to_json(const Node& value);
 

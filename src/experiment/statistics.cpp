@@ -164,6 +164,10 @@ double jackknife_acceleration(std::size_t rows, const Statistic& statistic) {
 
 }  // namespace
 
+std::string to_string(const Interval& interval) {
+  return fmt::format("[{:.2f}, {:.2f}]", interval.lo, interval.hi);
+}
+
 Interval clopper_pearson(std::int64_t failures, std::int64_t n, double confidence) {
   check_count(failures, n);
   check_confidence(confidence);

@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace preheat {
@@ -15,6 +16,9 @@ struct Interval {
   double lo = 0;
   double hi = 1;
 };
+
+/// "[0.83, 1.00]".
+std::string to_string(const Interval& interval);
 
 /// Exact confidence interval for the probability behind `failures` of `n` runs: each end is the
 /// probability at which a result at least this extreme has probability (1 - confidence) / 2.

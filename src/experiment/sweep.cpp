@@ -11,6 +11,7 @@
 #include "config/values.h"
 #include "data/dataset.h"
 #include "train/atomic_file.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -64,12 +65,6 @@ std::vector<Override> without_rate(const std::vector<Override>& point) {
   std::vector<Override> rest = point;
   std::erase_if(rest, [](const Override& o) { return o.key == rate_key; });
   return rest;
-}
-
-nlohmann::ordered_json point_json(const std::vector<Override>& point) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (const Override& o : point) json[o.key] = to_json(o.value);
-  return json;
 }
 
 }  // namespace
@@ -216,7 +211,6 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
 
 nlohmann::ordered_json to_json(const SweepResult& result) {
   using Json = nlohmann::ordered_json;
-  const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
   Json json = {{"axes", Json::array()}, {"cells", Json::array()}, {"boundaries", Json::array()}};
   for (const Axis& axis : result.axes) {
     Json values = Json::array();
@@ -225,11 +219,11 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
   }
   for (const ArmResult& cell : result.cells) {
     Json entry = to_json(cell);
-    entry["point"] = point_json(cell.arm.overrides);
+    entry["point"] = to_json(cell.arm.overrides);
     json["cells"].push_back(entry);
   }
   for (const Boundary& b : result.boundaries) {
-    json["boundaries"].push_back({{"point", point_json(b.point)},
+    json["boundaries"].push_back({{"point", to_json(b.point)},
                                   {"largest_training", or_null(b.largest_training)},
                                   {"smallest_failing", or_null(b.smallest_failing)},
                                   {"violations", b.violations},

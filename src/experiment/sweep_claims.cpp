@@ -93,8 +93,7 @@ class SweepJudge {
     const Interval interval = bootstrap(by_seed, mean).percentile;
     finding.verdict = c.octaves_above ? verdict_above(interval, *c.octaves_above)
                                       : verdict_below(interval, *c.octaves_below);
-    finding.evidence +=
-        fmt::format("; bootstrap at 95 % [{:.2f}, {:.2f}]", interval.lo, interval.hi);
+    finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
     return finding;
   }
 

@@ -65,6 +65,13 @@ class Page {
 
 // ---- Runs --------------------------------------------------------------------------------------
 
+bool is_failure(std::string_view outcome) {
+  return outcome == "non_finite" || outcome == "stuck";
+}
+bool failed(const Json& run) {
+  return is_failure(scalar(run.at("outcome")));
+}
+
 std::string text_at(const Json& summary, const char* key) {
   return optional_at<std::string>(summary, key).value_or("–");
 }
@@ -176,13 +183,12 @@ void add_run(Page& page, const RunData& run, const std::string& heading) {
 }
 
 void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& heading) {
-  const auto failed = std::ranges::count_if(runs, [](const RunData& run) {
-    return run.outcome == "non_finite" || run.outcome == "stuck";
-  });
+  const auto failures =
+      std::ranges::count_if(runs, [](const RunData& run) { return is_failure(run.outcome); });
   page.add(
       fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2} of n = {1} runs failed: not "
                   "finite, or stuck</p>\n",
-                  heading, runs.size(), failed));
+                  heading, runs.size(), failures));
   std::vector<std::vector<Cell>> rows;
   for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front()));
   page.add(table(run_heads, rows));
@@ -211,19 +217,15 @@ std::string claims(const Json& result) {
   return html + "</ul>\n";
 }
 
-bool failed(const Json& run) {
-  return run.at("outcome") == "non_finite" || run.at("outcome") == "stuck";
-}
-
 std::int64_t count(const Json& arm, const char* outcome) {
   return std::ranges::count_if(arm.at("runs"),
                                [&](const Json& run) { return run.at("outcome") == outcome; });
 }
 
-std::string interval_text(const Json& interval) {
-  if (interval.is_null()) return "–";
-  return fmt::format("[{:.2f}, {:.2f}]", interval.at(0).get<double>(),
-                     interval.at(1).get<double>());
+std::optional<Interval> interval_at(const Json& object, const char* key) {
+  const Json& ends = object.at(key);
+  if (ends.is_null()) return std::nullopt;
+  return Interval{ends.at(0).get<double>(), ends.at(1).get<double>()};
 }
 
 std::string overrides_html(const Json& overrides) {
@@ -252,10 +254,11 @@ void add_arms(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& arm : result.at("arms")) {
     const auto failures = arm.at("failures").get<std::int64_t>();
+    const auto interval = interval_at(arm, "failure_interval");
     rows.push_back({escape(arm.at("name").get<std::string>()),
                     std::to_string(arm.at("n").get<std::int64_t>()),
                     {std::to_string(failures), failures > 0 ? "stuck" : ""},
-                    interval_text(arm.at("failure_interval")),
+                    interval ? to_string(*interval) : "–",
                     std::to_string(count(arm, "non_finite")),
                     std::to_string(count(arm, "stuck")),
                     std::to_string(count(arm, "spiked")),
@@ -490,14 +493,11 @@ void add_ratios(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& r : result.at("ratios")) {
     const Number mean = optional_at<double>(r, "log2_mean");
-    const Json& interval = r.at("interval");
+    const auto octaves = interval_at(r, "interval");
     rows.push_back(
         {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
          mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
-         interval.is_null()
-             ? "–"
-             : fmt::format("[{:.2f}, {:.2f}]", std::exp2(interval.at(0).get<double>()),
-                           std::exp2(interval.at(1).get<double>())),
+         octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
          std::to_string(r.at("n").get<std::int64_t>())});
   }
   page.add("<h2>How many times the rate</h2>\n" +
@@ -586,13 +586,15 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
       add_maps(page, e.result);
       add_boundaries(page, e.result);
       break;
-    case Experiment::Kind::find_lr:
-      page.add("<div class=\"beside\">\n<div>\n" + search_table(e) + "</div>\n");
-      add_search_chart(page, e, search_table(e));
+    case Experiment::Kind::find_lr: {
+      const std::string numbers = search_table(e);
+      page.add("<div class=\"beside\">\n<div>\n" + numbers + "</div>\n");
+      add_search_chart(page, e, numbers);
       page.add("</div>\n");
       add_ratios(page, e.result);
       page.add(folded("Every rate that was tried", tried_table(e.result)));
       break;
+    }
   }
   if (!e.runs.empty()) {
     page.add("<h2>Curves</h2>\n");
@@ -621,26 +623,32 @@ std::string report_page(const ReportData& data) {
   Page page;
   const bool is_one = data.experiments.size() + (data.runs.empty() ? 0 : 1) == 1;
   const std::string heading = is_one ? "h1" : "h2";
-  std::string title;
+  std::vector<std::string> titles;
   if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
   for (const Experiment& e : data.experiments) {
     reading(e.file, [&] { add_experiment(page, e, heading); });
-    title += (title.empty() ? "" : ", ") + e.name;
+    titles.push_back(e.name);
   }
   if (data.runs.size() == 1) {
     const RunData& run = data.runs.front();
     reading(run.folder / "summary.json", [&] { add_run(page, run, heading); });
-    title += (title.empty() ? "" : ", ") + fmt::format("{}, seed {}", run.name, run.seed);
+    titles.push_back(fmt::format("{}, seed {}", run.name, run.seed));
   } else if (!data.runs.empty()) {
     reading("summary.json", [&] { add_runs(page, data.runs, heading); });
-    title += (title.empty() ? "" : ", ") + fmt::format("{} runs", data.runs.size());
+    titles.push_back(fmt::format("{} runs", data.runs.size()));
   }
-  return page.document(title);
+  return page.document(fmt::format("{}", fmt::join(titles, ", ")));
 }
 
 void write_report(const std::vector<std::filesystem::path>& folders,
                   const std::filesystem::path& file) {
   write_atomically(file, report_page(read_report_data(folders)));
+}
+
+std::filesystem::path write_report(const std::filesystem::path& folder) {
+  std::filesystem::path file = folder / report_name;
+  write_report({folder}, file);
+  return file;
 }
 
 }  // namespace preheat

@@ -20,4 +20,7 @@ std::string report_page(const ReportData& data);
 void write_report(const std::vector<std::filesystem::path>& folders,
                   const std::filesystem::path& file);
 
+/// The same of one folder, into it; where the page is.
+std::filesystem::path write_report(const std::filesystem::path& folder);
+
 }  // namespace preheat

@@ -13,6 +13,9 @@
   const shapes = ['circle', 'triangle', 'rect', 'rectRot', 'star', 'crossRot', 'cross'];
   const thinAbove = 6;  // runs in a chart: more are thin lines
 
+  // "warmup, mean of 8" is of the series "warmup" (src/report/chart.cpp).
+  const withoutMean = (label) => label.split(', mean of ')[0];
+
   // ---- Words ----------------------------------------------------------------------------------
 
   const text = (value) => {
@@ -51,12 +54,11 @@
     const ink = colorOf(color);
     const many = runs > thinAbove;
     const faint = kind === 'raw' && dataset.hasMeans;
-    const dashed = kind === 'limit' || kind === 'mean' || kind === 'line' || !faint;
     Object.assign(dataset, {
       borderColor: faint ? withAlpha(ink, many ? 0.16 : 0.32) : many ? withAlpha(ink, 0.7) : ink,
       backgroundColor: ink,
       borderWidth: faint ? 1 : kind === 'limit' ? 1.2 : many ? 1.1 : 1.8,
-      borderDash: dashed ? dashes[pattern % dashes.length] : [],
+      borderDash: faint ? [] : dashes[pattern % dashes.length],
       pointStyle: dataset.isMark ? 'crossRot' : shapes[pattern % shapes.length],
       pointBorderColor: ink,
       pointBackgroundColor: dataset.isMark ? ink : withAlpha(ink, 0.85),
@@ -76,7 +78,7 @@
   }
 
   function datasetsOf(spec) {
-    const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => s.label.split(', mean of ')[0]));
+    const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => withoutMean(s.label)));
     const datasets = [];
     for (const series of spec.series) {
       const common = { series, label: series.label, parsing: false, normalized: true };
@@ -169,7 +171,7 @@
       backgroundColor: variable('panel'), borderColor: variable('line'), borderWidth: 1,
       titleColor: variable('ink'), bodyColor: variable('ink'),
     });
-    const runs = new Set(chart.spec.series.map((s) => s.label.split(', mean of ')[0])).size;
+    const runs = new Set(chart.spec.series.map((s) => withoutMean(s.label))).size;
     for (const dataset of chart.data.datasets) styled(dataset, runs);
   }
 
@@ -427,7 +429,7 @@
     keys.className = 'keys';
     const legend = () => {
       for (const { label, color, pattern, kind } of spec.series) {
-        if (label === '' || label.includes(', mean of ')) continue;
+        if (label === '' || withoutMean(label) !== label) continue;
         const name = document.createElement('span');
         name.textContent = label;
         keys.append(toggle([swatch(color, pattern, kind === 'dots'), name], true, (isOn) => {
@@ -462,7 +464,7 @@
     chart.data.datasets.forEach((dataset, i) => {
       const { facets, label } = dataset.series;
       const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: of any
-        !(chart.off?.has(label.split(', mean of ')[0]));
+        !(chart.off?.has(withoutMean(label)));
       chart.setDatasetVisibility(i, isOn);
     });
     refresh(chart);

@@ -8,6 +8,7 @@
 
 #include "config/config.h"
 #include "config/values.h"
+#include "experiment/find_lr.h"
 #include "report/html.h"
 #include "report/label_text.h"
 
@@ -25,15 +26,18 @@ constexpr std::array<std::pair<const char*, Experiment::Kind>, 3> experiment_fil
      {"sweep.json", Experiment::Kind::sweep},
      {"find_lr.json", Experiment::Kind::find_lr}}};
 
-// The document of a folder's config.yaml. What is wrong with it is not what the user typed, so it
-// is a damaged file.
-template <class Make>
-auto from_config(const fs::path& folder, const Make& make) {
+// The text of a folder's config.yaml, whose document `take` takes. What is wrong with it is not
+// what the user typed, so it is a damaged file.
+template <class Take>
+std::string read_config_file(const fs::path& folder, const Take& take) {
+  const fs::path path = folder / "config.yaml";
+  std::string text = read_file(path);
   try {
-    return make(load_document(folder / "config.yaml"));
+    take(parse_document(text, path.string()));
   } catch (const ConfigError& e) {
     throw Error(e.what());
   }
+  return text;
 }
 
 double momentum_of(const Document& document) {
@@ -81,17 +85,14 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
     read_json(summary, [&](const Json& json) {
       run.outcome = optional_at<std::string>(json, "outcome").value_or("");
       run.summary = json;
-      return 0;
     });
   }
-  run.config = read_file(run.folder / "config.yaml");
-  from_config(run.folder, [&](const Document& document) {
+  run.config = read_config_file(run.folder, [&](const Document& document) {
     const Node* const name = document.root.find("name");
     const Node* const seed = document.root.find("seed");
     run.name = name ? name->scalar : "run";
     run.seed = seed ? seed->scalar : "0";
     run.momentum = momentum_of(document);
-    return 0;
   });
   add_metrics(run, points);
   run.evaluations = read_evaluations(run.folder / "eval.csv");
@@ -140,8 +141,7 @@ void list_runs_of_searches(Experiment& e) {
       const std::string seed = scalar(search.at("seed"));
       for (const Json& trial : search.at("tried")) {
         RunData run;
-        run.folder =
-            arm_folder(e, name) / seed / fmt::format("{:.4g}", trial.at("lr").get<double>());
+        run.folder = arm_folder(e, name) / seed / rate_name(trial.at("lr").get<double>());
         run.arm = name;
         run.facets = {name, trial.at("trained").get<bool>() ? "yes" : "no", seed};
         e.runs.push_back(std::move(run));
@@ -167,12 +167,10 @@ Experiment read_experiment(const fs::path& folder, const char* file, Experiment:
   e.kind = kind;
   e.folder = folder;
   e.file = folder / file;
-  e.config = read_file(folder / "config.yaml");
-  from_config(folder, [&](const Document& document) {
+  e.config = read_config_file(folder, [&](const Document& document) {
     const RunConfig config = read_config(document);
     e.name = config.name;
     e.seeds = seeds_of(config, kind);
-    return 0;
   });
   read_json(e.file, [&](const Json& json) {
     e.result = json;
@@ -188,7 +186,6 @@ Experiment read_experiment(const fs::path& folder, const char* file, Experiment:
       e.facet_names = {"arm", "trained", "seed"};
       list_runs_of_searches(e);
     }
-    return 0;
   });
   return e;
 }

@@ -79,6 +79,12 @@ auto read_json(const std::filesystem::path& path, const Make& make) {
   }
 }
 
+/// The value, or null where there is none; optional_at reads it back.
+template <class T>
+nlohmann::ordered_json or_null(const std::optional<T>& value) {
+  return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();
+}
+
 /// The value of a key that may be null.
 template <class T>
 std::optional<T> optional_at(const nlohmann::ordered_json& object, const char* key) {

@@ -14,6 +14,7 @@
 #include "train/critical_rate.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -93,11 +94,6 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
     std::fill(std::begin(state.hits), std::end(state.hits), 0u);
   }
   state.lr = static_cast<float>(lr_at(now.lr, state.step, state.gate_opened_at));
-}
-
-template <class T>
-nlohmann::json or_null(const std::optional<T>& value) {
-  return value ? nlohmann::json(*value) : nlohmann::json();
 }
 
 }  // namespace

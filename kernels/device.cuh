@@ -1,0 +1,111 @@
+// What the kernels share: stored elements as floats, 16 bytes at a time, and sums in a fixed order.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "launch.h"
+
+namespace preheat::kernels {
+
+__device__ inline float to_float(float x) {
+  return x;
+}
+__device__ inline float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+__device__ inline float to_float(__half x) {
+  return __half2float(x);
+}
+
+template <class T>
+__device__ inline T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+  return x;
+}
+template <>
+__device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float x) {
+  return __float2bfloat16_rn(x);
+}
+template <>
+__device__ inline __half from_float<__half>(float x) {
+  return __float2half_rn(x);
+}
+
+/// n elements that are read and written by one instruction.
+template <class T, int n>
+struct alignas(sizeof(T) * n) Pack {
+  T value[n];
+};
+
+/// Elements in 16 bytes.
+template <class T>
+inline constexpr int full_pack = 16 / sizeof(T);
+
+/// Pack `i` of an array of packs of n, as floats.
+template <class T, int n>
+__device__ inline void load(const T* data, std::int64_t i, float (&values)[n]) {
+  const auto pack = reinterpret_cast<const Pack<T, n>*>(data)[i];
+#pragma unroll
+  for (int k = 0; k < n; ++k) values[k] = to_float(pack.value[k]);
+}
+
+template <class T, int n>
+__device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) {
+  Pack<T, n> pack;
+#pragma unroll
+  for (int k = 0; k < n; ++k) pack.value[k] = from_float<T>(values[k]);
+  reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
+}
+
+/// Whether this block is the last of `blocks` to arrive here, the same answer in all its threads.
+/// What the others have written before is then visible. The counter goes back to 0.
+__device__ inline bool is_last_block(unsigned* counter, unsigned blocks) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicInc(counter, blocks - 1) == blocks - 1;
+  __syncthreads();
+  if (last) __threadfence();
+  return last;
+}
+
+/// The sum over a block of up to 1024 threads (a multiple of 32), in thread 0; others have no
+/// result.
+template <class Number>
+__device__ inline Number block_sum(Number value) {
+  __shared__ Number sums[32];
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_down_sync(0xffffffffu, value, offset);
+  }
+  const unsigned warp = threadIdx.x / 32;
+  __syncthreads();  // of an earlier call
+  if (threadIdx.x % 32 == 0) sums[warp] = value;
+  __syncthreads();
+  if (warp > 0) return value;
+  value = threadIdx.x < blockDim.x / 32 ? sums[threadIdx.x] : Number{};
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_down_sync(0xffffffffu, value, offset);
+  }
+  return value;
+}
+
+/// Calls work.template operator()<T>() with the type that an Element stands for.
+template <class Work>
+cudaError_t with_type(Element element, Work&& work) {
+  switch (element) {
+    case Element::f32:
+      return work.template operator()<float>();
+    case Element::bf16:
+      return work.template operator()<__nv_bfloat16>();
+    case Element::f16:
+      return work.template operator()<__half>();
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace preheat::kernels

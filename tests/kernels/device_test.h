@@ -1,0 +1,205 @@
+// What the tests of the kernels share: device memory with guard words around it, poisoned with NaN
+// until a kernel writes it, and comparisons with a reference in double. Everything random is drawn
+// anew in every run; the seed is in the message of a failure.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "launch.h"
+
+namespace preheat::kernels {
+
+inline void check(cudaError_t status) {
+  if (status == cudaSuccess) return;
+  throw std::runtime_error(std::string(cudaGetErrorName(status)) + ": " +
+                           cudaGetErrorString(status));
+}
+
+/// Bytes on the device between two guards. New memory is all ones: NaN in every floating type.
+class DeviceBytes {
+ public:
+  explicit DeviceBytes(std::size_t size) : size_(size) {
+    check(cudaMalloc(&memory_, size + 2 * guard));
+    check(cudaMemset(memory_, 0xff, size + 2 * guard));
+  }
+  DeviceBytes(const DeviceBytes&) = delete;
+  DeviceBytes& operator=(const DeviceBytes&) = delete;
+  ~DeviceBytes() {
+    EXPECT_TRUE(guards_hold()) << "a kernel wrote outside of its output";
+    cudaFree(memory_);
+  }
+  void* data() const { return static_cast<std::uint8_t*>(memory_) + guard; }
+  std::size_t size() const { return size_; }
+
+ private:
+  static constexpr std::size_t guard = 256;
+  bool guards_hold() const {
+    std::vector<std::uint8_t> all(size_ + 2 * guard);
+    if (cudaMemcpy(all.data(), memory_, all.size(), cudaMemcpyDeviceToHost) != cudaSuccess) {
+      return false;
+    }
+    const auto untouched = [](std::uint8_t byte) { return byte == 0xff; };
+    return std::all_of(all.begin(), all.begin() + guard, untouched) &&
+           std::all_of(all.end() - guard, all.end(), untouched);
+  }
+  std::size_t size_;
+  void* memory_ = nullptr;
+};
+
+/// An array of plain values on the device.
+template <class T>
+class Device {
+ public:
+  explicit Device(std::size_t count) : bytes_(count * sizeof(T)), count_(count) {}
+  explicit Device(const std::vector<T>& values) : Device(values.size()) {
+    check(cudaMemcpy(data(), values.data(), bytes_.size(), cudaMemcpyHostToDevice));
+  }
+  explicit Device(const T& value) requires(!std::is_integral_v<T> || sizeof(T) < 8)
+      : Device(std::vector<T>{value}) {}
+  T* data() const { return static_cast<T*>(bytes_.data()); }
+  /// Waits for the kernels before it.
+  std::vector<T> values() const {
+    std::vector<T> values(count_);
+    check(cudaMemcpy(values.data(), data(), bytes_.size(), cudaMemcpyDeviceToHost));
+    return values;
+  }
+  T value() const { return values().front(); }
+
+ private:
+  DeviceBytes bytes_;
+  std::size_t count_;
+};
+
+/// What storing a float in an Element makes of it.
+inline float rounded(Element element, float x) {
+  switch (element) {
+    case Element::f32:
+      return x;
+    case Element::bf16:
+      return __bfloat162float(__float2bfloat16_rn(x));
+    case Element::f16:
+      return __half2float(__float2half_rn(x));
+  }
+  return x;
+}
+
+/// The relative error of storing a number in an Element: half a unit in the last place.
+inline double unit_roundoff(Element element) {
+  switch (element) {
+    case Element::f32:
+      return 0x1p-24;
+    case Element::bf16:
+      return 0x1p-9;
+    case Element::f16:
+      return 0x1p-11;
+  }
+  return 0;
+}
+
+/// An array of Elements on the device, filled from floats and read back as floats.
+class DeviceElements {
+ public:
+  DeviceElements(Element element, std::size_t count)
+      : element_(element), count_(count), bytes_(count * bytes_of(element)) {}
+  DeviceElements(Element element, const std::vector<float>& values)
+      : DeviceElements(element, values.size()) {
+    std::vector<std::uint8_t> stored(bytes_.size());
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (element == Element::f32) {
+        std::memcpy(&stored[4 * i], &values[i], 4);
+      } else if (element == Element::bf16) {
+        const __nv_bfloat16 x = __float2bfloat16_rn(values[i]);
+        std::memcpy(&stored[2 * i], &x, 2);
+      } else {
+        const __half x = __float2half_rn(values[i]);
+        std::memcpy(&stored[2 * i], &x, 2);
+      }
+    }
+    check(cudaMemcpy(bytes_.data(), stored.data(), stored.size(), cudaMemcpyHostToDevice));
+  }
+  void* data() const { return bytes_.data(); }
+  std::vector<float> values() const {
+    std::vector<std::uint8_t> stored(bytes_.size());
+    check(cudaMemcpy(stored.data(), bytes_.data(), stored.size(), cudaMemcpyDeviceToHost));
+    std::vector<float> values(count_);
+    for (std::size_t i = 0; i < count_; ++i) {
+      if (element_ == Element::f32) {
+        std::memcpy(&values[i], &stored[4 * i], 4);
+      } else if (element_ == Element::bf16) {
+        __nv_bfloat16 x;
+        std::memcpy(&x, &stored[2 * i], 2);
+        values[i] = __bfloat162float(x);
+      } else {
+        __half x;
+        std::memcpy(&x, &stored[2 * i], 2);
+        values[i] = __half2float(x);
+      }
+    }
+    return values;
+  }
+
+ private:
+  Element element_;
+  std::size_t count_;
+  DeviceBytes bytes_;
+};
+
+/// Values as they can be stored in an Element, normally distributed around `mean`.
+inline std::vector<float> random_values(std::mt19937& random, Element element, std::size_t count,
+                                        float std_dev = 1, float mean = 0) {
+  std::normal_distribution<float> normal(mean, std_dev);
+  std::vector<float> values(count);
+  for (float& v : values) v = rounded(element, normal(random));
+  return values;
+}
+
+/// Each actual value within `bound` of the expected one, `bound` given per element; NaN equals NaN.
+template <class Bound>
+void expect_close(const std::vector<float>& actual, const std::vector<double>& expected,
+                  const Bound& bound, const std::string& what) {
+  ASSERT_EQ(actual.size(), expected.size()) << what;
+  int reported = 0;
+  for (std::size_t i = 0; i < actual.size() && reported < 5; ++i) {
+    const bool both_nan = std::isnan(actual[i]) && std::isnan(expected[i]);
+    const bool same_infinity = std::isinf(expected[i]) && double{actual[i]} == expected[i];
+    if (both_nan || same_infinity) continue;
+    if (!(std::abs(double{actual[i]} - expected[i]) <= bound(i))) {
+      ADD_FAILURE() << what << "[" << i << "] is " << actual[i] << ", expected " << expected[i]
+                    << " to within " << bound(i);
+      ++reported;
+    }
+  }
+}
+
+/// The fixture of all kernel tests: skips, visibly, where there is no device.
+class KernelTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+      GTEST_SKIP() << "no CUDA device: " << cudaGetErrorString(status);
+    }
+  }
+  void TearDown() override {
+    if (!IsSkipped()) check(cudaDeviceSynchronize());
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937 random_{seed_};
+  testing::ScopedTrace trace_{__FILE__, __LINE__, "seed " + std::to_string(seed_)};
+};
+
+}  // namespace preheat::kernels

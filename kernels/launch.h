@@ -203,7 +203,7 @@ cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::in
 inline constexpr std::int64_t chunk_floats = 64;
 
 /// How one tensor is updated.
-struct Segment {
+struct alignas(16) Segment {
   float lr_scale = 1;
   float weight_decay = 0;
   std::int32_t trained = 1;  // 0: weights and velocity keep their bits
@@ -223,7 +223,7 @@ struct Arena {
 };
 
 /// Squared norms over the floats of one block.
-struct NormPartial {
+struct alignas(16) NormPartial {
   float gradient = 0;  // of what is in training, as it lies in memory: times the loss scale
   float taken = 0;     // off the weights
   float weight = 0;    // of all
@@ -245,6 +245,7 @@ struct GradientCheck {
 };
 
 std::int64_t update_blocks(std::int64_t arena_size);  // NormPartials that an update writes
+std::int64_t check_blocks(std::int64_t arena_size);   // and check_gradients
 
 /// The norm of the gradients in training and what follows from it. 4 bytes per parameter, in front
 /// of those of the update.

@@ -19,6 +19,8 @@ struct StepState {
   // u % window, and in all of them.
   std::int64_t window_hits = 0;
   std::uint32_t hits[max_gate_window] = {};
+  float loss_scale = 1;  // of the loss before backward: gradients in fp16 would underflow
+  std::int32_t updates_at_scale = 0;  // since it last changed
 };
 
 /// The state before the first update.
@@ -62,6 +64,22 @@ PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, boo
   ++state.step;
   state.previous_lr = state.lr;
   state.lr = static_cast<float>(lr_at(schedule, state.step, state.gate_opened_at));
+}
+
+inline constexpr float initial_loss_scale = 65536;
+inline constexpr float most_loss_scale = 16777216;
+inline constexpr std::int32_t updates_until_doubled = 2000;
+
+/// Dynamic loss scaling (Micikevicius et al. 2018, "Mixed precision training", section 3.2): halved
+/// after a step whose gradients overflowed, doubled after 2000 in a row that did not.
+PREHEAT_HD inline void move_loss_scale(StepState& state, bool overflowed) {
+  if (overflowed) {
+    state.loss_scale = state.loss_scale > 1 ? state.loss_scale / 2 : 1;
+    state.updates_at_scale = 0;
+  } else if (++state.updates_at_scale >= updates_until_doubled) {
+    state.loss_scale = state.loss_scale < most_loss_scale ? state.loss_scale * 2 : most_loss_scale;
+    state.updates_at_scale = 0;
+  }
 }
 
 }  // namespace preheat

@@ -1,0 +1,73 @@
+// The end of a step, the only writer of StepState. One block: what it reads are a few partial sums,
+// and everything of the next step waits for what it writes.
+#include "device.cuh"
+
+namespace preheat::kernels {
+namespace {
+
+constexpr int threads = 512;
+
+__global__ void __launch_bounds__(threads)
+    advance_kernel(const __grid_constant__ LrSchedule schedule, StepState* state,
+                   const BatchLoss* loss, const NormPartial* partials, std::int64_t partial_count,
+                   const GradientCheck* check, bool scales_loss, DeviceRecord* records,
+                   std::int64_t capacity) {
+  if (!updates(*state)) return;
+  double gradient = 0;
+  double taken = 0;
+  double weight = 0;
+  bool finite = true;
+  for (std::int64_t i = threadIdx.x; i < partial_count; i += threads) {
+    const NormPartial partial = partials[i];
+    gradient += double{partial.gradient};
+    taken += double{partial.taken};
+    weight += double{partial.weight};
+    finite = finite && partial.finite != 0;
+  }
+  gradient = block_sum(gradient);
+  taken = block_sum(taken);
+  weight = block_sum(weight);
+  finite = __syncthreads_and(finite ? 1 : 0) != 0;
+  if (threadIdx.x != 0) return;
+
+  DeviceRecord record;
+  record.step = state->step;
+  record.phase = phase_at(schedule, state->step, state->gate_opened_at);
+  record.lr = state->lr;
+  record.loss = loss->sum / static_cast<double>(loss->examples);
+  record.correct = loss->correct;
+  record.grad_norm = check != nullptr ? check->norm : sqrt(gradient);
+  record.update_norm = sqrt(taken);
+  record.weight_norm = sqrt(weight);
+  const bool has_loss = isfinite(record.loss);
+  const bool has_gradient = check == nullptr || check->finite != 0;
+  const bool overflowed = scales_loss && has_loss && !has_gradient && state->loss_scale > 1;
+  const bool is_finite = has_loss && (overflowed || (has_gradient && finite));
+  record.finite = is_finite ? 1 : 0;
+  records[state->step % capacity] = record;
+  advance(*state, schedule, is_finite, record.correct);
+  if (scales_loss && is_finite) move_loss_scale(*state, overflowed);
+}
+
+__global__ void move_kernel(std::int64_t* position, std::int64_t by) {
+  *position += by;
+}
+
+}  // namespace
+
+cudaError_t advance_step(const LrSchedule& schedule, StepState* state, const BatchLoss* loss,
+                         const NormPartial* partials, std::int64_t partial_count,
+                         const GradientCheck* check, bool scales_loss, DeviceRecord* records,
+                         std::int64_t capacity, cudaStream_t stream) {
+  if (capacity < 1) return cudaErrorInvalidValue;
+  advance_kernel<<<1, threads, 0, stream>>>(schedule, state, loss, partials, partial_count, check,
+                                            scales_loss, records, capacity);
+  return cudaGetLastError();
+}
+
+cudaError_t move_position(std::int64_t* position, std::int64_t by, cudaStream_t stream) {
+  move_kernel<<<1, 1, 0, stream>>>(position, by);
+  return cudaGetLastError();
+}
+
+}  // namespace preheat::kernels

@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "launch.h"
 
@@ -46,12 +47,16 @@ struct alignas(sizeof(T) * n) Pack {
 template <class T>
 inline constexpr int full_pack = 16 / sizeof(T);
 
+template <class T, int n>
+__device__ inline void unpack(const Pack<T, n>& pack, float (&values)[n]) {
+#pragma unroll
+  for (int k = 0; k < n; ++k) values[k] = to_float(pack.value[k]);
+}
+
 /// Pack `i` of an array of packs of n, as floats.
 template <class T, int n>
 __device__ inline void load(const T* data, std::int64_t i, float (&values)[n]) {
-  const auto pack = reinterpret_cast<const Pack<T, n>*>(data)[i];
-#pragma unroll
-  for (int k = 0; k < n; ++k) values[k] = to_float(pack.value[k]);
+  unpack(reinterpret_cast<const Pack<T, n>*>(data)[i], values);
 }
 
 template <class T, int n>
@@ -60,6 +65,11 @@ __device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) 
 #pragma unroll
   for (int k = 0; k < n; ++k) pack.value[k] = from_float<T>(values[k]);
   reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
+}
+
+/// Whether 16 bytes can be read there at once; nothing can be read at null.
+inline bool is_aligned(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
 }
 
 /// Whether this block is the last of `blocks` to arrive here, the same answer in all its threads.
@@ -106,6 +116,18 @@ cudaError_t with_type(Element element, Work&& work) {
       return work.template operator()<__half>();
   }
   return cudaErrorInvalidValue;
+}
+
+/// Calls work.template operator()<T, pack>() with packs of 16 bytes where all can be read so, else
+/// of one element.
+template <class Work>
+cudaError_t with_pack(Element element, std::int32_t channels,
+                      std::initializer_list<const void*> pointers, Work&& work) {
+  return with_type(element, [&]<class T>() {
+    bool aligned = channels % full_pack<T> == 0;
+    for (const void* p : pointers) aligned = aligned && is_aligned(p);
+    return aligned ? work.template operator()<T, full_pack<T>>() : work.template operator()<T, 1>();
+  });
 }
 
 }  // namespace preheat::kernels

@@ -35,8 +35,8 @@ struct Images {
   std::int32_t height = 1;
   std::int32_t width = 1;
   std::int32_t channels = 1;
-  constexpr std::int64_t rows() const { return batch * height * width; }
-  constexpr std::int64_t size() const { return rows() * channels; }
+  PREHEAT_HD constexpr std::int64_t rows() const { return batch * height * width; }
+  PREHEAT_HD constexpr std::int64_t size() const { return rows() * channels; }
 };
 
 // gather_batch.cu

@@ -1,0 +1,111 @@
+// Loss, hits and the gradient of the logits, one thread per example: a few numbers each, and far
+// fewer examples than the machine has threads, so what counts is that it is one launch.
+#include "device.cuh"
+
+namespace preheat::kernels {
+namespace {
+
+constexpr int threads = 128;
+
+__device__ BatchLoss example_loss(const LossOptions& options, std::int32_t classes, const float* z,
+                                  std::int32_t label, float* largest_out, float* sum_out) {
+  float largest = z[0];
+  std::int32_t first_of_largest = 0;
+  bool ordered = z[0] == z[0];
+  for (std::int32_t k = 1; k < classes; ++k) {
+    ordered = ordered && z[k] == z[k];
+    if (z[k] > largest) {
+      largest = z[k];
+      first_of_largest = k;
+    }
+  }
+  BatchLoss loss;
+  loss.examples = 1;
+  loss.correct = ordered && first_of_largest == label ? 1 : 0;
+  if (options.squared_error) {
+    for (std::int32_t k = 0; k < classes; ++k) {
+      const float error = z[k] - (k == label ? 1.0f : 0.0f);
+      loss.sum += 0.5 * double{error} * double{error};
+    }
+    return loss;
+  }
+  // -sum_k q_k log softmax(z)_k with q = (1 - s) onehot + s / K, the largest logit taken off first.
+  const float smoothing = static_cast<float>(options.label_smoothing);
+  const float share = smoothing / static_cast<float>(classes);
+  float sum = 0;
+  float linear = 0;
+  for (std::int32_t k = 0; k < classes; ++k) {
+    const float shifted = z[k] - largest;
+    const float q = share + (k == label ? 1 - smoothing : 0.0f);
+    sum += expf(shifted);
+    if (q != 0) linear = fmaf(q, shifted, linear);
+  }
+  loss.sum = double{logf(sum)} - double{linear};
+  if (!ordered) loss.sum = nan("");  // whatever the comparisons above made of it
+  *largest_out = ordered ? largest : nanf("");
+  *sum_out = sum;
+  return loss;
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads)
+    loss_kernel(const LossOptions options, std::int64_t batch, std::int32_t classes,
+                const float* logits, const std::int32_t* labels, const StepState* state,
+                T* d_logits, BatchLoss* result, bool accumulate, BatchLoss* partials,
+                unsigned* counter) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
+  BatchLoss loss;
+  if (i < batch) {
+    const float* z = logits + i * classes;
+    const std::int32_t label = labels[i];
+    float largest = 0;
+    float sum = 1;
+    if (label >= 0) loss = example_loss(options, classes, z, label, &largest, &sum);
+    if (d_logits != nullptr) {
+      const float scale = (state != nullptr ? state->loss_scale : 1.0f) / static_cast<float>(batch);
+      const float smoothing = static_cast<float>(options.label_smoothing);
+      const float share = smoothing / static_cast<float>(classes);
+      for (std::int32_t k = 0; k < classes; ++k) {
+        const float target = k == label ? 1.0f : 0.0f;
+        float d = z[k] - target;
+        if (!options.squared_error) {
+          d = expf(z[k] - largest) / sum - (share + target * (1 - smoothing));
+        }
+        d_logits[i * classes + k] = from_float<T>(label >= 0 ? d * scale : 0.0f);
+      }
+    }
+  }
+  const double sum = block_sum(loss.sum);
+  const auto correct = block_sum(static_cast<int>(loss.correct));
+  const auto examples = block_sum(static_cast<int>(loss.examples));
+  if (threadIdx.x == 0) partials[blockIdx.x] = {sum, correct, examples};
+  if (!is_last_block(counter, gridDim.x) || threadIdx.x != 0) return;
+  BatchLoss total = accumulate ? *result : BatchLoss{};
+  for (unsigned block = 0; block < gridDim.x; ++block) {
+    total.sum += __ldcg(&partials[block].sum);
+    total.correct += __ldcg(reinterpret_cast<const long long*>(&partials[block].correct));
+    total.examples += __ldcg(reinterpret_cast<const long long*>(&partials[block].examples));
+  }
+  *result = total;
+}
+
+}  // namespace
+
+std::int64_t loss_partials(std::int64_t batch) {
+  return (batch + threads - 1) / threads;
+}
+
+cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
+                         const float* logits, const std::int32_t* labels, const StepState* state,
+                         Element element, void* d_logits, BatchLoss* result, bool accumulate,
+                         const LossScratch& scratch, cudaStream_t stream) {
+  if (batch < 1 || classes < 1) return cudaErrorInvalidValue;
+  return with_type(element, [&]<class T>() {
+    loss_kernel<T><<<static_cast<unsigned>(loss_partials(batch)), threads, 0, stream>>>(
+        options, batch, classes, logits, labels, state, static_cast<T*>(d_logits), result,
+        accumulate, scratch.partials, scratch.counter);
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace preheat::kernels

@@ -183,7 +183,7 @@ struct LossOptions {
   double label_smoothing = 0;
 };
 
-/// Loss, hits and gradient in one pass over logits [batch, classes] (fp32). d_logits [batch,
+/// Loss, hits and gradient in one pass over logits [batch, classes]. d_logits [batch,
 /// classes] (may be null) is the gradient of the mean over `batch`, times state->loss_scale (state
 /// may be null: times 1). *result is written, or with `accumulate` added to. `scratch.partials`
 /// holds loss_partials(batch) doubles.
@@ -193,14 +193,18 @@ struct LossScratch {
 };
 std::int64_t loss_partials(std::int64_t batch);  // BatchLosses
 cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
-                         const float* logits, const std::int32_t* labels, const StepState* state,
-                         Element element, void* d_logits, BatchLoss* result, bool accumulate,
-                         const LossScratch& scratch, cudaStream_t stream);
+                         Element logits_element, const void* logits, const std::int32_t* labels,
+                         const StepState* state, Element element, void* d_logits, BatchLoss* result,
+                         bool accumulate, const LossScratch& scratch, cudaStream_t stream);
 
 // sgd_momentum.cu
 
 /// Floats of the arena that one entry of Arena::segment_of stands for: tensors begin on 256 bytes.
 inline constexpr std::int64_t chunk_floats = 64;
+
+/// Added to an entry of Arena::segment_of whose gradients are in Arena::small_gradients, at the
+/// same index. There are at most as many segments.
+inline constexpr std::uint16_t has_small_gradient = 0x8000;
 
 /// How one tensor is updated.
 struct alignas(16) Segment {
@@ -215,10 +219,11 @@ struct Arena {
   float* weights = nullptr;
   float* velocity = nullptr;
   const float* gradients = nullptr;
-  void* copy = nullptr;  // of the weights in `copy_element`, written along; may be null
-  Element copy_element = Element::bf16;
+  const void* small_gradients = nullptr;  // those in `small`; may be null, where there are none
+  void* copy = nullptr;                   // of the weights in `small`, written along; may be null
+  Element small = Element::bf16;
   std::int64_t size = 0;
-  const std::uint16_t* segment_of = nullptr;  // [size / chunk_floats]
+  const std::uint16_t* segment_of = nullptr;  // [size / chunk_floats], with has_small_gradient
   const Segment* segments = nullptr;
 };
 
@@ -254,10 +259,10 @@ cudaError_t check_gradients(const Arena& arena, const StepState* state, double c
                             cudaStream_t stream);
 
 /// One update of the whole arena, at the rate state->lr, whatever the number of tensors. 20 bytes
-/// per parameter, 22 with a 16-bit copy; one partial per block in `partials` (may be null: no
-/// norms). Nothing is written where !updates(*state), where *loss (may be null) is not finite, or
-/// where *check (may be null) is not: partials then have the norms of gradients and weights as they
-/// are.
+/// per parameter, 22 with a 16-bit copy, 20 with 16-bit gradients as well; one partial per block in
+/// `partials` (may be null: no norms). Nothing is written where !updates(*state), where *loss (may
+/// be null) is not finite, or where *check (may be null) is not: partials then have the norms of
+/// gradients and weights as they are.
 cudaError_t sgd_momentum(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                          const BatchLoss* loss, const GradientCheck* check, NormPartial* partials,
                          NonFinite* non_finite, cudaStream_t stream);

@@ -7,15 +7,17 @@ namespace {
 
 constexpr int threads = 128;
 
-__device__ BatchLoss example_loss(const LossOptions& options, std::int32_t classes, const float* z,
+template <class Z>
+__device__ BatchLoss example_loss(const LossOptions& options, std::int32_t classes, const Z* logits,
                                   std::int32_t label, float* largest_out, float* sum_out) {
-  float largest = z[0];
+  const auto z = [&](std::int32_t k) { return to_float(logits[k]); };
+  float largest = z(0);
   std::int32_t first_of_largest = 0;
-  bool ordered = z[0] == z[0];
+  bool ordered = z(0) == z(0);
   for (std::int32_t k = 1; k < classes; ++k) {
-    ordered = ordered && z[k] == z[k];
-    if (z[k] > largest) {
-      largest = z[k];
+    ordered = ordered && z(k) == z(k);
+    if (z(k) > largest) {
+      largest = z(k);
       first_of_largest = k;
     }
   }
@@ -24,7 +26,7 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
   loss.correct = ordered && first_of_largest == label ? 1 : 0;
   if (options.squared_error) {
     for (std::int32_t k = 0; k < classes; ++k) {
-      const float error = z[k] - (k == label ? 1.0f : 0.0f);
+      const float error = z(k) - (k == label ? 1.0f : 0.0f);
       loss.sum += 0.5 * double{error} * double{error};
     }
     return loss;
@@ -35,7 +37,7 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
   float sum = 0;
   float linear = 0;
   for (std::int32_t k = 0; k < classes; ++k) {
-    const float shifted = z[k] - largest;
+    const float shifted = z(k) - largest;
     const float q = share + (k == label ? 1 - smoothing : 0.0f);
     sum += expf(shifted);
     if (q != 0) linear = fmaf(q, shifted, linear);
@@ -47,16 +49,15 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
   return loss;
 }
 
-template <class T>
+template <class Z, class T>
 __global__ void __launch_bounds__(threads)
     loss_kernel(const LossOptions options, std::int64_t batch, std::int32_t classes,
-                const float* logits, const std::int32_t* labels, const StepState* state,
-                T* d_logits, BatchLoss* result, bool accumulate, BatchLoss* partials,
-                unsigned* counter) {
+                const Z* logits, const std::int32_t* labels, const StepState* state, T* d_logits,
+                BatchLoss* result, bool accumulate, BatchLoss* partials, unsigned* counter) {
   const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   BatchLoss loss;
   if (i < batch) {
-    const float* z = logits + i * classes;
+    const Z* z = logits + i * classes;
     const std::int32_t label = labels[i];
     float largest = 0;
     float sum = 1;
@@ -67,9 +68,10 @@ __global__ void __launch_bounds__(threads)
       const float share = smoothing / static_cast<float>(classes);
       for (std::int32_t k = 0; k < classes; ++k) {
         const float target = k == label ? 1.0f : 0.0f;
-        float d = z[k] - target;
+        const float zk = to_float(z[k]);
+        float d = zk - target;
         if (!options.squared_error) {
-          d = expf(z[k] - largest) / sum - (share + target * (1 - smoothing));
+          d = expf(zk - largest) / sum - (share + target * (1 - smoothing));
         }
         d_logits[i * classes + k] = from_float<T>(label >= 0 ? d * scale : 0.0f);
       }
@@ -96,15 +98,17 @@ std::int64_t loss_partials(std::int64_t batch) {
 }
 
 cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
-                         const float* logits, const std::int32_t* labels, const StepState* state,
-                         Element element, void* d_logits, BatchLoss* result, bool accumulate,
-                         const LossScratch& scratch, cudaStream_t stream) {
+                         Element logits_element, const void* logits, const std::int32_t* labels,
+                         const StepState* state, Element element, void* d_logits, BatchLoss* result,
+                         bool accumulate, const LossScratch& scratch, cudaStream_t stream) {
   if (batch < 1 || classes < 1) return cudaErrorInvalidValue;
-  return with_type(element, [&]<class T>() {
-    loss_kernel<T><<<static_cast<unsigned>(loss_partials(batch)), threads, 0, stream>>>(
-        options, batch, classes, logits, labels, state, static_cast<T*>(d_logits), result,
-        accumulate, scratch.partials, scratch.counter);
-    return cudaGetLastError();
+  return with_type(logits_element, [&]<class Z>() {
+    return with_type(element, [&]<class T>() {
+      loss_kernel<Z, T><<<static_cast<unsigned>(loss_partials(batch)), threads, 0, stream>>>(
+          options, batch, classes, static_cast<const Z*>(logits), labels, state,
+          static_cast<T*>(d_logits), result, accumulate, scratch.partials, scratch.counter);
+      return cudaGetLastError();
+    });
   });
 }
 

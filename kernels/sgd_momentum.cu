@@ -1,6 +1,8 @@
 // The update of all parameters in one launch. What bounds it is memory: w, v and g in, w and v out,
 // 20 bytes per parameter, so a thread moves 16 bytes of each and there is nothing else to be won.
 // The rate is read from the state on the device: the host has no part in it.
+#include <type_traits>
+
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -47,12 +49,25 @@ __device__ void write(float* data, std::int64_t i, const float4& value) {
   }
 }
 
-// The type of "no copy".
+// The type of "there are none".
 struct Nothing {};
 
-template <class Copy>
+// Four gradients, of whichever type the chunk's are.
+template <class Small, bool streaming>
+__device__ float4 read_gradients(const Arena& arena, std::int64_t i, std::uint16_t entry) {
+  if constexpr (!std::is_same_v<Small, Nothing>) {
+    if ((entry & has_small_gradient) != 0) {
+      float g[4];
+      load<Small, 4>(static_cast<const Small*>(arena.small_gradients), i, g);
+      return {g[0], g[1], g[2], g[3]};
+    }
+  }
+  return read<streaming>(arena.gradients, i);
+}
+
+template <class Small>
 __device__ void write_copy(void* copy, std::int64_t i, const float (&w)[4]) {
-  store<Copy, 4>(static_cast<Copy*>(copy), i, w);
+  store<Small, 4>(static_cast<Small*>(copy), i, w);
 }
 template <>
 __device__ void write_copy<Nothing>(void*, std::int64_t, const float (&)[4]) {}
@@ -83,7 +98,7 @@ __device__ void write_partial(float gradient, float taken, float weight, bool fi
   *partial = total;
 }
 
-template <class Copy, int threads, int packs, bool streaming, bool norms>
+template <class Small, int threads, int packs, bool streaming, bool norms>
 __global__ void __launch_bounds__(threads)
     update(const SgdMomentum rule, const Arena arena, const StepState* state, const BatchLoss* loss,
            const GradientCheck* gradient_check, NormPartial* partials, NonFinite* non_finite) {
@@ -102,10 +117,11 @@ __global__ void __launch_bounds__(threads)
     segment[k] = Segment{0, 0, 0};
     number[k] = 0;
     if (i >= end) continue;
-    number[k] = arena.segment_of[i / (chunk_floats / 4)];
-    g4[k] = read<streaming>(arena.gradients, i);
+    const std::uint16_t entry = arena.segment_of[i / (chunk_floats / 4)];
     w4[k] = read<streaming>(arena.weights, i);
     v4[k] = read<streaming>(arena.velocity, i);
+    g4[k] = read_gradients<Small, streaming>(arena, i, entry);
+    number[k] = entry & static_cast<std::uint16_t>(~has_small_gradient);
     segment[k] = arena.segments[number[k]];
   }
   // Scaling and clipping need a pass of their own over the gradients: theirs is the scale then.
@@ -146,7 +162,7 @@ __global__ void __launch_bounds__(threads)
       if (applied) {
         write<streaming>(arena.weights, i, {w[0], w[1], w[2], w[3]});
         write<streaming>(arena.velocity, i, {v[0], v[1], v[2], v[3]});
-        write_copy<Copy>(arena.copy, i, w);
+        if (arena.copy != nullptr) write_copy<Small>(arena.copy, i, w);
       }
     }
     if (norms) {
@@ -167,6 +183,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
+template <class Small>
 __global__ void __launch_bounds__(check_threads)
     check(const Arena arena, const StepState* state, double clip_norm, NormPartial* partials,
           unsigned* counter, GradientCheck* result) {
@@ -176,9 +193,9 @@ __global__ void __launch_bounds__(check_threads)
   const std::int64_t stride = std::int64_t{gridDim.x} * check_threads;
   for (std::int64_t i = std::int64_t{blockIdx.x} * check_threads + threadIdx.x; i < end;
        i += stride) {
-    const float4 g = read<false>(arena.gradients, i);
-    const std::uint16_t number = arena.segment_of[i / (chunk_floats / 4)];
-    if (arena.segments[number].trained == 0) continue;
+    const std::uint16_t entry = arena.segment_of[i / (chunk_floats / 4)];
+    const float4 g = read_gradients<Small, false>(arena, i, entry);
+    if (arena.segments[entry & ~has_small_gradient].trained == 0) continue;
     sum = fmaf(g.x, g.x, fmaf(g.y, g.y, fmaf(g.z, g.z, fmaf(g.w, g.w, sum))));
     finite = finite && is_finite(g.x) && is_finite(g.y) && is_finite(g.z) && is_finite(g.w);
   }
@@ -199,34 +216,43 @@ __global__ void __launch_bounds__(check_threads)
   *result = {norm, static_cast<float>(double{scalars.scale} / loss_scale), all_finite ? 1 : 0};
 }
 
-template <class Copy, bool norms>
+template <class Small, bool norms>
 cudaError_t launch_update(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                           const BatchLoss* loss, const GradientCheck* gradient_check,
                           NormPartial* partials, NonFinite* non_finite, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(update_blocks(arena.size));
   if (is_large(arena.size)) {
-    update<Copy, large_threads, large_packs, true, norms><<<blocks, large_threads, 0, stream>>>(
+    update<Small, large_threads, large_packs, true, norms><<<blocks, large_threads, 0, stream>>>(
         rule, arena, state, loss, gradient_check, partials, non_finite);
   } else {
-    update<Copy, small_threads, 1, false, norms><<<blocks, small_threads, 0, stream>>>(
+    update<Small, small_threads, 1, false, norms><<<blocks, small_threads, 0, stream>>>(
         rule, arena, state, loss, gradient_check, partials, non_finite);
   }
   return cudaGetLastError();
 }
 
-template <class Copy>
+template <class Small>
 cudaError_t launch_update(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                           const BatchLoss* loss, const GradientCheck* gradient_check,
                           NormPartial* partials, NonFinite* non_finite, cudaStream_t stream) {
-  return partials != nullptr ? launch_update<Copy, true>(rule, arena, state, loss, gradient_check,
-                                                         partials, non_finite, stream)
-                             : launch_update<Copy, false>(rule, arena, state, loss, gradient_check,
-                                                          partials, non_finite, stream);
+  return partials != nullptr ? launch_update<Small, true>(rule, arena, state, loss, gradient_check,
+                                                          partials, non_finite, stream)
+                             : launch_update<Small, false>(rule, arena, state, loss, gradient_check,
+                                                           partials, non_finite, stream);
 }
 
 bool is_valid(const Arena& arena) {
   return arena.size > 0 && arena.size % chunk_floats == 0 && arena.segment_of != nullptr &&
          arena.segments != nullptr;
+}
+
+// Calls work.template operator()<Small>() with the 16-bit type of the arena, or Nothing.
+template <class Work>
+cudaError_t with_small(const Arena& arena, Work&& work) {
+  if (arena.copy == nullptr && arena.small_gradients == nullptr) {
+    return work.template operator()<Nothing>();
+  }
+  return with_type(arena.small, work);
 }
 
 }  // namespace
@@ -246,20 +272,19 @@ cudaError_t check_gradients(const Arena& arena, const StepState* state, double c
                             NormPartial* partials, unsigned* counter, GradientCheck* result,
                             cudaStream_t stream) {
   if (!is_valid(arena)) return cudaErrorInvalidValue;
-  check<<<static_cast<unsigned>(check_blocks(arena.size)), check_threads, 0, stream>>>(
-      arena, state, clip_norm, partials, counter, result);
-  return cudaGetLastError();
+  return with_small(arena, [&]<class Small>() {
+    check<Small><<<static_cast<unsigned>(check_blocks(arena.size)), check_threads, 0, stream>>>(
+        arena, state, clip_norm, partials, counter, result);
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t sgd_momentum(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                          const BatchLoss* loss, const GradientCheck* check, NormPartial* partials,
                          NonFinite* non_finite, cudaStream_t stream) {
   if (!is_valid(arena)) return cudaErrorInvalidValue;
-  if (arena.copy == nullptr) {
-    return launch_update<Nothing>(rule, arena, state, loss, check, partials, non_finite, stream);
-  }
-  return with_type(arena.copy_element, [&]<class Copy>() {
-    return launch_update<Copy>(rule, arena, state, loss, check, partials, non_finite, stream);
+  return with_small(arena, [&]<class Small>() {
+    return launch_update<Small>(rule, arena, state, loss, check, partials, non_finite, stream);
   });
 }
 

@@ -206,10 +206,17 @@ struct StageConfig {
   FrozenBatchNorm frozen_batch_norm = FrozenBatchNorm::update;
 };
 
+/// What the network is computed in; the weights that are updated are fp32 in all of them. tf32:
+/// fp32 whose products are rounded to 10 bits of mantissa. fp16 scales the loss.
+enum class Precision { fp32, tf32, bf16, fp16 };
+
 struct TrainConfig {
   std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: as long as the stages
   Length eval_every{1, LengthUnit::epochs};
   std::optional<Length> checkpoint_every;  // absent: only at the end
+  Precision precision = Precision::fp32;
+  bool deterministic = true;  // the same bits in every run on one device and library version
+  bool cuda_graph = true;     // on a GPU: steps are replayed from a graph; the same bits without
   std::vector<StageConfig> stages;
 };
 
@@ -402,6 +409,7 @@ std::vector<std::string> known_keys();
 std::string_view to_string(DatasetName name);
 std::string_view to_string(InitScheme scheme);
 std::string_view to_string(Loss loss);
+std::string_view to_string(Precision precision);
 std::string_view to_string(Every every);
 std::string_view to_string(Toward toward);
 std::string_view to_string(ScaleRule rule);

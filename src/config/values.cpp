@@ -24,6 +24,7 @@ constexpr std::array<std::string_view, 4> kDatasets{"fashion-mnist", "mnist", "c
 constexpr std::array<std::string_view, 6> kInitSchemes{
     "he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform"};
 constexpr std::array<std::string_view, 2> kLosses{"cross_entropy", "mse"};
+constexpr std::array<std::string_view, 4> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
 constexpr std::array<std::string_view, 2> kEvery{"step", "epoch"};
 constexpr std::array<std::string_view, 3> kToward{"base", "curve", "multiply"};
 constexpr std::array<std::string_view, 2> kScaleRules{"linear", "sqrt"};
@@ -360,6 +361,9 @@ void read_value(const Node& node, InitScheme& value) {
 void read_value(const Node& node, Loss& value) {
   read_choice(node, value, kLosses, "a loss");
 }
+void read_value(const Node& node, Precision& value) {
+  read_choice(node, value, kPrecisions, "a precision");
+}
 void read_value(const Node& node, Every& value) {
   read_choice(node, value, kEvery, "how often it changes");
 }
@@ -516,6 +520,9 @@ Node to_node(InitScheme value) {
 Node to_node(Loss value) {
   return scalar_node(std::string(to_string(value)));
 }
+Node to_node(Precision value) {
+  return scalar_node(std::string(to_string(value)));
+}
 Node to_node(Every value) {
   return scalar_node(std::string(to_string(value)));
 }
@@ -585,6 +592,9 @@ std::string_view to_string(InitScheme scheme) {
 }
 std::string_view to_string(Loss loss) {
   return kLosses.at(static_cast<std::size_t>(loss));
+}
+std::string_view to_string(Precision precision) {
+  return kPrecisions.at(static_cast<std::size_t>(precision));
 }
 std::string_view to_string(Every every) {
   return kEvery.at(static_cast<std::size_t>(every));

@@ -20,7 +20,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "checkpoints are little-endian");
 
 constexpr std::string_view magic{"preheat\0", 8};
-constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version = 3;
 
 void append_number(std::string& bytes, std::uint32_t number) {
   bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
@@ -61,6 +61,8 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
                            {"first_non_finite", step.first_non_finite},
                            {"lr", step.lr},
                            {"previous_lr", step.previous_lr},
+                           {"loss_scale", step.loss_scale},
+                           {"updates_at_scale", step.updates_at_scale},
                            {"gate",
                             {{"opened_at", step.gate_opened_at},
                              {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
@@ -112,6 +114,8 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
     header.at("first_non_finite").get_to(state.step.first_non_finite);
     header.at("lr").get_to(state.step.lr);
     header.at("previous_lr").get_to(state.step.previous_lr);
+    header.at("loss_scale").get_to(state.step.loss_scale);
+    header.at("updates_at_scale").get_to(state.step.updates_at_scale);
     header.at("gate").at("opened_at").get_to(state.step.gate_opened_at);
     const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
     if (hits.size() > std::size(state.step.hits)) throw fail("is damaged: its gate is too wide");

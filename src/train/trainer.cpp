@@ -29,7 +29,13 @@ double seconds_since(Clock::time_point start) {
 constexpr double shortest_burst = 0.1;
 constexpr double longest_burst = 0.4;
 
-RunConfig checked(const RunConfig& config, const ResidentData& data) {
+RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
+  if (!backend.computes_in(config.train.precision)) {
+    throw ConfigError(config.where("train.precision"),
+                      fmt::format("{} is not what the {} computes in",
+                                  to_string(config.train.precision), backend.name()),
+                      backend.name() == "cpu" ? "fp32, or --device cuda" : "fp32");
+  }
   if (config.data.batch_size > data.train->size()) {
     throw ConfigError(config.where("data.batch_size"),
                       fmt::format("{} is more than the {} training examples",
@@ -117,7 +123,7 @@ ResidentData load_data(const DataConfig& config, Backend& backend) {
 }
 
 Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
-    : config_(checked(config, data)),
+    : config_(checked(config, backend, data)),
       backend_(backend),
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),

@@ -36,7 +36,7 @@ std::string little_endian(std::uint32_t number) {
 }
 
 // A file with a right checksum, whatever it holds.
-std::string file_of(const std::string& header, const std::string& values, std::uint32_t version = 2,
+std::string file_of(const std::string& header, const std::string& values, std::uint32_t version = 3,
                     std::int64_t header_size = -1) {
   std::string bytes("preheat\0", 8);
   bytes += little_endian(version);
@@ -50,8 +50,8 @@ std::string file_of(const std::string& header, const std::string& values, std::u
 std::string header_of(const std::string& step, const std::string& lr, const std::string& tensors,
                       const std::string& hits = "[]") {
   return R"({"fingerprint":"0123abcd","step":)" + step + R"(,"first_non_finite":-1,"lr":)" + lr +
-         R"(,"previous_lr":0.125,"gate":{"opened_at":-1,"hits":)" + hits + R"(},"tensors":[)" +
-         tensors + "]}";
+         R"(,"previous_lr":0.125,"loss_scale":512,"updates_at_scale":7,"gate":{"opened_at":-1,"hits":)" +
+         hits + R"(},"tensors":[)" + tensors + "]}";
 }
 
 ReplicaState some_state() {
@@ -64,6 +64,8 @@ ReplicaState some_state() {
   state.step.step = 12345678901;
   state.step.lr = 0.1f;
   state.step.previous_lr = 0.09f;
+  state.step.loss_scale = 4096;
+  state.step.updates_at_scale = 1999;
   state.step.gate_opened_at = 11;
   state.step.hits[0] = 3;
   state.step.hits[49] = 70000;
@@ -129,6 +131,8 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
     EXPECT_EQ(back.step.lr, lr);
     EXPECT_EQ(back.step.first_non_finite, state.step.first_non_finite);
     EXPECT_EQ(back.step.previous_lr, 0.09f);
+    EXPECT_EQ(back.step.loss_scale, 4096);
+    EXPECT_EQ(back.step.updates_at_scale, 1999);
     EXPECT_EQ(back.step.gate_opened_at, 11);
     EXPECT_EQ(back.step.window_hits, 70003);
     EXPECT_TRUE(std::ranges::equal(back.step.hits, state.step.hits));
@@ -149,6 +153,8 @@ TEST_F(CheckpointFile, IsTheDocumentedFormat) {
   EXPECT_EQ(checkpoint.fingerprint, "0123abcd");
   const ReplicaState& state = checkpoint.state;
   EXPECT_EQ(state.step.previous_lr, 0.125f);
+  EXPECT_EQ(state.step.loss_scale, 512);
+  EXPECT_EQ(state.step.updates_at_scale, 7);
   EXPECT_EQ(state.step.gate_opened_at, -1);
   EXPECT_EQ(state.step.hits[2], 9u);
   EXPECT_EQ(state.step.window_hits, 16);
@@ -174,7 +180,7 @@ TEST_F(CheckpointFile, AnyFlippedBitOfThePrefixIsFound) {
       bad[at] = static_cast<char>(bad[at] ^ (1 << bit));
       const std::string message = error_of_bytes(bad);
       EXPECT_THAT(message, HasSubstr(at < 8    ? "is not a checkpoint of preheat"
-                                     : at < 12 ? "this preheat reads version 2"
+                                     : at < 12 ? "this preheat reads version 3"
                                                : "checksum"))
           << at << " " << bit;
     }
@@ -204,7 +210,7 @@ TEST_F(CheckpointFile, AnotherVersionWithARightChecksum) {
   const std::string header = header_of("0", "0", "");
   EXPECT_EQ(error_of_bytes(file_of(header, "")), "");
   EXPECT_THAT(error_of_bytes(file_of(header, "", 1)),
-              HasSubstr("is a checkpoint of version 1; this preheat reads version 2"));
+              HasSubstr("is a checkpoint of version 1; this preheat reads version 3"));
 }
 
 TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {

@@ -62,6 +62,8 @@ std::string fingerprint_of(const char* yaml, const std::vector<std::string>& set
 
 // What a run's numbers depend on: one other value for every key.
 const std::vector<std::string> decisive = {
+    "train.precision=bf16",
+    "train.deterministic=false",
     "seed=1",
     "data.dataset=mnist",
     "data.batch_size=64",
@@ -160,6 +162,7 @@ const std::vector<std::string> indifferent = {
     "data.dir=there",
     "data.dir=null",
     "train.eval_every=7 steps",
+    "train.cuda_graph=false",
     "compare=null",
     "train.checkpoint_every=5 steps",
     "compare.seeds=0..4",

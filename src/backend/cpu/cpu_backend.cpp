@@ -10,6 +10,7 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/program.h"
+#include "backend/inspect.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -29,22 +30,6 @@ class CpuDataset : public ResidentDataset {
 
 const Dataset& data_of(const ResidentDataset& dataset) {
   return dynamic_cast<const CpuDataset&>(dataset).data;
-}
-
-bool all_finite(const float* values, std::size_t size) {
-  return std::all_of(values, values + size, [](float v) { return std::isfinite(v); });
-}
-
-// A pixel's normalised value by channel and byte.
-std::vector<float> normalization_table(const Normalize& normalize) {
-  std::vector<float> table(256 * normalize.mean.size());
-  for (std::size_t c = 0; c < normalize.mean.size(); ++c) {
-    for (int pixel = 0; pixel < 256; ++pixel) {
-      table[c * 256 + pixel] =
-          static_cast<float>((pixel / 255.0 - normalize.mean[c]) / normalize.std[c]);
-    }
-  }
-  return table;
 }
 
 // The memory the kernel could still hand out; what the cgroup of a container allows is not asked.
@@ -74,25 +59,6 @@ cpu::LossResult loss_of(const ReplicaOptions& options, const Network& network,
   return options.loss == Loss::mse
              ? cpu::squared_error(labels, network.classes, logits, d_logits)
              : cpu::cross_entropy(labels, network.classes, smoothing, logits, d_logits);
-}
-
-ActivationRecord activations_of(const Op& op, std::span<const float> y) {
-  const auto channels = static_cast<std::size_t>(op.out.channels);
-  std::vector<float> highest(channels, 0.0f);
-  std::vector<float> lowest(channels, 0.0f);
-  int unordered = 0;  // whether any is NaN, which the comparisons below pass over
-  for (std::size_t row = 0; row < y.size(); row += channels) {
-    for (std::size_t c = 0; c < channels; ++c) {
-      const float v = y[row + c];
-      highest[c] = std::max(highest[c], v);
-      lowest[c] = std::min(lowest[c], v);
-      unordered |= std::isnan(v) ? 1 : 0;
-    }
-  }
-  const float largest =
-      std::max(*std::ranges::max_element(highest), -*std::ranges::min_element(lowest));
-  const auto dead = static_cast<double>(std::ranges::count(highest, 0.0f));
-  return {op.name, unordered != 0 ? std::nan("") : largest, dead / static_cast<double>(channels)};
 }
 
 class CpuProbe : public Probe {
@@ -228,9 +194,7 @@ class CpuReplica : public Replica {
   }
 
   void load(const ReplicaState& state) override {
-    check("parameter", state.parameters, network_.parameters);
-    check("velocity of", state.velocity, network_.parameters);
-    check("statistic", state.statistics, network_.statistics);
+    check_state(network_, state);
     for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
       const std::int64_t offset = network_.parameters[i].offset;
       std::ranges::copy(state.parameters[i].values, weights_.data() + offset);
@@ -247,13 +211,13 @@ class CpuReplica : public Replica {
   std::string first_non_finite_tensor() const override {
     for (std::size_t i = 0; i < network_.ops.size(); ++i) {
       const std::span<const float> values = program_.output(static_cast<int>(i));
-      if (!all_finite(values.data(), values.size())) return "activation of " + network_.ops[i].name;
+      if (!all_finite(values)) return "activation of " + network_.ops[i].name;
     }
     for (auto p = network_.parameters.rbegin(); p != network_.parameters.rend(); ++p) {
-      if (!all_finite(gradients_.data() + p->offset, p->size)) return "gradient of " + p->name;
+      if (!all_finite(part(gradients_, *p))) return "gradient of " + p->name;
     }
     for (const Parameter& p : network_.parameters) {
-      if (!all_finite(weights_.data() + p.offset, p.size)) return p.name;
+      if (!all_finite(part(weights_, p))) return p.name;
     }
     return "loss";
   }
@@ -261,7 +225,7 @@ class CpuReplica : public Replica {
   std::vector<ActivationRecord> activations() const override {
     std::vector<ActivationRecord> records;
     for (std::size_t i = 0; i < network_.ops.size(); ++i) {
-      records.push_back(activations_of(network_.ops[i], program_.output(static_cast<int>(i))));
+      records.push_back(activation_record(network_.ops[i], program_.output(static_cast<int>(i))));
     }
     return records;
   }
@@ -272,32 +236,12 @@ class CpuReplica : public Replica {
   }
 
  private:
-  static NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
-    return {p.name, p.shape, {arena.data() + p.offset, arena.data() + p.offset + p.size}};
+  static std::span<const float> part(const Buffer<float>& arena, const Parameter& p) {
+    return {arena.data() + p.offset, static_cast<std::size_t>(p.size)};
   }
-
-  static std::vector<std::int64_t> shape_of(const Parameter& p) { return p.shape; }
-  static std::vector<std::int64_t> shape_of(const Statistic& s) { return {s.size}; }
-
-  template <class Expected>
-  static void check(const char* what, const std::vector<NamedTensor>& given,
-                    const std::vector<Expected>& expected) {
-    for (std::size_t i = 0; i < std::max(given.size(), expected.size()); ++i) {
-      if (i >= given.size()) {
-        throw Error(
-            fmt::format("the state has no {} {}, which the network has", what, expected[i].name));
-      }
-      if (i >= expected.size() || given[i].name != expected[i].name) {
-        throw Error(fmt::format("the state has a {} {} where the network has {}", what,
-                                given[i].name,
-                                i < expected.size() ? expected[i].name : std::string("no more")));
-      }
-      if (given[i].shape != shape_of(expected[i])) {
-        throw Error(fmt::format("{} {} is [{}] in the state and [{}] in the network", what,
-                                given[i].name, fmt::join(given[i].shape, ", "),
-                                fmt::join(shape_of(expected[i]), ", ")));
-      }
-    }
+  static NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
+    const std::span<const float> values = part(arena, p);
+    return {p.name, p.shape, {values.begin(), values.end()}};
   }
 
   cpu::LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits) {
@@ -436,6 +380,8 @@ class CpuBackend : public Backend {
     const dnnl_version_t* v = dnnl_version();
     return fmt::format("oneDNN {}.{}.{}", v->major, v->minor, v->patch);
   }
+  bool computes_in(Precision precision) const override { return precision == Precision::fp32; }
+  int concurrent_replicas() const override { return 1; }
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<CpuDataset>(dataset);
   }

@@ -14,18 +14,6 @@ using Tag = memory::format_tag;
 
 constexpr auto f32 = memory::data_type::f32;
 
-float slope_of(const Activation& activation) {
-  switch (activation.kind) {
-    case ActivationKind::none:
-      return 1;
-    case ActivationKind::relu:
-      return 0;
-    case ActivationKind::leaky_relu:
-      return static_cast<float>(activation.slope);
-  }
-  return 1;
-}
-
 std::size_t bytes_of(const std::vector<Buffer<float>>& buffers) {
   std::size_t bytes = 0;
   for (const auto& buffer : buffers) bytes += buffer.bytes();
@@ -48,48 +36,6 @@ memory::dims padding_after(const Op& op) {
 }
 
 }  // namespace
-
-GradientPlan plan_gradients(const Network& network) {
-  const auto count = static_cast<int>(network.ops.size());
-  GradientPlan plan;
-  plan.first.assign(count, -1);
-  plan.second.assign(count, -1);
-  std::vector<int> free;
-  const auto take = [&](std::int64_t size) {
-    // The smallest free slot that is large enough, or else the largest, grown.
-    auto best = free.end();
-    for (auto it = free.begin(); it != free.end(); ++it) {
-      if (best == free.end()) {
-        best = it;
-        continue;
-      }
-      const std::int64_t a = plan.slot_sizes[*it];
-      const std::int64_t b = plan.slot_sizes[*best];
-      if (b >= size ? a >= size && a < b : a > b) best = it;
-    }
-    if (best == free.end()) {
-      plan.slot_sizes.push_back(size);
-      return static_cast<int>(plan.slot_sizes.size()) - 1;
-    }
-    const int slot = *best;
-    free.erase(best);
-    plan.slot_sizes[slot] = std::max(plan.slot_sizes[slot], size);
-    return slot;
-  };
-  const auto give_gradient_to = [&](int op) {
-    if (op < 0) return;
-    int& slot = plan.first[op] < 0 ? plan.first[op] : plan.second[op];
-    slot = take(network.ops[op].out.size());
-  };
-  plan.first[count - 1] = take(network.classes);
-  for (int i = count - 1; i >= 0; --i) {
-    give_gradient_to(network.ops[i].residual);
-    give_gradient_to(network.ops[i].input);
-    free.push_back(plan.first[i]);
-    if (plan.second[i] >= 0) free.push_back(plan.second[i]);
-  }
-  return plan;
-}
 
 // Turns ops into tasks.
 class Program::Compiler {
@@ -197,16 +143,8 @@ class Program::Compiler {
   float* gradient_of_output(int op) const { return slot(p_.plan_.first[op]); }
   float* second_gradient_of_output(int op) const { return slot(p_.plan_.second[op]); }
 
-  // Where `reader` writes its share of the gradient of the output of `op`: the first to run in
-  // backward, which is the last reader, has the first slot.
   float* gradient_target(int op, int reader, bool as_residual) const {
-    if (op < 0) return nullptr;
-    bool earlier = false;
-    for (int i = reader; i < static_cast<int>(net_.ops.size()); ++i) {
-      if (i > reader) earlier |= net_.ops[i].input == op || net_.ops[i].residual == op;
-      if (i == reader && !as_residual) earlier |= net_.ops[i].residual == op;
-    }
-    return slot(earlier ? p_.plan_.second[op] : p_.plan_.first[op]);
+    return slot(p_.plan_.target(net_, op, reader, as_residual));
   }
 
   memory::desc images_desc(const ImageShape& shape) const {

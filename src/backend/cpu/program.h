@@ -11,19 +11,9 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/buffer.h"
+#include "backend/gradient_plan.h"
 
 namespace preheat::cpu {
-
-/// Which buffer holds the gradient of each op's output while backward runs. An op's output feeds at
-/// most two others (a block's convolution and its shortcut); each writes a buffer of its own, and
-/// whoever reads the gradient adds them. Buffers are used again as soon as they have been read.
-struct GradientPlan {
-  std::vector<int> first;                // slot by op
-  std::vector<int> second;               // -1 where only one op reads the output
-  std::vector<std::int64_t> slot_sizes;  // in floats per example
-};
-
-GradientPlan plan_gradients(const Network& network);
 
 enum class Mode { training, evaluation };
 

@@ -1,0 +1,124 @@
+// Convolutions through cuDNN's graph API: which of its engines may compute one, and which does.
+#pragma once
+
+#include <cudnn.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/cuda/cuda.h"
+#include "config/config.h"
+#include "launch.h"
+
+namespace preheat::cuda {
+
+enum class Pass { forward, data_gradient, weight_gradient };
+
+/// One of the three computations around y = conv(x, w): images NHWC, filters KRSC.
+struct Convolution {
+  Pass pass = Pass::forward;
+  kernels::Images x;
+  kernels::Images y;
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  Precision precision = Precision::fp32;
+  bool deterministic = true;
+};
+
+/// Its key in a cache of plans: "forward 128x28x28x32 3x3/1+1 -> 128x28x28x32 bf16".
+std::string to_string(const Convolution& convolution);
+
+/// The type that images and weights are stored in.
+kernels::Element element_of(Precision precision);
+
+/// A cuDNN object of the graph API.
+class Descriptor {
+ public:
+  explicit Descriptor(cudnnBackendDescriptorType_t type);
+  void set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::int64_t count,
+           const void* values);
+  void finalize();
+  cudnnBackendDescriptor_t get() const { return descriptor_.get(); }
+
+ private:
+  Owned<cudnnBackendDescriptor_t, &cudnnBackendDestroyDescriptor> descriptor_;
+};
+
+/// One way of computing a convolution, ready to be run.
+class ConvolutionPlan {
+ public:
+  ConvolutionPlan(Descriptor plan, std::vector<std::shared_ptr<Descriptor>> parts);
+  std::size_t workspace_bytes() const { return workspace_bytes_; }
+  bool uses_tensor_cores() const { return tensor_cores_; }
+  bool is_deterministic() const { return deterministic_; }
+
+  /// Enqueues on the handle's stream. `workspace` holds workspace_bytes().
+  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const;
+
+ private:
+  friend class ConvolutionPlanner;
+  Descriptor plan_;
+  std::vector<std::shared_ptr<Descriptor>> parts_;  // that the plan refers to
+  std::size_t workspace_bytes_ = 0;
+  bool tensor_cores_ = false;
+  bool deterministic_ = true;
+};
+
+/// Finds plans: for the device of a handle, or for a device described by text where there is none.
+class ConvolutionPlanner {
+ public:
+  static constexpr std::size_t workspace_limit = std::size_t{64} << 20;
+
+  explicit ConvolutionPlanner(cudnnHandle_t handle);
+  /// `device` is JSON as cuDNN's device properties write it. Its plans cannot be run.
+  explicit ConvolutionPlanner(const std::string& device);
+
+  /// The plans that may compute it, in the order of cuDNN's heuristics, at most `most`: true fp32
+  /// where that is the precision, the same bits every time where that is asked for, workspace under
+  /// the limit, no compilation at run time unless nothing else does. Empty where there is none.
+  std::vector<std::shared_ptr<ConvolutionPlan>> candidates(const Convolution& convolution,
+                                                           std::size_t most) const;
+
+ private:
+  std::vector<std::shared_ptr<Descriptor>> configurations(const std::shared_ptr<Descriptor>& graph,
+                                                          cudnnBackendHeurMode_t mode) const;
+  std::shared_ptr<ConvolutionPlan> plan(const std::shared_ptr<Descriptor>& configuration,
+                                        const std::vector<std::shared_ptr<Descriptor>>& parts,
+                                        const Convolution& convolution, bool may_compile) const;
+
+  cudnnHandle_t handle_ = nullptr;
+  std::shared_ptr<Descriptor> device_;
+};
+
+/// Chooses among the candidates by a timed trial, once per convolution: kept in memory, and on disk
+/// for the next start, by device and version of cuDNN. The first of the heuristics stands unless
+/// another is clearly faster.
+class ConvolutionPlans {
+ public:
+  /// `folder` of the cache on disk; "": none is kept there.
+  ConvolutionPlans(cudnnHandle_t handle, const std::string& device, const std::string& folder);
+
+  /// Throws Error where no plan can compute it.
+  std::shared_ptr<const ConvolutionPlan> choose(const Convolution& convolution);
+
+  /// Writes what was chosen since; a folder that cannot be written to is not an error.
+  void save() noexcept;
+
+ private:
+  std::size_t fastest(const Convolution& convolution,
+                      const std::vector<std::shared_ptr<ConvolutionPlan>>& candidates) const;
+
+  cudnnHandle_t handle_;
+  ConvolutionPlanner planner_;
+  std::string path_;
+  std::map<std::string, std::size_t> choices_;  // which of the candidates
+  std::map<std::string, std::shared_ptr<const ConvolutionPlan>> plans_;
+  bool changed_ = false;
+};
+
+}  // namespace preheat::cuda

@@ -1,0 +1,150 @@
+// CUDA's objects as values that clean up after themselves, and its errors as exceptions. Everything
+// is move-only; destructors never throw.
+#pragma once
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace preheat::cuda {
+
+/// Throws Error with the library, the error's name and text, the call and where it stands, unless
+/// the status says success.
+void check(cudaError_t status, const char* call, const char* file, int line);
+void check(cudnnStatus_t status, const char* call, const char* file, int line);
+void check(cublasStatus_t status, const char* call, const char* file, int line);
+
+#define PREHEAT_CHECK(call) ::preheat::cuda::check((call), #call, __FILE__, __LINE__)
+
+/// `bytes` of device memory. Throws Error saying how much was asked for and how much is free.
+void* allocate(std::size_t bytes);
+void deallocate(void* memory) noexcept;
+
+/// An array on the device; its memory is not initialised. What is not a whole number of 256 bytes
+/// is rounded up, so that any array can be read 16 bytes at a time to its end.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t size)
+      : size_(size), data_(static_cast<T*>(size > 0 ? allocate(size * sizeof(T)) : nullptr)) {}
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+  std::size_t bytes() const { return size_ * sizeof(T); }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const noexcept { deallocate(memory); }
+  };
+  std::size_t size_ = 0;
+  std::unique_ptr<T, Free> data_;
+};
+
+/// An array on the host that the device reads and writes without a copy in between.
+template <class T>
+class PinnedBuffer {
+ public:
+  PinnedBuffer() = default;
+  explicit PinnedBuffer(std::size_t size) : size_(size) {
+    void* memory = nullptr;
+    PREHEAT_CHECK(cudaMallocHost(&memory, size * sizeof(T)));
+    data_.reset(static_cast<T*>(memory));
+  }
+  T* data() const { return data_.get(); }
+  std::size_t size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(T* memory) const noexcept { cudaFreeHost(memory); }
+  };
+  std::size_t size_ = 0;
+  std::unique_ptr<T, Free> data_;
+};
+
+/// Owns a handle; `destroy` is called once.
+template <class Handle, auto destroy>
+class Owned {
+ public:
+  Owned() = default;
+  explicit Owned(Handle handle) : handle_(handle) {}
+  Owned(Owned&& other) noexcept : handle_(std::exchange(other.handle_, Handle{})) {}
+  Owned& operator=(Owned&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Owned() {
+    if (handle_ != Handle{}) destroy(handle_);
+  }
+  Handle get() const { return handle_; }
+  explicit operator bool() const { return handle_ != Handle{}; }
+
+ private:
+  Handle handle_{};
+};
+
+using Stream = Owned<cudaStream_t, &cudaStreamDestroy>;
+using Event = Owned<cudaEvent_t, &cudaEventDestroy>;
+using Graph = Owned<cudaGraph_t, &cudaGraphDestroy>;
+using GraphExec = Owned<cudaGraphExec_t, &cudaGraphExecDestroy>;
+using CudnnHandle = Owned<cudnnHandle_t, &cudnnDestroy>;
+using CublasHandle = Owned<cublasLtHandle_t, &cublasLtDestroy>;
+
+Stream make_stream();  // waits for no other
+Event make_event();    // for order only, without a time
+Event make_timer();    // with one
+
+/// Milliseconds between two events that have been reached.
+float milliseconds(const Event& from, const Event& to);
+
+/// What `enqueue` puts on the stream, as a graph that can be launched. Throws Error where a call is
+/// not allowed while a graph is captured.
+template <class Enqueue>
+GraphExec capture(const Stream& stream, std::size_t* nodes, Enqueue&& enqueue) {
+  PREHEAT_CHECK(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t raw = nullptr;
+  try {
+    enqueue();
+  } catch (...) {
+    cudaStreamEndCapture(stream.get(), &raw);
+    if (raw != nullptr) cudaGraphDestroy(raw);
+    cudaGetLastError();
+    throw;
+  }
+  PREHEAT_CHECK(cudaStreamEndCapture(stream.get(), &raw));
+  const Graph graph(raw);
+  if (nodes != nullptr) PREHEAT_CHECK(cudaGraphGetNodes(graph.get(), nullptr, nodes));
+  cudaGraphExec_t exec = nullptr;
+  PREHEAT_CHECK(cudaGraphInstantiate(&exec, graph.get(), 0));
+  return GraphExec(exec);
+}
+
+/// Copies on the stream; the host's memory must stay as it is until the copy is done, which for
+/// memory that is not pinned it is on return.
+template <class T>
+void upload(std::span<const T> from, T* to, const Stream& stream) {
+  PREHEAT_CHECK(
+      cudaMemcpyAsync(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice, stream.get()));
+}
+
+template <class T>
+void download(const T* from, std::span<T> to, const Stream& stream) {
+  PREHEAT_CHECK(
+      cudaMemcpyAsync(to.data(), from, to.size_bytes(), cudaMemcpyDeviceToHost, stream.get()));
+}
+
+template <class T>
+void clear(const Buffer<T>& buffer, const Stream& stream) {
+  PREHEAT_CHECK(cudaMemsetAsync(buffer.data(), 0, buffer.bytes(), stream.get()));
+}
+
+inline void wait(const Stream& stream) {
+  PREHEAT_CHECK(cudaStreamSynchronize(stream.get()));
+}
+
+}  // namespace preheat::cuda

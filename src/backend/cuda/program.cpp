@@ -1,0 +1,421 @@
+#include "backend/cuda/program.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "config/error.h"
+
+namespace preheat::cuda {
+namespace {
+
+bool is_small(Precision precision) {
+  return bytes_of(element_of(precision)) == 2;
+}
+
+// Floats between the arrays of one buffer: 256 bytes.
+std::int64_t aligned(std::int64_t floats) {
+  constexpr std::int64_t alignment = 64;
+  return (floats + alignment - 1) / alignment * alignment;
+}
+
+std::int32_t narrow(std::int64_t n) {
+  return static_cast<std::int32_t>(n);
+}
+
+float from_bits(kernels::Element element, const std::uint8_t* bytes) {
+  float value = 0;
+  std::uint16_t half = 0;
+  switch (element) {
+    case kernels::Element::f32:
+      std::memcpy(&value, bytes, sizeof value);
+      return value;
+    case kernels::Element::bf16: {
+      std::memcpy(&half, bytes, sizeof half);
+      const std::uint32_t bits = std::uint32_t{half} << 16;
+      std::memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+    case kernels::Element::f16: {
+      _Float16 small = 0;
+      std::memcpy(&small, bytes, sizeof small);
+      return static_cast<float>(small);
+    }
+  }
+  return value;
+}
+
+template <class T>
+std::size_t bytes_of_all(const std::vector<Buffer<T>>& buffers) {
+  std::size_t bytes = 0;
+  for (const Buffer<T>& buffer : buffers) bytes += buffer.bytes();
+  return bytes;
+}
+
+}  // namespace
+
+Network padded_network(const Network& network, Precision precision) {
+  constexpr std::int64_t pack = 8;
+  Network padded = network;
+  const std::int64_t channels = (network.input.channels + pack - 1) / pack * pack;
+  const bool only_convolutions = std::ranges::all_of(network.ops, [](const Op& op) {
+    return (op.input >= 0 && op.residual >= -1) || op.kind == OpKind::conv;
+  });
+  if (!is_small(precision) || channels == network.input.channels || !only_convolutions) {
+    return padded;
+  }
+  padded.input.channels = channels;
+  for (Op& op : padded.ops) {
+    if (op.input >= 0) continue;
+    op.in.channels = channels;
+    Parameter& weight = padded.parameters[op.weight];
+    weight.size = weight.size / weight.shape.back() * channels;
+    weight.shape.back() = channels;
+  }
+  padded.arena_size = 0;
+  for (Parameter& p : padded.parameters) {
+    p.offset = padded.arena_size;
+    padded.arena_size += aligned(p.size);
+  }
+  return padded;
+}
+
+ParameterArena::ParameterArena(const Network& network, Precision precision)
+    : element(element_of(precision)),
+      weights(network.arena_size),
+      velocity(network.arena_size),
+      gradients(network.arena_size),
+      copy(is_small(precision) ? network.arena_size : 0),
+      small_gradients(is_small(precision) ? network.arena_size : 0) {}
+
+std::size_t ParameterArena::bytes() const {
+  return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +
+         small_gradients.bytes();
+}
+
+Program::Program(const Network& network, std::int64_t batch_size, Precision precision,
+                 bool deterministic, const ParameterArena& parameters,
+                 const std::vector<Buffer<float>>& statistics, Libraries& libraries)
+    : network_(network),
+      batch_(batch_size),
+      element_(element_of(precision)),
+      parameters_(parameters),
+      statistics_(statistics),
+      libraries_(libraries),
+      plan_(plan_gradients(network)),
+      ops_(network.ops.size()),
+      weights_in_training_(network.ops.size(), true),
+      fixed_statistics_(network.ops.size(), false) {
+  const std::size_t element = bytes_of(element_);
+  images_ = Buffer<std::uint8_t>(batch_ * network.input.size() * element);
+  labels_ = Buffer<std::int32_t>(batch_);
+  std::int64_t widest = 1;
+  for (int i = 0; i <= last(); ++i) {
+    ops_[i].pooled = can_pool_along(i);
+    if (ops_[i].pooled) ops_[i + 1].pooled_along = true;
+  }
+  for (int i = 0; i <= last(); ++i) {
+    const Op& op = network.ops[i];
+    const bool weighted = op.kind == OpKind::conv || op.kind == OpKind::linear;
+    const std::size_t bytes = output_bytes(i);
+    widest = std::max(widest, op.out.channels);
+    outputs_.emplace_back(ops_[i].pooled ? 0 : bytes);
+    sources_.emplace_back(weighted && !is_exact(i) ? bytes : 0);
+    moments_.emplace_back(op.normalized() ? 2 * aligned(op.out.channels) : 0);
+    places_.emplace_back(
+        op.kind == OpKind::max_pool && !ops_[i].pooled_along ? batch_ * op.out.size() : 0);
+    if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision, libraries);
+    if (op.kind == OpKind::linear) plan_linear(i, precision, libraries);
+  }
+  for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_ * size * element);
+  sums_ = Buffer<float>(kernels::channel_sums_floats(narrow(widest)));
+  counter_ = Buffer<unsigned>(1);
+  PREHEAT_CHECK(cudaMemset(counter_.data(), 0, counter_.bytes()));
+  std::size_t workspace = 1;
+  for (const CompiledOp& op : ops_) {
+    for (const auto& p : {op.forward, op.data_gradient, op.weight_gradient}) {
+      if (p) workspace = std::max(workspace, p->workspace_bytes());
+    }
+    for (const auto* p : {&op.product, &op.product_data, &op.product_weights}) {
+      if (*p) workspace = std::max(workspace, (*p)->workspace_bytes());
+    }
+  }
+  workspace_ = Buffer<std::uint8_t>(workspace);
+}
+
+std::size_t Program::bytes_needed(const Network& network, std::int64_t batch_size,
+                                  Precision precision) {
+  std::int64_t numbers = network.input.size();
+  for (const Op& op : network.ops) numbers += 2 * op.out.size();
+  for (const std::int64_t size : plan_gradients(network).slot_sizes) numbers += size;
+  return static_cast<std::size_t>(numbers * batch_size) * bytes_of(element_of(precision));
+}
+
+// The logits of a matrix stay in the type of its sums, and their bias is added in place.
+bool Program::is_exact(int index) const {
+  const Op& op = network_.ops[index];
+  return index == last() && op.kind == OpKind::linear && slope_of(op.activation) == 1;
+}
+
+kernels::Element Program::element_of_output(int index) const {
+  return is_exact(index) ? kernels::Element::f32 : element_;
+}
+
+std::size_t Program::output_bytes(int op) const {
+  return batch_ * network_.ops[op].out.size() * bytes_of(element_of_output(op));
+}
+
+// Where nothing but a pooling of 2 x 2 reads what the convolution puts out. With relu and whole
+// windows the pooled values tell all that anybody asks of the convolution's.
+bool Program::can_pool_along(int index) const {
+  if (index == last()) return false;
+  const Op& op = network_.ops[index];
+  const Op& next = network_.ops[index + 1];
+  if (op.kind != OpKind::conv || op.residual >= 0 || slope_of(op.activation) != 0) return false;
+  if (next.kind != OpKind::max_pool || next.input != index || next.kernel != 2) return false;
+  if (op.out.height % 2 != 0 || op.out.width % 2 != 0) return false;
+  for (int i = index + 2; i <= last(); ++i) {
+    if (network_.ops[i].input == index || network_.ops[i].residual == index) return false;
+  }
+  return true;
+}
+
+void Program::plan_conv(int index, bool deterministic, Precision precision, Libraries& libraries) {
+  const Op& op = network_.ops[index];
+  Convolution c{Pass::forward, input_of(op), output_of(op), op.kernel,
+                op.stride,     op.padding,   precision,     deterministic};
+  CompiledOp& compiled = ops_[index];
+  compiled.forward = libraries.plans->choose(c);
+  c.pass = Pass::weight_gradient;
+  compiled.weight_gradient = libraries.plans->choose(c);
+  if (op.input < 0) return;
+  c.pass = Pass::data_gradient;
+  compiled.data_gradient = libraries.plans->choose(c);
+}
+
+void Program::plan_linear(int index, Precision precision, Libraries& libraries) {
+  const Op& op = network_.ops[index];
+  const bool tf32 = precision == Precision::tf32;
+  const std::int64_t in = op.in.size();
+  const std::int64_t out = op.out.channels;
+  CompiledOp& compiled = ops_[index];
+  const cublasLtHandle_t handle = libraries.cublas.get();
+  compiled.product.emplace(
+      handle, Product{batch_, out, in, false, true, element_, element_of_output(index), tf32});
+  compiled.product_weights.emplace(
+      handle, Product{out, in, batch_, true, false, element_, kernels::Element::f32, tf32});
+  if (op.input < 0) return;
+  compiled.product_data.emplace(handle,
+                                Product{batch_, in, out, false, false, element_, element_, tf32});
+}
+
+kernels::Batch Program::batch() const {
+  return {images_.data(), labels_.data(), batch_, narrow(network_.input.channels)};
+}
+
+void* Program::d_logits() const {
+  return slot(plan_.first.back());
+}
+
+void Program::train_only(const std::vector<bool>& trained, bool fixed_statistics) {
+  const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };
+  lowest_in_training_ = last() + 1;
+  for (int i = last(); i >= 0; --i) {
+    const Op& op = network_.ops[i];
+    const bool norm_trained = is_trained(op.norm_weight) || is_trained(op.norm_bias);
+    weights_in_training_[i] = is_trained(op.weight) || is_trained(op.bias);
+    fixed_statistics_[i] = fixed_statistics && op.normalized() && !norm_trained;
+    if (weights_in_training_[i] || norm_trained) lowest_in_training_ = i;
+  }
+}
+
+kernels::Images Program::input_of(const Op& op) const {
+  return {batch_, narrow(op.in.height), narrow(op.in.width), narrow(op.in.channels)};
+}
+
+kernels::Images Program::output_of(const Op& op) const {
+  return {batch_, narrow(op.out.height), narrow(op.out.width), narrow(op.out.channels)};
+}
+
+void* Program::output_data(int op) const {
+  if (op < 0) return images_.data();
+  return outputs_[ops_[op].pooled ? op + 1 : op].data();
+}
+
+float* Program::plain(const Buffer<float>& arena, int parameter) const {
+  return parameter < 0 ? nullptr : arena.data() + network_.parameters[parameter].offset;
+}
+
+void* Program::weight(int parameter) const {
+  const std::int64_t offset = network_.parameters[parameter].offset;
+  if (parameters_.copy.size() > 0) return parameters_.copy.data() + offset;
+  return parameters_.weights.data() + offset;
+}
+
+void* Program::gradient(int parameter) const {
+  const std::int64_t offset = network_.parameters[parameter].offset;
+  if (parameters_.small_gradients.size() > 0) return parameters_.small_gradients.data() + offset;
+  return parameters_.gradients.data() + offset;
+}
+
+kernels::Norm Program::norm_of(const Op& op, int index, bool running) const {
+  kernels::Norm norm;
+  if (!op.normalized()) {
+    norm.bias = plain(parameters_.weights, op.bias);
+    return norm;
+  }
+  norm.weight = plain(parameters_.weights, op.norm_weight);
+  norm.bias = plain(parameters_.weights, op.norm_bias);
+  norm.epsilon = batch_norm_epsilon;
+  if (running) {
+    norm.mean = statistics_[op.running_mean].data();
+    norm.var = statistics_[op.running_var].data();
+  } else {
+    norm.mean = moments_[index].data();
+    norm.inv_std = moments_[index].data() + aligned(op.out.channels);
+  }
+  return norm;
+}
+
+void Program::forward_weighted(int index, Mode mode, const StepState* state, const Stream& stream) {
+  const Op& op = network_.ops[index];
+  const CompiledOp& compiled = ops_[index];
+  void* const x = output_data(op.input);
+  void* const source = is_exact(index) ? outputs_[index].data() : sources_[index].data();
+  if (compiled.forward) {
+    compiled.forward->run(libraries_.cudnn.get(), x, weight(op.weight), source, workspace_.data());
+  } else {
+    compiled.product->run(libraries_.cublas.get(), x, weight(op.weight), source, workspace_.data(),
+                          stream.get());
+  }
+  const bool running = op.normalized() && (mode == Mode::evaluation || fixed_statistics_[index]);
+  if (op.normalized() && !running) {
+    float* const mean = moments_[index].data();
+    const bool keeps = mode == Mode::training;
+    PREHEAT_CHECK(kernels::batch_moments(
+        element_, output_of(op), source, batch_norm_epsilon, batch_norm_momentum, state, mean,
+        mean + aligned(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
+        keeps ? statistics_[op.running_var].data() : nullptr, sums(), stream.get()));
+  }
+  PREHEAT_CHECK(kernels::normalize_forward(
+      element_of_output(index), output_of(op), {slope_of(op.activation), compiled.pooled},
+      norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
+      output_data(index), stream.get()));
+}
+
+void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
+  PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
+  for (int i = 0; i <= last(); ++i) {
+    const Op& op = network_.ops[i];
+    switch (op.kind) {
+      case OpKind::conv:
+      case OpKind::linear:
+        forward_weighted(i, mode, state, stream);
+        break;
+      case OpKind::max_pool:
+        if (ops_[i].pooled_along) break;
+        PREHEAT_CHECK(kernels::max_pool(element_, input_of(op), narrow(op.kernel),
+                                        output_data(op.input), output_data(i), places_[i].data(),
+                                        stream.get()));
+        break;
+      case OpKind::global_avg_pool:
+        PREHEAT_CHECK(kernels::global_avg_pool(element_, input_of(op), output_data(op.input),
+                                               output_data(i), stream.get()));
+        break;
+    }
+  }
+}
+
+void Program::backward_weighted(int index, const Stream& stream) {
+  const Op& op = network_.ops[index];
+  const CompiledOp& compiled = ops_[index];
+  const int reader = compiled.pooled ? index + 1 : index;
+  const void* const dy = slot(plan_.first[reader]);
+  const void* const extra = slot(plan_.second[reader]);
+  const void* const source = sources_[index].data();
+  const void* const y = output_data(index);
+  // The gradient of what the convolution or product puts out.
+  void* dz = slot(plan_.first[index]);
+  const bool fixed = fixed_statistics_[index];
+  const kernels::Norm norm = norm_of(op, index, fixed);
+  const kernels::Around around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
+  if (op.normalized()) {
+    float* const d_weight = plain(parameters_.gradients, op.norm_weight);
+    float* const d_bias = plain(parameters_.gradients, op.norm_bias);
+    void* const d_residual = slot(plan_.target(network_, op.residual, index, true));
+    PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), around, norm, source, y,
+                                                   dy, extra, d_residual, d_weight, d_bias, sums(),
+                                                   stream.get()));
+    const bool known = d_residual != nullptr;
+    PREHEAT_CHECK(kernels::normalize_backward(
+        element_, output_of(op), known ? kernels::Around{} : around, norm, fixed, source,
+        known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
+  } else {
+    const bool changes = around.slope != 1 || around.pooled || extra != nullptr;
+    PREHEAT_CHECK(kernels::normalize_backward_sums(
+        element_, output_of(op), around, norm, source, y, dy, extra, changes ? dz : nullptr,
+        nullptr, plain(parameters_.gradients, op.bias), sums(), stream.get()));
+  }
+  void* const x = output_data(op.input);
+  if (weights_in_training_[index]) {
+    if (compiled.weight_gradient) {
+      compiled.weight_gradient->run(libraries_.cudnn.get(), x, gradient(op.weight), dz,
+                                    workspace_.data());
+    } else {
+      compiled.product_weights->run(libraries_.cublas.get(), dz, x,
+                                    plain(parameters_.gradients, op.weight), workspace_.data(),
+                                    stream.get());
+    }
+  }
+  if (index == lowest_in_training_) return;
+  void* const dx = slot(plan_.target(network_, op.input, index, false));
+  if (dx == nullptr) return;
+  if (compiled.data_gradient) {
+    compiled.data_gradient->run(libraries_.cudnn.get(), dx, weight(op.weight), dz,
+                                workspace_.data());
+  } else {
+    compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), dx,
+                               workspace_.data(), stream.get());
+  }
+}
+
+void Program::backward(const Stream& stream) {
+  PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
+  for (int i = last(); i >= lowest_in_training_; --i) {
+    const Op& op = network_.ops[i];
+    if (op.kind == OpKind::conv || op.kind == OpKind::linear) {
+      backward_weighted(i, stream);
+      continue;
+    }
+    void* const dx = slot(plan_.target(network_, op.input, i, false));
+    if (dx == nullptr || ops_[i].pooled_along) continue;
+    const void* const dy = slot(plan_.first[i]);
+    const void* const extra = slot(plan_.second[i]);
+    if (op.kind == OpKind::max_pool) {
+      PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
+                                               places_[i].data(), dx, stream.get()));
+    } else {
+      PREHEAT_CHECK(
+          kernels::global_avg_pool_backward(element_, input_of(op), dy, extra, dx, stream.get()));
+    }
+  }
+}
+
+std::vector<float> Program::output(int op, const Stream& stream) const {
+  const int held = ops_[op].pooled ? op + 1 : op;
+  const kernels::Element element = element_of_output(held);
+  std::vector<std::uint8_t> stored(outputs_[held].size());
+  download(outputs_[held].data(), std::span(stored), stream);
+  wait(stream);
+  std::vector<float> values(stored.size() / bytes_of(element));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = from_bits(element, &stored[i * bytes_of(element)]);
+  }
+  return values;
+}
+
+std::size_t Program::activation_bytes() const {
+  return images_.bytes() + bytes_of_all(outputs_) + bytes_of_all(sources_) +
+         bytes_of_all(moments_) + bytes_of_all(places_) + bytes_of_all(slots_);
+}
+
+}  // namespace preheat::cuda

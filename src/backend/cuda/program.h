@@ -1,0 +1,145 @@
+// A network compiled for the GPU: which library call and which kernel computes what, over buffers
+// that were allocated once. Forward and backward put work on a stream and decide nothing, so both
+// can be captured into a graph.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/convolution.h"
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/matmul.h"
+#include "backend/gradient_plan.h"
+#include "launch.h"
+
+namespace preheat::cuda {
+
+/// The libraries of one device. Who plans or enqueues with them holds the mutex: cuDNN's handle has
+/// one stream at a time. What has been captured into a graph needs neither.
+struct Libraries {
+  CudnnHandle cudnn;
+  CublasHandle cublas;
+  std::unique_ptr<ConvolutionPlans> plans;
+  std::mutex mutex;
+};
+
+/// The network as it is stored on the device: in 16 bits tensor cores want convolutions to read
+/// whole packs of 8 channels, so images have channels that are zero, and weights that meet them and
+/// stay zero. In fp32 it is the network itself.
+Network padded_network(const Network& network, Precision precision);
+
+/// The trained tensors of a padded network, each at its parameter's offset.
+struct ParameterArena {
+  ParameterArena(const Network& network, Precision precision);
+  std::size_t bytes() const;
+
+  kernels::Element element;  // of the copy and the small gradients
+  Buffer<float> weights;
+  Buffer<float> velocity;
+  Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
+  Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
+  Buffer<std::uint16_t> small_gradients;  // of convolutions, 16-bit; empty in fp32
+};
+
+enum class Mode {
+  training,    // batch norms use the batch's moments and keep running statistics
+  probing,     // and keep none
+  evaluation,  // use the running statistics
+};
+
+class Program {
+ public:
+  /// `network` is padded, `statistics` has one buffer per Network::statistics; all must outlive the
+  /// program. Plans every convolution and product: the caller holds the libraries' mutex. Throws
+  /// Error where something has no plan or memory does not suffice.
+  Program(const Network& network, std::int64_t batch_size, Precision precision, bool deterministic,
+          const ParameterArena& parameters, const std::vector<Buffer<float>>& statistics,
+          Libraries& libraries);
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  /// The activations and their gradients, in bytes.
+  static std::size_t bytes_needed(const Network& network, std::int64_t batch_size,
+                                  Precision precision);
+
+  kernels::Batch batch() const;  // forward's input
+  kernels::Element element() const { return element_; }
+  const void* logits() const { return outputs_.back().data(); }  // [batch, classes]
+  kernels::Element logits_element() const { return element_of_output(last()); }
+  void* d_logits() const;  // [batch, classes], backward's input
+  const std::int32_t* labels() const { return labels_.data(); }
+
+  /// As of the CPU's program.
+  void train_only(const std::vector<bool>& trained, bool fixed_statistics);
+
+  /// Both put work on the stream; the caller holds the libraries' mutex. `state` says whether
+  /// running statistics still move; null where the mode keeps none.
+  void forward(Mode mode, const StepState* state, const Stream& stream);
+  void backward(const Stream& stream);
+
+  /// The activations of the last forward, on the host. Of a convolution that is pooled in the same
+  /// pass, those of the pooling: the largest value and the dead channels are the same.
+  std::vector<float> output(int op, const Stream& stream) const;
+
+  std::size_t activation_bytes() const;
+  std::size_t workspace_bytes() const { return workspace_.bytes() + sums_.bytes(); }
+
+ private:
+  struct CompiledOp {
+    std::shared_ptr<const ConvolutionPlan> forward, data_gradient, weight_gradient;
+    std::optional<Matmul> product, product_data, product_weights;
+    bool pooled = false;        // the pooling after it is computed along
+    bool pooled_along = false;  // it is that pooling
+  };
+
+  int last() const { return static_cast<int>(network_.ops.size()) - 1; }
+  bool is_exact(int op) const;
+  kernels::Element element_of_output(int op) const;
+  std::size_t output_bytes(int op) const;
+  bool can_pool_along(int op) const;
+  void plan_conv(int op, bool deterministic, Precision precision, Libraries& libraries);
+  void plan_linear(int op, Precision precision, Libraries& libraries);
+
+  kernels::Images input_of(const Op& op) const;
+  kernels::Images output_of(const Op& op) const;
+  void* output_data(int op) const;
+  void* slot(int index) const { return index < 0 ? nullptr : slots_[index].data(); }
+  void* weight(int parameter) const;    // as it is computed with
+  void* gradient(int parameter) const;  // of a weight
+  float* plain(const Buffer<float>& arena, int parameter) const;
+  kernels::Norm norm_of(const Op& op, int index, bool running) const;
+  kernels::SumScratch sums() const { return {sums_.data(), counter_.data()}; }
+
+  void forward_weighted(int index, Mode mode, const StepState* state, const Stream& stream);
+  void backward_weighted(int index, const Stream& stream);
+
+  const Network& network_;
+  std::int64_t batch_;
+  kernels::Element element_;
+  const ParameterArena& parameters_;
+  const std::vector<Buffer<float>>& statistics_;
+  Libraries& libraries_;
+  GradientPlan plan_;
+  std::vector<CompiledOp> ops_;
+  Buffer<std::uint8_t> images_;
+  Buffer<std::int32_t> labels_;
+  std::vector<Buffer<std::uint8_t>> outputs_;  // by op; empty where the pooling holds it
+  std::vector<Buffer<std::uint8_t>> sources_;  // by op: what its norm or bias is applied to
+  std::vector<Buffer<float>> moments_;         // by op: the batch's mean, then 1 / std
+  std::vector<Buffer<std::uint8_t>> places_;   // by op: of the maxima of a pooling of its own
+  std::vector<Buffer<std::uint8_t>> slots_;    // of the gradient plan
+  Buffer<float> sums_;
+  Buffer<unsigned> counter_;
+  Buffer<std::uint8_t> workspace_;  // one call at a time uses it
+  std::vector<bool> weights_in_training_;
+  std::vector<bool> fixed_statistics_;
+  int lowest_in_training_ = 0;
+};
+
+}  // namespace preheat::cuda

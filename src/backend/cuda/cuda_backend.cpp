@@ -1,0 +1,125 @@
+#include "backend/cuda/cuda_backend.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+
+#include "backend/cuda/replica.h"
+#include "config/error.h"
+
+namespace preheat {
+namespace {
+
+using cuda::Libraries;
+
+std::string cache_folder() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && *cache != '\0') return std::string(cache) + "/preheat";
+  const char* home = std::getenv("HOME");
+  return home != nullptr && *home != '\0' ? std::string(home) + "/.cache/preheat" : "";
+}
+
+std::string version_text(std::size_t version) {
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend() {
+    int count = 0;
+    const cudaError_t status = cudaGetDeviceCount(&count);
+    if (status != cudaSuccess || count == 0) {
+      cudaGetLastError();
+      throw Error(
+          fmt::format("no CUDA device can be used here ({}); use --device cpu",
+                      status != cudaSuccess ? cudaGetErrorString(status) : "there is none"));
+    }
+    PREHEAT_CHECK(cudaSetDevice(0));
+    cudaDeviceProp properties{};
+    PREHEAT_CHECK(cudaGetDeviceProperties(&properties, 0));
+    constexpr int oldest = 75;
+    const int capability = 10 * properties.major + properties.minor;
+    if (capability < oldest) {
+      throw Error(
+          fmt::format("{} has compute capability {}.{}, and 7.5 is the least; use --device "
+                      "cpu",
+                      properties.name, properties.major, properties.minor));
+    }
+    device_ = fmt::format("{}, {} multiprocessors, {} GiB", properties.name,
+                          properties.multiProcessorCount, properties.totalGlobalMem >> 30);
+    // What is given back stays with the program: experiments make one replica after the other.
+    cudaMemPool_t pool = nullptr;
+    std::uint64_t all = UINT64_MAX;
+    PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
+    PREHEAT_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
+    cudnnHandle_t cudnn = nullptr;
+    PREHEAT_CHECK(cudnnCreate(&cudnn));
+    libraries_->cudnn = cuda::CudnnHandle(cudnn);
+    cublasLtHandle_t cublas = nullptr;
+    PREHEAT_CHECK(cublasLtCreate(&cublas));
+    libraries_->cublas = cuda::CublasHandle(cublas);
+    libraries_->plans =
+        std::make_unique<cuda::ConvolutionPlans>(cudnn, properties.name, cache_folder());
+  }
+
+  std::string name() const override { return "cuda"; }
+  std::string device() const override { return device_; }
+  std::string library() const override {
+    int runtime = 0;
+    PREHEAT_CHECK(cudaRuntimeGetVersion(&runtime));
+    return fmt::format("CUDA {}.{}, cuDNN {}, cuBLAS {}", runtime / 1000, runtime / 10 % 100,
+                       version_text(cudnnGetVersion()), version_text(cublasLtGetVersion()));
+  }
+  bool computes_in(Precision) const override { return true; }
+  // More gain nothing: the device is full.
+  int concurrent_replicas() const override { return 16; }
+
+  std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
+    return std::make_shared<cuda::DeviceDataset>(dataset);
+  }
+
+  void require_memory(const Network& network, std::int64_t batch_size) const override {
+    constexpr std::size_t arenas = 3;  // weights, velocity, gradients
+    const std::size_t parameters = arenas * network.arena_size * sizeof(float);
+    const std::size_t activations =
+        cuda::Program::bytes_needed(network, batch_size, Precision::bf16);
+    std::size_t free = 0;
+    std::size_t total = 0;
+    PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
+    if (parameters + activations <= total) return;  // `free` leaves out what the pool keeps
+    throw Error(
+        fmt::format("out of GPU memory: the network needs {} MiB and its activations {} "
+                    "MiB, and the device has {} MiB; {}",
+                    parameters >> 20, activations >> 20, total >> 20,
+                    activations > parameters ? "lower data.batch_size" : "take a smaller network"));
+  }
+
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    PREHEAT_CHECK(cudaSetDevice(0));  // of the calling thread
+    return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
+                                               std::move(train));
+  }
+
+  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                               std::shared_ptr<const ResidentDataset> data,
+                               std::int64_t examples) override {
+    PREHEAT_CHECK(cudaSetDevice(0));
+    examples = std::min(examples, data->size());
+    return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
+                                             examples);
+  }
+
+ private:
+  std::string device_;
+  const std::shared_ptr<Libraries> libraries_ = std::make_shared<Libraries>();
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend() {
+  return std::make_unique<CudaBackend>();
+}
+
+}  // namespace preheat

@@ -1,0 +1,577 @@
+#include "backend/cuda/replica.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "backend/inspect.h"
+#include "config/error.h"
+
+namespace preheat::cuda {
+namespace {
+
+const std::shared_ptr<const DeviceDataset> device_dataset(
+    std::shared_ptr<const ResidentDataset> dataset) {
+  auto on_device = std::dynamic_pointer_cast<const DeviceDataset>(std::move(dataset));
+  if (!on_device) throw std::logic_error("a dataset of another backend");
+  return on_device;
+}
+
+Buffer<float> upload_table(const Normalize& normalize, const Stream& stream) {
+  const std::vector<float> table = normalization_table(normalize);
+  Buffer<float> buffer(table.size());
+  upload(std::span<const float>(table), buffer.data(), stream);
+  wait(stream);
+  return buffer;
+}
+
+std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream) {
+  std::vector<Buffer<float>> statistics;
+  for (const Statistic& s : network.statistics) {
+    const std::vector<float> values(s.size, s.init == Init::one ? 1.0f : 0.0f);
+    statistics.emplace_back(s.size);
+    upload(std::span(values), statistics.back().data(), stream);
+  }
+  wait(stream);
+  return statistics;
+}
+
+// A tensor with more channels behind each row of its last dimension, all zero, and back.
+std::vector<float> widened(std::span<const float> values, const Parameter& from,
+                           const Parameter& to) {
+  const std::int64_t narrow = from.shape.back();
+  const std::int64_t wide = to.shape.back();
+  std::vector<float> result(to.size, 0.0f);
+  for (std::int64_t row = 0; row < from.size / narrow; ++row) {
+    std::copy_n(values.data() + row * narrow, narrow, result.data() + row * wide);
+  }
+  return result;
+}
+
+std::vector<float> narrowed(std::span<const float> values, const Parameter& from,
+                            const Parameter& to) {
+  const std::int64_t wide = from.shape.back();
+  const std::int64_t narrow = to.shape.back();
+  std::vector<float> result(to.size);
+  for (std::int64_t row = 0; row < to.size / narrow; ++row) {
+    std::copy_n(values.data() + row * wide, narrow, result.data() + row * narrow);
+  }
+  return result;
+}
+
+// Round to nearest, ties to even; NaN stays NaN.
+std::uint16_t to_bf16(float value) {
+  auto bits = std::bit_cast<std::uint32_t>(value);
+  if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16) | 0x40);
+  bits += 0x7fff + ((bits >> 16) & 1);
+  return static_cast<std::uint16_t>(bits >> 16);
+}
+
+std::uint16_t to_small(kernels::Element element, float value) {
+  return element == kernels::Element::bf16
+             ? to_bf16(value)
+             : std::bit_cast<std::uint16_t>(static_cast<_Float16>(value));
+}
+
+float from_small(kernels::Element element, std::uint16_t bits) {
+  return element == kernels::Element::bf16 ? std::bit_cast<float>(std::uint32_t{bits} << 16)
+                                           : static_cast<float>(std::bit_cast<_Float16>(bits));
+}
+
+kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {
+  return {options.loss == Loss::mse, smoothing};
+}
+
+}  // namespace
+
+DeviceDataset::DeviceDataset(const Dataset& dataset)
+    : size_(dataset.size()),
+      shape_(dataset.shape),
+      pixels_(dataset.pixels.size()),
+      labels_(dataset.labels.size()) {
+  PREHEAT_CHECK(
+      cudaMemcpy(pixels_.data(), dataset.pixels.data(), pixels_.bytes(), cudaMemcpyHostToDevice));
+  PREHEAT_CHECK(
+      cudaMemcpy(labels_.data(), dataset.labels.data(), labels_.bytes(), cudaMemcpyHostToDevice));
+}
+
+kernels::ImageSource DeviceDataset::source(const float* table) const {
+  return {pixels_.data(),
+          labels_.data(),
+          table,
+          size_,
+          static_cast<std::int32_t>(shape_.height),
+          static_cast<std::int32_t>(shape_.width),
+          static_cast<std::int32_t>(shape_.channels)};
+}
+
+CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& network,
+                         const ReplicaOptions& options, std::span<const float> initial,
+                         std::shared_ptr<const ResidentDataset> train)
+    : libraries_(std::move(libraries)),
+      network_(network),
+      padded_(padded_network(network, options.precision)),
+      options_(options),
+      train_(device_dataset(std::move(train))),
+      steps_per_epoch_(train_->size() / options.batch_size),
+      table_(upload_table(options.normalize, stream_)),
+      parameters_(padded_, options.precision),
+      statistics_(make_statistics(padded_, stream_)),
+      state_(1),
+      loss_(1),
+      evaluation_loss_(1),
+      loss_partials_(kernels::loss_partials(options.batch_size)),
+      position_(1),
+      segment_of_(padded_.arena_size / kernels::chunk_floats),
+      segments_(padded_.parameters.size()),
+      norm_partials_(std::max(kernels::update_blocks(padded_.arena_size),
+                              kernels::check_blocks(padded_.arena_size))),
+      non_finite_(1),
+      check_(1),
+      counters_(2),
+      device_records_(record_capacity),
+      records_(record_capacity),
+      orders_(2 * train_->size()),
+      staged_orders_{PinnedBuffer<std::uint32_t>(train_->size()),
+                     PinnedBuffer<std::uint32_t>(train_->size())} {
+  if (static_cast<std::int64_t>(initial.size()) != network_.arena_size) {
+    throw std::logic_error("initial: not an arena");
+  }
+  if (options_.parameters.size() != network_.parameters.size() || options_.stages.empty()) {
+    throw std::logic_error("options: not of this network");
+  }
+  if (network_.parameters.size() >= kernels::has_small_gradient) {
+    throw Error(
+        "the network has more tensors than the GPU's update can tell apart; use --device cpu");
+  }
+  {
+    const std::lock_guard lock(libraries_->mutex);
+    program_ =
+        std::make_unique<Program>(padded_, options_.batch_size, options_.precision,
+                                  options_.deterministic, parameters_, statistics_, *libraries_);
+    libraries_->plans->save();
+  }
+  std::vector<std::uint16_t> segment_of(segment_of_.size());
+  for (const Op& op : padded_.ops) {
+    for (const int i : {op.weight, op.bias, op.norm_weight, op.norm_bias}) {
+      if (i < 0) continue;
+      const Parameter& p = padded_.parameters[i];
+      const bool small =
+          parameters_.small_gradients.size() > 0 && op.kind == OpKind::conv && i == op.weight;
+      const std::int64_t end = p.offset + (p.size + kernels::chunk_floats - 1) /
+                                              kernels::chunk_floats * kernels::chunk_floats;
+      for (std::int64_t at = p.offset; at < end; at += kernels::chunk_floats) {
+        segment_of[at / kernels::chunk_floats] =
+            static_cast<std::uint16_t>(i | (small ? kernels::has_small_gradient : 0));
+      }
+    }
+  }
+  upload(std::span<const std::uint16_t>(segment_of), segment_of_.data(), stream_);
+  clear(parameters_.weights, stream_);
+  clear(parameters_.velocity, stream_);
+  clear(parameters_.gradients, stream_);
+  clear(parameters_.copy, stream_);
+  clear(parameters_.small_gradients, stream_);
+  clear(counters_, stream_);
+  for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
+    const Parameter& p = network_.parameters[i];
+    const std::vector<float> tensor =
+        widened(initial.subspan(p.offset, p.size), p, padded_.parameters[i]);
+    upload(std::span(tensor), parameters_.weights.data() + padded_.parameters[i].offset, stream_);
+    wait(stream_);
+  }
+  refresh_copy();
+  StepState state = first_step(options_.schedule);
+  if (options_.precision == Precision::fp16) state.loss_scale = initial_loss_scale;
+  const kernels::NonFinite nothing;
+  upload(std::span<const StepState>(&state, 1), state_.data(), stream_);
+  upload(std::span<const kernels::NonFinite>(&nothing, 1), non_finite_.data(), stream_);
+  PREHEAT_CHECK(cudaEventRecord(boundary_.get(), stream_.get()));
+  wait(stream_);
+}
+
+// Buffers must not go while a graph still works on them.
+CudaReplica::~CudaReplica() {
+  cudaStreamSynchronize(upload_stream_.get());
+  cudaStreamSynchronize(stream_.get());
+}
+
+// The 16-bit copy of the weights as they are; an update keeps it so.
+void CudaReplica::refresh_copy() {
+  if (parameters_.copy.size() == 0) return;
+  const std::vector<float> weights = read(parameters_.weights.data(), parameters_.weights.size());
+  std::vector<std::uint16_t> small(weights.size());
+  std::ranges::transform(weights, small.begin(),
+                         [&](float w) { return to_small(parameters_.element, w); });
+  upload(std::span<const std::uint16_t>(small), parameters_.copy.data(), stream_);
+  wait(stream_);
+}
+
+void CudaReplica::set_epoch_order(std::span<const std::uint32_t> permutation) {
+  if (static_cast<std::int64_t>(permutation.size()) != train_->size()) {
+    throw std::logic_error("set_epoch_order: not a permutation of the training examples");
+  }
+  const std::int64_t epoch = enqueued_ / steps_per_epoch_;
+  const std::size_t parity = static_cast<std::size_t>(epoch & 1);
+  PREHEAT_CHECK(cudaEventSynchronize(uploaded_[parity].get()));  // the staged order is free again
+  std::ranges::copy(permutation, staged_orders_[parity].data());
+  // What still reads the order that is written over are steps of two epochs ago, which `boundary_`
+  // stands behind; where the order of this epoch is given once more, steps of this one.
+  if (epoch != ordered_epoch_ + 1) {
+    PREHEAT_CHECK(cudaEventRecord(boundary_.get(), stream_.get()));
+  }
+  PREHEAT_CHECK(cudaStreamWaitEvent(upload_stream_.get(), boundary_.get()));
+  upload(std::span<const std::uint32_t>(staged_orders_[parity].data(), permutation.size()),
+         orders_.data() + static_cast<std::int64_t>(parity) * train_->size(), upload_stream_);
+  PREHEAT_CHECK(cudaEventRecord(uploaded_[parity].get(), upload_stream_.get()));
+  PREHEAT_CHECK(cudaEventRecord(boundary_.get(), stream_.get()));
+  PREHEAT_CHECK(cudaStreamWaitEvent(stream_.get(), uploaded_[parity].get()));
+  ordered_epoch_ = epoch;
+}
+
+// Sets up what the stage of the next update changes, once per stage.
+void CudaReplica::enter_stage() {
+  std::size_t stage = 0;
+  while (stage + 1 < options_.stages.size() && options_.stages[stage + 1].begin <= enqueued_) {
+    ++stage;
+  }
+  if (stage == stage_) return;
+  stage_ = stage;
+  const TrainingStage& s = options_.stages[stage];
+  std::vector<kernels::Segment> segments;
+  for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
+    const ParameterRule& rule = options_.parameters[i];
+    segments.push_back({rule.lr_scale, rule.weight_decay, s.trained[i] ? 1 : 0});
+  }
+  upload(std::span<const kernels::Segment>(segments), segments_.data(), stream_);
+  wait(stream_);
+  program_->train_only(s.trained, s.fixed_statistics);
+  // A state saved right here is of before the stage, so that a resumed run does this as well.
+  if (s.fresh_velocity && enqueued_ == s.begin) clear(parameters_.velocity, stream_);
+  graphs_.clear();
+  has_run_ = false;
+}
+
+// The caller holds the libraries' mutex.
+void CudaReplica::enqueue_step() {
+  const bool scales_loss = options_.precision == Precision::fp16;
+  const bool checks = scales_loss || options_.clip_norm > 0;
+  const kernels::BatchAugment augment{static_cast<std::int32_t>(options_.augment.crop_padding),
+                                      options_.augment.flip, options_.seed};
+  const cudaStream_t stream = stream_.get();
+  PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
+                                      state_.data(), steps_per_epoch_, program_->element(),
+                                      program_->batch(), stream));
+  program_->forward(Mode::training, state_.data(), stream_);
+  PREHEAT_CHECK(kernels::softmax_xent(
+      loss_options(options_, options_.label_smoothing), options_.batch_size,
+      static_cast<std::int32_t>(network_.classes), program_->logits_element(), program_->logits(),
+      program_->labels(), scales_loss ? state_.data() : nullptr, program_->element(),
+      program_->d_logits(), loss_.data(), false, {loss_partials_.data(), counters_.data()},
+      stream));
+  program_->backward(stream_);
+  kernels::Arena arena;
+  arena.weights = parameters_.weights.data();
+  arena.velocity = parameters_.velocity.data();
+  arena.gradients = parameters_.gradients.data();
+  if (parameters_.copy.size() > 0) {
+    arena.copy = parameters_.copy.data();
+    arena.small_gradients = parameters_.small_gradients.data();
+    arena.small = parameters_.element;
+  }
+  arena.size = padded_.arena_size;
+  arena.segment_of = segment_of_.data();
+  arena.segments = segments_.data();
+  if (checks) {
+    PREHEAT_CHECK(kernels::check_gradients(arena, state_.data(), options_.clip_norm,
+                                           norm_partials_.data(), counters_.data() + 1,
+                                           check_.data(), stream));
+  }
+  const kernels::GradientCheck* const check = checks ? check_.data() : nullptr;
+  PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, arena, state_.data(), loss_.data(), check,
+                                      norm_partials_.data(), non_finite_.data(), stream));
+  PREHEAT_CHECK(
+      kernels::advance_step(options_.schedule, state_.data(), loss_.data(), norm_partials_.data(),
+                            kernels::update_blocks(padded_.arena_size), check, scales_loss,
+                            device_records_.data(), record_capacity, stream));
+}
+
+void CudaReplica::launch_steps(std::int64_t updates) {
+  // The first step of a stage loads the code of its kernels, which nothing may do while a graph is
+  // captured. It is a step like any other.
+  if (!options_.cuda_graph || !has_run_) {
+    const std::lock_guard lock(libraries_->mutex);
+    const std::int64_t eager = options_.cuda_graph ? 1 : updates;
+    for (std::int64_t i = 0; i < eager; ++i) enqueue_step();
+    has_run_ = true;
+    updates -= eager;
+  }
+  for (const std::int64_t steps : {steps_per_graph, std::int64_t{1}}) {
+    if (updates < steps) continue;
+    GraphExec& graph = graphs_[steps];
+    if (!graph) {
+      const std::lock_guard lock(libraries_->mutex);
+      std::size_t nodes = 0;
+      graph = capture(stream_, &nodes, [&] {
+        for (std::int64_t i = 0; i < steps; ++i) enqueue_step();
+      });
+      nodes_per_step_ = nodes / static_cast<std::size_t>(steps);
+    }
+    for (; updates >= steps; updates -= steps) {
+      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+    }
+  }
+}
+
+void CudaReplica::train(std::int64_t updates) {
+  if (lost_) return;
+  if (ordered_epoch_ != enqueued_ / steps_per_epoch_ ||
+      enqueued_ % steps_per_epoch_ + updates > steps_per_epoch_) {
+    throw std::logic_error("train: past the end of the epoch whose order is known");
+  }
+  enter_stage();
+  if (stage_ + 1 < options_.stages.size() &&
+      enqueued_ + updates > options_.stages[stage_ + 1].begin) {
+    throw std::logic_error("train: past the end of the stage");
+  }
+  while (updates > 0 && !lost_) {
+    if (enqueued_ - collected_ == record_capacity) collect();
+    if (lost_) return;
+    const std::int64_t now = std::min(updates, record_capacity - (enqueued_ - collected_));
+    launch_steps(now);
+    enqueued_ += now;
+    updates -= now;
+  }
+}
+
+// Waits, and takes the records of all steps so far to the host.
+void CudaReplica::collect() {
+  for (std::int64_t at = collected_; at < enqueued_;) {
+    const std::int64_t begin = at % record_capacity;
+    const std::int64_t count = std::min(enqueued_ - at, record_capacity - begin);
+    download(device_records_.data() + begin,
+             std::span(records_.data() + begin, static_cast<std::size_t>(count)), stream_);
+    at += count;
+  }
+  wait(stream_);
+  for (; collected_ < enqueued_ && !lost_; ++collected_) {
+    const kernels::DeviceRecord& r = records_.data()[collected_ % record_capacity];
+    last_record_ = {r.step,        r.lr,          r.loss,        r.correct, r.grad_norm,
+                    r.update_norm, r.weight_norm, r.finite != 0, r.phase};
+    drained_.push_back(last_record_);
+    lost_ = r.finite == 0;
+  }
+  if (lost_) enqueued_ = --collected_;  // the device has stayed at the step that was not finite
+}
+
+std::vector<StepRecord> CudaReplica::drain() {
+  if (!lost_) collect();
+  return std::exchange(drained_, {});
+}
+
+void CudaReplica::enqueue_evaluation(const DeviceDataset& test) {
+  const cudaStream_t stream = stream_.get();
+  PREHEAT_CHECK(kernels::gather_in_order(test.source(table_.data()), position_.data(),
+                                         program_->element(), program_->batch(), stream));
+  program_->forward(Mode::evaluation, nullptr, stream_);
+  PREHEAT_CHECK(kernels::softmax_xent(
+      loss_options(options_, 0), options_.batch_size, static_cast<std::int32_t>(network_.classes),
+      program_->logits_element(), program_->logits(), program_->labels(), nullptr,
+      program_->element(), nullptr, evaluation_loss_.data(), true,
+      {loss_partials_.data(), counters_.data()}, stream));
+  PREHEAT_CHECK(kernels::move_position(position_.data(), options_.batch_size, stream));
+}
+
+Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
+  const auto& dataset = dynamic_cast<const DeviceDataset&>(test);
+  clear(evaluation_loss_, stream_);
+  clear(position_, stream_);
+  std::int64_t batches = (dataset.size() + options_.batch_size - 1) / options_.batch_size;
+  if (!options_.cuda_graph || evaluated_ != &test) {
+    const std::lock_guard lock(libraries_->mutex);
+    const std::int64_t eager = options_.cuda_graph ? 1 : batches;
+    for (std::int64_t i = 0; i < eager; ++i) enqueue_evaluation(dataset);
+    batches -= eager;
+    if (options_.cuda_graph) {
+      evaluation_graph_ = capture(stream_, nullptr, [&] { enqueue_evaluation(dataset); });
+      evaluated_ = &test;
+    }
+  }
+  for (; batches > 0; --batches) {
+    PREHEAT_CHECK(cudaGraphLaunch(evaluation_graph_.get(), stream_.get()));
+  }
+  kernels::BatchLoss loss;
+  download(evaluation_loss_.data(), std::span(&loss, 1), stream_);
+  wait(stream_);
+  return {loss.sum / static_cast<double>(dataset.size()), loss.correct, dataset.size()};
+}
+
+std::vector<float> CudaReplica::read(const float* from, std::size_t size) const {
+  std::vector<float> values(size);
+  download(from, std::span(values), stream_);
+  wait(stream_);
+  return values;
+}
+
+std::vector<float> CudaReplica::values(const Buffer<float>& arena, std::size_t parameter) const {
+  const Parameter& p = padded_.parameters[parameter];
+  return narrowed(read(arena.data() + p.offset, p.size), p, network_.parameters[parameter]);
+}
+
+std::vector<float> CudaReplica::gradients(std::size_t parameter) const {
+  const bool small =
+      parameters_.small_gradients.size() > 0 && std::ranges::any_of(padded_.ops, [&](const Op& op) {
+        return op.kind == OpKind::conv && op.weight == static_cast<int>(parameter);
+      });
+  if (!small) return values(parameters_.gradients, parameter);
+  const Parameter& p = padded_.parameters[parameter];
+  std::vector<std::uint16_t> stored(p.size);
+  download(parameters_.small_gradients.data() + p.offset, std::span(stored), stream_);
+  wait(stream_);
+  std::vector<float> result(stored.size());
+  std::ranges::transform(stored, result.begin(),
+                         [&](std::uint16_t bits) { return from_small(parameters_.element, bits); });
+  return result;
+}
+
+ReplicaState CudaReplica::save() const {
+  ReplicaState state;
+  download(state_.data(), std::span(&state.step, 1), stream_);
+  wait(stream_);
+  for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+    const Parameter& p = network_.parameters[i];
+    state.parameters.push_back({p.name, p.shape, values(parameters_.weights, i)});
+    state.velocity.push_back({p.name, p.shape, values(parameters_.velocity, i)});
+  }
+  for (std::size_t i = 0; i < statistics_.size(); ++i) {
+    const Statistic& s = network_.statistics[i];
+    state.statistics.push_back({s.name, {s.size}, read(statistics_[i].data(), s.size)});
+  }
+  return state;
+}
+
+void CudaReplica::load(const ReplicaState& state) {
+  check_state(network_, state);
+  wait(stream_);
+  for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+    const Parameter& from = network_.parameters[i];
+    const Parameter& to = padded_.parameters[i];
+    const std::vector<float> weights = widened(state.parameters[i].values, from, to);
+    const std::vector<float> velocity = widened(state.velocity[i].values, from, to);
+    upload(std::span(weights), parameters_.weights.data() + to.offset, stream_);
+    upload(std::span(velocity), parameters_.velocity.data() + to.offset, stream_);
+    wait(stream_);
+  }
+  for (std::size_t i = 0; i < statistics_.size(); ++i) {
+    upload(std::span(state.statistics[i].values), statistics_[i].data(), stream_);
+  }
+  upload(std::span<const StepState>(&state.step, 1), state_.data(), stream_);
+  refresh_copy();
+  wait(stream_);
+  enqueued_ = collected_ = state.step.step;
+  lost_ = !updates(state.step);
+  drained_.clear();
+  stage_ = no_stage;
+  ordered_epoch_ = -1;
+}
+
+// Steps behind the first that was not finite change nothing but compute again what it did: from the
+// same weights where the update was left out, as it is after a loss or a checked gradient that is
+// not finite. Where it was not, they compute with weights that are not finite, and what the update
+// saw is known by its own account.
+std::string CudaReplica::first_non_finite_tensor() const {
+  kernels::NonFinite seen;
+  download(non_finite_.data(), std::span(&seen, 1), stream_);
+  wait(stream_);
+  if (std::isfinite(last_record_.loss)) {
+    if (seen.last_gradient >= 0) {
+      return "gradient of " + network_.parameters[seen.last_gradient].name;
+    }
+    if (seen.first_weight < static_cast<std::int32_t>(network_.parameters.size())) {
+      return network_.parameters[seen.first_weight].name;
+    }
+  }
+  for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+    if (!all_finite(program_->output(static_cast<int>(i), stream_))) {
+      return "activation of " + network_.ops[i].name;
+    }
+  }
+  for (std::size_t i = network_.parameters.size(); i-- > 0;) {
+    if (!all_finite(gradients(i))) return "gradient of " + network_.parameters[i].name;
+  }
+  for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
+    if (!all_finite(values(parameters_.weights, i))) return network_.parameters[i].name;
+  }
+  return "loss";
+}
+
+std::vector<ActivationRecord> CudaReplica::activations() const {
+  std::vector<ActivationRecord> records;
+  for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+    records.push_back(
+        activation_record(network_.ops[i], program_->output(static_cast<int>(i), stream_)));
+  }
+  return records;
+}
+
+MemoryUse CudaReplica::memory() const {
+  return {parameters_.bytes(), program_->activation_bytes(), program_->workspace_bytes()};
+}
+
+CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
+                     const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
+                     std::int64_t examples)
+    : libraries_(std::move(libraries)),
+      network_(network),
+      options_(options),
+      data_(device_dataset(std::move(data))),
+      examples_(examples),
+      table_(upload_table(options.normalize, stream_)),
+      parameters_(network_, Precision::fp32),
+      statistics_(make_statistics(network_, stream_)),
+      loss_(1),
+      loss_partials_(kernels::loss_partials(examples)),
+      counter_(1) {
+  clear(parameters_.gradients, stream_);
+  clear(counter_, stream_);
+  const std::lock_guard lock(libraries_->mutex);
+  program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
+                                       statistics_, *libraries_);
+  program_->train_only(std::vector<bool>(network_.parameters.size(), true), false);
+  libraries_->plans->save();
+  const Buffer<std::int64_t> first(1);
+  clear(first, stream_);
+  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),
+                                         program_->element(), program_->batch(), stream_.get()));
+  wait(stream_);
+}
+
+double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {
+  upload(weights, parameters_.weights.data(), stream_);
+  const std::lock_guard lock(libraries_->mutex);
+  program_->forward(Mode::probing, nullptr, stream_);
+  PREHEAT_CHECK(
+      kernels::softmax_xent(loss_options(options_, options_.label_smoothing), examples_,
+                            static_cast<std::int32_t>(network_.classes), program_->logits_element(),
+                            program_->logits(), program_->labels(), nullptr, program_->element(),
+                            with_gradient ? program_->d_logits() : nullptr, loss_.data(), false,
+                            {loss_partials_.data(), counter_.data()}, stream_.get()));
+  if (with_gradient) program_->backward(stream_);
+  kernels::BatchLoss loss;
+  download(loss_.data(), std::span(&loss, 1), stream_);
+  wait(stream_);
+  return loss.sum / static_cast<double>(examples_);
+}
+
+double CudaProbe::loss(std::span<const float> weights) {
+  return forward(weights, false);
+}
+
+double CudaProbe::gradient(std::span<const float> weights, std::span<float> gradient) {
+  const double loss = forward(weights, true);
+  download(parameters_.gradients.data(), gradient, stream_);
+  wait(stream_);
+  return loss;
+}
+
+}  // namespace preheat::cuda

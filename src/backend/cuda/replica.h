@@ -1,0 +1,144 @@
+// One network in training on the GPU. A step is a closed loop on the device: the host launches
+// graphs of several steps and reads the records of what they did now and then.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda.h"
+#include "backend/cuda/program.h"
+
+namespace preheat::cuda {
+
+/// A dataset in the device's memory.
+class DeviceDataset : public ResidentDataset {
+ public:
+  explicit DeviceDataset(const Dataset& dataset);
+  std::int64_t size() const override { return size_; }
+
+  /// As the kernels read it, with a table of its normalised values on the device.
+  kernels::ImageSource source(const float* table) const;
+
+ private:
+  std::int64_t size_;
+  ImageShape shape_;
+  Buffer<std::uint8_t> pixels_;
+  Buffer<std::uint8_t> labels_;
+};
+
+class CudaReplica : public Replica {
+ public:
+  CudaReplica(std::shared_ptr<Libraries> libraries, const Network& network,
+              const ReplicaOptions& options, std::span<const float> initial,
+              std::shared_ptr<const ResidentDataset> train);
+  ~CudaReplica() override;
+
+  void set_epoch_order(std::span<const std::uint32_t> permutation) override;
+  void train(std::int64_t updates) override;
+  std::vector<StepRecord> drain() override;
+  Evaluation evaluate(const ResidentDataset& test) override;
+  ReplicaState save() const override;
+  void load(const ReplicaState& state) override;
+  std::string first_non_finite_tensor() const override;
+  std::vector<ActivationRecord> activations() const override;
+  MemoryUse memory() const override;
+
+  /// Launches that a step is made of, and a graph's nodes of one step; 0 before the first.
+  std::size_t nodes_per_step() const { return nodes_per_step_; }
+
+ private:
+  static constexpr std::int64_t record_capacity = 8192;
+  static constexpr std::int64_t steps_per_graph = 8;
+
+  void enter_stage();
+  void enqueue_step();
+  void enqueue_evaluation(const DeviceDataset& test);
+  void launch_steps(std::int64_t updates);
+  void collect();
+  void refresh_copy();
+  std::vector<float> values(const Buffer<float>& arena, std::size_t parameter) const;
+  std::vector<float> gradients(std::size_t parameter) const;
+  std::vector<float> read(const float* from, std::size_t size) const;
+
+  const std::shared_ptr<Libraries> libraries_;
+  const Network network_;
+  const Network padded_;
+  const ReplicaOptions options_;
+  const std::shared_ptr<const DeviceDataset> train_;
+  const std::int64_t steps_per_epoch_;
+  Stream stream_ = make_stream();
+  Stream upload_stream_ = make_stream();
+  Buffer<float> table_;
+  ParameterArena parameters_;
+  std::vector<Buffer<float>> statistics_;
+  std::unique_ptr<Program> program_;
+
+  Buffer<StepState> state_;
+  Buffer<kernels::BatchLoss> loss_;
+  Buffer<kernels::BatchLoss> evaluation_loss_;
+  Buffer<kernels::BatchLoss> loss_partials_;
+  Buffer<std::int64_t> position_;  // of an evaluation
+  Buffer<std::uint16_t> segment_of_;
+  Buffer<kernels::Segment> segments_;
+  Buffer<kernels::NormPartial> norm_partials_;
+  Buffer<kernels::NonFinite> non_finite_;
+  Buffer<kernels::GradientCheck> check_;
+  Buffer<unsigned> counters_;  // of the loss, of the check
+  Buffer<kernels::DeviceRecord> device_records_;
+  PinnedBuffer<kernels::DeviceRecord> records_;
+
+  // The order of an epoch, of even ones and of odd ones; uploaded beside the training.
+  Buffer<std::uint32_t> orders_;
+  std::array<PinnedBuffer<std::uint32_t>, 2> staged_orders_;
+  std::array<Event, 2> uploaded_{make_event(), make_event()};
+  Event boundary_ = make_event();  // all work of epochs before the one whose order came last
+  std::int64_t ordered_epoch_ = -1;
+
+  std::map<std::int64_t, GraphExec> graphs_;  // by steps, of the stage
+  GraphExec evaluation_graph_;
+  const ResidentDataset* evaluated_ = nullptr;  // by that graph
+  bool has_run_ = false;                        // a step of the stage, eagerly
+  std::size_t nodes_per_step_ = 0;
+
+  std::size_t stage_ = no_stage;
+  static constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
+  std::int64_t enqueued_ = 0;   // the step after the last one that the device has been given
+  std::int64_t collected_ = 0;  // the step after the last one whose record is on the host
+  bool lost_ = false;           // a step was not finite
+  StepRecord last_record_;
+  std::vector<StepRecord> drained_;
+};
+
+/// The loss of a network on one batch, in fp32 whatever the precision of the run: what is looked
+/// for in it are small differences.
+class CudaProbe : public Probe {
+ public:
+  CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
+            const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
+            std::int64_t examples);
+
+  double loss(std::span<const float> weights) override;
+  double gradient(std::span<const float> weights, std::span<float> gradient) override;
+
+ private:
+  double forward(std::span<const float> weights, bool with_gradient);
+
+  const std::shared_ptr<Libraries> libraries_;
+  const Network network_;
+  const ReplicaOptions options_;
+  const std::shared_ptr<const DeviceDataset> data_;
+  const std::int64_t examples_;
+  Stream stream_ = make_stream();
+  Buffer<float> table_;
+  ParameterArena parameters_;
+  std::vector<Buffer<float>> statistics_;
+  std::unique_ptr<Program> program_;
+  Buffer<kernels::BatchLoss> loss_;
+  Buffer<kernels::BatchLoss> loss_partials_;
+  Buffer<unsigned> counter_;
+};
+
+}  // namespace preheat::cuda

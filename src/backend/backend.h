@@ -87,6 +87,9 @@ struct ReplicaOptions {
   std::vector<TrainingStage> stages;      // in order; the first begins at 0
   LrSchedule schedule;
   std::uint64_t seed = 0;  // of the augmentation
+  Precision precision = Precision::fp32;
+  bool deterministic = true;
+  bool cuda_graph = true;
 };
 
 /// What a layer put out for the batch of the last update.
@@ -161,6 +164,9 @@ class Backend {
   virtual std::string name() const = 0;     // "cpu" or "cuda"
   virtual std::string device() const = 0;   // the processor, in its own words
   virtual std::string library() const = 0;  // "oneDNN 2.6.3"
+
+  /// Whether compile() and probe() may be asked for it.
+  virtual bool computes_in(Precision precision) const = 0;
 
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 

@@ -206,10 +206,17 @@ struct StageConfig {
   FrozenBatchNorm frozen_batch_norm = FrozenBatchNorm::update;
 };
 
+/// What a step computes in. Master weights and the update are fp32 in all of them; fp16 scales its
+/// loss.
+enum class Precision { fp32, tf32, bf16, fp16 };
+
 struct TrainConfig {
   std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: as long as the stages
   Length eval_every{1, LengthUnit::epochs};
   std::optional<Length> checkpoint_every;  // absent: only at the end
+  Precision precision = Precision::fp32;
+  bool deterministic = true;  // the same run, twice on one machine, to the same bits
+  bool cuda_graph = true;     // steps are captured once and replayed; the bits are the same
   std::vector<StageConfig> stages;
 };
 
@@ -406,6 +413,7 @@ std::string_view to_string(Every every);
 std::string_view to_string(Toward toward);
 std::string_view to_string(ScaleRule rule);
 std::string_view to_string(MomentumForm form);
+std::string_view to_string(Precision precision);
 std::string_view to_string(VelocityAtStage velocity);
 std::string_view to_string(FrozenBatchNorm statistics);
 std::string to_string(const Activation& activation);

@@ -274,6 +274,9 @@ void describe(Io& io, TrainConfig& c) {
   io.field("length", c.length, LengthRule{.zero = false, .percent = false});
   io.field("eval_every", c.eval_every, LengthRule{.zero = false});
   io.field("checkpoint_every", c.checkpoint_every, LengthRule{.zero = false});
+  io.field("precision", c.precision);
+  io.field("deterministic", c.deterministic);
+  io.field("cuda_graph", c.cuda_graph);
   io.list("stages", c.stages, ListSize{0, 100}, [](auto& item, StageConfig& stage, std::size_t) {
     item.field("length", stage.length, LengthRule{.zero = false});
     item.field("train_only", stage.train_only, ListSize{1, 1000}, TextRule::pattern);

@@ -28,6 +28,7 @@ constexpr std::array<std::string_view, 2> kEvery{"step", "epoch"};
 constexpr std::array<std::string_view, 3> kToward{"base", "curve", "multiply"};
 constexpr std::array<std::string_view, 2> kScaleRules{"linear", "sqrt"};
 constexpr std::array<std::string_view, 2> kMomentumForms{"separate", "folded"};
+constexpr std::array<std::string_view, 4> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
 constexpr std::array<std::string_view, 2> kVelocities{"kept", "fresh"};
 constexpr std::array<std::string_view, 2> kFrozenBatchNorms{"update", "fixed"};
 
@@ -372,6 +373,9 @@ void read_value(const Node& node, ScaleRule& value) {
 void read_value(const Node& node, MomentumForm& value) {
   read_choice(node, value, kMomentumForms, "a form of momentum");
 }
+void read_value(const Node& node, Precision& value) {
+  read_choice(node, value, kPrecisions, "a precision");
+}
 void read_value(const Node& node, VelocityAtStage& value) {
   read_choice(node, value, kVelocities, "what becomes of the velocity");
 }
@@ -528,6 +532,9 @@ Node to_node(ScaleRule value) {
 Node to_node(MomentumForm value) {
   return scalar_node(std::string(to_string(value)));
 }
+Node to_node(Precision value) {
+  return scalar_node(std::string(to_string(value)));
+}
 Node to_node(VelocityAtStage value) {
   return scalar_node(std::string(to_string(value)));
 }
@@ -597,6 +604,9 @@ std::string_view to_string(ScaleRule rule) {
 }
 std::string_view to_string(MomentumForm form) {
   return kMomentumForms.at(static_cast<std::size_t>(form));
+}
+std::string_view to_string(Precision precision) {
+  return kPrecisions.at(static_cast<std::size_t>(precision));
 }
 std::string_view to_string(VelocityAtStage velocity) {
   return kVelocities.at(static_cast<std::size_t>(velocity));

@@ -71,6 +71,7 @@ void read_value(const Node& node, Every& value);
 void read_value(const Node& node, Toward& value);
 void read_value(const Node& node, ScaleRule& value);
 void read_value(const Node& node, MomentumForm& value);
+void read_value(const Node& node, Precision& value);
 void read_value(const Node& node, VelocityAtStage& value);
 void read_value(const Node& node, FrozenBatchNorm& value);
 /// Seeds: "0..9", [3, 5] or a count.
@@ -114,6 +115,7 @@ Node to_node(Every value);
 Node to_node(Toward value);
 Node to_node(ScaleRule value);
 Node to_node(MomentumForm value);
+Node to_node(Precision value);
 Node to_node(VelocityAtStage value);
 Node to_node(FrozenBatchNorm value);
 Node to_node(const std::vector<std::uint64_t>& seeds);

@@ -20,7 +20,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "checkpoints are little-endian");
 
 constexpr std::string_view magic{"preheat\0", 8};
-constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version = 3;
 
 void append_number(std::string& bytes, std::uint32_t number) {
   bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
@@ -56,15 +56,17 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
                                        std::make_reverse_iterator(std::begin(step.hits)),
                                        [](std::uint32_t hits) { return hits > 0; })
                               .base();
-  nlohmann::json header = {{"fingerprint", checkpoint.fingerprint},
-                           {"step", step.step},
-                           {"first_non_finite", step.first_non_finite},
-                           {"lr", step.lr},
-                           {"previous_lr", step.previous_lr},
-                           {"gate",
-                            {{"opened_at", step.gate_opened_at},
-                             {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
-                           {"tensors", nlohmann::json::array()}};
+  nlohmann::json header = {
+      {"fingerprint", checkpoint.fingerprint},
+      {"step", step.step},
+      {"first_non_finite", step.first_non_finite},
+      {"lr", step.lr},
+      {"previous_lr", step.previous_lr},
+      {"gate",
+       {{"opened_at", step.gate_opened_at},
+        {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
+      {"loss_scale", {{"value", step.loss_scale}, {"updates", step.updates_at_scale}}},
+      {"tensors", nlohmann::json::array()}};
   std::string values;
   for (std::size_t kind = 0; kind < std::size(kinds); ++kind) {
     for (const NamedTensor& t : *tensors_of(checkpoint)[kind]) {
@@ -116,6 +118,8 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
     const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
     if (hits.size() > std::size(state.step.hits)) throw fail("is damaged: its gate is too wide");
     std::copy(hits.begin(), hits.end(), state.step.hits);
+    header.at("loss_scale").at("value").get_to(state.step.loss_scale);
+    header.at("loss_scale").at("updates").get_to(state.step.updates_at_scale);
     state.step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
     std::size_t at = prefix + header_size;
     for (const auto& entry : header.at("tensors")) {

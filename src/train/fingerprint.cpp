@@ -15,6 +15,7 @@ std::string decisive_text(RunConfig config) {
   config.data.dir = defaults.data.dir;
   config.train.eval_every = defaults.train.eval_every;
   config.train.checkpoint_every = defaults.train.checkpoint_every;
+  config.train.cuda_graph = defaults.train.cuda_graph;
   config.diagnostics = defaults.diagnostics;
   config.compare.reset();
   config.sweep.reset();

@@ -123,6 +123,9 @@ ReplicaOptions replica_options(const RunConfig& config, const Network& network,
   options.stages = training_stages(config, network, schedule.run);
   options.schedule = schedule.lr;
   options.seed = config.seed;
+  options.precision = config.train.precision;
+  options.deterministic = config.train.deterministic;
+  options.cuda_graph = config.train.cuda_graph;
   return options;
 }
 

@@ -29,7 +29,8 @@ double seconds_since(Clock::time_point start) {
 constexpr double shortest_burst = 0.1;
 constexpr double longest_burst = 0.4;
 
-RunConfig checked(const RunConfig& config, const ResidentData& data) {
+RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
+  check_precision(config, backend);
   if (config.data.batch_size > data.train->size()) {
     throw ConfigError(config.where("data.batch_size"),
                       fmt::format("{} is more than the {} training examples",
@@ -105,6 +106,20 @@ void check_run(const RunConfig& config) {
   replica_options(config, network, schedule);
 }
 
+void check_precision(const RunConfig& config, const Backend& backend) {
+  const Precision asked = config.train.precision;
+  if (backend.computes_in(asked)) return;
+  std::vector<std::string_view> possible;
+  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
+    if (backend.computes_in(p)) possible.push_back(to_string(p));
+  }
+  const bool on_cpu = backend.name() == "cpu";
+  throw ConfigError(
+      config.where("train.precision"),
+      fmt::format("the {} computes in {}", on_cpu ? "CPU" : "GPU", fmt::join(possible, ", ")),
+      fmt::format("{} needs {}", to_string(asked), on_cpu ? "--device cuda" : "a newer one"));
+}
+
 ResidentData load_data(const DataConfig& config, Backend& backend) {
   const TrainTest files = load_dataset(config);
   return {backend.load(files.train),
@@ -117,7 +132,7 @@ ResidentData load_data(const DataConfig& config, Backend& backend) {
 }
 
 Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
-    : config_(checked(config, data)),
+    : config_(checked(config, backend, data)),
       backend_(backend),
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),

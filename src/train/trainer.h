@@ -64,6 +64,9 @@ struct RunListener {
 /// trained.
 void check_run(const RunConfig& config);
 
+/// Throws ConfigError where the backend does not compute in the precision asked for.
+void check_precision(const RunConfig& config, const Backend& backend);
+
 /// A run taken up again after `step` updates; the next one would have had the rate `lr_before` and
 /// has `lr_now`.
 struct Resumed {

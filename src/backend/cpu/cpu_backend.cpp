@@ -436,6 +436,7 @@ class CpuBackend : public Backend {
     const dnnl_version_t* v = dnnl_version();
     return fmt::format("oneDNN {}.{}.{}", v->major, v->minor, v->patch);
   }
+  bool computes_in(Precision precision) const override { return precision == Precision::fp32; }
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<CpuDataset>(dataset);
   }

@@ -295,4 +295,39 @@ cudaError_t advance_step(const LrSchedule& schedule, StepState* state, const Bat
 /// *position += by; after a batch of an evaluation.
 cudaError_t move_position(std::int64_t* position, std::int64_t by, cudaStream_t stream);
 
+// update_variants.cu: what sgd_momentum is measured against. Training uses none of it.
+
+/// Where a variant has the rate of a step from. The host's value is fixed where a launch is
+/// captured.
+struct Rate {
+  float value = 0;                   // of the host
+  const StepState* state = nullptr;  // else the device's,
+  const float* table = nullptr;      // or, with a table, table[state->step]
+};
+
+/// to = from, 8 bytes per float: what the memory can do.
+cudaError_t copy(const float* from, float* to, std::int64_t size, cudaStream_t stream);
+
+/// Reads three arrays and writes two, 20 bytes per float, without arithmetic: what an update could
+/// do. Every array takes the values of the one before it.
+cudaError_t read_three_write_two(float* weights, float* velocity, const float* gradients,
+                                 std::int64_t size, cudaStream_t stream);
+
+/// The update of one array by one rule, without segments and norms: 20 bytes per float.
+cudaError_t update_flat(const SgdMomentum& rule, const Rate& rate, float weight_decay,
+                        std::int64_t size, const float* gradients, float* weights, float* velocity,
+                        cudaStream_t stream);
+
+/// g += weight_decay w; v = momentum v + g; w -= rate v, each a pass of 12 bytes per float, as
+/// Caffe does them.
+cudaError_t add_decay(float weight_decay, std::int64_t size, const float* weights, float* gradients,
+                      cudaStream_t stream);
+cudaError_t add_momentum(float momentum, std::int64_t size, const float* gradients, float* velocity,
+                         cudaStream_t stream);
+cudaError_t take_off(const Rate& rate, std::int64_t size, const float* velocity, float* weights,
+                     cudaStream_t stream);
+
+/// Nothing: what a launch costs by itself.
+cudaError_t empty(cudaStream_t stream);
+
 }  // namespace preheat::kernels

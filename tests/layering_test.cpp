@@ -102,12 +102,14 @@ std::string problem(std::string_view file, std::string_view header) {
   }
 
   if (file.starts_with("kernels/")) {
-    const bool allowed = header == everyones || leaves.contains(header) || header == "launch.h" ||
-                         header == "kernels/launch.h" || starts_with_any(header, cuda_runtime) ||
-                         is_standard(header);
-    return allowed ? ""
-                   : "kernels/ includes only leaves, launch.h, the CUDA runtime and the standard "
-                     "library";
+    const bool is_shared = header.ends_with(".cuh") && header.find('/') == std::string_view::npos;
+    const bool allowed = is_shared || header == everyones || leaves.contains(header) ||
+                         header == "launch.h" || header == "kernels/launch.h" ||
+                         starts_with_any(header, cuda_runtime) || is_standard(header);
+    return allowed
+               ? ""
+               : "kernels/ includes only leaves, launch.h, its own .cuh, the CUDA runtime and the "
+                 "standard library";
   }
 
   const std::string_view self = file.substr(std::string_view("src/").size());

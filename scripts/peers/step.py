@@ -23,44 +23,12 @@ import time
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import torch  # noqa: E402  (reads the environment)
-from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
+
+from networks import resnet20, small_cnn  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 128
-
-
-def conv_bn_relu(i, o):
-    return [nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
-
-
-def small_cnn():
-    return nn.Sequential(
-        *conv_bn_relu(1, 32), *conv_bn_relu(32, 32), nn.MaxPool2d(2),
-        *conv_bn_relu(32, 64), *conv_bn_relu(64, 64), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(3136, 256), nn.ReLU(), nn.Linear(256, 10))
-
-
-class Block(nn.Module):
-    def __init__(self, i, o, stride):
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
-        self.conv2, self.bn2 = nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o)
-        self.shortcut = nn.Identity() if i == o and stride == 1 else nn.Sequential(
-            nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
-
-
-def resnet20():
-    layers, channels = conv_bn_relu(1, 16), 16
-    for out, stride in ((16, 1), (32, 2), (64, 2)):
-        for block in range(3):
-            layers.append(Block(channels, out, stride if block == 0 else 1))
-            channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
 class Torch:

@@ -157,6 +157,29 @@ class Replica {
   virtual MemoryUse memory() const = 0;
 };
 
+/// A list of tensors to be updated.
+struct UpdateSet {
+  std::string name;
+  std::vector<std::int64_t> tensors;  // their sizes, in floats
+};
+
+/// What one update of such a list costs, one way or another.
+struct UpdateTiming {
+  std::string set;
+  std::string variant;
+  std::string how;  // in a graph, as launches; hot in the cache unless it says cold
+  std::int64_t parameters = 0;
+  std::int64_t tensors = 0;
+  std::int64_t launches = 0;
+  double microseconds = 0;  // median
+  double least = 0;
+  double largest = 0;
+  double bytes = 0;             // that have to be moved
+  double gigabytes = 0;         // a second
+  double share_of_copy = 0;     // of the rate of a copy of as many floats, in the same run
+  double share_of_traffic = 0;  // of the rate at which 3 arrays are read and 2 written
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -165,6 +188,7 @@ class Backend {
   virtual std::string device() const = 0;   // the processor, in its own words
   virtual std::string library() const = 0;  // "oneDNN 2.6.3"
 
+  /// Whether compile() and probe() may be asked for it.
   virtual bool computes_in(Precision precision) const = 0;
 
   /// How many replicas may be compiled and trained at the same time, each by a thread of its own;
@@ -189,6 +213,11 @@ class Backend {
   virtual std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                        std::shared_ptr<const ResidentDataset> data,
                                        std::int64_t examples) = 0;
+
+  /// The update of each set in every variant that the backend has to compare, the ceilings first.
+  /// Throws Error when memory does not suffice.
+  virtual std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets,
+                                                 bool quick) = 0;
 };
 
 enum class DeviceChoice { automatic, cpu, cuda };

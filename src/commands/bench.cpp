@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -9,8 +10,11 @@
 #include "backend/backend.h"
 #include "commands/commands.h"
 #include "commands/options.h"
+#include "data/dataset.h"
+#include "nn/network.h"
 #include "schedule/schedule.h"
 #include "train/atomic_file.h"
+#include "train/trainer.h"
 
 namespace preheat {
 namespace {
@@ -96,6 +100,164 @@ void bench_schedule(const std::string& json) {
   if (!json.empty()) write_atomically(json, results.dump(2) + "\n");
 }
 
+struct StepTiming {
+  double milliseconds = 0;  // median over the rounds
+  double least = 0;
+  double largest = 0;
+  double host_microseconds = 0;  // that a step keeps the calling thread busy
+};
+
+// Whole epochs of updates, as a run makes them. On a GPU train() returns before the work is done,
+// and how long it takes to return is what a step costs the host.
+StepTiming time_steps(Trainer& trainer, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point start) {
+    return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+  };
+  const std::int64_t steps = std::min<std::int64_t>(64, trainer.schedule().run.steps_per_epoch);
+  constexpr std::size_t least_rounds = 5;
+  trainer.time_updates(steps);  // loads code, fills caches
+  std::vector<double> total;
+  std::vector<double> host;
+  const auto start = Clock::now();
+  while (total.size() < least_rounds || since(start) < 1e3 * seconds) {
+    const UpdateTime time = trainer.time_updates(steps);
+    if (time.updates < steps) continue;  // the end of an epoch
+    total.push_back(1e3 * time.total / static_cast<double>(steps));
+    host.push_back(1e6 * time.host / static_cast<double>(steps));
+  }
+  std::ranges::sort(total);
+  std::ranges::sort(host);
+  return {total[total.size() / 2], total.front(), total.back(), host[host.size() / 2]};
+}
+
+struct StepOptions {
+  ConfigOptions config;
+  RunOptions run;
+  double seconds = 2;
+  std::string json;
+};
+
+void bench_step(const StepOptions& options) {
+  const RunConfig config = read_config(options.config.document());
+  check_run(config);
+  const auto backend = options.run.backend();
+  check_precision(config, *backend);
+  const ResidentData data = load_data(config.data, *backend);
+  Trainer trainer(config, *backend, data);
+  const StepTiming t = time_steps(trainer, options.seconds);
+  const auto batch = static_cast<double>(config.data.batch_size);
+  const double images = 1e3 * batch / t.milliseconds;
+  fmt::print("{}: {} parameters, batch {}, {}\n\n", config.name, trainer.network().parameter_count,
+             config.data.batch_size, to_string(config.train.precision));
+  fmt::print("{:<24} {:>10.4f} ms  ({:.4f} .. {:.4f})\n", "step", t.milliseconds, t.least,
+             t.largest);
+  fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
+  fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
+  if (options.json.empty()) return;
+  const nlohmann::ordered_json results = {
+      {"device", backend->device()},
+      {"library", backend->library()},
+      {"network", config.name},
+      {"parameters", trainer.network().parameter_count},
+      {"batch", config.data.batch_size},
+      {"precision", to_string(config.train.precision)},
+      {"step_ms", {{"median", t.milliseconds}, {"least", t.least}, {"largest", t.largest}}},
+      {"images_per_second", images},
+      {"host_us", t.host_microseconds}};
+  write_atomically(options.json, results.dump(2) + "\n");
+}
+
+struct UpdateOptions {
+  RunOptions run;
+  bool quick = false;
+  std::string json;
+};
+
+UpdateSet tensors_of(const std::string& name, const std::string& yaml) {
+  const RunConfig config = read_config(parse_document(yaml, name));
+  const DatasetFacts& data = facts(config.data.dataset);
+  UpdateSet set{name, {}};
+  for (const Parameter& p : build_network(config, data.shape, data.classes).parameters) {
+    set.tensors.push_back(p.size);
+  }
+  return set;
+}
+
+// The 161 tensors of ResNet-50 (He et al. 2015, table 1), as torchvision has them.
+UpdateSet resnet50_tensors() {
+  UpdateSet set{"ResNet-50", {7 * 7 * 3 * 64, 64, 64}};
+  const auto conv = [&](std::int64_t kernel, std::int64_t in, std::int64_t out) {
+    set.tensors.insert(set.tensors.end(), {kernel * kernel * in * out, out, out});
+  };
+  std::int64_t in = 64;
+  const std::pair<std::int64_t, int> stages[] = {{64, 3}, {128, 4}, {256, 6}, {512, 3}};
+  for (const auto& [width, blocks] : stages) {
+    for (int block = 0; block < blocks; ++block) {
+      conv(1, in, width);
+      conv(3, width, width);
+      conv(1, width, 4 * width);
+      if (block == 0) conv(1, in, 4 * width);
+      in = 4 * width;
+    }
+  }
+  set.tensors.insert(set.tensors.end(), {2048 * 1000, 1000});
+  return set;
+}
+
+std::vector<UpdateSet> update_sets(bool quick, bool on_gpu) {
+  std::vector<UpdateSet> sets = {
+      tensors_of("small CNN", "name: small"),
+      tensors_of("ResNet-20",
+                 "model: {layers: [conv: {out: 16, batch_norm: true}, residual_stage: {blocks: 3, "
+                 "out: 16}, residual_stage: {blocks: 3, out: 32, stride: 2}, residual_stage: "
+                 "{blocks: 3, out: 64, stride: 2}, global_avg_pool, linear: {out: 10}]}"),
+      resnet50_tensors()};
+  for (std::int64_t size = 1 << 16; size <= (on_gpu ? 1 << 29 : 1 << 25); size *= quick ? 32 : 8) {
+    sets.push_back(
+        {fmt::format("one tensor of 2^{}", std::countr_zero(std::uint64_t(size))), {size}});
+  }
+  return sets;
+}
+
+void bench_update(const UpdateOptions& options) {
+  const auto backend = options.run.backend();
+  const bool on_gpu = backend->name() == "cuda";
+  const auto rows = backend->time_updates(update_sets(options.quick, on_gpu), options.quick);
+  nlohmann::ordered_json json = {{"device", backend->device()},
+                                 {"library", backend->library()},
+                                 {"rows", nlohmann::ordered_json::array()}};
+  std::string set;
+  for (const UpdateTiming& t : rows) {
+    if (t.set != set) {
+      set = t.set;
+      fmt::print("\n{}: {} parameters, {} tensors\n", set, t.parameters, t.tensors);
+      fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21} {:>9} {:>7} {:>8}\n", "", "", "launches",
+                 "median us", "least .. largest", "GB/s", "of copy", "of 3r+2w");
+    }
+    const auto share = [](double value) {
+      return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-");
+    };
+    fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}\n",
+               t.variant, t.how, t.launches, t.microseconds, t.least, t.largest, t.gigabytes,
+               share(t.share_of_copy), share(t.share_of_traffic));
+    json["rows"].push_back({{"set", t.set},
+                            {"variant", t.variant},
+                            {"how", t.how},
+                            {"parameters", t.parameters},
+                            {"tensors", t.tensors},
+                            {"launches", t.launches},
+                            {"us", t.microseconds},
+                            {"least_us", t.least},
+                            {"largest_us", t.largest},
+                            {"bytes", t.bytes},
+                            {"gigabytes_per_second", t.gigabytes},
+                            {"share_of_copy", t.share_of_copy},
+                            {"share_of_traffic", t.share_of_traffic}});
+  }
+  if (!options.json.empty()) write_atomically(options.json, json.dump(2) + "\n");
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app) {
@@ -106,6 +268,25 @@ void add_bench_command(CLI::App& app) {
       bench->add_subcommand("schedule", "One evaluation of the learning rate, by shape");
   schedule->add_option("--json", *json, "write the figures")->type_name("FILE");
   schedule->callback([json] { bench_schedule(*json); });
+
+  auto update = std::make_shared<UpdateOptions>();
+  CLI::App* update_command =
+      bench->add_subcommand("update", "The update beside what the memory allows and alternatives");
+  update->run.add_device_to(*update_command);
+  update_command->add_flag("--quick", update->quick, "fewer sizes, fewer rounds");
+  update_command->add_option("--json", update->json, "write the figures")->type_name("FILE");
+  update_command->callback([update] { bench_update(*update); });
+
+  auto step = std::make_shared<StepOptions>();
+  CLI::App* step_command =
+      bench->add_subcommand("step", "A whole training step of a configuration's network");
+  step->config.add_to(*step_command);
+  step->run.add_device_to(*step_command);
+  step_command->add_option("--seconds", step->seconds, "how long it is timed")
+      ->type_name("S")
+      ->check(CLI::Range(0.1, 600.0));
+  step_command->add_option("--json", step->json, "write the figures")->type_name("FILE");
+  step_command->callback([step] { bench_step(*step); });
 }
 
 }  // namespace preheat

@@ -43,8 +43,12 @@ void ConfigOptions::add_to(CLI::App& app, bool required) {
   overrides.add_to(app);
 }
 
-void RunOptions::add_to(CLI::App& app) {
+void RunOptions::add_device_to(CLI::App& app) {
   app.add_option("--device", device, "auto | cpu | cuda")->type_name("DEVICE");
+}
+
+void RunOptions::add_to(CLI::App& app) {
+  add_device_to(app);
   app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
       ->type_name("DIR");
   auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");

@@ -39,6 +39,7 @@ struct RunOptions {
   bool verbose = false;
 
   void add_to(CLI::App& app);
+  void add_device_to(CLI::App& app);  // and no more
 
   /// The backend; says on standard output which one `auto` chose. Throws ConfigError for a device
   /// that does not exist, and Error for one that this machine does not have.

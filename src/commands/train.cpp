@@ -98,6 +98,7 @@ int train(const TrainOptions& options) {
   check_run(config);
   const bool talks = !options.run.quiet;
   const auto backend = options.run.backend();
+  check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
   Trainer trainer(config, *backend, data);
   RunFolder folder = options.resume.empty()

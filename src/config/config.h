@@ -206,8 +206,8 @@ struct StageConfig {
   FrozenBatchNorm frozen_batch_norm = FrozenBatchNorm::update;
 };
 
-/// What the network is computed in; the weights that are updated are fp32 in all of them. tf32:
-/// fp32 whose products are rounded to 10 bits of mantissa. fp16 scales the loss.
+/// What a step computes in. Master weights and the update are fp32 in all of them; fp16 scales its
+/// loss.
 enum class Precision { fp32, tf32, bf16, fp16 };
 
 struct TrainConfig {
@@ -215,8 +215,8 @@ struct TrainConfig {
   Length eval_every{1, LengthUnit::epochs};
   std::optional<Length> checkpoint_every;  // absent: only at the end
   Precision precision = Precision::fp32;
-  bool deterministic = true;  // the same bits in every run on one device and library version
-  bool cuda_graph = true;     // on a GPU: steps are replayed from a graph; the same bits without
+  bool deterministic = true;  // the same run, twice on one machine, to the same bits
+  bool cuda_graph = true;     // steps are captured once and replayed; the bits are the same
   std::vector<StageConfig> stages;
 };
 
@@ -409,11 +409,11 @@ std::vector<std::string> known_keys();
 std::string_view to_string(DatasetName name);
 std::string_view to_string(InitScheme scheme);
 std::string_view to_string(Loss loss);
-std::string_view to_string(Precision precision);
 std::string_view to_string(Every every);
 std::string_view to_string(Toward toward);
 std::string_view to_string(ScaleRule rule);
 std::string_view to_string(MomentumForm form);
+std::string_view to_string(Precision precision);
 std::string_view to_string(VelocityAtStage velocity);
 std::string_view to_string(FrozenBatchNorm statistics);
 std::string to_string(const Activation& activation);

@@ -24,11 +24,11 @@ constexpr std::array<std::string_view, 4> kDatasets{"fashion-mnist", "mnist", "c
 constexpr std::array<std::string_view, 6> kInitSchemes{
     "he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform"};
 constexpr std::array<std::string_view, 2> kLosses{"cross_entropy", "mse"};
-constexpr std::array<std::string_view, 4> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
 constexpr std::array<std::string_view, 2> kEvery{"step", "epoch"};
 constexpr std::array<std::string_view, 3> kToward{"base", "curve", "multiply"};
 constexpr std::array<std::string_view, 2> kScaleRules{"linear", "sqrt"};
 constexpr std::array<std::string_view, 2> kMomentumForms{"separate", "folded"};
+constexpr std::array<std::string_view, 4> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
 constexpr std::array<std::string_view, 2> kVelocities{"kept", "fresh"};
 constexpr std::array<std::string_view, 2> kFrozenBatchNorms{"update", "fixed"};
 
@@ -361,9 +361,6 @@ void read_value(const Node& node, InitScheme& value) {
 void read_value(const Node& node, Loss& value) {
   read_choice(node, value, kLosses, "a loss");
 }
-void read_value(const Node& node, Precision& value) {
-  read_choice(node, value, kPrecisions, "a precision");
-}
 void read_value(const Node& node, Every& value) {
   read_choice(node, value, kEvery, "how often it changes");
 }
@@ -375,6 +372,9 @@ void read_value(const Node& node, ScaleRule& value) {
 }
 void read_value(const Node& node, MomentumForm& value) {
   read_choice(node, value, kMomentumForms, "a form of momentum");
+}
+void read_value(const Node& node, Precision& value) {
+  read_choice(node, value, kPrecisions, "a precision");
 }
 void read_value(const Node& node, VelocityAtStage& value) {
   read_choice(node, value, kVelocities, "what becomes of the velocity");
@@ -520,9 +520,6 @@ Node to_node(InitScheme value) {
 Node to_node(Loss value) {
   return scalar_node(std::string(to_string(value)));
 }
-Node to_node(Precision value) {
-  return scalar_node(std::string(to_string(value)));
-}
 Node to_node(Every value) {
   return scalar_node(std::string(to_string(value)));
 }
@@ -533,6 +530,9 @@ Node to_node(ScaleRule value) {
   return scalar_node(std::string(to_string(value)));
 }
 Node to_node(MomentumForm value) {
+  return scalar_node(std::string(to_string(value)));
+}
+Node to_node(Precision value) {
   return scalar_node(std::string(to_string(value)));
 }
 Node to_node(VelocityAtStage value) {
@@ -593,9 +593,6 @@ std::string_view to_string(InitScheme scheme) {
 std::string_view to_string(Loss loss) {
   return kLosses.at(static_cast<std::size_t>(loss));
 }
-std::string_view to_string(Precision precision) {
-  return kPrecisions.at(static_cast<std::size_t>(precision));
-}
 std::string_view to_string(Every every) {
   return kEvery.at(static_cast<std::size_t>(every));
 }
@@ -607,6 +604,9 @@ std::string_view to_string(ScaleRule rule) {
 }
 std::string_view to_string(MomentumForm form) {
   return kMomentumForms.at(static_cast<std::size_t>(form));
+}
+std::string_view to_string(Precision precision) {
+  return kPrecisions.at(static_cast<std::size_t>(precision));
 }
 std::string_view to_string(VelocityAtStage velocity) {
   return kVelocities.at(static_cast<std::size_t>(velocity));

@@ -45,6 +45,7 @@ CompareResult compare(const Document& document, Backend& backend,
                       "warmup: {}}}");
   }
   const std::vector<RunConfig> configs = arm_configs(document, base.compare->arms);
+  for (const RunConfig& config : configs) check_precision(config, backend);
   check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});

@@ -125,6 +125,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
   const std::vector<RunConfig> configs = arm_configs(document, arms);
+  for (const RunConfig& config : configs) check_precision(config, backend);
   check_find_lr_claims(base, arms, configs);
   const double loss_below = settings.loss_below * chance_loss(base);
   FindLrResult result;

@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "config/values.h"
 #include "train/atomic_file.h"
@@ -84,28 +87,68 @@ Interval ArmResult::failure_interval() const {
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
                     Checkpoints checkpoints) {
   if (const auto ended = ended_run(folder, config)) {
-    if (listener_.on_end) listener_.on_end(label, *ended, true);
+    tell_end(label, *ended, true);
     return *ended;
   }
   remove_unfinished(folder);
   Trainer trainer(config, backend_, data(config.data));
   RunFolder run_folder(folder, config);
-  if (listener_.on_start) listener_.on_start(label, trainer);
-  RunResult run = trainer.run({listener_.on_records, {}, listener_.wants_stop}, &run_folder);
+  if (listener_.on_start) {
+    const std::lock_guard lock(mutex_);
+    listener_.on_start(label, trainer);
+  }
+  const auto on_records =
+      side_by_side_ ? std::function<void(std::span<const StepRecord>)>() : listener_.on_records;
+  RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
   if (checkpoints == Checkpoints::drop) {
     std::error_code none;
     fs::remove_all(folder / "checkpoints", none);
   }
-  if (listener_.on_end) listener_.on_end(label, run, false);
+  tell_end(label, run, false);
   return run;
 }
 
+void Runs::tell_end(const std::string& label, const RunResult& run, bool was_read) {
+  const std::lock_guard lock(mutex_);
+  if (listener_.on_end) listener_.on_end(label, run, was_read);
+}
+
 const ResidentData& Runs::data(const DataConfig& config) {
+  const std::lock_guard lock(mutex_);
   const std::string key = fmt::format("{}|{}|{}", to_string(config.dataset),
                                       config.dir.value_or(""), config.train_limit.value_or(0));
   const auto found = data_.find(key);
   return found != data_.end() ? found->second
                               : data_.emplace(key, load_data(config, backend_)).first->second;
+}
+
+void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run) {
+  const std::int64_t threads = std::min<std::int64_t>(backend_.concurrent_replicas(), count);
+  if (threads <= 1) {
+    for (std::int64_t i = 0; i < count && run(i); ++i) {
+    }
+    return;
+  }
+  side_by_side_ = true;
+  std::atomic<std::int64_t> next{0};
+  std::exception_ptr failure;
+  const auto work = [&] {
+    try {
+      for (std::int64_t i = next++; i < count && !failed_; i = next++) {
+        if (!run(i)) next = count;
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!failure) failure = std::current_exception();
+      failed_ = true;  // the others end as after an interruption
+    }
+  };
+  std::vector<std::thread> workers;
+  for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
+  for (std::thread& worker : workers) worker.join();
+  side_by_side_ = false;
+  failed_ = false;
+  if (failure) std::rethrow_exception(failure);
 }
 
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms) {
@@ -124,20 +167,34 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::function<void()>& after_each) {
   std::size_t width = 0;
   for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
-  for (const std::uint64_t seed : seeds) {
-    for (std::size_t i = 0; i < configs.size(); ++i) {
-      RunConfig config = configs[i];
-      config.seed = seed;
-      const std::string& name = results[i].arm.name;
-      const std::string label = fmt::format("seed {:<4} {:<{}}", seed, name, width);
-      const RunResult run =
-          runs.run(label, config, folder / name / std::to_string(seed), checkpoints);
-      if (!run.interrupted) results[i].runs.push_back({seed, run});
-      after_each();
-      if (run.interrupted) return false;
+  const auto arms = static_cast<std::int64_t>(configs.size());
+  const std::int64_t count = arms * static_cast<std::int64_t>(seeds.size());
+  std::vector<std::optional<RunResult>> ended(count);
+  bool all = true;
+  std::mutex mutex;
+  runs.side_by_side(count, [&](std::int64_t task) {
+    const std::size_t arm = task % arms;
+    const std::uint64_t seed = seeds[task / arms];
+    RunConfig config = configs[arm];
+    config.seed = seed;
+    const std::string& name = results[arm].arm.name;
+    const std::string label = fmt::format("seed {:<4} {:<{}}", seed, name, width);
+    RunResult run = runs.run(label, config, folder / name / std::to_string(seed), checkpoints);
+    const std::lock_guard lock(mutex);
+    const bool interrupted = run.interrupted;
+    if (!interrupted) {
+      ended[task] = std::move(run);
+      std::vector<SeedResult>& in_order = results[arm].runs;
+      in_order.clear();
+      for (std::int64_t t = static_cast<std::int64_t>(arm); t < count; t += arms) {
+        if (ended[t]) in_order.push_back({seeds[t / arms], *ended[t]});
+      }
     }
-  }
-  return true;
+    all = all && !interrupted;
+    after_each();
+    return !interrupted;
+  });
+  return all;
 }
 
 void prepare_folder(const fs::path& folder, const RunConfig& config, bool resume) {

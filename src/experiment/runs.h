@@ -2,9 +2,11 @@
 // that has ended is read, not run again, so that an experiment goes on where it was interrupted.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
@@ -33,7 +35,8 @@ struct ArmResult {
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 
-/// Hears of every run. Every function may be left empty.
+/// Hears of every run, of one thing at a time. Every function may be left empty. Of runs side by
+/// side there are no records.
 struct RunsListener {
   std::function<void(const std::string& label, const Trainer&)> on_start;
   std::function<void(std::span<const StepRecord>)> on_records;
@@ -57,13 +60,23 @@ class Runs {
   /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
   const ResidentData& data(const DataConfig& config);
 
+  /// Calls run(0) .. run(count - 1), as many at the same time as the backend gains from, each in a
+  /// thread; in order where that is one. None is begun after one that returned false or threw; what
+  /// was thrown first is thrown again when all have returned.
+  void side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run);
+
   Backend& backend() const { return backend_; }
-  bool wants_stop() const { return listener_.wants_stop && listener_.wants_stop(); }
+  bool wants_stop() const { return failed_ || (listener_.wants_stop && listener_.wants_stop()); }
 
  private:
+  void tell_end(const std::string& label, const RunResult& run, bool was_read);
+
   Backend& backend_;
   const RunsListener& listener_;
   std::map<std::string, ResidentData> data_;  // by what decides the content
+  std::mutex mutex_;                          // of data_ and the listener
+  bool side_by_side_ = false;
+  std::atomic<bool> failed_{false};  // a run that others go on beside
 };
 
 /// The configurations of arms of the document's run, each checked with check_run. Throws

@@ -192,6 +192,7 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   }
   const std::vector<Arm> cells = cells_of(base.sweep->axes);
   const std::vector<RunConfig> configs = arm_configs(document, cells);
+  for (const RunConfig& config : configs) check_precision(config, backend);
   check_sweep_claims(base);
   SweepResult result;
   result.axes = base.sweep->axes;

@@ -56,17 +56,17 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
                                        std::make_reverse_iterator(std::begin(step.hits)),
                                        [](std::uint32_t hits) { return hits > 0; })
                               .base();
-  nlohmann::json header = {{"fingerprint", checkpoint.fingerprint},
-                           {"step", step.step},
-                           {"first_non_finite", step.first_non_finite},
-                           {"lr", step.lr},
-                           {"previous_lr", step.previous_lr},
-                           {"loss_scale", step.loss_scale},
-                           {"updates_at_scale", step.updates_at_scale},
-                           {"gate",
-                            {{"opened_at", step.gate_opened_at},
-                             {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
-                           {"tensors", nlohmann::json::array()}};
+  nlohmann::json header = {
+      {"fingerprint", checkpoint.fingerprint},
+      {"step", step.step},
+      {"first_non_finite", step.first_non_finite},
+      {"lr", step.lr},
+      {"previous_lr", step.previous_lr},
+      {"gate",
+       {{"opened_at", step.gate_opened_at},
+        {"hits", std::vector<std::uint32_t>(std::begin(step.hits), end)}}},
+      {"loss_scale", {{"value", step.loss_scale}, {"updates", step.updates_at_scale}}},
+      {"tensors", nlohmann::json::array()}};
   std::string values;
   for (std::size_t kind = 0; kind < std::size(kinds); ++kind) {
     for (const NamedTensor& t : *tensors_of(checkpoint)[kind]) {
@@ -114,12 +114,12 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
     header.at("first_non_finite").get_to(state.step.first_non_finite);
     header.at("lr").get_to(state.step.lr);
     header.at("previous_lr").get_to(state.step.previous_lr);
-    header.at("loss_scale").get_to(state.step.loss_scale);
-    header.at("updates_at_scale").get_to(state.step.updates_at_scale);
     header.at("gate").at("opened_at").get_to(state.step.gate_opened_at);
     const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
     if (hits.size() > std::size(state.step.hits)) throw fail("is damaged: its gate is too wide");
     std::copy(hits.begin(), hits.end(), state.step.hits);
+    header.at("loss_scale").at("value").get_to(state.step.loss_scale);
+    header.at("loss_scale").at("updates").get_to(state.step.updates_at_scale);
     state.step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
     std::size_t at = prefix + header_size;
     for (const auto& entry : header.at("tensors")) {

@@ -1,10 +1,11 @@
 // A replica's state in one file:
 //
 //   8 bytes   "preheat\0"
-//   4 bytes   version, 2
+//   4 bytes   version, 3
 //   4 bytes   n, the length of the header
 //   n bytes   header, JSON: {"fingerprint", "step", "first_non_finite", "lr", "previous_lr",
 //             "gate": {"opened_at", "hits": [per update of its window]},
+//             "loss_scale": {"value", "updates": since it last changed},
 //             "tensors": [{"kind", "name", "shape"}]}; kinds are "parameter", "velocity",
 //             "statistic" and, of a run that measures its sharpness, "direction"
 //   ...       the tensors' values in the header's order, fp32, nothing between them

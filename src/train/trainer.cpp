@@ -30,12 +30,7 @@ constexpr double shortest_burst = 0.1;
 constexpr double longest_burst = 0.4;
 
 RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
-  if (!backend.computes_in(config.train.precision)) {
-    throw ConfigError(config.where("train.precision"),
-                      fmt::format("{} is not what the {} computes in",
-                                  to_string(config.train.precision), backend.name()),
-                      backend.name() == "cpu" ? "fp32, or --device cuda" : "fp32");
-  }
+  check_precision(config, backend);
   if (config.data.batch_size > data.train->size()) {
     throw ConfigError(config.where("data.batch_size"),
                       fmt::format("{} is more than the {} training examples",
@@ -109,6 +104,20 @@ void check_run(const RunConfig& config) {
   const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
   const Network network = build_network(config, data.shape, data.classes);
   replica_options(config, network, schedule);
+}
+
+void check_precision(const RunConfig& config, const Backend& backend) {
+  const Precision asked = config.train.precision;
+  if (backend.computes_in(asked)) return;
+  std::vector<std::string_view> possible;
+  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
+    if (backend.computes_in(p)) possible.push_back(to_string(p));
+  }
+  const bool on_cpu = backend.name() == "cpu";
+  throw ConfigError(
+      config.where("train.precision"),
+      fmt::format("the {} computes in {}", on_cpu ? "CPU" : "GPU", fmt::join(possible, ", ")),
+      fmt::format("{} needs {}", to_string(asked), on_cpu ? "--device cuda" : "a newer one"));
 }
 
 ResidentData load_data(const DataConfig& config, Backend& backend) {
@@ -256,6 +265,28 @@ void Trainer::note_gate(const StepState& state) {
   const std::int64_t planned = schedule_.lr.phases[0].length;
   const std::int64_t end = end_of_first_phase(schedule_.lr, state.gate_opened_at);
   if (end < planned) gate_opened_at_ = end;
+}
+
+UpdateTime Trainer::time_updates(std::int64_t most) {
+  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
+  if (step_ % per_epoch == 0) {
+    replica_->set_epoch_order(epoch_order(config_.seed,
+                                          static_cast<std::uint32_t>(step_ / per_epoch),
+                                          static_cast<std::uint32_t>(data_.train->size())));
+  }
+  UpdateTime time;
+  time.updates = std::min(most, per_epoch - step_ % per_epoch);
+  const auto start = Clock::now();
+  replica_->train(time.updates);
+  time.host = seconds_since(start);
+  const std::vector<StepRecord> records = replica_->drain();
+  time.total = seconds_since(start);
+  if (!records.back().finite) {
+    throw Error(fmt::format("the run diverged at step {}; take a lower schedule.base_lr",
+                            records.back().step));
+  }
+  step_ += time.updates;
+  return time;
 }
 
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {

@@ -64,6 +64,9 @@ struct RunListener {
 /// trained.
 void check_run(const RunConfig& config);
 
+/// Throws ConfigError where the backend does not compute in the precision asked for.
+void check_precision(const RunConfig& config, const Backend& backend);
+
 /// A run taken up again after `step` updates; the next one would have had the rate `lr_before` and
 /// has `lr_now`.
 struct Resumed {
@@ -71,6 +74,13 @@ struct Resumed {
   std::int64_t step = 0;
   float lr_before = 0;
   float lr_now = 0;
+};
+
+/// How long updates took, in seconds.
+struct UpdateTime {
+  std::int64_t updates = 0;
+  double host = 0;   // until the device had been given them
+  double total = 0;  // until their records were there
 };
 
 class Trainer {
@@ -100,6 +110,11 @@ class Trainer {
   /// summary and the last checkpoint; after a step that was not finite, of the state that blew up.
   /// Throws Error.
   RunResult run(const RunListener& listener, RunFolder* folder);
+
+  /// Does at most so many updates, fewer at the end of an epoch, writes nothing, and says how long
+  /// they took. The schedule's last rate holds beyond the run's end. Throws Error where the run is
+  /// lost.
+  UpdateTime time_updates(std::int64_t most);
 
  private:
   std::int64_t next_stop(std::int64_t step) const;

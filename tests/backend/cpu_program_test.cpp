@@ -429,7 +429,7 @@ TEST(GradientPlan, NoBufferHoldsTwoLiveGradients) {
       "residual_stage: {blocks: 9, out: 32, stride: 2}, global_avg_pool, linear: {out: 10}]}",
       "test"));
   const Network network = build_network(config, {32, 32, 3}, 10);
-  const cpu::GradientPlan plan = cpu::plan_gradients(network);
+  const GradientPlan plan = plan_gradients(network);
   const auto count = static_cast<int>(network.ops.size());
   // Backward runs from the last op to the first. A share of a gradient lives from the op that
   // writes it, a reader of the output, down to the op whose output it is: the last reader writes

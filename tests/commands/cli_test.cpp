@@ -130,6 +130,33 @@ TEST_F(Cli, WrongUsageIsOneLineAndTwo) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
 }
 
+TEST_F(Cli, WhatTheCpuDoesNotComputeInIsAnErrorBeforeAnythingIsMade) {
+  put_bytes(folder_ / "p.yaml", "# a comment\ntrain:\n  precision: bf16\n");
+  const Result result = preheat({"train", "p.yaml", "--device", "cpu"});
+  expect_one_line(result, 2);
+  EXPECT_EQ(result.err,
+            "p.yaml:3:3: train.precision: the CPU computes in fp32; bf16 needs --device cuda\n");
+  for (const char* other : {"tf32", "fp16"}) {
+    const std::string setting = fmt::format("train.precision={}", other);
+    const Result set = preheat({"train", "tiny.yaml", "--device", "cpu", "--set", setting});
+    expect_one_line(set, 2);
+    EXPECT_THAT(set.err, AllOf(HasSubstr(setting), HasSubstr(fmt::format("; {} needs", other))));
+  }
+  // One arm of an experiment is enough, and none is run.
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) +
+                "compare: {seeds: 1, arms: {a: {}, b: {train.precision: bf16}}}\n"
+                "sweep: {seeds: 1, axes: {train.precision: [fp32, bf16]}}\n"
+                "find_lr: {seeds: 1, arms: {a: {}, b: {train.precision: bf16}}}\n");
+  for (const std::string command : {"compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    const Result experiment = preheat({command, "e.yaml", "--device", "cpu"});
+    expect_one_line(experiment, 2);
+    EXPECT_THAT(experiment.err, HasSubstr("the CPU computes in fp32"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
 TEST_F(Cli, HelpAndVersionAreNoErrors) {
   const Result help = preheat({"--help"});
   EXPECT_EQ(help.code, 0);

@@ -162,6 +162,22 @@ TEST(Config, ReadsPhases) {
   EXPECT_FALSE(c.schedule.phases[1].to->times_base);
 }
 
+TEST(Config, ReadsHowAStepIsComputed) {
+  const RunConfig defaults = config_of("");
+  EXPECT_EQ(defaults.train.precision, Precision::fp32);
+  EXPECT_TRUE(defaults.train.deterministic);
+  EXPECT_TRUE(defaults.train.cuda_graph);
+  const RunConfig c =
+      config_of("train: {precision: bf16, deterministic: false, cuda_graph: false}\n");
+  EXPECT_EQ(c.train.precision, Precision::bf16);
+  EXPECT_FALSE(c.train.deterministic);
+  EXPECT_FALSE(c.train.cuda_graph);
+  for (const char* name : {"fp32", "tf32", "bf16", "fp16"}) {
+    EXPECT_EQ(to_string(config_of(fmt::format("train: {{precision: {}}}", name)).train.precision),
+              name);
+  }
+}
+
 TEST(Config, ReadsGroupsAndStages) {
   const RunConfig c = config_of(
       "optimizer:\n  groups:\n    - {match: '*.bias', lr_scale: 2.0, weight_decay: 0.0}\n"
@@ -289,9 +305,11 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"seed: 1\nbatch_size: 3\n", "f.yaml:2:1: batch_size:", {"did you mean data.batch_size?"}},
       {"lr: 3\n", "f.yaml:1:1: lr:", {"did you mean schedule.base_lr or "}},
       {"zzzz: {}\n", "f.yaml:1:1: zzzz:", {"unknown key", "the keys here are name, seed, data"}},
-      {"train: {precision: bf16}\n",
+      {"train: {epochs: 3}\n", "f.yaml:1:9: train.epochs:", {"unknown key", "length, eval_every"}},
+      {"train: {precision: fp64}\n",
        "f.yaml:1:9: train.precision:",
-       {"unknown key", "length, eval_every"}},
+       {"\"fp64\" is not a precision", "write fp32 | tf32 | bf16 | fp16"}},
+      {"train: {cuda_graph: 1}\n", "f.yaml:1:9: train.cuda_graph:", {"write true or false"}},
       {"model:\n  layers:\n    - max_pol\n",
        "f.yaml:3:7: model.layers.0.max_pol:",
        {"unknown key; did you mean max_pool?"}},
@@ -779,6 +797,9 @@ class RandomConfig {
     }
     c.train.length = {static_cast<double>(integer(1, 1'000'000'000)), LengthUnit::steps};
     c.train.eval_every = {number(), LengthUnit::epochs};
+    c.train.precision = static_cast<Precision>(integer(0, 3));
+    c.train.deterministic = flip();
+    c.train.cuda_graph = flip();
     if (flip()) c.train.checkpoint_every = Length{number(), LengthUnit::epochs};
     for (std::int64_t i = integer(0, 2); i > 0; --i) {
       StageConfig stage;

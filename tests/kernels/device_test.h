@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "launch.h"
+#include "kernels/launch.h"
 
 namespace preheat::kernels {
 

@@ -146,5 +146,51 @@ TEST(Gate, AStepThatIsNotFiniteOpensNothing) {
   EXPECT_EQ(state.step, 1);
 }
 
+TEST(LossScale, IsHalvedByAnOverflowAndNeverBelowOne) {
+  StepState state;
+  state.loss_scale = initial_loss_scale;
+  state.updates_at_scale = 1500;
+  for (float expected = initial_loss_scale / 2; expected >= 1; expected /= 2) {
+    move_loss_scale(state, true);
+    EXPECT_EQ(state.loss_scale, expected);
+    EXPECT_EQ(state.updates_at_scale, 0);
+  }
+  EXPECT_EQ(state.loss_scale, 1.0f);
+  move_loss_scale(state, true);
+  EXPECT_EQ(state.loss_scale, 1.0f);
+}
+
+TEST(LossScale, IsDoubledAfter2000InARowAndNeverAbove2To24) {
+  StepState state;
+  for (float expected = 1; expected <= 0x1p26f; expected *= 2) {
+    for (int k = 0; k < 2000; ++k) {
+      ASSERT_EQ(state.loss_scale, std::min(expected, 0x1p24f));
+      ASSERT_EQ(state.updates_at_scale, k);
+      move_loss_scale(state, false);
+    }
+  }
+}
+
+TEST(LossScale, AnOverflowStartsTheRowAnew) {
+  StepState state;
+  state.loss_scale = 64;
+  for (int k = 0; k < 1999; ++k) move_loss_scale(state, false);
+  move_loss_scale(state, true);
+  EXPECT_EQ(state.loss_scale, 32.0f);
+  for (int k = 0; k < 1999; ++k) move_loss_scale(state, false);
+  EXPECT_EQ(state.loss_scale, 32.0f);
+  move_loss_scale(state, false);
+  EXPECT_EQ(state.loss_scale, 64.0f);
+}
+
+// It is 1 in every precision but fp16: a step that does not scale its loss leaves it alone.
+TEST(LossScale, IsNotTheBusinessOfAdvance) {
+  const LrSchedule schedule = linear(0, 1, 9);
+  StepState state = first_step(schedule);
+  advance(state, schedule, true, 0);
+  EXPECT_EQ(state.loss_scale, 1.0f);
+  EXPECT_EQ(state.updates_at_scale, 0);
+}
+
 }  // namespace
 }  // namespace preheat

@@ -50,8 +50,8 @@ std::string file_of(const std::string& header, const std::string& values, std::u
 std::string header_of(const std::string& step, const std::string& lr, const std::string& tensors,
                       const std::string& hits = "[]") {
   return R"({"fingerprint":"0123abcd","step":)" + step + R"(,"first_non_finite":-1,"lr":)" + lr +
-         R"(,"previous_lr":0.125,"loss_scale":512,"updates_at_scale":7,"gate":{"opened_at":-1,"hits":)" +
-         hits + R"(},"tensors":[)" + tensors + "]}";
+         R"(,"previous_lr":0.125,"gate":{"opened_at":-1,"hits":)" + hits +
+         R"(},"loss_scale":{"value":512,"updates":9},"tensors":[)" + tensors + "]}";
 }
 
 ReplicaState some_state() {
@@ -64,12 +64,12 @@ ReplicaState some_state() {
   state.step.step = 12345678901;
   state.step.lr = 0.1f;
   state.step.previous_lr = 0.09f;
-  state.step.loss_scale = 4096;
-  state.step.updates_at_scale = 1999;
   state.step.gate_opened_at = 11;
   state.step.hits[0] = 3;
   state.step.hits[49] = 70000;
   state.step.window_hits = 70003;
+  state.step.loss_scale = 4096;
+  state.step.updates_at_scale = 1999;
   return state;
 }
 
@@ -131,10 +131,10 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
     EXPECT_EQ(back.step.lr, lr);
     EXPECT_EQ(back.step.first_non_finite, state.step.first_non_finite);
     EXPECT_EQ(back.step.previous_lr, 0.09f);
-    EXPECT_EQ(back.step.loss_scale, 4096);
-    EXPECT_EQ(back.step.updates_at_scale, 1999);
     EXPECT_EQ(back.step.gate_opened_at, 11);
     EXPECT_EQ(back.step.window_hits, 70003);
+    EXPECT_EQ(back.step.loss_scale, 4096.0f);
+    EXPECT_EQ(back.step.updates_at_scale, 1999);
     EXPECT_TRUE(std::ranges::equal(back.step.hits, state.step.hits));
   }
   EXPECT_FALSE(std::filesystem::exists(path_.string() + ".tmp"));
@@ -153,11 +153,11 @@ TEST_F(CheckpointFile, IsTheDocumentedFormat) {
   EXPECT_EQ(checkpoint.fingerprint, "0123abcd");
   const ReplicaState& state = checkpoint.state;
   EXPECT_EQ(state.step.previous_lr, 0.125f);
-  EXPECT_EQ(state.step.loss_scale, 512);
-  EXPECT_EQ(state.step.updates_at_scale, 7);
   EXPECT_EQ(state.step.gate_opened_at, -1);
   EXPECT_EQ(state.step.hits[2], 9u);
   EXPECT_EQ(state.step.window_hits, 16);
+  EXPECT_EQ(state.step.loss_scale, 512.0f);
+  EXPECT_EQ(state.step.updates_at_scale, 9);
   EXPECT_EQ(state.step.step, 3);
   EXPECT_EQ(state.step.lr, 0.25f);
   EXPECT_EQ(state.statistics.at(0).values, std::vector<float>{5});
@@ -166,7 +166,7 @@ TEST_F(CheckpointFile, IsTheDocumentedFormat) {
   write_checkpoint(path_, {some_state(), "f"});
   const std::string written = bytes_of(path_);
   EXPECT_EQ(written.substr(0, 8), std::string("preheat\0", 8));
-  EXPECT_EQ(written.substr(8, 4), little_endian(2));
+  EXPECT_EQ(written.substr(8, 4), little_endian(3));
   EXPECT_EQ(written.substr(written.size() - 4),
             little_endian(crc32_of(written.substr(0, written.size() - 4))));
 }
@@ -209,8 +209,8 @@ TEST_F(CheckpointFile, AnyTruncationIsFound) {
 TEST_F(CheckpointFile, AnotherVersionWithARightChecksum) {
   const std::string header = header_of("0", "0", "");
   EXPECT_EQ(error_of_bytes(file_of(header, "")), "");
-  EXPECT_THAT(error_of_bytes(file_of(header, "", 1)),
-              HasSubstr("is a checkpoint of version 1; this preheat reads version 3"));
+  EXPECT_THAT(error_of_bytes(file_of(header, "", 2)),
+              HasSubstr("is a checkpoint of version 2; this preheat reads version 3"));
 }
 
 TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
@@ -250,9 +250,9 @@ TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
   for (int i = 0; i < max_gate_window; ++i) wide += ",1";
   EXPECT_THAT(error_of_bytes(file_of(header_of("0", "0", "", wide + "]"), "")),
               HasSubstr("is damaged: its gate is too wide"));
-  EXPECT_THAT(error_of_bytes(file_of("{}", "", 2, 0xffffffff)),
+  EXPECT_THAT(error_of_bytes(file_of("{}", "", 3, 0xffffffff)),
               HasSubstr("its header is longer than the file"));
-  EXPECT_THAT(error_of_bytes(file_of("{}", "", 2, 7)),
+  EXPECT_THAT(error_of_bytes(file_of("{}", "", 3, 7)),
               HasSubstr("its header is longer than the file"));
 }
 

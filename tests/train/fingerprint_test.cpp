@@ -62,8 +62,6 @@ std::string fingerprint_of(const char* yaml, const std::vector<std::string>& set
 
 // What a run's numbers depend on: one other value for every key.
 const std::vector<std::string> decisive = {
-    "train.precision=bf16",
-    "train.deterministic=false",
     "seed=1",
     "data.dataset=mnist",
     "data.batch_size=64",
@@ -137,6 +135,8 @@ const std::vector<std::string> decisive = {
     "schedule.decay.lower=-6",
     "schedule.decay.upper=4",
     "train.length=4 epochs",
+    "train.precision=bf16",
+    "train.deterministic=false",
     "train.stages.0.length=11 steps",
     "train.stages.0.train_only=['stem.*', '2.*']",
     "train.stages.0.velocity=fresh",
@@ -162,9 +162,9 @@ const std::vector<std::string> indifferent = {
     "data.dir=there",
     "data.dir=null",
     "train.eval_every=7 steps",
-    "train.cuda_graph=false",
     "compare=null",
     "train.checkpoint_every=5 steps",
+    "train.cuda_graph=false",
     "compare.seeds=0..4",
     "compare.arms={b: {schedule.hold: 1 steps}}",
     "diagnostics.layers_every=5 steps",

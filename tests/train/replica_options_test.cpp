@@ -101,6 +101,18 @@ TEST(ReplicaOptions, TakesTheOptimizersNumbers) {
   EXPECT_EQ(defaults.clip_norm, 0);  // not clipped
 }
 
+TEST(ReplicaOptions, TakesHowAStepIsComputed) {
+  const ReplicaOptions options =
+      options_of({"train.precision=fp16", "train.deterministic=false", "train.cuda_graph=false"});
+  EXPECT_EQ(options.precision, Precision::fp16);
+  EXPECT_FALSE(options.deterministic);
+  EXPECT_FALSE(options.cuda_graph);
+  const ReplicaOptions defaults = options_of({});
+  EXPECT_EQ(defaults.precision, Precision::fp32);
+  EXPECT_TRUE(defaults.deterministic);
+  EXPECT_TRUE(defaults.cuda_graph);
+}
+
 TEST(ReplicaOptions, StagesBeginWhereTheOnesBeforeThemEnd) {
   const ReplicaOptions options = options_of(
       {"train.length=6 epochs",

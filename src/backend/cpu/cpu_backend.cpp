@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
+#include <numeric>
 #include <stdexcept>
 
 #include "backend/cpu/kernels.h"
@@ -370,6 +372,76 @@ std::string processor() {
   return "CPU";
 }
 
+// The median of some rounds, in microseconds.
+template <class Work>
+UpdateTiming time_rounds(int rounds, const Work& work) {
+  std::vector<double> times;
+  work();
+  for (int i = 0; i < rounds; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
+    times.push_back(time.count());
+  }
+  std::ranges::sort(times);
+  UpdateTiming t;
+  t.microseconds = times[times.size() / 2];
+  t.least = times.front();
+  t.largest = times.back();
+  return t;
+}
+
+// The update beside a loop that moves the same 20 bytes per float and computes next to nothing.
+void time_updates(const UpdateSet& set, bool quick, std::vector<UpdateTiming>& rows) {
+  std::int64_t size = 0;
+  std::vector<cpu::UpdateBlock> blocks;
+  for (const std::int64_t n : set.tensors) {
+    for (std::int64_t at = 0; at < n; at += update_block_size) {
+      blocks.push_back({size + at, size + std::min(at + update_block_size, n), 1, 5e-4f});
+    }
+    size += (n + 63) / 64 * 64;
+  }
+  Buffer<float> w(size);
+  Buffer<float> v(size);
+  Buffer<float> g(size);
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < size; ++i) w.data()[i] = v.data()[i] = g.data()[i] = 1e-3f;
+  std::vector<cpu::UpdateNorms> partial(blocks.size());
+  const int rounds = quick ? 9 : 31;
+  const auto add = [&](const char* variant, UpdateTiming t) {
+    t.set = set.name;
+    t.variant = variant;
+    t.how = std::string(variant).starts_with("read") ? "ceiling" : "calls";
+    t.parameters = std::accumulate(set.tensors.begin(), set.tensors.end(), std::int64_t{0});
+    t.tensors = static_cast<std::int64_t>(set.tensors.size());
+    t.launches = 1;
+    t.bytes = 20.0 * static_cast<double>(size);
+    t.gigabytes = t.bytes / (1e3 * t.microseconds);
+    rows.push_back(std::move(t));
+  };
+  const std::size_t first = rows.size();
+  add("read 3, write 2", time_rounds(rounds, [&] {
+        float* __restrict a = w.data();
+        float* __restrict b = v.data();
+        const float* __restrict c = g.data();
+#pragma omp parallel for simd schedule(static)
+        for (std::int64_t i = 0; i < size; ++i) {
+          const float old = a[i];
+          a[i] = b[i];
+          b[i] = old + c[i];
+        }
+      }));
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < size; ++i) w.data()[i] = v.data()[i] = g.data()[i] = 1e-3f;
+  const UpdateScalars scalars{1e-3f, 0.9f, 1};
+  add("fused", time_rounds(rounds, [&] {
+        cpu::update({}, scalars, blocks, g.data(), w.data(), v.data(), partial.data());
+      }));
+  for (std::size_t i = first; i < rows.size(); ++i) {
+    rows[i].share_of_traffic = rows[first].microseconds / rows[i].microseconds;
+  }
+}
+
 class CpuBackend : public Backend {
  public:
   std::string name() const override { return "cpu"; }
@@ -414,6 +486,11 @@ class CpuBackend : public Backend {
     examples = std::min(examples, dataset.size());
     require_memory(network, examples, "take fewer examples");
     return std::make_unique<CpuProbe>(network, options, dataset, examples);
+  }
+  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
+    std::vector<UpdateTiming> rows;
+    for (const UpdateSet& set : sets) preheat::time_updates(set, quick, rows);
+    return rows;
   }
 };
 

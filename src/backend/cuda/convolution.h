@@ -12,7 +12,7 @@
 
 #include "backend/cuda/cuda.h"
 #include "config/config.h"
-#include "launch.h"
+#include "kernels/launch.h"
 
 namespace preheat::cuda {
 

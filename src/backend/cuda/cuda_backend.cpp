@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "backend/cuda/replica.h"
+#include "backend/cuda/update_bench.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -109,6 +110,10 @@ class CudaBackend : public Backend {
     examples = std::min(examples, data->size());
     return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
                                              examples);
+  }
+
+  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
+    return cuda::time_updates(sets, quick);
   }
 
  private:

@@ -131,15 +131,23 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   counter_ = Buffer<unsigned>(1);
   PREHEAT_CHECK(cudaMemset(counter_.data(), 0, counter_.bytes()));
   std::size_t workspace = 1;
+  std::size_t side_workspace = 1;
+  const auto make_room = [](std::size_t& bytes, const auto& call) {
+    if (call) bytes = std::max(bytes, call->workspace_bytes());
+  };
   for (const CompiledOp& op : ops_) {
-    for (const auto& p : {op.forward, op.data_gradient, op.weight_gradient}) {
-      if (p) workspace = std::max(workspace, p->workspace_bytes());
-    }
-    for (const auto* p : {&op.product, &op.product_data, &op.product_weights}) {
-      if (*p) workspace = std::max(workspace, (*p)->workspace_bytes());
-    }
+    make_room(workspace, op.forward);
+    make_room(workspace, op.product);
+    make_room(workspace, op.data_gradient);
+    make_room(workspace, op.product_data);
+    make_room(side_workspace, op.weight_gradient);
+    make_room(side_workspace, op.product_weights);
+    forked_.push_back(make_event());
+    joined_.push_back(make_event());
   }
   workspace_ = Buffer<std::uint8_t>(workspace);
+  side_workspace_ = Buffer<std::uint8_t>(side_workspace);
+  read_aside_.assign(slots_.size(), -1);
 }
 
 std::size_t Program::bytes_needed(const Network& network, std::int64_t batch_size,
@@ -325,6 +333,34 @@ void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
   }
 }
 
+// On the side stream, from where dz is known on.
+void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
+  const Op& op = network_.ops[index];
+  const CompiledOp& compiled = ops_[index];
+  void* const x = output_data(op.input);
+  PREHEAT_CHECK(cudaEventRecord(forked_[index].get(), stream.get()));
+  PREHEAT_CHECK(cudaStreamWaitEvent(side_.get(), forked_[index].get()));
+  if (compiled.weight_gradient) {
+    const cudnnHandle_t cudnn = libraries_.cudnn.get();
+    PREHEAT_CHECK(cudnnSetStream(cudnn, side_.get()));
+    compiled.weight_gradient->run(cudnn, x, gradient(op.weight), const_cast<void*>(dz),
+                                  side_workspace_.data());
+    PREHEAT_CHECK(cudnnSetStream(cudnn, stream.get()));
+  } else {
+    compiled.product_weights->run(libraries_.cublas.get(), dz, x,
+                                  plain(parameters_.gradients, op.weight), side_workspace_.data(),
+                                  side_.get());
+  }
+  PREHEAT_CHECK(cudaEventRecord(joined_[index].get(), side_.get()));
+  read_aside_[plan_.first[index]] = index;
+}
+
+void Program::before_writing(int slot, const Stream& stream) {
+  if (slot < 0 || read_aside_[slot] < 0) return;
+  PREHEAT_CHECK(cudaStreamWaitEvent(stream.get(), joined_[read_aside_[slot]].get()));
+  read_aside_[slot] = -1;
+}
+
 void Program::backward_weighted(int index, const Stream& stream) {
   const Op& op = network_.ops[index];
   const CompiledOp& compiled = ops_[index];
@@ -334,14 +370,17 @@ void Program::backward_weighted(int index, const Stream& stream) {
   const void* const source = sources_[index].data();
   const void* const y = output_data(index);
   // The gradient of what the convolution or product puts out.
-  void* dz = slot(plan_.first[index]);
+  void* const dz = slot(plan_.first[index]);
+  before_writing(plan_.first[index], stream);
   const bool fixed = fixed_statistics_[index];
   const kernels::Norm norm = norm_of(op, index, fixed);
   const kernels::Around around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
-    void* const d_residual = slot(plan_.target(network_, op.residual, index, true));
+    const int residual_slot = plan_.target(network_, op.residual, index, true);
+    before_writing(residual_slot, stream);
+    void* const d_residual = slot(residual_slot);
     PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), around, norm, source, y,
                                                    dy, extra, d_residual, d_weight, d_bias, sums(),
                                                    stream.get()));
@@ -355,48 +394,46 @@ void Program::backward_weighted(int index, const Stream& stream) {
         element_, output_of(op), around, norm, source, y, dy, extra, changes ? dz : nullptr,
         nullptr, plain(parameters_.gradients, op.bias), sums(), stream.get()));
   }
-  void* const x = output_data(op.input);
-  if (weights_in_training_[index]) {
-    if (compiled.weight_gradient) {
-      compiled.weight_gradient->run(libraries_.cudnn.get(), x, gradient(op.weight), dz,
-                                    workspace_.data());
-    } else {
-      compiled.product_weights->run(libraries_.cublas.get(), dz, x,
-                                    plain(parameters_.gradients, op.weight), workspace_.data(),
-                                    stream.get());
-    }
-  }
+  if (weights_in_training_[index]) weight_gradient(index, dz, stream);
   if (index == lowest_in_training_) return;
-  void* const dx = slot(plan_.target(network_, op.input, index, false));
-  if (dx == nullptr) return;
+  const int target = plan_.target(network_, op.input, index, false);
+  if (target < 0) return;
+  before_writing(target, stream);
   if (compiled.data_gradient) {
-    compiled.data_gradient->run(libraries_.cudnn.get(), dx, weight(op.weight), dz,
+    compiled.data_gradient->run(libraries_.cudnn.get(), slot(target), weight(op.weight), dz,
                                 workspace_.data());
   } else {
-    compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), dx,
+    compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
                                workspace_.data(), stream.get());
   }
 }
 
 void Program::backward(const Stream& stream) {
   PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
+  std::ranges::fill(read_aside_, -1);
+  int last_aside = -1;
   for (int i = last(); i >= lowest_in_training_; --i) {
     const Op& op = network_.ops[i];
     if (op.kind == OpKind::conv || op.kind == OpKind::linear) {
       backward_weighted(i, stream);
+      if (weights_in_training_[i]) last_aside = i;
       continue;
     }
-    void* const dx = slot(plan_.target(network_, op.input, i, false));
-    if (dx == nullptr || ops_[i].pooled_along) continue;
+    const int target = plan_.target(network_, op.input, i, false);
+    if (target < 0 || ops_[i].pooled_along) continue;
+    before_writing(target, stream);
     const void* const dy = slot(plan_.first[i]);
     const void* const extra = slot(plan_.second[i]);
     if (op.kind == OpKind::max_pool) {
       PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
-                                               places_[i].data(), dx, stream.get()));
+                                               places_[i].data(), slot(target), stream.get()));
     } else {
-      PREHEAT_CHECK(
-          kernels::global_avg_pool_backward(element_, input_of(op), dy, extra, dx, stream.get()));
+      PREHEAT_CHECK(kernels::global_avg_pool_backward(element_, input_of(op), dy, extra,
+                                                      slot(target), stream.get()));
     }
+  }
+  if (last_aside >= 0) {
+    PREHEAT_CHECK(cudaStreamWaitEvent(stream.get(), joined_[last_aside].get()));
   }
 }
 

@@ -16,7 +16,7 @@
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/matmul.h"
 #include "backend/gradient_plan.h"
-#include "launch.h"
+#include "kernels/launch.h"
 
 namespace preheat::cuda {
 
@@ -116,6 +116,9 @@ class Program {
   kernels::Norm norm_of(const Op& op, int index, bool running) const;
   kernels::SumScratch sums() const { return {sums_.data(), counter_.data()}; }
 
+  void weight_gradient(int index, const void* dz, const Stream& stream);
+  void before_writing(int slot, const Stream& stream);
+
   void forward_weighted(int index, Mode mode, const StepState* state, const Stream& stream);
   void backward_weighted(int index, const Stream& stream);
 
@@ -137,6 +140,13 @@ class Program {
   Buffer<float> sums_;
   Buffer<unsigned> counter_;
   Buffer<std::uint8_t> workspace_;  // one call at a time uses it
+  // Weight gradients depend on nothing that comes after them but the update, so they have a stream
+  // and a workspace of their own. A slot that one of them reads is written again only behind it.
+  Stream side_ = make_stream();
+  Buffer<std::uint8_t> side_workspace_;
+  std::vector<Event> forked_;    // by op
+  std::vector<Event> joined_;    // by op
+  std::vector<int> read_aside_;  // by slot: the op whose weight gradient reads it; -1
   std::vector<bool> weights_in_training_;
   std::vector<bool> fixed_statistics_;
   int lowest_in_training_ = 0;

@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""The update alone: torch.optim.SGD on a GPU, over the tensors of real networks.
+
+  python3 scripts/peers/gpu_update.py [--json FILE] [--flat 124000000,500000000] [--quick]
+
+Momentum 0.9, weight decay 5e-4, fp32. Times are the device's own, the median of 5 turns. A step
+moves 20 bytes a parameter: weight, gradient and velocity are read, weight and velocity written.
+The ceiling is y.copy_(x) of 1 GiB, read and write counted, in the same run. Lists that fit into
+the L2 cache can be above it. --device cpu runs every line of it that a CPU can, to no figures.
+"""
+
+import argparse
+import gc
+import json
+import math
+import statistics
+import time
+
+import torch
+
+from networks import resnet20, resnet50_shapes, small_cnn
+
+BYTES_PER_PARAMETER = 20
+CEILING_BYTES = 1 << 30
+REPETITIONS = 5
+TURN_US = 30_000  # how long a turn takes at least
+MODES = {
+    "for-loop": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+    "fused in a graph": {"fused": True},
+}
+
+
+def shapes_of(module):
+    return [tuple(p.shape) for p in module.parameters()]
+
+
+def tensor_lists(flat):
+    lists = {"small-cnn": shapes_of(small_cnn()), "resnet20": shapes_of(resnet20()),
+             "resnet50": resnet50_shapes()}
+    lists.update({f"flat {count / 1e6:g}M": [(count,)] for count in flat})
+    return lists
+
+
+def parameters_in(shapes):
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def timed_us(call, device):
+    """Of one call, back to back, as a training loop makes them."""
+    on_gpu = device.type == "cuda"
+
+    def turn(calls):
+        if not on_gpu:
+            begin = time.perf_counter()
+            for _ in range(calls):
+                call()
+            return 1e6 * (time.perf_counter() - begin) / calls
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return 1e3 * begin.elapsed_time(end) / calls
+
+    turn(3)
+    calls = min(5000, max(10, round(TURN_US / max(turn(5), 1)))) if on_gpu else 2
+    return statistics.median(turn(calls) for _ in range(REPETITIONS))
+
+
+def captured(call):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # the first makes the velocities
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph
+
+
+def update_us(shapes, mode, device):
+    parameters = []
+    for shape in shapes:
+        p = torch.nn.Parameter(torch.randn(shape, device=device))
+        p.grad = torch.randn(shape, device=device)
+        parameters.append(p)
+    optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=5e-4,
+                                nesterov=False, **MODES[mode])
+    if mode.endswith("graph") and device.type == "cuda":
+        graph = captured(optimizer.step)
+        us = timed_us(graph.replay, device)
+        del graph
+    else:
+        us = timed_us(optimizer.step, device)
+    del parameters, optimizer
+    return us
+
+
+def copy_ceiling(device):
+    count = (CEILING_BYTES if device.type == "cuda" else 1 << 20) // 4
+    x, y = torch.randn(count, device=device), torch.empty(count, device=device)
+    return 2 * 4 * count / timed_us(lambda: y.copy_(x), device) / 1e3
+
+
+def released():
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda", type=torch.device)
+    parser.add_argument("--json", help="where the figures go")
+    parser.add_argument("--flat", default="124000000,500000000",
+                        help="sizes of the lists of one tensor; each takes up to 20 bytes a parameter")
+    parser.add_argument("--quick", action="store_true", help="without the lists of one tensor")
+    arguments = parser.parse_args()
+    on_gpu = arguments.device.type == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit("gpu_update.py: no CUDA device; --device cpu is a dry run")
+    flat = [int(float(n)) for n in arguments.flat.split(",") if n] if not arguments.quick else []
+    device = torch.cuda.get_device_name() if on_gpu else "CPU, a dry run: these are no figures"
+    print(f"PyTorch {torch.__version__}, {device}")
+    ceiling = copy_ceiling(arguments.device)
+    released()
+    print(f"copy of {CEILING_BYTES >> 20} MiB: {ceiling:.0f} GB/s\n")
+    print(f"{'tensors':<12} {'count':>5} {'parameters':>11}  {'mode':<16} {'us a step':>9} "
+          f"{'GB/s':>6} {'of copy':>7}")
+    rows = []
+    for name, shapes in tensor_lists(flat).items():
+        parameters = parameters_in(shapes)
+        for mode, options in MODES.items():
+            if options.get("fused") and not on_gpu:
+                continue
+            us = update_us(shapes, mode, arguments.device)
+            released()
+            rate = BYTES_PER_PARAMETER * parameters / us / 1e3
+            rows.append({"network": name, "tensors": len(shapes), "parameters": parameters,
+                         "mode": mode, "us": us, "gb_per_s": rate})
+            print(f"{name:<12} {len(shapes):>5} {parameters:>11}  {mode:<16} {us:>9.1f} "
+                  f"{rate:>6.0f} {100 * rate / ceiling:>6.0f}%", flush=True)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump({"device": device, "torch": torch.__version__, "copy_gb_per_s": ceiling,
+                       "rows": rows}, file, indent=2)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+// Without a GPU: whether cuDNN has plans for every convolution of every shipped network on an H100,
+// which it is told about as text, and what the kernels were compiled to.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "backend/cuda/convolution.h"
+#include "backend/cuda/program.h"
+#include "config/config.h"
+#include "data/dataset.h"
+#include "nn/network.h"
+
+namespace preheat::cuda {
+namespace {
+
+std::string text_of(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+kernels::Images images(std::int64_t batch, const ImageShape& shape) {
+  return {batch, static_cast<std::int32_t>(shape.height), static_cast<std::int32_t>(shape.width),
+          static_cast<std::int32_t>(shape.channels)};
+}
+
+// The networks that are shipped, by what is different in them.
+std::vector<Network> shipped_networks(std::vector<std::int64_t>& batches) {
+  std::vector<Network> networks;
+  const std::filesystem::path configs = std::filesystem::path(PREHEAT_SOURCE_DIR) / "configs";
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(configs)) {
+    const std::string name = entry.path().string();
+    if (entry.path().extension() != ".yaml" || name.find("/schedules/") != std::string::npos) {
+      continue;
+    }
+    const RunConfig config = read_config(load_document(name));
+    const DatasetFacts& data = facts(config.data.dataset);
+    networks.push_back(build_network(config, data.shape, data.classes));
+    batches.push_back(config.data.batch_size);
+  }
+  return networks;
+}
+
+TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
+  const std::string device =
+      text_of(std::filesystem::path(PREHEAT_SOURCE_DIR) / "tests/backend/cuda/h100.json");
+  const ConvolutionPlanner planner(device);
+  std::vector<std::int64_t> batches;
+  const std::vector<Network> networks = shipped_networks(batches);
+  ASSERT_GT(networks.size(), 10u);
+  std::set<std::string> tried;
+  for (std::size_t n = 0; n < networks.size(); ++n) {
+    for (const Precision precision :
+         {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
+      const Network network = padded_network(networks[n], precision);
+      for (const Op& op : network.ops) {
+        if (op.kind != OpKind::conv) continue;
+        for (const Pass pass : {Pass::forward, Pass::data_gradient, Pass::weight_gradient}) {
+          if (pass == Pass::data_gradient && op.input < 0) continue;
+          const Convolution c{pass,
+                              images(batches[n], op.in),
+                              images(batches[n], op.out),
+                              op.kernel,
+                              op.stride,
+                              op.padding,
+                              precision,
+                              true};
+          if (!tried.insert(to_string(c)).second) continue;
+          const auto plans = planner.candidates(c, 1);
+          ASSERT_EQ(plans.size(), 1u) << to_string(c);
+          EXPECT_TRUE(plans[0]->is_deterministic()) << to_string(c);
+          EXPECT_LE(plans[0]->workspace_bytes(), ConvolutionPlanner::workspace_limit);
+          const bool small = precision == Precision::bf16 || precision == Precision::fp16;
+          if (precision == Precision::fp32) EXPECT_FALSE(plans[0]->uses_tensor_cores());
+          if (small) EXPECT_TRUE(plans[0]->uses_tensor_cores()) << to_string(c);
+        }
+      }
+    }
+  }
+  EXPECT_GT(tried.size(), 100u);
+}
+
+TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
+  const RunConfig config = read_config(parse_document("name: small", "test.yaml"));
+  const Network network = build_network(config, {28, 28, 1}, 10);
+  const Network same = padded_network(network, Precision::tf32);
+  EXPECT_EQ(same.arena_size, network.arena_size);
+  EXPECT_EQ(same.input, network.input);
+  const Network padded = padded_network(network, Precision::bf16);
+  EXPECT_EQ(padded.input.channels, 8);
+  EXPECT_EQ(padded.ops[0].in.channels, 8);
+  EXPECT_EQ(padded.parameters[padded.ops[0].weight].shape.back(), 8);
+  for (std::size_t i = 1; i < network.parameters.size(); ++i) {
+    EXPECT_EQ(padded.parameters[i].size, network.parameters[i].size);
+    EXPECT_EQ(padded.parameters[i].offset % 64, 0);
+    EXPECT_GE(padded.parameters[i].offset,
+              padded.parameters[i - 1].offset + padded.parameters[i - 1].size);
+  }
+  const Parameter& last = padded.parameters.back();
+  EXPECT_LE(last.offset + last.size, padded.arena_size);
+}
+
+// The output of a command, or "" where it could not be run.
+std::string output_of(const std::string& command) {
+  std::string text;
+  FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
+  if (pipe == nullptr) return "";
+  char buffer[4096];
+  while (fgets(buffer, sizeof buffer, pipe) != nullptr) text += buffer;
+  pclose(pipe);
+  return text;
+}
+
+TEST(CudaKernels, SpillNothingAndTheUpdateMoves16BytesAndComputesNothingInDouble) {
+  const std::string source = PREHEAT_SOURCE_DIR;
+  for (const auto& entry : std::filesystem::directory_iterator(source + "/kernels")) {
+    if (entry.path().extension() != ".cu") continue;
+    const std::string report = output_of(fmt::format(
+        "{} -std=c++20 -arch=sm_90 -Xptxas -v -I{}/src -I{}/kernels -cubin -o /dev/null {}",
+        PREHEAT_NVCC, source, source, entry.path().string()));
+    ASSERT_THAT(report, testing::HasSubstr("bytes spill stores")) << report;
+    std::istringstream lines(report);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find("spill stores") == std::string::npos) continue;
+      EXPECT_THAT(line, testing::HasSubstr(" 0 bytes spill stores, 0 bytes spill loads"))
+          << entry.path();
+    }
+  }
+  const std::string ptx = output_of(
+      fmt::format("{} -std=c++20 -arch=compute_90 -ptx -I{}/src -I{}/kernels -o - {}/kernels/"
+                  "sgd_momentum.cu",
+                  PREHEAT_NVCC, source, source, source));
+  std::istringstream lines(ptx);
+  bool in_update = false;
+  int updates = 0;
+  int wide_loads = 0;
+  int wide_stores = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find(".entry") != std::string::npos) {
+      in_update = line.find("update") != std::string::npos;
+      updates += in_update ? 1 : 0;
+    }
+    if (!in_update) continue;
+    EXPECT_FALSE(line.find(".f64 ") != std::string::npos && line.find("%fd") != std::string::npos &&
+                 line.find("mov") == std::string::npos && line.find("ld.") == std::string::npos)
+        << line;
+    wide_loads +=
+        line.find("ld.global") != std::string::npos && line.find(".v4.") != std::string::npos ? 1
+                                                                                              : 0;
+    wide_stores +=
+        line.find("st.global") != std::string::npos && line.find(".v4.") != std::string::npos ? 1
+                                                                                              : 0;
+  }
+  EXPECT_GE(updates, 8);
+  EXPECT_GE(wide_loads, 3 * updates);
+  EXPECT_GE(wide_stores, 2 * updates);
+}
+
+}  // namespace
+}  // namespace preheat::cuda

@@ -1,0 +1,371 @@
+// A network in training on the GPU: against the CPU's backend, against itself, and what every
+// backend promises.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "backend/backend.h"
+#include "data/epoch_order.h"
+#include "device/leaves.h"
+#include "schedule/schedule.h"
+#include "train/replica_options.h"
+
+namespace preheat {
+namespace {
+
+// An epoch is 10 updates. Every kind of layer: odd and even poolings, with and without batch norm,
+// blocks with both kinds of shortcut, an output that two layers read.
+constexpr const char* every_layer = R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model:
+  layers:
+    - conv: {out: 8, batch_norm: true}
+    - max_pool
+    - residual_stage: {blocks: 2, out: 16, stride: 2}
+    - conv: {out: 24, activation: leaky_relu(0.1)}
+    - max_pool
+    - linear: {out: 20, activation: relu}
+    - linear: {out: 10}
+optimizer: {weight_decay: 1e-3}
+schedule: {base_lr: 0.05, warmup: {length: 7 steps}}
+train: {length: 3 epochs}
+)";
+
+constexpr const char* plain = R"(
+data: {dataset: synthetic, batch_size: 50, train_limit: 500}
+model:
+  layers:
+    - conv: {out: 12, activation: relu}
+    - max_pool: {kernel: 3}
+    - conv: {out: 32, kernel: 5, stride: 2, activation: relu}
+    - conv: {out: 10, kernel: 1, activation: none}
+    - global_avg_pool
+schedule: {base_lr: 0.1, warmup: {length: 5 steps}}
+train: {length: 3 epochs}
+)";
+
+class CudaReplica : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string reason = no_device();
+    if (!reason.empty()) GTEST_SKIP() << reason;
+    cuda_ = make_backend(DeviceChoice::cuda);
+    cpu_ = make_backend(DeviceChoice::cpu);
+  }
+
+  void use(const std::string& yaml, const std::vector<std::string>& settings = {}) {
+    std::vector<Override> overrides;
+    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
+    config_ = read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
+    data_ = load_dataset(config_.data);
+    network_ = build_network(config_, data_.train.shape, data_.train.classes);
+    const std::int64_t steps = data_.train.size() / config_.data.batch_size;
+    schedule_ = resolve_schedule(config_, run_length(config_, steps));
+    options_ = replica_options(config_, network_, schedule_);
+    initial_ = initial_parameters(network_, config_.model, config_.seed);
+  }
+
+  std::unique_ptr<Replica> replica(Backend& backend) {
+    return backend.compile(network_, options_, initial_, backend.load(data_.train));
+  }
+
+  // Updates from .. to - 1 of the run, `at_once` at a time.
+  std::vector<StepRecord> train(Replica& r, std::int64_t from, std::int64_t to,
+                                std::int64_t at_once = 1) const {
+    const std::int64_t per_epoch = data_.train.size() / config_.data.batch_size;
+    std::vector<StepRecord> all;
+    for (std::int64_t step = from; step < to;) {
+      if (step == from || step % per_epoch == 0) {
+        r.set_epoch_order(epoch_order(config_.seed, static_cast<std::uint32_t>(step / per_epoch),
+                                      static_cast<std::uint32_t>(data_.train.size())));
+      }
+      std::int64_t n = std::min({at_once, to - step, per_epoch - step % per_epoch});
+      for (const TrainingStage& stage : options_.stages) {
+        if (stage.begin > step) n = std::min(n, stage.begin - step);
+      }
+      r.train(n);
+      step += n;
+    }
+    return r.drain();
+  }
+
+  std::unique_ptr<Backend> cuda_;
+  std::unique_ptr<Backend> cpu_;
+  RunConfig config_;
+  TrainTest data_;
+  Network network_;
+  Schedule schedule_;
+  ReplicaOptions options_;
+  std::vector<float> initial_;
+};
+
+bool same_tensors(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
+  return std::ranges::equal(a, b, [](const NamedTensor& s, const NamedTensor& t) {
+    return s.name == t.name && s.shape == t.shape && s.values == t.values;
+  });
+}
+
+bool same(const ReplicaState& a, const ReplicaState& b) {
+  return same_tensors(a.parameters, b.parameters) && same_tensors(a.velocity, b.velocity) &&
+         same_tensors(a.statistics, b.statistics) && a.step.step == b.step.step &&
+         a.step.lr == b.step.lr && a.step.first_non_finite == b.step.first_non_finite;
+}
+
+// ||a - b|| / ||b|| of each tensor, the largest.
+double distance(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
+  double largest = 0;
+  for (std::size_t t = 0; t < a.size(); ++t) {
+    double difference = 0;
+    double norm = 1e-12;
+    for (std::size_t i = 0; i < a[t].values.size(); ++i) {
+      difference += std::pow(double{a[t].values[i]} - double{b[t].values[i]}, 2);
+      norm += std::pow(double{b[t].values[i]}, 2);
+    }
+    const double relative = std::sqrt(difference / norm);
+    largest = std::isnan(relative) ? INFINITY : std::max(largest, relative);
+  }
+  return largest;
+}
+
+TEST_F(CudaReplica, ComputesInFp32WhatTheCpuDoes) {
+  for (const char* yaml : {every_layer, plain}) {
+    for (const std::vector<std::string>& settings :
+         {std::vector<std::string>{},
+          {"data.augment={crop_padding: 2, flip: true}", "optimizer.nesterov=true"},
+          {"optimizer.clip_norm=0.5", "label_smoothing=0.1", "optimizer.momentum_form=folded"},
+          {"loss=mse"}}) {
+      SCOPED_TRACE(settings.empty() ? "as it is" : settings.front());
+      use(yaml, settings);
+      auto gpu = replica(*cuda_);
+      auto cpu = replica(*cpu_);
+      const auto a = train(*gpu, 0, 4);
+      const auto b = train(*cpu, 0, 4);
+      ASSERT_EQ(a.size(), b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        EXPECT_EQ(a[i].step, b[i].step);
+        EXPECT_EQ(a[i].lr, b[i].lr);
+        EXPECT_EQ(a[i].phase, b[i].phase);
+        EXPECT_TRUE(a[i].finite);
+        EXPECT_NEAR(a[i].loss, b[i].loss, 2e-4 * (1 + std::abs(b[i].loss)));
+        EXPECT_NEAR(a[i].grad_norm, b[i].grad_norm, 2e-3 * b[i].grad_norm);
+        EXPECT_NEAR(a[i].update_norm, b[i].update_norm, 2e-3 * b[i].update_norm);
+        EXPECT_NEAR(a[i].weight_norm, b[i].weight_norm, 1e-5 * b[i].weight_norm);
+        EXPECT_NEAR(static_cast<double>(a[i].correct), static_cast<double>(b[i].correct), 1);
+      }
+      EXPECT_LT(distance(gpu->save().parameters, cpu->save().parameters), 1e-3);
+      EXPECT_LT(distance(gpu->save().statistics, cpu->save().statistics), 1e-3);
+      // From one state, evaluation is the same number.
+      cpu->load(gpu->save());
+      const auto on_gpu = gpu->evaluate(*cuda_->load(data_.test));
+      const auto on_cpu = cpu->evaluate(*cpu_->load(data_.test));
+      EXPECT_EQ(on_gpu.examples, on_cpu.examples);
+      EXPECT_NEAR(on_gpu.loss, on_cpu.loss, 1e-4 * (1 + on_cpu.loss));
+      EXPECT_NEAR(static_cast<double>(on_gpu.correct), static_cast<double>(on_cpu.correct), 2);
+    }
+  }
+}
+
+TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
+  const std::pair<const char*, double> bounds[] = {{"tf32", 5e-3}, {"bf16", 5e-2}, {"fp16", 2e-2}};
+  for (const char* yaml : {every_layer, plain}) {
+    for (const auto& [precision, bound] : bounds) {
+      SCOPED_TRACE(precision);
+      use(yaml);
+      auto cpu = replica(*cpu_);
+      const auto b = train(*cpu, 0, 3);
+      use(yaml, {std::string("train.precision=") + precision});
+      auto gpu = replica(*cuda_);
+      const auto a = train(*gpu, 0, 3);
+      ASSERT_EQ(a.size(), b.size());
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        EXPECT_NEAR(a[i].loss, b[i].loss, bound * (1 + b[i].loss));
+        EXPECT_NEAR(a[i].grad_norm, b[i].grad_norm, 5 * bound * b[i].grad_norm);
+      }
+      EXPECT_LT(distance(gpu->save().parameters, cpu->save().parameters), 3 * bound);
+    }
+  }
+}
+
+TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
+  for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    const std::string key = std::string("train.precision=") + precision;
+    use(every_layer, {key, "data.augment={crop_padding: 2, flip: true}"});
+    auto replayed = replica(*cuda_);
+    auto grouped = replica(*cuda_);
+    const auto a = train(*replayed, 0, 30, 10);
+    const auto b = train(*grouped, 0, 30, 3);
+    use(every_layer, {key, "data.augment={crop_padding: 2, flip: true}", "train.cuda_graph=false"});
+    auto eager = replica(*cuda_);
+    const auto c = train(*eager, 0, 30, 10);
+    EXPECT_TRUE(same(replayed->save(), grouped->save())) << precision;
+    EXPECT_TRUE(same(replayed->save(), eager->save())) << precision;
+    ASSERT_EQ(a.size(), 30u);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      EXPECT_EQ(a[i].loss, c[i].loss);
+      EXPECT_EQ(a[i].grad_norm, b[i].grad_norm);
+      EXPECT_EQ(a[i].step, static_cast<std::int64_t>(i));
+      EXPECT_NEAR(a[i].lr, lr_at(schedule_.lr, a[i].step), 1e-7 * schedule_.base_lr);
+    }
+    EXPECT_LT(a.back().loss, a.front().loss);
+    EXPECT_NEAR(replayed->evaluate(*cuda_->load(data_.test)).loss,
+                eager->evaluate(*cuda_->load(data_.test)).loss, 0);
+  }
+}
+
+TEST_F(CudaReplica, GoesOnFromAStateToTheSameBits) {
+  for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    use(every_layer, {std::string("train.precision=") + precision});
+    auto whole = replica(*cuda_);
+    train(*whole, 0, 14, 4);
+    const ReplicaState state = whole->save();
+    EXPECT_EQ(state.step.step, 14);
+    auto resumed = replica(*cuda_);
+    resumed->load(state);
+    EXPECT_TRUE(same(resumed->save(), state));
+    train(*whole, 14, 30, 10);
+    train(*resumed, 14, 30, 10);
+    EXPECT_TRUE(same(whole->save(), resumed->save())) << precision;
+  }
+}
+
+TEST_F(CudaReplica, FollowsTheStepThatIsSetOnTheDevice) {
+  use(every_layer);
+  auto r = replica(*cuda_);
+  ReplicaState state = r->save();
+  for (const std::int64_t step : {3, 0, 21, 6}) {
+    state.step.step = step;
+    state.step.lr = static_cast<float>(lr_at(schedule_.lr, step));
+    r->load(state);
+    const auto records = train(*r, step, step + 2);
+    ASSERT_EQ(records.size(), 2u);
+    EXPECT_EQ(records[0].lr, static_cast<float>(lr_at(schedule_.lr, step)));
+    EXPECT_NEAR(records[1].lr, lr_at(schedule_.lr, step + 1), 1e-7);
+  }
+}
+
+TEST_F(CudaReplica, StandsStillWhereAStageSaysSo) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    use(every_layer,
+        {std::string("train.precision=") + precision,
+         "train.stages=[{length: 5 steps}, {length: 7 steps, train_only: ['*linear*'], velocity: "
+         "fresh, frozen_batch_norm: fixed}, {}]"});
+    auto r = replica(*cuda_);
+    train(*r, 0, 5, 5);
+    const ReplicaState before = r->save();
+    const auto records = train(*r, 5, 12, 7);
+    const ReplicaState after = r->save();
+    for (std::size_t i = 0; i < before.parameters.size(); ++i) {
+      const bool linear = before.parameters[i].name.find("linear") != std::string::npos;
+      EXPECT_EQ(before.parameters[i].values == after.parameters[i].values, !linear)
+          << before.parameters[i].name;
+    }
+    EXPECT_TRUE(same_tensors(before.statistics, after.statistics));
+    EXPECT_EQ(records.size(), 7u);
+    train(*r, 12, 30, 10);
+    EXPECT_FALSE(same_tensors(after.statistics, r->save().statistics));
+    if (std::string(precision) == "bf16") continue;
+    auto cpu = replica(*cpu_);
+    cpu->load(before);
+    const auto expected = train(*cpu, 5, 12, 7);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      EXPECT_NEAR(records[i].loss, expected[i].loss, 1e-3);
+      EXPECT_NEAR(records[i].grad_norm, expected[i].grad_norm, 1e-2 * expected[i].grad_norm);
+    }
+  }
+}
+
+TEST_F(CudaReplica, StopsAtTheFirstStepThatIsNotFinite) {
+  for (const std::vector<std::string>& settings :
+       {std::vector<std::string>{"train.precision=fp32"},
+        {"train.precision=bf16"},
+        {"train.precision=fp32", "optimizer.clip_norm=1e9"}}) {
+    std::vector<std::string> all = settings;
+    all.insert(all.end(), {"schedule.base_lr=1e6", "schedule.warmup.length=0 steps"});
+    use(plain, all);
+    auto gpu = replica(*cuda_);
+    const auto records = train(*gpu, 0, 30, 10);
+    ASSERT_FALSE(records.empty());
+    const StepRecord& last = records.back();
+    EXPECT_FALSE(last.finite);
+    EXPECT_EQ(gpu->save().step.first_non_finite, last.step);
+    EXPECT_EQ(gpu->save().step.step, last.step);
+    const std::string tensor = gpu->first_non_finite_tensor();
+    EXPECT_TRUE(gpu->drain().empty());
+    const ReplicaState state = gpu->save();
+    gpu->train(1);
+    EXPECT_TRUE(gpu->drain().empty());
+    if (settings.front() != "train.precision=fp32") continue;
+    auto cpu = replica(*cpu_);
+    const auto expected = train(*cpu, 0, 30, 10);
+    EXPECT_EQ(last.step, expected.back().step);
+    EXPECT_EQ(tensor, cpu->first_non_finite_tensor());
+  }
+}
+
+TEST_F(CudaReplica, AnOverflowHalvesTheLossScaleAndGoesOn) {
+  use(every_layer, {"train.precision=fp16"});
+  auto r = replica(*cuda_);
+  ReplicaState state = r->save();
+  EXPECT_EQ(state.step.loss_scale, initial_loss_scale);
+  state.step.loss_scale = 0x1p40f;  // overflows for sure
+  r->load(state);
+  const auto records = train(*r, 0, 30, 10);
+  EXPECT_EQ(records.size(), 30u);
+  EXPECT_EQ(records.front().update_norm, 0);
+  EXPECT_TRUE(records.back().finite);
+  EXPECT_GT(records.back().update_norm, 0);
+  EXPECT_LT(r->save().step.loss_scale, 0x1p40f);
+}
+
+TEST_F(CudaReplica, ReplicasSideBySideHaveTheBitsOfOneAlone) {
+  use(every_layer, {"train.precision=bf16"});
+  const auto data = cuda_->load(data_.train);
+  auto alone = cuda_->compile(network_, options_, initial_, data);
+  train(*alone, 0, 30, 10);
+  std::vector<std::unique_ptr<Replica>> many;
+  for (int i = 0; i < 4; ++i) many.push_back(cuda_->compile(network_, options_, initial_, data));
+  for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+    for (auto& r : many) {
+      r->set_epoch_order(epoch_order(config_.seed, static_cast<std::uint32_t>(epoch), 320));
+      r->train(10);
+    }
+  }
+  for (auto& r : many) {
+    EXPECT_EQ(r->drain().size(), 30u);
+    EXPECT_TRUE(same(r->save(), alone->save()));
+  }
+}
+
+TEST_F(CudaReplica, SaysOfItsActivationsWhatTheCpuSays) {
+  use(every_layer);
+  auto gpu = replica(*cuda_);
+  auto cpu = replica(*cpu_);
+  train(*gpu, 0, 1);
+  train(*cpu, 0, 1);
+  const auto a = gpu->activations();
+  const auto b = cpu->activations();
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].layer, b[i].layer);
+    EXPECT_NEAR(a[i].largest, b[i].largest, 1e-3 * b[i].largest) << a[i].layer;
+    EXPECT_EQ(a[i].dead, b[i].dead) << a[i].layer;
+  }
+}
+
+TEST_F(CudaReplica, AProbeHasTheLossAndGradientOfTheCpus) {
+  for (const char* yaml : {every_layer, plain}) {
+    use(yaml);
+    const auto gpu = cuda_->probe(network_, options_, cuda_->load(data_.train), 100);
+    const auto cpu = cpu_->probe(network_, options_, cpu_->load(data_.train), 100);
+    std::vector<float> a(initial_.size());
+    std::vector<float> b(initial_.size());
+    EXPECT_NEAR(gpu->gradient(initial_, a), cpu->gradient(initial_, b), 1e-5);
+    EXPECT_NEAR(gpu->loss(initial_), cpu->loss(initial_), 1e-5);
+    EXPECT_LT(distance({{"", {}, a}}, {{"", {}, b}}), 1e-4);
+  }
+}
+
+}  // namespace
+}  // namespace preheat

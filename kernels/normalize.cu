@@ -3,6 +3,8 @@
 // to read: the sign of z and the place of a maximum come out of x in backward as they did in
 // forward. With E elements of x, forward moves 2 E (1.25 E pooled), the moments E; backward's sums
 // 2 E (1.25 E) and its second pass 3 E (2.25 E).
+#include <cooperative_groups.h>
+
 #include <cfloat>
 
 #include "channel_sums.cuh"
@@ -10,8 +12,8 @@
 namespace preheat::kernels {
 namespace {
 
-// Blocks of the passes that sum nothing: eight on each multiprocessor of an H100.
-constexpr unsigned most_blocks = 1056;
+// Blocks of the passes that sum nothing: four on each multiprocessor of an H100.
+constexpr unsigned most_blocks = 528;
 constexpr int rows_per_thread = 4;
 
 // A pack of per-channel floats; every tensor of the arena and every array of moments begins on 256
@@ -135,117 +137,137 @@ struct Maximum {
 };
 
 template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    moments_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                   const T* x, float epsilon, float momentum, const StepState* state, float* mean,
-                   float* inv_std, float* running_mean, float* running_var, float* partials,
-                   unsigned* counter) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(lanes, block_rows, packs);
-  float sum[pack] = {};
-  float square[pack] = {};
-  if (at.works) {
-    float first[pack];
-    load<T, pack>(x, at.pack, first);
-    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
-    std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row;
-    const auto add = [&](const float(&values)[pack]) {
+__device__ Maximum<pack> maximum_of(const Channels<pack>& channels, float slope,
+                                    const Pack<T, pack> (&raw)[4]) {
+  Maximum<pack> maximum;
 #pragma unroll
-      for (int k = 0; k < pack; ++k) {
-        const float d = values[k] - first[k];
-        sum[k] += d;
-        square[k] = fmaf(d, d, square[k]);
-      }
-    };
-    constexpr int at_once = 4;
-    for (; row + (at_once - 1) * stride < rows; row += at_once * stride) {
-      Pack<T, pack> raw[at_once];
+  for (int i = 0; i < 4; ++i) {
+    float values[pack];
+    unpack(raw[i], values);
+    maximum.take(channels, slope, i, values);
+  }
+  return maximum;
+}
+
+// How the threads of a grid share the rows or windows: as ChannelGrid says.
+struct Walk {
+  unsigned lanes;
+  unsigned rows;  // of a block
+  unsigned packs;
+  std::int64_t count;  // of rows, or windows
+};
+
+// What batch norm keeps of a batch.
+struct Moments {
+  float* mean;
+  float* inv_std;
+  float* running_mean;  // null: none are kept
+  float* running_var;
+  const StepState* state;
+  float epsilon;
+  float momentum;
+};
+
+// Adds up the values and their squares, less the channel's first value.
+template <class T, int pack>
+__device__ void add_moments(const Walk& walk, const ChannelThread& at, const T* x,
+                            float (&sum)[pack], float (&square)[pack]) {
+  float first[pack];
+  load<T, pack>(x, at.pack, first);
+  const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
+  std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row;
+  const auto add = [&](const float(&values)[pack]) {
 #pragma unroll
-      for (int i = 0; i < at_once; ++i) {
-        raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[(row + i * stride) * packs + at.pack];
-      }
-#pragma unroll
-      for (int i = 0; i < at_once; ++i) {
-        float values[pack];
-        unpack(raw[i], values);
-        add(values);
-      }
+    for (int k = 0; k < pack; ++k) {
+      const float d = values[k] - first[k];
+      sum[k] += d;
+      square[k] = fmaf(d, d, square[k]);
     }
-    for (; row < rows; row += stride) {
+  };
+  constexpr int at_once = 4;
+  for (; row + (at_once - 1) * stride < walk.count; row += at_once * stride) {
+    Pack<T, pack> raw[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[(row + i * stride) * walk.packs + at.pack];
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
       float values[pack];
-      load<T, pack>(x, row * packs + at.pack, values);
+      unpack(raw[i], values);
       add(values);
     }
   }
-  const auto channels = static_cast<std::int32_t>(packs * pack);
-  write_channel_partials<pack>(at, lanes, block_rows, packs, sum, square, shared, partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  const bool moves = running_mean != nullptr && (state == nullptr || updates(*state));
-  finish_channels(channels, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    const auto n = static_cast<double>(rows);
-    const double shifted = a / n;
-    const double m = double{to_float(x[c])} + shifted;
-    double var = b / n - shifted * shifted;
-    if (var < 0) var = 0;  // not max(0, ..), which would turn a NaN into 0
-    mean[c] = static_cast<float>(m);
-    inv_std[c] = static_cast<float>(1 / sqrt(var + double{epsilon}));
-    if (!moves) return;
-    // Kept finite, as the running value could never come back from infinity.
-    const double unbiased = rows > 1 ? var * n / (n - 1) : var;
-    const double kept = unbiased > double{FLT_MAX} ? double{FLT_MAX} : unbiased;
-    running_mean[c] += momentum * (static_cast<float>(m) - running_mean[c]);
-    running_var[c] += momentum * (static_cast<float>(kept) - running_var[c]);
-  });
-}
-
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                   float slope, const Norm norm, const T* x, const T* residual, T* y) {
-  const ChannelThread at(lanes, block_rows, packs);
-  if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
-  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
-#pragma unroll 4
-  for (std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row; row < rows;
-       row += stride) {
-    const std::int64_t i = row * packs + at.pack;
+  for (; row < walk.count; row += stride) {
     float values[pack];
-    load<T, pack>(x, i, values);
-    float added[pack] = {};
-    if (residual != nullptr) load<T, pack>(residual, i, added);
-#pragma unroll
-    for (int k = 0; k < pack; ++k) {
-      values[k] = activation(channels.z(k, values[k]) + added[k], slope);
-    }
-    store<T, pack>(y, i, values);
+    load<T, pack>(x, row * walk.packs + at.pack, values);
+    add(values);
   }
 }
 
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    pooled_forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                          float slope, const Norm norm, const T* x, T* y) {
-  const ChannelThread at(lanes, block_rows, packs);
-  if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
-  const auto count = static_cast<std::uint32_t>(windows(shape, true));
-  const std::uint32_t stride = gridDim.x * block_rows;
-  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
-    const Window window(shape, index, true);
-    Pack<T, pack> raw[4];
+struct MeanAndInvStd {
+  float mean;
+  float inv_std;
+};
+
+// Of channel c, from the sums over `rows` rows; with `keeps` into the arrays of the batch and,
+// where they move, the running statistics.
+template <class T>
+__device__ MeanAndInvStd finish_moments(const Moments& moments, bool keeps, std::int64_t rows,
+                                        const T* x, unsigned c, double sum, double square) {
+  const auto n = static_cast<double>(rows);
+  const double shifted = sum / n;
+  const double mean = double{to_float(x[c])} + shifted;
+  double var = square / n - shifted * shifted;
+  if (var < 0) var = 0;  // not max(0, ..), which would turn a NaN into 0
+  const MeanAndInvStd result{static_cast<float>(mean),
+                             static_cast<float>(1 / sqrt(var + double{moments.epsilon}))};
+  if (!keeps) return result;
+  moments.mean[c] = result.mean;
+  moments.inv_std[c] = result.inv_std;
+  if (moments.running_mean == nullptr) return result;
+  if (moments.state != nullptr && !updates(*moments.state)) return result;
+  // Kept finite, as the running value could never come back from infinity.
+  const double unbiased = rows > 1 ? var * n / (n - 1) : var;
+  const double kept = unbiased > double{FLT_MAX} ? double{FLT_MAX} : unbiased;
+  moments.running_mean[c] += moments.momentum * (result.mean - moments.running_mean[c]);
+  moments.running_var[c] += moments.momentum * (static_cast<float>(kept) - moments.running_var[c]);
+  return result;
+}
+
+template <class T, int pack, bool pooled>
+__device__ void forward_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
+                              float slope, const Channels<pack>& channels, const T* x,
+                              const T* residual, T* y) {
+  if constexpr (pooled) {
+    const auto count = static_cast<std::uint32_t>(walk.count);
+    const std::uint32_t stride = gridDim.x * walk.rows;
+    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
+      const Window window(shape, index, true);
+      Pack<T, pack> raw[4];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * packs + at.pack];
+      for (int i = 0; i < 4; ++i) {
+        raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * walk.packs + at.pack];
+      }
+      const Maximum<pack> maximum = maximum_of<T, pack>(channels, slope, raw);
+      store<T, pack>(y, window.pooled_row * walk.packs + at.pack, maximum.y);
     }
-    Maximum<pack> maximum;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
+  } else {
+    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
+#pragma unroll 4
+    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
+         row += stride) {
+      const std::int64_t i = row * walk.packs + at.pack;
       float values[pack];
-      unpack(raw[i], values);
-      maximum.take(channels, slope, i, values);
+      load<T, pack>(x, i, values);
+      float added[pack] = {};
+      if (residual != nullptr) load<T, pack>(residual, i, added);
+#pragma unroll
+      for (int k = 0; k < pack; ++k) {
+        values[k] = activation(channels.z(k, values[k]) + added[k], slope);
+      }
+      store<T, pack>(y, i, values);
     }
-    store<T, pack>(y, window.pooled_row * packs + at.pack, maximum.y);
   }
 }
 
@@ -254,6 +276,15 @@ struct Reads {
   bool x = false;
   bool y = false;
   bool sign = false;  // of z at all
+};
+
+template <class T>
+struct Gradients {
+  const T* x;
+  const T* y;
+  const T* dy;
+  const T* extra;
+  T* dz;
 };
 
 template <class T, int pack>
@@ -266,28 +297,59 @@ __device__ void load_gradient(const T* dy, const T* extra, std::int64_t i, float
   for (int k = 0; k < pack; ++k) d[k] += more[k];
 }
 
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows, Reads reads,
-                float slope, const Norm norm, const T* x, const T* y, const T* dy, const T* extra,
-                T* dz, float* d_weight, float* d_bias, float* partials, unsigned* counter) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(lanes, block_rows, packs);
-  float sum[pack] = {};
-  float product[pack] = {};
-  if (at.works) {
-    const Channels<pack> channels(norm, at.pack);
-    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
+template <class T, int pack, bool pooled>
+__device__ void sums_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
+                           const Reads& reads, float slope, const Channels<pack>& channels,
+                           const Gradients<T>& g, float (&sum)[pack], float (&product)[pack]) {
+  if constexpr (pooled) {
+    // Windows that are cut off have no gradient; only where it is written out are they visited.
+    const bool only_whole = g.dz == nullptr;
+    const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
+    const std::uint32_t stride = gridDim.x * walk.rows;
+    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
+      const Window window(shape, index, only_whole);
+      float d[pack] = {};
+      Maximum<pack> maximum;
+      if (window.whole) {
+        Pack<T, pack> raw[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          raw[i] =
+              reinterpret_cast<const Pack<T, pack>*>(g.x)[window.row[i] * walk.packs + at.pack];
+        }
+        load_gradient<T, pack>(g.dy, g.extra, window.pooled_row * walk.packs + at.pack, d);
+        maximum = maximum_of<T, pack>(channels, slope, raw);
+#pragma unroll
+        for (int k = 0; k < pack; ++k) {
+          d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
+          sum[k] += d[k];
+          product[k] = fmaf(d[k], channels.xhat(k, maximum.x[k]), product[k]);
+        }
+      }
+      if (g.dz == nullptr) continue;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (!window.exists[i]) continue;
+        float values[pack] = {};
+        if (window.whole) {
+#pragma unroll
+          for (int k = 0; k < pack; ++k) values[k] = maximum.at[k] == i ? d[k] : 0.0f;
+        }
+        store<T, pack>(g.dz, window.row[i] * walk.packs + at.pack, values);
+      }
+    }
+  } else {
+    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
 #pragma unroll 2
-    for (std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row; row < rows;
+    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
          row += stride) {
-      const std::int64_t i = row * packs + at.pack;
+      const std::int64_t i = row * walk.packs + at.pack;
       float values[pack] = {};
       float signs[pack] = {};
       float d[pack];
-      if (reads.x) load<T, pack>(x, i, values);
-      if (reads.y) load<T, pack>(y, i, signs);
-      load_gradient<T, pack>(dy, extra, i, d);
+      if (reads.x) load<T, pack>(g.x, i, values);
+      if (reads.y) load<T, pack>(g.y, i, signs);
+      load_gradient<T, pack>(g.dy, g.extra, i, d);
 #pragma unroll
       for (int k = 0; k < pack; ++k) {
         if (reads.sign) {
@@ -297,89 +359,9 @@ __global__ void __launch_bounds__(channel_threads)
         sum[k] += d[k];
         product[k] = fmaf(d[k], channels.xhat(k, values[k]), product[k]);
       }
-      if (dz != nullptr) store<T, pack>(dz, i, d);
+      if (g.dz != nullptr) store<T, pack>(g.dz, i, d);
     }
   }
-  if (d_bias == nullptr) return;
-  const auto channels = static_cast<std::int32_t>(packs * pack);
-  write_channel_partials<pack>(at, lanes, block_rows, packs, sum, product, shared, partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_channels(channels, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    d_bias[c] = static_cast<float>(a);
-    if (d_weight != nullptr) d_weight[c] = static_cast<float>(b);
-  });
-}
-
-// The maximum of a window of x with the gradient that goes to it: dy where z > 0 there, else its
-// share.
-template <class T, int pack>
-__device__ Maximum<pack> maximum_of(const Channels<pack>& channels, float slope,
-                                    const Window& window, const Pack<T, pack> (&raw)[4]) {
-  Maximum<pack> maximum;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    float values[pack];
-    unpack(raw[i], values);
-    maximum.take(channels, slope, i, values);
-  }
-  return maximum;
-}
-
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    pooled_sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                       float slope, const Norm norm, const T* x, const T* dy, const T* extra, T* dz,
-                       float* d_weight, float* d_bias, float* partials, unsigned* counter) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(lanes, block_rows, packs);
-  float sum[pack] = {};
-  float product[pack] = {};
-  if (at.works) {
-    const Channels<pack> channels(norm, at.pack);
-    // Windows that are cut off have no gradient; only where it is written out are they visited.
-    const bool only_whole = dz == nullptr;
-    const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
-    const std::uint32_t stride = gridDim.x * block_rows;
-    for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
-      const Window window(shape, index, only_whole);
-      float d[pack] = {};
-      Maximum<pack> maximum;
-      if (window.whole) {
-        Pack<T, pack> raw[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * packs + at.pack];
-        }
-        load_gradient<T, pack>(dy, extra, window.pooled_row * packs + at.pack, d);
-        maximum = maximum_of<T, pack>(channels, slope, window, raw);
-#pragma unroll
-        for (int k = 0; k < pack; ++k) {
-          d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
-          sum[k] += d[k];
-          product[k] = fmaf(d[k], channels.xhat(k, maximum.x[k]), product[k]);
-        }
-      }
-      if (dz == nullptr) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (!window.exists[i]) continue;
-        float values[pack] = {};
-        if (window.whole) {
-#pragma unroll
-          for (int k = 0; k < pack; ++k) values[k] = maximum.at[k] == i ? d[k] : 0.0f;
-        }
-        store<T, pack>(dz, window.row[i] * packs + at.pack, values);
-      }
-    }
-  }
-  if (d_bias == nullptr) return;
-  const auto channels = static_cast<std::int32_t>(packs * pack);
-  write_channel_partials<pack>(at, lanes, block_rows, packs, sum, product, shared, partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_channels(channels, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    d_bias[c] = static_cast<float>(a);
-    if (d_weight != nullptr) d_weight[c] = static_cast<float>(b);
-  });
 }
 
 // dx of one element, from dz and what all of a channel's elements share.
@@ -407,80 +389,256 @@ struct Second {
   }
 };
 
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                    float slope, const Norm norm, bool fixed, float inv_rows, const T* x,
-                    const T* dy, const T* extra, const float* d_weight, const float* d_bias,
-                    T* dx) {
-  const ChannelThread at(lanes, block_rows, packs);
-  if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
-  const Second<pack> second(at.pack, fixed, inv_rows, d_bias, d_weight);
-  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
-#pragma unroll 2
-  for (std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row; row < rows;
-       row += stride) {
-    const std::int64_t i = row * packs + at.pack;
-    float values[pack];
-    float d[pack];
-    load<T, pack>(x, i, values);
-    load_gradient<T, pack>(dy, extra, i, d);
+template <class T, int pack, bool pooled>
+__device__ void backward_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
+                               float slope, const Channels<pack>& channels,
+                               const Second<pack>& second, const T* x, const T* dy, const T* extra,
+                               T* dx) {
+  if constexpr (pooled) {
+    const auto count = static_cast<std::uint32_t>(windows(shape, false));
+    const std::uint32_t stride = gridDim.x * walk.rows;
+    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
+      const Window window(shape, index, false);
+      Pack<T, pack> raw[4];
 #pragma unroll
-    for (int k = 0; k < pack; ++k) {
-      if (slope != 1) d[k] = channels.z(k, values[k]) > 0 ? d[k] : slope * d[k];
-      d[k] = second.dx(channels, k, values[k], d[k]);
+      for (int i = 0; i < 4; ++i) {
+        if (window.exists[i]) {
+          raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * walk.packs + at.pack];
+        }
+      }
+      float d[pack] = {};
+      Maximum<pack> maximum;
+      if (window.whole) {
+        load_gradient<T, pack>(dy, extra, window.pooled_row * walk.packs + at.pack, d);
+        maximum = maximum_of<T, pack>(channels, slope, raw);
+#pragma unroll
+        for (int k = 0; k < pack; ++k) d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (!window.exists[i]) continue;
+        float values[pack];
+        unpack(raw[i], values);
+#pragma unroll
+        for (int k = 0; k < pack; ++k) {
+          const float dz = window.whole && maximum.at[k] == i ? d[k] : 0.0f;
+          values[k] = second.dx(channels, k, values[k], dz);
+        }
+        store<T, pack>(dx, window.row[i] * walk.packs + at.pack, values);
+      }
     }
-    store<T, pack>(dx, i, d);
+  } else {
+    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
+#pragma unroll 2
+    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
+         row += stride) {
+      const std::int64_t i = row * walk.packs + at.pack;
+      float values[pack];
+      float d[pack];
+      load<T, pack>(x, i, values);
+      load_gradient<T, pack>(dy, extra, i, d);
+#pragma unroll
+      for (int k = 0; k < pack; ++k) {
+        if (slope != 1) d[k] = channels.z(k, values[k]) > 0 ? d[k] : slope * d[k];
+        d[k] = second.dx(channels, k, values[k], d[k]);
+      }
+      store<T, pack>(dx, i, d);
+    }
   }
 }
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads)
-    pooled_backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                           float slope, const Norm norm, bool fixed, float inv_rows, const T* x,
-                           const T* dy, const T* extra, const float* d_weight, const float* d_bias,
-                           T* dx) {
-  const ChannelThread at(lanes, block_rows, packs);
+    moments_kernel(const Walk walk, const Moments moments, const T* x, float* partials,
+                   unsigned* counter) {
+  __shared__ float shared[2 * pack * channel_threads];
+  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
+  float sum[pack] = {};
+  float square[pack] = {};
+  if (at.works) add_moments<T, pack>(walk, at, x, sum, square);
+  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, square, shared,
+                               partials);
+  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
+  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
+    finish_moments(moments, true, walk.count, x, c, a, b);
+  });
+}
+
+template <class T, int pack, bool pooled>
+__global__ void __launch_bounds__(channel_threads)
+    forward_kernel(const Walk walk, const Images shape, float slope, const Norm norm, const T* x,
+                   const T* residual, T* y) {
+  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
+  if (!at.works) return;
+  const Channels<pack> channels(norm, at.pack);
+  forward_phase<T, pack, pooled>(walk, at, shape, slope, channels, x, residual, y);
+}
+
+template <class T, int pack, bool pooled>
+__global__ void __launch_bounds__(channel_threads)
+    sums_kernel(const Walk walk, const Images shape, const Reads reads, float slope,
+                const Norm norm, const Gradients<T> g, float* d_weight, float* d_bias,
+                float* partials, unsigned* counter) {
+  __shared__ float shared[2 * pack * channel_threads];
+  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
+  float sum[pack] = {};
+  float product[pack] = {};
+  if (at.works) {
+    const Channels<pack> channels(norm, at.pack);
+    sums_phase<T, pack, pooled>(walk, at, shape, reads, slope, channels, g, sum, product);
+  }
+  if (d_bias == nullptr) return;
+  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, product, shared,
+                               partials);
+  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
+  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
+    d_bias[c] = static_cast<float>(a);
+    if (d_weight != nullptr) d_weight[c] = static_cast<float>(b);
+  });
+}
+
+template <class T, int pack, bool pooled>
+__global__ void __launch_bounds__(channel_threads)
+    backward_kernel(const Walk walk, const Images shape, float slope, const Norm norm, bool fixed,
+                    float inv_rows, const T* x, const T* dy, const T* extra, const float* d_weight,
+                    const float* d_bias, T* dx) {
+  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
   const Second<pack> second(at.pack, fixed, inv_rows, d_bias, d_weight);
-  const auto count = static_cast<std::uint32_t>(windows(shape, false));
-  const std::uint32_t stride = gridDim.x * block_rows;
-  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
-    const Window window(shape, index, false);
-    Pack<T, pack> raw[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (window.exists[i]) {
-        raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * packs + at.pack];
-      }
-    }
-    float d[pack] = {};
-    Maximum<pack> maximum;
-    if (window.whole) {
-      load_gradient<T, pack>(dy, extra, window.pooled_row * packs + at.pack, d);
-      maximum = maximum_of<T, pack>(channels, slope, window, raw);
-#pragma unroll
-      for (int k = 0; k < pack; ++k) d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!window.exists[i]) continue;
-      float values[pack];
-      unpack(raw[i], values);
-#pragma unroll
-      for (int k = 0; k < pack; ++k) {
-        const float dz = window.whole && maximum.at[k] == i ? d[k] : 0.0f;
-        values[k] = second.dx(channels, k, values[k], dz);
-      }
-      store<T, pack>(dx, window.row[i] * packs + at.pack, values);
-    }
+  backward_phase<T, pack, pooled>(walk, at, shape, slope, channels, second, x, dy, extra, dx);
+}
+
+// Both passes of a batch norm in one launch: all blocks run at the same time and wait for each
+// other in between. What has been read once comes out of the cache the second time, and every block
+// adds up the partials for itself, which is faster than one doing it for all and the next launch
+// waiting.
+template <class T, int pack, bool pooled>
+__global__ void __launch_bounds__(channel_threads)
+    fused_forward_kernel(const Walk rows, const Walk outputs, const Images shape, float slope,
+                         const Norm norm, const Moments moments, const T* x, const T* residual,
+                         T* y, float* partials) {
+  __shared__ float shared[2 * pack * channel_threads];
+  const ChannelThread at(rows.lanes, rows.rows, rows.packs);
+  float sum[pack] = {};
+  float square[pack] = {};
+  if (at.works) add_moments<T, pack>(rows, at, x, sum, square);
+  write_channel_partials<pack>(at, rows.lanes, rows.rows, rows.packs, sum, square, shared,
+                               partials);
+  cooperative_groups::this_grid().sync();
+  float* const mean = shared;
+  float* const inv_std = shared + pack * channel_threads;
+  finish_channels(rows.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
+    const MeanAndInvStd m = finish_moments(moments, blockIdx.x == 0, rows.count, x, c, a, b);
+    mean[c] = m.mean;
+    inv_std[c] = m.inv_std;
+  });
+  __syncthreads();
+  if (!at.works) return;
+  Norm here = norm;
+  here.mean = mean;
+  here.inv_std = inv_std;
+  const Channels<pack> channels(here, at.pack);
+  forward_phase<T, pack, pooled>(outputs, at, shape, slope, channels, x, residual, y);
+}
+
+template <class T, int pack, bool pooled>
+__global__ void __launch_bounds__(channel_threads)
+    fused_backward_kernel(const Walk walk, const Images shape, const Reads reads, float slope,
+                          const Norm norm, bool fixed, float inv_rows, const Gradients<T> g,
+                          float* d_weight, float* d_bias, T* dx, float* partials) {
+  __shared__ float shared[2 * pack * channel_threads];
+  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
+  const Channels<pack> channels(norm, at.works ? at.pack : 0);
+  float sum[pack] = {};
+  float product[pack] = {};
+  if (at.works) {
+    sums_phase<T, pack, pooled>(walk, at, shape, reads, slope, channels, g, sum, product);
   }
+  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, product, shared,
+                               partials);
+  cooperative_groups::this_grid().sync();
+  float* const bias_sums = shared;
+  float* const weight_sums = shared + pack * channel_threads;
+  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
+    bias_sums[c] = static_cast<float>(a);
+    weight_sums[c] = static_cast<float>(b);
+    if (blockIdx.x != 0) return;
+    d_bias[c] = bias_sums[c];
+    d_weight[c] = weight_sums[c];
+  });
+  __syncthreads();
+  if (!at.works) return;
+  const Second<pack> second(at.pack, fixed, inv_rows, bias_sums, weight_sums);
+  // Each thread meets the elements that it wrote dz of.
+  const bool known = g.dz != nullptr;
+  backward_phase<T, pack, pooled>(walk, at, shape, known ? 1.0f : slope, channels, second, g.x,
+                                  known ? g.dz : g.dy, known ? nullptr : g.extra, dx);
 }
 
 bool is_valid(const Images& shape) {
   return shape.batch > 0 && shape.height > 0 && shape.width > 0 && shape.channels > 0;
+}
+
+struct Grid {
+  Walk walk;
+  dim3 blocks;
+};
+
+Grid grid_of(std::int64_t count, const Images& shape, int pack, int per_thread,
+             unsigned most_blocks_below) {
+  const ChannelGrid g = channel_grid(count, shape.channels, pack, per_thread, most_blocks_below);
+  return {{g.lanes, g.rows, static_cast<unsigned>(shape.channels / pack), count}, g.grid()};
+}
+
+Reads reads_of(const Around& around, const Norm& norm) {
+  Reads reads;
+  reads.sign = around.slope != 1;
+  reads.y = reads.sign && around.residual;
+  reads.x = norm.weight != nullptr || (reads.sign && !reads.y);
+  return reads;
+}
+
+template <class Work>
+cudaError_t with_pooling(bool pooled, Work&& work) {
+  return pooled ? work.template operator()<true>() : work.template operator()<false>();
+}
+
+// Where all of it stays in the cache between the passes of one launch. A larger one is read at the
+// memory's rate anyway, and faster by more blocks.
+bool is_small(Element element, const Images& shape) {
+  constexpr std::int64_t most_bytes = std::int64_t{16} << 20;
+  return shape.size() * static_cast<std::int64_t>(bytes_of(element)) <= most_bytes;
+}
+
+// Blocks of a kernel that the current device runs at the same time, at most as many as there are
+// partials; 0 where they cannot wait for each other. Asked once: programs here use one device.
+template <class Kernel>
+unsigned blocks_together(Kernel kernel) {
+  static const unsigned blocks = [&] {
+    int device = 0;
+    int cooperates = 0;
+    int multiprocessors = 0;
+    int on_each = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&cooperates, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) !=
+            cudaSuccess ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&on_each, kernel, channel_threads, 0) !=
+            cudaSuccess ||
+        cooperates == 0) {
+      return 0u;
+    }
+    const auto all = static_cast<unsigned>(multiprocessors * (on_each > 0 ? 1 : 0));
+    return all < most_row_blocks ? all : most_row_blocks;
+  }();
+  return blocks;
+}
+
+template <class Kernel>
+cudaError_t launch_together(Kernel kernel, dim3 blocks, void** arguments, cudaStream_t stream) {
+  return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), blocks,
+                                     dim3(channel_threads), arguments, 0, stream);
 }
 
 // Windows are counted in 32 bits.
@@ -499,13 +657,11 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
                           float* running_mean, float* running_var, const SumScratch& scratch,
                           cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
+  const Moments moments{mean, inv_std, running_mean, running_var, state, epsilon, momentum};
   return with_pack(element, shape.channels, {x}, [&]<class T, int pack>() {
-    const ChannelGrid g =
-        channel_grid(shape.rows(), shape.channels, pack, rows_per_thread, most_row_blocks);
-    moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-        g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x), epsilon,
-        momentum, state, mean, inv_std, running_mean, running_var, scratch.partials,
-        scratch.counter);
+    const Grid g = grid_of(shape.rows(), shape, pack, rows_per_thread, most_row_blocks);
+    moments_kernel<T, pack><<<g.blocks, channel_threads, 0, stream>>>(
+        g.walk, moments, static_cast<const T*>(x), scratch.partials, scratch.counter);
     return cudaGetLastError();
   });
 }
@@ -516,20 +672,14 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Around
   if (!is_valid(shape)) return cudaErrorInvalidValue;
   if (around.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
   return with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
-    const std::int64_t rows = around.pooled ? windows(shape, true) : shape.rows();
-    const ChannelGrid g =
-        channel_grid(rows, shape.channels, pack, around.pooled ? 1 : rows_per_thread, most_blocks);
-    const unsigned packs = shape.channels / pack;
-    if (around.pooled) {
-      pooled_forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
-          static_cast<T*>(y));
-    } else {
-      forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, around.slope, norm, static_cast<const T*>(x),
+    return with_pooling(around.pooled, [&]<bool pooled>() {
+      const std::int64_t count = pooled ? windows(shape, true) : shape.rows();
+      const Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most_blocks);
+      forward_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
+          g.walk, shape, around.slope, norm, static_cast<const T*>(x),
           static_cast<const T*>(residual), static_cast<T*>(y));
-    }
-    return cudaGetLastError();
+      return cudaGetLastError();
+    });
   });
 }
 
@@ -539,31 +689,22 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
                                     const SumScratch& scratch, cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
   if (around.pooled && (!can_pool(shape) || around.residual)) return cudaErrorInvalidValue;
-  Reads reads;
-  reads.sign = around.slope != 1;
-  reads.y = reads.sign && around.residual;
-  reads.x = norm.weight != nullptr || (reads.sign && !reads.y);
+  const Reads reads = reads_of(around, norm);
   if ((reads.y && y == nullptr) || ((reads.x || around.pooled) && x == nullptr)) {
     return cudaErrorInvalidValue;
   }
   return with_pack(element, shape.channels, {x, y, dy, extra, dz}, [&]<class T, int pack>() {
-    const std::int64_t rows = around.pooled ? windows(shape, dz == nullptr) : shape.rows();
-    const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       around.pooled ? 2 : rows_per_thread, most_row_blocks);
-    const unsigned packs = shape.channels / pack;
-    float* const weight_sums = norm.weight != nullptr ? d_weight : nullptr;
-    if (around.pooled) {
-      pooled_sums_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
-          static_cast<const T*>(dy), static_cast<const T*>(extra), static_cast<T*>(dz), weight_sums,
-          d_bias, scratch.partials, scratch.counter);
-    } else {
-      sums_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, reads, around.slope, norm, static_cast<const T*>(x),
-          static_cast<const T*>(y), static_cast<const T*>(dy), static_cast<const T*>(extra),
-          static_cast<T*>(dz), weight_sums, d_bias, scratch.partials, scratch.counter);
-    }
-    return cudaGetLastError();
+    return with_pooling(around.pooled, [&]<bool pooled>() {
+      const std::int64_t count = pooled ? windows(shape, dz == nullptr) : shape.rows();
+      const Grid g = grid_of(count, shape, pack, pooled ? 2 : rows_per_thread, most_row_blocks);
+      const Gradients<T> gradients{static_cast<const T*>(x), static_cast<const T*>(y),
+                                   static_cast<const T*>(dy), static_cast<const T*>(extra),
+                                   static_cast<T*>(dz)};
+      sums_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
+          g.walk, shape, reads, around.slope, norm, gradients,
+          norm.weight != nullptr ? d_weight : nullptr, d_bias, scratch.partials, scratch.counter);
+      return cudaGetLastError();
+    });
   });
 }
 
@@ -575,23 +716,99 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
   if (around.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
   const float inv_rows = 1 / static_cast<float>(shape.rows());
   return with_pack(element, shape.channels, {x, dy, extra, dx}, [&]<class T, int pack>() {
-    const std::int64_t rows = around.pooled ? windows(shape, false) : shape.rows();
-    const ChannelGrid g =
-        channel_grid(rows, shape.channels, pack, around.pooled ? 1 : rows_per_thread, most_blocks);
-    const unsigned packs = shape.channels / pack;
-    if (around.pooled) {
-      pooled_backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, around.slope, norm, fixed, inv_rows,
-          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
-          d_weight, d_bias, static_cast<T*>(dx));
-    } else {
-      backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, around.slope, norm, fixed, inv_rows,
-          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
-          d_weight, d_bias, static_cast<T*>(dx));
-    }
-    return cudaGetLastError();
+    return with_pooling(around.pooled, [&]<bool pooled>() {
+      const std::int64_t count = pooled ? windows(shape, false) : shape.rows();
+      const Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most_blocks);
+      backward_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
+          g.walk, shape, around.slope, norm, fixed, inv_rows, static_cast<const T*>(x),
+          static_cast<const T*>(dy), static_cast<const T*>(extra), d_weight, d_bias,
+          static_cast<T*>(dx));
+      return cudaGetLastError();
+    });
   });
+}
+
+cudaError_t batch_norm_forward(Element element, const Images& shape, const Around& around,
+                               const Norm& norm, float momentum, const StepState* state,
+                               float* mean, float* inv_std, float* running_mean, float* running_var,
+                               const void* x, const void* residual, void* y,
+                               const SumScratch& scratch, cudaStream_t stream) {
+  if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
+  if (around.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
+  Moments moments{mean, inv_std, running_mean, running_var, state, norm.epsilon, momentum};
+  cudaError_t status = cudaErrorNotSupported;
+  if (is_small(element, shape)) {
+    status = with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
+      return with_pooling(around.pooled, [&]<bool pooled>() {
+        const unsigned most = blocks_together(fused_forward_kernel<T, pack, pooled>);
+        Grid g = grid_of(shape.rows(), shape, pack, rows_per_thread, most);
+        if (most == 0 || g.blocks.y > 1) return cudaErrorNotSupported;
+        Walk outputs = g.walk;
+        if (pooled) outputs.count = windows(shape, true);
+        Images images = shape;
+        float slope = around.slope;
+        Norm n = norm;
+        auto* typed_x = static_cast<const T*>(x);
+        auto* typed_residual = static_cast<const T*>(residual);
+        auto* typed_y = static_cast<T*>(y);
+        float* partials = scratch.partials;
+        void* arguments[] = {&g.walk,  &outputs, &images,         &slope,   &n,
+                             &moments, &typed_x, &typed_residual, &typed_y, &partials};
+        return launch_together(fused_forward_kernel<T, pack, pooled>, g.blocks, arguments, stream);
+      });
+    });
+  }
+  if (status != cudaErrorNotSupported) return status;
+  status = batch_moments(element, shape, x, norm.epsilon, momentum, state, mean, inv_std,
+                         running_mean, running_var, scratch, stream);
+  if (status != cudaSuccess) return status;
+  Norm of_batch = norm;
+  of_batch.mean = mean;
+  of_batch.inv_std = inv_std;
+  return normalize_forward(element, shape, around, of_batch, x, residual, y, stream);
+}
+
+cudaError_t batch_norm_backward(Element element, const Images& shape, const Around& around,
+                                const Norm& norm, bool fixed, const void* x, const void* y,
+                                const void* dy, const void* extra, void* dz, float* d_weight,
+                                float* d_bias, void* dx, const SumScratch& scratch,
+                                cudaStream_t stream) {
+  if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
+  if (around.pooled && (!can_pool(shape) || around.residual)) return cudaErrorInvalidValue;
+  cudaError_t status = cudaErrorNotSupported;
+  if (is_small(element, shape) && !(around.pooled && dz != nullptr)) {
+    status =
+        with_pack(element, shape.channels, {x, y, dy, extra, dz, dx}, [&]<class T, int pack>() {
+          return with_pooling(around.pooled, [&]<bool pooled>() {
+            const unsigned most = blocks_together(fused_backward_kernel<T, pack, pooled>);
+            const std::int64_t count = pooled ? windows(shape, false) : shape.rows();
+            Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most);
+            if (most == 0 || g.blocks.y > 1) return cudaErrorNotSupported;
+            Images images = shape;
+            Reads reads = reads_of(around, norm);
+            float slope = around.slope;
+            Norm n = norm;
+            bool is_fixed = fixed;
+            float inv_rows = 1 / static_cast<float>(shape.rows());
+            Gradients<T> gradients{static_cast<const T*>(x), static_cast<const T*>(y),
+                                   static_cast<const T*>(dy), static_cast<const T*>(extra),
+                                   static_cast<T*>(dz)};
+            auto* typed_dx = static_cast<T*>(dx);
+            float* partials = scratch.partials;
+            void* arguments[] = {&g.walk,   &images,    &reads,    &slope,  &n,        &is_fixed,
+                                 &inv_rows, &gradients, &d_weight, &d_bias, &typed_dx, &partials};
+            return launch_together(fused_backward_kernel<T, pack, pooled>, g.blocks, arguments,
+                                   stream);
+          });
+        });
+  }
+  if (status != cudaErrorNotSupported) return status;
+  status = normalize_backward_sums(element, shape, around, norm, x, y, dy, extra, dz, d_weight,
+                                   d_bias, scratch, stream);
+  if (status != cudaSuccess) return status;
+  const bool known = dz != nullptr && !around.pooled;
+  return normalize_backward(element, shape, known ? Around{} : around, norm, fixed, x,
+                            known ? dz : dy, known ? nullptr : extra, d_weight, d_bias, dx, stream);
 }
 
 }  // namespace preheat::kernels

@@ -3,9 +3,9 @@
 # programs of build/release, the shared libraries that such a machine lacks, the configurations and
 # Fashion-MNIST. It lacks neither the C and C++ libraries nor CUDA, cuDNN and cuBLAS.
 #
-#   scripts/bundle.sh [--images | --no-images] [OUT_DIR]     (default: build/bundle)
+#   scripts/bundle.sh [OUT_DIR]     (default: build/bundle)
 #
-# The images are packed where they are found; --images makes their absence an error.
+# The images are packed where they are found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,16 +22,10 @@ fail() {
   exit "${2:-1}"
 }
 
-out=build/bundle
-wants_images=auto
-for argument in "$@"; do
-  case $argument in
-    --images) wants_images=yes ;;
-    --no-images) wants_images=no ;;
-    -*) fail "unknown argument '$argument'; there are --images and --no-images" 2 ;;
-    *) out=$argument ;;
-  esac
-done
+if (($# > 1)) || [[ ${1:-} == -* ]]; then
+  fail "usage: bundle.sh [OUT_DIR]" 2
+fi
+out=${1:-build/bundle}
 
 # A newer system's C and C++ libraries run what was linked with older ones, and CUDA's are hundreds
 # of megabytes; everything else goes along.
@@ -39,7 +33,7 @@ is_there_already() {
   case $1 in
     linux-vdso.so.* | ld-linux*) ;;
     libc.so.* | libm.so.* | libdl.so.* | librt.so.* | libpthread.so.* | libresolv.so.*) ;;
-    libstdc++.so.* | libgcc_s.so.*) ;;
+    libstdc++.so.* | libgcc_s.so.* | libz.so.*) ;;
     libcuda.so.* | libcudart.so.* | libcudnn*.so.* | libcublas*.so.* | libnvrtc*.so.* | libnvJitLink.so.*) ;;
     *) return 1 ;;
   esac
@@ -61,11 +55,9 @@ trap 'rm -rf "$work"' EXIT
 root=$work/preheat-bundle
 mkdir -p "$root/bin" "$root/lib" "$root/scripts"
 
-for program in preheat tests/preheat_tests tests/preheat_gpu_tests; do
-  if [[ ! -x $build/$program ]]; then
-    [[ $program == tests/preheat_tests ]] && continue
+for program in preheat tests/preheat_gpu_tests; do
+  [[ -x $build/$program ]] ||
     fail "$build/$program is missing; scripts/build.sh all builds it where nvcc is found"
-  fi
   copy_libraries_of "$build/$program"
   strip -o "$root/bin/${program##*/}" "$build/$program"
 done
@@ -76,15 +68,11 @@ cp scripts/gpu_check.sh "$root/scripts/"
 mkdir "$root/scripts/peers"
 cp scripts/peers/*.py "$root/scripts/peers/"
 
-if [[ $wants_images != no ]]; then
-  if [[ -f $images/${image_files[0]} ]]; then
-    mkdir -p "$root/data/fashion-mnist"
-    cp "${image_files[@]/#/$images/}" "$root/data/fashion-mnist/"
-  elif [[ $wants_images == yes ]]; then
-    fail "no $images/${image_files[0]}; scripts/setup.sh installs it"
-  else
-    echo "bundle.sh: without images: no $images" >&2
-  fi
+if [[ -f $images/${image_files[0]} ]]; then
+  mkdir -p "$root/data/fashion-mnist"
+  cp "${image_files[@]/#/$images/}" "$root/data/fashion-mnist/"
+else
+  echo "bundle.sh: without images: no $images; scripts/setup.sh installs it" >&2
 fi
 
 bundle=$out/preheat-bundle.tar.xz

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The update alone: torch.optim.SGD on a GPU, over the tensors of real networks.
 
-  python3 scripts/peers/gpu_update.py [--json FILE] [--flat 124000000,500000000] [--quick]
+  python3 scripts/peers/gpu_update.py [--json FILE] [--flat 124000000,500000000]
 
 Momentum 0.9, weight decay 5e-4, fp32. Times are the device's own, the median of 5 turns. A step
 moves 20 bytes a parameter: weight, gradient and velocity are read, weight and velocity written.
@@ -120,12 +120,11 @@ def main():
     parser.add_argument("--json", help="where the figures go")
     parser.add_argument("--flat", default="124000000,500000000",
                         help="sizes of the lists of one tensor; each takes up to 20 bytes a parameter")
-    parser.add_argument("--quick", action="store_true", help="without the lists of one tensor")
     arguments = parser.parse_args()
     on_gpu = arguments.device.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit("gpu_update.py: no CUDA device; --device cpu is a dry run")
-    flat = [int(float(n)) for n in arguments.flat.split(",") if n] if not arguments.quick else []
+    flat = [int(float(n)) for n in arguments.flat.split(",") if n]
     device = torch.cuda.get_device_name() if on_gpu else "CPU, a dry run: these are no figures"
     print(f"PyTorch {torch.__version__}, {device}")
     ceiling = copy_ceiling(arguments.device)

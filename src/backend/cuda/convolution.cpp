@@ -376,7 +376,7 @@ std::size_t ConvolutionPlans::fastest(
 }
 
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolution& c) {
-  constexpr std::size_t most = 5;
+  constexpr std::size_t most = 16;
   const std::string key = to_string(c);
   if (const auto known = plans_.find(key); known != plans_.end()) return known->second;
   const auto chosen = choices_.find(key);

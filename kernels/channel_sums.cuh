@@ -8,8 +8,21 @@
 
 namespace preheat::kernels {
 
-inline constexpr int channel_threads = 512;       // of a block
+inline constexpr int channel_threads = 256;       // of a block
 inline constexpr unsigned most_row_blocks = 264;  // two on each multiprocessor of an H100
+
+/// Channels that a block sums over at most: 128 bytes of a row of 16-bit elements. The partials of
+/// all blocks, which one block has to add up, stay few however many channels there are.
+inline constexpr int most_sum_channels = 64;
+
+/// Packs of a row that a block covers at most, where it sums.
+template <int pack>
+inline constexpr unsigned sum_lanes = pack > 1 ? 8 : most_sum_channels;
+
+/// Blocks below each other where `groups` of them are side by side.
+inline constexpr unsigned row_blocks(unsigned groups, unsigned most_blocks) {
+  return groups < most_blocks ? most_blocks / groups : 1;
+}
 
 /// Blocks of `lanes` x `rows` threads, the packs of channels side by side; what is left of the
 /// block's channel_threads has no work.
@@ -21,17 +34,19 @@ struct ChannelGrid {
   dim3 grid() const { return {blocks, groups}; }
 };
 
-/// `rows_per_thread` at least, where that leaves fewer than `most_blocks`.
+/// `rows_per_thread` at least, where that leaves fewer than `most_blocks` in all.
 inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pack,
-                                int rows_per_thread, unsigned most_blocks) {
+                                int rows_per_thread, unsigned most_blocks,
+                                unsigned most_lanes = channel_threads) {
   ChannelGrid g;
   const auto packs = static_cast<unsigned>(channels / pack);
-  g.lanes = packs < channel_threads ? packs : channel_threads;
-  g.groups = (packs + g.lanes - 1) / g.lanes;
+  g.groups = (packs + most_lanes - 1) / most_lanes;
+  g.lanes = (packs + g.groups - 1) / g.groups;
   g.rows = channel_threads / g.lanes;
   const std::int64_t per_block = std::int64_t{g.rows} * rows_per_thread;
   const std::int64_t wanted = (rows + per_block - 1) / per_block;
-  g.blocks = wanted < most_blocks ? static_cast<unsigned>(wanted) : most_blocks;
+  const unsigned most = row_blocks(g.groups, most_blocks);
+  g.blocks = wanted < most ? static_cast<unsigned>(wanted) : most;
   return g;
 }
 
@@ -46,120 +61,100 @@ struct ChannelThread {
         works(row < rows && pack < packs) {}
 };
 
-/// Adds `a` and `b` of all threads with the same pack and writes them to the partials of this
-/// block: partials[(2 * block + which) * channels + channel]. `shared` holds 2 * pack *
-/// channel_threads floats. Those of threads without work are 0.
+/// The shared memory of a block that sums.
 template <int pack>
-__device__ void write_channel_partials(const ChannelThread& at, unsigned lanes, unsigned rows,
-                                       unsigned packs, const float (&a)[pack],
-                                       const float (&b)[pack], float* shared, float* partials) {
-  const std::int64_t channels = std::int64_t{packs} * pack;
-  float* const sums_of_block = partials + 2 * std::int64_t{blockIdx.x} * channels;
-  // Component by component, so that neighbouring threads are in neighbouring banks.
+struct SumSpace {
+  // 16 more, so that the half warps that read different rows of it find them in different banks.
+  float values[2 * pack][channel_threads + 16];
+  float totals[channel_threads];
+  double parts[channel_threads][pack > 1 ? 4 : 2];
+};
+
+/// Adds up `a` and `b` of all threads with the same pack, of at most sum_lanes in a block,
+/// and writes them to the partials of this block: partials[(block * channels + channel) * 2 +
+/// which]. Those of threads without work are 0.
+template <int pack>
+__device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned packs,
+                                       const float (&a)[pack], const float (&b)[pack],
+                                       SumSpace<pack>& space, float* partials) {
+  // A group of threads for each component of a pack, with as many threads for each lane as there is
+  // room: two rounds for any number of lanes.
+  constexpr unsigned group = channel_threads / (2 * pack);
+  static_assert(sum_lanes<pack> <= group);
 #pragma unroll
   for (int k = 0; k < pack; ++k) {
-    shared[(2 * k) * channel_threads + threadIdx.x] = a[k];
-    shared[(2 * k + 1) * channel_threads + threadIdx.x] = b[k];
+    space.values[2 * k][threadIdx.x] = a[k];
+    space.values[2 * k + 1][threadIdx.x] = b[k];
   }
-  // Each component is summed up by as many threads as there are for it, each over every so many
-  // rows; with few lanes, a power of two, a thread meets one lane only.
-  constexpr unsigned sharers = channel_threads / (2 * pack);
-  if (lanes <= sharers && lanes <= 32 && (lanes & (lanes - 1)) == 0) {
-    __syncthreads();
-    const unsigned component = threadIdx.x / sharers;
-    const unsigned sharer = threadIdx.x % sharers;
-    constexpr unsigned rounds = 2 * pack;
-    float sum = 0;
-#pragma unroll
-    for (unsigned i = 0; i < rounds; ++i) {
-      // Begun elsewhere by each component: those of a warp are then in different banks.
-      const unsigned place = sharer + sharers * ((i + component) % rounds);
-      sum += shared[component * channel_threads + place];
-    }
-    // The sharers of one lane, a warp's at a time.
-    constexpr unsigned group = sharers < 32 ? sharers : 32;
-    for (unsigned offset = group / 2; offset >= lanes && offset > 0; offset /= 2) {
-      sum += __shfl_down_sync(0xffffffffu, sum, offset, group);
-    }
-    const unsigned in_group = sharer % group;
-    if constexpr (sharers > 32) {
-      __syncthreads();
-      if (in_group < lanes) shared[threadIdx.x] = sum;
-      __syncthreads();
-      if (sharer < lanes) {
-        for (unsigned other = group; other < sharers; other += group) {
-          sum += shared[threadIdx.x + other];
-        }
-      }
-    }
-    const unsigned owner = blockIdx.y * lanes + sharer;
-    if (sharer < lanes && owner < packs) {
-      sums_of_block[(component % 2) * channels + std::int64_t{owner} * pack + component / 2] = sum;
-    }
-    return;
+  __syncthreads();
+  const unsigned sharers = group / lanes;
+  const unsigned in_group = threadIdx.x % group;
+  float sum = 0;
+  if (in_group < sharers * lanes) {
+    const float* values = space.values[threadIdx.x / group];
+    for (unsigned i = in_group; i < rows * lanes; i += sharers * lanes) sum += values[i];
   }
-  // Else halves the rows until one is left; an odd one waits for the next round.
-  for (unsigned left = rows; left > 1; left = (left + 1) / 2) {
-    const unsigned upper = (left + 1) / 2;
-    __syncthreads();
-    if (at.row < left / 2) {
-#pragma unroll
-      for (int k = 0; k < 2 * pack; ++k) {
-        float* sum = shared + k * channel_threads + threadIdx.x;
-        *sum += sum[upper * lanes];
-      }
-    }
-  }
-  if (at.row != 0 || !at.works) return;  // these threads read what they wrote themselves
-#pragma unroll
-  for (int k = 0; k < pack; ++k) {
-    const std::int64_t channel = std::int64_t{at.pack} * pack + k;
-    sums_of_block[channel] = shared[(2 * k) * channel_threads + threadIdx.x];
-    sums_of_block[channels + channel] = shared[(2 * k + 1) * channel_threads + threadIdx.x];
-  }
+  space.totals[threadIdx.x] = sum;
+  __syncthreads();
+  const unsigned component = threadIdx.x % (2 * pack);
+  const unsigned lane = threadIdx.x / (2 * pack);
+  const unsigned at = blockIdx.y * lanes + lane;
+  if (lane >= lanes || at >= packs) return;
+  float total = 0;
+  for (unsigned i = 0; i < sharers; ++i)
+    total += space.totals[component * group + i * lanes + lane];
+  partials[(std::int64_t{blockIdx.x} * packs + at) * (2 * pack) + component] = total;
 }
 
 /// In the last block: the sums of the partials of all blocks, channel by channel, handed to
-/// finish(channel, sum of a, sum of b) in one thread each. Neighbouring threads share a channel.
-template <class Finish>
-__device__ void finish_channels(std::int32_t channels, unsigned blocks, const float* partials,
-                                const Finish& finish) {
-  unsigned sharers = 32;
-  while (sharers > 4 && sharers * static_cast<unsigned>(channels) > channel_threads) sharers /= 2;
-  const unsigned sharer = threadIdx.x % sharers;
-  const unsigned first = threadIdx.x / sharers;
-  const unsigned stride = channel_threads / sharers;
-  // All threads of a warp stay in the loop together, as they exchange values in it.
-  const unsigned rounds = (static_cast<unsigned>(channels) + stride - 1) / stride;
-  for (unsigned round = 0; round < rounds; ++round) {
-    const unsigned channel = round * stride + first;
-    double a = 0;
-    double b = 0;
-    if (channel < static_cast<unsigned>(channels)) {
-      // Several loads under way at a time: what counts here is how long one takes.
-      constexpr unsigned at_once = 8;
-      for (unsigned block = sharer; block < blocks; block += at_once * sharers) {
-        float some_a[at_once];
-        float some_b[at_once];
-#pragma unroll
-        for (unsigned i = 0; i < at_once; ++i) {
-          const unsigned here = block + i * sharers;
-          const float* const of_block = partials + 2 * std::int64_t{here} * channels + channel;
-          some_a[i] = here < blocks ? __ldcg(of_block) : 0.0f;
-          some_b[i] = here < blocks ? __ldcg(of_block + channels) : 0.0f;
-        }
-#pragma unroll
-        for (unsigned i = 0; i < at_once; ++i) {
-          a += double{some_a[i]};
-          b += double{some_b[i]};
+/// finish(channel, sum of a, sum of b) in one thread each. A thread reads 16 bytes of partials at a
+/// time where it can, and as many threads share a column of them as there are. Reads pass by the
+/// first cache, which may have older values.
+template <int pack, class Finish>
+__device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
+                                SumSpace<pack>& space, const Finish& finish) {
+  constexpr unsigned together = pack > 1 ? 2 : 1;  // channels of a thread
+  constexpr unsigned most_sharers = 32;            // whose sums one thread adds up
+  const std::int64_t channels = std::int64_t{packs} * pack;
+  const auto columns = static_cast<unsigned>(channels / together);
+  for (unsigned first = 0; first < columns; first += channel_threads) {
+    const unsigned left = columns - first;
+    const unsigned width = left < channel_threads ? left : channel_threads;
+    const unsigned room = channel_threads / width;
+    const unsigned sharers = room < most_sharers ? room : most_sharers;
+    const unsigned sharer = threadIdx.x / width;
+    const unsigned column = threadIdx.x % width;
+    const std::int64_t channel = std::int64_t{first + column} * together;
+    if (sharer < sharers) {
+      double sums[2 * together] = {};
+#pragma unroll 8
+      for (unsigned block = sharer; block < blocks; block += sharers) {
+        const float* from = partials + (block * channels + channel) * 2;
+        if constexpr (together == 2) {
+          const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
+          sums[0] += double{four.x};
+          sums[1] += double{four.y};
+          sums[2] += double{four.z};
+          sums[3] += double{four.w};
+        } else {
+          sums[0] += double{__ldcg(from)};
+          sums[1] += double{__ldcg(from + 1)};
         }
       }
+#pragma unroll
+      for (unsigned k = 0; k < 2 * together; ++k) space.parts[threadIdx.x][k] = sums[k];
     }
-    for (unsigned offset = sharers / 2; offset > 0; offset /= 2) {
-      a += __shfl_down_sync(0xffffffffu, a, offset, sharers);
-      b += __shfl_down_sync(0xffffffffu, b, offset, sharers);
+    __syncthreads();
+    if (sharer == 0) {
+      double sums[2 * together] = {};
+      for (unsigned i = 0; i < sharers; ++i) {
+#pragma unroll
+        for (unsigned k = 0; k < 2 * together; ++k) sums[k] += space.parts[i * width + column][k];
+      }
+#pragma unroll
+      for (unsigned k = 0; k < together; ++k) finish(channel + k, sums[2 * k], sums[2 * k + 1]);
     }
-    if (sharer == 0 && channel < static_cast<unsigned>(channels)) finish(channel, a, b);
+    __syncthreads();  // before `parts` is written again
   }
 }
 

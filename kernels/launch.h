@@ -149,22 +149,6 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream);
 
-/// batch_moments and normalize_forward: in one launch where x is small enough to stay in the cache
-/// between them and the device can hold all blocks at a time, else in two. `norm` says weight, bias
-/// and epsilon.
-cudaError_t batch_norm_forward(Element element, const Images& shape, const Around& around,
-                               const Norm& norm, float momentum, const StepState* state,
-                               float* mean, float* inv_std, float* running_mean, float* running_var,
-                               const void* x, const void* residual, void* y,
-                               const SumScratch& scratch, cudaStream_t stream);
-
-/// normalize_backward_sums and normalize_backward, likewise. dz may be null.
-cudaError_t batch_norm_backward(Element element, const Images& shape, const Around& around,
-                                const Norm& norm, bool fixed, const void* x, const void* y,
-                                const void* dy, const void* extra, void* dz, float* d_weight,
-                                float* d_bias, void* dx, const SumScratch& scratch,
-                                cudaStream_t stream);
-
 // pool.cu
 
 /// The maximum of windows of kernel x kernel at that stride, and its position in the window, row by

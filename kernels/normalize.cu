@@ -3,8 +3,6 @@
 // to read: the sign of z and the place of a maximum come out of x in backward as they did in
 // forward. With E elements of x, forward moves 2 E (1.25 E pooled), the moments E; backward's sums
 // 2 E (1.25 E) and its second pass 3 E (2.25 E).
-#include <cooperative_groups.h>
-
 #include <cfloat>
 
 #include "channel_sums.cuh"
@@ -12,9 +10,25 @@
 namespace preheat::kernels {
 namespace {
 
-// Blocks of the passes that sum nothing: four on each multiprocessor of an H100.
-constexpr unsigned most_blocks = 528;
+// Blocks that are on a multiprocessor of an H100 at a time, and that registers are counted out for:
+// enough bytes in flight, and each pass one wave of blocks that walk the same number of rows.
+constexpr unsigned multiprocessors = 132;
+constexpr unsigned forward_occupancy = 3;
+constexpr unsigned backward_occupancy = 2;
+constexpr unsigned sums_occupancy = most_row_blocks / multiprocessors;
+constexpr unsigned most_forward_blocks = forward_occupancy * multiprocessors;
+constexpr unsigned most_backward_blocks = backward_occupancy * multiprocessors;
 constexpr int rows_per_thread = 4;
+
+__device__ float inv_std_of(float var, float epsilon) {
+  return 1.0f / sqrtf(var + epsilon);
+}
+
+// As it is stored: what a thread reads in one go, before it waits for any of it.
+template <class T, int pack>
+__device__ Pack<T, pack> read(const T* data, std::int64_t i) {
+  return reinterpret_cast<const Pack<T, pack>*>(data)[i];
+}
 
 // A pack of per-channel floats; every tensor of the arena and every array of moments begins on 256
 // bytes.
@@ -35,7 +49,8 @@ __device__ void load_channels(const float* data, unsigned at, float (&values)[pa
   }
 }
 
-// z = (x - mean) * scale + shift, x - mean apart as a mean far from 0 would cancel otherwise.
+// z = (x - mean) * scale + shift, x - mean apart as a mean far from 0 would cancel otherwise. All
+// passes compute it in here, so that they agree on every sign and every maximum.
 template <int pack>
 struct Channels {
   float mean[pack];
@@ -47,7 +62,7 @@ struct Channels {
 #pragma unroll
     for (int k = 0; k < pack; ++k) {
       mean[k] = 0;
-      inv_std[k] = 0;
+      inv_std[k] = 1;
       scale[k] = 1;
       shift[k] = 0;
     }
@@ -60,17 +75,17 @@ struct Channels {
     } else {
       load_channels<pack>(norm.var, at, inv_std);
 #pragma unroll
-      for (int k = 0; k < pack; ++k) inv_std[k] = 1.0f / sqrtf(inv_std[k] + norm.epsilon);
+      for (int k = 0; k < pack; ++k) inv_std[k] = inv_std_of(inv_std[k], norm.epsilon);
     }
 #pragma unroll
     for (int k = 0; k < pack; ++k) scale[k] *= inv_std[k];
   }
 
-  __device__ float z(int k, float x) const {
-    return fmaf(x - mean[k], scale[k], shift[k]);
+  __device__ float from_mean(int k, float x) const {
+    return x - mean[k];
   }
-  __device__ float xhat(int k, float x) const {
-    return (x - mean[k]) * inv_std[k];
+  __device__ float z(int k, float from_mean) const {
+    return fmaf(from_mean, scale[k], shift[k]);
   }
 };
 
@@ -113,161 +128,140 @@ __host__ __device__ std::int64_t windows(const Images& shape, bool only_whole) {
   return shape.batch * ((shape.height + more) / 2) * ((shape.width + more) / 2);
 }
 
-// The maximum of the activations of a window, with its z, its x and its place.
-template <int pack>
+// The maximum of the activations of a window, in one channel of a pack.
 struct Maximum {
-  float y[pack];
-  float z[pack];
-  float x[pack];
-  int at[pack];
-
-  __device__ void take(const Channels<pack>& channels, float slope, int place,
-                       const float (&values)[pack]) {
-#pragma unroll
-    for (int k = 0; k < pack; ++k) {
-      const float new_z = channels.z(k, values[k]);
-      const float new_y = activation(new_z, slope);
-      if (place > 0 && !(new_y > y[k]) && new_y == new_y) continue;
-      y[k] = new_y;
-      z[k] = new_z;
-      x[k] = values[k];
-      at[k] = place;
-    }
-  }
+  float y = 0;
+  float from_mean = 0;
+  int at = 0;
+  bool positive = false;  // z
 };
 
 template <class T, int pack>
-__device__ Maximum<pack> maximum_of(const Channels<pack>& channels, float slope,
-                                    const Pack<T, pack> (&raw)[4]) {
-  Maximum<pack> maximum;
+__device__ Maximum maximum_of(const Channels<pack>& channels, float slope,
+                              const Pack<T, pack> (&x)[4], int k) {
+  Maximum maximum;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    float values[pack];
-    unpack(raw[i], values);
-    maximum.take(channels, slope, i, values);
+    const float from_mean = channels.from_mean(k, to_float(x[i].value[k]));
+    const float z = channels.z(k, from_mean);
+    const float y = activation(z, slope);
+    if (i > 0 && !(y > maximum.y) && y == y) continue;
+    maximum = {y, from_mean, i, z > 0};
   }
   return maximum;
 }
 
-// How the threads of a grid share the rows or windows: as ChannelGrid says.
-struct Walk {
-  unsigned lanes;
-  unsigned rows;  // of a block
-  unsigned packs;
-  std::int64_t count;  // of rows, or windows
-};
-
-// What batch norm keeps of a batch.
-struct Moments {
-  float* mean;
-  float* inv_std;
-  float* running_mean;  // null: none are kept
-  float* running_var;
-  const StepState* state;
-  float epsilon;
-  float momentum;
-};
-
-// Adds up the values and their squares, less the channel's first value.
 template <class T, int pack>
-__device__ void add_moments(const Walk& walk, const ChannelThread& at, const T* x,
-                            float (&sum)[pack], float (&square)[pack]) {
-  float first[pack];
-  load<T, pack>(x, at.pack, first);
-  const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
-  std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row;
-  const auto add = [&](const float(&values)[pack]) {
+__global__ void __launch_bounds__(channel_threads)
+    moments_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
+                   const T* x, float epsilon, float momentum, const StepState* state, float* mean,
+                   float* inv_std, float* running_mean, float* running_var, float* partials,
+                   unsigned* counter) {
+  __shared__ SumSpace<pack> space;
+  const ChannelThread at(lanes, block_rows, packs);
+  float sum[pack] = {};
+  float square[pack] = {};
+  if (at.works) {
+    float first[pack];
+    load<T, pack>(x, at.pack, first);
+    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
+    std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row;
+    // Without a loop of its own for the last rows, which would wait for one load at a time.
+    constexpr int at_once = 4;
+    for (; row < rows; row += at_once * stride) {
+      Pack<T, pack> raw[at_once];
 #pragma unroll
-    for (int k = 0; k < pack; ++k) {
-      const float d = values[k] - first[k];
-      sum[k] += d;
-      square[k] = fmaf(d, d, square[k]);
-    }
-  };
-  constexpr int at_once = 4;
-  for (; row + (at_once - 1) * stride < walk.count; row += at_once * stride) {
-    Pack<T, pack> raw[at_once];
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[(row + i * stride) * walk.packs + at.pack];
-    }
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) {
-      float values[pack];
-      unpack(raw[i], values);
-      add(values);
-    }
-  }
-  for (; row < walk.count; row += stride) {
-    float values[pack];
-    load<T, pack>(x, row * walk.packs + at.pack, values);
-    add(values);
-  }
-}
-
-struct MeanAndInvStd {
-  float mean;
-  float inv_std;
-};
-
-// Of channel c, from the sums over `rows` rows; with `keeps` into the arrays of the batch and,
-// where they move, the running statistics.
-template <class T>
-__device__ MeanAndInvStd finish_moments(const Moments& moments, bool keeps, std::int64_t rows,
-                                        const T* x, unsigned c, double sum, double square) {
-  const auto n = static_cast<double>(rows);
-  const double shifted = sum / n;
-  const double mean = double{to_float(x[c])} + shifted;
-  double var = square / n - shifted * shifted;
-  if (var < 0) var = 0;  // not max(0, ..), which would turn a NaN into 0
-  const MeanAndInvStd result{static_cast<float>(mean),
-                             static_cast<float>(1 / sqrt(var + double{moments.epsilon}))};
-  if (!keeps) return result;
-  moments.mean[c] = result.mean;
-  moments.inv_std[c] = result.inv_std;
-  if (moments.running_mean == nullptr) return result;
-  if (moments.state != nullptr && !updates(*moments.state)) return result;
-  // Kept finite, as the running value could never come back from infinity.
-  const double unbiased = rows > 1 ? var * n / (n - 1) : var;
-  const double kept = unbiased > double{FLT_MAX} ? double{FLT_MAX} : unbiased;
-  moments.running_mean[c] += moments.momentum * (result.mean - moments.running_mean[c]);
-  moments.running_var[c] += moments.momentum * (static_cast<float>(kept) - moments.running_var[c]);
-  return result;
-}
-
-template <class T, int pack, bool pooled>
-__device__ void forward_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
-                              float slope, const Channels<pack>& channels, const T* x,
-                              const T* residual, T* y) {
-  if constexpr (pooled) {
-    const auto count = static_cast<std::uint32_t>(walk.count);
-    const std::uint32_t stride = gridDim.x * walk.rows;
-    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
-      const Window window(shape, index, true);
-      Pack<T, pack> raw[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * walk.packs + at.pack];
+      for (int i = 0; i < at_once; ++i) {
+        if (row + i * stride < rows)
+          raw[i] = read<T, pack>(x, (row + i * stride) * packs + at.pack);
       }
-      const Maximum<pack> maximum = maximum_of<T, pack>(channels, slope, raw);
-      store<T, pack>(y, window.pooled_row * walk.packs + at.pack, maximum.y);
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        if (row + i * stride >= rows) break;
+#pragma unroll
+        for (int k = 0; k < pack; ++k) {
+          const float d = to_float(raw[i].value[k]) - first[k];
+          sum[k] += d;
+          square[k] = fmaf(d, d, square[k]);
+        }
+      }
     }
-  } else {
-    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
-#pragma unroll 4
-    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
-         row += stride) {
-      const std::int64_t i = row * walk.packs + at.pack;
-      float values[pack];
-      load<T, pack>(x, i, values);
-      float added[pack] = {};
-      if (residual != nullptr) load<T, pack>(residual, i, added);
+  }
+  write_channel_partials<pack>(lanes, block_rows, packs, sum, square, space, partials);
+  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
+  const bool moves = running_mean != nullptr && (state == nullptr || updates(*state));
+  finish_channels<pack>(packs, gridDim.x, partials, space, [&](std::int64_t c, double a, double b) {
+    const auto n = static_cast<double>(rows);
+    const double shifted = a / n;
+    const double m = double{to_float(x[c])} + shifted;
+    double var = b / n - shifted * shifted;
+    if (var < 0) var = 0;  // not max(0, ..), which would turn a NaN into 0
+    mean[c] = static_cast<float>(m);
+    inv_std[c] = static_cast<float>(1 / sqrt(var + double{epsilon}));
+    if (!moves) return;
+    // Kept finite, as the running value could never come back from infinity.
+    const double unbiased = rows > 1 ? var * n / (n - 1) : var;
+    const double kept = unbiased > double{FLT_MAX} ? double{FLT_MAX} : unbiased;
+    running_mean[c] += momentum * (static_cast<float>(m) - running_mean[c]);
+    running_var[c] += momentum * (static_cast<float>(kept) - running_var[c]);
+  });
+}
+
+template <class T, int pack, bool has_residual>
+__global__ void __launch_bounds__(channel_threads, forward_occupancy)
+    forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
+                   float slope, const Norm norm, const T* x, const T* residual, T* y) {
+  const ChannelThread at(lanes, block_rows, packs);
+  if (!at.works) return;
+  const Channels<pack> channels(norm, at.pack);
+  constexpr int at_once = has_residual ? 2 : 4;
+  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
+  const std::int64_t end = rows * packs;
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+       first < end; first += at_once * stride) {
+    Pack<T, pack> values[at_once];
+    Pack<T, pack> added[at_once];
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * stride >= end) break;
+      values[i] = read<T, pack>(x, first + i * stride);
+      if constexpr (has_residual) added[i] = read<T, pack>(residual, first + i * stride);
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * stride >= end) break;
+      float out[pack];
 #pragma unroll
       for (int k = 0; k < pack; ++k) {
-        values[k] = activation(channels.z(k, values[k]) + added[k], slope);
+        float z = channels.z(k, channels.from_mean(k, to_float(values[i].value[k])));
+        if constexpr (has_residual) z += to_float(added[i].value[k]);
+        out[k] = activation(z, slope);
       }
-      store<T, pack>(y, i, values);
+      store<T, pack>(y, first + i * stride, out);
     }
+  }
+}
+
+template <class T, int pack>
+__global__ void __launch_bounds__(channel_threads, forward_occupancy)
+    pooled_forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
+                          float slope, const Norm norm, const T* x, T* y) {
+  const ChannelThread at(lanes, block_rows, packs);
+  if (!at.works) return;
+  const Channels<pack> channels(norm, at.pack);
+  const auto count = static_cast<std::uint32_t>(windows(shape, true));
+  const std::uint32_t stride = gridDim.x * block_rows;
+  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
+    const Window window(shape, index, true);
+    Pack<T, pack> values[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      values[i] = read<T, pack>(x, window.row[i] * packs + at.pack);
+    }
+    float out[pack];
+#pragma unroll
+    for (int k = 0; k < pack; ++k) out[k] = maximum_of(channels, slope, values, k).y;
+    store<T, pack>(y, window.pooled_row * packs + at.pack, out);
   }
 }
 
@@ -278,367 +272,256 @@ struct Reads {
   bool sign = false;  // of z at all
 };
 
-template <class T>
-struct Gradients {
-  const T* x;
-  const T* y;
-  const T* dy;
-  const T* extra;
-  T* dz;
-};
-
-template <class T, int pack>
-__device__ void load_gradient(const T* dy, const T* extra, std::int64_t i, float (&d)[pack]) {
-  load<T, pack>(dy, i, d);
-  if (extra == nullptr) return;
-  float more[pack];
-  load<T, pack>(extra, i, more);
-#pragma unroll
-  for (int k = 0; k < pack; ++k) d[k] += more[k];
-}
-
-template <class T, int pack, bool pooled>
-__device__ void sums_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
-                           const Reads& reads, float slope, const Channels<pack>& channels,
-                           const Gradients<T>& g, float (&sum)[pack], float (&product)[pack]) {
-  if constexpr (pooled) {
-    // Windows that are cut off have no gradient; only where it is written out are they visited.
-    const bool only_whole = g.dz == nullptr;
-    const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
-    const std::uint32_t stride = gridDim.x * walk.rows;
-    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
-      const Window window(shape, index, only_whole);
-      float d[pack] = {};
-      Maximum<pack> maximum;
-      if (window.whole) {
-        Pack<T, pack> raw[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          raw[i] =
-              reinterpret_cast<const Pack<T, pack>*>(g.x)[window.row[i] * walk.packs + at.pack];
-        }
-        load_gradient<T, pack>(g.dy, g.extra, window.pooled_row * walk.packs + at.pack, d);
-        maximum = maximum_of<T, pack>(channels, slope, raw);
-#pragma unroll
-        for (int k = 0; k < pack; ++k) {
-          d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
-          sum[k] += d[k];
-          product[k] = fmaf(d[k], channels.xhat(k, maximum.x[k]), product[k]);
-        }
-      }
-      if (g.dz == nullptr) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (!window.exists[i]) continue;
-        float values[pack] = {};
-        if (window.whole) {
-#pragma unroll
-          for (int k = 0; k < pack; ++k) values[k] = maximum.at[k] == i ? d[k] : 0.0f;
-        }
-        store<T, pack>(g.dz, window.row[i] * walk.packs + at.pack, values);
-      }
-    }
-  } else {
-    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
-#pragma unroll 2
-    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
-         row += stride) {
-      const std::int64_t i = row * walk.packs + at.pack;
-      float values[pack] = {};
-      float signs[pack] = {};
-      float d[pack];
-      if (reads.x) load<T, pack>(g.x, i, values);
-      if (reads.y) load<T, pack>(g.y, i, signs);
-      load_gradient<T, pack>(g.dy, g.extra, i, d);
-#pragma unroll
-      for (int k = 0; k < pack; ++k) {
-        if (reads.sign) {
-          const float z = reads.y ? signs[k] : channels.z(k, values[k]);
-          d[k] = z > 0 ? d[k] : slope * d[k];
-        }
-        sum[k] += d[k];
-        product[k] = fmaf(d[k], channels.xhat(k, values[k]), product[k]);
-      }
-      if (g.dz != nullptr) store<T, pack>(g.dz, i, d);
-    }
-  }
-}
-
-// dx of one element, from dz and what all of a channel's elements share.
+// In the last block of a first pass.
 template <int pack>
-struct Second {
-  float d_bias[pack];    // over n
-  float d_weight[pack];  // over n
-  bool fixed;
-
-  __device__ Second(unsigned at, bool is_fixed, float inv_rows, const float* bias,
-                    const float* weight)
-      : fixed(is_fixed) {
-    if (fixed) return;
-    load_channels<pack>(bias, at, d_bias);
-    load_channels<pack>(weight, at, d_weight);
-#pragma unroll
-    for (int k = 0; k < pack; ++k) {
-      d_bias[k] *= inv_rows;
-      d_weight[k] *= inv_rows;
-    }
-  }
-  __device__ float dx(const Channels<pack>& channels, int k, float x, float dz) const {
-    if (fixed) return channels.scale[k] * dz;
-    return channels.scale[k] * (dz - fmaf(channels.xhat(k, x), d_weight[k], d_bias[k]));
-  }
-};
-
-template <class T, int pack, bool pooled>
-__device__ void backward_phase(const Walk& walk, const ChannelThread& at, const Images& shape,
-                               float slope, const Channels<pack>& channels,
-                               const Second<pack>& second, const T* x, const T* dy, const T* extra,
-                               T* dx) {
-  if constexpr (pooled) {
-    const auto count = static_cast<std::uint32_t>(windows(shape, false));
-    const std::uint32_t stride = gridDim.x * walk.rows;
-    for (std::uint32_t index = blockIdx.x * walk.rows + at.row; index < count; index += stride) {
-      const Window window(shape, index, false);
-      Pack<T, pack> raw[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (window.exists[i]) {
-          raw[i] = reinterpret_cast<const Pack<T, pack>*>(x)[window.row[i] * walk.packs + at.pack];
-        }
-      }
-      float d[pack] = {};
-      Maximum<pack> maximum;
-      if (window.whole) {
-        load_gradient<T, pack>(dy, extra, window.pooled_row * walk.packs + at.pack, d);
-        maximum = maximum_of<T, pack>(channels, slope, raw);
-#pragma unroll
-        for (int k = 0; k < pack; ++k) d[k] = maximum.z[k] > 0 ? d[k] : slope * d[k];
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (!window.exists[i]) continue;
-        float values[pack];
-        unpack(raw[i], values);
-#pragma unroll
-        for (int k = 0; k < pack; ++k) {
-          const float dz = window.whole && maximum.at[k] == i ? d[k] : 0.0f;
-          values[k] = second.dx(channels, k, values[k], dz);
-        }
-        store<T, pack>(dx, window.row[i] * walk.packs + at.pack, values);
-      }
-    }
-  } else {
-    const std::int64_t stride = std::int64_t{gridDim.x} * walk.rows;
-#pragma unroll 2
-    for (std::int64_t row = std::int64_t{blockIdx.x} * walk.rows + at.row; row < walk.count;
-         row += stride) {
-      const std::int64_t i = row * walk.packs + at.pack;
-      float values[pack];
-      float d[pack];
-      load<T, pack>(x, i, values);
-      load_gradient<T, pack>(dy, extra, i, d);
-#pragma unroll
-      for (int k = 0; k < pack; ++k) {
-        if (slope != 1) d[k] = channels.z(k, values[k]) > 0 ? d[k] : slope * d[k];
-        d[k] = second.dx(channels, k, values[k], d[k]);
-      }
-      store<T, pack>(dx, i, d);
-    }
-  }
-}
-
-template <class T, int pack>
-__global__ void __launch_bounds__(channel_threads)
-    moments_kernel(const Walk walk, const Moments moments, const T* x, float* partials,
-                   unsigned* counter) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
-  float sum[pack] = {};
-  float square[pack] = {};
-  if (at.works) add_moments<T, pack>(walk, at, x, sum, square);
-  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, square, shared,
-                               partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    finish_moments(moments, true, walk.count, x, c, a, b);
+__device__ void finish_gradients(unsigned packs, const Norm& norm, const float* partials,
+                                 SumSpace<pack>& space, float* d_weight, float* d_bias) {
+  finish_channels<pack>(packs, gridDim.x, partials, space, [&](std::int64_t c, double a, double b) {
+    if (d_bias != nullptr) d_bias[c] = static_cast<float>(a);
+    if (d_weight == nullptr) return;
+    // The factor of xhat that is the same in all of a channel.
+    const float inv_std =
+        norm.inv_std != nullptr ? norm.inv_std[c] : inv_std_of(norm.var[c], norm.epsilon);
+    d_weight[c] = static_cast<float>(b * double{inv_std});
   });
 }
 
-template <class T, int pack, bool pooled>
-__global__ void __launch_bounds__(channel_threads)
-    forward_kernel(const Walk walk, const Images shape, float slope, const Norm norm, const T* x,
-                   const T* residual, T* y) {
-  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
-  if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
-  forward_phase<T, pack, pooled>(walk, at, shape, slope, channels, x, residual, y);
-}
-
-template <class T, int pack, bool pooled>
-__global__ void __launch_bounds__(channel_threads)
-    sums_kernel(const Walk walk, const Images shape, const Reads reads, float slope,
-                const Norm norm, const Gradients<T> g, float* d_weight, float* d_bias,
-                float* partials, unsigned* counter) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
+// Without the sign in y its room is not needed in registers, nor with it what z is made of.
+template <class T, int pack, bool sign_of_y>
+__global__ void __launch_bounds__(channel_threads, sums_occupancy)
+    sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows, Reads reads,
+                float slope, const Norm norm, const T* x, const T* y, const T* dy, const T* extra,
+                T* dz, float* d_weight, float* d_bias, float* partials, unsigned* counter) {
+  __shared__ SumSpace<pack> space;
+  const ChannelThread at(lanes, block_rows, packs);
   float sum[pack] = {};
   float product[pack] = {};
   if (at.works) {
     const Channels<pack> channels(norm, at.pack);
-    sums_phase<T, pack, pooled>(walk, at, shape, reads, slope, channels, g, sum, product);
+    constexpr int at_once = 2;
+    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
+    const std::int64_t end = rows * packs;
+    for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+         first < end; first += at_once * stride) {
+      Pack<T, pack> values[at_once] = {};
+      Pack<T, pack> signs[at_once];
+      Pack<T, pack> gradient[at_once];
+      Pack<T, pack> more[at_once] = {};
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        const std::int64_t from = first + i * stride;
+        if (from >= end) break;
+        gradient[i] = read<T, pack>(dy, from);
+        if (reads.x) values[i] = read<T, pack>(x, from);
+        if constexpr (sign_of_y) signs[i] = read<T, pack>(y, from);
+        if (extra != nullptr) more[i] = read<T, pack>(extra, from);
+      }
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) {
+        if (first + i * stride >= end) break;
+        float out[pack];
+#pragma unroll
+        for (int k = 0; k < pack; ++k) {
+          const float from_mean = channels.from_mean(k, to_float(values[i].value[k]));
+          float d = to_float(gradient[i].value[k]) + to_float(more[i].value[k]);
+          if (reads.sign) {
+            float z;
+            if constexpr (sign_of_y) {
+              z = to_float(signs[i].value[k]);
+            } else {
+              z = channels.z(k, from_mean);
+            }
+            d = z > 0 ? d : slope * d;
+          }
+          sum[k] += d;
+          product[k] = fmaf(d, from_mean, product[k]);
+          out[k] = d;
+        }
+        if (dz != nullptr) store<T, pack>(dz, first + i * stride, out);
+      }
+    }
   }
-  if (d_bias == nullptr) return;
-  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, product, shared,
-                               partials);
+  if (d_bias == nullptr && d_weight == nullptr) return;
+  write_channel_partials<pack>(lanes, block_rows, packs, sum, product, space, partials);
   if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    d_bias[c] = static_cast<float>(a);
-    if (d_weight != nullptr) d_weight[c] = static_cast<float>(b);
-  });
+  finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
 
-template <class T, int pack, bool pooled>
-__global__ void __launch_bounds__(channel_threads)
-    backward_kernel(const Walk walk, const Images shape, float slope, const Norm norm, bool fixed,
-                    float inv_rows, const T* x, const T* dy, const T* extra, const float* d_weight,
-                    const float* d_bias, T* dx) {
-  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
-  if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
-  const Second<pack> second(at.pack, fixed, inv_rows, d_bias, d_weight);
-  backward_phase<T, pack, pooled>(walk, at, shape, slope, channels, second, x, dy, extra, dx);
-}
+// What a window of the gradient is computed from; of what does not exist, zeros.
+template <class T, int pack>
+struct WindowValues {
+  Pack<T, pack> x[4] = {};
+  Pack<T, pack> dy = {};
+  Pack<T, pack> extra = {};
 
-// Both passes of a batch norm in one launch: all blocks run at the same time and wait for each
-// other in between. What has been read once comes out of the cache the second time, and every block
-// adds up the partials for itself, which is faster than one doing it for all and the next launch
-// waiting.
-template <class T, int pack, bool pooled>
-__global__ void __launch_bounds__(channel_threads)
-    fused_forward_kernel(const Walk rows, const Walk outputs, const Images shape, float slope,
-                         const Norm norm, const Moments moments, const T* x, const T* residual,
-                         T* y, float* partials) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(rows.lanes, rows.rows, rows.packs);
-  float sum[pack] = {};
-  float square[pack] = {};
-  if (at.works) add_moments<T, pack>(rows, at, x, sum, square);
-  write_channel_partials<pack>(at, rows.lanes, rows.rows, rows.packs, sum, square, shared,
-                               partials);
-  cooperative_groups::this_grid().sync();
-  float* const mean = shared;
-  float* const inv_std = shared + pack * channel_threads;
-  finish_channels(rows.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    const MeanAndInvStd m = finish_moments(moments, blockIdx.x == 0, rows.count, x, c, a, b);
-    mean[c] = m.mean;
-    inv_std[c] = m.inv_std;
-  });
-  __syncthreads();
-  if (!at.works) return;
-  Norm here = norm;
-  here.mean = mean;
-  here.inv_std = inv_std;
-  const Channels<pack> channels(here, at.pack);
-  forward_phase<T, pack, pooled>(outputs, at, shape, slope, channels, x, residual, y);
-}
+  __device__ WindowValues(const Window& window, unsigned packs, unsigned at, const T* from_x,
+                          const T* from_dy, const T* from_extra) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (window.exists[i]) x[i] = read<T, pack>(from_x, window.row[i] * packs + at);
+    }
+    if (!window.whole) return;
+    dy = read<T, pack>(from_dy, window.pooled_row * packs + at);
+    if (from_extra != nullptr) extra = read<T, pack>(from_extra, window.pooled_row * packs + at);
+  }
+  // What goes to the maximum: all of dy where z > 0 there, else its share.
+  __device__ float gradient(int k, float slope, const Maximum& maximum) const {
+    const float d = to_float(dy.value[k]) + to_float(extra.value[k]);
+    return maximum.positive ? d : slope * d;
+  }
+};
 
-template <class T, int pack, bool pooled>
-__global__ void __launch_bounds__(channel_threads)
-    fused_backward_kernel(const Walk walk, const Images shape, const Reads reads, float slope,
-                          const Norm norm, bool fixed, float inv_rows, const Gradients<T> g,
-                          float* d_weight, float* d_bias, T* dx, float* partials) {
-  __shared__ float shared[2 * pack * channel_threads];
-  const ChannelThread at(walk.lanes, walk.rows, walk.packs);
-  const Channels<pack> channels(norm, at.works ? at.pack : 0);
+template <class T, int pack>
+__global__ void __launch_bounds__(channel_threads, sums_occupancy)
+    pooled_sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
+                       float slope, const Norm norm, const T* x, const T* dy, const T* extra, T* dz,
+                       float* d_weight, float* d_bias, float* partials, unsigned* counter) {
+  __shared__ SumSpace<pack> space;
+  const ChannelThread at(lanes, block_rows, packs);
   float sum[pack] = {};
   float product[pack] = {};
   if (at.works) {
-    sums_phase<T, pack, pooled>(walk, at, shape, reads, slope, channels, g, sum, product);
+    const Channels<pack> channels(norm, at.pack);
+    // Windows that are cut off have no gradient; only where it is written out are they visited.
+    const bool only_whole = dz == nullptr;
+    const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
+    const std::uint32_t stride = gridDim.x * block_rows;
+    for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
+      const Window window(shape, index, only_whole);
+      Pack<T, pack> out[4] = {};
+      if (window.whole) {
+        const WindowValues<T, pack> values(window, packs, at.pack, x, dy, extra);
+#pragma unroll
+        for (int k = 0; k < pack; ++k) {
+          const Maximum maximum = maximum_of(channels, slope, values.x, k);
+          const float d = values.gradient(k, slope, maximum);
+          sum[k] += d;
+          product[k] = fmaf(d, maximum.from_mean, product[k]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            out[i].value[k] = from_float<T>(i == maximum.at ? d : 0.0f);
+          }
+        }
+      }
+      if (dz == nullptr) continue;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (!window.exists[i]) continue;
+        reinterpret_cast<Pack<T, pack>*>(dz)[window.row[i] * packs + at.pack] = out[i];
+      }
+    }
   }
-  write_channel_partials<pack>(at, walk.lanes, walk.rows, walk.packs, sum, product, shared,
-                               partials);
-  cooperative_groups::this_grid().sync();
-  float* const bias_sums = shared;
-  float* const weight_sums = shared + pack * channel_threads;
-  finish_channels(walk.packs * pack, gridDim.x, partials, [&](unsigned c, double a, double b) {
-    bias_sums[c] = static_cast<float>(a);
-    weight_sums[c] = static_cast<float>(b);
-    if (blockIdx.x != 0) return;
-    d_bias[c] = bias_sums[c];
-    d_weight[c] = weight_sums[c];
-  });
-  __syncthreads();
+  if (d_bias == nullptr && d_weight == nullptr) return;
+  write_channel_partials<pack>(lanes, block_rows, packs, sum, product, space, partials);
+  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
+  finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
+}
+
+// dx of one element, from dz and what all of a channel's elements share: d_bias / n and, times
+// x - mean, inv_std d_weight / n.
+template <int pack>
+struct Second {
+  float offset[pack];
+  float factor[pack];
+  bool fixed;
+
+  __device__ Second(const Channels<pack>& channels, unsigned at, bool is_fixed, float inv_rows,
+                    const float* d_weight, const float* d_bias)
+      : fixed(is_fixed) {
+    if (fixed) return;
+    load_channels<pack>(d_bias, at, offset);
+    load_channels<pack>(d_weight, at, factor);
+#pragma unroll
+    for (int k = 0; k < pack; ++k) {
+      offset[k] *= inv_rows;
+      factor[k] *= inv_rows * channels.inv_std[k];
+    }
+  }
+  __device__ float dx(const Channels<pack>& channels, int k, float from_mean, float dz) const {
+    if (fixed) return channels.scale[k] * dz;
+    return channels.scale[k] * (dz - fmaf(from_mean, factor[k], offset[k]));
+  }
+};
+
+template <class T, int pack>
+__global__ void __launch_bounds__(channel_threads, backward_occupancy)
+    backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
+                    Reads reads, float slope, const Norm norm, bool fixed, float inv_rows,
+                    const T* x, const T* dy, const T* extra, const float* d_weight,
+                    const float* d_bias, T* dx) {
+  const ChannelThread at(lanes, block_rows, packs);
   if (!at.works) return;
-  const Second<pack> second(at.pack, fixed, inv_rows, bias_sums, weight_sums);
-  // Each thread meets the elements that it wrote dz of.
-  const bool known = g.dz != nullptr;
-  backward_phase<T, pack, pooled>(walk, at, shape, known ? 1.0f : slope, channels, second, g.x,
-                                  known ? g.dz : g.dy, known ? nullptr : g.extra, dx);
+  const Channels<pack> channels(norm, at.pack);
+  const Second<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
+  constexpr int at_once = 2;
+  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
+  const std::int64_t end = rows * packs;
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+       first < end; first += at_once * stride) {
+    Pack<T, pack> values[at_once] = {};
+    Pack<T, pack> gradient[at_once];
+    Pack<T, pack> more[at_once] = {};
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      const std::int64_t from = first + i * stride;
+      if (from >= end) break;
+      gradient[i] = read<T, pack>(dy, from);
+      if (reads.x) values[i] = read<T, pack>(x, from);
+      if (extra != nullptr) more[i] = read<T, pack>(extra, from);
+    }
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) {
+      if (first + i * stride >= end) break;
+      float out[pack];
+#pragma unroll
+      for (int k = 0; k < pack; ++k) {
+        const float from_mean = channels.from_mean(k, to_float(values[i].value[k]));
+        float d = to_float(gradient[i].value[k]) + to_float(more[i].value[k]);
+        if (reads.sign) d = channels.z(k, from_mean) > 0 ? d : slope * d;
+        out[k] = second.dx(channels, k, from_mean, d);
+      }
+      store<T, pack>(dx, first + i * stride, out);
+    }
+  }
+}
+
+template <class T, int pack>
+__global__ void __launch_bounds__(channel_threads, backward_occupancy)
+    pooled_backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
+                           float slope, const Norm norm, bool fixed, float inv_rows, const T* x,
+                           const T* dy, const T* extra, const float* d_weight, const float* d_bias,
+                           T* dx) {
+  const ChannelThread at(lanes, block_rows, packs);
+  if (!at.works) return;
+  const Channels<pack> channels(norm, at.pack);
+  const Second<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
+  const auto count = static_cast<std::uint32_t>(windows(shape, false));
+  const std::uint32_t stride = gridDim.x * block_rows;
+  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
+    const Window window(shape, index, false);
+    const WindowValues<T, pack> values(window, packs, at.pack, x, dy, extra);
+    Pack<T, pack> out[4];
+#pragma unroll
+    for (int k = 0; k < pack; ++k) {
+      const Maximum maximum = maximum_of(channels, slope, values.x, k);
+      const float d = values.gradient(k, slope, maximum);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float dz = window.whole && maximum.at == i ? d : 0.0f;
+        const float from_mean = channels.from_mean(k, to_float(values.x[i].value[k]));
+        out[i].value[k] = from_float<T>(second.dx(channels, k, from_mean, dz));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (!window.exists[i]) continue;
+      reinterpret_cast<Pack<T, pack>*>(dx)[window.row[i] * packs + at.pack] = out[i];
+    }
+  }
 }
 
 bool is_valid(const Images& shape) {
   return shape.batch > 0 && shape.height > 0 && shape.width > 0 && shape.channels > 0;
-}
-
-struct Grid {
-  Walk walk;
-  dim3 blocks;
-};
-
-Grid grid_of(std::int64_t count, const Images& shape, int pack, int per_thread,
-             unsigned most_blocks_below) {
-  const ChannelGrid g = channel_grid(count, shape.channels, pack, per_thread, most_blocks_below);
-  return {{g.lanes, g.rows, static_cast<unsigned>(shape.channels / pack), count}, g.grid()};
-}
-
-Reads reads_of(const Around& around, const Norm& norm) {
-  Reads reads;
-  reads.sign = around.slope != 1;
-  reads.y = reads.sign && around.residual;
-  reads.x = norm.weight != nullptr || (reads.sign && !reads.y);
-  return reads;
-}
-
-template <class Work>
-cudaError_t with_pooling(bool pooled, Work&& work) {
-  return pooled ? work.template operator()<true>() : work.template operator()<false>();
-}
-
-// Where all of it stays in the cache between the passes of one launch. A larger one is read at the
-// memory's rate anyway, and faster by more blocks.
-bool is_small(Element element, const Images& shape) {
-  constexpr std::int64_t most_bytes = std::int64_t{16} << 20;
-  return shape.size() * static_cast<std::int64_t>(bytes_of(element)) <= most_bytes;
-}
-
-// Blocks of a kernel that the current device runs at the same time, at most as many as there are
-// partials; 0 where they cannot wait for each other. Asked once: programs here use one device.
-template <class Kernel>
-unsigned blocks_together(Kernel kernel) {
-  static const unsigned blocks = [&] {
-    int device = 0;
-    int cooperates = 0;
-    int multiprocessors = 0;
-    int on_each = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&cooperates, cudaDevAttrCooperativeLaunch, device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) !=
-            cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&on_each, kernel, channel_threads, 0) !=
-            cudaSuccess ||
-        cooperates == 0) {
-      return 0u;
-    }
-    const auto all = static_cast<unsigned>(multiprocessors * (on_each > 0 ? 1 : 0));
-    return all < most_row_blocks ? all : most_row_blocks;
-  }();
-  return blocks;
-}
-
-template <class Kernel>
-cudaError_t launch_together(Kernel kernel, dim3 blocks, void** arguments, cudaStream_t stream) {
-  return cudaLaunchCooperativeKernel(reinterpret_cast<const void*>(kernel), blocks,
-                                     dim3(channel_threads), arguments, 0, stream);
 }
 
 // Windows are counted in 32 bits.
@@ -649,7 +532,8 @@ bool can_pool(const Images& shape) {
 }  // namespace
 
 std::size_t channel_sums_floats(std::int32_t channels) {
-  return std::size_t{2} * most_row_blocks * static_cast<std::size_t>(channels);
+  const auto groups = static_cast<unsigned>((channels - 1) / most_sum_channels + 1);
+  return std::size_t{2} * row_blocks(groups, most_row_blocks) * static_cast<std::size_t>(channels);
 }
 
 cudaError_t batch_moments(Element element, const Images& shape, const void* x, float epsilon,
@@ -657,11 +541,13 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
                           float* running_mean, float* running_var, const SumScratch& scratch,
                           cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
-  const Moments moments{mean, inv_std, running_mean, running_var, state, epsilon, momentum};
-  return with_pack(element, shape.channels, {x}, [&]<class T, int pack>() {
-    const Grid g = grid_of(shape.rows(), shape, pack, rows_per_thread, most_row_blocks);
-    moments_kernel<T, pack><<<g.blocks, channel_threads, 0, stream>>>(
-        g.walk, moments, static_cast<const T*>(x), scratch.partials, scratch.counter);
+  return with_pack(element, shape.channels, {x, scratch.partials}, [&]<class T, int pack>() {
+    const ChannelGrid g = channel_grid(shape.rows(), shape.channels, pack, rows_per_thread,
+                                       most_row_blocks, sum_lanes<pack>);
+    moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+        g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x), epsilon,
+        momentum, state, mean, inv_std, running_mean, running_var, scratch.partials,
+        scratch.counter);
     return cudaGetLastError();
   });
 }
@@ -672,14 +558,24 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Around
   if (!is_valid(shape)) return cudaErrorInvalidValue;
   if (around.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
   return with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
-    return with_pooling(around.pooled, [&]<bool pooled>() {
-      const std::int64_t count = pooled ? windows(shape, true) : shape.rows();
-      const Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most_blocks);
-      forward_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
-          g.walk, shape, around.slope, norm, static_cast<const T*>(x),
+    const std::int64_t rows = around.pooled ? windows(shape, true) : shape.rows();
+    const ChannelGrid g = channel_grid(rows, shape.channels, pack,
+                                       around.pooled ? 1 : rows_per_thread, most_forward_blocks);
+    const unsigned packs = shape.channels / pack;
+    if (around.pooled) {
+      pooled_forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+          g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
+          static_cast<T*>(y));
+    } else if (residual != nullptr) {
+      forward_kernel<T, pack, true><<<g.grid(), channel_threads, 0, stream>>>(
+          g.lanes, g.rows, packs, rows, around.slope, norm, static_cast<const T*>(x),
           static_cast<const T*>(residual), static_cast<T*>(y));
-      return cudaGetLastError();
-    });
+    } else {
+      forward_kernel<T, pack, false><<<g.grid(), channel_threads, 0, stream>>>(
+          g.lanes, g.rows, packs, rows, around.slope, norm, static_cast<const T*>(x), nullptr,
+          static_cast<T*>(y));
+    }
+    return cudaGetLastError();
   });
 }
 
@@ -689,23 +585,37 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
                                     const SumScratch& scratch, cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
   if (around.pooled && (!can_pool(shape) || around.residual)) return cudaErrorInvalidValue;
-  const Reads reads = reads_of(around, norm);
+  Reads reads;
+  reads.sign = around.slope != 1;
+  reads.y = reads.sign && around.residual;
+  reads.x = (norm.weight != nullptr && d_weight != nullptr) || (reads.sign && !reads.y);
   if ((reads.y && y == nullptr) || ((reads.x || around.pooled) && x == nullptr)) {
     return cudaErrorInvalidValue;
   }
-  return with_pack(element, shape.channels, {x, y, dy, extra, dz}, [&]<class T, int pack>() {
-    return with_pooling(around.pooled, [&]<bool pooled>() {
-      const std::int64_t count = pooled ? windows(shape, dz == nullptr) : shape.rows();
-      const Grid g = grid_of(count, shape, pack, pooled ? 2 : rows_per_thread, most_row_blocks);
-      const Gradients<T> gradients{static_cast<const T*>(x), static_cast<const T*>(y),
-                                   static_cast<const T*>(dy), static_cast<const T*>(extra),
-                                   static_cast<T*>(dz)};
-      sums_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
-          g.walk, shape, reads, around.slope, norm, gradients,
-          norm.weight != nullptr ? d_weight : nullptr, d_bias, scratch.partials, scratch.counter);
-      return cudaGetLastError();
-    });
-  });
+  return with_pack(
+      element, shape.channels, {x, y, dy, extra, dz, scratch.partials}, [&]<class T, int pack>() {
+        const std::int64_t rows = around.pooled ? windows(shape, dz == nullptr) : shape.rows();
+        const ChannelGrid g =
+            channel_grid(rows, shape.channels, pack, around.pooled ? 2 : rows_per_thread,
+                         most_row_blocks, sum_lanes<pack>);
+        const unsigned packs = shape.channels / pack;
+        float* const weight_sums = norm.weight != nullptr ? d_weight : nullptr;
+        if (around.pooled) {
+          pooled_sums_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+              g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
+              static_cast<const T*>(dy), static_cast<const T*>(extra), static_cast<T*>(dz),
+              weight_sums, d_bias, scratch.partials, scratch.counter);
+        } else {
+          const auto launch = [&]<bool sign_of_y>() {
+            sums_kernel<T, pack, sign_of_y><<<g.grid(), channel_threads, 0, stream>>>(
+                g.lanes, g.rows, packs, rows, reads, around.slope, norm, static_cast<const T*>(x),
+                static_cast<const T*>(y), static_cast<const T*>(dy), static_cast<const T*>(extra),
+                static_cast<T*>(dz), weight_sums, d_bias, scratch.partials, scratch.counter);
+          };
+          reads.y ? launch.template operator()<true>() : launch.template operator()<false>();
+        }
+        return cudaGetLastError();
+      });
 }
 
 cudaError_t normalize_backward(Element element, const Images& shape, const Around& around,
@@ -714,101 +624,31 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
                                void* dx, cudaStream_t stream) {
   if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
   if (around.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
+  // A residual's dz has been written by the first pass.
+  if (around.residual && around.slope != 1) return cudaErrorInvalidValue;
+  Reads reads;
+  reads.sign = around.slope != 1;
+  reads.x = reads.sign || !fixed;
+  if ((reads.x || around.pooled) && x == nullptr) return cudaErrorInvalidValue;
   const float inv_rows = 1 / static_cast<float>(shape.rows());
   return with_pack(element, shape.channels, {x, dy, extra, dx}, [&]<class T, int pack>() {
-    return with_pooling(around.pooled, [&]<bool pooled>() {
-      const std::int64_t count = pooled ? windows(shape, false) : shape.rows();
-      const Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most_blocks);
-      backward_kernel<T, pack, pooled><<<g.blocks, channel_threads, 0, stream>>>(
-          g.walk, shape, around.slope, norm, fixed, inv_rows, static_cast<const T*>(x),
-          static_cast<const T*>(dy), static_cast<const T*>(extra), d_weight, d_bias,
-          static_cast<T*>(dx));
-      return cudaGetLastError();
-    });
+    const std::int64_t rows = around.pooled ? windows(shape, false) : shape.rows();
+    const ChannelGrid g = channel_grid(rows, shape.channels, pack,
+                                       around.pooled ? 1 : rows_per_thread, most_backward_blocks);
+    const unsigned packs = shape.channels / pack;
+    if (around.pooled) {
+      pooled_backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+          g.lanes, g.rows, packs, shape, around.slope, norm, fixed, inv_rows,
+          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
+          d_weight, d_bias, static_cast<T*>(dx));
+    } else {
+      backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+          g.lanes, g.rows, packs, rows, reads, around.slope, norm, fixed, inv_rows,
+          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
+          d_weight, d_bias, static_cast<T*>(dx));
+    }
+    return cudaGetLastError();
   });
-}
-
-cudaError_t batch_norm_forward(Element element, const Images& shape, const Around& around,
-                               const Norm& norm, float momentum, const StepState* state,
-                               float* mean, float* inv_std, float* running_mean, float* running_var,
-                               const void* x, const void* residual, void* y,
-                               const SumScratch& scratch, cudaStream_t stream) {
-  if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
-  if (around.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
-  Moments moments{mean, inv_std, running_mean, running_var, state, norm.epsilon, momentum};
-  cudaError_t status = cudaErrorNotSupported;
-  if (is_small(element, shape)) {
-    status = with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
-      return with_pooling(around.pooled, [&]<bool pooled>() {
-        const unsigned most = blocks_together(fused_forward_kernel<T, pack, pooled>);
-        Grid g = grid_of(shape.rows(), shape, pack, rows_per_thread, most);
-        if (most == 0 || g.blocks.y > 1) return cudaErrorNotSupported;
-        Walk outputs = g.walk;
-        if (pooled) outputs.count = windows(shape, true);
-        Images images = shape;
-        float slope = around.slope;
-        Norm n = norm;
-        auto* typed_x = static_cast<const T*>(x);
-        auto* typed_residual = static_cast<const T*>(residual);
-        auto* typed_y = static_cast<T*>(y);
-        float* partials = scratch.partials;
-        void* arguments[] = {&g.walk,  &outputs, &images,         &slope,   &n,
-                             &moments, &typed_x, &typed_residual, &typed_y, &partials};
-        return launch_together(fused_forward_kernel<T, pack, pooled>, g.blocks, arguments, stream);
-      });
-    });
-  }
-  if (status != cudaErrorNotSupported) return status;
-  status = batch_moments(element, shape, x, norm.epsilon, momentum, state, mean, inv_std,
-                         running_mean, running_var, scratch, stream);
-  if (status != cudaSuccess) return status;
-  Norm of_batch = norm;
-  of_batch.mean = mean;
-  of_batch.inv_std = inv_std;
-  return normalize_forward(element, shape, around, of_batch, x, residual, y, stream);
-}
-
-cudaError_t batch_norm_backward(Element element, const Images& shape, const Around& around,
-                                const Norm& norm, bool fixed, const void* x, const void* y,
-                                const void* dy, const void* extra, void* dz, float* d_weight,
-                                float* d_bias, void* dx, const SumScratch& scratch,
-                                cudaStream_t stream) {
-  if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
-  if (around.pooled && (!can_pool(shape) || around.residual)) return cudaErrorInvalidValue;
-  cudaError_t status = cudaErrorNotSupported;
-  if (is_small(element, shape) && !(around.pooled && dz != nullptr)) {
-    status =
-        with_pack(element, shape.channels, {x, y, dy, extra, dz, dx}, [&]<class T, int pack>() {
-          return with_pooling(around.pooled, [&]<bool pooled>() {
-            const unsigned most = blocks_together(fused_backward_kernel<T, pack, pooled>);
-            const std::int64_t count = pooled ? windows(shape, false) : shape.rows();
-            Grid g = grid_of(count, shape, pack, pooled ? 1 : rows_per_thread, most);
-            if (most == 0 || g.blocks.y > 1) return cudaErrorNotSupported;
-            Images images = shape;
-            Reads reads = reads_of(around, norm);
-            float slope = around.slope;
-            Norm n = norm;
-            bool is_fixed = fixed;
-            float inv_rows = 1 / static_cast<float>(shape.rows());
-            Gradients<T> gradients{static_cast<const T*>(x), static_cast<const T*>(y),
-                                   static_cast<const T*>(dy), static_cast<const T*>(extra),
-                                   static_cast<T*>(dz)};
-            auto* typed_dx = static_cast<T*>(dx);
-            float* partials = scratch.partials;
-            void* arguments[] = {&g.walk,   &images,    &reads,    &slope,  &n,        &is_fixed,
-                                 &inv_rows, &gradients, &d_weight, &d_bias, &typed_dx, &partials};
-            return launch_together(fused_backward_kernel<T, pack, pooled>, g.blocks, arguments,
-                                   stream);
-          });
-        });
-  }
-  if (status != cudaErrorNotSupported) return status;
-  status = normalize_backward_sums(element, shape, around, norm, x, y, dy, extra, dz, d_weight,
-                                   d_bias, scratch, stream);
-  if (status != cudaSuccess) return status;
-  const bool known = dz != nullptr && !around.pooled;
-  return normalize_backward(element, shape, known ? Around{} : around, norm, fixed, x,
-                            known ? dz : dy, known ? nullptr : extra, d_weight, d_bias, dx, stream);
 }
 
 }  // namespace preheat::kernels

@@ -243,7 +243,8 @@ import json, sys
 arms = {arm["name"]: arm for arm in json.load(open(sys.argv[1]))["arms"]}
 print(", ".join(f"{name}: {arm['failures']} of {arm['n']} failed" for name, arm in arms.items()))
 without, warmup = arms["no-warmup"], arms["warmup"]
-sys.exit(not (2 * without["failures"] > without["n"] and warmup["n"] and not warmup["failures"]))
+# Which seeds fail depends on the last bits; that warmup saves most of them does not.
+sys.exit(not (2 * without["failures"] > without["n"] > 4 * warmup["failures"]))
 PYTHON
   )
 }

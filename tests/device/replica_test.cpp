@@ -126,6 +126,7 @@ double distance(const std::vector<NamedTensor>& a, const std::vector<NamedTensor
       norm += std::pow(double{b[t].values[i]}, 2);
     }
   }
+  if (norm == 0) return difference == 0 ? 0 : INFINITY;
   const double relative = std::sqrt(difference / norm);
   return std::isnan(relative) ? INFINITY : relative;
 }
@@ -286,7 +287,7 @@ TEST_F(CudaReplica, StopsAtTheFirstStepThatIsNotFinite) {
         {"train.precision=bf16"},
         {"train.precision=fp32", "optimizer.clip_norm=1e9"}}) {
     std::vector<std::string> all = settings;
-    all.insert(all.end(), {"schedule.base_lr=1e6", "schedule.warmup.length=0 steps"});
+    all.insert(all.end(), {"schedule.base_lr=1e30", "schedule.warmup.length=0 steps"});
     use(plain, all);
     auto gpu = replica(*cuda_);
     const auto records = train(*gpu, 0, 30, 10);
@@ -319,7 +320,7 @@ TEST_F(CudaReplica, AnOverflowHalvesTheLossScaleAndGoesOn) {
   EXPECT_EQ(records.size(), 30u);
   EXPECT_EQ(records.front().update_norm, 0);
   EXPECT_TRUE(records.back().finite);
-  EXPECT_GT(records.back().update_norm, 0);
+  EXPECT_GT(records[28].update_norm, 0);  // the last one's rate is 0
   EXPECT_LT(r->save().step.loss_scale, 0x1p24f);
 }
 

@@ -15,6 +15,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/launch.h"
@@ -101,11 +102,16 @@ inline double unit_roundoff(Element element) {
     case Element::f32:
       return 0x1p-24;
     case Element::bf16:
-      return 0x1p-9;
+      return 0x1p-8;
     case Element::f16:
       return 0x1p-11;
   }
   return 0;
+}
+
+/// What storing x in an Element may cost: below 2^-14 the steps of fp16 no longer shrink with x.
+inline double storage_error(Element element, double x) {
+  return unit_roundoff(element) * std::abs(x) + (element == Element::f16 ? 0x1p-25 : 0);
 }
 
 /// An array of Elements on the device, filled from floats and read back as floats.
@@ -175,12 +181,25 @@ void expect_close(const std::vector<float>& actual, const std::vector<double>& e
     const bool both_nan = std::isnan(actual[i]) && std::isnan(expected[i]);
     const bool same_infinity = std::isinf(expected[i]) && double{actual[i]} == expected[i];
     if (both_nan || same_infinity) continue;
-    if (!(std::abs(double{actual[i]} - expected[i]) <= bound(i))) {
+    // A bound that grows with the expected value would let anything pass where that is infinite.
+    if (!std::isfinite(expected[i]) || !(std::abs(double{actual[i]} - expected[i]) <= bound(i))) {
       ADD_FAILURE() << what << "[" << i << "] is " << actual[i] << ", expected " << expected[i]
                     << " to within " << bound(i);
       ++reported;
     }
   }
+}
+
+/// Whether two arrays are the same to the bit, NaN included.
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+inline constexpr Element all_elements[] = {Element::f32, Element::bf16, Element::f16};
+
+inline std::string name_of(Element element) {
+  return element == Element::f32 ? "f32" : element == Element::bf16 ? "bf16" : "f16";
 }
 
 /// The fixture of all kernel tests: skips, visibly, where there is no device.

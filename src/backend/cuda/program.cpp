@@ -296,22 +296,18 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
                           stream.get());
   }
   const bool running = op.normalized() && (mode == Mode::evaluation || fixed_statistics_[index]);
-  const kernels::Around around{slope_of(op.activation), compiled.pooled};
-  const void* const residual = op.residual < 0 ? nullptr : output_data(op.residual);
   if (op.normalized() && !running) {
     float* const mean = moments_[index].data();
     const bool keeps = mode == Mode::training;
-    PREHEAT_CHECK(kernels::batch_norm_forward(
-        element_, output_of(op), around, norm_of(op, index, false), batch_norm_momentum, state,
-        mean, mean + aligned(op.out.channels),
-        keeps ? statistics_[op.running_mean].data() : nullptr,
-        keeps ? statistics_[op.running_var].data() : nullptr, source, residual, output_data(index),
-        sums(), stream.get()));
-    return;
+    PREHEAT_CHECK(kernels::batch_moments(
+        element_, output_of(op), source, batch_norm_epsilon, batch_norm_momentum, state, mean,
+        mean + aligned(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
+        keeps ? statistics_[op.running_var].data() : nullptr, sums(), stream.get()));
   }
-  PREHEAT_CHECK(kernels::normalize_forward(element_of_output(index), output_of(op), around,
-                                           norm_of(op, index, running), source, residual,
-                                           output_data(index), stream.get()));
+  PREHEAT_CHECK(kernels::normalize_forward(
+      element_of_output(index), output_of(op), {slope_of(op.activation), compiled.pooled},
+      norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
+      output_data(index), stream.get()));
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
@@ -384,9 +380,14 @@ void Program::backward_weighted(int index, const Stream& stream) {
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
     const int residual_slot = plan_.target(network_, op.residual, index, true);
     before_writing(residual_slot, stream);
-    PREHEAT_CHECK(kernels::batch_norm_backward(element_, output_of(op), around, norm, fixed, source,
-                                               y, dy, extra, slot(residual_slot), d_weight, d_bias,
-                                               dz, sums(), stream.get()));
+    void* const d_residual = slot(residual_slot);
+    PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), around, norm, source, y,
+                                                   dy, extra, d_residual, d_weight, d_bias, sums(),
+                                                   stream.get()));
+    const bool known = d_residual != nullptr;
+    PREHEAT_CHECK(kernels::normalize_backward(
+        element_, output_of(op), known ? kernels::Around{} : around, norm, fixed, source,
+        known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
   } else {
     const bool changes = around.slope != 1 || around.pooled || extra != nullptr;
     PREHEAT_CHECK(kernels::normalize_backward_sums(

@@ -117,6 +117,8 @@ cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
                          std::int64_t steps_per_epoch, Element element, const Batch& batch,
                          cudaStream_t stream) {
   if (!is_valid(source, batch) || steps_per_epoch < 1) return cudaErrorInvalidValue;
+  // The last batch of an epoch would read past its order.
+  if (batch.size > source.examples / steps_per_epoch) return cudaErrorInvalidValue;
   return with_type(element, [&]<class T>() {
     gather_kernel<T><<<grid_of(source, batch), threads, 0, stream>>>(source, augment, orders, state,
                                                                      steps_per_epoch, batch);

@@ -9,6 +9,8 @@
 //
 // A pointer to memory of Elements that begins at an address that is no multiple of 16, or whose
 // rows are no multiple of 16 bytes, is read element by element; otherwise 16 bytes at a time.
+//
+// Squares are in fp32: of numbers above 1.8e19 they are infinite, and so is a norm.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -85,7 +87,7 @@ cudaError_t gather_in_order(const ImageSource& source, const std::int64_t* posit
 // in as few trips through memory as there can be. An activation is z > 0 ? z : slope * z (relu 0,
 // none 1), so a NaN stays a NaN. The pooling takes windows of 2 x 2 at stride 2; a last odd row or
 // column is left out. Of equal values the first in the window is the maximum, and a NaN is larger
-// than everything.
+// than everything; of several the last one counts.
 
 /// Per channel; which of them there are says what is meant.
 struct Norm {
@@ -186,7 +188,7 @@ struct LossOptions {
 /// Loss, hits and gradient in one pass over logits [batch, classes]. d_logits [batch,
 /// classes] (may be null) is the gradient of the mean over `batch`, times state->loss_scale (state
 /// may be null: times 1). *result is written, or with `accumulate` added to. `scratch.partials`
-/// holds loss_partials(batch) doubles.
+/// holds loss_partials(batch) BatchLosses.
 struct LossScratch {
   BatchLoss* partials = nullptr;
   unsigned* counter = nullptr;
@@ -235,7 +237,8 @@ struct alignas(16) NormPartial {
   std::uint32_t finite = 1;
 };
 
-/// Which tensor was the first not to be finite in the step that met one.
+/// Which tensor was the first not to be finite in an update that was applied all the same. Where it
+/// was left out gradients and weights are still there to be looked at.
 struct NonFinite {
   std::int32_t last_gradient = -1;  // the last segment with such a gradient: the first in
                                     // the order of computation

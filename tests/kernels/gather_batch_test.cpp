@@ -16,15 +16,15 @@ struct Examples {
   Device<std::uint8_t> device_pixels, device_labels;
   Device<float> device_table;
 
-  Examples(std::mt19937& random, std::int64_t count, std::int32_t height, std::int32_t width,
-           std::int32_t channels)
-      : count(count),
-        height(height),
-        width(width),
-        channels(channels),
-        pixels(random_bytes(random, count * height * width * channels, 256)),
-        labels(random_bytes(random, count, 10)),
-        table(random_values(random, Element::f32, std::size_t{256} * channels)),
+  Examples(std::mt19937& random, std::int64_t n, std::int32_t rows, std::int32_t columns,
+           std::int32_t depth)
+      : count(n),
+        height(rows),
+        width(columns),
+        channels(depth),
+        pixels(random_bytes(random, n * rows * columns * depth, 256)),
+        labels(random_bytes(random, n, 10)),
+        table(random_values(random, Element::f32, std::size_t{256} * depth)),
         device_pixels(pixels),
         device_labels(labels),
         device_table(table) {}
@@ -217,6 +217,7 @@ TEST_F(KernelsGatherBatch, RefusesWhatItCannotDo) {
   EXPECT_EQ(gathers(2, 2, 2), cudaErrorInvalidValue);  // fewer channels than the images have
   EXPECT_EQ(gathers(0, 3, 2), cudaErrorInvalidValue);
   EXPECT_EQ(gathers(2, 3, 0), cudaErrorInvalidValue);
+  EXPECT_EQ(gathers(2, 3, 3), cudaErrorInvalidValue);  // more than there are in an order
   EXPECT_EQ(gathers(2, 3, 2), cudaSuccess);
 }
 

@@ -264,6 +264,22 @@ TEST_F(KernelsLoss, LogitsThatAreNotFinite) {
   }
 }
 
+TEST_F(KernelsLoss, ANaNIsNeverRight) {
+  // At the label itself too: as the first logit it is what the others are compared with.
+  for (const bool squared : {false, true}) {
+    for (std::int32_t label = 0; label < 4; ++label) {
+      for (std::size_t bad = 0; bad < 4; ++bad) {
+        std::vector<float> logits(4, 0.0f);
+        logits[label] = 5;
+        logits[bad] = std::nanf("");
+        const Launch launch({squared, 0}, 4, Element::f32, logits, {label}, nullptr, Element::f32);
+        EXPECT_EQ(launch.loss.correct, 0) << "label " << label << ", NaN at " << bad;
+        EXPECT_TRUE(std::isnan(launch.loss.sum));
+      }
+    }
+  }
+}
+
 TEST_F(KernelsLoss, TwoLaunchesGiveTheSameBits) {
   const std::vector<std::int32_t> labels = random_labels(1000, 10, true);
   const std::vector<float> logits = random_values(random_, Element::bf16, 10000, 2);
@@ -274,10 +290,16 @@ TEST_F(KernelsLoss, TwoLaunchesGiveTheSameBits) {
   EXPECT_TRUE(same_bits(one.d_logits.values(), two.d_logits.values()));
 }
 
-TEST_F(KernelsLoss, RefusesAnEmptyBatch) {
-  EXPECT_EQ(softmax_xent({}, 0, 10, Element::f32, nullptr, nullptr, nullptr, Element::f32, nullptr,
-                         nullptr, false, {}, nullptr),
-            cudaErrorInvalidValue);
+TEST_F(KernelsLoss, RefusesWhatIsEmpty) {
+  struct Size {
+    std::int64_t batch;
+    std::int32_t classes;
+  };
+  for (const Size& size : {Size{0, 10}, Size{10, 0}}) {
+    EXPECT_EQ(softmax_xent({}, size.batch, size.classes, Element::f32, nullptr, nullptr, nullptr,
+                           Element::f32, nullptr, nullptr, false, {}, nullptr),
+              cudaErrorInvalidValue);
+  }
 }
 
 }  // namespace

@@ -146,6 +146,69 @@ TEST_F(KernelsPool, FromMemoryThatIsNotAligned) {
   }
 }
 
+// An array on the device that begins where 16 bytes can be read at once, or one element later.
+class Placed {
+ public:
+  Placed(Element element, std::vector<float> values, bool shifted)
+      : lead_(shifted ? 1 : 0), offset_(lead_ * bytes_of(element)), elements_(element, [&] {
+          values.insert(values.begin(), lead_, 0.0f);
+          return values;
+        }()) {}
+  Placed(Element element, std::size_t size, bool shifted)
+      : lead_(shifted ? 1 : 0),
+        offset_(lead_ * bytes_of(element)),
+        elements_(element, size + lead_) {}
+  void* data() const { return static_cast<std::uint8_t*>(elements_.data()) + offset_; }
+  std::vector<float> values() const {
+    std::vector<float> values = elements_.values();
+    values.erase(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(lead_));
+    return values;
+  }
+
+ private:
+  std::size_t lead_;
+  std::size_t offset_;
+  DeviceElements elements_;
+};
+
+TEST_F(KernelsPool, GradientsAndAveragesInMemoryThatIsNotAligned) {
+  // -1: all of it is aligned. One pointer that is not must not be read 16 bytes at a time.
+  const Images shape{2, 7, 6, 32};
+  const std::size_t size = pooled(shape, 2).size();
+  const std::size_t means = shape.batch * shape.channels;
+  for (const Element element : all_elements) {
+    const std::vector<float> x = random_values(random_, element, shape.size());
+    const std::vector<float> dy = random_values(random_, element, size);
+    const std::vector<float> extra = random_values(random_, element, size);
+    std::vector<std::uint8_t> places(size + 1);
+    for (std::uint8_t& place : places) place = static_cast<std::uint8_t>(random_() % 4);
+    std::vector<std::vector<float>> found[3];
+    for (const int shifted : {-1, 0, 1, 2, 3}) {
+      const Placed device_x(element, x, shifted == 0);
+      const Placed device_dy(element, dy, shifted == 0), device_extra(element, extra, shifted == 1);
+      const Placed dx(element, static_cast<std::size_t>(shape.size()), shifted == 2);
+      std::vector<std::uint8_t> stored(places.begin() + 1, places.end());
+      if (shifted == 3) stored = places;
+      const Device<std::uint8_t> at(stored);
+      check(max_pool_backward(element, shape, 2, device_dy.data(), device_extra.data(),
+                              at.data() + (shifted == 3 ? 1 : 0), dx.data(), nullptr));
+      found[0].push_back(dx.values());
+      const Placed y(element, means, shifted == 2);
+      check(global_avg_pool(element, shape, device_x.data(), y.data(), nullptr));
+      found[1].push_back(y.values());
+      const Placed spread(element, static_cast<std::size_t>(shape.size()), shifted == 2);
+      check(global_avg_pool_backward(element, shape, device_dy.data(), device_extra.data(),
+                                     spread.data(), nullptr));
+      found[2].push_back(spread.values());
+    }
+    for (const auto& launches : found) {
+      for (const std::vector<float>& values : launches) {
+        EXPECT_TRUE(same_bits(values, launches.front())) << name_of(element);
+      }
+    }
+  }
+}
+
 TEST_F(KernelsPool, GradientsOfMaxima) {
   for_all([&](Element element, const Images& shape) {
     for (const std::int32_t kernel : {1, 2, 3}) {
@@ -258,6 +321,9 @@ TEST_F(KernelsPool, RefusesAWindowThatDoesNotFit) {
               cudaErrorInvalidValue)
         << kernel;
   }
+  // Too wide alone.
+  EXPECT_EQ(max_pool(Element::f32, {2, 4, 3, 16}, 4, x.data(), x.data(), at.data(), nullptr),
+            cudaErrorInvalidValue);
 }
 
 }  // namespace

@@ -73,13 +73,21 @@ TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
                               precision,
                               true};
           if (!tried.insert(to_string(c)).second) continue;
-          const auto plans = planner.candidates(c, 1);
-          ASSERT_EQ(plans.size(), 1u) << to_string(c);
-          EXPECT_TRUE(plans[0]->is_deterministic()) << to_string(c);
-          EXPECT_LE(plans[0]->workspace_bytes(), ConvolutionPlanner::workspace_limit);
+          const auto plans = planner.candidates(c, 16);
+          ASSERT_FALSE(plans.empty()) << to_string(c);
+          bool has_tensor_cores = false;
+          for (const auto& plan : plans) {
+            EXPECT_TRUE(plan->is_deterministic()) << to_string(c);
+            EXPECT_LE(plan->workspace_bytes(), ConvolutionPlanner::workspace_limit);
+            has_tensor_cores = has_tensor_cores || plan->uses_tensor_cores();
+          }
           const bool small = precision == Precision::bf16 || precision == Precision::fp16;
-          if (precision == Precision::fp32) EXPECT_FALSE(plans[0]->uses_tensor_cores());
-          if (small) EXPECT_TRUE(plans[0]->uses_tensor_cores()) << to_string(c);
+          if (precision == Precision::fp32) {
+            EXPECT_FALSE(has_tensor_cores) << to_string(c);
+          }
+          if (small) {
+            EXPECT_TRUE(has_tensor_cores) << to_string(c);
+          }
         }
       }
     }

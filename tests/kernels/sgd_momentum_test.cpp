@@ -93,7 +93,7 @@ Norms update_on_host(const SgdMomentum& rule, const StepState& state, float scal
 // An arena on the device. Gradients lie where their chunk says and nowhere else.
 class DeviceArena {
  public:
-  DeviceArena(const HostArena& host, Element small, bool copied, bool small_gradients)
+  DeviceArena(const HostArena& host, Element small, bool copied, bool has_small)
       : weights(host.weights),
         velocity(host.velocity),
         gradients(of_chunks(host, false)),
@@ -106,7 +106,7 @@ class DeviceArena {
     arena.weights = weights.data();
     arena.velocity = velocity.data();
     arena.gradients = gradients.data();
-    arena.small_gradients = small_gradients ? this->small_gradients.data() : nullptr;
+    arena.small_gradients = has_small ? small_gradients.data() : nullptr;
     arena.copy = copied ? copy.data() : nullptr;
     arena.small = small;
     arena.size = host.size();

@@ -350,12 +350,8 @@ std::size_t ConvolutionPlans::fastest(
   }
   const Event start = make_timer();
   const Event end = make_timer();
-  std::size_t best = 0;
-  float least = 0;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    const auto run = [&] {
-      candidates[i]->run(handle_, x.data(), w.data(), y.data(), workspace.data());
-    };
+  const auto time_of = [&](const ConvolutionPlan& plan) {
+    const auto run = [&] { plan.run(handle_, x.data(), w.data(), y.data(), workspace.data()); };
     run();  // loads its code
     float time = 0;
     for (int round = 0; round < rounds; ++round) {
@@ -366,11 +362,23 @@ std::size_t ConvolutionPlans::fastest(
       const float took = milliseconds(start, end);
       time = round == 0 ? took : std::min(time, took);
     }
-    if (i == 0 || time < clearly * least) {
-      best = i;
-      least = time;
+    return time;
+  };
+  std::size_t best = candidates.size();
+  float least = 0;
+  std::string refusal;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    try {
+      const float time = time_of(*candidates[i]);
+      if (best == candidates.size() || time < clearly * least) {
+        best = i;
+        least = time;
+      }
+    } catch (const Error& e) {
+      refusal = e.what();
     }
   }
+  if (best == candidates.size()) throw Error(to_string(c) + ": " + refusal);
   PREHEAT_CHECK(cudnnSetStream(handle_, nullptr));  // this one ends here
   return best;
 }
@@ -389,7 +397,7 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   if (chosen != choices_.end()) {
     choice = std::min(chosen->second, candidates.size() - 1);
   } else {
-    choice = candidates.size() > 1 ? fastest(c, candidates) : 0;
+    choice = fastest(c, candidates);
     choices_[key] = choice;
     changed_ = true;
   }

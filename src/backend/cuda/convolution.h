@@ -97,7 +97,7 @@ class ConvolutionPlanner {
 
 /// Chooses among the candidates by a timed trial, once per convolution: kept in memory, and on disk
 /// for the next start, by device and version of cuDNN. The first of the heuristics stands unless
-/// another is clearly faster.
+/// another is clearly faster, or it cannot be run after all.
 class ConvolutionPlans {
  public:
   /// `folder` of the cache on disk; "": none is kept there.

@@ -20,7 +20,7 @@ sanitizers=(memcheck racecheck initcheck synccheck)
 # Every kernel, without the tests that make a thousand launches or have millions of numbers.
 sanitized='Kernels*:-KernelsNormalize.LargeBatches:KernelsNormalize.F*PlainLoop:KernelsNormalize.S*PlainLoop'
 sanitized+=':KernelsLoss.AgreesWithTheFormulas:KernelsSgdMomentum.ALargeArena'
-stages=(environment machine tests "${sanitizers[@]}" accuracy nan bench-update bench-step peers)
+stages=(environment machine tests "${sanitizers[@]}" accuracy nan peers bench-update bench-step)
 
 usage() {
   echo "gpu_check.sh: $1" >&2
@@ -252,12 +252,18 @@ PYTHON
   )
 }
 
+# With PyTorch's times beside ours where there are any of this run.
 bench_update() {
-  ours "$preheat" bench update --device cuda --json "$out/update.json"
+  local beside=()
+  [[ ! -f $out/peer-update.json ]] || beside=(--peers "$out/peer-update.json")
+  ours "$preheat" bench update --device cuda --json "$out/update.json" "${beside[@]}"
 }
 
 bench_step() {
-  ours "$preheat" bench step configs/small-cnn.yaml --device cuda --json "$out/step.json" || return 1
+  local beside=()
+  [[ ! -f $out/peer-step.json ]] || beside=(--peers "$out/peer-step.json")
+  ours "$preheat" bench step configs/small-cnn.yaml --device cuda --set train.precision=bf16 \
+    --json "$out/step.json" "${beside[@]}" || return 1
   query_gpu  # whether it ran at full clocks
 }
 

@@ -100,6 +100,49 @@ void bench_schedule(const std::string& json) {
   if (!json.empty()) write_atomically(json, results.dump(2) + "\n");
 }
 
+// What scripts/peers/gpu_step.py and gpu_update.py write.
+struct Peers {
+  std::string file;
+  nlohmann::json json;
+
+  // Throws Error where the file is missing or is none of theirs.
+  explicit Peers(const std::string& path) : file(path) {
+    if (path.empty()) return;
+    json = nlohmann::json::parse(read_file(path), nullptr, false);
+    if (!json.is_object() || !json["rows"].is_array() || !json["torch"].is_string() ||
+        !json["device"].is_string()) {
+      throw Error(path + ": is not what scripts/peers/gpu_step.py or gpu_update.py writes");
+    }
+  }
+
+  bool given() const { return !file.empty(); }
+
+  // PyTorch's times in `key` of the rows that `matches`, each with how much longer it is than ours.
+  template <class Matches>
+  void print(const std::string& device, const char* key, const char* unit, double ours,
+             const Matches& matches) const {
+    if (!given()) return;
+    bool found = false;
+    for (const auto& row : json["rows"]) {
+      if (!matches(row)) continue;
+      found = true;
+      const std::string name =
+          fmt::format("PyTorch {}, {}", json["torch"].get<std::string>(), row.value("mode", ""));
+      if (row.contains(key) && row[key].is_number()) {
+        const double theirs = row[key];
+        fmt::print("{:<51} {:>11.4f} {}  {:.2f} times ours\n", name, theirs, unit, theirs / ours);
+      } else {
+        fmt::print("{:<51} {:>11}\n", name, "failed");
+      }
+    }
+    if (!found) fmt::print("{:<51} {:>11}\n", "PyTorch", "not in " + file);
+    const std::string where = json["device"];
+    if (found && !device.starts_with(where)) {
+      fmt::print("note: {} was measured on {}; a ratio holds on one device only\n", file, where);
+    }
+  }
+};
+
 struct StepTiming {
   double milliseconds = 0;  // median over the rounds
   double least = 0;
@@ -136,9 +179,11 @@ struct StepOptions {
   RunOptions run;
   double seconds = 2;
   std::string json;
+  std::string peers;
 };
 
 void bench_step(const StepOptions& options) {
+  const Peers peers(options.peers);
   const RunConfig config = read_config(options.config.document());
   check_run(config);
   const auto backend = options.run.backend();
@@ -154,6 +199,10 @@ void bench_step(const StepOptions& options) {
              t.largest);
   fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
   fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
+  peers.print(backend->device(), "ms", "ms", t.milliseconds, [&](const nlohmann::json& row) {
+    return row.value("network", "") == config.name &&
+           row.value("batch", std::int64_t{0}) == config.data.batch_size;
+  });
   if (options.json.empty()) return;
   const nlohmann::ordered_json results = {
       {"device", backend->device()},
@@ -172,6 +221,7 @@ struct UpdateOptions {
   RunOptions run;
   bool quick = false;
   std::string json;
+  std::string peers;
 };
 
 UpdateSet tensors_of(const std::string& name, const std::string& yaml) {
@@ -221,14 +271,17 @@ std::vector<UpdateSet> update_sets(bool quick, bool on_gpu) {
 }
 
 void bench_update(const UpdateOptions& options) {
+  const Peers peers(options.peers);
   const auto backend = options.run.backend();
   const bool on_gpu = backend->name() == "cuda";
   const auto rows = backend->time_updates(update_sets(options.quick, on_gpu), options.quick);
   nlohmann::ordered_json json = {{"device", backend->device()},
                                  {"library", backend->library()},
                                  {"rows", nlohmann::ordered_json::array()}};
+  double ours = 0;  // of the set at hand, in us
   std::string set;
-  for (const UpdateTiming& t : rows) {
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const UpdateTiming& t = rows[i];
     if (t.set != set) {
       set = t.set;
       fmt::print("\n{}: {} parameters, {} tensors\n", set, t.parameters, t.tensors);
@@ -254,6 +307,13 @@ void bench_update(const UpdateOptions& options) {
                             {"gigabytes_per_second", t.gigabytes},
                             {"share_of_copy", t.share_of_copy},
                             {"share_of_traffic", t.share_of_traffic}});
+    if (t.variant == "fused" && (t.how == "graph" || t.how == "calls")) ours = t.microseconds;
+    if (t.tensors > 1 && (i + 1 == rows.size() || rows[i + 1].set != set)) {
+      peers.print(backend->device(), "us", "us", ours, [&](const nlohmann::json& row) {
+        return row.value("tensors", std::int64_t{0}) == t.tensors &&
+               row.value("parameters", std::int64_t{0}) == t.parameters;
+      });
+    }
   }
   if (!options.json.empty()) write_atomically(options.json, json.dump(2) + "\n");
 }
@@ -269,12 +329,15 @@ void add_bench_command(CLI::App& app) {
   schedule->add_option("--json", *json, "write the figures")->type_name("FILE");
   schedule->callback([json] { bench_schedule(*json); });
 
+  constexpr const char* peers_help =
+      "what scripts/peers/ measured of PyTorch, to be printed beside";
   auto update = std::make_shared<UpdateOptions>();
   CLI::App* update_command =
       bench->add_subcommand("update", "The update beside what the memory allows and alternatives");
   update->run.add_device_to(*update_command);
   update_command->add_flag("--quick", update->quick, "fewer sizes, fewer rounds");
   update_command->add_option("--json", update->json, "write the figures")->type_name("FILE");
+  update_command->add_option("--peers", update->peers, peers_help)->type_name("FILE");
   update_command->callback([update] { bench_update(*update); });
 
   auto step = std::make_shared<StepOptions>();
@@ -286,6 +349,7 @@ void add_bench_command(CLI::App& app) {
       ->type_name("S")
       ->check(CLI::Range(0.1, 600.0));
   step_command->add_option("--json", step->json, "write the figures")->type_name("FILE");
+  step_command->add_option("--peers", step->peers, peers_help)->type_name("FILE");
   step_command->callback([step] { bench_step(*step); });
 }
 

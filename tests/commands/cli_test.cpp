@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -676,6 +678,48 @@ TEST_F(Cli, BenchTimesEveryShape) {
   for (const ShapeFacts& facts : shape_facts) EXPECT_TRUE(names.contains(facts.name)) << facts.name;
   expect_one_line(preheat({"bench"}), 2);
   expect_one_line(preheat({"bench", "nonsense"}), 2);
+}
+
+TEST_F(Cli, BenchTimesAStep) {
+  const Result result = preheat(
+      {"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "0.1", "--json", "step.json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("images per second"), HasSubstr("host time of a step")));
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "step.json"));
+  const auto& step = json["step_ms"];
+  EXPECT_GT(step["least"], 0);
+  EXPECT_LE(step["least"], step["median"]);
+  EXPECT_LE(step["median"], step["largest"]);
+  const double images = json["images_per_second"];
+  const double batch = json["batch"];
+  EXPECT_NEAR(images, 1e3 * batch / step["median"].get<double>(), 1e-6 * images);
+  EXPECT_LE(json["host_us"], 1e3 * step["largest"].get<double>());
+  EXPECT_EQ(json["precision"], "fp32");
+  const Result refused =
+      preheat({"bench", "step", "tiny.yaml", "--device", "cpu", "--set", "train.precision=bf16"});
+  expect_one_line(refused, 2);
+  EXPECT_THAT(refused.err, HasSubstr("train.precision"));
+}
+
+TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
+  const Result result =
+      preheat({"bench", "update", "--device", "cpu", "--quick", "--json", "update.json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "update.json"));
+  std::map<std::string, std::int64_t> tensors;
+  for (const auto& row : json["rows"]) {
+    tensors[row["set"]] = row["tensors"];
+    EXPECT_GT(row["us"], 0);
+    EXPECT_GE(row["bytes"], 20 * row["parameters"].get<double>());
+    const double rate = row["bytes"].get<double>() / (1e3 * row["us"].get<double>());
+    EXPECT_NEAR(row["gigabytes_per_second"], rate, 1e-6 * rate);
+    if (row["how"] == "ceiling") {
+      EXPECT_EQ(row["share_of_traffic"], 1);
+    }
+  }
+  EXPECT_EQ(tensors["small CNN"], 16);
+  EXPECT_EQ(tensors["ResNet-20"], 65);
+  EXPECT_EQ(tensors["ResNet-50"], 161);
 }
 
 TEST_F(Cli, InfoSaysWhatThereIs) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -47,6 +49,80 @@ std::string error_of(const std::string& text, const std::filesystem::path& folde
     return error.what();
   }
   return "";
+}
+
+// The CPU, as if it gained from three replicas at a time.
+class ThreeAtATime : public Backend {
+ public:
+  std::string name() const override { return one_.name(); }
+  std::string device() const override { return one_.device(); }
+  std::string library() const override { return one_.library(); }
+  bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
+  int concurrent_replicas() const override { return 3; }
+  std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
+  void require_memory(const Network& network, std::int64_t batch_size) const override {
+    one_.require_memory(network, batch_size);
+  }
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    return one_.compile(network, options, initial, std::move(train));
+  }
+  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                               std::shared_ptr<const ResidentDataset> data,
+                               std::int64_t examples) override {
+    return one_.probe(network, options, std::move(data), examples);
+  }
+  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
+    return one_.time_updates(sets, quick);
+  }
+
+ private:
+  Backend& one_ = shared_backend();
+};
+
+TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
+  const TemporaryFolder folder;
+  ThreeAtATime backend;
+  std::atomic<int> at_once{0};
+  std::atomic<int> most{0};
+  std::set<std::string> ended;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    most = std::max(most.load(), ++at_once);
+  };
+  listener.on_end = [&](const std::string& label, const RunResult&, bool) {
+    --at_once;
+    EXPECT_TRUE(ended.insert(label).second) << label;  // one at a time, or this would be a race
+  };
+  const Document document = parse_document(experiment, "f.yaml");
+  const auto side_by_side = compare(document, backend, folder / "many", false, listener);
+  const auto in_turn = compare(document, shared_backend(), folder / "one", false, {});
+  EXPECT_EQ(ended.size(), 6u);
+  EXPECT_GT(most, 1);
+  EXPECT_LE(most, 3);
+  EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
+  EXPECT_EQ(bytes_of(folder / "many" / "compare.json"), bytes_of(folder / "one" / "compare.json"));
+}
+
+TEST(Compare, AnErrorBesideOtherRunsEndsThemAll) {
+  const TemporaryFolder folder;
+  ThreeAtATime backend;
+  RunsListener listener;
+  listener.on_start = [](const std::string& label, const Trainer&) {
+    if (label.find("11") != std::string::npos) throw Error("the disk is full");
+  };
+  try {
+    compare(parse_document(experiment, "f.yaml"), backend, folder / "many", false, listener);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "the disk is full");
+  }
+  // And goes on where it ended.
+  const auto result =
+      compare(parse_document(experiment, "f.yaml"), backend, folder / "many", true, {});
+  EXPECT_FALSE(result.interrupted);
+  for (const ArmResult& arm : result.arms) EXPECT_EQ(arm.runs.size(), 3u);
 }
 
 TEST(Compare, CountsWhatTheRunFoldersSay) {

@@ -72,7 +72,7 @@ class CudaBackend : public Backend {
                        version_text(cudnnGetVersion()), version_text(cublasLtGetVersion()));
   }
   bool computes_in(Precision) const override { return true; }
-  // More gain nothing: the device is full.
+  // As many as have been tried; more need more memory.
   int concurrent_replicas() const override { return 16; }
 
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {

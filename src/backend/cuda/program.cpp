@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cuda/small_float.h"
 #include "config/error.h"
 
 namespace preheat::cuda {
@@ -22,26 +23,16 @@ std::int32_t narrow(std::int64_t n) {
   return static_cast<std::int32_t>(n);
 }
 
-float from_bits(kernels::Element element, const std::uint8_t* bytes) {
-  float value = 0;
-  std::uint16_t half = 0;
-  switch (element) {
-    case kernels::Element::f32:
-      std::memcpy(&value, bytes, sizeof value);
-      return value;
-    case kernels::Element::bf16: {
-      std::memcpy(&half, bytes, sizeof half);
-      const std::uint32_t bits = std::uint32_t{half} << 16;
-      std::memcpy(&value, &bits, sizeof value);
-      return value;
-    }
-    case kernels::Element::f16: {
-      _Float16 small = 0;
-      std::memcpy(&small, bytes, sizeof small);
-      return static_cast<float>(small);
-    }
+// One stored number, wherever it lies.
+float value_at(kernels::Element element, const std::uint8_t* bytes) {
+  if (element == kernels::Element::f32) {
+    float value = 0;
+    std::memcpy(&value, bytes, sizeof value);
+    return value;
   }
-  return value;
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, bytes, sizeof bits);
+  return from_small(element, bits);
 }
 
 template <class T>
@@ -445,7 +436,7 @@ std::vector<float> Program::output(int op, const Stream& stream) const {
   wait(stream);
   std::vector<float> values(stored.size() / bytes_of(element));
   for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = from_bits(element, &stored[i * bytes_of(element)]);
+    values[i] = value_at(element, &stored[i * bytes_of(element)]);
   }
   return values;
 }

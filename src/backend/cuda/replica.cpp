@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "backend/cuda/small_float.h"
 #include "backend/inspect.h"
 #include "config/error.h"
 
@@ -57,25 +58,6 @@ std::vector<float> narrowed(std::span<const float> values, const Parameter& from
     std::copy_n(values.data() + row * wide, narrow, result.data() + row * narrow);
   }
   return result;
-}
-
-// Round to nearest, ties to even; NaN stays NaN.
-std::uint16_t to_bf16(float value) {
-  auto bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>((bits >> 16) | 0x40);
-  bits += 0x7fff + ((bits >> 16) & 1);
-  return static_cast<std::uint16_t>(bits >> 16);
-}
-
-std::uint16_t to_small(kernels::Element element, float value) {
-  return element == kernels::Element::bf16
-             ? to_bf16(value)
-             : std::bit_cast<std::uint16_t>(static_cast<_Float16>(value));
-}
-
-float from_small(kernels::Element element, std::uint16_t bits) {
-  return element == kernels::Element::bf16 ? std::bit_cast<float>(std::uint32_t{bits} << 16)
-                                           : static_cast<float>(std::bit_cast<_Float16>(bits));
 }
 
 kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {

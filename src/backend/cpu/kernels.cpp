@@ -259,13 +259,18 @@ PREHEAT_SIMD void route_gradient(std::int64_t channels, std::uint8_t position,
   }
 }
 
-PREHEAT_SIMD void update_block(const SgdMomentum& rule, const UpdateScalars& scalars,
-                               float lr_scale, float weight_decay, std::int64_t n,
-                               const float* __restrict gradients, float* __restrict weights,
-                               float* __restrict velocity, UpdateNorms* norms) {
-  const SgdMomentum r = rule;
-  UpdateScalars s = scalars;
-  s.lr *= lr_scale;
+// The form of the rule is known when this is compiled: a choice in the loop would keep it from
+// being vectorised.
+template <bool folded, bool nesterov>
+[[gnu::always_inline]] inline void update_values(const SgdMomentum& rule,
+                                                 const UpdateScalars& scalars, float weight_decay,
+                                                 std::int64_t n, const float* __restrict gradients,
+                                                 float* __restrict weights,
+                                                 float* __restrict velocity, UpdateNorms* norms) {
+  SgdMomentum r = rule;
+  r.folded = folded;
+  r.nesterov = nesterov;
+  const UpdateScalars s = scalars;
   double gradient = 0;
   double taken = 0;
   double weight = 0;
@@ -282,6 +287,23 @@ PREHEAT_SIMD void update_block(const SgdMomentum& rule, const UpdateScalars& sca
     weight += double{w} * double{w};
   }
   *norms = {gradient, taken, weight};
+}
+
+PREHEAT_SIMD void update_block(const SgdMomentum& rule, const UpdateScalars& scalars,
+                               float lr_scale, float weight_decay, std::int64_t n,
+                               const float* __restrict gradients, float* __restrict weights,
+                               float* __restrict velocity, UpdateNorms* norms) {
+  UpdateScalars s = scalars;
+  s.lr *= lr_scale;
+  if (rule.folded && rule.nesterov) {
+    update_values<true, true>(rule, s, weight_decay, n, gradients, weights, velocity, norms);
+  } else if (rule.folded) {
+    update_values<true, false>(rule, s, weight_decay, n, gradients, weights, velocity, norms);
+  } else if (rule.nesterov) {
+    update_values<false, true>(rule, s, weight_decay, n, gradients, weights, velocity, norms);
+  } else {
+    update_values<false, false>(rule, s, weight_decay, n, gradients, weights, velocity, norms);
+  }
 }
 
 PREHEAT_SIMD double squares_block(std::int64_t n, const float* values) {

@@ -155,6 +155,10 @@ class Replica {
   virtual std::vector<ActivationRecord> activations() const = 0;
 
   virtual MemoryUse memory() const = 0;
+
+  /// Launches on the device that one update is made of; 0 where there are none, or none were
+  /// counted yet.
+  virtual std::int64_t launches_per_update() const = 0;
 };
 
 /// A list of tensors to be updated.

@@ -199,6 +199,8 @@ void bench_step(const StepOptions& options) {
              t.largest);
   fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
   fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
+  const std::int64_t launches = trainer.launches_per_update();
+  if (launches > 0) fmt::print("{:<24} {:>10}\n", "launches of a step", launches);
   peers.print(backend->device(), "ms", "ms", t.milliseconds, [&](const nlohmann::json& row) {
     return row.value("network", "") == config.name &&
            row.value("batch", std::int64_t{0}) == config.data.batch_size;
@@ -213,7 +215,8 @@ void bench_step(const StepOptions& options) {
       {"precision", to_string(config.train.precision)},
       {"step_ms", {{"median", t.milliseconds}, {"least", t.least}, {"largest", t.largest}}},
       {"images_per_second", images},
-      {"host_us", t.host_microseconds}};
+      {"host_us", t.host_microseconds},
+      {"launches", launches}};
   write_atomically(options.json, results.dump(2) + "\n");
 }
 

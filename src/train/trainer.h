@@ -115,6 +115,7 @@ class Trainer {
   /// they took. The schedule's last rate holds beyond the run's end. Throws Error where the run is
   /// lost.
   UpdateTime time_updates(std::int64_t most);
+  std::int64_t launches_per_update() const { return replica_->launches_per_update(); }
 
  private:
   std::int64_t next_stop(std::int64_t step) const;

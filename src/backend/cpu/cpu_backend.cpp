@@ -237,6 +237,8 @@ class CpuReplica : public Replica {
             program_.workspace_bytes()};
   }
 
+  std::int64_t launches_per_update() const override { return 0; }
+
  private:
   static std::span<const float> part(const Buffer<float>& arena, const Parameter& p) {
     return {arena.data() + p.offset, static_cast<std::size_t>(p.size)};

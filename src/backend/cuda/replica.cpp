@@ -297,7 +297,7 @@ void CudaReplica::launch_steps(std::int64_t updates) {
       graph = capture(stream_, &nodes, [&] {
         for (std::int64_t i = 0; i < steps; ++i) enqueue_step();
       });
-      nodes_per_step_ = nodes / static_cast<std::size_t>(steps);
+      launches_per_update_ = static_cast<std::int64_t>(nodes) / steps;
     }
     for (; updates >= steps; updates -= steps) {
       PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));

@@ -46,8 +46,7 @@ class CudaReplica : public Replica {
   std::vector<ActivationRecord> activations() const override;
   MemoryUse memory() const override;
 
-  /// Launches that a step is made of, and a graph's nodes of one step; 0 before the first.
-  std::size_t nodes_per_step() const { return nodes_per_step_; }
+  std::int64_t launches_per_update() const override { return launches_per_update_; }
 
  private:
   static constexpr std::int64_t record_capacity = 8192;
@@ -101,7 +100,7 @@ class CudaReplica : public Replica {
   GraphExec evaluation_graph_;
   const ResidentDataset* evaluated_ = nullptr;  // by that graph
   bool has_run_ = false;                        // a step of the stage, eagerly
-  std::size_t nodes_per_step_ = 0;
+  std::int64_t launches_per_update_ = 0;
 
   std::size_t stage_ = no_stage;
   static constexpr std::size_t no_stage = static_cast<std::size_t>(-1);

@@ -15,7 +15,7 @@ stage() {
 sources() {
   local folders=(src tests)
   [[ ! -d kernels ]] || folders+=(kernels)
-  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' \) -print0
+  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0
 }
 
 check_format() {

@@ -623,7 +623,6 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream) {
   if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
-  if (around.residual && around.slope != 1) return cudaErrorInvalidValue;  // the sign is in y
   if (around.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
   // A residual's dz has been written by the first pass.
   if (around.residual && around.slope != 1) return cudaErrorInvalidValue;

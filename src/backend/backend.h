@@ -182,6 +182,9 @@ struct UpdateTiming {
   double gigabytes = 0;         // a second
   double share_of_copy = 0;     // of the rate of a copy of as many floats, in the same run
   double share_of_traffic = 0;  // of the rate at which 3 arrays are read and 2 written
+
+  /// Their median and spread, in microseconds.
+  void take(std::vector<double> times);
 };
 
 class Backend {

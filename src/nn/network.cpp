@@ -50,8 +50,7 @@ class Builder {
     p.shape = std::move(dimensions);
     p.offset = network_.arena_size;
     p.init = init;
-    constexpr std::int64_t alignment = 256 / sizeof(float);
-    network_.arena_size += (p.size + alignment - 1) / alignment * alignment;
+    network_.arena_size += arena_floats(p.size);
     network_.parameter_count += p.size;
     network_.parameters.push_back(std::move(p));
     return static_cast<int>(network_.parameters.size()) - 1;

@@ -13,6 +13,12 @@ namespace preheat {
 
 enum class Init { zero, one, random };
 
+/// Floats that an array takes in an arena: 256 bytes at a time.
+constexpr std::int64_t arena_floats(std::int64_t size) {
+  constexpr std::int64_t alignment = 256 / sizeof(float);
+  return (size + alignment - 1) / alignment * alignment;
+}
+
 /// One trained tensor. All of them lie in one flat arena of floats, each on a 256-byte boundary, so
 /// that an update is a single pass whatever their number.
 struct Parameter {

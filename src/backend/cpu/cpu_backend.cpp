@@ -385,11 +385,8 @@ UpdateTiming time_rounds(int rounds, const Work& work) {
     const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
     times.push_back(time.count());
   }
-  std::ranges::sort(times);
   UpdateTiming t;
-  t.microseconds = times[times.size() / 2];
-  t.least = times.front();
-  t.largest = times.back();
+  t.take(std::move(times));
   return t;
 }
 
@@ -401,7 +398,7 @@ void time_updates(const UpdateSet& set, bool quick, std::vector<UpdateTiming>& r
     for (std::int64_t at = 0; at < n; at += update_block_size) {
       blocks.push_back({size + at, size + std::min(at + update_block_size, n), 1, 5e-4f});
     }
-    size += (n + 63) / 64 * 64;
+    size += arena_floats(n);
   }
   Buffer<float> w(size);
   Buffer<float> v(size);

@@ -340,7 +340,7 @@ std::size_t ConvolutionPlans::fastest(
     workspace_bytes = std::max(workspace_bytes, p->workspace_bytes());
   const Buffer<std::uint8_t> x(c.x.size() * element);
   const Buffer<std::uint8_t> y(c.y.size() * element);
-  const Buffer<std::uint8_t> w(weights * sizeof(float));
+  const Buffer<std::uint8_t> w(weights * element);
   const Buffer<std::uint8_t> workspace(workspace_bytes);
   const Stream own = make_stream();
   const cudaStream_t stream = own.get();
@@ -378,8 +378,8 @@ std::size_t ConvolutionPlans::fastest(
       refusal = e.what();
     }
   }
-  if (best == candidates.size()) throw Error(to_string(c) + ": " + refusal);
   PREHEAT_CHECK(cudnnSetStream(handle_, nullptr));  // this one ends here
+  if (best == candidates.size()) throw Error(to_string(c) + ": " + refusal);
   return best;
 }
 

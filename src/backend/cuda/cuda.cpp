@@ -81,6 +81,18 @@ Event make_timer() {
   return Event(event);
 }
 
+std::size_t nodes_of(const Graph& graph) {
+  std::size_t nodes = 0;
+  PREHEAT_CHECK(cudaGraphGetNodes(graph.get(), nullptr, &nodes));
+  return nodes;
+}
+
+GraphExec instantiate(const Graph& graph) {
+  cudaGraphExec_t exec = nullptr;
+  PREHEAT_CHECK(cudaGraphInstantiate(&exec, graph.get(), 0));
+  return GraphExec(exec);
+}
+
 float milliseconds(const Event& from, const Event& to) {
   float time = 0;
   PREHEAT_CHECK(cudaEventElapsedTime(&time, from.get(), to.get()));

@@ -102,10 +102,10 @@ Event make_timer();    // with one
 /// Milliseconds between two events that have been reached.
 float milliseconds(const Event& from, const Event& to);
 
-/// What `enqueue` puts on the stream, as a graph that can be launched. Throws Error where a call is
-/// not allowed while a graph is captured.
+/// What `enqueue` puts on the stream, as a graph. Throws Error where a call is not allowed while
+/// one is captured.
 template <class Enqueue>
-GraphExec capture(const Stream& stream, std::size_t* nodes, Enqueue&& enqueue) {
+Graph capture(const Stream& stream, Enqueue&& enqueue) {
   PREHEAT_CHECK(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
   cudaGraph_t raw = nullptr;
   try {
@@ -117,12 +117,13 @@ GraphExec capture(const Stream& stream, std::size_t* nodes, Enqueue&& enqueue) {
     throw;
   }
   PREHEAT_CHECK(cudaStreamEndCapture(stream.get(), &raw));
-  const Graph graph(raw);
-  if (nodes != nullptr) PREHEAT_CHECK(cudaGraphGetNodes(graph.get(), nullptr, nodes));
-  cudaGraphExec_t exec = nullptr;
-  PREHEAT_CHECK(cudaGraphInstantiate(&exec, graph.get(), 0));
-  return GraphExec(exec);
+  return Graph(raw);
 }
+
+std::size_t nodes_of(const Graph& graph);
+
+/// As it can be launched.
+GraphExec instantiate(const Graph& graph);
 
 /// Copies on the stream; the host's memory must stay as it is until the copy is done, which for
 /// memory that is not pinned it is on return.

@@ -13,12 +13,6 @@ bool is_small(Precision precision) {
   return bytes_of(element_of(precision)) == 2;
 }
 
-// Floats between the arrays of one buffer: 256 bytes.
-std::int64_t aligned(std::int64_t floats) {
-  constexpr std::int64_t alignment = 64;
-  return (floats + alignment - 1) / alignment * alignment;
-}
-
 std::int32_t narrow(std::int64_t n) {
   return static_cast<std::int32_t>(n);
 }
@@ -48,9 +42,8 @@ Network padded_network(const Network& network, Precision precision) {
   constexpr std::int64_t pack = 8;
   Network padded = network;
   const std::int64_t channels = (network.input.channels + pack - 1) / pack * pack;
-  const bool only_convolutions = std::ranges::all_of(network.ops, [](const Op& op) {
-    return (op.input >= 0 && op.residual >= -1) || op.kind == OpKind::conv;
-  });
+  const bool only_convolutions = std::ranges::all_of(
+      network.ops, [](const Op& op) { return op.input >= 0 || op.kind == OpKind::conv; });
   if (!is_small(precision) || channels == network.input.channels || !only_convolutions) {
     return padded;
   }
@@ -65,7 +58,7 @@ Network padded_network(const Network& network, Precision precision) {
   padded.arena_size = 0;
   for (Parameter& p : padded.parameters) {
     p.offset = padded.arena_size;
-    padded.arena_size += aligned(p.size);
+    padded.arena_size += arena_floats(p.size);
   }
   return padded;
 }
@@ -111,7 +104,7 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
     widest = std::max(widest, op.out.channels);
     outputs_.emplace_back(ops_[i].pooled ? 0 : bytes);
     sources_.emplace_back(weighted && !is_exact(i) ? bytes : 0);
-    moments_.emplace_back(op.normalized() ? 2 * aligned(op.out.channels) : 0);
+    moments_.emplace_back(op.normalized() ? 2 * arena_floats(op.out.channels) : 0);
     places_.emplace_back(
         op.kind == OpKind::max_pool && !ops_[i].pooled_along ? batch_ * op.out.size() : 0);
     if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision, libraries);
@@ -270,7 +263,7 @@ kernels::Norm Program::norm_of(const Op& op, int index, bool running) const {
     norm.var = statistics_[op.running_var].data();
   } else {
     norm.mean = moments_[index].data();
-    norm.inv_std = moments_[index].data() + aligned(op.out.channels);
+    norm.inv_std = moments_[index].data() + arena_floats(op.out.channels);
   }
   return norm;
 }
@@ -292,7 +285,7 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
     const bool keeps = mode == Mode::training;
     PREHEAT_CHECK(kernels::batch_moments(
         element_, output_of(op), source, batch_norm_epsilon, batch_norm_momentum, state, mean,
-        mean + aligned(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
+        mean + arena_floats(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
         keeps ? statistics_[op.running_var].data() : nullptr, sums(), stream.get()));
   }
   PREHEAT_CHECK(kernels::normalize_forward(

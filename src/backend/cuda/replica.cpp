@@ -11,7 +11,9 @@
 namespace preheat::cuda {
 namespace {
 
-const std::shared_ptr<const DeviceDataset> device_dataset(
+static_assert(arena_floats(1) == kernels::chunk_floats, "a chunk is of one tensor");
+
+std::shared_ptr<const DeviceDataset> device_dataset(
     std::shared_ptr<const ResidentDataset> dataset) {
   auto on_device = std::dynamic_pointer_cast<const DeviceDataset>(std::move(dataset));
   if (!on_device) throw std::logic_error("a dataset of another backend");
@@ -37,25 +39,16 @@ std::vector<Buffer<float>> make_statistics(const Network& network, const Stream&
   return statistics;
 }
 
-// A tensor with more channels behind each row of its last dimension, all zero, and back.
-std::vector<float> widened(std::span<const float> values, const Parameter& from,
-                           const Parameter& to) {
-  const std::int64_t narrow = from.shape.back();
-  const std::int64_t wide = to.shape.back();
+// A tensor whose rows, along its last dimension, are longer or shorter in another layout: what is
+// added is zero.
+std::vector<float> laid_out_as(const Parameter& to, std::span<const float> values,
+                               const Parameter& from) {
+  const std::int64_t from_row = from.shape.back();
+  const std::int64_t to_row = to.shape.back();
   std::vector<float> result(to.size, 0.0f);
-  for (std::int64_t row = 0; row < from.size / narrow; ++row) {
-    std::copy_n(values.data() + row * narrow, narrow, result.data() + row * wide);
-  }
-  return result;
-}
-
-std::vector<float> narrowed(std::span<const float> values, const Parameter& from,
-                            const Parameter& to) {
-  const std::int64_t wide = from.shape.back();
-  const std::int64_t narrow = to.shape.back();
-  std::vector<float> result(to.size);
-  for (std::int64_t row = 0; row < to.size / narrow; ++row) {
-    std::copy_n(values.data() + row * wide, narrow, result.data() + row * narrow);
+  for (std::int64_t row = 0; row < to.size / to_row; ++row) {
+    std::copy_n(values.data() + row * from_row, std::min(from_row, to_row),
+                result.data() + row * to_row);
   }
   return result;
 }
@@ -140,8 +133,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
       const Parameter& p = padded_.parameters[i];
       const bool small =
           parameters_.small_gradients.size() > 0 && op.kind == OpKind::conv && i == op.weight;
-      const std::int64_t end = p.offset + (p.size + kernels::chunk_floats - 1) /
-                                              kernels::chunk_floats * kernels::chunk_floats;
+      const std::int64_t end = p.offset + arena_floats(p.size);
       for (std::int64_t at = p.offset; at < end; at += kernels::chunk_floats) {
         segment_of[at / kernels::chunk_floats] =
             static_cast<std::uint16_t>(i | (small ? kernels::has_small_gradient : 0));
@@ -158,7 +150,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
     const Parameter& p = network_.parameters[i];
     const std::vector<float> tensor =
-        widened(initial.subspan(p.offset, p.size), p, padded_.parameters[i]);
+        laid_out_as(padded_.parameters[i], initial.subspan(p.offset, p.size), p);
     upload(std::span(tensor), parameters_.weights.data() + padded_.parameters[i].offset, stream_);
     wait(stream_);
   }
@@ -293,11 +285,11 @@ void CudaReplica::launch_steps(std::int64_t updates) {
     GraphExec& graph = graphs_[steps];
     if (!graph) {
       const std::lock_guard lock(libraries_->mutex);
-      std::size_t nodes = 0;
-      graph = capture(stream_, &nodes, [&] {
+      const Graph captured = capture(stream_, [&] {
         for (std::int64_t i = 0; i < steps; ++i) enqueue_step();
       });
-      launches_per_update_ = static_cast<std::int64_t>(nodes) / steps;
+      launches_per_update_ = static_cast<std::int64_t>(nodes_of(captured)) / steps;
+      graph = instantiate(captured);
     }
     for (; updates >= steps; updates -= steps) {
       PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
@@ -316,7 +308,7 @@ void CudaReplica::train(std::int64_t updates) {
       enqueued_ + updates > options_.stages[stage_ + 1].begin) {
     throw std::logic_error("train: past the end of the stage");
   }
-  while (updates > 0 && !lost_) {
+  while (updates > 0) {
     if (enqueued_ - collected_ == record_capacity) collect();
     if (lost_) return;
     const std::int64_t now = std::min(updates, record_capacity - (enqueued_ - collected_));
@@ -375,7 +367,7 @@ Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
     for (std::int64_t i = 0; i < eager; ++i) enqueue_evaluation(dataset);
     batches -= eager;
     if (options_.cuda_graph) {
-      evaluation_graph_ = capture(stream_, nullptr, [&] { enqueue_evaluation(dataset); });
+      evaluation_graph_ = instantiate(capture(stream_, [&] { enqueue_evaluation(dataset); }));
       evaluated_ = &test;
     }
   }
@@ -397,7 +389,7 @@ std::vector<float> CudaReplica::read(const float* from, std::size_t size) const 
 
 std::vector<float> CudaReplica::values(const Buffer<float>& arena, std::size_t parameter) const {
   const Parameter& p = padded_.parameters[parameter];
-  return narrowed(read(arena.data() + p.offset, p.size), p, network_.parameters[parameter]);
+  return laid_out_as(network_.parameters[parameter], read(arena.data() + p.offset, p.size), p);
 }
 
 std::vector<float> CudaReplica::gradients(std::size_t parameter) const {
@@ -438,8 +430,8 @@ void CudaReplica::load(const ReplicaState& state) {
   for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
     const Parameter& from = network_.parameters[i];
     const Parameter& to = padded_.parameters[i];
-    const std::vector<float> weights = widened(state.parameters[i].values, from, to);
-    const std::vector<float> velocity = widened(state.velocity[i].values, from, to);
+    const std::vector<float> weights = laid_out_as(to, state.parameters[i].values, from);
+    const std::vector<float> velocity = laid_out_as(to, state.velocity[i].values, from);
     upload(std::span(weights), parameters_.weights.data() + to.offset, stream_);
     upload(std::span(velocity), parameters_.velocity.data() + to.offset, stream_);
     wait(stream_);

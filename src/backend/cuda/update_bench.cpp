@@ -4,8 +4,8 @@
 #include <functional>
 
 #include "backend/cuda/cuda.h"
-#include "config/error.h"
 #include "kernels/launch.h"
+#include "nn/network.h"
 
 namespace preheat::cuda {
 namespace {
@@ -13,10 +13,6 @@ namespace {
 constexpr double bytes_of_update = 20;  // per float: w, v and g in, w and v out
 constexpr std::int64_t cold_bytes = std::int64_t{256}
                                     << 20;  // several times the second-level cache
-
-std::int64_t aligned(std::int64_t floats) {
-  return (floats + kernels::chunk_floats - 1) / kernels::chunk_floats * kernels::chunk_floats;
-}
 
 // Small numbers of either sign that stay small under any number of updates.
 std::vector<float> some_values(std::int64_t size, float scale) {
@@ -43,18 +39,58 @@ struct Variant {
   std::function<void(std::int64_t step, const Copy&)> step;
 };
 
+// Over rounds of so many steps each, by the device's clock.
+template <class Launch>
+UpdateTiming time(const Stream& stream, int rounds, std::int64_t steps, const Launch& launch) {
+  const Event start = make_timer();
+  const Event end = make_timer();
+  launch();
+  launch();
+  wait(stream);
+  std::vector<double> times;
+  for (int round = 0; round < rounds; ++round) {
+    PREHEAT_CHECK(cudaEventRecord(start.get(), stream.get()));
+    launch();
+    PREHEAT_CHECK(cudaEventRecord(end.get(), stream.get()));
+    PREHEAT_CHECK(cudaEventSynchronize(end.get()));
+    times.push_back(1e3 * static_cast<double>(milliseconds(start, end)) /
+                    static_cast<double>(steps));
+  }
+  UpdateTiming t;
+  t.take(std::move(times));
+  return t;
+}
+
+// What a launch costs by itself.
+UpdateTiming time_nothing(int rounds) {
+  constexpr std::int64_t launches = 64;
+  const Stream stream = make_stream();
+  const auto enqueue = [&] {
+    for (std::int64_t i = 0; i < launches; ++i) PREHEAT_CHECK(kernels::empty(stream.get()));
+  };
+  enqueue();
+  const GraphExec graph = instantiate(capture(stream, enqueue));
+  UpdateTiming t = time(stream, rounds, launches,
+                        [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream.get())); });
+  t.set = "nothing";
+  t.variant = "empty kernel";
+  t.how = "graph";
+  t.launches = 1;
+  return t;
+}
+
 class Bench {
  public:
   Bench(const UpdateSet& set, bool quick) : set_(set), rounds_(quick ? 3 : 7) {
     for (const std::int64_t size : set.tensors) {
       offsets_.push_back(size_);
-      size_ += aligned(size);
+      size_ += arena_floats(size);
       floats_ += size;
     }
     std::vector<std::uint16_t> plain(size_ / kernels::chunk_floats);
     for (std::size_t t = 0; t < set.tensors.size(); ++t) {
       const std::int64_t first = offsets_[t] / kernels::chunk_floats;
-      std::fill_n(plain.begin() + first, aligned(set.tensors[t]) / kernels::chunk_floats,
+      std::fill_n(plain.begin() + first, arena_floats(set.tensors[t]) / kernels::chunk_floats,
                   static_cast<std::uint16_t>(t));
     }
     std::vector<std::uint16_t> small = plain;
@@ -94,7 +130,6 @@ class Bench {
                    c.weights.data(), c.velocity.data(), c.gradients.data(), size_, stream_.get()));
              }},
             "ceiling");
-    refill();
     for (const Variant& v : variants()) {
       refill();
       if (v.in_graph) row(rows, v, "graph");
@@ -307,31 +342,6 @@ class Bench {
     return std::clamp<std::int64_t>((std::int64_t{1} << 27) / size_, 4, 64);
   }
 
-  // Medians over rounds of many steps each, by the device's clock.
-  template <class Launch>
-  UpdateTiming time(std::int64_t steps, const Launch& launch) {
-    const Event start = make_timer();
-    const Event end = make_timer();
-    launch();
-    launch();
-    wait(stream_);
-    std::vector<double> times;
-    for (int round = 0; round < rounds_; ++round) {
-      PREHEAT_CHECK(cudaEventRecord(start.get(), stream_.get()));
-      launch();
-      PREHEAT_CHECK(cudaEventRecord(end.get(), stream_.get()));
-      PREHEAT_CHECK(cudaEventSynchronize(end.get()));
-      times.push_back(1e3 * static_cast<double>(milliseconds(start, end)) /
-                      static_cast<double>(steps));
-    }
-    std::ranges::sort(times);
-    UpdateTiming t;
-    t.microseconds = times[times.size() / 2];
-    t.least = times.front();
-    t.largest = times.back();
-    return t;
-  }
-
   UpdateTiming& finish(std::vector<UpdateTiming>& rows, UpdateTiming t, const std::string& name,
                        const std::string& how, double bytes, std::int64_t launches) {
     t.set = set_.name;
@@ -357,10 +367,11 @@ class Bench {
     UpdateTiming t;
     if (v.in_graph) {
       enqueue();  // loads the code
-      const GraphExec graph = capture(stream_, nullptr, enqueue);
-      t = time(steps, [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get())); });
+      const GraphExec graph = instantiate(capture(stream_, enqueue));
+      t = time(stream_, rounds_, steps,
+               [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get())); });
     } else {
-      t = time(steps, enqueue);
+      t = time(stream_, rounds_, steps, enqueue);
     }
     return finish(rows, t, v.name, how, v.bytes, v.launches);
   }
@@ -374,21 +385,15 @@ class Bench {
       PREHEAT_CHECK(kernels::update_flat({}, rate, 5e-4f, size_, c.gradients.data(),
                                          c.weights.data(), c.velocity.data(), stream_.get()));
     };
-    PREHEAT_CHECK(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal));
-    enqueue();
-    cudaGraph_t raw = nullptr;
-    PREHEAT_CHECK(cudaStreamEndCapture(stream_.get(), &raw));
-    const Graph graph(raw);
-    cudaGraphExec_t raw_exec = nullptr;
-    PREHEAT_CHECK(cudaGraphInstantiate(&raw_exec, raw, 0));
-    const GraphExec exec(raw_exec);
+    const Graph graph = capture(stream_, enqueue);
+    const GraphExec exec = instantiate(graph);
     cudaGraphNode_t node = nullptr;
     std::size_t count = 1;
-    PREHEAT_CHECK(cudaGraphGetNodes(raw, &node, &count));
+    PREHEAT_CHECK(cudaGraphGetNodes(graph.get(), &node, &count));
     cudaKernelNodeParams parameters{};
     PREHEAT_CHECK(cudaGraphKernelNodeGetParams(node, &parameters));
     const std::int64_t steps = steps_at_once();
-    const UpdateTiming t = time(steps, [&] {
+    const UpdateTiming t = time(stream_, rounds_, steps, [&] {
       for (std::int64_t i = 0; i < steps; ++i) {
         PREHEAT_CHECK(cudaGraphExecKernelNodeSetParams(exec.get(), node, &parameters));
         PREHEAT_CHECK(cudaGraphLaunch(exec.get(), stream_.get()));
@@ -404,17 +409,13 @@ class Bench {
       PREHEAT_CHECK(kernels::sgd_momentum({}, arena(c, false), state_.data(), loss_.data(), nullptr,
                                           partials_.data(), non_finite_.data(), stream_.get()));
     };
-    const GraphExec exec = capture(stream_, nullptr, enqueue);
+    const GraphExec exec = instantiate(capture(stream_, enqueue));
     const std::int64_t steps = steps_at_once();
-    const UpdateTiming t = time(steps, [&] {
+    const UpdateTiming t = time(stream_, rounds_, steps, [&] {
       for (std::int64_t i = 0; i < steps; ++i) {
-        cudaGraph_t raw = nullptr;
-        PREHEAT_CHECK(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal));
-        enqueue();
-        PREHEAT_CHECK(cudaStreamEndCapture(stream_.get(), &raw));
-        const Graph graph(raw);
+        const Graph graph = capture(stream_, enqueue);
         cudaGraphExecUpdateResultInfo info{};
-        PREHEAT_CHECK(cudaGraphExecUpdate(exec.get(), raw, &info));
+        PREHEAT_CHECK(cudaGraphExecUpdate(exec.get(), graph.get(), &info));
         PREHEAT_CHECK(cudaGraphLaunch(exec.get(), stream_.get()));
       }
     });
@@ -445,38 +446,7 @@ class Bench {
 }  // namespace
 
 std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) {
-  std::vector<UpdateTiming> rows;
-  {
-    // The cost of a launch by itself.
-    const UpdateSet nothing{"nothing", {kernels::chunk_floats}};
-    const Stream stream = make_stream();
-    constexpr std::int64_t launches = 64;
-    const auto enqueue = [&] {
-      for (std::int64_t i = 0; i < launches; ++i) PREHEAT_CHECK(kernels::empty(stream.get()));
-    };
-    enqueue();
-    const GraphExec graph = capture(stream, nullptr, enqueue);
-    const Event start = make_timer();
-    const Event end = make_timer();
-    std::vector<double> times;
-    for (int round = 0; round < 7; ++round) {
-      PREHEAT_CHECK(cudaEventRecord(start.get(), stream.get()));
-      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream.get()));
-      PREHEAT_CHECK(cudaEventRecord(end.get(), stream.get()));
-      PREHEAT_CHECK(cudaEventSynchronize(end.get()));
-      times.push_back(1e3 * static_cast<double>(milliseconds(start, end)) / launches);
-    }
-    std::ranges::sort(times);
-    UpdateTiming t;
-    t.set = nothing.name;
-    t.variant = "empty kernel";
-    t.how = "graph";
-    t.launches = 1;
-    t.microseconds = times[times.size() / 2];
-    t.least = times.front();
-    t.largest = times.back();
-    rows.push_back(t);
-  }
+  std::vector<UpdateTiming> rows = {time_nothing(7)};
   for (const UpdateSet& set : sets) {
     for (UpdateTiming& t : Bench(set, quick).run()) rows.push_back(std::move(t));
   }

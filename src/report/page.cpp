@@ -1,0 +1,46 @@
+#include "report/page.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "report/assets.h"
+#include "report/label_text.h"
+
+namespace preheat {
+
+void Page::add_charts(const std::vector<Chart>& charts, const Facets& facets,
+                      const std::string& heading) {
+  if (charts.empty()) return;
+  Json list = Json::array();
+  if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
+  add(
+      fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n"
+                  "<div class=\"panels\">\n",
+                  sections_.size()));
+  for (std::size_t i = 0; i < charts.size(); ++i) {
+    add(charts[i].figure(i));
+    list.push_back(charts[i].json());
+  }
+  add("</div>\n</section>\n");
+  sections_.push_back({{"facets", facets.json()}, {"charts", std::move(list)}});
+}
+
+std::string Page::document(const std::string& title) const {
+  // A "<" could end the script element early; inside a string of JSON it may be written so.
+  std::string json =
+      Json{{"sections", sections_}}.dump(-1, ' ', false, Json::error_handler_t::replace);
+  for (auto at = json.find('<'); at != std::string::npos; at = json.find('<', at)) {
+    json.replace(at, 1, "\\u003c");
+  }
+  return fmt::format(
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+      "<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n{}</main>\n"
+      "<footer>preheat {}</footer>\n"
+      "<script type=\"application/json\" id=\"data\">{}</script>\n"
+      "<script>{}</script>\n<script>\n{}</script>\n</body>\n</html>\n",
+      escape(title), report_css(), body_, PREHEAT_VERSION, json, chart_js(), report_js());
+}
+
+}  // namespace preheat

@@ -1,0 +1,29 @@
+// A page as it grows, section by section: its HTML, and the JSON that its scripts read.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "report/chart.h"
+#include "report/html.h"
+#include "report/run_charts.h"
+
+namespace preheat {
+
+class Page {
+ public:
+  void add(const std::string& html) { body_ += html; }
+
+  /// Charts that are switched and zoomed together. `heading` is text; "": none.
+  void add_charts(const std::vector<Chart>& charts, const Facets& facets,
+                  const std::string& heading);
+
+  /// One HTML file that needs nothing but itself. `title` is text.
+  std::string document(const std::string& title) const;
+
+ private:
+  std::string body_;
+  Json sections_ = Json::array();
+};
+
+}  // namespace preheat

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The update alone: torch.optim.SGD on a GPU, over the tensors of real networks.
+"""The update alone: torch.optim.SGD on a GPU, over the lists of tensors that `preheat bench update`
+takes: those of networks, one tensor of growing size, and 2^20 parameters in growing numbers.
 
-  python3 scripts/peers/gpu_update.py [--json FILE] [--flat 124000000,500000000]
+  python3 scripts/peers/gpu_update.py [--json FILE] [--quick]
 
 Momentum 0.9, weight decay 5e-4, fp32. Times are the device's own, the median of 5 turns. A step
 moves 20 bytes a parameter: weight, gradient and velocity are read, weight and velocity written.
@@ -36,10 +37,19 @@ def shapes_of(module):
     return [tuple(p.shape) for p in module.parameters()]
 
 
-def tensor_lists(flat):
+def split(parameters, tensors):
+    """As equal as they can be."""
+    ends = [parameters * i // tensors for i in range(tensors + 1)]
+    return [(end - begin,) for begin, end in zip(ends, ends[1:])]
+
+
+def tensor_lists(quick):
     lists = {"small-cnn": shapes_of(small_cnn()), "resnet20": shapes_of(resnet20()),
              "resnet50": resnet50_shapes()}
-    lists.update({f"flat {count / 1e6:g}M": [(count,)] for count in flat})
+    for bits in (16, 21, 26) if quick else (16, 19, 22, 25, 28, 29):
+        lists[f"2^{bits}"] = [(1 << bits,)]
+    for tensors in (1, 1000) if quick else (1, 10, 100, 1000):
+        lists[f"2^20 in {tensors}"] = split(1 << 20, tensors)
     return lists
 
 
@@ -118,13 +128,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", type=torch.device)
     parser.add_argument("--json", help="where the figures go")
-    parser.add_argument("--flat", default="124000000,500000000",
-                        help="sizes of the lists of one tensor; each takes up to 20 bytes a parameter")
+    parser.add_argument("--quick", action="store_true", help="fewer lists, as of bench update --quick")
     arguments = parser.parse_args()
     on_gpu = arguments.device.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit("gpu_update.py: no CUDA device; --device cpu is a dry run")
-    flat = [int(float(n)) for n in arguments.flat.split(",") if n]
     device = torch.cuda.get_device_name() if on_gpu else "CPU, a dry run: these are no figures"
     print(f"PyTorch {torch.__version__}, {device}")
     ceiling = copy_ceiling(arguments.device)
@@ -133,7 +141,7 @@ def main():
     print(f"{'tensors':<12} {'count':>5} {'parameters':>11}  {'mode':<16} {'us a step':>9} "
           f"{'GB/s':>6} {'of copy':>7}")
     rows = []
-    for name, shapes in tensor_lists(flat).items():
+    for name, shapes in tensor_lists(arguments.quick).items():
         parameters = parameters_in(shapes)
         for mode, options in MODES.items():
             if options.get("fused") and not on_gpu:

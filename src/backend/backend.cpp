@@ -1,7 +1,5 @@
 #include "backend/backend.h"
 
-#include <algorithm>
-
 #include "backend/cpu/cpu_backend.h"
 #include "config/error.h"
 #ifdef PREHEAT_HAS_CUDA
@@ -9,13 +7,6 @@
 #endif
 
 namespace preheat {
-
-void UpdateTiming::take(std::vector<double> times) {
-  std::ranges::sort(times);
-  microseconds = times[times.size() / 2];
-  least = times.front();
-  largest = times.back();
-}
 
 std::unique_ptr<Backend> make_backend(DeviceChoice choice) {
   if (choice == DeviceChoice::cpu) return make_cpu_backend();

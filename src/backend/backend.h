@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/benches.h"
+#include "backend/step_parts.h"
 #include "data/dataset.h"
 #include "nn/network.h"
 #include "optim/sgd_momentum.h"
@@ -159,32 +161,11 @@ class Replica {
   /// Launches on the device that one update is made of; 0 where there are none, or none were
   /// counted yet.
   virtual std::int64_t launches_per_update() const = 0;
-};
 
-/// A list of tensors to be updated.
-struct UpdateSet {
-  std::string name;
-  std::vector<std::int64_t> tensors;  // their sizes, in floats
-};
-
-/// What one update of such a list costs, one way or another.
-struct UpdateTiming {
-  std::string set;
-  std::string variant;
-  std::string how;  // in a graph, as launches; hot in the cache unless it says cold
-  std::int64_t parameters = 0;
-  std::int64_t tensors = 0;
-  std::int64_t launches = 0;
-  double microseconds = 0;  // median
-  double least = 0;
-  double largest = 0;
-  double bytes = 0;             // that have to be moved
-  double gigabytes = 0;         // a second
-  double share_of_copy = 0;     // of the rate of a copy of as many floats, in the same run
-  double share_of_traffic = 0;  // of the rate at which 3 arrays are read and 2 written
-
-  /// Their median and spread, in microseconds.
-  void take(std::vector<double> times);
+  /// Does `updates` more, at least 2 and within the epoch and the stage as for train(), and times
+  /// the parts of all but the first, one after the other: what runs side by side in train() does
+  /// not here. Leaves records to drain() as train() does.
+  virtual std::vector<StepPart> time_parts(std::int64_t updates) = 0;
 };
 
 class Backend {
@@ -221,10 +202,7 @@ class Backend {
                                        std::shared_ptr<const ResidentDataset> data,
                                        std::int64_t examples) = 0;
 
-  /// The update of each set in every variant that the backend has to compare, the ceilings first.
-  /// Throws Error when memory does not suffice.
-  virtual std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets,
-                                                 bool quick) = 0;
+  virtual Benches& benches() = 0;
 };
 
 enum class DeviceChoice { automatic, cpu, cuda };

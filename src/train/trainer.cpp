@@ -267,13 +267,25 @@ void Trainer::note_gate(const StepState& state) {
   if (end < planned) gate_opened_at_ = end;
 }
 
+// Of the epoch that the next update lies in.
+void Trainer::set_epoch_order() {
+  replica_->set_epoch_order(
+      epoch_order(config_.seed, static_cast<std::uint32_t>(step_ / schedule_.run.steps_per_epoch),
+                  static_cast<std::uint32_t>(data_.train->size())));
+}
+
+// Of updates that were only timed; counts them.
+void Trainer::count_timed(const std::vector<StepRecord>& records) {
+  if (!records.back().finite) {
+    throw Error(fmt::format("the run diverged at step {}; take a lower schedule.base_lr",
+                            records.back().step));
+  }
+  step_ += static_cast<std::int64_t>(records.size());
+}
+
 UpdateTime Trainer::time_updates(std::int64_t most) {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
-  if (step_ % per_epoch == 0) {
-    replica_->set_epoch_order(epoch_order(config_.seed,
-                                          static_cast<std::uint32_t>(step_ / per_epoch),
-                                          static_cast<std::uint32_t>(data_.train->size())));
-  }
+  if (step_ % per_epoch == 0) set_epoch_order();
   UpdateTime time;
   time.updates = std::min(most, per_epoch - step_ % per_epoch);
   const auto start = Clock::now();
@@ -281,12 +293,19 @@ UpdateTime Trainer::time_updates(std::int64_t most) {
   time.host = seconds_since(start);
   const std::vector<StepRecord> records = replica_->drain();
   time.total = seconds_since(start);
-  if (!records.back().finite) {
-    throw Error(fmt::format("the run diverged at step {}; take a lower schedule.base_lr",
-                            records.back().step));
-  }
-  step_ += time.updates;
+  count_timed(records);
   return time;
+}
+
+std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
+  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
+  if (per_epoch < 2) throw Error("an epoch has but one update; lower data.batch_size");
+  updates = std::min(updates, per_epoch);
+  if (updates > per_epoch - step_ % per_epoch) time_updates(per_epoch);  // on to the next epoch
+  if (step_ % per_epoch == 0) set_epoch_order();
+  std::vector<StepPart> parts = replica_->time_parts(updates);
+  count_timed(replica_->drain());
+  return parts;
 }
 
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
@@ -305,9 +324,7 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
 
   while (step_ < schedule_.run.steps && !result.first_non_finite_step && !result.interrupted) {
     if (!order_is_set || step_ % per_epoch == 0) {
-      replica_->set_epoch_order(epoch_order(config_.seed,
-                                            static_cast<std::uint32_t>(step_ / per_epoch),
-                                            static_cast<std::uint32_t>(data_.train->size())));
+      set_epoch_order();
       order_is_set = true;
     }
     const bool layers_due = folder != nullptr && diagnostics_.layers_due(step_);

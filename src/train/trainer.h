@@ -115,10 +115,16 @@ class Trainer {
   /// they took. The schedule's last rate holds beyond the run's end. Throws Error where the run is
   /// lost.
   UpdateTime time_updates(std::int64_t most);
+
+  /// Does so many updates, fewer where an epoch has fewer, and times their parts (backend.h).
+  /// Throws Error where an epoch has but one, and where the run is lost.
+  std::vector<StepPart> time_parts(std::int64_t updates);
   std::int64_t launches_per_update() const { return replica_->launches_per_update(); }
 
  private:
   std::int64_t next_stop(std::int64_t step) const;
+  void set_epoch_order();
+  void count_timed(const std::vector<StepRecord>& records);
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
   void measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result);

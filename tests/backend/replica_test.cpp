@@ -213,6 +213,30 @@ TEST_F(ReplicaTest, SameSeedSameBitsHoweverTheUpdatesAreGrouped) {
   EXPECT_TRUE(a->drain().empty());
 }
 
+TEST_F(ReplicaTest, UpdatesWhosePartsAreTimedHaveTheSameBits) {
+  auto plain = replica();
+  auto timed = replica();
+  for (auto* r : {&plain, &timed}) (*r)->set_epoch_order(order());
+  plain->train(4);
+  const std::vector<StepPart> parts = timed->time_parts(4);
+  EXPECT_TRUE(same(timed->save(), plain->save()));
+  EXPECT_EQ(timed->drain().size(), 4u);
+  double convolutions = 0;
+  std::vector<std::string> passes;
+  for (const StepPart& part : parts) {
+    EXPECT_GT(part.cost.bytes, 0) << part.work;
+    EXPECT_GE(part.microseconds, 0) << part.work;
+    if (part.work == "convolution") convolutions += part.cost.operations;
+    if (passes.empty() || passes.back() != part.pass) passes.push_back(part.pass);
+  }
+  EXPECT_THAT(passes, testing::ElementsAre("forward", "backward", "update"));
+  // By hand: images of 16 x 16 x 1, pooled to 8, 4 behind the block's stride; 1x1 where its shape
+  // changes.
+  const double per_image =
+      16 * 16 * 9 * 1 * 8 + 4 * 4 * (9 * 8 * 12 + 9 * 12 * 12 + 8 * 12) + 4 * 4 * 9 * 12 * 6;
+  EXPECT_EQ(convolutions, 2 * 32 * per_image);
+}
+
 TEST_F(ReplicaTest, SavedStateGoesOnToTheSameBits) {
   auto whole = replica();
   whole->set_epoch_order(order());

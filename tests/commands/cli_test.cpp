@@ -664,27 +664,34 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
 }
 
 TEST_F(Cli, BenchTimesEveryShape) {
-  const Result result = preheat({"bench", "schedule", "--json", "times.json"});
+  const Result result = preheat(
+      {"bench", "schedule", "--device", "cpu", "--json", "times.json", "--html", "times.html"});
   EXPECT_EQ(result.code, 0) << result.err;
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "times.json"));
+  EXPECT_EQ(json["bench"], "schedule");
   std::set<std::string> names;
   for (const auto& row : json["schedules"]) {
     names.insert(row["name"]);
     EXPECT_GT(row["least_ns"], 0);
     EXPECT_LE(row["least_ns"], row["median_ns"]);
     EXPECT_LE(row["median_ns"], row["largest_ns"]);
+    EXPECT_EQ(row["in_step"].size(), 2u);
+    for (const auto& in_step : row["in_step"]) EXPECT_GT(in_step["us"], 0);
     EXPECT_THAT(result.out, HasSubstr(row["name"].get<std::string>()));
   }
   for (const ShapeFacts& facts : shape_facts) EXPECT_TRUE(names.contains(facts.name)) << facts.name;
+  EXPECT_THAT(bytes_of(folder_ / "times.html"), HasSubstr("inverse_sqrt"));
   expect_one_line(preheat({"bench"}), 2);
   expect_one_line(preheat({"bench", "nonsense"}), 2);
 }
 
 TEST_F(Cli, BenchTimesAStep) {
-  const Result result = preheat(
-      {"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "0.1", "--json", "step.json"});
+  const Result result =
+      preheat({"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "0.1", "--json",
+               "step.json", "--html", "step.html", "--layers", "--replicas", "1,2"});
   EXPECT_EQ(result.code, 0) << result.err;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("images per second"), HasSubstr("host time of a step")));
+  EXPECT_THAT(result.out, AllOf(HasSubstr("images per second"), HasSubstr("host time of a step"),
+                                HasSubstr("first update"), HasSubstr("weight gradient")));
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "step.json"));
   const auto& step = json["step_ms"];
   EXPECT_GT(step["least"], 0);
@@ -695,31 +702,77 @@ TEST_F(Cli, BenchTimesAStep) {
   EXPECT_NEAR(images, 1e3 * batch / step["median"].get<double>(), 1e-6 * images);
   EXPECT_LE(json["host_us"], 1e3 * step["largest"].get<double>());
   EXPECT_EQ(json["precision"], "fp32");
+  double parts = 0;
+  double bytes = 0;
+  for (const auto& part : json["parts"]) {
+    EXPECT_GT(part["us"], 0) << part;
+    parts += part["us"].get<double>();
+    bytes += part["bytes"].get<double>();
+  }
+  EXPECT_NEAR(json["parts_ms"], 1e-3 * parts, 1e-9 * parts);
+  EXPECT_EQ(json["bytes"], bytes);
+  ASSERT_EQ(json["replicas"].size(), 2u);
+  EXPECT_EQ(json["replicas"][0]["times_one"], 1);
+  EXPECT_THAT(bytes_of(folder_ / "step.html"), HasSubstr("Where the time goes"));
+
   const Result refused =
       preheat({"bench", "step", "tiny.yaml", "--device", "cpu", "--set", "train.precision=bf16"});
   expect_one_line(refused, 2);
   EXPECT_THAT(refused.err, HasSubstr("train.precision"));
+  expect_one_line(preheat({"bench", "step", "tiny.yaml", "--replicas", "0"}), 2);
 }
 
 TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
-  const Result result =
-      preheat({"bench", "update", "--device", "cpu", "--quick", "--json", "update.json"});
+  put_bytes(folder_ / "peers.json", R"({"torch": "2.0", "device": "another", "rows": [
+      {"tensors": 16, "parameters": 870826, "mode": "fused", "us": 100},
+      {"tensors": 65, "parameters": 1, "mode": "fused", "us": 100}]})");
+  const Result result = preheat({"bench", "update", "--device", "cpu", "--quick", "--json",
+                                 "update.json", "--html", "update.html", "--peers", "peers.json"});
   EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("PyTorch 2.0, fused"), HasSubstr("not in peers.json"),
+                                HasSubstr("was measured on another")));
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "update.json"));
   std::map<std::string, std::int64_t> tensors;
+  std::set<std::string> variants;
   for (const auto& row : json["rows"]) {
     tensors[row["set"]] = row["tensors"];
+    variants.insert(row["variant"]);
     EXPECT_GT(row["us"], 0);
-    EXPECT_GE(row["bytes"], 20 * row["parameters"].get<double>());
+    EXPECT_LE(row["least_us"], row["us"]);
+    EXPECT_LE(row["us"], row["largest_us"]);
+    EXPECT_GE(row["bytes"], 8 * row["parameters"].get<double>());
     const double rate = row["bytes"].get<double>() / (1e3 * row["us"].get<double>());
     EXPECT_NEAR(row["gigabytes_per_second"], rate, 1e-6 * rate);
-    if (row["how"] == "ceiling") {
+    if (row["variant"] == "copy") {
+      EXPECT_EQ(row["share_of_copy"], 1);
+    } else if (row["how"] == "ceiling") {
       EXPECT_EQ(row["share_of_traffic"], 1);
     }
+  }
+  for (const char* variant : {"fused", "fused, nesterov", "fused, folded", "fused, clipped",
+                              "per_tensor", "three_pass"}) {
+    EXPECT_TRUE(variants.contains(variant)) << variant;
   }
   EXPECT_EQ(tensors["small CNN"], 16);
   EXPECT_EQ(tensors["ResNet-20"], 65);
   EXPECT_EQ(tensors["ResNet-50"], 161);
+  EXPECT_EQ(tensors["2^20 in 1000 tensors"], 1000);
+  ASSERT_EQ(json["peers"].size(), 1u);
+  EXPECT_EQ(json["peers"][0]["set"], "small CNN");
+  EXPECT_THAT(bytes_of(folder_ / "update.html"), HasSubstr("Roofline"));
+}
+
+TEST_F(Cli, BenchTakesASetOfTheUsersOwn) {
+  const Result result = preheat({"bench", "update", "--device", "cpu", "--quick", "--parameters",
+                                 "1001", "--tensors", "10", "--json", "own.json"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "own.json"));
+  for (const auto& row : json["rows"]) {
+    EXPECT_EQ(row["parameters"], 1001);
+    EXPECT_EQ(row["tensors"], 10);
+  }
+  expect_one_line(preheat({"bench", "update", "--tensors", "10"}), 2);
+  expect_one_line(preheat({"bench", "update", "--parameters", "0"}), 2);
 }
 
 TEST_F(Cli, InfoSaysWhatThereIs) {

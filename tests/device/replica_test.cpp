@@ -344,6 +344,31 @@ TEST_F(CudaReplica, ReplicasSideBySideHaveTheBitsOfOneAlone) {
   }
 }
 
+TEST_F(CudaReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {
+  for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    SCOPED_TRACE(precision);
+    use(every_layer, {std::string("train.precision=") + precision});
+    auto plain_one = replica(*cuda_);
+    const auto records = train(*plain_one, 0, 5);
+    auto timed = replica(*cuda_);
+    timed->set_epoch_order(
+        epoch_order(config_.seed, 0, static_cast<std::uint32_t>(data_.train.size())));
+    const std::vector<StepPart> parts = timed->time_parts(5);
+    const auto timed_records = timed->drain();
+    ASSERT_EQ(timed_records.size(), records.size());
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      EXPECT_EQ(timed_records[i].loss, records[i].loss);
+    }
+    EXPECT_TRUE(same(timed->save(), plain_one->save()));
+    std::int64_t launches = 0;
+    for (const StepPart& part : parts) {
+      EXPECT_GT(part.launches, 0) << part.layer << " " << part.work;
+      launches += part.launches;
+    }
+    EXPECT_EQ(launches, plain_one->launches_per_update());
+  }
+}
+
 TEST_F(CudaReplica, SaysOfItsActivationsWhatTheCpuSays) {
   use(every_layer);
   auto gpu = replica(*cuda_);

@@ -73,9 +73,7 @@ class ThreeAtATime : public Backend {
                                std::int64_t examples) override {
     return one_.probe(network, options, std::move(data), examples);
   }
-  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
-    return one_.time_updates(sets, quick);
-  }
+  Benches& benches() override { return one_.benches(); }
 
  private:
   Backend& one_ = shared_backend();

@@ -12,6 +12,10 @@
 
 namespace preheat::cpu {
 
+/// The bytes that the kernel could still hand out; what the cgroup of a container allows is not
+/// asked.
+std::size_t available_memory();
+
 /// A zeroed block on a 64-byte boundary. Throws Error saying how much was asked for.
 template <class T>
 class Buffer {

@@ -7,9 +7,9 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <numeric>
 #include <stdexcept>
 
+#include "backend/cpu/benches.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/program.h"
 #include "backend/inspect.h"
@@ -20,9 +20,6 @@ namespace {
 
 using cpu::Buffer;
 
-// Floats that one task of the update covers: three arrays of it fit into a core's own cache.
-constexpr std::int64_t update_block_size = 16384;
-
 class CpuDataset : public ResidentDataset {
  public:
   explicit CpuDataset(const Dataset& dataset) : data(dataset) {}
@@ -32,18 +29,6 @@ class CpuDataset : public ResidentDataset {
 
 const Dataset& data_of(const ResidentDataset& dataset) {
   return dynamic_cast<const CpuDataset&>(dataset).data;
-}
-
-// The memory the kernel could still hand out; what the cgroup of a container allows is not asked.
-std::size_t available_memory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string name;
-  std::size_t kib = 0;
-  while (meminfo >> name >> kib) {
-    if (name == "MemAvailable:") return kib << 10;
-    meminfo.ignore(64, '\n');
-  }
-  return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
 }
 
 std::vector<Buffer<float>> make_statistics(const Network& network) {
@@ -138,17 +123,13 @@ class CpuReplica : public Replica {
     order_.assign(permutation.begin(), permutation.end());
   }
 
-  void train(std::int64_t updates) override {
-    if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
-      throw std::logic_error("train: past the end of the epoch whose order is known");
-    }
-    enter_stage();
-    if (stage_ + 1 < options_.stages.size() &&
-        state_.step + updates > options_.stages[stage_ + 1].begin) {
-      throw std::logic_error("train: past the end of the stage");
-    }
-    records_.reserve(records_.size() + updates);
-    for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step();
+  void train(std::int64_t updates) override { train(updates, nullptr); }
+
+  std::vector<StepPart> time_parts(std::int64_t updates) override {
+    train(1);
+    StepParts parts;
+    train(updates - 1, &parts);
+    return parts.medians();
   }
 
   std::vector<StepRecord> drain() override {
@@ -270,11 +251,42 @@ class CpuReplica : public Replica {
     cpu::gather(network_.input, dataset.pixels.data(), picks_, table_.data(), program_.images());
   }
 
-  void step() {
+  void train(std::int64_t updates, StepParts* parts) {
+    if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
+      throw std::logic_error("train: past the end of the epoch whose order is known");
+    }
+    enter_stage();
+    if (stage_ + 1 < options_.stages.size() &&
+        state_.step + updates > options_.stages[stage_ + 1].begin) {
+      throw std::logic_error("train: past the end of the stage");
+    }
+    records_.reserve(records_.size() + updates);
+    for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step(parts);
+  }
+
+  // Adds `part`, which took from `start` until now.
+  static void add(StepParts* parts, StepPart part, std::chrono::steady_clock::time_point start) {
+    if (parts == nullptr) return;
+    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
+    part.microseconds = time.count();
+    parts->add(part);
+  }
+
+  void step(StepParts* parts) {
+    using Clock = std::chrono::steady_clock;
+    if (parts != nullptr) parts->begin_step();
+    const auto batch = static_cast<double>(options_.batch_size);
+    const double pixels = batch * static_cast<double>(network_.input.size());
+    auto start = Clock::now();
     pick_batch();
-    program_.forward(cpu::Mode::training);
+    add(parts, {"forward", "", "gathering the batch", {(1 + sizeof(float)) * pixels, 0}}, start);
+    program_.forward(cpu::Mode::training, parts);
+    start = Clock::now();
     const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
-    program_.backward();
+    const double logits = batch * static_cast<double>(network_.classes);
+    add(parts, {"forward", "", "loss and its gradient", {2 * sizeof(float) * logits, 0}}, start);
+    program_.backward(parts);
+    start = Clock::now();
 
     StepRecord record;
     record.step = state_.step;
@@ -304,6 +316,13 @@ class CpuReplica : public Replica {
     }
     records_.push_back(record);
     advance(state_, options_.schedule, record.finite, record.correct);
+    const double bytes = options_.clip_norm > 0 ? 24 : 20;
+    add(parts,
+        {"update",
+         "",
+         "update and the next rate",
+         {bytes * static_cast<double>(network_.parameter_count), 0}},
+        start);
   }
 
   // Sets up what the stage of the next update changes, once per stage.
@@ -320,11 +339,8 @@ class CpuReplica : public Replica {
     for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
       const Parameter& p = network_.parameters[i];
       const ParameterRule& rule = options_.parameters[i];
-      for (std::int64_t at = 0; at < p.size; at += update_block_size) {
-        (s.trained[i] ? trained_ : frozen)
-            .push_back({p.offset + at, p.offset + std::min(at + update_block_size, p.size),
-                        rule.lr_scale, rule.weight_decay});
-      }
+      cpu::add_update_blocks(p.offset, p.size, rule.lr_scale, rule.weight_decay,
+                             s.trained[i] ? trained_ : frozen);
     }
     partial_norms_.resize(trained_.size() + frozen.size());
     frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
@@ -374,73 +390,6 @@ std::string processor() {
   return "CPU";
 }
 
-// The median of some rounds, in microseconds.
-template <class Work>
-UpdateTiming time_rounds(int rounds, const Work& work) {
-  std::vector<double> times;
-  work();
-  for (int i = 0; i < rounds; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
-    times.push_back(time.count());
-  }
-  UpdateTiming t;
-  t.take(std::move(times));
-  return t;
-}
-
-// The update beside a loop that moves the same 20 bytes per float and computes next to nothing.
-void time_updates(const UpdateSet& set, bool quick, std::vector<UpdateTiming>& rows) {
-  std::int64_t size = 0;
-  std::vector<cpu::UpdateBlock> blocks;
-  for (const std::int64_t n : set.tensors) {
-    for (std::int64_t at = 0; at < n; at += update_block_size) {
-      blocks.push_back({size + at, size + std::min(at + update_block_size, n), 1, 5e-4f});
-    }
-    size += arena_floats(n);
-  }
-  Buffer<float> w(size);
-  Buffer<float> v(size);
-  Buffer<float> g(size);
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < size; ++i) w.data()[i] = v.data()[i] = g.data()[i] = 1e-3f;
-  std::vector<cpu::UpdateNorms> partial(blocks.size());
-  const int rounds = quick ? 9 : 31;
-  const auto add = [&](const char* variant, UpdateTiming t) {
-    t.set = set.name;
-    t.variant = variant;
-    t.how = std::string(variant).starts_with("read") ? "ceiling" : "calls";
-    t.parameters = std::accumulate(set.tensors.begin(), set.tensors.end(), std::int64_t{0});
-    t.tensors = static_cast<std::int64_t>(set.tensors.size());
-    t.launches = 1;
-    t.bytes = 20.0 * static_cast<double>(size);
-    t.gigabytes = t.bytes / (1e3 * t.microseconds);
-    rows.push_back(std::move(t));
-  };
-  const std::size_t first = rows.size();
-  add("read 3, write 2", time_rounds(rounds, [&] {
-        float* __restrict a = w.data();
-        float* __restrict b = v.data();
-        const float* __restrict c = g.data();
-#pragma omp parallel for simd schedule(static)
-        for (std::int64_t i = 0; i < size; ++i) {
-          const float old = a[i];
-          a[i] = b[i];
-          b[i] = old + c[i];
-        }
-      }));
-#pragma omp parallel for schedule(static)
-  for (std::int64_t i = 0; i < size; ++i) w.data()[i] = v.data()[i] = g.data()[i] = 1e-3f;
-  const UpdateScalars scalars{1e-3f, 0.9f, 1};
-  add("fused", time_rounds(rounds, [&] {
-        cpu::update({}, scalars, blocks, g.data(), w.data(), v.data(), partial.data());
-      }));
-  for (std::size_t i = first; i < rows.size(); ++i) {
-    rows[i].share_of_traffic = rows[first].microseconds / rows[i].microseconds;
-  }
-}
-
 class CpuBackend : public Backend {
  public:
   std::string name() const override { return "cpu"; }
@@ -464,7 +413,7 @@ class CpuBackend : public Backend {
     constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
     const std::size_t parameters = arenas * network.arena_size * sizeof(float);
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
-    const std::size_t available = available_memory();
+    const std::size_t available = cpu::available_memory();
     if (parameters + activations <= available) return;
     throw Error(
         fmt::format("out of memory: the network needs {} MiB and its activations {} MiB, and {} "
@@ -486,11 +435,10 @@ class CpuBackend : public Backend {
     require_memory(network, examples, "take fewer examples");
     return std::make_unique<CpuProbe>(network, options, dataset, examples);
   }
-  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
-    std::vector<UpdateTiming> rows;
-    for (const UpdateSet& set : sets) preheat::time_updates(set, quick, rows);
-    return rows;
-  }
+  Benches& benches() override { return benches_; }
+
+ private:
+  cpu::CpuBenches benches_;
 };
 
 }  // namespace

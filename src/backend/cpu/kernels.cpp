@@ -549,6 +549,15 @@ LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t clas
   return result;
 }
 
+void add_update_blocks(std::int64_t offset, std::int64_t size, float lr_scale, float weight_decay,
+                       std::vector<UpdateBlock>& blocks) {
+  constexpr std::int64_t block_size = 16384;
+  for (std::int64_t at = 0; at < size; at += block_size) {
+    blocks.push_back(
+        {offset + at, offset + std::min(at + block_size, size), lr_scale, weight_decay});
+  }
+}
+
 UpdateNorms update(const SgdMomentum& rule, const UpdateScalars& scalars,
                    std::span<const UpdateBlock> blocks, const float* gradients, float* weights,
                    float* velocity, UpdateNorms* partial) {

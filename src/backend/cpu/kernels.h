@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "data/dataset.h"
 #include "data/epoch_order.h"
@@ -116,6 +117,11 @@ struct UpdateBlock {
   float lr_scale = 1;
   float weight_decay = 0;
 };
+
+/// Appends the blocks of `size` floats from `offset` on: each as large as fits, in three arrays,
+/// into a core's own cache.
+void add_update_blocks(std::int64_t offset, std::int64_t size, float lr_scale, float weight_decay,
+                       std::vector<UpdateBlock>& blocks);
 
 /// Squared L2 norms.
 struct UpdateNorms {

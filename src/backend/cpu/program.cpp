@@ -1,6 +1,7 @@
 #include "backend/cpu/program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 
 #include "backend/cpu/kernels.h"
@@ -52,7 +53,7 @@ class Program::Compiler {
   }
 
   void compile() {
-    std::vector<std::vector<BackwardTask>> backward;
+    std::vector<std::vector<Task>> backward;
     for (int i = 0; i < static_cast<int>(net_.ops.size()); ++i) {
       tasks_.clear();
       switch (net_.ops[i].kind) {
@@ -90,7 +91,7 @@ class Program::Compiler {
 
   // The C interface takes the arguments as an array made once; the C++ one would build a map per
   // call.
-  Task call(const dnnl::primitive& primitive, const memory::desc& scratch_desc,
+  Call call(const dnnl::primitive& primitive, const memory::desc& scratch_desc,
             std::vector<Argument> arguments) {
     memory scratch(scratch_desc, p_.engine_, DNNL_MEMORY_NONE);
     scratch_.push_back(scratch);
@@ -114,25 +115,34 @@ class Program::Compiler {
     return wrap(desc, p_.packed_.back().data());
   }
 
-  Task reorder(const memory& from, const memory& to) {
+  Call reorder(const memory& from, const memory& to) {
     const dnnl::reorder::primitive_desc d(from, to, attr_);
     return call(dnnl::reorder(d), d.scratchpad_desc(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
   }
 
   // A weight as the primitive wants it: the arena's own memory, or a copy that a task refreshes.
-  template <class AddTask>
-  memory packed(const memory& plain, const memory::desc& wanted, const AddTask& add_task) {
+  memory packed(int op, Purpose purpose, const memory& plain, const memory::desc& wanted) {
     if (plain.get_desc() == wanted) return plain;
     memory copy = allocate(wanted);
-    add_task(reorder(plain, copy));
+    add(op, purpose, "weights into the library's order", moves(2 * weights_of(net_.ops[op])),
+        reorder(plain, copy));
     return copy;
   }
 
-  auto to_forward() {
-    return [this](Task task) { p_.forward_.push_back(std::move(task)); };
+  void add(int op, Purpose purpose, const char* work, const Cost& cost, Call run) {
+    (purpose == Purpose::output ? p_.forward_ : tasks_)
+        .push_back({op, purpose, work, cost, std::move(run)});
   }
-  auto to_backward(int op, Purpose purpose) {
-    return [this, op, purpose](Task task) { tasks_.push_back({op, purpose, std::move(task)}); };
+
+  // Of floats that are read or written.
+  static Cost moves(double floats) { return {sizeof(float) * floats, 0}; }
+  double in_floats(const Op& op) const { return static_cast<double>(batch_ * op.in.size()); }
+  double out_floats(const Op& op) const { return static_cast<double>(batch_ * op.out.size()); }
+  // Of a convolution or matrix product, and of its gradients as well: each has two of images,
+  // images and weights to read and the third to write.
+  Cost product_cost(const Op& op) const {
+    return {sizeof(float) * (in_floats(op) + weights_of(op) + out_floats(op)),
+            operations_of(op, batch_)};
   }
 
   float* weight(int parameter) const { return weights_ + net_.parameters[parameter].offset; }
@@ -174,11 +184,12 @@ class Program::Compiler {
     {
       std::vector<Argument> arguments = {
           {DNNL_ARG_SRC, x_memory},
-          {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), to_forward())},
+          {DNNL_ARG_WEIGHTS, packed(index, Purpose::output, w, forward.weights_desc())},
           {DNNL_ARG_DST, wrap(y, z)}};
       if (op.bias >= 0) arguments.push_back({DNNL_ARG_BIAS, wrap(b, weight(op.bias))});
-      p_.forward_.push_back(call(dnnl::convolution_forward(forward), forward.scratchpad_desc(),
-                                 std::move(arguments)));
+      add(index, Purpose::output, "convolution", product_cost(op),
+          call(dnnl::convolution_forward(forward), forward.scratchpad_desc(),
+               std::move(arguments)));
     }
     finish_forward(index);
     begin_backward(index);
@@ -211,11 +222,13 @@ class Program::Compiler {
         {prop_kind::forward_training, x, w_any, b, y}, attr_, p_.engine_);
     const memory w = wrap(w_plain, weight(op.weight));
     const memory x_memory = wrap(x, output(op.input));
-    p_.forward_.push_back(call(dnnl::inner_product_forward(forward), forward.scratchpad_desc(),
-                               {{DNNL_ARG_SRC, x_memory},
-                                {DNNL_ARG_WEIGHTS, packed(w, forward.weights_desc(), to_forward())},
-                                {DNNL_ARG_BIAS, wrap(b, weight(op.bias))},
-                                {DNNL_ARG_DST, wrap(y, output(index))}}));
+    const memory w_packed = packed(index, Purpose::output, w, forward.weights_desc());
+    add(index, Purpose::output, "matrix product", product_cost(op),
+        call(dnnl::inner_product_forward(forward), forward.scratchpad_desc(),
+             {{DNNL_ARG_SRC, x_memory},
+              {DNNL_ARG_WEIGHTS, w_packed},
+              {DNNL_ARG_BIAS, wrap(b, weight(op.bias))},
+              {DNNL_ARG_DST, wrap(y, output(index))}}));
     finish_forward(index);
     begin_backward(index);
 
@@ -237,25 +250,26 @@ class Program::Compiler {
                        const memory& x, const memory& dz, const memory::desc& plain,
                        const memory::desc& bias) {
     const Op& op = net_.ops[index];
-    const auto add_task = to_backward(index, Purpose::weight_gradient);
     const memory target = wrap(plain, gradient(op.weight));
     const bool direct = d.diff_weights_desc() == plain;
     const memory dw = direct ? target : allocate(d.diff_weights_desc());
     std::vector<Argument> arguments = {
         {DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, dz}, {DNNL_ARG_DIFF_WEIGHTS, dw}};
     if (op.bias >= 0) arguments.push_back({DNNL_ARG_DIFF_BIAS, wrap(bias, gradient(op.bias))});
-    add_task(call(primitive, d.scratchpad_desc(), std::move(arguments)));
-    if (!direct) add_task(reorder(dw, target));
+    add(index, Purpose::weight_gradient, "weight gradient", product_cost(op),
+        call(primitive, d.scratchpad_desc(), std::move(arguments)));
+    if (direct) return;
+    add(index, Purpose::weight_gradient, "weight gradient into the arena's order",
+        moves(2 * weights_of(op)), reorder(dw, target));
   }
 
   template <class Descriptor>
   void data_gradient(int index, const Descriptor& d, const dnnl::primitive& primitive,
                      const memory& dz, const memory& w, const memory& dx) {
-    const auto add_task = to_backward(index, Purpose::data_gradient);
-    add_task(call(primitive, d.scratchpad_desc(),
-                  {{DNNL_ARG_DIFF_DST, dz},
-                   {DNNL_ARG_WEIGHTS, packed(w, d.weights_desc(), add_task)},
-                   {DNNL_ARG_DIFF_SRC, dx}}));
+    const memory w_packed = packed(index, Purpose::data_gradient, w, d.weights_desc());
+    add(index, Purpose::data_gradient, "data gradient", product_cost(net_.ops[index]),
+        call(primitive, d.scratchpad_desc(),
+             {{DNNL_ARG_DIFF_DST, dz}, {DNNL_ARG_WEIGHTS, w_packed}, {DNNL_ARG_DIFF_SRC, dx}}));
   }
 
   Matrix matrix_of(const Op& op) const {
@@ -274,8 +288,11 @@ class Program::Compiler {
     const Matrix size = matrix_of(op);
     const float slope = slope_of(op.activation);
     float* y = output(index);
+    const double floats = out_floats(op);
     if (!op.normalized()) {
-      if (slope != 1) p_.forward_.push_back([=](Mode) { activate(size, slope, y); });
+      if (slope == 1) return;
+      add(index, Purpose::output, "activation", moves(2 * floats),
+          [=](Mode) { activate(size, slope, y); });
       return;
     }
     const BatchNorm norm = norm_of(index);
@@ -284,15 +301,18 @@ class Program::Compiler {
     float* running_mean = statistics_[op.running_mean].data();
     float* running_var = statistics_[op.running_var].data();
     const float* residual = op.residual < 0 ? nullptr : output(op.residual);
-    p_.forward_.push_back([=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode mode) {
-      float* inv_std = mean + size.channels;
-      if (mode == Mode::training && !*fixed) {
-        batch_norm_statistics(size, x, mean, inv_std, running_mean, running_var, sums);
-      } else {
-        batch_norm_frozen(size.channels, running_mean, running_var, mean, inv_std);
-      }
-      batch_norm_forward(size, slope, norm, x, residual, y);
-    });
+    add(index, Purpose::output, "moments", moves(floats),
+        [=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode mode) {
+          float* inv_std = mean + size.channels;
+          if (mode == Mode::training && !*fixed) {
+            batch_norm_statistics(size, x, mean, inv_std, running_mean, running_var, sums);
+          } else {
+            batch_norm_frozen(size.channels, running_mean, running_var, mean, inv_std);
+          }
+        });
+    add(index, Purpose::output, "batch norm, activation",
+        moves((residual != nullptr ? 3 : 2) * floats),
+        [=](Mode) { batch_norm_forward(size, slope, norm, x, residual, y); });
   }
 
   const char* fixed_statistics(int index) const { return &p_.fixed_statistics_[index]; }
@@ -300,16 +320,17 @@ class Program::Compiler {
   // Its gradient: turns the gradient of the output into that of the convolution's own result.
   void begin_backward(int index) {
     const Op& op = net_.ops[index];
-    const auto add_task = to_backward(index, Purpose::output_gradient);
     const Matrix size = matrix_of(op);
     const float slope = slope_of(op.activation);
     const float* y = output(index);
     float* dy = gradient_of_output(index);
     const float* extra = second_gradient_of_output(index);
+    const double floats = out_floats(op);
     if (!op.normalized()) {
-      if (slope != 1 || extra != nullptr) {
-        add_task([=](Mode) { activate_backward(size, slope, y, extra, dy); });
-      }
+      if (slope == 1 && extra == nullptr) return;
+      add(index, Purpose::output_gradient, "activation's gradient",
+          moves((extra != nullptr ? 4 : 3) * floats),
+          [=](Mode) { activate_backward(size, slope, y, extra, dy); });
       return;
     }
     const BatchNorm norm = norm_of(index);
@@ -317,10 +338,13 @@ class Program::Compiler {
     float* d_residual = gradient_target(op.residual, index, true);
     float* d_weight = gradient(op.norm_weight);
     float* d_bias = gradient(op.norm_bias);
-    add_task([=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode) {
-      batch_norm_backward(size, slope, norm, *fixed != 0, x, y, extra, dy, d_residual, d_weight,
-                          d_bias, sums);
-    });
+    // Two passes: x, y and dy into the sums and dy; x and dy into dx.
+    const int arrays = 7 + (extra != nullptr ? 1 : 0) + (d_residual != nullptr ? 1 : 0);
+    add(index, Purpose::output_gradient, "batch norm's gradient", moves(arrays * floats),
+        [=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode) {
+          batch_norm_backward(size, slope, norm, *fixed != 0, x, y, extra, dy, d_residual, d_weight,
+                              d_bias, sums);
+        });
   }
 
   void max_pool(int index) {
@@ -328,10 +352,12 @@ class Program::Compiler {
     const Pooling pooling{batch_, op.in, op.out, op.kernel};
     p_.packed_.emplace_back(batch_ * op.out.size());
     std::uint8_t* at = p_.packed_.back().data();
-    p_.forward_.push_back(
+    const double places = out_floats(op);  // a byte each
+    const Cost cost{sizeof(float) * (in_floats(op) + out_floats(op)) + places, 0};
+    add(index, Purpose::output, "max pooling", cost,
         [=, x = output(op.input), y = output(index)](Mode) { cpu::max_pool(pooling, x, y, at); });
     if (float* dx = gradient_target(op.input, index, false)) {
-      to_backward(index, Purpose::data_gradient)(
+      add(index, Purpose::data_gradient, "max pooling's gradient", cost,
           [=, dy = gradient_of_output(index), extra = second_gradient_of_output(index)](Mode) {
             max_pool_backward(pooling, dy, extra, at, dx);
           });
@@ -342,14 +368,17 @@ class Program::Compiler {
     const Op& op = net_.ops[index];
     const std::int64_t positions = op.in.height * op.in.width;
     const std::int64_t channels = op.in.channels;
-    p_.forward_.push_back([=, batch = batch_, x = output(op.input), y = output(index)](Mode) {
-      cpu::global_avg_pool(batch, positions, channels, x, y);
-    });
+    const Cost cost = moves(in_floats(op) + out_floats(op));
+    add(index, Purpose::output, "average pooling", cost,
+        [=, batch = batch_, x = output(op.input), y = output(index)](Mode) {
+          cpu::global_avg_pool(batch, positions, channels, x, y);
+        });
     if (float* dx = gradient_target(op.input, index, false)) {
-      to_backward(index, Purpose::data_gradient)([=, batch = batch_, dy = gradient_of_output(index),
-                                                  extra = second_gradient_of_output(index)](Mode) {
-        global_avg_pool_backward(batch, positions, channels, dy, extra, dx);
-      });
+      add(index, Purpose::data_gradient, "average pooling's gradient", cost,
+          [=, batch = batch_, dy = gradient_of_output(index),
+           extra = second_gradient_of_output(index)](Mode) {
+            global_avg_pool_backward(batch, positions, channels, dy, extra, dx);
+          });
     }
   }
 
@@ -361,7 +390,7 @@ class Program::Compiler {
   std::vector<Buffer<float>>& statistics_;
   dnnl::primitive_attr attr_;
   std::vector<memory> scratch_;
-  std::vector<BackwardTask> tasks_;  // of the op at hand
+  std::vector<Task> tasks_;  // of the op at hand, in backward
 };
 
 Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
@@ -395,8 +424,18 @@ float* Program::d_logits() {
   return slots_[plan_.first.back()].data();
 }
 
-void Program::forward(Mode mode) {
-  for (const Task& task : forward_) task(mode);
+// A call is over when it returns: the stream of a CPU's engine is the calling thread.
+void Program::run(const Task& task, Mode mode, StepParts* parts) {
+  if (parts == nullptr) return task.run(mode);
+  const auto start = std::chrono::steady_clock::now();
+  task.run(mode);
+  const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
+  const char* pass = task.purpose == Purpose::output ? "forward" : "backward";
+  parts->add({pass, network_.ops[task.op].name, task.work, task.cost, 0, time.count()});
+}
+
+void Program::forward(Mode mode, StepParts* parts) {
+  for (const Task& task : forward_) run(task, mode, parts);
   stream_.wait();
 }
 
@@ -412,12 +451,12 @@ void Program::train_only(const std::vector<bool>& trained, bool fixed_statistics
   }
 }
 
-void Program::backward() {
-  for (const BackwardTask& task : backward_) {
+void Program::backward(StepParts* parts) {
+  for (const Task& task : backward_) {
     if (task.op < lowest_in_training_) break;
     if (task.purpose == Purpose::weight_gradient && weights_in_training_[task.op] == 0) continue;
     if (task.purpose == Purpose::data_gradient && task.op == lowest_in_training_) continue;
-    task.run(Mode::training);
+    run(task, Mode::training, parts);
   }
   stream_.wait();
 }

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/buffer.h"
 #include "backend/gradient_plan.h"
+#include "backend/step_parts.h"
 
 namespace preheat::cpu {
 
@@ -40,23 +41,28 @@ class Program {
   /// statistics in training too, and leaves them.
   void train_only(const std::vector<bool>& trained, bool fixed_statistics);
 
-  void forward(Mode mode);
-  void backward();  // overwrites the gradients of the parameters in training, all of them
+  /// With `parts` each call is timed and added to them.
+  void forward(Mode mode, StepParts* parts = nullptr);
+  /// Overwrites the gradients of the parameters in training, all of them.
+  void backward(StepParts* parts = nullptr);
 
   std::span<const float> output(int op) const;  // activations of the last forward
   std::size_t activation_bytes() const;
   std::size_t workspace_bytes() const;
 
  private:
-  using Task = std::function<void(Mode)>;
   class Compiler;
 
-  enum class Purpose { output_gradient, weight_gradient, data_gradient };
-  struct BackwardTask {
+  enum class Purpose { output, output_gradient, weight_gradient, data_gradient };
+  using Call = std::function<void(Mode)>;
+  struct Task {
     int op;
     Purpose purpose;
-    Task run;
+    const char* work;
+    Cost cost;
+    Call run;
   };
+  void run(const Task& task, Mode mode, StepParts* parts);
 
   const Network& network_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
@@ -71,7 +77,7 @@ class Program {
   Buffer<double> sums_;                       // scratch of the batch norms
   Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;
-  std::vector<BackwardTask> backward_;
+  std::vector<Task> backward_;
   // As train_only() said, by op.
   std::vector<char> weights_in_training_;
   std::vector<char> fixed_statistics_;

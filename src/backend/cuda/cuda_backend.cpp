@@ -4,8 +4,8 @@
 
 #include <cstdlib>
 
+#include "backend/cuda/benches.h"
 #include "backend/cuda/replica.h"
-#include "backend/cuda/update_bench.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -112,13 +112,12 @@ class CudaBackend : public Backend {
                                              examples);
   }
 
-  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override {
-    return cuda::time_updates(sets, quick);
-  }
+  Benches& benches() override { return benches_; }
 
  private:
   std::string device_;
   const std::shared_ptr<Libraries> libraries_ = std::make_shared<Libraries>();
+  cuda::CudaBenches benches_{libraries_};
 };
 
 }  // namespace

@@ -29,6 +29,14 @@ float value_at(kernels::Element element, const std::uint8_t* bytes) {
   return from_small(element, bits);
 }
 
+constexpr const char* forward_pass = "forward";
+constexpr const char* backward_pass = "backward";
+
+// Of an array as large as a convolution's output, what is left of it behind a pooling of 2 x 2.
+double pooled_share(bool pooled) {
+  return pooled ? 0.25 : 1;
+}
+
 template <class T>
 std::size_t bytes_of_all(const std::vector<Buffer<T>>& buffers) {
   std::size_t bytes = 0;
@@ -268,6 +276,28 @@ kernels::Norm Program::norm_of(const Op& op, int index, bool running) const {
   return norm;
 }
 
+double Program::in_bytes(const Op& op, double arrays) const {
+  return arrays * static_cast<double>(batch_ * op.in.size() * bytes_of(element_));
+}
+
+double Program::out_bytes(const Op& op, double arrays) const {
+  return arrays * static_cast<double>(batch_ * op.out.size() * bytes_of(element_));
+}
+
+Cost Program::pooling_cost(const Op& op) const {
+  const auto places = static_cast<double>(batch_ * op.out.size());  // a byte each
+  return {in_bytes(op) + out_bytes(op) + places, 0};
+}
+
+Cost Program::product_cost(const Op& op) const {
+  const double weights = weights_of(op) * static_cast<double>(bytes_of(element_));
+  return {in_bytes(op) + weights + out_bytes(op), operations_of(op, batch_)};
+}
+
+void Program::ends(const char* pass, int op, const char* work, const Cost& cost) {
+  if (meter_ != nullptr) meter_->ends({pass, network_.ops[op].name, work, cost});
+}
+
 void Program::forward_weighted(int index, Mode mode, const StepState* state, const Stream& stream) {
   const Op& op = network_.ops[index];
   const CompiledOp& compiled = ops_[index];
@@ -275,9 +305,11 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
   void* const source = is_exact(index) ? outputs_[index].data() : sources_[index].data();
   if (compiled.forward) {
     compiled.forward->run(libraries_.cudnn.get(), x, weight(op.weight), source, workspace_.data());
+    ends(forward_pass, index, "convolution", product_cost(op));
   } else {
     compiled.product->run(libraries_.cublas.get(), x, weight(op.weight), source, workspace_.data(),
                           stream.get());
+    ends(forward_pass, index, "matrix product", product_cost(op));
   }
   const bool running = op.normalized() && (mode == Mode::evaluation || fixed_statistics_[index]);
   if (op.normalized() && !running) {
@@ -287,11 +319,15 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
         element_, output_of(op), source, batch_norm_epsilon, batch_norm_momentum, state, mean,
         mean + arena_floats(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
         keeps ? statistics_[op.running_var].data() : nullptr, sums(), stream.get()));
+    ends(forward_pass, index, "moments", {out_bytes(op), 0});
   }
   PREHEAT_CHECK(kernels::normalize_forward(
       element_of_output(index), output_of(op), {slope_of(op.activation), compiled.pooled},
       norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
       output_data(index), stream.get()));
+  const double arrays = 1 + (op.residual < 0 ? 0 : 1) + pooled_share(compiled.pooled);
+  ends(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
+       {out_bytes(op, arrays), 0});
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
@@ -308,33 +344,40 @@ void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
         PREHEAT_CHECK(kernels::max_pool(element_, input_of(op), narrow(op.kernel),
                                         output_data(op.input), output_data(i), places_[i].data(),
                                         stream.get()));
+        ends(forward_pass, i, "max pooling", pooling_cost(op));
         break;
       case OpKind::global_avg_pool:
         PREHEAT_CHECK(kernels::global_avg_pool(element_, input_of(op), output_data(op.input),
                                                output_data(i), stream.get()));
+        ends(forward_pass, i, "average pooling", {in_bytes(op) + out_bytes(op), 0});
         break;
     }
   }
 }
 
-// On the side stream, from where dz is known on.
+// On the side stream, from where dz is known on; on the same one while parts are timed.
 void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
   const Op& op = network_.ops[index];
   const CompiledOp& compiled = ops_[index];
   void* const x = output_data(op.input);
-  PREHEAT_CHECK(cudaEventRecord(forked_[index].get(), stream.get()));
-  PREHEAT_CHECK(cudaStreamWaitEvent(side_.get(), forked_[index].get()));
+  const Stream& aside = meter_ != nullptr ? stream : side_;
+  if (&aside == &side_) {
+    PREHEAT_CHECK(cudaEventRecord(forked_[index].get(), stream.get()));
+    PREHEAT_CHECK(cudaStreamWaitEvent(side_.get(), forked_[index].get()));
+  }
   if (compiled.weight_gradient) {
     const cudnnHandle_t cudnn = libraries_.cudnn.get();
-    PREHEAT_CHECK(cudnnSetStream(cudnn, side_.get()));
+    PREHEAT_CHECK(cudnnSetStream(cudnn, aside.get()));
     compiled.weight_gradient->run(cudnn, x, gradient(op.weight), const_cast<void*>(dz),
                                   side_workspace_.data());
     PREHEAT_CHECK(cudnnSetStream(cudnn, stream.get()));
   } else {
     compiled.product_weights->run(libraries_.cublas.get(), dz, x,
                                   plain(parameters_.gradients, op.weight), side_workspace_.data(),
-                                  side_.get());
+                                  aside.get());
   }
+  ends(backward_pass, index, "weight gradient", product_cost(op));
+  if (&aside != &side_) return;
   PREHEAT_CHECK(cudaEventRecord(joined_[index].get(), side_.get()));
   read_aside_[plan_.first[index]] = index;
 }
@@ -368,15 +411,25 @@ void Program::backward_weighted(int index, const Stream& stream) {
     PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), around, norm, source, y,
                                                    dy, extra, d_residual, d_weight, d_bias, sums(),
                                                    stream.get()));
+    const double share = pooled_share(compiled.pooled);
+    const double extra_arrays = extra != nullptr ? share : 0;
     const bool known = d_residual != nullptr;
+    ends(backward_pass, index, "batch norm's gradient, sums",
+         {out_bytes(op, 1 + 2 * share + extra_arrays + (known ? 1 : 0)), 0});
     PREHEAT_CHECK(kernels::normalize_backward(
         element_, output_of(op), known ? kernels::Around{} : around, norm, fixed, source,
         known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
+    ends(backward_pass, index, "batch norm's gradient",
+         {out_bytes(op, known ? 3 : 2 + share + extra_arrays), 0});
   } else {
     const bool changes = around.slope != 1 || around.pooled || extra != nullptr;
     PREHEAT_CHECK(kernels::normalize_backward_sums(
         element_, output_of(op), around, norm, source, y, dy, extra, changes ? dz : nullptr,
         nullptr, plain(parameters_.gradients, op.bias), sums(), stream.get()));
+    const double share = pooled_share(compiled.pooled);
+    const double arrays =
+        (changes ? 2 : 0) + (compiled.pooled ? 1 : 0) + share + (extra != nullptr ? share : 0);
+    ends(backward_pass, index, "bias's and activation's gradient", {out_bytes(op, arrays), 0});
   }
   if (weights_in_training_[index]) weight_gradient(index, dz, stream);
   if (index == lowest_in_training_) return;
@@ -390,6 +443,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
     compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
                                workspace_.data(), stream.get());
   }
+  ends(backward_pass, index, "data gradient", product_cost(op));
 }
 
 void Program::backward(const Stream& stream) {
@@ -411,12 +465,14 @@ void Program::backward(const Stream& stream) {
     if (op.kind == OpKind::max_pool) {
       PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
                                                places_[i].data(), slot(target), stream.get()));
+      ends(backward_pass, i, "max pooling's gradient", pooling_cost(op));
     } else {
       PREHEAT_CHECK(kernels::global_avg_pool_backward(element_, input_of(op), dy, extra,
                                                       slot(target), stream.get()));
+      ends(backward_pass, i, "average pooling's gradient", {in_bytes(op) + out_bytes(op), 0});
     }
   }
-  if (last_aside >= 0) {
+  if (last_aside >= 0 && meter_ == nullptr) {
     PREHEAT_CHECK(cudaStreamWaitEvent(stream.get(), joined_[last_aside].get()));
   }
 }

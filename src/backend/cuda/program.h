@@ -15,6 +15,7 @@
 #include "backend/cuda/convolution.h"
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/matmul.h"
+#include "backend/cuda/step_meter.h"
 #include "backend/gradient_plan.h"
 #include "kernels/launch.h"
 
@@ -83,6 +84,10 @@ class Program {
   void forward(Mode mode, const StepState* state, const Stream& stream);
   void backward(const Stream& stream);
 
+  /// While there is one, forward and backward keep to the stream they are given and tell it what
+  /// they have put there. Null: none.
+  void measure(StepMeter* meter) { meter_ = meter; }
+
   /// The activations of the last forward, on the host. Of a convolution that is pooled in the same
   /// pass, those of the pooling: the largest value and the dead channels are the same.
   std::vector<float> output(int op, const Stream& stream) const;
@@ -115,6 +120,14 @@ class Program {
   float* plain(const Buffer<float>& arena, int parameter) const;
   kernels::Norm norm_of(const Op& op, int index, bool running) const;
   kernels::SumScratch sums() const { return {sums_.data(), counter_.data()}; }
+
+  // Bytes of so many arrays like what the op takes in or puts out.
+  double in_bytes(const Op& op, double arrays = 1) const;
+  double out_bytes(const Op& op, double arrays = 1) const;
+  Cost product_cost(const Op& op) const;  // also of either gradient
+  Cost pooling_cost(const Op& op) const;  // also of the gradient
+  // For the meter: all since the last call was this.
+  void ends(const char* pass, int op, const char* work, const Cost& cost);
 
   void weight_gradient(int index, const void* dz, const Stream& stream);
   void before_writing(int slot, const Stream& stream);
@@ -150,6 +163,7 @@ class Program {
   std::vector<bool> weights_in_training_;
   std::vector<bool> fixed_statistics_;
   int lowest_in_training_ = 0;
+  StepMeter* meter_ = nullptr;
 };
 
 }  // namespace preheat::cuda

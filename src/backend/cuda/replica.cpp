@@ -227,7 +227,15 @@ void CudaReplica::enter_stage() {
 }
 
 // The caller holds the libraries' mutex.
-void CudaReplica::enqueue_step() {
+void CudaReplica::enqueue_step(StepMeter* meter) {
+  const auto ends = [&](const char* pass, const char* work, double bytes) {
+    if (meter != nullptr) meter->ends({pass, "", work, {bytes, 0}});
+  };
+  const auto batch = static_cast<double>(options_.batch_size);
+  const auto parameters = static_cast<double>(padded_.arena_size);
+  const auto element = static_cast<double>(bytes_of(program_->element()));
+  program_->measure(meter);
+  if (meter != nullptr) meter->begin();
   const bool scales_loss = options_.precision == Precision::fp16;
   const bool checks = scales_loss || options_.clip_norm > 0;
   const kernels::BatchAugment augment{static_cast<std::int32_t>(options_.augment.crop_padding),
@@ -236,6 +244,9 @@ void CudaReplica::enqueue_step() {
   PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
                                       state_.data(), steps_per_epoch_, program_->element(),
                                       program_->batch(), stream));
+  ends("forward", "gathering the batch",
+       batch * (static_cast<double>(network_.input.size()) +
+                element * static_cast<double>(padded_.input.size())));
   program_->forward(Mode::training, state_.data(), stream_);
   PREHEAT_CHECK(kernels::softmax_xent(
       loss_options(options_, options_.label_smoothing), options_.batch_size,
@@ -243,7 +254,11 @@ void CudaReplica::enqueue_step() {
       program_->labels(), scales_loss ? state_.data() : nullptr, program_->element(),
       program_->d_logits(), loss_.data(), false, {loss_partials_.data(), counters_.data()},
       stream));
+  ends("forward", "loss and its gradient",
+       batch * static_cast<double>(network_.classes) *
+           (element + static_cast<double>(bytes_of(program_->logits_element()))));
   program_->backward(stream_);
+  program_->measure(nullptr);
   kernels::Arena arena;
   arena.weights = parameters_.weights.data();
   arena.velocity = parameters_.velocity.data();
@@ -260,14 +275,37 @@ void CudaReplica::enqueue_step() {
     PREHEAT_CHECK(kernels::check_gradients(arena, state_.data(), options_.clip_norm,
                                            norm_partials_.data(), counters_.data() + 1,
                                            check_.data(), stream));
+    ends("update", "norm of the gradients", 4 * parameters);
   }
   const kernels::GradientCheck* const check = checks ? check_.data() : nullptr;
   PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, arena, state_.data(), loss_.data(), check,
                                       norm_partials_.data(), non_finite_.data(), stream));
+  ends("update", "sgd_momentum", (arena.copy != nullptr ? 22 : 20) * parameters);
   PREHEAT_CHECK(
       kernels::advance_step(options_.schedule, state_.data(), loss_.data(), norm_partials_.data(),
                             kernels::update_blocks(padded_.arena_size), check, scales_loss,
                             device_records_.data(), record_capacity, stream));
+  ends("update", "record and next rate", 0);
+}
+
+std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
+  train(1);
+  StepMeter meter(stream_);
+  GraphExec graph;
+  {
+    const std::lock_guard lock(libraries_->mutex);
+    const Graph captured = capture(stream_, [&] { enqueue_step(&meter); });
+    meter.count_launches(captured);
+    graph = instantiate(captured);
+  }
+  StepParts parts;
+  for (std::int64_t i = 1; i < updates; ++i) {
+    if (enqueued_ - collected_ == record_capacity) collect();
+    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+    ++enqueued_;
+    meter.collect(parts);
+  }
+  return parts.medians();
 }
 
 void CudaReplica::launch_steps(std::int64_t updates) {

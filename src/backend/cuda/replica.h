@@ -47,13 +47,14 @@ class CudaReplica : public Replica {
   MemoryUse memory() const override;
 
   std::int64_t launches_per_update() const override { return launches_per_update_; }
+  std::vector<StepPart> time_parts(std::int64_t updates) override;
 
  private:
   static constexpr std::int64_t record_capacity = 8192;
   static constexpr std::int64_t steps_per_graph = 8;
 
   void enter_stage();
-  void enqueue_step();
+  void enqueue_step(StepMeter* meter = nullptr);
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
   void collect();

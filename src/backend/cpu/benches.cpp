@@ -1,0 +1,304 @@
+#include "backend/cpu/benches.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+
+#include "backend/cpu/buffer.h"
+#include "backend/cpu/kernels.h"
+#include "optim/step_state.h"
+
+namespace preheat::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double microseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::ranges::sort(values);
+  return values[values.size() / 2];
+}
+
+struct Variant {
+  std::string name;
+  double bytes = 20;  // per float: w, v and g in, w and v out
+  std::function<void()> step;
+  SgdMomentum rule{};
+  double bound = 0;
+  bool is_ceiling = false;
+};
+
+class Bench {
+ public:
+  Bench(const UpdateSet& set, const UpdatePattern& pattern, bool quick)
+      : set_(set),
+        layout_(set),
+        pattern_(pattern),
+        rounds_(quick ? 5 : 31),
+        steps_(std::clamp<std::int64_t>((1 << 21) / layout_.size, 1, 16)),
+        weights_(layout_.size),
+        velocity_(layout_.size),
+        gradients_(layout_.size) {
+    for (std::size_t t = 0; t < set.tensors.size(); ++t) {
+      add_update_blocks(layout_.offsets[t], set.tensors[t], 1, bench_decay, blocks_);
+      ends_.push_back(blocks_.size());
+    }
+    partial_.resize(blocks_.size());
+  }
+
+  std::vector<UpdateTiming> run() {
+    const std::vector<Variant> variants = make_variants();
+    for (const Variant& v : variants) prove(v);
+    fill();
+    std::vector<std::vector<double>> times(variants.size());
+    for (int round = 0; round < rounds_; ++round) {
+      for (std::size_t i = 0; i < variants.size(); ++i) {
+        const auto start = Clock::now();
+        for (std::int64_t k = 0; k < steps_; ++k) variants[i].step();
+        times[i].push_back(microseconds_since(start) / static_cast<double>(steps_));
+      }
+    }
+    std::vector<UpdateTiming> rows;
+    for (std::size_t i = 0; i < variants.size(); ++i) {
+      const Variant& v = variants[i];
+      UpdateTiming t;
+      t.take(times[i]);
+      t.set = set_.name;
+      t.variant = v.name;
+      t.how = v.is_ceiling ? ceiling : "calls";
+      t.parameters = set_.parameters();
+      t.tensors = static_cast<std::int64_t>(set_.tensors.size());
+      t.bytes = v.bytes * static_cast<double>(layout_.size);
+      t.gigabytes = t.bytes / (1e3 * t.microseconds);
+      t.share_of_copy = share(times[0], times[i]) * v.bytes / variants[0].bytes;
+      t.share_of_traffic = share(times[1], times[i]);
+      rows.push_back(std::move(t));
+    }
+    return rows;
+  }
+
+ private:
+  static double share(const std::vector<double>& ceiling_times, const std::vector<double>& times) {
+    std::vector<double> ratios;
+    for (std::size_t i = 0; i < times.size(); ++i) ratios.push_back(ceiling_times[i] / times[i]);
+    return median(std::move(ratios));
+  }
+
+  void fill() {
+    const auto copy = [&](const std::vector<float>& pattern, Buffer<float>& to) {
+#pragma omp parallel for schedule(static)
+      for (std::int64_t i = 0; i < layout_.size; ++i) {
+        to.data()[i] = pattern[i % update_pattern_size];
+      }
+    };
+    copy(pattern_.weights, weights_);
+    copy(pattern_.velocity, velocity_);
+    copy(pattern_.gradients, gradients_);
+  }
+
+  void prove(const Variant& v) {
+    if (v.is_ceiling) return;
+    fill();
+    v.step();
+    const auto read = [](const Buffer<float>& from) {
+      return [&from](std::int64_t first, std::int64_t count) {
+        return std::vector<float>(from.data() + first, from.data() + first + count);
+      };
+    };
+    check_update({v.name, v.rule, v.bound, false}, set_, layout_, pattern_, read(weights_),
+                 read(velocity_));
+  }
+
+  void update(const SgdMomentum& rule, std::size_t first, std::size_t end) {
+    cpu::update(rule, update_scalars(rule, bench_rate, 0, 0, 0),
+                std::span(blocks_).subspan(first, end - first), gradients_.data(), weights_.data(),
+                velocity_.data(), partial_.data());
+  }
+
+  Variant fused(const std::string& name, const SgdMomentum& rule) {
+    return {name, 20, [this, rule] { update(rule, 0, blocks_.size()); }, rule};
+  }
+
+  std::vector<Variant> make_variants() {
+    std::vector<Variant> all;
+    float* __restrict const w = weights_.data();
+    float* __restrict const v = velocity_.data();
+    float* __restrict const g = gradients_.data();
+    const std::int64_t size = layout_.size;
+    all.push_back({"copy", 8, [=] {
+#pragma omp parallel for simd schedule(static)
+                     for (std::int64_t i = 0; i < size; ++i) w[i] = v[i];
+                   }});
+    all.push_back({"read 3, write 2", 20, [=] {
+#pragma omp parallel for simd schedule(static)
+                     for (std::int64_t i = 0; i < size; ++i) {
+                       const float old = w[i];
+                       w[i] = v[i];
+                       v[i] = 0.5f * old + g[i];
+                     }
+                   }});
+    all[0].is_ceiling = all[1].is_ceiling = true;
+    all.push_back(fused("fused", {}));
+    SgdMomentum rule;
+    rule.nesterov = true;
+    all.push_back(fused("fused, nesterov", rule));
+    rule = {};
+    rule.folded = true;
+    all.push_back(fused("fused, folded", rule));
+    all.push_back({"fused, clipped", 24, [this] {
+                     squared_norm(blocks_, gradients_.data(), partial_.data());
+                     update({}, 0, blocks_.size());
+                   }});
+    if (set_.tensors.size() > 1) {
+      all.push_back({"per_tensor", 20, [this] {
+                       std::size_t first = 0;
+                       for (const std::size_t end : ends_) {
+                         update({}, first, end);
+                         first = end;
+                       }
+                     }});
+    }
+    // Each sum is rounded where the fused update rounds once.
+    constexpr double rounded_apart = 1e-6;
+    all.push_back({"three_pass",
+                   36,
+                   [=, this] {
+                     for (std::size_t t = 0; t < set_.tensors.size(); ++t) {
+                       const std::int64_t begin = layout_.offsets[t];
+                       const std::int64_t end = begin + set_.tensors[t];
+#pragma omp parallel for simd schedule(static)
+                       for (std::int64_t i = begin; i < end; ++i) g[i] += bench_decay * w[i];
+#pragma omp parallel for simd schedule(static)
+                       for (std::int64_t i = begin; i < end; ++i) v[i] = 0.9f * v[i] + g[i];
+#pragma omp parallel for simd schedule(static)
+                       for (std::int64_t i = begin; i < end; ++i) w[i] -= bench_rate * v[i];
+                     }
+                   },
+                   {},
+                   rounded_apart});
+    return all;
+  }
+
+  const UpdateSet& set_;
+  const UpdateLayout layout_;
+  const UpdatePattern& pattern_;
+  const int rounds_;
+  const std::int64_t steps_;
+  Buffer<float> weights_, velocity_, gradients_;
+  std::vector<UpdateBlock> blocks_;
+  std::vector<std::size_t> ends_;  // of the blocks of each tensor
+  std::vector<UpdateNorms> partial_;
+};
+
+}  // namespace
+
+std::string CpuBenches::condition() const {
+  double load = 0;
+  std::ifstream("/proc/loadavg") >> load;
+  return fmt::format("load {:.2f} over the last minute, on {} processors", load,
+                     sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+// Three arrays, and as much again for all else.
+std::int64_t CpuBenches::most_update_floats() const {
+  return static_cast<std::int64_t>(available_memory() / (6 * sizeof(float)));
+}
+
+std::vector<UpdateTiming> CpuBenches::time_updates(const std::vector<UpdateSet>& sets, bool quick) {
+  const UpdatePattern pattern;
+  std::vector<UpdateTiming> rows;
+  for (const UpdateSet& set : sets) {
+    for (UpdateTiming& t : Bench(set, pattern, quick).run()) rows.push_back(std::move(t));
+  }
+  return rows;
+}
+
+std::vector<double> CpuBenches::time_schedules(const UpdateSet& set,
+                                               const std::vector<NamedSchedule>& schedules) {
+  constexpr int rounds = 31;
+  const UpdateLayout layout(set);
+  Buffer<float> weights(layout.size);
+  Buffer<float> velocity(layout.size);
+  Buffer<float> gradients(layout.size);
+  std::vector<UpdateBlock> blocks;
+  for (std::size_t t = 0; t < set.tensors.size(); ++t) {
+    add_update_blocks(layout.offsets[t], set.tensors[t], 1, bench_decay, blocks);
+  }
+  for (Buffer<float>* buffer : {&weights, &velocity, &gradients}) {
+    std::fill_n(buffer->data(), layout.size, 1e-3f);
+  }
+  std::vector<UpdateNorms> partial(blocks.size());
+  std::vector<std::vector<double>> times(schedules.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < schedules.size(); ++i) {
+      const LrSchedule& schedule = schedules[i].schedule;
+      StepState state = first_step(schedule);
+      state.step = schedule.steps * round / rounds;
+      const auto start = Clock::now();
+      update({}, update_scalars({}, bench_rate, 0, 0, 0), blocks, gradients.data(), weights.data(),
+             velocity.data(), partial.data());
+      advance(state, schedule, true, 0);
+      times[i].push_back(microseconds_since(start));
+    }
+  }
+  std::vector<double> medians;
+  for (std::vector<double>& t : times) medians.push_back(median(std::move(t)));
+  return medians;
+}
+
+Ceilings CpuBenches::measure_ceilings(Precision) {
+  constexpr int rounds = 7;
+  const auto seconds_of = [&](const auto& work) {
+    work();
+    std::vector<double> times;
+    for (int i = 0; i < rounds; ++i) {
+      const auto start = Clock::now();
+      work();
+      times.push_back(1e-6 * microseconds_since(start));
+    }
+    return std::ranges::min(times);  // at most is what is asked for
+  };
+  Ceilings ceilings;
+  {
+    constexpr std::int64_t size = std::int64_t{32} << 20;
+    Buffer<float> from(size);
+    Buffer<float> to(size);
+    const double seconds = seconds_of([&, a = from.data(), b = to.data()] {
+#pragma omp parallel for simd schedule(static)
+      for (std::int64_t i = 0; i < size; ++i) b[i] = a[i];
+    });
+    ceilings.bytes_per_second = 2.0 * sizeof(float) * size / seconds;
+  }
+  {
+    constexpr std::int64_t n = 2048;
+    const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+    dnnl::stream stream(engine);
+    const dnnl::memory::desc matrix({n, n}, dnnl::memory::data_type::f32,
+                                    dnnl::memory::format_tag::ab);
+    Buffer<float> memory(3 * n * n);
+    std::fill_n(memory.data(), 3 * n * n, 1e-3f);
+    const dnnl::matmul product(dnnl::matmul::primitive_desc({matrix, matrix, matrix}, engine));
+    const auto wrap = [&](int i) {
+      return dnnl::memory(matrix, engine, memory.data() + i * n * n);
+    };
+    const std::unordered_map<int, dnnl::memory> arguments = {
+        {DNNL_ARG_SRC, wrap(0)}, {DNNL_ARG_WEIGHTS, wrap(1)}, {DNNL_ARG_DST, wrap(2)}};
+    const double seconds = seconds_of([&] {
+      product.execute(stream, arguments);
+      stream.wait();
+    });
+    ceilings.operations_per_second = 2.0 * n * n * n / seconds;
+  }
+  return ceilings;
+}
+
+}  // namespace preheat::cpu

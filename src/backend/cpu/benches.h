@@ -1,0 +1,27 @@
+// The CPU's benches.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/benches.h"
+
+namespace preheat::cpu {
+
+class CpuBenches : public Benches {
+ public:
+  std::string condition() const override;
+  std::int64_t most_update_floats() const override;
+
+  /// Rounds take turns over the variants, so that a machine that slows down slows all of them, and
+  /// shares of a ceiling are of the same round.
+  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override;
+
+  std::vector<double> time_schedules(const UpdateSet& set,
+                                     const std::vector<NamedSchedule>& schedules) override;
+
+  /// Of a copy of 128 MiB, and of a product of matrices of 2048 x 2048 through oneDNN.
+  Ceilings measure_ceilings(Precision precision) override;
+};
+
+}  // namespace preheat::cpu

@@ -1,0 +1,36 @@
+#include "backend/step_parts.h"
+
+#include <algorithm>
+
+namespace preheat {
+
+void StepParts::add(const StepPart& part) {
+  if (next_ == parts_.size()) {
+    parts_.push_back(part);
+    times_.emplace_back();
+  }
+  times_[next_++].push_back(part.microseconds);
+}
+
+std::vector<StepPart> StepParts::medians() const {
+  std::vector<StepPart> medians = parts_;
+  for (std::size_t i = 0; i < medians.size(); ++i) {
+    std::vector<double> times = times_[i];
+    std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
+    medians[i].microseconds = times[times.size() / 2];
+  }
+  return medians;
+}
+
+double weights_of(const Op& op) {
+  const std::int64_t inputs =
+      op.kind == OpKind::conv ? op.kernel * op.kernel * op.in.channels : op.in.size();
+  return static_cast<double>(inputs * op.out.channels);
+}
+
+double operations_of(const Op& op, std::int64_t batch_size) {
+  const std::int64_t places = op.kind == OpKind::conv ? op.out.height * op.out.width : 1;
+  return 2 * weights_of(op) * static_cast<double>(places * batch_size);
+}
+
+}  // namespace preheat

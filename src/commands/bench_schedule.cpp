@@ -1,0 +1,154 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "commands/bench.h"
+#include "commands/options.h"
+#include "schedule/schedule.h"
+
+namespace preheat {
+namespace {
+
+struct ScheduleOptions {
+  RunOptions run;
+  BenchOptions bench;
+};
+
+constexpr std::int64_t evaluations = 1'000'000;
+constexpr int repetitions = 9;
+
+struct Timing {
+  double median = 0;  // ns per evaluation
+  double least = 0;
+  double largest = 0;
+};
+
+NamedSchedule named(const std::string& name, const std::string& schedule) {
+  const RunConfig config = read_config(parse_document(
+      fmt::format("schedule: {}\ntrain: {{length: {} steps}}\n", schedule, evaluations), name));
+  return {name, resolve_schedule(config, run_length(config, 1000)).lr};
+}
+
+// The constant one comes first: it is what the others are compared with.
+std::vector<NamedSchedule> all_shapes() {
+  const std::string ramp = "warmup: {length: 1000 steps}";
+  const auto after_a_ramp = [&](const std::string& decay) {
+    return fmt::format("{{{}, decay: {{{}}}}}", ramp, decay);
+  };
+  std::string phases;
+  for (int i = 1; i < max_phases; ++i) {  // and "final"
+    phases += "{shape: linear, from: base, to: 0, length: 3%}, ";
+  }
+  const std::pair<const char*, std::string> cases[] = {
+      {"constant", after_a_ramp("shape: constant")},
+      {"linear", after_a_ramp("shape: linear")},
+      {"cosine", after_a_ramp("shape: cosine")},
+      {"cosine, 100 cycles", after_a_ramp("shape: cosine, cycles: 100, peak_factor: 0.99")},
+      {"cosine, growing cycles", after_a_ramp("shape: cosine, period: 1 epochs, multiply: 2")},
+      {"power", after_a_ramp("shape: power, power: 4")},
+      {"exponential", after_a_ramp("shape: exponential, final_lr: 1e-4")},
+      {"exponential, gamma", after_a_ramp("shape: exponential, gamma: 0.99, over: 1000 steps")},
+      {"saturating", after_a_ramp("shape: saturating")},
+      {"one_minus_sqrt", after_a_ramp("shape: one_minus_sqrt")},
+      {"inverse_sqrt", after_a_ramp("shape: inverse_sqrt")},
+      {"step", after_a_ramp("shape: step, gamma: 0.99, over: 1000 steps")},
+      {"multistep", after_a_ramp("shape: multistep, at: [30%, 60%, 90%]")},
+      {"inverse", after_a_ramp("shape: inverse, gamma: 1e-4, power: 0.75")},
+      {"sigmoid", after_a_ramp("shape: sigmoid, gamma: -1e-5, center: 50%")},
+      {"tanh", after_a_ramp("shape: tanh")},
+      {"cosine by epochs", after_a_ramp("shape: cosine, every: epoch")},
+      {"cosine, multiplied",
+       "{warmup: {length: 100%, overlap: true, toward: multiply}, decay: {shape: cosine}}"},
+      {"32 phases", fmt::format("{{phases: [{}]}}", phases)},
+  };
+  std::vector<NamedSchedule> schedules;
+  for (const auto& [name, schedule] : cases) schedules.push_back(named(name, schedule));
+  return schedules;
+}
+
+// Every update of a run of a million, one after the other, as a training run asks for them.
+Timing time_on_host(const NamedSchedule& named) {
+  std::vector<double> times;
+  double sum = 0;  // used below, so that no compiler drops the work
+  for (int i = 0; i < repetitions; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    for (std::int64_t step = 0; step < evaluations; ++step) sum += lr_at(named.schedule, step);
+    const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - start;
+    times.push_back(time.count() / static_cast<double>(evaluations));
+  }
+  if (!(sum >= 0)) throw Error(named.name + ": a rate is not a number");
+  std::ranges::sort(times);
+  return {times[times.size() / 2], times.front(), times.back()};
+}
+
+// What a schedule adds to the update of one tensor, against the constant one.
+void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
+                   nlohmann::ordered_json& json) {
+  constexpr std::int64_t sizes[] = {std::int64_t{1} << 18, std::int64_t{6'000'000}};
+  std::vector<std::vector<double>> times;
+  for (const std::int64_t size : sizes) {
+    times.push_back(
+        benches.time_schedules({fmt::format("{} in 1 tensor", size), {size}}, schedules));
+  }
+  fmt::print(
+      "\nThe update and the end of its step, us, and what the shape adds to the constant one\n\n");
+  fmt::print("{:<24}", "schedule");
+  for (const std::int64_t size : sizes) fmt::print("  {:>28}", fmt::format("{} parameters", size));
+  fmt::print("\n");
+  for (std::size_t i = 0; i < schedules.size(); ++i) {
+    fmt::print("{:<24}", schedules[i].name);
+    nlohmann::ordered_json in_step = nlohmann::ordered_json::array();
+    for (std::size_t s = 0; s < times.size(); ++s) {
+      const double constant = times[s].front();
+      const double more = times[s][i] - constant;
+      fmt::print("  {:>10.2f}  {:>+7.2f} {:>+6.2f} %", times[s][i], more, 100 * more / constant);
+      in_step.push_back({{"parameters", sizes[s]},
+                         {"us", times[s][i]},
+                         {"more_than_constant_us", more},
+                         {"more_than_constant_share", more / constant}});
+    }
+    fmt::print("\n");
+    json["schedules"][i]["in_step"] = std::move(in_step);
+  }
+}
+
+void bench_schedule(const ScheduleOptions& options) {
+  const auto backend = options.run.backend();
+  BenchResults results("schedule", *backend);
+  const std::string host =
+      backend->name() == "cpu" ? backend->device() : make_backend(DeviceChoice::cpu)->device();
+  results.json["host"] = host;
+  results.json["evaluations"] = evaluations;
+  results.json["repetitions"] = repetitions;
+  fmt::print("\nlr_at on one core of {}: ns an update, over a run of {} updates, {} times\n\n",
+             host, evaluations, repetitions);
+  fmt::print("{:<24}  {:>7}  {:>7}  {:>7}\n", "schedule", "median", "least", "largest");
+  const std::vector<NamedSchedule> schedules = all_shapes();
+  for (const NamedSchedule& s : schedules) {
+    const Timing t = time_on_host(s);
+    fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}\n", s.name, t.median, t.least, t.largest);
+    results.json["schedules"].push_back({{"name", s.name},
+                                         {"median_ns", t.median},
+                                         {"least_ns", t.least},
+                                         {"largest_ns", t.largest}});
+  }
+  bench_in_step(backend->benches(), schedules, results.json);
+  results.write(options.bench);
+}
+
+}  // namespace
+
+void add_bench_schedule(CLI::App& bench) {
+  auto options = std::make_shared<ScheduleOptions>();
+  CLI::App* command = bench.add_subcommand(
+      "schedule", "One evaluation of the learning rate by shape, alone and in the step");
+  options->run.add_device_to(*command);
+  options->bench.add_to(*command);
+  command->callback([options] { bench_schedule(*options); });
+}
+
+}  // namespace preheat

@@ -1,0 +1,316 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <exception>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "commands/bench.h"
+#include "commands/options.h"
+#include "train/trainer.h"
+
+namespace preheat {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct StepOptions {
+  ConfigOptions config;
+  RunOptions run;
+  BenchOptions bench;
+  double seconds = 2;
+  bool layers = false;
+  std::vector<int> replicas;
+};
+
+struct StepTiming {
+  double milliseconds = 0;  // median over the rounds
+  double least = 0;
+  double largest = 0;
+  double host_microseconds = 0;  // that a step keeps the calling thread busy
+};
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// How long this process has lived, to a clock tick: also before main, where libraries are loaded.
+double process_seconds() {
+  std::ifstream stat("/proc/self/stat");
+  std::string text;
+  std::getline(stat, text);
+  std::istringstream fields(text.substr(text.rfind(')') + 1));  // a name may hold anything
+  std::string skipped;
+  for (int field = 3; field < 22; ++field) fields >> skipped;
+  double started = 0;
+  fields >> started;
+  double up = 0;
+  std::ifstream("/proc/uptime") >> up;
+  return up - started / static_cast<double>(sysconf(_SC_CLK_TCK));
+}
+
+// Stretches of whole epochs, as a run makes them. On a GPU train() returns before the work is done,
+// and how long it takes to return is what a step costs the host.
+StepTiming time_steps(Trainer& trainer, double seconds) {
+  const std::int64_t steps = std::min<std::int64_t>(64, trainer.schedule().run.steps_per_epoch);
+  constexpr std::size_t least_rounds = 5;
+  trainer.time_updates(steps);  // loads code, fills caches
+  std::vector<double> total;
+  std::vector<double> host;
+  const auto start = Clock::now();
+  while (total.size() < least_rounds || seconds_since(start) < seconds) {
+    const UpdateTime time = trainer.time_updates(steps);
+    if (time.updates < steps) continue;  // the end of an epoch
+    total.push_back(1e3 * time.total / static_cast<double>(steps));
+    host.push_back(1e6 * time.host / static_cast<double>(steps));
+  }
+  std::ranges::sort(total);
+  std::ranges::sort(host);
+  return {total[total.size() / 2], total.front(), total.back(), host[host.size() / 2]};
+}
+
+// ---- Parts -------------------------------------------------------------------------------------
+
+// What limits a part, and how much of that limit it reaches.
+struct Reach {
+  double gigabytes;  // a second
+  double gigaflops;  // likewise
+  double least;      // us, if the slower of memory and arithmetic were all there is
+};
+
+Reach reach_of(const StepPart& part, const Ceilings& ceilings) {
+  const double us = std::max(part.microseconds, 1e-3);
+  return {part.cost.bytes / us / 1e3, part.cost.operations / us / 1e3,
+          1e6 * std::max(part.cost.bytes / ceilings.bytes_per_second,
+                         part.cost.operations / ceilings.operations_per_second)};
+}
+
+void add(StepPart& sum, const StepPart& part) {
+  sum.cost.bytes += part.cost.bytes;
+  sum.cost.operations += part.cost.operations;
+  sum.launches += part.launches;
+  sum.microseconds += part.microseconds;
+}
+
+// Parts of one pass that do the same work, as one.
+std::vector<StepPart> by_work(const std::vector<StepPart>& parts) {
+  std::vector<StepPart> sums;
+  for (const StepPart& part : parts) {
+    const auto same = std::ranges::find_if(
+        sums, [&](const StepPart& sum) { return sum.pass == part.pass && sum.work == part.work; });
+    if (same != sums.end()) {
+      add(*same, part);
+    } else {
+      sums.push_back(part);
+      sums.back().layer.clear();
+    }
+  }
+  return sums;
+}
+
+StepPart total_of(const std::vector<StepPart>& parts) {
+  StepPart sum;
+  for (const StepPart& part : parts) add(sum, part);
+  return sum;
+}
+
+void print_parts(const std::vector<StepPart>& parts, const Ceilings& ceilings) {
+  const double all = total_of(parts).microseconds;
+  fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10} {:>7} {:>9} {:>9} {:>9}\n", "pass", "layer", "work",
+             "launches", "us", "share", "GB/s", "GFLOP/s", "of limit");
+  for (const StepPart& part : parts) {
+    const Reach reach = reach_of(part, ceilings);
+    fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10.2f} {:>5.1f} % {:>9.1f} {:>9} {:>7.1f} %\n",
+               part.pass, part.layer, part.work, part.launches, part.microseconds,
+               100 * part.microseconds / all, reach.gigabytes,
+               part.cost.operations > 0 ? fmt::format("{:.1f}", reach.gigaflops) : "-",
+               100 * reach.least / std::max(part.microseconds, 1e-3));
+  }
+}
+
+nlohmann::ordered_json to_json(const StepPart& part, const Ceilings& ceilings) {
+  const Reach reach = reach_of(part, ceilings);
+  return {{"pass", part.pass},
+          {"layer", part.layer},
+          {"work", part.work},
+          {"launches", part.launches},
+          {"us", part.microseconds},
+          {"bytes", part.cost.bytes},
+          {"operations", part.cost.operations},
+          {"gigabytes_per_second", reach.gigabytes},
+          {"gigaflops", reach.gigaflops},
+          {"least_us", reach.least}};
+}
+
+void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
+                 double milliseconds, nlohmann::ordered_json& json) {
+  const double seconds_a_step = 1e-3 * milliseconds;
+  const auto updates =
+      std::clamp<std::int64_t>(static_cast<std::int64_t>(options.seconds / seconds_a_step), 4, 200);
+  const std::vector<StepPart> parts = trainer.time_parts(updates);
+  const Ceilings ceilings = backend.benches().measure_ceilings(trainer.config().train.precision);
+  const StepPart all = total_of(parts);
+  const double traffic = 1e3 * all.cost.bytes / ceilings.bytes_per_second;
+  const double arithmetic = 1e3 * all.cost.operations / ceilings.operations_per_second;
+  fmt::print(
+      "\n{:<24} {:>10.4f} ms  {:.1f} MB at the {:.0f} GB/s of a copy: {:.0f} % of the step\n",
+      "traffic alone", traffic, 1e-6 * all.cost.bytes, 1e-9 * ceilings.bytes_per_second,
+      100 * traffic / milliseconds);
+  fmt::print(
+      "{:<24} {:>10.4f} ms  {:.2f} GFLOP at the {:.0f} GFLOP/s of a matrix product: {:.0f} %\n",
+      "arithmetic alone", arithmetic, 1e-9 * all.cost.operations,
+      1e-9 * ceilings.operations_per_second, 100 * arithmetic / milliseconds);
+  fmt::print("{:<24} {:>10.4f} ms  timed one after the other\n\n", "the parts together",
+             1e-3 * all.microseconds);
+  print_parts(options.layers ? parts : by_work(parts), ceilings);
+  fmt::print(
+      "\nThe limit of a part is the slower of its bytes at the copy's rate and its operations at "
+      "the product's;\nwhat lies in a cache can be faster.\n");
+  json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
+                      {"operations_per_second", ceilings.operations_per_second}};
+  json["bytes"] = all.cost.bytes;
+  json["operations"] = all.cost.operations;
+  json["traffic_ms"] = traffic;
+  json["arithmetic_ms"] = arithmetic;
+  json["parts_ms"] = 1e-3 * all.microseconds;
+  for (const StepPart& part : parts) json["parts"].push_back(to_json(part, ceilings));
+}
+
+// ---- Replicas ----------------------------------------------------------------------------------
+
+// Updates a second of `count` replicas that train at the same time, each in a thread of its own.
+double updates_per_second(const RunConfig& config, Backend& backend, const ResidentData& data,
+                          int count, std::int64_t updates) {
+  std::vector<std::unique_ptr<Trainer>> trainers;
+  for (int i = 0; i < count; ++i) {
+    RunConfig own = config;
+    own.seed += static_cast<std::uint64_t>(i);
+    trainers.push_back(std::make_unique<Trainer>(own, backend, data));
+    trainers.back()->time_updates(16);  // loads code, fills caches
+  }
+  std::barrier together(count + 1);
+  std::mutex mutex;
+  std::exception_ptr failure;
+  std::vector<std::thread> threads;
+  for (auto& trainer : trainers) {
+    threads.emplace_back([&, t = trainer.get()] {
+      together.arrive_and_wait();
+      try {
+        for (std::int64_t done = 0; done < updates;) {
+          done += t->time_updates(std::min<std::int64_t>(64, updates - done)).updates;
+        }
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (!failure) failure = std::current_exception();
+      }
+    });
+  }
+  const auto start = Clock::now();
+  together.arrive_and_wait();
+  for (std::thread& thread : threads) thread.join();
+  const double seconds = seconds_since(start);
+  if (failure) std::rethrow_exception(failure);
+  return static_cast<double>(count * updates) / seconds;
+}
+
+void bench_replicas(const RunConfig& config, Backend& backend, const ResidentData& data,
+                    const StepOptions& options, double milliseconds, nlohmann::ordered_json& json) {
+  if (options.replicas.empty()) return;
+  fmt::print("\n{:<10} {:>14} {:>16} {:>10}\n", "replicas", "updates a s", "images a s",
+             "times one");
+  // Long enough for one; many share the device and take longer.
+  const auto updates = std::clamp<std::int64_t>(
+      static_cast<std::int64_t>(1e3 * options.seconds / milliseconds), 16, 1 << 14);
+  double one = 0;
+  for (const int count : options.replicas) {
+    const double rate = updates_per_second(config, backend, data, count, updates);
+    if (one == 0) {
+      one = count == 1 ? rate : updates_per_second(config, backend, data, 1, updates);
+    }
+    const double images = rate * static_cast<double>(config.data.batch_size);
+    fmt::print("{:<10} {:>14.1f} {:>16.0f} {:>10.2f}\n", count, rate, images, rate / one);
+    json["replicas"].push_back({{"count", count},
+                                {"updates_per_second", rate},
+                                {"images_per_second", images},
+                                {"times_one", rate / one}});
+  }
+}
+
+void bench_step(const StepOptions& options) {
+  const Peers peers(options.bench.peers);
+  const RunConfig config = read_config(options.config.document());
+  check_run(config);
+  const auto backend = options.run.backend();
+  check_precision(config, *backend);
+  const ResidentData data = load_data(config.data, *backend);
+  Trainer trainer(config, *backend, data);
+  trainer.time_updates(1);
+  const double first_update = process_seconds();
+  BenchResults results("step", *backend);
+  nlohmann::ordered_json& json = results.json;
+  const StepTiming t = time_steps(trainer, options.seconds);
+  const auto batch = static_cast<double>(config.data.batch_size);
+  const double images = 1e3 * batch / t.milliseconds;
+  fmt::print("\n{}: {} parameters, batch {}, {}\n\n", config.name,
+             trainer.network().parameter_count, config.data.batch_size,
+             to_string(config.train.precision));
+  fmt::print("{:<24} {:>10.4f} ms  ({:.4f} .. {:.4f})\n", "step", t.milliseconds, t.least,
+             t.largest);
+  fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
+  fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
+  fmt::print("{:<24} {:>10.2f} s   from the start of the program, data included\n", "first update",
+             first_update);
+  const std::int64_t launches = trainer.launches_per_update();
+  if (launches > 0) fmt::print("{:<24} {:>10}\n", "launches of a step", launches);
+  json.update(
+      {{"network", config.name},
+       {"parameters", trainer.network().parameter_count},
+       {"batch", config.data.batch_size},
+       {"precision", to_string(config.train.precision)},
+       {"step_ms", {{"median", t.milliseconds}, {"least", t.least}, {"largest", t.largest}}},
+       {"images_per_second", images},
+       {"host_us", t.host_microseconds},
+       {"first_update_seconds", first_update},
+       {"launches", launches},
+       {"parts", nlohmann::ordered_json::array()},
+       {"replicas", nlohmann::ordered_json::array()}});
+  json["peers"] = peers.compare("ms", "ms", t.milliseconds, [&](const nlohmann::json& row) {
+    return row.value("network", "") == config.name &&
+           row.value("batch", std::int64_t{0}) == config.data.batch_size;
+  });
+  peers.note_device(backend->device());
+  bench_parts(trainer, *backend, options, t.milliseconds, json);
+  bench_replicas(config, *backend, data, options, t.milliseconds, json);
+  results.write(options.bench);
+}
+
+}  // namespace
+
+void add_bench_step(CLI::App& bench) {
+  auto options = std::make_shared<StepOptions>();
+  CLI::App* command = bench.add_subcommand(
+      "step", "A whole training step of a configuration's network, and what it is made of");
+  options->config.add_to(*command);
+  options->run.add_device_to(*command);
+  command->add_option("--seconds", options->seconds, "how long each figure is measured for")
+      ->type_name("S")
+      ->check(CLI::Range(0.1, 600.0));
+  command->add_flag("--layers", options->layers, "print every layer's parts, not their sums");
+  command
+      ->add_option("--replicas", options->replicas,
+                   "also so many replicas at the same time, as in 1,4,16")
+      ->type_name("N,...")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 256));
+  options->bench.add_to(*command);
+  options->bench.add_peers_to(*command);
+  command->callback([options] { bench_step(*options); });
+}
+
+}  // namespace preheat

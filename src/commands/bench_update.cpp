@@ -1,0 +1,194 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <bit>
+#include <memory>
+
+#include "commands/bench.h"
+#include "commands/options.h"
+#include "data/dataset.h"
+#include "nn/network.h"
+
+namespace preheat {
+namespace {
+
+struct UpdateOptions {
+  RunOptions run;
+  BenchOptions bench;
+  bool quick = false;
+  std::int64_t parameters = 0;
+  std::int64_t tensors = 1;
+};
+
+UpdateSet tensors_of(const std::string& name, const std::string& yaml) {
+  const RunConfig config = read_config(parse_document(yaml, name));
+  const DatasetFacts& data = facts(config.data.dataset);
+  UpdateSet set{name, {}};
+  for (const Parameter& p : build_network(config, data.shape, data.classes).parameters) {
+    set.tensors.push_back(p.size);
+  }
+  return set;
+}
+
+// The 161 tensors of ResNet-50 (He et al. 2015, table 1), as torchvision has them.
+UpdateSet resnet50_tensors() {
+  UpdateSet set{"ResNet-50", {7 * 7 * 3 * 64, 64, 64}};
+  const auto conv = [&](std::int64_t kernel, std::int64_t in, std::int64_t out) {
+    set.tensors.insert(set.tensors.end(), {kernel * kernel * in * out, out, out});
+  };
+  std::int64_t in = 64;
+  const std::pair<std::int64_t, int> stages[] = {{64, 3}, {128, 4}, {256, 6}, {512, 3}};
+  for (const auto& [width, blocks] : stages) {
+    for (int block = 0; block < blocks; ++block) {
+      conv(1, in, width);
+      conv(3, width, width);
+      conv(1, width, 4 * width);
+      if (block == 0) conv(1, in, 4 * width);
+      in = 4 * width;
+    }
+  }
+  set.tensors.insert(set.tensors.end(), {2048 * 1000, 1000});
+  return set;
+}
+
+std::string size_text(std::int64_t size) {
+  const auto bits = static_cast<std::uint64_t>(size);
+  return std::has_single_bit(bits) ? fmt::format("2^{}", std::countr_zero(bits))
+                                   : std::to_string(size);
+}
+
+// As equal as they can be.
+UpdateSet split(std::int64_t parameters, std::int64_t tensors) {
+  UpdateSet set{
+      fmt::format("{} in {} tensor{}", size_text(parameters), tensors, tensors == 1 ? "" : "s"),
+      {}};
+  for (std::int64_t i = 0; i < tensors; ++i) {
+    set.tensors.push_back(parameters * (i + 1) / tensors - parameters * i / tensors);
+  }
+  return set;
+}
+
+// The networks' tensors, then one tensor of growing size, then one size in growing numbers.
+std::vector<UpdateSet> usual_sets(bool quick, std::int64_t most) {
+  std::vector<UpdateSet> sets = {
+      tensors_of("small CNN", "name: small"),
+      tensors_of("ResNet-20",
+                 "model: {layers: [conv: {out: 16, batch_norm: true}, residual_stage: {blocks: 3, "
+                 "out: 16}, residual_stage: {blocks: 3, out: 32, stride: 2}, residual_stage: "
+                 "{blocks: 3, out: 64, stride: 2}, global_avg_pool, linear: {out: 10}]}"),
+      resnet50_tensors()};
+  constexpr int full_sizes[] = {16, 19, 22, 25, 28, 29};
+  constexpr int quick_sizes[] = {16, 21, 26};
+  const std::span<const int> sizes = quick ? std::span<const int>(quick_sizes) : full_sizes;
+  for (const int bits : sizes) {
+    if (std::int64_t{1} << bits <= most) sets.push_back(split(std::int64_t{1} << bits, 1));
+  }
+  for (std::int64_t tensors = 1; tensors <= 1000; tensors *= quick ? 1000 : 10) {
+    sets.push_back(split(1 << 20, tensors));
+  }
+  std::erase_if(sets, [&](const UpdateSet& set) { return set.parameters() > most; });
+  return sets;
+}
+
+std::string share(double value) {
+  return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-");
+}
+
+void print_head(const UpdateTiming& t) {
+  fmt::print("\n{}: {} parameters, {} tensors\n", t.set, t.parameters, t.tensors);
+  fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21} {:>9} {:>7} {:>8}\n", "", "", "launches",
+             "median us", "least .. largest", "GB/s", "of copy", "of 3r+2w");
+}
+
+void print_row(const UpdateTiming& t) {
+  fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}\n", t.variant,
+             t.how, t.launches, t.microseconds, t.least, t.largest, t.gigabytes,
+             share(t.share_of_copy), share(t.share_of_traffic));
+}
+
+nlohmann::ordered_json to_json(const UpdateTiming& t) {
+  return {{"set", t.set},
+          {"variant", t.variant},
+          {"how", t.how},
+          {"parameters", t.parameters},
+          {"tensors", t.tensors},
+          {"launches", t.launches},
+          {"us", t.microseconds},
+          {"least_us", t.least},
+          {"largest_us", t.largest},
+          {"bytes", t.bytes},
+          {"gigabytes_per_second", t.gigabytes},
+          {"share_of_copy", t.share_of_copy},
+          {"share_of_traffic", t.share_of_traffic}};
+}
+
+void bench_update(const UpdateOptions& options) {
+  const Peers peers(options.bench.peers);
+  const auto backend = options.run.backend();
+  Benches& benches = backend->benches();
+  std::vector<UpdateSet> sets;
+  if (options.parameters > 0) {
+    sets = {split(options.parameters, std::min(options.tensors, options.parameters))};
+  } else {
+    // Larger ones say nothing new of a CPU and take it long.
+    constexpr std::int64_t most_on_cpu = std::int64_t{1} << 25;
+    const std::int64_t room = benches.most_update_floats();
+    sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
+  }
+  BenchResults results("update", *backend);
+  const Ceilings ceilings = benches.measure_ceilings(Precision::fp32);
+  results.json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
+                              {"operations_per_second", ceilings.operations_per_second}};
+  results.json["rows"] = nlohmann::ordered_json::array();
+  results.json["peers"] = nlohmann::ordered_json::array();
+  const auto rows = benches.time_updates(sets, options.quick);
+  double ours = 0;  // of the set at hand, in us
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const UpdateTiming& t = rows[i];
+    if (i == 0 || t.set != rows[i - 1].set) print_head(t);
+    print_row(t);
+    results.json["rows"].push_back(to_json(t));
+    if (t.variant == "fused" && (t.how == "graph" || t.how == "calls")) ours = t.microseconds;
+    const bool ends_set = i + 1 == rows.size() || rows[i + 1].set != t.set;
+    if (!ends_set || t.parameters == 0) continue;
+    for (auto& peer : peers.compare("us", "us", ours, [&](const nlohmann::json& row) {
+           return row.value("tensors", std::int64_t{0}) == t.tensors &&
+                  row.value("parameters", std::int64_t{0}) == t.parameters;
+         })) {
+      peer["set"] = t.set;
+      peer["parameters"] = t.parameters;
+      peer["tensors"] = t.tensors;
+      results.json["peers"].push_back(std::move(peer));
+    }
+  }
+  peers.note_device(backend->device());
+  fmt::print(
+      "\nThe first update of every variant was compared with the reference's: to the bit, and "
+      "within 1e-6\nwhere it is done in several passes. Shares are of the ceilings of the same "
+      "run; above 100 % the data\nlie in a cache.\n");
+  results.write(options.bench);
+}
+
+}  // namespace
+
+void add_bench_update(CLI::App& bench) {
+  auto options = std::make_shared<UpdateOptions>();
+  CLI::App* command =
+      bench.add_subcommand("update", "The update beside what the memory allows and alternatives");
+  options->run.add_device_to(*command);
+  command->add_flag("--quick", options->quick, "fewer sizes, fewer rounds");
+  CLI::Option* parameters =
+      command->add_option("--parameters", options->parameters, "so many in place of the usual sets")
+          ->type_name("N")
+          ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command->add_option("--tensors", options->tensors, "that these are split into")
+      ->type_name("N")
+      ->check(CLI::Range(1, 32767))
+      ->needs(parameters);
+  options->bench.add_to(*command);
+  options->bench.add_peers_to(*command);
+  command->callback([options] { bench_update(*options); });
+}
+
+}  // namespace preheat

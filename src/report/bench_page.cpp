@@ -1,0 +1,432 @@
+#include "report/bench_page.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+#include <set>
+
+#include "config/error.h"
+#include "report/label_text.h"
+#include "report/page.h"
+
+namespace preheat {
+namespace {
+
+std::string text_at(const Json& object, const char* key) {
+  return object.contains(key) ? scalar(object.at(key)) : "–";
+}
+
+void add_heading(Page& page, const std::string& title, const Json& results) {
+  page.add(fmt::format("<h1>{} <small>{}</small></h1>\n", escape(title),
+                       escape(text_at(results, "device"))));
+  page.add(terms({{"device", text_at(results, "device")},
+                  {"library", text_at(results, "library")},
+                  {"preheat", text_at(results, "preheat")},
+                  {"measured", text_at(results, "date")},
+                  {"before", text_at(results.at("condition"), "before")},
+                  {"afterwards", text_at(results.at("condition"), "after")}}));
+}
+
+std::string time_text(double us) {
+  return us < 1000 ? fmt::format("{:.2f} us", us) : fmt::format("{:.3f} ms", us / 1000);
+}
+
+std::string share_text(double share) {
+  return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "–";
+}
+
+// ---- The update --------------------------------------------------------------------------------
+
+// A variant as it is measured in training's own way: in a graph where there are graphs.
+bool is_main(const Json& row) {
+  const std::string how = row.at("how");
+  return how == "graph" || how == "calls" || how == "ceiling" ||
+         (how == "launches" && scalar(row.at("variant")).starts_with("host_rate")) ||
+         (how == "launches" && row.at("variant") == "recapture");
+}
+
+bool is_cold(const Json& row) {
+  return scalar(row.at("how")).ends_with("cold");
+}
+
+std::string label_of(const Json& row) {
+  return scalar(row.at("variant")) + (is_cold(row) ? ", cold" : "");
+}
+
+// The variants of a picture, in the order in which they are first met, as points of rising x.
+std::vector<std::pair<std::string, Points>> by_variant(
+    std::vector<const Json*> rows, const std::function<double(const Json&)>& x,
+    const std::function<double(const Json&)>& y) {
+  std::ranges::stable_sort(rows, std::ranges::less(), [&](const Json* row) { return x(*row); });
+  std::vector<std::pair<std::string, Points>> series;
+  for (const Json* row : rows) {
+    const std::string label = label_of(*row);
+    auto found = std::ranges::find_if(series, [&](const auto& s) { return s.first == label; });
+    if (found == series.end()) found = series.insert(series.end(), {label, {}});
+    found->second.x.push_back(x(*row));
+    found->second.y.push_back(y(*row));
+  }
+  return series;
+}
+
+std::string points_table(const std::vector<std::pair<std::string, Points>>& series,
+                         const std::string& across) {
+  std::set<double> columns;
+  for (const auto& [label, points] : series) columns.insert(points.x.begin(), points.x.end());
+  std::vector<std::string> heads = {across};
+  for (const double x : columns) heads.push_back(fmt::format("{:.10g}", x));
+  std::vector<std::vector<Cell>> rows;
+  for (const auto& [label, points] : series) {
+    std::vector<Cell> row = {escape(label)};
+    for (const double x : columns) {
+      const auto at = std::ranges::find(points.x, x);
+      row.emplace_back(
+          at == points.x.end() ? "–" : fmt::format("{:.4g}", points.y[at - points.x.begin()]));
+    }
+    rows.push_back(std::move(row));
+  }
+  return table(heads, rows);
+}
+
+void add_series(Chart& chart, const std::vector<std::pair<std::string, Points>>& series,
+                const std::string& across) {
+  for (std::size_t i = 0; i < series.size(); ++i) {
+    const auto& [label, points] = series[i];
+    const bool is_limit = label.starts_with("copy") || label.starts_with("read 3");
+    chart.add(label, is_limit ? Chart::Kind::limit : Chart::Kind::line,
+              is_limit ? Style{"soft", static_cast<int>(i)} : style_of(i), points);
+  }
+  chart.legend().numbers(points_table(series, across));
+}
+
+double number(const Json& row, const char* key) {
+  return row.at(key).get<double>();
+}
+
+// What PyTorch takes, as rows like ours.
+std::vector<Json> peer_rows(const Json& results) {
+  std::vector<Json> rows;
+  for (const Json& peer : results.at("peers")) {
+    if (peer.at("us").is_null()) continue;
+    const double us = number(peer, "us");
+    rows.push_back({{"set", peer.at("set")},
+                    {"variant", peer.at("name")},
+                    {"how", "graph"},
+                    {"parameters", peer.at("parameters")},
+                    {"tensors", peer.at("tensors")},
+                    {"us", us},
+                    {"gigabytes_per_second", 20 * number(peer, "parameters") / (1e3 * us)}});
+  }
+  return rows;
+}
+
+std::vector<const Json*> pick(const std::vector<Json>& rows,
+                              const std::function<bool(const Json&)>& wanted) {
+  std::vector<const Json*> picked;
+  for (const Json& row : rows) {
+    if (wanted(row)) picked.push_back(&row);
+  }
+  return picked;
+}
+
+// Features of the fused update and the ways of the host are in the table; a picture of all of them
+// would show none.
+bool in_pictures(const Json& row) {
+  const std::string variant = scalar(row.at("variant"));
+  return (is_main(row) || is_cold(row)) && !variant.starts_with("fused,") &&
+         !variant.starts_with("fused and") && !variant.starts_with("host_rate") &&
+         variant != "recapture" && number(row, "parameters") > 0;
+}
+
+// Of products and sums, per parameter: decay, momentum and rate, each a multiply-add; cuBLAS scales
+// in a pass of its own.
+double operations_of(const Json& row) {
+  return row.at("variant") == "cublas" ? 7 : 6;
+}
+
+// Of the largest set, which no cache holds.
+Chart roofline(const Json& results, const std::vector<Json>& rows) {
+  Chart chart("Roofline", "operations per byte", "GFLOP/s");
+  const Json& ceilings = results.at("ceilings");
+  const double bytes = number(ceilings, "bytes_per_second");
+  const double operations = number(ceilings, "operations_per_second");
+  const double ridge = operations / bytes;
+  constexpr double left = 0.05;
+  const double right = 4 * ridge;
+  chart.add("roof: copy and matrix product", Chart::Kind::limit, {"soft", 0},
+            {{left, ridge, right}, {1e-9 * bytes * left, 1e-9 * operations, 1e-9 * operations}});
+  double most = 0;
+  for (const Json& row : rows) most = std::max(most, number(row, "parameters"));
+  std::vector<std::vector<Cell>> numbers;
+  std::size_t i = 0;
+  for (const Json& row : rows) {
+    if (number(row, "parameters") < most || !in_pictures(row) || is_cold(row)) continue;
+    if (scalar(row.at("how")).starts_with("ceiling") || !row.contains("bytes")) continue;
+    const double per_byte = operations_of(row) * most / number(row, "bytes");
+    const double gigaflops = operations_of(row) * most / (1e3 * number(row, "us"));
+    const std::string label = label_of(row);
+    chart.add(label, Chart::Kind::dots, style_of(i++), {{per_byte}, {gigaflops}});
+    numbers.push_back({escape(label), fmt::format("{:.3f}", per_byte),
+                       fmt::format("{:.1f}", gigaflops),
+                       share_text(1e9 * gigaflops / (bytes * per_byte))});
+  }
+  chart.log_x().log_y().legend().numbers(
+      table({"variant", "operations per byte", "GFLOP/s", "of the roof"}, numbers));
+  return chart.caption(fmt::format(
+      "The update of {:.0f} parameters. It is bound by memory: {:.1f} operations per byte would be "
+      "needed to be bound by arithmetic.",
+      most, ridge));
+}
+
+void add_sets(Page& page, const std::vector<Json>& rows) {
+  std::vector<std::string> sets;
+  for (const Json& row : rows) {
+    const std::string set = scalar(row.at("set"));
+    if (std::ranges::find(sets, set) == sets.end()) sets.push_back(set);
+  }
+  page.add("<h2>Every row</h2>\n");
+  for (const std::string& set : sets) {
+    double fused = 0;
+    double parameters = 0;
+    double tensors = 0;
+    for (const Json& row : rows) {
+      if (row.at("set") != set) continue;
+      parameters = number(row, "parameters");
+      tensors = number(row, "tensors");
+      if (row.at("variant") == "fused" && is_main(row)) fused = number(row, "us");
+    }
+    std::vector<std::vector<Cell>> cells;
+    for (const Json& row : rows) {
+      if (row.at("set") != set) continue;
+      const double us = number(row, "us");
+      cells.push_back(
+          {escape(scalar(row.at("variant"))), escape(scalar(row.at("how"))),
+           std::to_string(row.at("launches").get<std::int64_t>()), time_text(us),
+           fmt::format("{:.2f} .. {:.2f}", number(row, "least_us"), number(row, "largest_us")),
+           fused > 0 ? fmt::format("{:+.2f} us ({:+.1f} %)", us - fused, 100 * (us / fused - 1))
+                     : "–",
+           fmt::format("{:.1f}", number(row, "gigabytes_per_second")),
+           share_text(number(row, "share_of_copy")), share_text(number(row, "share_of_traffic"))});
+    }
+    page.add(folded(fmt::format("{}: {:.0f} parameters, {:.0f} tensors", set, parameters, tensors),
+                    table({"variant", "how", "launches", "median", "least .. largest, us",
+                           "against fused", "GB/s", "of copy", "of 3r + 2w"},
+                          cells)));
+  }
+}
+
+std::string update_page(const Json& results) {
+  Page page;
+  add_heading(page, "The update", results);
+  std::vector<Json> rows;
+  for (const Json& row : results.at("rows")) rows.push_back(row);
+  std::vector<Json> all = rows;
+  for (Json& row : peer_rows(results)) all.push_back(std::move(row));
+
+  std::vector<Chart> charts;
+  const auto parameters = [](const Json& row) { return number(row, "parameters"); };
+  const auto tensors = [](const Json& row) { return number(row, "tensors"); };
+  const auto us = [](const Json& row) { return number(row, "us"); };
+  const auto rate_of = [](const Json& row) { return number(row, "gigabytes_per_second"); };
+  const auto single =
+      pick(all, [&](const Json& row) { return in_pictures(row) && number(row, "tensors") == 1; });
+  std::set<double> sizes;
+  for (const Json* row : single) sizes.insert(parameters(*row));
+  if (sizes.size() > 1) {
+    charts.push_back(Chart("One tensor of growing size", "parameters", "GB/s")
+                         .log_x()
+                         .caption("Bytes that have to be moved, over the time: small sets lie in "
+                                  "the cache, very small ones "
+                                  "are over before all of the device is at work."));
+    add_series(charts.back(), by_variant(single, parameters, rate_of), "GB/s at parameters");
+    charts.push_back(Chart("The same in time", "parameters", "microseconds").log_x().log_y());
+    add_series(charts.back(), by_variant(single, parameters, us), "us at parameters");
+  }
+  // The sets of one size that is there in several numbers of tensors.
+  std::map<double, std::set<double>> counts;
+  for (const Json& row : rows) counts[parameters(row)].insert(tensors(row));
+  for (const auto& [size, numbers] : counts) {
+    if (numbers.size() < 2) continue;
+    const auto of_size =
+        pick(all, [&](const Json& row) { return in_pictures(row) && parameters(row) == size; });
+    charts.push_back(Chart(fmt::format("{:.0f} parameters in growing numbers of tensors", size),
+                           "tensors", "microseconds")
+                         .log_x()
+                         .log_y()
+                         .caption("One launch for all of them does not mind their number."));
+    add_series(charts.back(), by_variant(of_size, tensors, us), "us at tensors");
+  }
+  charts.push_back(roofline(results, rows));
+  page.add_charts(charts, Facets({}, {}), "");
+  add_sets(page, rows);
+  return page.document("The update");
+}
+
+// ---- The step ----------------------------------------------------------------------------------
+
+struct Row {
+  std::string name;
+  double us = 0;
+  double least = 0;
+};
+
+// Dots in rows: what was measured, and what the limit allows.
+Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
+  constexpr double many = 1e4;  // us, from where on they are told as ms
+  const bool in_ms = std::ranges::any_of(rows, [](const Row& row) { return row.us > many; });
+  const double unit = in_ms ? 1e-3 : 1;
+  Chart chart(title, in_ms ? "milliseconds" : "microseconds", "");
+  std::vector<std::string> names;
+  Points measured;
+  Points least;
+  std::vector<std::vector<Cell>> numbers;
+  for (const Row& row : rows) {
+    const auto at = static_cast<double>(names.size());
+    names.push_back(row.name);
+    measured.x.push_back(unit * row.us);
+    measured.y.push_back(at);
+    if (row.least > 0) {
+      least.x.push_back(unit * row.least);
+      least.y.push_back(at);
+      chart.add("", Chart::Kind::limit, {"soft", 3}, {{unit * row.least, unit * row.us}, {at, at}});
+    }
+    numbers.push_back({escape(row.name), fmt::format("{:.2f}", row.us),
+                       row.least > 0 ? fmt::format("{:.2f}", row.least) : "–",
+                       row.least > 0 ? share_text(row.least / row.us) : "–"});
+  }
+  chart.add("measured", Chart::Kind::dots, style_of(0), measured);
+  if (!least.x.empty()) chart.add("what the limit allows", Chart::Kind::dots, style_of(1), least);
+  chart.rows(names).legend().numbers(
+      table({"part", "us", "what the limit allows", "of the limit"}, numbers));
+  return chart;
+}
+
+std::string step_page(const Json& results) {
+  Page page;
+  add_heading(page, fmt::format("A step of {}", text_at(results, "network")), results);
+  const double step = number(results.at("step_ms"), "median");
+  std::vector<std::pair<std::string, std::string>> facts = {
+      {"step",
+       fmt::format("{:.4f} ms ({:.4f} .. {:.4f})", step, number(results.at("step_ms"), "least"),
+                   number(results.at("step_ms"), "largest"))},
+      {"batch, precision",
+       fmt::format("{}, {}", text_at(results, "batch"), text_at(results, "precision"))},
+      {"images per second", fmt::format("{:.0f}", number(results, "images_per_second"))},
+      {"host time of a step", fmt::format("{:.2f} us", number(results, "host_us"))},
+      {"first update", fmt::format("{:.2f} s after the start of the program",
+                                   number(results, "first_update_seconds"))},
+      {"traffic alone", fmt::format("{:.4f} ms, {}", number(results, "traffic_ms"),
+                                    share_text(number(results, "traffic_ms") / step))},
+      {"arithmetic alone", fmt::format("{:.4f} ms, {}", number(results, "arithmetic_ms"),
+                                       share_text(number(results, "arithmetic_ms") / step))},
+      {"the parts, one after the other", fmt::format("{:.4f} ms", number(results, "parts_ms"))}};
+  const bool on_gpu = results.at("launches").get<std::int64_t>() > 0;
+  if (on_gpu) facts.emplace_back("launches of a step", text_at(results, "launches"));
+  page.add(terms(facts));
+
+  std::vector<Row> works;
+  std::vector<std::vector<Cell>> cells;
+  for (const Json& part : results.at("parts")) {
+    const std::string name = scalar(part.at("pass")) + ": " + scalar(part.at("work"));
+    auto work = std::ranges::find_if(works, [&](const Row& row) { return row.name == name; });
+    if (work == works.end()) work = works.insert(works.end(), {name});
+    work->us += number(part, "us");
+    work->least += number(part, "least_us");
+    const bool computes = number(part, "operations") > 0;
+    cells.push_back({escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
+                     escape(scalar(part.at("work"))), on_gpu ? text_at(part, "launches") : "–",
+                     fmt::format("{:.2f}", number(part, "us")),
+                     fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
+                     fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
+                     computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–",
+                     share_text(number(part, "least_us") / std::max(number(part, "us"), 1e-3))});
+  }
+  std::ranges::stable_sort(works, std::ranges::greater(), &Row::us);
+  page.add_charts(
+      {rows_chart("Where the time goes", works)
+           .caption("The limit of a part is the slower of its bytes at the rate of a copy and its "
+                    "operations at the rate of a large matrix product, both measured in this run; "
+                    "what lies in a cache can be faster.")},
+      Facets({}, {}), "");
+
+  if (!results.at("replicas").empty()) {
+    Points factors;
+    Points ideal;
+    std::vector<std::vector<Cell>> numbers;
+    for (const Json& r : results.at("replicas")) {
+      factors.x.push_back(number(r, "count"));
+      factors.y.push_back(number(r, "times_one"));
+      ideal.x.push_back(number(r, "count"));
+      ideal.y.push_back(number(r, "count"));
+      numbers.push_back({text_at(r, "count"),
+                         fmt::format("{:.1f}", number(r, "updates_per_second")),
+                         fmt::format("{:.0f}", number(r, "images_per_second")),
+                         fmt::format("{:.2f}", number(r, "times_one"))});
+    }
+    Chart chart("Replicas at the same time", "replicas", "times the throughput of one");
+    chart.add("measured", Chart::Kind::line, style_of(0), factors);
+    chart.add("as many times", Chart::Kind::limit, {"soft", 0}, ideal);
+    chart.log_x().log_y().legend().numbers(
+        table({"replicas", "updates a second", "images a second", "times one"}, numbers));
+    page.add_charts({chart}, Facets({}, {}), "");
+  }
+  if (!results.at("peers").empty()) {
+    std::vector<std::vector<Cell>> peers;
+    for (const Json& peer : results.at("peers")) {
+      const bool failed = peer.at("ms").is_null();
+      peers.push_back({escape(scalar(peer.at("name"))),
+                       failed ? "failed" : fmt::format("{:.4f} ms", number(peer, "ms")),
+                       failed ? "–" : fmt::format("{:.2f}", number(peer, "ratio"))});
+    }
+    page.add("<h2>Beside PyTorch</h2>\n" + table({"peer", "its step", "times ours"}, peers));
+  }
+  page.add("<h2>Every part</h2>\n" + table({"layer", "pass", "work", "launches", "us", "MB", "GB/s",
+                                            "GFLOP/s", "of the limit"},
+                                           cells));
+  return page.document("A step");
+}
+
+// ---- The schedule ------------------------------------------------------------------------------
+
+std::string schedule_page(const Json& results) {
+  Page page;
+  add_heading(page, "The schedule", results);
+  std::vector<Row> shapes;
+  std::vector<std::string> heads = {"schedule", "lr_at on the host, ns", "least .. largest"};
+  std::vector<std::vector<Cell>> cells;
+  for (const Json& s : results.at("schedules")) {
+    shapes.push_back({scalar(s.at("name")), 1e-3 * number(s, "median_ns")});
+    std::vector<Cell> row = {
+        escape(scalar(s.at("name"))), fmt::format("{:.1f}", number(s, "median_ns")),
+        fmt::format("{:.1f} .. {:.1f}", number(s, "least_ns"), number(s, "largest_ns"))};
+    for (const Json& in_step : s.at("in_step")) {
+      if (cells.empty()) {
+        heads.push_back(fmt::format("update of {}, us", text_at(in_step, "parameters")));
+        heads.emplace_back("more than constant");
+      }
+      row.emplace_back(fmt::format("{:.2f}", number(in_step, "us")));
+      row.emplace_back(fmt::format("{:+.2f} us ({:+.2f} %)",
+                                   number(in_step, "more_than_constant_us"),
+                                   100 * number(in_step, "more_than_constant_share")));
+    }
+    cells.push_back(std::move(row));
+  }
+  page.add_charts({rows_chart("One evaluation on the host", shapes)}, Facets({}, {}), "");
+  page.add("<h2>By shape</h2>\n" + table(heads, cells));
+  return page.document("The schedule");
+}
+
+}  // namespace
+
+std::string bench_page(const Json& results) {
+  const std::string bench = text_at(results, "bench");
+  if (bench == "update") return update_page(results);
+  if (bench == "step") return step_page(results);
+  if (bench == "schedule") return schedule_page(results);
+  throw Error(fmt::format("'{}' is no bench", bench));
+}
+
+}  // namespace preheat

@@ -1,0 +1,86 @@
+// Whether the GPU's benches can be believed. What they time are the functions that training calls,
+// and each variant proves itself against the reference before it is timed: to run is to be right.
+#include "backend/cuda/benches.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <set>
+
+#include "backend/backend.h"
+#include "backend/cuda/cuda.h"
+#include "device/leaves.h"
+#include "kernels/launch.h"
+
+namespace preheat::cuda {
+namespace {
+
+class DeviceBenches : public testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string reason = no_device();
+    if (!reason.empty()) GTEST_SKIP() << reason;
+  }
+  static Benches& benches() {
+    static const std::unique_ptr<Backend> backend = make_backend(DeviceChoice::cuda);
+    return backend->benches();
+  }
+};
+
+TEST_F(DeviceBenches, EveryVariantComputesTheUpdate) {
+  const std::vector<UpdateSet> sets = {{"odd", {1, 77, 12345, 200001}}, {"one", {4097}}};
+  std::set<std::string> variants;
+  for (const UpdateTiming& row : benches().time_updates(sets, false)) {
+    variants.insert(row.variant);
+    EXPECT_GT(row.microseconds, 0) << row.variant;
+  }
+  for (const char* variant :
+       {"fused", "fused_value", "fused_table", "per_tensor", "three_pass", "cublas",
+        "host_rate, by a copy", "host_rate, in the graph's node", "recapture"}) {
+    EXPECT_TRUE(variants.contains(variant)) << variant;
+  }
+}
+
+// A kernel that moves the bytes twice, as two launches of one step.
+TEST_F(DeviceBenches, SlowerWorkIsSeenAsSlower) {
+  constexpr std::int64_t size = std::int64_t{1} << 26;
+  const Stream stream = make_stream();
+  const Buffer<float> w(size);
+  const Buffer<float> v(size);
+  const Buffer<float> g(size);
+  for (const auto* buffer : {&w, &v, &g}) clear(*buffer, stream);
+  const auto median_of = [&](int times) {
+    return time_launches(stream, 9, 1,
+                         [&] {
+                           for (int i = 0; i < times; ++i) {
+                             PREHEAT_CHECK(kernels::update_flat({}, {1e-3f}, 5e-4f, size, g.data(),
+                                                                w.data(), v.data(), stream.get()));
+                           }
+                         })
+        .microseconds;
+  };
+  EXPECT_NEAR(median_of(2) / median_of(1), 2, 0.2);
+}
+
+TEST_F(DeviceBenches, SchedulesAndCeilingsAreMeasured) {
+  LrSchedule constant;
+  constant.steps = 1000;
+  constant.phase_count = 1;
+  constant.phases[0].shape = Shape::constant;
+  constant.phases[0].length = constant.phases[0].span = 1000;
+  constant.phases[0].from = 1e-3;
+  const std::vector<double> times =
+      benches().time_schedules({"one", {4096}}, {{"constant", constant}, {"again", constant}});
+  ASSERT_EQ(times.size(), 2u);
+  EXPECT_GT(*std::ranges::min_element(times), 0);
+  for (const Precision precision :
+       {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
+    const Ceilings ceilings = benches().measure_ceilings(precision);
+    EXPECT_GT(ceilings.bytes_per_second, 1e9);
+    EXPECT_GT(ceilings.operations_per_second, 1e9);
+  }
+}
+
+}  // namespace
+}  // namespace preheat::cuda

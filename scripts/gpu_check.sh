@@ -5,7 +5,7 @@
 #
 #   scripts/gpu_check.sh [--only STAGE[,STAGE]...] [--out DIR] [--quick]
 #
-#   --only   these stages alone; `sanitizer` is its four tools, `bench` both benches
+#   --only   these stages alone; `sanitizer` is its four tools, `bench` all benches
 #   --out    where logs and figures go (default: gpu-check)
 #   --quick  two seeds, and of the sanitizers memcheck alone
 #
@@ -20,7 +20,8 @@ sanitizers=(memcheck racecheck initcheck synccheck)
 # Every kernel, without the tests that make a thousand launches or have millions of numbers.
 sanitized='Kernels*:-KernelsNormalize.LargeBatches:KernelsNormalize.F*PlainLoop:KernelsNormalize.S*PlainLoop'
 sanitized+=':KernelsLoss.AgreesWithTheFormulas:KernelsSgdMomentum.ALargeArena'
-stages=(environment machine tests "${sanitizers[@]}" accuracy nan peers bench-update bench-step)
+stages=(environment machine tests "${sanitizers[@]}" accuracy nan map peers bench-update bench-step
+  bench-schedule bench-repeat bench-bytes)
 
 usage() {
   echo "gpu_check.sh: $1" >&2
@@ -56,7 +57,7 @@ wanted=" ${stages[*]:0:2} "
 for name in "${only[@]}"; do
   case $name in
     sanitizer) wanted+="${sanitizers[*]} " ;;
-    bench) wanted+="bench-update bench-step " ;;
+    bench) wanted+="bench-update bench-step bench-schedule bench-repeat bench-bytes " ;;
     *)
       [[ " ${stages[*]} " == *" $name "* ]] || usage "there is no stage '$name'"
       wanted+="$name "
@@ -252,19 +253,120 @@ PYTHON
   )
 }
 
+# 640 runs of 400 updates: 16 rates by 8 lengths of warmup, 5 seeds.
+map() {
+  rm -rf "$out/map"
+  cat >"$out/map.yaml" <<'YAML'
+name: map
+data: {dataset: fashion-mnist, batch_size: 128}
+model:
+  layers:
+    - conv: {out: 32, activation: relu}
+    - conv: {out: 32, activation: relu}
+    - max_pool
+    - conv: {out: 64, activation: relu}
+    - conv: {out: 64, activation: relu}
+    - max_pool
+    - linear: {out: 256, activation: relu}
+    - linear: {out: 10}
+schedule: {warmup: {shape: linear}, decay: {shape: constant}}
+train: {length: 400 steps, eval_every: 400 steps}
+sweep:
+  seeds: 0..4
+  axes:
+    schedule.base_lr: {log: [0.01, 1.81, 16]}
+    schedule.warmup.length: [0 steps, 2 steps, 4 steps, 8 steps, 16 steps, 32 steps, 64 steps, 128 steps]
+YAML
+  local begin=${EPOCHREALTIME/./}
+  ours "$preheat" sweep "$out/map.yaml" --device cuda --quiet --out "$out/map" || return 1
+  remark="$(((${EPOCHREALTIME/./} - begin) / 1000)) ms"
+  remark+=$(python3 - "$out/map/sweep.json" <<'PYTHON'
+import json, sys
+cells = json.load(open(sys.argv[1]))["cells"]
+print(f" for {sum(c['n'] for c in cells)} runs, {sum(c['failures'] for c in cells)} failed")
+PYTHON
+  )
+}
+
 # With PyTorch's times beside ours where there are any of this run.
 bench_update() {
   local beside=()
   [[ ! -f $out/peer-update.json ]] || beside=(--peers "$out/peer-update.json")
-  ours "$preheat" bench update --device cuda --json "$out/update.json" "${beside[@]}"
+  ours "$preheat" bench update --device cuda --json "$out/update.json" --html "$out/update.html" \
+    "${beside[@]}"
 }
 
 bench_step() {
   local beside=()
   [[ ! -f $out/peer-step.json ]] || beside=(--peers "$out/peer-step.json")
   ours "$preheat" bench step configs/small-cnn.yaml --device cuda --set train.precision=bf16 \
-    --json "$out/step.json" "${beside[@]}" || return 1
-  query_gpu  # whether it ran at full clocks
+    --replicas 1,2,4,8,16,32,64 --seconds 1 --layers --json "$out/step.json" \
+    --html "$out/step.html" "${beside[@]}" || return 1
+  # Again, now that its convolutions are planned: what a start costs.
+  ours "$preheat" bench step configs/resnet20.yaml --device cuda --set train.precision=bf16 \
+    --seconds 0.5 --json "$out/step-resnet20.json" --html "$out/step-resnet20.html" || return 1
+  remark=$(python3 - "$out/step.json" "$out/step-resnet20.json" <<'PYTHON'
+import json, sys
+for path in sys.argv[1:]:
+    r = json.load(open(path))
+    print(f"{r['network']} {r['step_ms']['median']:.4f} ms, first update after "
+          f"{r['first_update_seconds']:.2f} s", end="; ")
+PYTHON
+  )
+}
+
+bench_schedule() {
+  ours "$preheat" bench schedule --device cuda --json "$out/schedule.json" \
+    --html "$out/schedule.html"
+}
+
+# The same bench twice differs by less than the spread that it states, or 1 %.
+bench_repeat() {
+  local turn
+  for turn in 1 2; do
+    ours "$preheat" bench update --device cuda --parameters 25000000 --tensors 100 \
+      --json "$out/repeat-$turn.json" || return 1
+  done
+  remark=$(python3 - "$out/repeat-1.json" "$out/repeat-2.json" <<'PYTHON'
+import json, sys
+first, second = ({(r["variant"], r["how"]): r for r in json.load(open(path))["rows"]}
+                 for path in sys.argv[1:])
+worst, apart = 0, []
+for key, a in first.items():
+    b = second[key]
+    if key[1] not in ("graph", "ceiling"):
+        continue  # launches are of the host's speed too
+    allowed = max(a["largest_us"] - a["least_us"], b["largest_us"] - b["least_us"], 0.01 * a["us"])
+    worst = max(worst, abs(a["us"] - b["us"]) / a["us"])
+    if abs(a["us"] - b["us"]) > allowed:
+        apart.append(key[0])
+print(f"medians differ by at most {100 * worst:.2f} %" + (", too far: " + ", ".join(apart) if apart else ""))
+sys.exit(bool(apart))
+PYTHON
+  )
+}
+
+# The bytes that the bench counts are those that the profiler sees at the memory, within 2 %.
+bench_bytes() {
+  local program
+  program=$(PATH=$PATH:/usr/local/cuda/bin command -v ncu) || { not_run "ncu is missing"; return; }
+  ours "$program" --metrics dram__bytes.sum --csv --kernel-name regex:'(^|:)update$' --launch-count 2 \
+    --log-file "$out/bytes.csv" "$preheat" bench update --device cuda --quick \
+    --parameters 268435456 || return 1
+  remark=$(python3 - "$out/bytes.csv" <<'PYTHON'
+import csv, sys
+lines = [line for line in open(sys.argv[1]) if line.startswith('"')]
+scale = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
+seen = [float(row["Metric Value"].replace(",", "")) * scale[row["Metric Unit"]]
+        for row in csv.DictReader(lines) if row["Metric Name"] == "dram__bytes.sum"]
+counted = 20 * 268435456
+if not seen:
+    sys.exit("ncu saw no launch of the update")
+ratio = sorted(seen)[len(seen) // 2] / counted
+print(f"{ratio:.4f} of the {counted / 1e9:.2f} GB counted, {len(seen)} launches")
+sys.exit(not abs(ratio - 1) <= 0.02)
+PYTHON
+  )
 }
 
 peers() {

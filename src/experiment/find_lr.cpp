@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <functional>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "data/dataset.h"
@@ -37,17 +38,18 @@ bool trained(const RunResult& run, double loss_below) {
 }
 
 // Tries the rates below the answer that were not yet.
-void confirm(Search& search, const std::function<std::optional<Trial>(double rate)>& trial) {
+void confirm(Search& search, const Trials& trials) {
   if (!search.largest) return;
+  std::vector<double> rates;
   double rate = *search.largest;
   for (int i = 0; i < confirmations; ++i) {
     rate = rounded(rate / confirmation_step);
     if (rate < least_rate) break;
-    if (std::ranges::find(search.trials, rate, &Trial::rate) != search.trials.end()) continue;
-    const std::optional<Trial> t = trial(rate);
-    if (!t) break;
-    search.trials.push_back(*t);
+    if (std::ranges::find(search.trials, rate, &Trial::rate) == search.trials.end()) {
+      rates.push_back(rate);
+    }
   }
+  for (Trial& t : trials(rates)) search.trials.push_back(std::move(t));
   search.violations = std::ranges::count_if(
       search.trials, [&](const Trial& t) { return !t.trained && t.rate < *search.largest; });
 }
@@ -69,14 +71,13 @@ std::string rate_name(double rate) {
   return fmt::format("{:.4g}", rate);
 }
 
-Search search_rate(double first, double resolution,
-                   const std::function<std::optional<Trial>(double rate)>& trial) {
+Search search_rate(double first, double resolution, const Trials& trials) {
   Search search;
   for (double rate = rounded(first);;) {
-    const std::optional<Trial> t = trial(rate);
-    if (!t) return search;
-    search.trials.push_back(*t);
-    (t->trained ? search.largest : search.smallest_failing) = rate;
+    const std::vector<Trial> found = trials({rate});
+    if (found.empty()) return search;
+    search.trials.push_back(found.front());
+    (found.front().trained ? search.largest : search.smallest_failing) = rate;
     const auto& [lo, hi] = std::pair(search.largest, search.smallest_failing);
     if (lo && hi) {
       const double next = rounded(std::sqrt(*lo * *hi));
@@ -87,7 +88,7 @@ Search search_rate(double first, double resolution,
       if (rate < least_rate || rate > largest_rate) break;
     }
   }
-  confirm(search, trial);
+  confirm(search, trials);
   return search;
 }
 
@@ -148,29 +149,50 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   Runs runs(backend, listener);
   for (const std::uint64_t seed : settings.seeds) {
     result.critical_rates.push_back({seed, critical_rate_of(runs, configs.front(), seed)});
-    for (std::size_t i = 0; i < arms.size() && !result.interrupted; ++i) {
-      const auto trial = [&](double rate) -> std::optional<Trial> {
+  }
+  std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
+  std::mutex mutex;  // of the result and of what has ended
+  runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
+    const std::size_t i = task % arms.size();
+    const std::uint64_t seed = settings.seeds[task / arms.size()];
+    bool interrupted = false;
+    const auto trials = [&](const std::vector<double>& rates) {
+      std::vector<std::optional<Trial>> found(rates.size());
+      runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
         RunConfig config = configs[i];
         config.seed = seed;
-        config.schedule.base_lr = rate;
-        const std::string name = rate_name(rate);
+        config.schedule.base_lr = rates[k];
+        const std::string name = rate_name(rates[k]);
         const RunResult run = runs.run(
             fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
             folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
-        result.interrupted = run.interrupted;
-        if (run.interrupted) return std::nullopt;
-        return Trial{rate, run, trained(run, loss_below)};
-      };
-      Search search = search_rate(settings.first, settings.resolution, trial);
-      search.seed = seed;
-      if (!result.interrupted) {
-        result.arms[i].searches.push_back(search);
-        if (on_search) on_search(arms[i], search);
+        if (!run.interrupted) found[k] = Trial{rates[k], run, trained(run, loss_below)};
+        return !run.interrupted;
+      });
+      std::vector<Trial> those_that_ended;
+      for (std::optional<Trial>& t : found) {
+        if (t) those_that_ended.push_back(std::move(*t));
       }
-      write();
+      interrupted = interrupted || those_that_ended.size() < rates.size();
+      return those_that_ended;
+    };
+    Search search = search_rate(settings.first, settings.resolution, trials);
+    search.seed = seed;
+    const std::lock_guard lock(mutex);
+    if (interrupted) {
+      result.interrupted = true;
+    } else {
+      ended[task] = std::move(search);
+      std::vector<Search>& in_order = result.arms[i].searches;
+      in_order.clear();
+      for (std::size_t t = i; t < ended.size(); t += arms.size()) {
+        if (ended[t]) in_order.push_back(*ended[t]);
+      }
+      if (on_search) on_search(arms[i], *ended[task]);
     }
-    if (result.interrupted) break;
-  }
+    write();
+    return !interrupted;
+  });
   result.claims = judge_find_lr(base, result);
   write();
   return result;

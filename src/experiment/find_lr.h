@@ -70,10 +70,11 @@ struct FindLrResult {
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
 /// until the two sides are within `resolution`. That finds one border, and there may be more: so
 /// three rates a quarter of an octave apart right below `largest` are tried as well, and those that
-/// fail are violations. `trial` is asked once for each rate; nothing from it ends
-/// the search. Rates stay between 1e-8 and 1e8.
-Search search_rate(double first, double resolution,
-                   const std::function<std::optional<Trial>(double rate)>& trial);
+/// fail are violations. `trials` is asked once for each rate, for those of the confirmation
+/// together; fewer from it than it was asked for, in their order, end the search. Rates stay
+/// between 1e-8 and 1e8.
+using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates)>;
+Search search_rate(double first, double resolution, const Trials& trials);
 
 /// The largest rate at which at least this share of the arm's seeds train, as their searches say: a
 /// seed trains at its answer and below. Nothing where fewer have an answer, or none was searched.
@@ -83,7 +84,8 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm (without any, those without and with the warmup) at every seed, each run into
 /// <folder>/<arm>/<seed>/<rate>, and writes find_lr.json after each search; like compare() in all
-/// else. `on_search` hears of each that has ended.
+/// else. Searches go on beside each other as the runs of compare() do, and to the same results.
+/// `on_search` hears of each that has ended, of one at a time.
 FindLrResult find_lr(const Document& document, Backend& backend,
                      const std::filesystem::path& folder, bool resume, const RunsListener& listener,
                      const std::function<void(const Arm&, const Search&)>& on_search);

@@ -70,6 +70,20 @@ void remove_unfinished(const fs::path& folder) {
   }
 }
 
+// One of what a semaphore counts, for as long as this is there.
+class Held {
+ public:
+  explicit Held(std::counting_semaphore<>& semaphore) : semaphore_(semaphore) {
+    semaphore_.acquire();
+  }
+  ~Held() { semaphore_.release(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  std::counting_semaphore<>& semaphore_;
+};
+
 }  // namespace
 
 std::int64_t ArmResult::count(Outcome outcome) const {
@@ -91,6 +105,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     return *ended;
   }
   remove_unfinished(folder);
+  const Held replica(replicas_);
   Trainer trainer(config, backend_, data(config.data));
   RunFolder run_folder(folder, config);
   if (listener_.on_start) {
@@ -98,7 +113,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     listener_.on_start(label, trainer);
   }
   const auto on_records =
-      side_by_side_ ? std::function<void(std::span<const StepRecord>)>() : listener_.on_records;
+      side_by_side_ > 0 ? std::function<void(std::span<const StepRecord>)>() : listener_.on_records;
   RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
   if (checkpoints == Checkpoints::drop) {
     std::error_code none;
@@ -129,7 +144,7 @@ void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_
     }
     return;
   }
-  side_by_side_ = true;
+  ++side_by_side_;
   std::atomic<std::int64_t> next{0};
   std::exception_ptr failure;
   const auto work = [&] {
@@ -146,8 +161,7 @@ void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_
   std::vector<std::thread> workers;
   for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
   for (std::thread& worker : workers) worker.join();
-  side_by_side_ = false;
-  failed_ = false;
+  if (--side_by_side_ == 0) failed_ = false;
   if (failure) std::rethrow_exception(failure);
 }
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <semaphore>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,7 +49,8 @@ enum class Checkpoints { keep, drop };
 
 class Runs {
  public:
-  Runs(Backend& backend, const RunsListener& listener) : backend_(backend), listener_(listener) {}
+  Runs(Backend& backend, const RunsListener& listener)
+      : backend_(backend), listener_(listener), replicas_(backend.concurrent_replicas()) {}
 
   /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
   /// interrupted run has left there is written over. With Checkpoints::drop the folder has none
@@ -62,7 +64,8 @@ class Runs {
 
   /// Calls run(0) .. run(count - 1), as many at the same time as the backend gains from, each in a
   /// thread; in order where that is one. None is begun after one that returned false or threw; what
-  /// was thrown first is thrown again when all have returned.
+  /// was thrown first is thrown again when all have returned. One of them may call it again for
+  /// runs of its own: no more train at the same time for that, the others wait.
   void side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run);
 
   Backend& backend() const { return backend_; }
@@ -75,8 +78,9 @@ class Runs {
   const RunsListener& listener_;
   std::map<std::string, ResidentData> data_;  // by what decides the content
   std::mutex mutex_;                          // of data_ and the listener
-  bool side_by_side_ = false;
-  std::atomic<bool> failed_{false};  // a run that others go on beside
+  std::counting_semaphore<> replicas_;        // that may be trained beside those there are
+  std::atomic<int> side_by_side_{0};          // calls that have not returned
+  std::atomic<bool> failed_{false};           // a run that others go on beside
 };
 
 /// The configurations of arms of the document's run, each checked with check_run. Throws

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "config/error.h"
+#include "experiment/small_experiment.h"
 #include "shared_backend.h"
 #include "temporary_folder.h"
 
@@ -50,34 +51,6 @@ std::string error_of(const std::string& text, const std::filesystem::path& folde
   }
   return "";
 }
-
-// The CPU, as if it gained from three replicas at a time.
-class ThreeAtATime : public Backend {
- public:
-  std::string name() const override { return one_.name(); }
-  std::string device() const override { return one_.device(); }
-  std::string library() const override { return one_.library(); }
-  bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
-  int concurrent_replicas() const override { return 3; }
-  std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
-  void require_memory(const Network& network, std::int64_t batch_size) const override {
-    one_.require_memory(network, batch_size);
-  }
-  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
-                                   std::span<const float> initial,
-                                   std::shared_ptr<const ResidentDataset> train) override {
-    return one_.compile(network, options, initial, std::move(train));
-  }
-  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
-                               std::shared_ptr<const ResidentDataset> data,
-                               std::int64_t examples) override {
-    return one_.probe(network, options, std::move(data), examples);
-  }
-  Benches& benches() override { return one_.benches(); }
-
- private:
-  Backend& one_ = shared_backend();
-};
 
 TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;

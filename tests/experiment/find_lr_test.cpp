@@ -7,6 +7,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 
 #include "config/error.h"
 #include "experiment/small_experiment.h"
@@ -26,13 +27,14 @@ class SearchRate : public testing::Test {
   // Searches, and notes what was asked.
   Search search(double first, double resolution, const Trains& trains, std::size_t most = 1000) {
     asked_.clear();
-    return search_rate(first, resolution, [&](double rate) -> std::optional<Trial> {
-      if (asked_.size() == most) return std::nullopt;
-      asked_.push_back(rate);
-      Trial trial;
-      trial.rate = rate;
-      trial.trained = trains(rate);
-      return trial;
+    return search_rate(first, resolution, [&](const std::vector<double>& rates) {
+      std::vector<Trial> trials;
+      for (const double rate : rates) {
+        if (asked_.size() == most) break;
+        asked_.push_back(rate);
+        trials.push_back({.rate = rate, .run = {}, .trained = trains(rate)});
+      }
+      return trials;
     });
   }
 
@@ -253,6 +255,72 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   EXPECT_EQ(rest.read, 4);
   EXPECT_EQ(rest.ran + rest.read, counter.read);
   EXPECT_EQ(bytes_of(folder / "cut/find_lr.json"), before);
+}
+
+// Of "seed 5    warmup    0.05     ", what comes before the rate.
+std::string search_of(const std::string& label) {
+  return label.substr(0, label.find_last_of(' ', label.find_last_not_of(' ')));
+}
+
+TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
+  const TemporaryFolder folder;
+  const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
+  ThreeAtATime backend;
+  std::multiset<std::string> going;  // searches, by their runs
+  std::size_t most = 0;
+  bool confirmed_at_once = false;
+  RunsListener listener;
+  listener.on_start = [&](const std::string& label, const Trainer&) {
+    going.insert(search_of(label));
+    most = std::max(most, going.size());
+    confirmed_at_once |= going.count(search_of(label)) > 1;
+  };
+  listener.on_end = [&](const std::string& label, const RunResult&, bool) {
+    going.erase(going.find(search_of(label)));
+  };
+  std::multiset<std::string> heard;
+  const FindLrResult side_by_side = find_lr(document, backend, folder / "many", false, listener,
+                                            [&](const Arm& arm, const Search& s) {
+                                              heard.insert(fmt::format("{} {}", arm.name, s.seed));
+                                            });
+  const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {}, {});
+  EXPECT_THAT(heard, ElementsAre("no-warmup 2", "no-warmup 5", "warmup 2", "warmup 5"));
+  EXPECT_GT(most, 1u);
+  EXPECT_LE(most, 3u);
+  EXPECT_TRUE(confirmed_at_once);
+  EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
+  EXPECT_EQ(bytes_of(folder / "many/find_lr.json"), bytes_of(folder / "one/find_lr.json"));
+}
+
+TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
+  const TemporaryFolder folder;
+  const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
+  const FindLrResult whole = find_lr(document, shared_backend(), folder / "one", false, {}, {});
+  ThreeAtATime backend;
+  const auto resumed = [&](const char* name) {
+    return to_json(find_lr(document, backend, folder / name, true, {}, {}));
+  };
+
+  // In a confirmation, which is a run beside others of a search beside others.
+  const std::string rate = rate_name(whole.arms[0].searches[0].trials.back().rate);
+  RunsListener failing;
+  failing.on_start = [&](const std::string& label, const Trainer& trainer) {
+    const bool is_it = trainer.config().seed == 5 && label.find("no-warmup") != std::string::npos &&
+                       rate_name(trainer.config().schedule.base_lr) == rate;
+    if (is_it) throw Error("the disk is full");
+  };
+  try {
+    find_lr(document, backend, folder / "failed", false, failing, {});
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "the disk is full");
+  }
+  EXPECT_EQ(resumed("failed"), to_json(whole));
+
+  Counter counter;
+  counter.stop_after = 6;
+  EXPECT_TRUE(find_lr(document, backend, folder / "cut", false, counter.listener, {}).interrupted);
+  EXPECT_EQ(resumed("cut"), to_json(whole));
 }
 
 }  // namespace

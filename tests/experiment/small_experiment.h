@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -35,11 +37,39 @@ struct Counter {
     };
     listener.wants_stop = [this] { return started > stop_after; };
   }
-  int started = 0;
+  std::atomic<int> started = 0;
   int ran = 0;
   int read = 0;
   int stop_after = 1 << 20;
   RunsListener listener;
+};
+
+// The CPU, as if it gained from three replicas at a time.
+class ThreeAtATime : public Backend {
+ public:
+  std::string name() const override { return one_.name(); }
+  std::string device() const override { return one_.device(); }
+  std::string library() const override { return one_.library(); }
+  bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
+  int concurrent_replicas() const override { return 3; }
+  std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
+  void require_memory(const Network& network, std::int64_t batch_size) const override {
+    one_.require_memory(network, batch_size);
+  }
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    return one_.compile(network, options, initial, std::move(train));
+  }
+  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                               std::shared_ptr<const ResidentDataset> data,
+                               std::int64_t examples) override {
+    return one_.probe(network, options, std::move(data), examples);
+  }
+  Benches& benches() override { return one_.benches(); }
+
+ private:
+  Backend& one_ = shared_backend();
 };
 
 inline void expect_as_in_summary(const nlohmann::json& run, const std::filesystem::path& folder) {

@@ -355,6 +355,13 @@ struct SensitivityFallsClaim {
   std::string along;
   std::vector<Override> at;
 };
+struct AccuracyMovesClaim {
+  std::string along;                 // an axis, schedule.base_lr too
+  std::vector<Axis> over;            // the values of axes looked at; absent: all of them
+  double octaves_from_boundary = 2;  // of the largest rate looked at, downwards
+  std::optional<double> within;      // how far no value of the axis is from the first; one of the
+  std::optional<double> beyond;      // two, how far the last is
+};
 struct RateRatioClaim {
   std::vector<std::string> arms;
   std::optional<double>
@@ -367,7 +374,7 @@ using Claim =
                  AccuracyFallsClaim, AccuracyGapClaim, SoonerClaim, SmallerSpikeClaim, GateClaim,
                  SharpnessFallsClaim, SharpnessStaysClaim, UnstableStartClaim, EdgeOfStabilityClaim,
                  DeepLayersClaim, BoundaryRisesClaim, BoundaryMovesClaim, SensitivityFallsClaim,
-                 RateRatioClaim>;
+                 AccuracyMovesClaim, RateRatioClaim>;
 
 struct RunConfig {
   std::string name = "run";

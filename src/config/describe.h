@@ -88,6 +88,9 @@ constexpr std::string_view section_name(const BoundaryMovesClaim*) {
 constexpr std::string_view section_name(const SensitivityFallsClaim*) {
   return "sensitivity_falls";
 }
+constexpr std::string_view section_name(const AccuracyMovesClaim*) {
+  return "accuracy_moves";
+}
 constexpr std::string_view section_name(const RateRatioClaim*) {
   return "rate_ratio";
 }
@@ -448,6 +451,17 @@ template <class Io>
 void describe(Io& io, SensitivityFallsClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("at", c.at);
+}
+
+template <class Io>
+void describe(Io& io, AccuracyMovesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("over", c.over);
+  io.field("octaves_from_boundary", c.octaves_from_boundary, at_least(0));
+  io.field("within", c.within, Range{0, 1, true});
+  io.field("beyond", c.beyond, kShare);
+  io.check(c.within.has_value() != c.beyond.has_value(), "within",
+           "one of within and beyond is meant", "give one of the two");
 }
 
 template <class Io>

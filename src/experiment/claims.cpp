@@ -173,6 +173,104 @@ class ArmsCheck {
   std::vector<std::string> names_;
 };
 
+// What a claim says of axes, checked against those there are.
+class AxesCheck {
+ public:
+  explicit AxesCheck(const RunConfig& base)
+      : base_(base), axes_(base.sweep->axes), rate_(rate_axis(axes_)) {
+    for (const Axis& axis : axes_) {
+      if (&axis != rate_) others_.push_back(axis.key);
+    }
+  }
+
+  template <class Claim>
+  void operator()(const Claim& claim, const std::string& place) const {
+    const std::string key = place + ".along";
+    if (!rate_) {
+      refuse(key, "the axes do not have schedule.base_lr",
+             "schedule.base_lr: {log: [0.01, 1, 5]} among sweep.axes");
+    }
+    check(claim, place, key);
+  }
+
+ private:
+  // Of boundaries, each along the rate.
+  template <class Claim>
+  void check(const Claim& claim, const std::string& place, const std::string& key) const {
+    if (std::ranges::find(others_, claim.along) == others_.end()) {
+      refuse(key, fmt::format("{} is no axis beside schedule.base_lr", claim.along),
+             others_.empty() ? "one more of sweep.axes"
+                             : fmt::format("one of {}", fmt::join(others_, ", ")));
+    }
+    check_length(claim.along, axis(claim.along)->values.size(), key);
+    for (const Override& o : claim.at) {
+      const std::string at = place + ".at." + o.key;
+      if (!axis(o.key) || o.key == claim.along || axis(o.key) == rate_) {
+        refuse(at, fmt::format("{} is no further axis", o.key),
+               "an axis other than schedule.base_lr and the one gone along");
+      }
+      check_value(*axis(o.key), o.value, at);
+    }
+    if (std::is_same_v<Claim, SensitivityFallsClaim> && base_.loss != Loss::cross_entropy) {
+      refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy");
+    }
+  }
+
+  void check(const AccuracyMovesClaim& claim, const std::string& place,
+             const std::string& key) const {
+    if (!axis(claim.along)) {
+      std::vector<std::string> keys;
+      for (const Axis& a : axes_) keys.push_back(a.key);
+      refuse(key, fmt::format("there is no axis {}", claim.along),
+             fmt::format("one of {}", fmt::join(keys, ", ")));
+    }
+    check_length(claim.along, axis(claim.along)->values.size(), key);
+    for (const Axis& wanted : claim.over) {
+      const std::string over = place + ".over." + wanted.key;
+      if (!axis(wanted.key) || axis(wanted.key) == rate_) {
+        refuse(over, fmt::format("{} is no axis beside schedule.base_lr", wanted.key),
+               "an axis; the rates follow from the boundary");
+      }
+      for (std::size_t i = 0; i < wanted.values.size(); ++i) {
+        check_value(*axis(wanted.key), wanted.values[i], over);
+        for (std::size_t k = 0; k < i; ++k) {
+          if (is_same(wanted.values[i], wanted.values[k])) {
+            refuse(over, fmt::format("{} stands there twice", to_flow_text(wanted.values[i])),
+                   "each value once");
+          }
+        }
+      }
+      if (wanted.key == claim.along) check_length(wanted.key, wanted.values.size(), over);
+    }
+  }
+
+  const Axis* axis(const std::string& key) const {
+    const auto found = std::ranges::find(axes_, key, &Axis::key);
+    return found == axes_.end() ? nullptr : &*found;
+  }
+
+  void check_length(const std::string& name, std::size_t values, const std::string& key) const {
+    if (values >= 2) return;
+    refuse(key, fmt::format("{} has a single value", name), "an axis with at least two");
+  }
+
+  void check_value(const Axis& axis, const Node& value, const std::string& key) const {
+    if (std::ranges::any_of(axis.values, [&](const Node& v) { return is_same(v, value); })) return;
+    refuse(key, fmt::format("{} is no value of the axis", to_flow_text(value)),
+           "one of its values");
+  }
+
+  [[noreturn]] void refuse(const std::string& key, const std::string& problem,
+                           const std::string& remedy) const {
+    throw ConfigError(base_.where(key), problem, remedy);
+  }
+
+  const RunConfig& base_;
+  const std::vector<Axis>& axes_;
+  const Axis* rate_;  // among them, or none
+  std::vector<std::string> others_;
+};
+
 std::string points(double difference) {
   return fmt::format("{:.3g} percentage points", 100 * difference);
 }
@@ -286,6 +384,19 @@ std::string text_of(const SensitivityFallsClaim& c) {
   return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
 }
 
+std::string text_of(const AccuracyMovesClaim& c) {
+  std::string over;
+  for (const Axis& axis : c.over) {
+    std::vector<std::string> values;
+    for (const Node& value : axis.values) values.push_back(to_flow_text(value));
+    over += fmt::format("{} {} {}", over.empty() ? ", over" : " and", axis.key,
+                        fmt::join(values, ", "));
+  }
+  return fmt::format("{:g} octaves below the boundary accuracy moves by {} than {} along {}{}",
+                     c.octaves_from_boundary, c.within ? "less" : "more",
+                     points(c.within ? *c.within : *c.beyond), c.along, over);
+}
+
 std::string text_of(const RateRatioClaim& c) {
   return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],
                      c.log2_above ? "more" : "less",
@@ -328,44 +439,7 @@ void check_find_lr_claims(const RunConfig& base, const std::vector<Arm>& arms,
 
 void check_sweep_claims(const RunConfig& base) {
   refuse_foreign_claims(base, Experiment::sweep);
-  const std::vector<Axis>& axes = base.sweep->axes;
-  for_claims<Experiment::sweep>(base, [&]<class Claim>(const Claim& claim,
-                                                       const std::string& place) {
-    const Where where = base.where(place + ".along");
-    if (!rate_axis(axes)) {
-      throw ConfigError(where, "the axes do not have schedule.base_lr",
-                        "schedule.base_lr: {log: [0.01, 1, 5]} among sweep.axes");
-    }
-    std::vector<std::string> others;
-    for (const Axis& axis : axes) {
-      if (&axis != rate_axis(axes)) others.push_back(axis.key);
-    }
-    const auto along = std::ranges::find(axes, claim.along, &Axis::key);
-    if (std::ranges::find(others, claim.along) == others.end()) {
-      throw ConfigError(where, fmt::format("{} is no axis beside schedule.base_lr", claim.along),
-                        others.empty() ? "one more of sweep.axes"
-                                       : fmt::format("one of {}", fmt::join(others, ", ")));
-    }
-    if (along->values.size() < 2) {
-      throw ConfigError(where, fmt::format("{} has a single value", claim.along),
-                        "an axis with at least two");
-    }
-    for (const Override& o : claim.at) {
-      const Where at = base.where(place + ".at." + o.key);
-      const auto axis = std::ranges::find(axes, o.key, &Axis::key);
-      if (axis == axes.end() || o.key == claim.along || &*axis == rate_axis(axes)) {
-        throw ConfigError(at, fmt::format("{} is no further axis", o.key),
-                          "an axis other than schedule.base_lr and the one gone along");
-      }
-      if (std::ranges::none_of(axis->values, [&](const Node& v) { return is_same(v, o.value); })) {
-        throw ConfigError(at, fmt::format("{} is no value of the axis", to_flow_text(o.value)),
-                          "one of its values");
-      }
-    }
-    if (std::is_same_v<Claim, SensitivityFallsClaim> && base.loss != Loss::cross_entropy) {
-      throw ConfigError(where, "sensitivity is defined for cross entropy", "loss: cross_entropy");
-    }
-  });
+  for_claims<Experiment::sweep>(base, AxesCheck(base));
 }
 
 Verdict verdict_above(const Interval& interval, double value) {

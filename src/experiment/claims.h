@@ -73,6 +73,15 @@
 //                   the sensitivity (experiment/sweep.h) at the first value of the axis minus that
 //                   at the last, its mean over the other axes: PASS where the percentile interval
 //                   of the bootstrap over seeds is above 0, FAIL where it is below. Needs two.
+//   accuracy_moves  of the cells whose other axes have the values of `over` and whose rate is at
+//                   least octaves_from_boundary below the largest rate that trains of all their
+//                   lines: by seed the mean test accuracy at a value of the axis, which may be
+//                   schedule.base_lr, less that at its first. `within`: PASS where for each value
+//                   two one-sided t tests of the mean have p < 0.05 (all have to, so nothing is
+//                   adjusted), FAIL where the 90 % interval of one lies outside (-within, within).
+//                   `beyond`, of the last value: PASS where the t interval at 95 % lies outside
+//                   [-beyond, beyond], FAIL where it lies inside. INCONCLUSIVE also where so far
+//                   below there is no rate (along the rate: fewer than two).
 // Of find_lr:
 //   rate_ratio      log2 of the second arm's largest rate over the first's, by the bootstrap over
 //                   the seeds for which both have one. log2_above: PASS where the interval is above

@@ -40,6 +40,8 @@ inline constexpr Experiment experiment_of<BoundaryMovesClaim> = Experiment::swee
 template <>
 inline constexpr Experiment experiment_of<SensitivityFallsClaim> = Experiment::sweep;
 template <>
+inline constexpr Experiment experiment_of<AccuracyMovesClaim> = Experiment::sweep;
+template <>
 inline constexpr Experiment experiment_of<RateRatioClaim> = Experiment::find_lr;
 
 /// Calls judge(claim, place) for each claim of the experiment; the place is "expect.3.accuracy".
@@ -76,6 +78,7 @@ std::string text_of(const DeepLayersClaim& c);
 std::string text_of(const BoundaryRisesClaim& c);
 std::string text_of(const BoundaryMovesClaim& c);
 std::string text_of(const SensitivityFallsClaim& c);
+std::string text_of(const AccuracyMovesClaim& c);
 std::string text_of(const RateRatioClaim& c);
 
 /// Whether the interval is wholly above (PASS) or below (FAIL) a value; the other way round where

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "config/values.h"
+#include "data/dataset.h"
 #include "experiment/findings.h"
 #include "experiment/ranks.h"
 #include "experiment/sweep.h"
@@ -125,6 +126,59 @@ class SweepJudge {
     return finding;
   }
 
+  Finding operator()(const AccuracyMovesClaim& c, const std::string&) const {
+    const std::vector<std::size_t> lines = lines_over(c.over);
+    const std::vector<double>& rates = lines_[lines.front()].rates;
+    const double boundary = least_boundary(lines);
+    // Rates that are an octave apart are so only but for rounding.
+    const double largest = boundary * std::exp2(-c.octaves_from_boundary) * (1 + 1e-9);
+    const auto chosen = static_cast<std::size_t>(
+        std::ranges::count_if(rates, [&](double rate) { return rate <= largest; }));
+    const bool along_rate = std::ranges::find(others_, c.along, &Axis::key) == others_.end();
+    Finding finding;
+    finding.evidence =
+        fmt::format("{} of {} rates are at most {:.3g}, the least boundary is {:.3g}", chosen,
+                    rates.size(), largest, boundary);
+    if (chosen < (along_rate ? 2U : 1U)) return finding;
+
+    std::map<std::size_t, std::vector<const ArmResult*>> levels;  // cells by value of the axis
+    for (const std::size_t line : lines) {
+      for (std::size_t i = 0; i < chosen; ++i) {
+        const std::size_t level = along_rate ? i : place_on_axis(line, others_, c.along).level;
+        levels[level].push_back(lines_[line].cells[i]);
+      }
+    }
+    const std::vector<double> first = accuracies(levels.begin()->second);
+    const auto name = [&](std::size_t level) {
+      return along_rate ? fmt::format("{:g}", rates[level])
+                        : to_flow_text(axis_of(c.along).values[level]);
+    };
+    finding.evidence += fmt::format("; {} seeds, {} cells at each value{}; {:.2f} % at {}", seeds_,
+                                    levels.begin()->second.size(), failed_text(levels),
+                                    100 * mean(first), name(levels.begin()->first));
+    if (seeds_ < 2) return finding;
+    const double confidence = c.within ? 0.90 : 0.95;
+    std::vector<Interval> intervals;  // of each value after the first
+    for (auto level = std::next(levels.begin()); level != levels.end(); ++level) {
+      const PairedT t = paired_t(paired_differences(accuracies(level->second), first), confidence);
+      intervals.push_back(t.interval);
+      finding.evidence +=
+          fmt::format("; {:+.2f} at {} {}", 100 * t.mean, name(level->first),
+                      to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}));
+    }
+    finding.evidence += fmt::format(", t intervals at {:g} %", 100 * confidence);
+    if (c.beyond) intervals = {intervals.back()};
+    const double limit = c.within ? *c.within : *c.beyond;
+    if (std::ranges::all_of(intervals,
+                            [&](const Interval& i) { return i.lo > -limit && i.hi < limit; })) {
+      finding.verdict = c.within ? Verdict::pass : Verdict::fail;
+    } else if (std::ranges::any_of(
+                   intervals, [&](const Interval& i) { return i.lo > limit || i.hi < -limit; })) {
+      finding.verdict = c.within ? Verdict::fail : Verdict::pass;
+    }
+    return finding;
+  }
+
  private:
   const Axis& axis_of(const std::string& key) const {
     return *std::ranges::find(others_, key, &Axis::key);
@@ -145,6 +199,52 @@ class SweepJudge {
     Families families;
     for (auto& [rest, lines] : by_rest) families.push_back(std::move(lines));
     return families;
+  }
+
+  // The lines whose values of these axes are among those given.
+  std::vector<std::size_t> lines_over(const std::vector<Axis>& over) const {
+    std::vector<std::size_t> lines;
+    for (std::size_t i = 0; i < lines_.size(); ++i) {
+      const bool is_there = std::ranges::all_of(over, [&](const Axis& wanted) {
+        const auto here = std::ranges::find(lines_[i].point, wanted.key, &Override::key);
+        return std::ranges::any_of(wanted.values,
+                                   [&](const Node& value) { return is_same(here->value, value); });
+      });
+      if (is_there) lines.push_back(i);
+    }
+    return lines;
+  }
+
+  // 0 where one of the lines trains at no rate.
+  double least_boundary(const std::vector<std::size_t>& lines) const {
+    double least = lines_.front().rates.back();
+    for (const std::size_t line : lines) {
+      least = std::min(least, boundary_of(lines_[line], {}).largest_training.value_or(0));
+    }
+    return least;
+  }
+
+  // By seed the mean over the cells.
+  std::vector<double> accuracies(const std::vector<const ArmResult*>& cells) const {
+    const double chance = 1.0 / static_cast<double>(facts(base_.data.dataset).classes);
+    std::vector<double> by_seed(seeds_);
+    for (std::size_t seed = 0; seed < seeds_; ++seed) {
+      for (const ArmResult* cell : cells) {
+        const RunResult& run = cell->runs[seed].run;
+        by_seed[seed] += is_failure(run.outcome) ? chance : *run.test_accuracy;
+      }
+      by_seed[seed] /= static_cast<double>(cells.size());
+    }
+    return by_seed;
+  }
+
+  static std::string failed_text(
+      const std::map<std::size_t, std::vector<const ArmResult*>>& levels) {
+    std::int64_t failed = 0;
+    for (const auto& [level, cells] : levels) {
+      for (const ArmResult* cell : cells) failed += cell->failures();
+    }
+    return failed == 0 ? "" : fmt::format(", {} failed runs with the accuracy of chance", failed);
   }
 
   // log2 of the boundary; the grid's ends, where it is beyond them.

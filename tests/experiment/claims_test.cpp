@@ -515,10 +515,11 @@ sweep:
     schedule.warmup.length: [0 steps, 10 steps, 20 steps]
 )";
 
-// loss(rate, level, seed) of each run; none where it failed.
+// loss(rate, level, seed), or the accuracy, of each run; none where it failed.
 ClaimResult judge_grid(
     const std::string& claim, std::size_t seeds,
-    const std::function<std::optional<double>(double, std::size_t, std::size_t)>& loss) {
+    const std::function<std::optional<double>(double, std::size_t, std::size_t)>& loss,
+    bool is_accuracy = false) {
   const RunConfig base = read_config(parse_document(with("  - " + claim, grid), "f.yaml"));
   SweepResult result;
   result.axes = base.sweep->axes;
@@ -529,8 +530,8 @@ ClaimResult judge_grid(
     for (std::size_t seed = 0; seed < seeds; ++seed) {
       RunResult run = died(3);
       if (const auto l = loss(rates[i / 3], i % 3, seed)) {
-        run = ended(0.5);
-        run.final_train_loss = *l;
+        run = ended(is_accuracy ? *l : 0.5);
+        run.final_train_loss = is_accuracy ? 1.0 : *l;
       }
       arm.runs.push_back({seed, run});
     }
@@ -593,6 +594,88 @@ TEST(Claims, BoundaryMoves) {
               AllOf(StartsWith("1.50 octaves from 0 steps to 20 steps, the mean of 2 seeds "
                                "(2.00, 1.00), few"),
                     HasSubstr("[1.00, 2.00]")));
+}
+
+// Accuracy by (rate, level, seed); none where the run failed.
+ClaimResult judge_accuracies(
+    const std::string& options, std::size_t seeds,
+    const std::function<std::optional<double>(double, std::size_t, std::size_t)>& accuracy) {
+  return judge_grid("accuracy_moves: {" + options + "}", seeds, accuracy, true);
+}
+
+TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
+  // All train at 0.1 and 0.2, so that an octave below there is 0.1 alone. What happens at the
+  // boundary is no part of it.
+  const auto judge_levels = [](const std::string& options, std::vector<double> of_level,
+                               std::vector<double> of_seed) {
+    return judge_accuracies(
+        "along: schedule.warmup.length, octaves_from_boundary: 1, " + options, of_seed.size(),
+        [&](double rate, std::size_t level, std::size_t seed) -> std::optional<double> {
+          if (rate > 0.3) return std::nullopt;
+          if (rate > 0.15) return 0.3 + 0.2 * static_cast<double>(level);
+          // The seeds' own differences are no part of it either.
+          return 0.5 + 0.1 * static_cast<double>(seed) + of_level[level] * of_seed[seed];
+        });
+  };
+  const ClaimResult alike = judge_levels("within: 0.02", {0, 0.01, -0.01}, {1, 1.1, 0.9});
+  EXPECT_EQ(alike.verdict, Verdict::pass) << alike.evidence;
+  // t of 2 degrees of freedom at 0.95 is 2.920: 1 +- 2.920 x 0.1 / sqrt(3).
+  EXPECT_THAT(alike.evidence,
+              AllOf(StartsWith("1 of 3 rates are at most 0.1, the least boundary is 0.2; 3 seeds, "
+                               "1 cells at each value; 60.00 % at 0 steps"),
+                    HasSubstr("+1.00 at 10 steps [0.83, 1.17]; -1.00 at 20 steps [-1.17, -0.83]"),
+                    HasSubstr("t intervals at 90 %")));
+  // One value is enough to contradict it, in the middle too and either way.
+  EXPECT_EQ(judge_levels("within: 0.02", {0, 0.03, 0}, {1, 1.1, 0.9}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_levels("within: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::fail);
+  // An interval wider than the margin says nothing, nor does one seed.
+  EXPECT_EQ(judge_levels("within: 0.02", {0, 0.01, 0}, {1, -4, 3}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_levels("within: 0.02", {0, 0, 0}, {1}).verdict, Verdict::inconclusive);
+  // `beyond` is of the last alone.
+  EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
+  EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
+  EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0.03, 0.01}, {1, 1.1, 0.9}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, -4, 3}).verdict, Verdict::inconclusive);
+  // Values that are left out are not looked at.
+  EXPECT_EQ(judge_levels("within: 0.02, over: {schedule.warmup.length: [0 steps, 20 steps]}",
+                         {0, 0.03, 0}, {1, 1.1, 0.9})
+                .verdict,
+            Verdict::pass);
+}
+
+TEST(Claims, AccuracyMovesAlongTheRate) {
+  const auto judge_rates = [](const std::string& options, double boundary) {
+    return judge_accuracies(
+        "along: schedule.base_lr, octaves_from_boundary: 1, " + options, 3,
+        [&](double rate, std::size_t level, std::size_t) -> std::optional<double> {
+          if (level == 1 && rate > boundary) return std::nullopt;
+          return 0.5 + rate;
+        });
+  };
+  // All train to the grid's end: 0.1 and 0.2 are an octave below.
+  EXPECT_EQ(judge_rates("beyond: 0.05", 0.4).verdict, Verdict::pass);
+  EXPECT_EQ(judge_rates("within: 0.05", 0.4).verdict, Verdict::fail);
+  EXPECT_EQ(judge_rates("within: 0.2", 0.4).verdict, Verdict::pass);
+  // One rate has nothing to be compared with, and below no boundary there is none.
+  EXPECT_EQ(judge_rates("beyond: 0.05", 0.2).verdict, Verdict::inconclusive);
+  EXPECT_THAT(judge_rates("beyond: 0.05", 0).evidence, StartsWith("0 of 3 rates are at most 0"));
+  // The boundary is that of the lines looked at.
+  EXPECT_EQ(
+      judge_rates("beyond: 0.05, over: {schedule.warmup.length: [20 steps, 0 steps]}", 0.2).verdict,
+      Verdict::pass);
+}
+
+// A failed run has the accuracy of chance, and is told.
+TEST(Claims, AccuracyMovesWithFailedRuns) {
+  const ClaimResult claim = judge_accuracies(
+      "along: schedule.warmup.length, octaves_from_boundary: 0, within: 0.02", 3,
+      [](double rate, std::size_t level, std::size_t seed) -> std::optional<double> {
+        if (rate > 0.15 || (level == 2 && seed == 1)) return std::nullopt;
+        return 0.4;
+      });
+  EXPECT_THAT(claim.evidence, AllOf(HasSubstr("1 failed runs with the accuracy of chance"),
+                                    HasSubstr("-10.00 at 20 steps")));
+  EXPECT_EQ(claim.verdict, Verdict::inconclusive);
 }
 
 // Claims about a slice of a grid see that slice alone.
@@ -799,6 +882,23 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
        "boundary_moves: {along: schedule.warmup.length, at: {model.init.gain: 1}, octaves_above: "
        "1}",
        "expect.0.boundary_moves.at.model.init.gain", "model.init.gain is no further axis"},
+      {run_sweep, grid, "accuracy_moves: {along: schedule.hold, within: 0.1}",
+       "expect.0.accuracy_moves.along", "no axis schedule.hold"},
+      {run_sweep, grid,
+       "accuracy_moves: {along: schedule.base_lr, over: {schedule.base_lr: [0.1]}, within: 0.1}",
+       "expect.0.accuracy_moves.over.schedule.base_lr", "no axis beside"},
+      {run_sweep, grid,
+       "accuracy_moves: {along: schedule.base_lr, over: {schedule.warmup.length: [9 steps]}, "
+       "beyond: 0.1}",
+       "expect.0.accuracy_moves.over.schedule.warmup.length", "9 steps is no value"},
+      {run_sweep, grid,
+       "accuracy_moves: {along: schedule.warmup.length, over: {schedule.warmup.length: [10 "
+       "steps]}, within: 0.1}",
+       "expect.0.accuracy_moves.over.schedule.warmup.length", "single value"},
+      {run_sweep, grid,
+       "accuracy_moves: {along: schedule.base_lr, over: {schedule.warmup.length: [10 steps, 10 "
+       "steps]}, within: 0.1}",
+       "expect.0.accuracy_moves.over.schedule.warmup.length", "stands there twice"},
       {run_compare, experiment, "accuracy_gap: {arms: [a, b], than: [c, d], above: 1}",
        "expect.0.accuracy_gap.than.1", "there is no arm d"},
       {run_compare, experiment, "sharpness_stays: {arm: plain, within: 2}",

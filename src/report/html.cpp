@@ -45,6 +45,11 @@ std::string scalar(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
+std::string short_key(const std::string& key) {
+  const auto dot = key.find('.');
+  return dot == std::string::npos ? key : key.substr(dot + 1);
+}
+
 std::string_view outcome_sign(std::string_view outcome) {
   const OutcomeSign* const known = sign_of(outcome);
   return known ? known->sign : "?";

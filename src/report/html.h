@@ -22,6 +22,9 @@ std::string percent(Number share);      // "91.23 %"; likewise
 std::string rate(Number lr);            // "1.80e-01"; likewise
 std::string scalar(const Json& value);  // text as it is, anything else as JSON
 
+/// "schedule.warmup.length" -> "warmup.length": short, and as it stands in the file.
+std::string short_key(const std::string& key);
+
 /// How a run ended, as a sign that does not need its colour, and a word: "✕ not finite". An outcome
 /// that is not known is its own word; none is "… not ended".
 std::string_view outcome_sign(std::string_view outcome);

@@ -192,13 +192,19 @@ std::string overrides_html(const Json& overrides) {
   return html.empty() ? "as configured" : html;
 }
 
-// "85.02 % (84.10 .. 85.90), n = 7" over the runs that did not fail.
-std::string accuracy_of_the_others(const Json& arm) {
+// Test accuracies of the runs that did not fail.
+std::vector<double> accuracies_of_the_others(const Json& arm) {
   std::vector<double> accuracies;
   for (const Json& run : arm.at("runs")) {
     const Number accuracy = optional_at<double>(run, "test_accuracy");
     if (!failed(run) && accuracy) accuracies.push_back(*accuracy);
   }
+  return accuracies;
+}
+
+// "85.02 % (84.10 .. 85.90), n = 7".
+std::string accuracy_of_the_others(const Json& arm) {
+  const std::vector<double> accuracies = accuracies_of_the_others(arm);
   if (accuracies.empty()) return "– (n = 0)";
   const auto [least, largest] = std::ranges::minmax(accuracies);
   return fmt::format("{} ({:.2f} .. {:.2f}), n = {}", percent(median(accuracies)), 100 * least,
@@ -293,9 +299,13 @@ Cell map_cell(const Json& cell) {
   if (n == 0) return {"–", "empty"};
   const std::string outcome = outcome_of_cell(cell);
   const auto failures = cell.at("failures").get<std::int64_t>();
-  return {fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>",
+  const std::vector<double> accuracies = accuracies_of_the_others(cell);
+  return {fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}",
                       count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
-                      count(cell, "ok"), outcome_sign(outcome), failures, n),
+                      count(cell, "ok"), outcome_sign(outcome), failures, n,
+                      accuracies.empty()
+                          ? ""
+                          : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies))),
           outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
@@ -314,7 +324,7 @@ void add_maps(Page& page, const Json& result) {
   const Json& across = axes.at(0);
   const bool has_rows = axes.size() > 1;
   const Json& down = axes.at(axes.size() - 1);
-  std::vector<std::string> heads = {has_rows ? down.at("key").get<std::string>() : ""};
+  std::vector<std::string> heads = {has_rows ? short_key(down.at("key").get<std::string>()) : ""};
   for (const Json& value : across.at("values")) heads.push_back(scalar(value));
   std::vector<std::string> maps;  // their captions, in order
   std::map<std::string, std::vector<std::vector<Cell>>> rows;
@@ -334,8 +344,8 @@ void add_maps(Page& page, const Json& result) {
   page.add(fmt::format(
       "<h2>Stability map</h2>\n<p class=\"soft\">Failed runs of n by <code>{}</code> (across){}. "
       "● ok, ▲ spiked, ■ stuck, ✕ not finite: what most runs of a cell did; hatched where runs of "
-      "a "
-      "cell differ in whether they failed.</p>\n<div class=\"maps\">\n",
+      "a cell differ in whether they failed; below, the mean test accuracy of those that did "
+      "not.</p>\n<div class=\"maps\">\n",
       escape(across.at("key").get<std::string>()),
       has_rows
           ? fmt::format(" and <code>{}</code> (down)", escape(down.at("key").get<std::string>()))
@@ -346,22 +356,68 @@ void add_maps(Page& page, const Json& result) {
   page.add("</div>\n");
 }
 
+// Of each line of the grid along the base rate, unless they are too many to be told apart.
+void add_accuracy_chart(Page& page, const Json& result) {
+  constexpr std::size_t most_lines = 24;
+  std::vector<std::string> labels;
+  std::vector<std::map<double, double>> lines;  // by rate
+  for (const Json& cell : result.at("cells")) {
+    Json point = cell.at("point");
+    const Json lr = point.value("schedule.base_lr", Json());
+    if (!lr.is_number()) return;
+    point.erase("schedule.base_lr");
+    std::string label;
+    for (const auto& [key, value] : point.items()) {
+      label += fmt::format("{}{} {}", label.empty() ? "" : ", ", short_key(key), scalar(value));
+    }
+    if (label.empty()) label = "test";
+    const auto at = static_cast<std::size_t>(std::ranges::find(labels, label) - labels.begin());
+    if (at == labels.size()) {
+      labels.push_back(label);
+      lines.emplace_back();
+    }
+    const std::vector<double> accuracies = accuracies_of_the_others(cell);
+    if (accuracies.empty()) continue;
+    lines[at][lr.get<double>()] = 100 * mean(accuracies);
+  }
+  if (labels.size() > most_lines) return;
+  Chart chart("Test accuracy by base rate", "base learning rate", "accuracy, %");
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    std::vector<double> x, y;
+    for (const auto& [lr, accuracy] : lines[i]) {
+      x.push_back(lr);
+      y.push_back(accuracy);
+    }
+    if (x.empty()) continue;
+    chart.add(labels[i], style_of(i), make_series(x, y, x.size()), {}, Chart::Kind::line);
+  }
+  if (chart.empty()) return;
+  chart.log_x().legend().caption("Mean of the runs of a cell that did not fail.");
+  page.add_charts({chart}, Facets({}, {}), "");
+}
+
 void add_boundaries(Page& page, const Json& result) {
   const Json& boundaries = result.at("boundaries");
   if (boundaries.empty()) return;
+  std::vector<std::string> heads;
+  for (const auto& [key, value] : boundaries.front().at("point").items()) heads.push_back(key);
+  const bool is_one = heads.empty();
+  if (is_one) heads.emplace_back();
+  for (const char* head :
+       {"largest that trains", "first that fails", "violations", "sensitivity"}) {
+    heads.emplace_back(head);
+  }
   std::vector<std::vector<Cell>> rows;
   for (const Json& b : boundaries) {
-    const std::string point = point_text(b.at("point"));
-    rows.push_back({escape(point.empty() ? "all" : point),
-                    rate(optional_at<double>(b, "largest_training")),
-                    rate(optional_at<double>(b, "smallest_failing")),
-                    std::to_string(b.at("violations").get<std::int64_t>()),
-                    plain(optional_at<double>(b, "sensitivity"))});
+    std::vector<Cell>& row = rows.emplace_back();
+    for (const Json& value : b.at("point")) row.emplace_back(escape(scalar(value)));
+    if (is_one) row.emplace_back("all");
+    row.emplace_back(rate(optional_at<double>(b, "largest_training")));
+    row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
+    row.emplace_back(std::to_string(b.at("violations").get<std::int64_t>()));
+    row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
   }
-  page.add("<h2>The boundary along the base rate</h2>\n");
-  page.add(table(
-      {"row of the map", "largest that trains", "first that fails", "violations", "sensitivity"},
-      rows));
+  page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
   page.add(
       "<p class=\"soft\">A cell fails where at least half of its runs do; violations are rates "
       "above the first that fails at which it trains all the same. Sensitivity is the mean over "
@@ -539,6 +595,7 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
       break;
     case Experiment::Kind::sweep:
       add_maps(page, e.result);
+      add_accuracy_chart(page, e.result);
       add_boundaries(page, e.result);
       break;
     case Experiment::Kind::find_lr: {

@@ -137,10 +137,10 @@
       const { ctx, chartArea: area, scales: { x } } = chart;
       ctx.save();
       ctx.beginPath();
-      ctx.rect(area.left, area.top, area.width, area.height);
+      ctx.rect(area.left, 0, area.width, area.bottom);
       ctx.clip();
       ctx.font = '11px system-ui, sans-serif';
-      ctx.textBaseline = 'top';
+      ctx.textBaseline = 'bottom';
       list.forEach((band, i) => {
         const left = Math.max(x.getPixelForValue(Math.max(band.from, x.min)), area.left);
         const right = Math.min(x.getPixelForValue(Math.min(band.to, x.max)), area.right);
@@ -149,7 +149,7 @@
         ctx.fillRect(left, area.top, right - left, area.height);
         ctx.fillStyle = variable('soft');
         if (ctx.measureText(band.label).width + 8 < right - left) {
-          ctx.fillText(band.label, left + 4, area.top + 3);
+          ctx.fillText(band.label, left + 4, area.top - 2);
         }
       });
       ctx.restore();
@@ -205,6 +205,7 @@
       made.afterBuildTicks = (scale) => { scale.ticks = spec.rows.map((_, value) => ({ value })); };
       made.ticks.callback = (value) => spec.rows[value] ?? '';
     }
+    if (name === 'x' && spec.rows) made.grace = '5%';  // or points hide behind the names of rows
     chart.options.scales[name] = made;
   }
 
@@ -337,6 +338,7 @@
       options: {
         animation: false, responsive: true, maintainAspectRatio: false, events: ['mousemove', 'mouseout', 'click', 'touchstart'],
         interaction: { mode: 'nearestOfEach', intersect: false },
+        layout: { padding: { top: spec.bands ? 16 : 0 } },  // names of bands, where no line is
         elements: { line: { tension: 0 }, point: { hoverRadius: 5, hitRadius: 0 } },
         scales: { x: axis(spec.x, false), y: axis(spec.y, false) },
         plugins: {
@@ -524,7 +526,9 @@
 
   const groups = data.sections.map((section, s) => {
     const place = document.querySelector(`[data-section="${s}"]`);
-    const last = (spec) => Math.max(...spec.series.map((series) => series.x.at(-1) ?? 0));
+    // Updates are counted from 0, and evaluations by how many there were before.
+    const last = (spec) => Math.max(...spec.series.map(
+      ({ x, kind }) => (x.at(-1) ?? 0) + (kind === 'raw' ? 1 : 0)));
     const group = { charts: [], off: section.facets.map(() => new Set()),
       steps: { min: 0, max: Math.max(1, ...section.charts.filter((c) => c.x === 'step').map(last)) } };
     section.charts.forEach((spec, c) => {

@@ -83,28 +83,60 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
   return chart;
 }
 
+Series test_accuracy(const RunData& run) {
+  const Evaluations& e = run.evaluations;
+  return in_percent(make_series(e.step, e.accuracy, e.step.size()));
+}
+
+Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  const bool is_one = runs.size() == 1;
+  Chart chart(is_one ? "Accuracy" : "Training accuracy", "step", "accuracy, %");
+  for (const RunData& run : runs) {
+    chart.add(is_one ? "training" : facets.label(run), facets.style(run), in_percent(run.accuracy),
+              facets.indices(run));
+  }
+  if (is_one && !runs.front().evaluations.step.empty()) {
+    chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
+    chart.legend();
+  }
+  shade_phases(chart, runs);
+  return chart;
+}
+
+Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Test accuracy", "step", "accuracy, %");
+  chart.caption("After the updates of the run so far.");
+  for (const RunData& run : runs) {
+    if (run.evaluations.step.empty()) continue;
+    chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
+              Chart::Kind::line);
+  }
+  return chart;
+}
+
+// Of runs that were evaluated once: over updates they would all stand in one place.
+Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Test accuracy", "accuracy, %", "");
+  chart.rows(facets.rows()).caption("A point for each run, at its end.");
+  for (const RunData& run : runs) {
+    if (run.evaluations.step.empty()) continue;
+    const std::vector<int> indices = facets.indices(run);
+    chart.add(facets.label(run), Chart::Kind::dots, facets.style(run),
+              {{100 * run.evaluations.accuracy.back()}, {static_cast<double>(indices[0])}},
+              indices);
+  }
+  return chart;
+}
+
 std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facets& facets) {
-  Chart training(runs.size() == 1 ? "Accuracy" : "Training accuracy", "step", "accuracy, %");
-  Chart test("Test accuracy", "step", "accuracy, %");
-  for (const RunData& run : runs) {
-    training.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
-                 in_percent(run.accuracy), facets.indices(run));
-  }
-  shade_phases(training, runs);
-  for (const RunData& run : runs) {
-    const Evaluations& e = run.evaluations;
-    if (e.step.empty()) continue;
-    const Series tests = in_percent(make_series(e.step, e.accuracy, e.step.size()));
-    if (runs.size() == 1) {
-      training.add("test", {"c1", 1}, tests, {}, Chart::Kind::line);
-      training.legend();
-    } else {
-      test.add(facets.label(run), facets.style(run), tests, facets.indices(run), Chart::Kind::line);
-    }
-  }
-  test.caption("After the updates of the run so far.");
-  std::vector<Chart> charts = {std::move(training)};
-  if (!test.empty()) charts.push_back(std::move(test));
+  std::vector<Chart> charts = {training_accuracy_chart(runs, facets)};
+  if (runs.size() == 1) return charts;
+  const bool once = std::ranges::all_of(
+      runs, [](const RunData& run) { return run.evaluations.step.size() <= 1; });
+  // A grid has its map of them.
+  if (once && facets.by_outcome()) return charts;
+  charts.push_back(once ? final_accuracy_chart(runs, facets) : test_accuracy_chart(runs, facets));
+  if (charts.back().empty()) charts.pop_back();
   return charts;
 }
 
@@ -144,6 +176,13 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
                                                  : run->arm;
     chart.add(label, facets.style(*run), rates, indices, Chart::Kind::mean);
   }
+  double least = std::numeric_limits<double>::infinity();  // of the largest rate of each run
+  double largest = 0;
+  for (const RunData& run : runs) {
+    least = std::min(least, run.lr.facts.largest.value_or(least));
+    largest = std::max(largest, run.lr.facts.largest.value_or(0));
+  }
+  if (least > 0 && largest > 20 * least) chart.log_y();
   if (drawn.size() < runs.size()) {
     chart.caption("One line for the runs of an arm, whose rates are the same.");
   }
@@ -326,12 +365,6 @@ void add_layer_charts(std::vector<Chart>& charts, const RunData& run, const std:
   }
 }
 
-// "schedule.warmup.length" -> "warmup.length": short, and as it stands in the file.
-std::string short_key(const std::string& key) {
-  const auto dot = key.find('.');
-  return dot == std::string::npos ? key : key.substr(dot + 1);
-}
-
 }  // namespace
 
 Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs)
@@ -343,7 +376,7 @@ Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>
       }
     }
   }
-  if (names_.empty() || names_[0] != "outcome") return;
+  if (!by_outcome()) return;
   std::vector<std::string> in_order;  // from good to bad, as in the legend of the map
   for (const char* outcome : outcomes) {
     const std::string words = outcome_words(outcome);
@@ -362,7 +395,7 @@ std::vector<int> Facets::indices(const RunData& run) const {
 }
 
 Style Facets::style_of_value(std::size_t i) const {
-  if (names_[0] != "outcome") return style_of(i);
+  if (!by_outcome()) return style_of(i);
   int pattern = 0;
   for (const char* outcome : outcomes) {
     if (values_[0][i] == outcome_words(outcome)) return {outcome, pattern};

@@ -19,6 +19,9 @@ class Facets {
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 
+  bool by_outcome() const { return !names_.empty() && names_[0] == "outcome"; }
+  const std::vector<std::string>& rows() const { return values_.at(0); }  // of the first facet
+
   /// For report.js: [{"name", "values": [{"label", "color", "pattern"}]}]; colours of the first
   /// only.
   Json json() const;

@@ -342,6 +342,28 @@ TEST_F(Report, ShowsClaimsFirstByWordAndColour) {
   EXPECT_LT(page.find("class=\"claims\""), page.find("<table>"));
 }
 
+// Over updates the points of runs that were evaluated once would all stand in one place.
+TEST_F(Report, OfRunsThatWereEvaluatedOnceShowsArmByArmWhereTheyEnded) {
+  write_compare();
+  for (const std::string run : {"cold/0", "warm/0", "warm/1"}) {
+    const double accuracy = run == "cold/0" ? 0.25 : 0.75;
+    put_bytes(folder_ / "c" / run / "eval.csv",
+              fmt::format("step,epoch,test_loss,test_accuracy\n40,1,1.5,{}\n", accuracy));
+  }
+  put_bytes(folder_ / "c/cold/1/eval.csv", "step,epoch,test_loss,test_accuracy\n");  // was lost
+  const Json section = data_of(page_of({folder_ / "c"})).at("sections").at(0);
+  const Json& charts = section.at("charts");
+  const auto chart = std::ranges::find(charts, "Test accuracy",
+                                       [](const Json& c) -> std::string { return c.at("title"); });
+  ASSERT_NE(chart, charts.end());
+  EXPECT_EQ(chart->at("rows"), Json({"cold", "warm"}));
+  EXPECT_EQ(chart->at("series").size(), 3u);
+  const Json cold = series_of(section, "Test accuracy", "cold, seed 0");
+  EXPECT_EQ(cold.at("x"), Json({25}));
+  EXPECT_EQ(cold.at("y"), Json({0}));
+  EXPECT_EQ(series_of(section, "Test accuracy", "warm, seed 1").at("y"), Json({1}));
+}
+
 TEST_F(Report, SaysThatAnExperimentIsNotDone) {
   write_compare([](Json& json) {
     json["arms"][1]["runs"].erase(1);
@@ -374,7 +396,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
           const std::string& outcome = outcomes[i][seed];
           write_run(folder / name / std::to_string(seed), random_rows(8), outcome, "map");
           failures += outcome == "stuck" || outcome == "non_finite" ? 1 : 0;
-          runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5}});
+          runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5 + lr}});
         }
         cells.push_back({{"name", name},
                          {"n", runs.size()},
@@ -414,10 +436,20 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   EXPECT_THAT(shown, ElementsAre("optimizer.momentum 0.0", "● 0/2", "● 0/2", "■ 1/2", "● 0/2",
                                  "optimizer.momentum 0.5", "✕ 2/2", "■ 2/2", "▲ 0/2", "–"));
   EXPECT_THAT(page, AllOf(HasSubstr("class=\"stuck mixed\""),
-                          HasSubstr("<td>1.00e-01</td><td>–</td>"
+                          HasSubstr("<th scope=\"col\">schedule.warmup.length</th>"),
+                          HasSubstr("<th scope=\"row\">9 steps</th><td>1.00e-01</td><td>–</td>"
                                     "<td>3</td><td>0.25</td>"),
-                          HasSubstr("incomplete: 14 of 16 runs")));
-  const Json facets = data_of(page).at("sections").at(0).at("facets");
+                          // Of the runs that did not fail.
+                          HasSubstr("■ 1/2</span><br/><small>60.0 %</small>"),
+                          HasSubstr("✕ 2/2</span></td>"), HasSubstr("incomplete: 14 of 16 runs")));
+  // One line along the rate for each row of a map, where some run of it trained.
+  const Json by_rate = data_of(page).at("sections").at(0);
+  EXPECT_EQ(by_rate.at("charts").at(0).at("series").size(), 3u);
+  const Json line =
+      series_of(by_rate, "Test accuracy by base rate", "momentum 0.0, warmup.length 0 steps");
+  EXPECT_EQ(line.at("x"), Json({0.1, 0.2}));
+  EXPECT_EQ(line.at("y"), Json({60, 70}));
+  const Json facets = data_of(page).at("sections").at(1).at("facets");
   ASSERT_EQ(facets.size(), 5);
   std::vector<std::string> order;
   for (const Json& value : facets.at(0).at("values")) order.push_back(value.at("label"));

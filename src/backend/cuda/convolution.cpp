@@ -121,19 +121,48 @@ OperationNames names_of(Pass pass) {
           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA};
 }
 
-// What a configuration's engine says of itself.
-template <class Note, std::size_t most>
-std::vector<Note> notes(const Descriptor& configuration, cudnnBackendAttributeName_t name,
-                        cudnnBackendAttributeType_t type) {
+// What a configuration, or the engine of one, says of itself.
+template <class Value>
+std::vector<Value> attribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                             cudnnBackendAttributeType_t type, std::size_t most) {
+  std::vector<Value> found(most);
+  std::int64_t count = 0;
+  PREHEAT_CHECK(cudnnBackendGetAttribute(descriptor, name, type, static_cast<std::int64_t>(most),
+                                         &count, found.data()));
+  found.resize(std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(most)));
+  return found;
+}
+
+Descriptor engine_of(const Descriptor& configuration) {
   Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
   cudnnBackendDescriptor_t raw = engine.get();
   std::int64_t count = 0;
   PREHEAT_CHECK(cudnnBackendGetAttribute(configuration.get(), CUDNN_ATTR_ENGINECFG_ENGINE,
                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &raw));
-  std::vector<Note> found(most);
-  PREHEAT_CHECK(cudnnBackendGetAttribute(raw, name, type, most, &count, found.data()));
-  found.resize(std::clamp<std::int64_t>(count, 0, most));
-  return found;
+  return engine;
+}
+
+std::string name_of(const Descriptor& configuration, const Descriptor& engine) {
+  const auto index =
+      attribute<std::int64_t>(engine.get(), CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1);
+  std::string name = fmt::format("cudnn {}", index.at(0));
+  std::vector<Descriptor> knobs;
+  std::vector<cudnnBackendDescriptor_t> raw;
+  for (int i = 0; i < CUDNN_KNOB_TYPE_COUNTS; ++i) {
+    raw.push_back(knobs.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR).get());
+  }
+  std::int64_t count = 0;
+  PREHEAT_CHECK(cudnnBackendGetAttribute(
+      configuration.get(), CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+      static_cast<std::int64_t>(raw.size()), &count, raw.data()));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto type = attribute<cudnnBackendKnobType_t>(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE,
+                                                        CUDNN_TYPE_KNOB_TYPE, 1);
+    const auto value =
+        attribute<std::int64_t>(raw[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1);
+    name += fmt::format(" k{}={}", static_cast<int>(type.at(0)), value.at(0));
+  }
+  return name;
 }
 
 bool has(const std::vector<cudnnBackendNumericalNote_t>& all, cudnnBackendNumericalNote_t note) {
@@ -143,14 +172,15 @@ bool has(const std::vector<cudnnBackendNumericalNote_t>& all, cudnnBackendNumeri
 }  // namespace
 
 std::string to_string(const Convolution& c) {
-  const auto text = [](const kernels::Images& i) {
-    return fmt::format("{}x{}x{}x{}", i.batch, i.height, i.width, i.channels);
+  const auto text = [](const kernels::Images& i, std::int32_t zero_channels) {
+    return fmt::format("{}x{}x{}x{}{}", i.batch, i.height, i.width, i.channels - zero_channels,
+                       zero_channels > 0 ? fmt::format("+{}", zero_channels) : "");
   };
   const char* pass = c.pass == Pass::forward         ? "forward"
                      : c.pass == Pass::data_gradient ? "data gradient"
                                                      : "weight gradient";
-  return fmt::format("{} {} {}x{}/{}+{} -> {} {}{}", pass, text(c.x), c.kernel, c.kernel, c.stride,
-                     c.padding, text(c.y), preheat::to_string(c.precision),
+  return fmt::format("{} {} {}x{}/{}+{} -> {} {}{}", pass, text(c.x, c.zero_channels), c.kernel,
+                     c.kernel, c.stride, c.padding, text(c.y, 0), preheat::to_string(c.precision),
                      c.deterministic ? "" : " any order");
 }
 
@@ -182,16 +212,18 @@ void Descriptor::finalize() {
   PREHEAT_CHECK(cudnnBackendFinalize(get()));
 }
 
-ConvolutionPlan::ConvolutionPlan(Descriptor plan, std::vector<Shared> parts)
-    : plan_(std::move(plan)), parts_(std::move(parts)) {
-  std::int64_t bytes = 0;
-  std::int64_t count = 0;
-  PREHEAT_CHECK(cudnnBackendGetAttribute(plan_.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                         CUDNN_TYPE_INT64, 1, &count, &bytes));
-  workspace_bytes_ = static_cast<std::size_t>(bytes);
-}
+CudnnPlan::CudnnPlan(std::string name, Descriptor plan, std::vector<Shared> parts,
+                     bool tensor_cores, bool deterministic)
+    : ConvolutionPlan(std::move(name),
+                      attribute<std::int64_t>(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                              CUDNN_TYPE_INT64, 1)
+                          .at(0)),
+      plan_(std::move(plan)),
+      parts_(std::move(parts)),
+      tensor_cores_(tensor_cores),
+      deterministic_(deterministic) {}
 
-void ConvolutionPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const {
+void CudnnPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const {
   void* pointers[] = {x, w, y};
   const std::int64_t ids[] = {x_id, w_id, y_id};
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
@@ -200,6 +232,16 @@ void ConvolutionPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void*
   pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
   pack.finalize();
   PREHEAT_CHECK(cudnnBackendExecute(handle, plan_.get(), pack.get()));
+}
+
+void KernelPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const {
+  cudaStream_t stream = nullptr;
+  PREHEAT_CHECK(cudnnGetStream(handle, &stream));
+  PREHEAT_CHECK(launch_(x, w, y, workspace, stream));
+}
+
+std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& /*c*/) {
+  return {};
 }
 
 ConvolutionPlanner::ConvolutionPlanner(cudnnHandle_t handle) : handle_(handle) {}
@@ -234,14 +276,19 @@ std::vector<Shared> ConvolutionPlanner::configurations(const Shared& graph,
   return results;
 }
 
-std::shared_ptr<ConvolutionPlan> ConvolutionPlanner::plan(const Shared& configuration,
+std::shared_ptr<const CudnnPlan> ConvolutionPlanner::plan(const Shared& configuration,
                                                           const std::vector<Shared>& parts,
-                                                          const Convolution& c,
-                                                          bool may_compile) const {
-  const auto numerical = notes<cudnnBackendNumericalNote_t, CUDNN_NUMERICAL_NOTE_TYPE_COUNT>(
-      *configuration, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE);
-  const auto behavior = notes<cudnnBackendBehaviorNote_t, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT>(
-      *configuration, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE);
+                                                          const Convolution& c, bool may_compile,
+                                                          const std::string& name) const {
+  const Descriptor engine = engine_of(*configuration);
+  const std::string own_name = name_of(*configuration, engine);
+  if (!name.empty() && name != own_name) return nullptr;
+  const auto numerical = attribute<cudnnBackendNumericalNote_t>(
+      engine.get(), CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+      CUDNN_NUMERICAL_NOTE_TYPE_COUNT);
+  const auto behavior = attribute<cudnnBackendBehaviorNote_t>(
+      engine.get(), CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+      CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
   const bool tensor_cores = has(numerical, CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
   const bool deterministic = !has(numerical, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
   // Transforms that trade digits for speed are nowhere wanted: fp32 means fp32.
@@ -266,14 +313,13 @@ std::shared_ptr<ConvolutionPlan> ConvolutionPlanner::plan(const Shared& configur
   if (cudnnBackendFinalize(plan.get()) != CUDNN_STATUS_SUCCESS) return nullptr;
   std::vector<Shared> kept = parts;
   kept.push_back(configuration);
-  auto result = std::make_shared<ConvolutionPlan>(std::move(plan), std::move(kept));
-  result->tensor_cores_ = tensor_cores;
-  result->deterministic_ = deterministic;
+  auto result = std::make_shared<const CudnnPlan>(own_name, std::move(plan), std::move(kept),
+                                                  tensor_cores, deterministic);
   return result->workspace_bytes() <= workspace_limit ? result : nullptr;
 }
 
-std::vector<std::shared_ptr<ConvolutionPlan>> ConvolutionPlanner::candidates(
-    const Convolution& c, std::size_t most) const {
+std::vector<std::shared_ptr<const CudnnPlan>> ConvolutionPlanner::candidates(
+    const Convolution& c, std::size_t most, const std::string& name) const {
   const cudnnDataType_t type = data_type(element_of(c.precision));
   const OperationNames names = names_of(c.pass);
   std::vector<Shared> parts = {tensor(x_id, type, c.x),
@@ -298,12 +344,14 @@ std::vector<std::shared_ptr<ConvolutionPlan>> ConvolutionPlanner::candidates(
   parts.push_back(operation);
   parts.push_back(graph);
 
-  std::vector<std::shared_ptr<ConvolutionPlan>> found;
+  std::vector<std::shared_ptr<const CudnnPlan>> found;
   for (const bool may_compile : {false, true}) {
     for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
       for (const Shared& configuration : configurations(graph, mode)) {
         if (found.size() == most) return found;
-        if (auto p = plan(configuration, parts, c, may_compile)) found.push_back(std::move(p));
+        if (auto p = plan(configuration, parts, c, may_compile, name)) {
+          found.push_back(std::move(p));
+        }
       }
       if (!found.empty()) return found;
     }
@@ -323,13 +371,13 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, const std::string& devi
   const auto json = nlohmann::json::parse(file, nullptr, false);
   if (!json.is_object()) return;
   for (const auto& [key, choice] : json.items()) {
-    if (choice.is_number_unsigned()) choices_[key] = choice.get<std::size_t>();
+    if (choice.is_string()) choices_[key] = choice.get<std::string>();
   }
 }
 
 // A few runs of each on memory that is not all zero, which would be faster than real numbers.
-std::size_t ConvolutionPlans::fastest(
-    const Convolution& c, const std::vector<std::shared_ptr<ConvolutionPlan>>& candidates) const {
+std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
+    const Convolution& c, const Candidates& candidates) const {
   constexpr int rounds = 3;
   constexpr int runs = 4;
   constexpr float clearly = 0.95f;
@@ -364,14 +412,14 @@ std::size_t ConvolutionPlans::fastest(
     }
     return time;
   };
-  std::size_t best = candidates.size();
+  std::shared_ptr<const ConvolutionPlan> best;
   float least = 0;
   std::string refusal;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
+  for (const auto& candidate : candidates) {
     try {
-      const float time = time_of(*candidates[i]);
-      if (best == candidates.size() || time < clearly * least) {
-        best = i;
+      const float time = time_of(*candidate);
+      if (!best || time < clearly * least) {
+        best = candidate;
         least = time;
       }
     } catch (const Error& e) {
@@ -379,29 +427,36 @@ std::size_t ConvolutionPlans::fastest(
     }
   }
   PREHEAT_CHECK(cudnnSetStream(handle_, nullptr));  // this one ends here
-  if (best == candidates.size()) throw Error(to_string(c) + ": " + refusal);
+  if (!best) throw Error(to_string(c) + ": " + refusal);
   return best;
 }
 
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolution& c) {
   constexpr std::size_t most = 16;
-  const std::string key = to_string(c);
-  if (const auto known = plans_.find(key); known != plans_.end()) return known->second;
-  const auto chosen = choices_.find(key);
-  const std::size_t wanted = chosen != choices_.end() ? chosen->second + 1 : most;
-  const auto candidates = planner_.candidates(c, wanted);
+  const Candidates own = kernel_plans(c);
+  // A choice holds only among what it was made from: cuDNN's plans, which the name of the file
+  // stands for, and these.
+  std::string key = to_string(c);
+  for (const auto& plan : own) key += fmt::format(" | {}", plan->name());
+  std::shared_ptr<const ConvolutionPlan>& chosen = plans_[key];
+  if (chosen) return chosen;
+  if (const auto choice = choices_.find(key); choice != choices_.end()) {
+    Candidates named(own);
+    std::ranges::copy(planner_.candidates(c, 1, choice->second), std::back_inserter(named));
+    const auto found = std::ranges::find(
+        named, choice->second, [](const auto& p) -> const auto& { return p->name(); });
+    if (found != named.end()) return chosen = *found;
+  }
+  Candidates candidates;
+  std::ranges::copy(planner_.candidates(c, most), std::back_inserter(candidates));
+  std::ranges::copy(own, std::back_inserter(candidates));
   if (candidates.empty()) {
     throw Error(fmt::format("cuDNN {} has no way to compute the {}", cudnnGetVersion(), key));
   }
-  std::size_t choice = 0;
-  if (chosen != choices_.end()) {
-    choice = std::min(chosen->second, candidates.size() - 1);
-  } else {
-    choice = fastest(c, candidates);
-    choices_[key] = choice;
-    changed_ = true;
-  }
-  return plans_[key] = candidates[choice];
+  chosen = fastest(c, candidates);
+  choices_[key] = chosen->name();
+  changed_ = true;
+  return chosen;
 }
 
 void ConvolutionPlans::save() noexcept {

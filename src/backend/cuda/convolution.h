@@ -1,9 +1,10 @@
-// Convolutions through cuDNN's graph API: which of its engines may compute one, and which does.
+// Convolutions, by cuDNN's graph API or a kernel of our own: which may compute one, and which does.
 #pragma once
 
 #include <cudnn.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -28,9 +29,11 @@ struct Convolution {
   std::int64_t padding = 0;
   Precision precision = Precision::fp32;
   bool deterministic = true;
+  std::int32_t zero_channels = 0;  // of x, the last ones: padding, in x and w
 };
 
-/// Its key in a cache of plans: "forward 128x28x28x32 3x3/1+1 -> 128x28x28x32 bf16".
+/// Its key in a cache of plans: "forward 128x28x28x1+7 3x3/1+1 -> 128x28x28x32 bf16", the channels
+/// that are zero counted apart.
 std::string to_string(const Convolution& convolution);
 
 /// The type that images and weights are stored in.
@@ -52,24 +55,58 @@ class Descriptor {
 /// One way of computing a convolution, ready to be run.
 class ConvolutionPlan {
  public:
-  ConvolutionPlan(Descriptor plan, std::vector<std::shared_ptr<Descriptor>> parts);
+  virtual ~ConvolutionPlan() = default;
+  /// What a cache knows it by, among all plans for the same convolution.
+  const std::string& name() const { return name_; }
   std::size_t workspace_bytes() const { return workspace_bytes_; }
-  bool uses_tensor_cores() const { return tensor_cores_; }
-  bool is_deterministic() const { return deterministic_; }
 
   /// Enqueues on the handle's stream. `workspace` holds workspace_bytes().
-  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const;
+  virtual void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const = 0;
+
+ protected:
+  ConvolutionPlan(std::string name, std::size_t workspace_bytes)
+      : name_(std::move(name)), workspace_bytes_(workspace_bytes) {}
 
  private:
-  friend class ConvolutionPlanner;
-  Descriptor plan_;
-  std::vector<std::shared_ptr<Descriptor>> parts_;  // that the plan refers to
-  std::size_t workspace_bytes_ = 0;
-  bool tensor_cores_ = false;
-  bool deterministic_ = true;
+  std::string name_;
+  std::size_t workspace_bytes_;
 };
 
-/// Finds plans: for the device of a handle, or for a device described by text where there is none.
+/// A configuration of one of cuDNN's engines. Its name is the engine's number and the knobs:
+/// "cudnn 38 k2=1 k17=4".
+class CudnnPlan : public ConvolutionPlan {
+ public:
+  CudnnPlan(std::string name, Descriptor plan, std::vector<std::shared_ptr<Descriptor>> parts,
+            bool tensor_cores, bool deterministic);
+  bool uses_tensor_cores() const { return tensor_cores_; }
+  bool is_deterministic() const { return deterministic_; }
+  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const override;
+
+ private:
+  Descriptor plan_;
+  std::vector<std::shared_ptr<Descriptor>> parts_;  // that the plan refers to
+  bool tensor_cores_;
+  bool deterministic_;
+};
+
+/// A kernel of our own: deterministic, as all of them are.
+class KernelPlan : public ConvolutionPlan {
+ public:
+  using Launch =
+      std::function<cudaError_t(void* x, void* w, void* y, void* workspace, cudaStream_t stream)>;
+  KernelPlan(std::string name, std::size_t workspace_bytes, Launch launch)
+      : ConvolutionPlan(std::move(name), workspace_bytes), launch_(std::move(launch)) {}
+  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const override;
+
+ private:
+  Launch launch_;
+};
+
+/// Our own kernels that can compute it.
+std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& convolution);
+
+/// Finds cuDNN's plans: for the device of a handle, or for a device described by text where there
+/// is none.
 class ConvolutionPlanner {
  public:
   static constexpr std::size_t workspace_limit = std::size_t{64} << 20;
@@ -80,24 +117,27 @@ class ConvolutionPlanner {
 
   /// The plans that may compute it, in the order of cuDNN's heuristics, at most `most`: true fp32
   /// where that is the precision, the same bits every time where that is asked for, workspace under
-  /// the limit, no compilation at run time unless nothing else does. Empty where there is none.
-  std::vector<std::shared_ptr<ConvolutionPlan>> candidates(const Convolution& convolution,
-                                                           std::size_t most) const;
+  /// the limit, no compilation at run time unless nothing else does. With a name, only that one.
+  /// Empty where there is none.
+  std::vector<std::shared_ptr<const CudnnPlan>> candidates(const Convolution& convolution,
+                                                           std::size_t most,
+                                                           const std::string& name = "") const;
 
  private:
   std::vector<std::shared_ptr<Descriptor>> configurations(const std::shared_ptr<Descriptor>& graph,
                                                           cudnnBackendHeurMode_t mode) const;
-  std::shared_ptr<ConvolutionPlan> plan(const std::shared_ptr<Descriptor>& configuration,
+  std::shared_ptr<const CudnnPlan> plan(const std::shared_ptr<Descriptor>& configuration,
                                         const std::vector<std::shared_ptr<Descriptor>>& parts,
-                                        const Convolution& convolution, bool may_compile) const;
+                                        const Convolution& convolution, bool may_compile,
+                                        const std::string& name) const;
 
   cudnnHandle_t handle_ = nullptr;
   std::shared_ptr<Descriptor> device_;
 };
 
-/// Chooses among the candidates by a timed trial, once per convolution: kept in memory, and on disk
-/// for the next start, by device and version of cuDNN. The first of the heuristics stands unless
-/// another is clearly faster, or it cannot be run after all.
+/// Chooses among cuDNN's candidates and our own by a timed trial, once per convolution: kept in
+/// memory, and on disk for the next start, by device and version of cuDNN. The first of the
+/// heuristics stands unless another is clearly faster, or it cannot be run after all.
 class ConvolutionPlans {
  public:
   /// `folder` of the cache on disk; "": none is kept there.
@@ -110,13 +150,14 @@ class ConvolutionPlans {
   void save() noexcept;
 
  private:
-  std::size_t fastest(const Convolution& convolution,
-                      const std::vector<std::shared_ptr<ConvolutionPlan>>& candidates) const;
+  using Candidates = std::vector<std::shared_ptr<const ConvolutionPlan>>;
+  std::shared_ptr<const ConvolutionPlan> fastest(const Convolution& convolution,
+                                                 const Candidates& candidates) const;
 
   cudnnHandle_t handle_;
   ConvolutionPlanner planner_;
   std::string path_;
-  std::map<std::string, std::size_t> choices_;  // which of the candidates
+  std::map<std::string, std::string> choices_;  // names of plans
   std::map<std::string, std::shared_ptr<const ConvolutionPlan>> plans_;
   bool changed_ = false;
 };

@@ -71,6 +71,10 @@ Network padded_network(const Network& network, Precision precision) {
   return padded;
 }
 
+std::int64_t zero_channels(const Network& padded, const Op& op) {
+  return op.in.channels - padded.parameters[op.weight].fan_in / (op.kernel * op.kernel);
+}
+
 ParameterArena::ParameterArena(const Network& network, Precision precision)
     : element(element_of(precision)),
       weights(network.arena_size),
@@ -181,8 +185,9 @@ bool Program::can_pool_along(int index) const {
 
 void Program::plan_conv(int index, bool deterministic, Precision precision, Libraries& libraries) {
   const Op& op = network_.ops[index];
-  Convolution c{Pass::forward, input_of(op), output_of(op), op.kernel,
-                op.stride,     op.padding,   precision,     deterministic};
+  Convolution c{Pass::forward, input_of(op),  output_of(op),
+                op.kernel,     op.stride,     op.padding,
+                precision,     deterministic, narrow(zero_channels(network_, op))};
   CompiledOp& compiled = ops_[index];
   compiled.forward = libraries.plans->choose(c);
   c.pass = Pass::weight_gradient;

@@ -35,6 +35,9 @@ struct Libraries {
 /// stay zero. In fp32 it is the network itself.
 Network padded_network(const Network& network, Precision precision);
 
+/// Channels of a convolution's input that are such padding: those that its fan-in leaves out.
+std::int64_t zero_channels(const Network& padded, const Op& op);
+
 /// The trained tensors of a padded network, each at its parameter's offset.
 struct ParameterArena {
   ParameterArena(const Network& network, Precision precision);

@@ -71,12 +71,18 @@ TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
                               op.stride,
                               op.padding,
                               precision,
-                              true};
+                              true,
+                              static_cast<std::int32_t>(zero_channels(network, op))};
           if (!tried.insert(to_string(c)).second) continue;
           const auto plans = planner.candidates(c, 16);
           ASSERT_FALSE(plans.empty()) << to_string(c);
+          const auto again = planner.candidates(c, 1, plans.back()->name());
+          ASSERT_EQ(again.size(), 1u) << to_string(c);
+          EXPECT_EQ(again[0]->name(), plans.back()->name());
+          std::set<std::string> names;
           bool has_tensor_cores = false;
           for (const auto& plan : plans) {
+            EXPECT_TRUE(names.insert(plan->name()).second) << to_string(c) << " " << plan->name();
             EXPECT_TRUE(plan->is_deterministic()) << to_string(c);
             EXPECT_LE(plan->workspace_bytes(), ConvolutionPlanner::workspace_limit);
             has_tensor_cores = has_tensor_cores || plan->uses_tensor_cores();
@@ -104,6 +110,8 @@ TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
   const Network padded = padded_network(network, Precision::bf16);
   EXPECT_EQ(padded.input.channels, 8);
   EXPECT_EQ(padded.ops[0].in.channels, 8);
+  EXPECT_EQ(zero_channels(padded, padded.ops[0]), 7);
+  EXPECT_EQ(zero_channels(padded, padded.ops[1]), 0);
   EXPECT_EQ(padded.parameters[padded.ops[0].weight].shape.back(), 8);
   for (std::size_t i = 1; i < network.parameters.size(); ++i) {
     EXPECT_EQ(padded.parameters[i].size, network.parameters[i].size);

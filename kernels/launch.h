@@ -82,6 +82,39 @@ cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
 cudaError_t gather_in_order(const ImageSource& source, const std::int64_t* position,
                             Element element, const Batch& batch, cudaStream_t stream);
 
+// few_channel_convolution.cu
+
+/// y = conv(x, w) of images with few channels:
+///   y[n, p, q, k] = sum over r, s, c of x[n, p stride + r - padding, q stride + s - padding, c]
+///                   w[k, r, s, c],
+/// x being 0 outside of the image. w is KRSC, with as many channels as x is stored with.
+struct FewChannels {
+  Images x;
+  Images y;
+  std::int32_t channels = 1;  // of x that are not padding: the first ones
+  std::int32_t kernel = 3;
+  std::int32_t stride = 1;
+  std::int32_t padding = 1;
+};
+
+/// Whether they compute it: 3 x 3 and 5 x 5 at stride 1 and 2, with up to 4 channels in and up to
+/// 128 out, a multiple of 8 (with 5 x 5 as many as a block has threads for).
+bool few_channels_supports(const FewChannels& convolution);
+
+/// Reads x with its padding (rows where two tiles meet again, from the cache) and writes y once. y
+/// begins at a multiple of 16 bytes.
+cudaError_t few_channels_forward(Element element, const FewChannels& convolution, const void* x,
+                                 const void* w, void* y, cudaStream_t stream);
+
+/// dw[k, r, s, c] = sum over n, p, q of dy[n, p, q, k] times the x that w[k, r, s, c] meets there,
+/// and 0 in channels that are padding. Reads x and dy as forward moves x and y; dy begins at a
+/// multiple of 16 bytes. Two launches: the second adds up the partial sums that the first leaves in
+/// `workspace`.
+std::size_t few_channels_workspace_bytes(const FewChannels& convolution);
+cudaError_t few_channels_weight_gradient(Element element, const FewChannels& convolution,
+                                         const void* x, const void* dy, void* dw, void* workspace,
+                                         cudaStream_t stream);
+
 // normalize.cu: what follows a convolution or a matrix product,
 //   y = max_pool(activation((x - mean) * inv_std * weight + bias + residual))
 // in as few trips through memory as there can be. An activation is z > 0 ? z : slope * z (relu 0,

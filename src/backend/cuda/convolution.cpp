@@ -240,8 +240,32 @@ void KernelPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void* work
   PREHEAT_CHECK(launch_(x, w, y, workspace, stream));
 }
 
-std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& /*c*/) {
-  return {};
+std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& c) {
+  std::vector<std::shared_ptr<const ConvolutionPlan>> plans;
+  const auto add = [&](const char* name, std::size_t workspace_bytes, KernelPlan::Launch launch) {
+    plans.push_back(std::make_shared<const KernelPlan>(name, workspace_bytes, std::move(launch)));
+  };
+  const kernels::Element element = element_of(c.precision);
+  const kernels::FewChannels few{.x = c.x,
+                                 .y = c.y,
+                                 .channels = c.x.channels - c.zero_channels,
+                                 .kernel = static_cast<std::int32_t>(c.kernel),
+                                 .stride = static_cast<std::int32_t>(c.stride),
+                                 .padding = static_cast<std::int32_t>(c.padding)};
+  if (kernels::few_channels_supports(few)) {
+    if (c.pass == Pass::forward) {
+      add("few channels", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
+        return kernels::few_channels_forward(element, few, x, w, y, stream);
+      });
+    } else if (c.pass == Pass::weight_gradient) {
+      add("few channels", kernels::few_channels_workspace_bytes(few),
+          [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
+            return kernels::few_channels_weight_gradient(element, few, x, dy, dw, workspace,
+                                                         stream);
+          });
+    }
+  }
+  return plans;
 }
 
 ConvolutionPlanner::ConvolutionPlanner(cudnnHandle_t handle) : handle_(handle) {}

@@ -102,7 +102,7 @@ class KernelPlan : public ConvolutionPlan {
   Launch launch_;
 };
 
-/// Our own kernels that can compute it.
+/// Our own kernels that can compute it, with sums in fp32.
 std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& convolution);
 
 /// Finds cuDNN's plans: for the device of a handle, or for a device described by text where there

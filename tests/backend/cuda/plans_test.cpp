@@ -74,6 +74,14 @@ TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
                               true,
                               static_cast<std::int32_t>(zero_channels(network, op))};
           if (!tried.insert(to_string(c)).second) continue;
+          const bool few = op.in.channels - c.zero_channels <= 4 && op.out.channels % 8 == 0 &&
+                           op.kernel == 3 && pass != Pass::data_gradient;
+          bool has_own = false;
+          for (const auto& plan : kernel_plans(c)) {
+            EXPECT_LE(plan->workspace_bytes(), ConvolutionPlanner::workspace_limit);
+            has_own = has_own || plan->name() == "few channels";
+          }
+          EXPECT_EQ(has_own, few) << to_string(c);
           const auto plans = planner.candidates(c, 16);
           ASSERT_FALSE(plans.empty()) << to_string(c);
           const auto again = planner.candidates(c, 1, plans.back()->name());
@@ -99,6 +107,20 @@ TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
     }
   }
   EXPECT_GT(tried.size(), 100u);
+}
+
+TEST(CudaPlans, AConvolutionIsNamedByItsRealAndItsZeroChannels) {
+  Convolution c{.pass = Pass::weight_gradient,
+                .x = {128, 28, 28, 8},
+                .y = {128, 28, 28, 32},
+                .kernel = 3,
+                .padding = 1,
+                .precision = Precision::bf16};
+  EXPECT_EQ(to_string(c), "weight gradient 128x28x28x8 3x3/1+1 -> 128x28x28x32 bf16");
+  EXPECT_TRUE(kernel_plans(c).empty());
+  c.zero_channels = 7;
+  EXPECT_EQ(to_string(c), "weight gradient 128x28x28x1+7 3x3/1+1 -> 128x28x28x32 bf16");
+  EXPECT_EQ(kernel_plans(c).size(), 1u);
 }
 
 TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {

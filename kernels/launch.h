@@ -204,6 +204,23 @@ cudaError_t global_avg_pool(Element element, const Images& shape, const void* x,
 cudaError_t global_avg_pool_backward(Element element, const Images& shape, const void* dy,
                                      const void* extra, void* dx, cudaStream_t stream);
 
+// weight_gradient.cu
+
+/// The gradient of the filters of a convolution with 3 x 3 kernels at stride 1, zeros one pixel
+/// wide around x and as many pixels in y as in x: with x [x] and dy [batch, height, width, out]
+///   dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j.
+/// On tensor cores, summed in fp32; reads x and dy once (and a column twice in 16 to 64), writes
+/// and reads at most 132 times the filters in fp32, which is what `workspace` holds, and writes dw
+/// once. All pointers are multiples of 16.
+cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
+                            const void* dy, void* dw, float* workspace, cudaStream_t stream);
+
+/// For 16-bit elements, 16, 32 or 64 channels on either side and devices of compute capability 8.0
+/// and later; elsewhere weight_gradient returns cudaErrorNotSupported.
+bool weight_gradient_supports(Element element, const Images& shape, std::int32_t out);
+
+std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
+
 // loss.cu
 
 /// Sums over the examples that have a label.

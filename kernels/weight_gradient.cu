@@ -1,0 +1,409 @@
+// The gradient of 3 x 3 filters, on tensor cores: for each of the 9 taps a product of two matrices,
+// dy^T [out, pixels] times x [pixels, in], whose pixels are shifted against each other by the tap.
+//
+// Why this tiling. With 32 channels either way a pixel is 128 bytes and 9216 products. At 3 TB/s a
+// multiprocessor of an H100 gets 13 bytes in a clock, so a pixel every 9.6; its tensor cores take
+// mma.sync at some 1270 products a clock, a pixel every 7.3. To stay at the rate of memory, shared
+// memory (128 bytes a clock) may move no more than its own 9.6 clocks' worth, 1200 bytes a pixel:
+// 128 as they come in, and then whatever the warps read.
+//
+// A warp that holds the sums of 32 x 32 channels for the three taps of one column of the filter
+// has 96 sums a lane and goes down the images row by row. Of each row it reads 16 pixels of dy and
+// the 16 of x that this column of taps shifts them to, 2 KiB, and keeps the fragments for the next
+// row: they give the middle tap by themselves, the upper tap with the row of x before and the lower
+// one with the row of dy before. So it reads 128 bytes a pixel, three such warps 384, for 24
+// products of 16 x 8 x 16 each. Had every tap its own reads it would be more than twice that.
+//
+// 12 warps with 168 registers fill a multiprocessor. They share the columns of the filter, the
+// parts of 32 x 32 channels, and what is left of them the pixels: a block covers 64, 32 or 16
+// columns at a time. A column is one of all columns of all images beside each other, so that no
+// width leaves lanes empty. Rows come through a ring in shared memory; at 32 x 32 channels four
+// rows of 8 KiB are under way while one is worked on, where 3 TB/s need some 16 KiB at a latency of
+// 700 ns.
+//
+// The blocks share the steps, a row of a tile each, evenly: one may begin in the middle of an image
+// and reads one row more then. Each writes its sums, and a second kernel adds those up, in the
+// order of the blocks.
+#include "device.cuh"
+#include "tensor_cores.cuh"
+
+namespace preheat::kernels {
+namespace {
+
+constexpr int warp = 32;
+constexpr int warps = 12;
+constexpr int threads = warps * warp;
+constexpr int taps = 3;                 // in a row and in a column of a filter
+constexpr int part_channels = 32;       // of either side, that a warp has the sums of
+constexpr int unit_pixels = 16;         // that a warp multiplies at a time
+constexpr int shared_limit = 48 << 10;  // that every device has for every block
+constexpr int most_stages = 8;
+constexpr std::int64_t most_blocks = 132;  // one on each multiprocessor of an H100
+
+// A block's sums make a trip through memory: what 12 steps or so take.
+constexpr std::int64_t least_steps = 12;
+
+constexpr int parts(int channels) {
+  return channels > part_channels ? channels / part_channels : 1;
+}
+
+/// Warps that work on the same pixels.
+constexpr int warps_together(int in, int out) {
+  return taps * parts(in) * parts(out);
+}
+
+constexpr int tile_columns(int in, int out) {
+  return warps / warps_together(in, out) * unit_pixels;
+}
+
+struct Extent {
+  int columns;  // of all images
+  int width;
+  int height;
+};
+
+/// How a block is laid out. A stage of the ring is a row of x, with a column more at either side
+/// and one of zeros that stands for what is outside of an image, and behind it a row of dy.
+template <int in, int out>
+struct Layout {
+  static constexpr int in_parts = parts(in);
+  static constexpr int out_parts = parts(out);
+  static constexpr int roles = warps_together(in, out);
+  static constexpr int units = warps / roles;
+  static constexpr int in_fragments = in / in_parts / 16;  // of a part
+  static constexpr int out_fragments = out / out_parts / 16;
+
+  static constexpr int columns = tile_columns(in, out);
+  static constexpr int x_columns = columns + 2;
+  static constexpr int zero_column = x_columns;
+  static constexpr int x_bytes = (columns + 4) * in * 2;
+  static constexpr int stage_bytes = x_bytes + columns * out * 2;
+  static constexpr int stages =
+      shared_limit / stage_bytes < most_stages ? shared_limit / stage_bytes : most_stages;
+  static constexpr int ring_bytes = stages * stage_bytes;
+
+  // At the end, the sums of one row of taps of all units but the first.
+  static constexpr int row_sums = in_fragments * out_fragments * 8;  // of a lane
+  static constexpr int exchange_bytes = (warps - roles) * warp * row_sums * 4;
+  static constexpr int shared_bytes = ring_bytes > exchange_bytes ? ring_bytes : exchange_bytes;
+  static_assert(x_columns * in / 8 <= threads && columns * out / 8 <= threads);
+  static_assert(x_bytes % 128 == 0 && stage_bytes % 128 == 0);
+};
+
+/// Where 8 channels of a column are in a row of a stage. The pieces within 128 bytes are exchanged
+/// in another way in each 128 bytes, so that those of 8 columns beside each other are in different
+/// banks.
+template <int channels>
+__device__ unsigned place(int column, int piece) {
+  constexpr int pieces = channels / 8;
+  return static_cast<unsigned>((column * pieces + (piece ^ column * pieces / 8 % pieces)) * 16);
+}
+
+/// A thread's part in bringing the rows of a tile: the same 8 channels of the same column of each.
+template <class T, int channels, int columns>
+class Carrier {
+ public:
+  __device__ explicit Carrier(const T* images) : images_(images) {}
+
+  /// The next row is `row` of the tile whose first column is that, which may be -1.
+  __device__ void aim(const Extent& extent, int first_column, int row) {
+    const int column = first_column + static_cast<int>(threadIdx.x) / pieces;
+    inside_ = column >= 0 && column < extent.columns;
+    const int image = inside_ ? column / extent.width : 0;
+    const int x = inside_ ? column % extent.width : 0;
+    const std::int64_t pixel = (std::int64_t{image} * extent.height + row) * extent.width + x;
+    from_ = images_ + pixel * channels + threadIdx.x % pieces * 8;
+  }
+
+  __device__ void bring(const Extent& extent, unsigned stage) {
+    const int column = static_cast<int>(threadIdx.x) / pieces;
+    if (column >= columns) return;
+    copy_async(stage + place<channels>(column, threadIdx.x % pieces), from_, inside_);
+    from_ += std::int64_t{extent.width} * channels;
+  }
+
+ private:
+  static constexpr int pieces = channels / 8;
+  const T* images_;
+  const T* from_ = nullptr;
+  bool inside_ = false;
+};
+
+/// sums += dy^T x over the pixels of the fragments.
+template <class T, int out_fragments, int in_fragments>
+__device__ void multiply(float (&sums)[out_fragments][2 * in_fragments][4],
+                         const Fragment (&dy)[out_fragments], const Fragment (&x)[in_fragments]) {
+#pragma unroll
+  for (int k = 0; k < out_fragments; ++k) {
+#pragma unroll
+    for (int c = 0; c < 2 * in_fragments; ++c) {
+      multiply_add<T>(sums[k][c], dy[k], x[c / 2], c % 2);
+    }
+  }
+}
+
+template <class T, int in, int out>
+__global__ void __launch_bounds__(threads, 1)
+    weight_gradient_kernel(const Extent extent, const T* x, const T* dy, float* partials) {
+#if __CUDA_ARCH__ >= 800
+  using Block = Layout<in, out>;
+  constexpr int in_fragments = Block::in_fragments;
+  constexpr int out_fragments = Block::out_fragments;
+  __shared__ alignas(128) std::uint8_t space[Block::shared_bytes];
+  const unsigned ring = shared_address(space);
+
+  const int steps = (extent.columns + Block::columns - 1) / Block::columns * extent.height;
+  const auto share = [&](unsigned block) {
+    return static_cast<int>(std::int64_t{steps} * block / gridDim.x);
+  };
+  const int begin = share(blockIdx.x);
+  const int end = share(blockIdx.x + 1);
+  const int first = begin % extent.height == 0 ? begin : begin - 1;
+
+  // What comes in, stages - 1 steps ahead.
+  Carrier<T, in, Block::x_columns> x_carrier(x);
+  Carrier<T, out, Block::columns> dy_carrier(dy);
+  int next = first;
+  int next_row = first % extent.height;
+  int next_column = first / extent.height * Block::columns;
+  unsigned next_stage = ring;
+  const auto aim = [&] {
+    x_carrier.aim(extent, next_column - 1, next_row);
+    dy_carrier.aim(extent, next_column, next_row);
+  };
+  const auto bring = [&] {
+    if (next < end) {
+      if (next_row == extent.height) {
+        next_row = 0;
+        next_column += Block::columns;
+        aim();
+      }
+      x_carrier.bring(extent, next_stage);
+      dy_carrier.bring(extent, next_stage + Block::x_bytes);
+      ++next_row;
+      ++next;
+      next_stage += Block::stage_bytes;
+      if (next_stage == ring + Block::ring_bytes) next_stage = ring;
+    }
+    commit_copies();
+  };
+  aim();
+  for (int i = 0; i < Block::stages - 1; ++i) bring();
+  constexpr int zeros = in / 8;  // pieces in each stage
+  for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
+    const unsigned at = i / zeros * Block::stage_bytes + place<in>(Block::zero_column, i % zeros);
+    *reinterpret_cast<uint4*>(space + at) = uint4{};
+  }
+
+  // The warp's share: a column of taps, a part of the channels, 16 of the tile's columns.
+  const int lane = static_cast<int>(threadIdx.x) % warp;
+  const int role = static_cast<int>(threadIdx.x) / warp % Block::roles;
+  const int unit = static_cast<int>(threadIdx.x) / warp / Block::roles;
+  const int tap = role % taps;
+  const int first_in = role / taps % Block::in_parts * part_channels;
+  const int first_out = role / taps / Block::in_parts * part_channels;
+
+  // Where the lane reads its row of a quarter: dy's go on to the next 8 channels first, x's to the
+  // next 8 pixels. The next 16 channels are at ^ 32.
+  const int dy_pixel = unit * unit_pixels + lane / 16 * 8 + lane % 8;
+  const unsigned dy_at = Block::x_bytes + place<out>(dy_pixel, first_out / 8 + lane / 8 % 2);
+  const int x_pixel = unit * unit_pixels + lane % 16;
+  int column = first / extent.height * Block::columns + x_pixel;
+  unsigned x_at = 0;
+  const auto enter_tile = [&] {
+    const int shifted = column % extent.width + tap - 1;
+    const bool outside = shifted < 0 || shifted >= extent.width;
+    x_at = place<in>(outside ? Block::zero_column : x_pixel + tap, first_in / 8 + lane / 16);
+  };
+  enter_tile();
+
+  float sums[taps][out_fragments][2 * in_fragments][4] = {};
+  Fragment x_before[in_fragments] = {};
+  Fragment dy_before[out_fragments] = {};
+  int row = first % extent.height;
+  unsigned stage = ring;
+  for (int step = first; step < end; ++step) {
+    if (row == extent.height) {
+      row = 0;
+      column += Block::columns;
+      enter_tile();
+    }
+    wait_for_copies<Block::stages - 2>();
+    __syncthreads();  // this stage is there, and the one before has been read
+    bring();
+
+    Fragment x_here[in_fragments];
+    Fragment dy_here[out_fragments];
+#pragma unroll
+    for (int k = 0; k < out_fragments; ++k) load_transposed(dy_here[k], stage + (dy_at ^ k * 32));
+#pragma unroll
+    for (int c = 0; c < in_fragments; ++c) load_transposed(x_here[c], stage + (x_at ^ c * 32));
+    if (step >= begin) {
+      if (row > 0) {
+        multiply<T>(sums[0], dy_here, x_before);
+        multiply<T>(sums[2], dy_before, x_here);
+      }
+      multiply<T>(sums[1], dy_here, x_here);
+    }
+#pragma unroll
+    for (int k = 0; k < out_fragments; ++k) dy_before[k] = dy_here[k];
+#pragma unroll
+    for (int c = 0; c < in_fragments; ++c) x_before[c] = x_here[c];
+    ++row;
+    stage += Block::stage_bytes;
+    if (stage == ring + Block::ring_bytes) stage = ring;
+  }
+
+  // The first unit adds the sums of the others to its own and writes them.
+  wait_for_copies<0>();
+  auto* const exchange = reinterpret_cast<float*>(space);
+  float* const block_sums = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
+#pragma unroll
+  for (int r = 0; r < taps; ++r) {
+    const auto for_all_sums = [&](int of_unit, auto&& work) {
+      float* at = exchange + ((of_unit - 1) * Block::roles + role) * warp * Block::row_sums + lane;
+#pragma unroll
+      for (int k = 0; k < out_fragments; ++k) {
+#pragma unroll
+        for (int c = 0; c < 2 * in_fragments; ++c) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            work(sums[r][k][c][i], *at);
+            at += warp;
+          }
+        }
+      }
+    };
+    if constexpr (Block::units > 1) {
+      __syncthreads();  // what was here has been read
+      if (unit > 0) for_all_sums(unit, [](float mine, float& there) { there = mine; });
+      __syncthreads();
+    }
+    if (unit > 0) continue;
+    for (int other = 1; other < Block::units; ++other) {
+      for_all_sums(other, [](float& mine, float there) { mine += there; });
+    }
+#pragma unroll
+    for (int k = 0; k < out_fragments; ++k) {
+#pragma unroll
+      for (int c = 0; c < 2 * in_fragments; ++c) {
+#pragma unroll
+        for (int below = 0; below < 2; ++below) {
+          const int k_at = first_out + 16 * k + 8 * below + lane / 4;
+          const int c_at = first_in + 8 * c + lane % 4 * 2;
+          const float two[2] = {sums[r][k][c][2 * below], sums[r][k][c][2 * below + 1]};
+          store<float, 2>(block_sums, (((k_at * taps + r) * taps + tap) * in + c_at) / 2, two);
+        }
+      }
+    }
+  }
+#endif
+}
+
+constexpr int sum_pack = 4;
+constexpr int sum_lanes = 16;    // packs beside each other
+constexpr int sum_sharers = 16;  // threads that share the partials of a pack
+
+template <class T>
+__global__ void __launch_bounds__(sum_lanes* sum_sharers)
+    add_partials_kernel(const float* partials, int blocks, int size, T* dw) {
+  __shared__ float sums[sum_sharers][sum_lanes][sum_pack];
+  const int lane = static_cast<int>(threadIdx.x) % sum_lanes;
+  const int sharer = static_cast<int>(threadIdx.x) / sum_lanes;
+  const std::int64_t at = std::int64_t{blockIdx.x} * sum_lanes + lane;
+  float sum[sum_pack] = {};
+#pragma unroll 8
+  for (int block = sharer; block < blocks; block += sum_sharers) {
+    float values[sum_pack];
+    load<float, sum_pack>(partials, std::int64_t{block} * (size / sum_pack) + at, values);
+#pragma unroll
+    for (int k = 0; k < sum_pack; ++k) sum[k] += values[k];
+  }
+#pragma unroll
+  for (int k = 0; k < sum_pack; ++k) sums[sharer][lane][k] = sum[k];
+  __syncthreads();
+  if (sharer > 0) return;
+  for (int other = 1; other < sum_sharers; ++other) {
+#pragma unroll
+    for (int k = 0; k < sum_pack; ++k) sum[k] += sums[other][lane][k];
+  }
+  store<T, sum_pack>(dw, at, sum);
+}
+
+bool has_tensor_core_kernels() {
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major >= 8;
+}
+
+bool fits(int channels) {
+  return channels == 16 || channels == 32 || channels == 64;
+}
+
+std::int64_t blocks_for(const Images& x, int out) {
+  const std::int64_t columns = tile_columns(x.channels, out);
+  const std::int64_t tiles = (x.batch * x.width + columns - 1) / columns;
+  const std::int64_t wanted = tiles * x.height / least_steps;
+  return wanted < 1 ? 1 : wanted < most_blocks ? wanted : most_blocks;
+}
+
+std::int64_t weights(const Images& x, int out) {
+  return std::int64_t{out} * taps * taps * x.channels;
+}
+
+/// Calls work.template operator()<channels>().
+template <class Work>
+cudaError_t with_channels(int channels, Work&& work) {
+  switch (channels) {
+    case 16:
+      return work.template operator()<16>();
+    case 32:
+      return work.template operator()<32>();
+    case 64:
+      return work.template operator()<64>();
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+bool weight_gradient_supports(Element element, const Images& x, std::int32_t out) {
+  return element != Element::f32 && fits(x.channels) && fits(out) && x.batch > 0 && x.height > 0 &&
+         x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_tensor_core_kernels();
+}
+
+std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
+  return static_cast<std::size_t>(blocks_for(x, out) * weights(x, out)) * sizeof(float);
+}
+
+cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
+                            const void* dy, void* dw, float* workspace, cudaStream_t stream) {
+  if (!weight_gradient_supports(element, shape, out)) return cudaErrorNotSupported;
+  if (!is_aligned(x) || !is_aligned(dy) || !is_aligned(dw) || !is_aligned(workspace)) {
+    return cudaErrorInvalidValue;
+  }
+  const auto blocks = static_cast<unsigned>(blocks_for(shape, out));
+  const auto size = static_cast<int>(weights(shape, out));
+  const Extent extent{static_cast<int>(shape.batch) * shape.width, shape.width, shape.height};
+  const auto launch = [&]<class T>() {
+    const cudaError_t status = with_channels(shape.channels, [&]<int in>() {
+      return with_channels(out, [&]<int out_channels>() {
+        weight_gradient_kernel<T, in, out_channels><<<blocks, threads, 0, stream>>>(
+            extent, static_cast<const T*>(x), static_cast<const T*>(dy), workspace);
+        return cudaGetLastError();
+      });
+    });
+    if (status != cudaSuccess) return status;
+    const int sum_blocks = size / (sum_pack * sum_lanes);  // channels are multiples of 16
+    add_partials_kernel<T><<<sum_blocks, sum_lanes * sum_sharers, 0, stream>>>(
+        workspace, static_cast<int>(blocks), size, static_cast<T*>(dw));
+    return cudaGetLastError();
+  };
+  return element == Element::bf16 ? launch.template operator()<__nv_bfloat16>()
+                                  : launch.template operator()<__half>();
+}
+
+}  // namespace preheat::kernels

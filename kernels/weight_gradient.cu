@@ -255,7 +255,6 @@ __global__ void __launch_bounds__(threads, 1)
   }
 
   // The first unit adds the sums of the others to its own and writes them.
-  wait_for_copies<0>();
   auto* const exchange = reinterpret_cast<float*>(space);
   float* const block_sums = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
 #pragma unroll

@@ -213,7 +213,7 @@ cudaError_t global_avg_pool_backward(Element element, const Images& shape, const
 /// and reads at most 132 times the filters in fp32, which is what `workspace` holds, and writes dw
 /// once. All pointers are multiples of 16.
 cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
-                            const void* dy, void* dw, float* workspace, cudaStream_t stream);
+                            const void* dy, void* dw, void* workspace, cudaStream_t stream);
 
 /// For 16-bit elements, 16, 32 or 64 channels on either side and devices of compute capability 8.0
 /// and later; elsewhere weight_gradient returns cudaErrorNotSupported.

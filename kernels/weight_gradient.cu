@@ -88,6 +88,10 @@ struct Layout {
   static constexpr int shared_bytes = ring_bytes > exchange_bytes ? ring_bytes : exchange_bytes;
   static_assert(x_columns * in / 8 <= threads && columns * out / 8 <= threads);
   static_assert(x_bytes % 128 == 0 && stage_bytes % 128 == 0);
+
+  __device__ static unsigned next_stage(unsigned ring, unsigned stage) {
+    return stage + stage_bytes == ring + ring_bytes ? ring : stage + stage_bytes;
+  }
 };
 
 /// Where 8 channels of a column are in a row of a stage. The pieces within 128 bytes are exchanged
@@ -105,7 +109,7 @@ class Carrier {
  public:
   __device__ explicit Carrier(const T* images) : images_(images) {}
 
-  /// The next row is `row` of the tile whose first column is that, which may be -1.
+  /// The next row is `row`; the first column may be -1.
   __device__ void aim(const Extent& extent, int first_column, int row) {
     const int column = first_column + static_cast<int>(threadIdx.x) / pieces;
     inside_ = column >= 0 && column < extent.columns;
@@ -129,6 +133,71 @@ class Carrier {
   bool inside_ = false;
 };
 
+/// The rows that a block's steps need, which go into the ring ahead of the arithmetic.
+template <class T, int in, int out>
+class Feed {
+ public:
+  __device__ Feed(const Extent& extent, const T* x, const T* dy, unsigned ring, int first, int end)
+      : extent_(extent),
+        x_(x),
+        dy_(dy),
+        ring_(ring),
+        stage_(ring),
+        steps_(end - first),
+        column_(first / extent.height * Block::columns),
+        row_(first % extent.height) {
+    aim();
+  }
+
+  /// The rows of the next step, as one group of copies, which is empty behind the last step.
+  __device__ void bring() {
+    if (steps_ > 0) {
+      --steps_;
+      if (row_ == extent_.height) {
+        row_ = 0;
+        column_ += Block::columns;
+        aim();
+      }
+      ++row_;
+      x_.bring(extent_, stage_);
+      dy_.bring(extent_, stage_ + Block::x_bytes);
+      stage_ = Block::next_stage(ring_, stage_);
+    }
+    commit_copies();
+  }
+
+ private:
+  using Block = Layout<in, out>;
+  __device__ void aim() {
+    x_.aim(extent_, column_ - 1, row_);
+    dy_.aim(extent_, column_, row_);
+  }
+
+  const Extent extent_;
+  Carrier<T, in, Block::x_columns> x_;
+  Carrier<T, out, Block::columns> dy_;
+  const unsigned ring_;
+  unsigned stage_;
+  int steps_;
+  int column_;
+  int row_;
+};
+
+/// What a warp has the sums of: a column of taps of a part of the channels, over one of the units
+/// of 16 columns that a tile is made of.
+template <class Block>
+struct Share {
+  int lane = static_cast<int>(threadIdx.x) % warp;
+  int role = static_cast<int>(threadIdx.x) / warp % Block::roles;
+  int unit = static_cast<int>(threadIdx.x) / warp / Block::roles;
+  int tap = role % taps;
+  int first_in = role / taps % Block::in_parts * part_channels;
+  int first_out = role / taps / Block::in_parts * part_channels;
+};
+
+template <class Block>
+using Sums = float[taps][Block::out_fragments][2 * Block::in_fragments][4];
+
 /// sums += dy^T x over the pixels of the fragments.
 template <class T, int out_fragments, int in_fragments>
 __device__ void multiply(float (&sums)[out_fragments][2 * in_fragments][4],
@@ -142,129 +211,20 @@ __device__ void multiply(float (&sums)[out_fragments][2 * in_fragments][4],
   }
 }
 
-template <class T, int in, int out>
-__global__ void __launch_bounds__(threads, 1)
-    weight_gradient_kernel(const Extent extent, const T* x, const T* dy, float* partials) {
-#if __CUDA_ARCH__ >= 800
+/// The sums of the first unit's warps, once those of the other units are added, to [out, 3, 3, in].
+template <int in, int out>
+__device__ void write_sums(const Share<Layout<in, out>>& share, Sums<Layout<in, out>>& sums,
+                           float* exchange, float* to) {
   using Block = Layout<in, out>;
-  constexpr int in_fragments = Block::in_fragments;
-  constexpr int out_fragments = Block::out_fragments;
-  __shared__ alignas(128) std::uint8_t space[Block::shared_bytes];
-  const unsigned ring = shared_address(space);
-
-  const int steps = (extent.columns + Block::columns - 1) / Block::columns * extent.height;
-  const auto share = [&](unsigned block) {
-    return static_cast<int>(std::int64_t{steps} * block / gridDim.x);
-  };
-  const int begin = share(blockIdx.x);
-  const int end = share(blockIdx.x + 1);
-  const int first = begin % extent.height == 0 ? begin : begin - 1;
-
-  // What comes in, stages - 1 steps ahead.
-  Carrier<T, in, Block::x_columns> x_carrier(x);
-  Carrier<T, out, Block::columns> dy_carrier(dy);
-  int next = first;
-  int next_row = first % extent.height;
-  int next_column = first / extent.height * Block::columns;
-  unsigned next_stage = ring;
-  const auto aim = [&] {
-    x_carrier.aim(extent, next_column - 1, next_row);
-    dy_carrier.aim(extent, next_column, next_row);
-  };
-  const auto bring = [&] {
-    if (next < end) {
-      if (next_row == extent.height) {
-        next_row = 0;
-        next_column += Block::columns;
-        aim();
-      }
-      x_carrier.bring(extent, next_stage);
-      dy_carrier.bring(extent, next_stage + Block::x_bytes);
-      ++next_row;
-      ++next;
-      next_stage += Block::stage_bytes;
-      if (next_stage == ring + Block::ring_bytes) next_stage = ring;
-    }
-    commit_copies();
-  };
-  aim();
-  for (int i = 0; i < Block::stages - 1; ++i) bring();
-  constexpr int zeros = in / 8;  // pieces in each stage
-  for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
-    const unsigned at = i / zeros * Block::stage_bytes + place<in>(Block::zero_column, i % zeros);
-    *reinterpret_cast<uint4*>(space + at) = uint4{};
-  }
-
-  // The warp's share: a column of taps, a part of the channels, 16 of the tile's columns.
-  const int lane = static_cast<int>(threadIdx.x) % warp;
-  const int role = static_cast<int>(threadIdx.x) / warp % Block::roles;
-  const int unit = static_cast<int>(threadIdx.x) / warp / Block::roles;
-  const int tap = role % taps;
-  const int first_in = role / taps % Block::in_parts * part_channels;
-  const int first_out = role / taps / Block::in_parts * part_channels;
-
-  // Where the lane reads its row of a quarter: dy's go on to the next 8 channels first, x's to the
-  // next 8 pixels. The next 16 channels are at ^ 32.
-  const int dy_pixel = unit * unit_pixels + lane / 16 * 8 + lane % 8;
-  const unsigned dy_at = Block::x_bytes + place<out>(dy_pixel, first_out / 8 + lane / 8 % 2);
-  const int x_pixel = unit * unit_pixels + lane % 16;
-  int column = first / extent.height * Block::columns + x_pixel;
-  unsigned x_at = 0;
-  const auto enter_tile = [&] {
-    const int shifted = column % extent.width + tap - 1;
-    const bool outside = shifted < 0 || shifted >= extent.width;
-    x_at = place<in>(outside ? Block::zero_column : x_pixel + tap, first_in / 8 + lane / 16);
-  };
-  enter_tile();
-
-  float sums[taps][out_fragments][2 * in_fragments][4] = {};
-  Fragment x_before[in_fragments] = {};
-  Fragment dy_before[out_fragments] = {};
-  int row = first % extent.height;
-  unsigned stage = ring;
-  for (int step = first; step < end; ++step) {
-    if (row == extent.height) {
-      row = 0;
-      column += Block::columns;
-      enter_tile();
-    }
-    wait_for_copies<Block::stages - 2>();
-    __syncthreads();  // this stage is there, and the one before has been read
-    bring();
-
-    Fragment x_here[in_fragments];
-    Fragment dy_here[out_fragments];
-#pragma unroll
-    for (int k = 0; k < out_fragments; ++k) load_transposed(dy_here[k], stage + (dy_at ^ k * 32));
-#pragma unroll
-    for (int c = 0; c < in_fragments; ++c) load_transposed(x_here[c], stage + (x_at ^ c * 32));
-    if (step >= begin) {
-      if (row > 0) {
-        multiply<T>(sums[0], dy_here, x_before);
-        multiply<T>(sums[2], dy_before, x_here);
-      }
-      multiply<T>(sums[1], dy_here, x_here);
-    }
-#pragma unroll
-    for (int k = 0; k < out_fragments; ++k) dy_before[k] = dy_here[k];
-#pragma unroll
-    for (int c = 0; c < in_fragments; ++c) x_before[c] = x_here[c];
-    ++row;
-    stage += Block::stage_bytes;
-    if (stage == ring + Block::ring_bytes) stage = ring;
-  }
-
-  // The first unit adds the sums of the others to its own and writes them.
-  auto* const exchange = reinterpret_cast<float*>(space);
-  float* const block_sums = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
 #pragma unroll
   for (int r = 0; r < taps; ++r) {
-    const auto for_all_sums = [&](int of_unit, auto&& work) {
-      float* at = exchange + ((of_unit - 1) * Block::roles + role) * warp * Block::row_sums + lane;
+    const auto for_all_sums = [&](int unit, auto&& work) {
+      const int index = (unit - 1) * Block::roles + share.role;
+      float* at = exchange + index * Block::row_sums * warp + share.lane;
 #pragma unroll
-      for (int k = 0; k < out_fragments; ++k) {
+      for (int k = 0; k < Block::out_fragments; ++k) {
 #pragma unroll
-        for (int c = 0; c < 2 * in_fragments; ++c) {
+        for (int c = 0; c < 2 * Block::in_fragments; ++c) {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             work(sums[r][k][c][i], *at);
@@ -275,27 +235,114 @@ __global__ void __launch_bounds__(threads, 1)
     };
     if constexpr (Block::units > 1) {
       __syncthreads();  // what was here has been read
-      if (unit > 0) for_all_sums(unit, [](float mine, float& there) { there = mine; });
+      if (share.unit > 0) {
+        for_all_sums(share.unit, [](float mine, float& there) { there = mine; });
+      }
       __syncthreads();
     }
-    if (unit > 0) continue;
-    for (int other = 1; other < Block::units; ++other) {
-      for_all_sums(other, [](float& mine, float there) { mine += there; });
+    if (share.unit > 0) continue;
+    for (int unit = 1; unit < Block::units; ++unit) {
+      for_all_sums(unit, [](float& mine, float there) { mine += there; });
     }
 #pragma unroll
-    for (int k = 0; k < out_fragments; ++k) {
+    for (int k = 0; k < Block::out_fragments; ++k) {
 #pragma unroll
-      for (int c = 0; c < 2 * in_fragments; ++c) {
+      for (int c = 0; c < 2 * Block::in_fragments; ++c) {
 #pragma unroll
         for (int below = 0; below < 2; ++below) {
-          const int k_at = first_out + 16 * k + 8 * below + lane / 4;
-          const int c_at = first_in + 8 * c + lane % 4 * 2;
+          const int k_at = share.first_out + 16 * k + 8 * below + share.lane / 4;
+          const int c_at = share.first_in + 8 * c + share.lane % 4 * 2;
           const float two[2] = {sums[r][k][c][2 * below], sums[r][k][c][2 * below + 1]};
-          store<float, 2>(block_sums, (((k_at * taps + r) * taps + tap) * in + c_at) / 2, two);
+          store<float, 2>(to, (((k_at * taps + r) * taps + share.tap) * in + c_at) / 2, two);
         }
       }
     }
   }
+}
+
+template <class T, int in, int out>
+__global__ void __launch_bounds__(threads, 1)
+    weight_gradient_kernel(const Extent extent, const T* x, const T* dy, float* partials) {
+#if __CUDA_ARCH__ >= 800
+  using Block = Layout<in, out>;
+  __shared__ alignas(128) std::uint8_t space[Block::shared_bytes];
+  const unsigned ring = shared_address(space);
+
+  // A step is a row of a tile. The first one may be there for the sake of the second alone.
+  const int steps = (extent.columns + Block::columns - 1) / Block::columns * extent.height;
+  const auto begin_of = [&](unsigned block) {
+    return static_cast<int>(std::int64_t{steps} * block / gridDim.x);
+  };
+  const int begin = begin_of(blockIdx.x);
+  const int end = begin_of(blockIdx.x + 1);
+  const int first = begin % extent.height == 0 ? begin : begin - 1;
+
+  Feed<T, in, out> feed(extent, x, dy, ring, first, end);
+  for (int i = 0; i < Block::stages - 1; ++i) feed.bring();
+  constexpr int zeros = in / 8;  // pieces in each stage
+  for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
+    const unsigned at = i / zeros * Block::stage_bytes + place<in>(Block::zero_column, i % zeros);
+    *reinterpret_cast<uint4*>(space + at) = uint4{};
+  }
+
+  // Where the lane reads its row of a quarter: dy's go on to the next 8 channels first, x's to the
+  // next 8 pixels. The next 16 channels are at ^ 32.
+  const Share<Block> share;
+  const int dy_pixel = share.unit * unit_pixels + share.lane / 16 * 8 + share.lane % 8;
+  const unsigned dy_at =
+      Block::x_bytes + place<out>(dy_pixel, share.first_out / 8 + share.lane / 8 % 2);
+  const int x_pixel = share.unit * unit_pixels + share.lane % 16;
+  int column = first / extent.height * Block::columns + x_pixel;
+  unsigned x_at = 0;
+  const auto enter_tile = [&] {
+    const int shifted = column % extent.width + share.tap - 1;
+    const bool outside = shifted < 0 || shifted >= extent.width;
+    x_at = place<in>(outside ? Block::zero_column : x_pixel + share.tap,
+                     share.first_in / 8 + share.lane / 16);
+  };
+  enter_tile();
+
+  Sums<Block> sums = {};
+  Fragment x_before[Block::in_fragments] = {};
+  Fragment dy_before[Block::out_fragments] = {};
+  int row = first % extent.height;
+  unsigned stage = ring;
+  for (int step = first; step < end; ++step) {
+    if (row == extent.height) {
+      row = 0;
+      column += Block::columns;
+      enter_tile();
+    }
+    wait_for_copies<Block::stages - 2>();
+    __syncthreads();  // this stage is there, and the one before has been read
+    feed.bring();
+
+    Fragment x_here[Block::in_fragments];
+    Fragment dy_here[Block::out_fragments];
+#pragma unroll
+    for (int k = 0; k < Block::out_fragments; ++k) {
+      load_transposed(dy_here[k], stage + (dy_at ^ k * 32));
+    }
+#pragma unroll
+    for (int c = 0; c < Block::in_fragments; ++c) {
+      load_transposed(x_here[c], stage + (x_at ^ c * 32));
+    }
+    if (step >= begin) {
+      if (row > 0) {
+        multiply<T>(sums[0], dy_here, x_before);
+        multiply<T>(sums[2], dy_before, x_here);
+      }
+      multiply<T>(sums[1], dy_here, x_here);
+    }
+#pragma unroll
+    for (int k = 0; k < Block::out_fragments; ++k) dy_before[k] = dy_here[k];
+#pragma unroll
+    for (int c = 0; c < Block::in_fragments; ++c) x_before[c] = x_here[c];
+    ++row;
+    stage = Block::next_stage(ring, stage);
+  }
+  write_sums<in, out>(share, sums, reinterpret_cast<float*>(space),
+                      partials + std::int64_t{blockIdx.x} * out * taps * taps * in);
 #endif
 }
 
@@ -379,7 +426,7 @@ std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
 }
 
 cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
-                            const void* dy, void* dw, float* workspace, cudaStream_t stream) {
+                            const void* dy, void* dw, void* workspace, cudaStream_t stream) {
   if (!weight_gradient_supports(element, shape, out)) return cudaErrorNotSupported;
   if (!is_aligned(x) || !is_aligned(dy) || !is_aligned(dw) || !is_aligned(workspace)) {
     return cudaErrorInvalidValue;
@@ -387,18 +434,19 @@ cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t o
   const auto blocks = static_cast<unsigned>(blocks_for(shape, out));
   const auto size = static_cast<int>(weights(shape, out));
   const Extent extent{static_cast<int>(shape.batch) * shape.width, shape.width, shape.height};
+  auto* const partials = static_cast<float*>(workspace);
   const auto launch = [&]<class T>() {
     const cudaError_t status = with_channels(shape.channels, [&]<int in>() {
       return with_channels(out, [&]<int out_channels>() {
         weight_gradient_kernel<T, in, out_channels><<<blocks, threads, 0, stream>>>(
-            extent, static_cast<const T*>(x), static_cast<const T*>(dy), workspace);
+            extent, static_cast<const T*>(x), static_cast<const T*>(dy), partials);
         return cudaGetLastError();
       });
     });
     if (status != cudaSuccess) return status;
     const int sum_blocks = size / (sum_pack * sum_lanes);  // channels are multiples of 16
     add_partials_kernel<T><<<sum_blocks, sum_lanes * sum_sharers, 0, stream>>>(
-        workspace, static_cast<int>(blocks), size, static_cast<T*>(dw));
+        partials, static_cast<int>(blocks), size, static_cast<T*>(dw));
     return cudaGetLastError();
   };
   return element == Element::bf16 ? launch.template operator()<__nv_bfloat16>()

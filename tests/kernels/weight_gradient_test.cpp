@@ -89,7 +89,7 @@ class KernelsWeightGradient : public KernelTest {
     const DeviceElements dw(element, c.weights());
     const DeviceBytes workspace(weight_gradient_workspace_bytes(c.x, c.out));
     check(weight_gradient(element, c.x, c.out, device_x.data(), device_dy.data(), dw.data(),
-                          static_cast<float*>(workspace.data()), nullptr));
+                          workspace.data(), nullptr));
     return dw.values();
   }
 
@@ -155,7 +155,7 @@ TEST_F(KernelsWeightGradient, SaysWhatItDoesNotSupport) {
   EXPECT_FALSE(weight_gradient_supports(Element::bf16, {0, 4, 4, 32}, 32));
   EXPECT_FALSE(weight_gradient_supports(Element::bf16, {1 << 20, 64, 64, 32}, 32));
   const DeviceElements images(Element::bf16, x.size() + 8);
-  const Device<float> workspace(weight_gradient_workspace_bytes(x, 32) / sizeof(float));
+  const DeviceBytes workspace(weight_gradient_workspace_bytes(x, 32));
   const DeviceElements dw(Element::bf16, std::size_t{32} * 9 * 32);
   const void* shifted = static_cast<const std::uint8_t*>(images.data()) + 2;
   EXPECT_EQ(weight_gradient(Element::bf16, x, 48, images.data(), images.data(), dw.data(),

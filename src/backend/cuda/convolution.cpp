@@ -265,6 +265,16 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
           });
     }
   }
+  const kernels::Images images = c.x;
+  const std::int32_t out = c.y.channels;
+  const bool is_3x3 = c.kernel == 3 && c.stride == 1 && c.padding == 1;
+  if (c.pass == Pass::weight_gradient && is_3x3 &&
+      kernels::weight_gradient_supports(element, images, out)) {
+    add("tensor cores", kernels::weight_gradient_workspace_bytes(images, out),
+        [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
+          return kernels::weight_gradient(element, images, out, x, dy, dw, workspace, stream);
+        });
+  }
   return plans;
 }
 

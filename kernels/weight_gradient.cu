@@ -11,8 +11,8 @@
 // has 96 sums a lane and goes down the images row by row. Of each row it reads 16 pixels of dy and
 // the 16 of x that this column of taps shifts them to, 2 KiB, and keeps the fragments for the next
 // row: they give the middle tap by themselves, the upper tap with the row of x before and the lower
-// one with the row of dy before. So it reads 128 bytes a pixel, three such warps 384, for 24
-// products of 16 x 8 x 16 each. Had every tap its own reads it would be more than twice that.
+// one with the row of dy before. So it reads 128 bytes a pixel, three such warps 384. Without what
+// is kept it would be twice that, and with a warp for each tap three times.
 //
 // 12 warps with 168 registers fill a multiprocessor. They share the columns of the filter, the
 // parts of 32 x 32 channels, and what is left of them the pixels: a block covers 64, 32 or 16

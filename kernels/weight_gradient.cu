@@ -315,7 +315,6 @@ __global__ void __launch_bounds__(threads, 1)
     }
     wait_for_copies<Block::stages - 2>();
     __syncthreads();  // this stage is there, and the one before has been read
-    feed.bring();
 
     Fragment x_here[Block::in_fragments];
     Fragment dy_here[Block::out_fragments];
@@ -327,6 +326,7 @@ __global__ void __launch_bounds__(threads, 1)
     for (int c = 0; c < Block::in_fragments; ++c) {
       load_transposed(x_here[c], stage + (x_at ^ c * 32));
     }
+    feed.bring();  // while the fragments are on their way
     if (step >= begin) {
       if (row > 0) {
         multiply<T>(sums[0], dy_here, x_before);

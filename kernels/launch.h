@@ -207,11 +207,11 @@ cudaError_t global_avg_pool_backward(Element element, const Images& shape, const
 // weight_gradient.cu
 
 /// The gradient of the filters of a convolution with 3 x 3 kernels at stride 1, zeros one pixel
-/// wide around x and as many pixels in y as in x: with x [x] and dy [batch, height, width, out]
+/// wide around x [shape] and as many pixels in dy [shape, but out channels]:
 ///   dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j.
-/// On tensor cores, summed in fp32; reads x and dy once (and a column twice in 16 to 64), writes
-/// and reads at most 132 times the filters in fp32, which is what `workspace` holds, and writes dw
-/// once. All pointers are multiples of 16.
+/// On tensor cores, summed in fp32. Reads dy and x once, and two columns of x more for every 16 to
+/// 64; writes and reads the filters in fp32 at most 132 times, for which there is `workspace`, and
+/// writes dw once. All pointers are multiples of 16.
 cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
                             const void* dy, void* dw, void* workspace, cudaStream_t stream);
 

@@ -25,7 +25,9 @@ FewChannels convolution(std::int64_t batch, std::int32_t height, std::int32_t wi
 }
 
 // The first layers of the networks; sizes that fill neither strips, tiles nor blocks; more columns
-// than a tile has; channels that leave threads without work; more tiles than there are blocks.
+// than a tile has; channels that leave threads without work; and so many images that a tile has
+// more than one strip below another, an image more than one such tile, and a block more than one
+// tile.
 const FewChannels all_convolutions[] = {
     convolution(3, 28, 28, 1, 1, 32, 3, 1, 1),  convolution(2, 28, 28, 1, 8, 32, 3, 1, 1),
     convolution(3, 32, 32, 3, 8, 16, 3, 1, 1),  convolution(2, 32, 32, 3, 3, 16, 3, 1, 1),
@@ -34,8 +36,8 @@ const FewChannels all_convolutions[] = {
     convolution(2, 15, 14, 1, 1, 40, 5, 1, 2),  convolution(1, 12, 37, 3, 8, 64, 5, 2, 2),
     convolution(1, 11, 10, 4, 4, 128, 3, 1, 1), convolution(1, 7, 9, 1, 8, 128, 5, 1, 0),
     convolution(1, 3, 3, 1, 1, 8, 3, 1, 0),     convolution(2, 1, 1, 1, 8, 8, 3, 1, 1),
-    convolution(1500, 4, 5, 1, 8, 8, 3, 1, 1),  convolution(290, 9, 6, 2, 2, 16, 3, 2, 1),
-    convolution(3300, 2, 3, 1, 1, 16, 5, 1, 2),
+    convolution(290, 9, 6, 2, 2, 16, 3, 2, 1),  convolution(1600, 34, 2, 1, 1, 8, 3, 1, 1),
+    convolution(3200, 6, 3, 1, 8, 8, 5, 1, 2),  convolution(3200, 9, 2, 2, 2, 8, 3, 2, 1),
 };
 
 std::string name_of(const FewChannels& c) {

@@ -248,8 +248,9 @@ std::string update_page(const Json& results) {
   // The sets of one size that is there in several numbers of tensors.
   std::map<double, std::set<double>> counts;
   for (const Json& row : rows) counts[parameters(row)].insert(tensors(row));
-  for (const auto& [size, numbers] : counts) {
-    if (numbers.size() < 2) continue;
+  for (const auto& of_one_size : counts) {
+    if (of_one_size.second.size() < 2) continue;
+    const double size = of_one_size.first;
     const auto of_size =
         pick(all, [&](const Json& row) { return in_pictures(row) && parameters(row) == size; });
     charts.push_back(Chart(fmt::format("{:.0f} parameters in growing numbers of tensors", size),

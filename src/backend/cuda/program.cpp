@@ -9,7 +9,7 @@
 namespace preheat::cuda {
 namespace {
 
-bool is_small(Precision precision) {
+bool has_16_bits(Precision precision) {
   return bytes_of(element_of(precision)) == 2;
 }
 
@@ -52,7 +52,7 @@ Network padded_network(const Network& network, Precision precision) {
   const std::int64_t channels = (network.input.channels + pack - 1) / pack * pack;
   const bool only_convolutions = std::ranges::all_of(
       network.ops, [](const Op& op) { return op.input >= 0 || op.kind == OpKind::conv; });
-  if (!is_small(precision) || channels == network.input.channels || !only_convolutions) {
+  if (!has_16_bits(precision) || channels == network.input.channels || !only_convolutions) {
     return padded;
   }
   padded.input.channels = channels;
@@ -80,8 +80,13 @@ ParameterArena::ParameterArena(const Network& network, Precision precision)
       weights(network.arena_size),
       velocity(network.arena_size),
       gradients(network.arena_size),
-      copy(is_small(precision) ? network.arena_size : 0),
-      small_gradients(is_small(precision) ? network.arena_size : 0) {}
+      copy(has_16_bits(precision) ? network.arena_size : 0),
+      small_gradients(has_16_bits(precision) ? network.arena_size : 0),
+      is_small(network.parameters.size()) {
+  for (const Op& op : network.ops) {
+    if (op.kind == OpKind::conv) is_small[op.weight] = has_16_bits(precision);
+  }
+}
 
 std::size_t ParameterArena::bytes() const {
   return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +

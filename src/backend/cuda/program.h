@@ -49,6 +49,7 @@ struct ParameterArena {
   Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
   Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
   Buffer<std::uint16_t> small_gradients;  // of convolutions, 16-bit; empty in fp32
+  std::vector<bool> is_small;             // by parameter: its gradient is in small_gradients
 };
 
 enum class Mode {

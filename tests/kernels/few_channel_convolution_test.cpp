@@ -233,7 +233,8 @@ TEST_F(KernelsFewChannels, ANaNIsSeenWhereItIsAndNowhereElse) {
     dy[(8 + 3) * 16 + 7] = std::nanf("");  // channel 7 of a pixel inside of image 0
     const std::vector<float> dw = run_gradient(element, c, normal(element, c.x.size()), dy);
     for (std::size_t i = 0; i < dw.size(); ++i) {
-      if (!is_padding(c, i)) EXPECT_EQ(std::isnan(dw[i]), i / (3 * 3 * 8) == 7) << i;
+      if (is_padding(c, i)) continue;
+      EXPECT_EQ(std::isnan(dw[i]), i / (3 * 3 * 8) == 7) << i;
     }
   }
 }

@@ -3,10 +3,10 @@
 
   python3 scripts/peers/gpu_step.py [--json FILE] [--modes MODE,MODE] [--layouts nhwc,nchw]
 
-The whole step is captured in a CUDA graph; "compile" is torch.compile and then captured. The batch
-is on the device already and not augmented. bf16 is autocast. cuDNN picks its algorithms by trying
-them (cudnn.benchmark). Of several layouts the faster counts. Times are the device's own, of 100
-replays, the median of 5 rounds. A mode that fails is reported as failed, and the others still run.
+"eager" is the loop that people write; "graph" has the whole step in a CUDA graph; "compile" is
+torch.compile and then captured. The batch is on the device already and not augmented. bf16 is
+autocast. cuDNN picks its algorithms by trying them (cudnn.benchmark). Of several layouts the faster
+counts. Times are the device's own, of 100 steps, the median of 5 rounds. A mode that fails is reported as failed, and the others still run.
 --device cpu runs every line of it that a CPU can, to no figures.
 """
 
@@ -23,10 +23,11 @@ from torch.nn import functional as F
 from networks import resnet20, small_cnn
 
 NETWORKS = {"small-cnn": (small_cnn, (128, 512, 1024)), "resnet20": (resnet20, (128,))}
-MODES = ("graph-fp32", "graph-tf32", "graph-bf16", "compile-bf16")
+MODES = tuple(f"{kind}-{precision}" for kind in ("graph", "eager", "compile")
+              for precision in ("fp32", "tf32", "bf16"))
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 ROUNDS = 5
-REPLAYS = 100
+STEPS = 100
 
 
 def allow_tf32(allowed):
@@ -58,6 +59,10 @@ class Step:
         loss.backward()
         self.optimizer.step()
 
+    def with_new_gradients(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        self()
+
 
 def captured(step, warmup):
     """A graph of one step. Gradients are made during the capture, and overwritten by each replay."""
@@ -65,8 +70,7 @@ def captured(step, warmup):
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(warmup):
-            step.optimizer.zero_grad(set_to_none=True)
-            step()
+            step.with_new_gradients()
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
     step.optimizer.zero_grad(set_to_none=True)
@@ -76,26 +80,29 @@ def captured(step, warmup):
     return graph
 
 
-def replay_ms(graph):
+def step_ms(take_step):
     for _ in range(20):
-        graph.replay()
+        take_step()
     torch.cuda.synchronize()
     times = []
     for _ in range(ROUNDS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        for _ in range(REPLAYS):
-            graph.replay()
+        for _ in range(STEPS):
+            take_step()
         end.record()
         end.synchronize()
-        times.append(begin.elapsed_time(end) / REPLAYS)
+        times.append(begin.elapsed_time(end) / STEPS)
     return statistics.median(times)
 
 
 def time_on_gpu(make, batch, mode, layout, device):
     allow_tf32(mode.endswith("tf32"))
     step = Step(make, batch, mode, layout, device)
-    ms = replay_ms(captured(step, warmup=5))
+    if mode.startswith("eager"):
+        ms = step_ms(step.with_new_gradients)
+    else:
+        ms = step_ms(captured(step, warmup=5).replay)
     if not all(torch.isfinite(p).all() for p in step.model.parameters()):
         raise RuntimeError("the weights are not finite; what was timed is no training")
     return ms
@@ -105,8 +112,7 @@ def dry_on_cpu(make, batch, mode, layout, device):
     step = Step(make, min(batch, 8), mode, layout, device)
     begin = time.perf_counter()
     for _ in range(2):
-        step.optimizer.zero_grad(set_to_none=True)
-        step()
+        step.with_new_gradients()
     return 1e3 * (time.perf_counter() - begin) / 2
 
 

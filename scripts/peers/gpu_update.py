@@ -29,6 +29,8 @@ MODES = {
     "for-loop": {"foreach": False},
     "foreach": {"foreach": True},
     "fused": {"fused": True},
+    "for-loop in a graph": {"foreach": False},
+    "foreach in a graph": {"foreach": True},
     "fused in a graph": {"fused": True},
 }
 
@@ -138,7 +140,7 @@ def main():
     ceiling = copy_ceiling(arguments.device)
     released()
     print(f"copy of {CEILING_BYTES >> 20} MiB: {ceiling:.0f} GB/s\n")
-    print(f"{'tensors':<12} {'count':>5} {'parameters':>11}  {'mode':<16} {'us a step':>9} "
+    print(f"{'tensors':<12} {'count':>5} {'parameters':>11}  {'mode':<19} {'us a step':>9} "
           f"{'GB/s':>6} {'of copy':>7}")
     rows = []
     for name, shapes in tensor_lists(arguments.quick).items():
@@ -151,7 +153,7 @@ def main():
             rate = BYTES_PER_PARAMETER * parameters / us / 1e3
             rows.append({"network": name, "tensors": len(shapes), "parameters": parameters,
                          "mode": mode, "us": us, "gb_per_s": rate})
-            print(f"{name:<12} {len(shapes):>5} {parameters:>11}  {mode:<16} {us:>9.1f} "
+            print(f"{name:<12} {len(shapes):>5} {parameters:>11}  {mode:<19} {us:>9.1f} "
                   f"{rate:>6.0f} {100 * rate / ceiling:>6.0f}%", flush=True)
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:

@@ -280,9 +280,14 @@ void bench_step(const StepOptions& options) {
        {"launches", launches},
        {"parts", nlohmann::ordered_json::array()},
        {"replicas", nlohmann::ordered_json::array()}});
+  // "graph-bf16"; 16 bits of either kind are compared with each other.
+  const Precision precision = config.train.precision;
+  const std::string peer_precision =
+      "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
   json["peers"] = peers.compare("ms", "ms", t.milliseconds, [&](const nlohmann::json& row) {
     return row.value("network", "") == config.name &&
-           row.value("batch", std::int64_t{0}) == config.data.batch_size;
+           row.value("batch", std::int64_t{0}) == config.data.batch_size &&
+           row.value("mode", "").ends_with(peer_precision);
   });
   peers.note_device(backend->device());
   bench_parts(trainer, *backend, options, t.milliseconds, json);

@@ -49,7 +49,7 @@ struct NamedSchedule {
 
 /// What a device can do at most, as measured.
 struct Ceilings {
-  double bytes_per_second = 0;       // of a copy far larger than any cache, both ways counted
+  double bytes_per_second = 0;       // of arrays far larger than any cache, both ways counted
   double operations_per_second = 0;  // of a large matrix product in the precision asked for
 };
 

@@ -159,7 +159,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   const double traffic = 1e3 * all.cost.bytes / ceilings.bytes_per_second;
   const double arithmetic = 1e3 * all.cost.operations / ceilings.operations_per_second;
   fmt::print(
-      "\n{:<24} {:>10.4f} ms  {:.1f} MB at the {:.0f} GB/s of a copy: {:.0f} % of the step\n",
+      "\n{:<24} {:>10.4f} ms  {:.1f} MB at the {:.0f} GB/s of the memory: {:.0f} % of the step\n",
       "traffic alone", traffic, 1e-6 * all.cost.bytes, 1e-9 * ceilings.bytes_per_second,
       100 * traffic / milliseconds);
   fmt::print(
@@ -170,7 +170,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
              1e-3 * all.microseconds);
   print_parts(options.layers ? parts : by_work(parts), ceilings);
   fmt::print(
-      "\nThe limit of a part is the slower of its bytes at the copy's rate and its operations at "
+      "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
       "the product's;\nwhat lies in a cache can be faster.\n");
   json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                       {"operations_per_second", ceilings.operations_per_second}};

@@ -156,7 +156,7 @@ Chart roofline(const Json& results, const std::vector<Json>& rows) {
   const double ridge = operations / bytes;
   constexpr double left = 0.05;
   const double right = 4 * ridge;
-  chart.add("roof: copy and matrix product", Chart::Kind::limit, {"soft", 0},
+  chart.add("roof: memory and matrix product", Chart::Kind::limit, {"soft", 0},
             {{left, ridge, right}, {1e-9 * bytes * left, 1e-9 * operations, 1e-9 * operations}});
   double most = 0;
   for (const Json& row : rows) most = std::max(most, number(row, "parameters"));
@@ -348,9 +348,10 @@ std::string step_page(const Json& results) {
   std::ranges::stable_sort(works, std::ranges::greater(), &Row::us);
   page.add_charts(
       {rows_chart("Where the time goes", works)
-           .caption("The limit of a part is the slower of its bytes at the rate of a copy and its "
-                    "operations at the rate of a large matrix product, both measured in this run; "
-                    "what lies in a cache can be faster.")},
+           .caption(
+               "The limit of a part is the slower of its bytes at the rate of the memory and its "
+               "operations at the rate of a large matrix product, both measured in this run; "
+               "what lies in a cache can be faster.")},
       Facets({}, {}), "");
 
   if (!results.at("replicas").empty()) {

@@ -366,6 +366,11 @@ cudaError_t copy(const float* from, float* to, std::int64_t size, cudaStream_t s
 cudaError_t read_three_write_two(float* weights, float* velocity, const float* gradients,
                                  std::int64_t size, cudaStream_t stream);
 
+/// What the kernel of update_flat takes, and which of it the rate is: for a host that sets the rate
+/// in the node of a graph.
+inline constexpr int update_flat_arguments = 7;
+inline constexpr int update_flat_rate_argument = 1;
+
 /// The update of one array by one rule, without segments and norms: 20 bytes per float.
 cudaError_t update_flat(const SgdMomentum& rule, const Rate& rate, float weight_decay,
                         std::int64_t size, const float* gradients, float* weights, float* velocity,

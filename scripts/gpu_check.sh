@@ -11,6 +11,7 @@
 #
 # Ends with a table of PASS, FAIL and NOT RUN; the exit code is 1 where anything failed.
 set -euo pipefail
+export LC_ALL=C  # numbers have a point
 
 seeds=5
 accuracy_needed=0.933  # the mean over the seeds
@@ -270,7 +271,7 @@ model:
     - linear: {out: 256, activation: relu}
     - linear: {out: 10}
 schedule: {warmup: {shape: linear}, decay: {shape: constant}}
-train: {length: 400 steps, eval_every: 400 steps}
+train: {length: 400 steps, eval_every: 400 steps, precision: bf16}
 sweep:
   seeds: 0..4
   axes:
@@ -278,7 +279,7 @@ sweep:
     schedule.warmup.length: [0 steps, 2 steps, 4 steps, 8 steps, 16 steps, 32 steps, 64 steps, 128 steps]
 YAML
   local begin=${EPOCHREALTIME/./}
-  ours "$preheat" sweep "$out/map.yaml" --device cuda --quiet --out "$out/map" || return 1
+  program_limit=240 ours "$preheat" sweep "$out/map.yaml" --device cuda --quiet --out "$out/map" || return 1
   remark="$(((${EPOCHREALTIME/./} - begin) / 1000)) ms"
   remark+=$(python3 - "$out/map/sweep.json" <<'PYTHON'
 import json, sys
@@ -302,9 +303,13 @@ bench_step() {
   ours "$preheat" bench step configs/small-cnn.yaml --device cuda --set train.precision=bf16 \
     --replicas 1,2,4,8,16,32,64 --seconds 1 --layers --json "$out/step.json" \
     --html "$out/step.html" "${beside[@]}" || return 1
-  # Again, now that its convolutions are planned: what a start costs.
-  ours "$preheat" bench step configs/resnet20.yaml --device cuda --set train.precision=bf16 \
-    --seconds 0.5 --json "$out/step-resnet20.json" --html "$out/step-resnet20.html" || return 1
+  # Twice: then its convolutions are planned, and the first update comes as soon as it can.
+  local seconds
+  for seconds in 0.1 0.5; do
+    ours "$preheat" bench step configs/resnet20.yaml --device cuda --set train.precision=bf16 \
+      --seconds "$seconds" --json "$out/step-resnet20.json" --html "$out/step-resnet20.html" ||
+      return 1
+  done
   remark=$(python3 - "$out/step.json" "$out/step-resnet20.json" <<'PYTHON'
 import json, sys
 for path in sys.argv[1:]:
@@ -320,7 +325,7 @@ bench_schedule() {
     --html "$out/schedule.html"
 }
 
-# The same bench twice differs by less than the spread that it states, or 1 %.
+# The same bench twice differs by less than the spread that it states, or 2 %.
 bench_repeat() {
   local turn
   for turn in 1 2; do
@@ -336,7 +341,7 @@ for key, a in first.items():
     b = second[key]
     if key[1] not in ("graph", "ceiling"):
         continue  # launches are of the host's speed too
-    allowed = max(a["largest_us"] - a["least_us"], b["largest_us"] - b["least_us"], 0.01 * a["us"])
+    allowed = max(a["largest_us"] - a["least_us"], b["largest_us"] - b["least_us"], 0.02 * a["us"])
     worst = max(worst, abs(a["us"] - b["us"]) / a["us"])
     if abs(a["us"] - b["us"]) > allowed:
         apart.append(key[0])
@@ -351,13 +356,16 @@ bench_bytes() {
   local program
   program=$(PATH=$PATH:/usr/local/cuda/bin command -v ncu) || { not_run "ncu is missing"; return; }
   ours "$program" --metrics dram__bytes.sum --csv --kernel-name regex:'(^|:)update$' --launch-count 2 \
-    --log-file "$out/bytes.csv" "$preheat" bench update --device cuda --quick \
-    --parameters 268435456 || return 1
+    --print-units base --log-file "$out/bytes.csv" "$preheat" bench update --device cuda --quick \
+    --parameters 268435456 || {
+    ! grep -qs ERR_NVGPUCTRPERM "$out/bytes.csv" "$out/bench-bytes.log" ||
+      { not_run "no permission to read the counters"; return; }
+    return 1
+  }
   remark=$(python3 - "$out/bytes.csv" <<'PYTHON'
 import csv, sys
 lines = [line for line in open(sys.argv[1]) if line.startswith('"')]
-scale = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
-seen = [float(row["Metric Value"].replace(",", "")) * scale[row["Metric Unit"]]
+seen = [float(row["Metric Value"].replace(",", ""))
         for row in csv.DictReader(lines) if row["Metric Name"] == "dram__bytes.sum"]
 counted = 20 * 268435456
 if not seen:

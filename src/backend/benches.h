@@ -32,7 +32,7 @@ struct UpdateTiming {
   double microseconds = 0;  // median
   double least = 0;
   double largest = 0;
-  double bytes = 0;             // that have to be moved
+  double bytes = 0;             // that have to be moved, the padding of an arena left out
   double gigabytes = 0;         // a second
   double share_of_copy = 0;     // of the rate of a copy of as many floats, in the same run
   double share_of_traffic = 0;  // of the rate at which 3 arrays are read and 2 written
@@ -64,15 +64,18 @@ class Benches {
   /// Of the largest set that the memory has room for; about.
   virtual std::int64_t most_update_floats() const = 0;
 
-  /// The update of each set in every variant that the backend has to compare, the ceilings first.
-  /// Throws Error when memory does not suffice, and where a variant does not compute the update.
-  virtual std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets,
-                                                 bool quick) = 0;
+  /// What a launch costs that does nothing; no rows where there are no launches.
+  virtual std::vector<UpdateTiming> time_launch() = 0;
 
-  /// The update of a set together with the end of the step, which evaluates the schedule: the
-  /// median in microseconds for each schedule, over steps spread across its run.
-  virtual std::vector<double> time_schedules(const UpdateSet& set,
-                                             const std::vector<NamedSchedule>& schedules) = 0;
+  /// The update of a set in every variant that the backend has to compare, the ceilings first.
+  /// Throws Error when memory does not suffice, and where a variant does not compute the update.
+  virtual std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) = 0;
+
+  /// The update of a set together with the end of the step, which evaluates the schedule: for each
+  /// schedule as many times, in microseconds, at steps spread across its run. The schedules take
+  /// turns, so that times of one index belong together.
+  virtual std::vector<std::vector<double>> time_schedules(
+      const UpdateSet& set, const std::vector<NamedSchedule>& schedules) = 0;
 
   virtual Ceilings measure_ceilings(Precision precision) = 0;
 };

@@ -12,7 +12,7 @@ namespace preheat {
 
 /// What a part cannot do without.
 struct Cost {
-  double bytes = 0;       // every array it reads or writes, once
+  double bytes = 0;       // every array it reads or writes, once for each pass over it
   double operations = 0;  // in floating point, of products and their sums; a multiply-add is two
 };
 

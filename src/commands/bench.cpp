@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "commands/commands.h"
 #include "report/bench_page.h"
+#include "report/label_text.h"
 #include "train/atomic_file.h"
 
 namespace preheat {
@@ -23,7 +26,15 @@ void BenchOptions::add_peers_to(CLI::App& app) {
       ->type_name("FILE");
 }
 
-BenchResults::BenchResults(const std::string& bench, Backend& backend) : backend_(backend) {
+BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& options)
+    : backend_(backend), options_(options) {
+  if (!options.json.empty() && options.json == options.html) {
+    throw ConfigError({"--html " + options.html, 0, 0, ""}, "is the file of --json as well",
+                      "two files");
+  }
+  for (const std::string& file : {options.json, options.html}) {
+    if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was
+  }
   json = {{"bench", bench},
           {"preheat", PREHEAT_VERSION},
           {"date",
@@ -35,27 +46,39 @@ BenchResults::BenchResults(const std::string& bench, Backend& backend) : backend
   fmt::print("{}\n", json["condition"]["before"].get<std::string>());
 }
 
-void BenchResults::write(const BenchOptions& options) {
+void BenchResults::write() {
   const std::string condition = backend_.benches().condition();
   json["condition"]["after"] = condition;
   fmt::print("\nafterwards: {}\n", condition);
-  if (!options.json.empty()) write_atomically(options.json, json.dump(2) + "\n");
-  if (!options.html.empty()) write_atomically(options.html, bench_page(json));
+  if (!options_.json.empty()) write_atomically(options_.json, json.dump(2) + "\n");
+  if (!options_.html.empty()) write_atomically(options_.html, bench_page(json));
 }
 
 Peers::Peers(const std::string& file) : file_(file) {
   if (file.empty()) return;
   json_ = nlohmann::json::parse(read_file(file), nullptr, false);
+  const auto is_time = [](const nlohmann::json& time) {
+    return time.is_null() || (time.is_number() && time.get<double>() > 0);
+  };
+  const auto is_row = [&](const nlohmann::json& row) {
+    return row.is_object() && row.value("mode", nlohmann::json("")).is_string() &&
+           row.value("network", nlohmann::json("")).is_string() &&
+           std::ranges::all_of(std::array{"tensors", "parameters", "batch"},
+                               [&](const char* key) {
+                                 return row.value(key, nlohmann::json(0)).is_number_integer();
+                               }) &&
+           is_time(row.value("us", nlohmann::json())) && is_time(row.value("ms", nlohmann::json()));
+  };
   if (!json_.is_object() || !json_["rows"].is_array() || !json_["torch"].is_string() ||
-      !json_["device"].is_string()) {
+      !json_["device"].is_string() || !std::ranges::all_of(json_["rows"], is_row)) {
     throw Error(file + ": is not what scripts/peers/gpu_step.py or gpu_update.py writes");
   }
 }
 
 nlohmann::ordered_json Peers::compared(const nlohmann::json& row, const char* key, const char* unit,
                                        double ours) const {
-  const std::string name =
-      fmt::format("PyTorch {}, {}", json_["torch"].get<std::string>(), row.value("mode", ""));
+  const std::string name = clean(
+      fmt::format("PyTorch {}, {}", json_["torch"].get<std::string>(), row.value("mode", "")));
   if (!row.contains(key) || !row[key].is_number()) {
     fmt::print("{:<51} {:>11}\n", name, "failed");
     return {{"name", name}, {key, nullptr}, {"ratio", nullptr}};
@@ -71,8 +94,8 @@ void Peers::say_missing() const {
 
 void Peers::note_device(const std::string& device) const {
   if (file_.empty()) return;
-  const std::string where = json_["device"];
-  if (device.starts_with(where)) return;
+  const std::string where = clean(json_["device"].get<std::string>());
+  if (!where.empty() && device.starts_with(where)) return;
   fmt::print("note: {} was measured on {}; a ratio holds on one device only\n", file_, where);
 }
 

@@ -25,22 +25,24 @@ struct BenchOptions {
 /// The figures of a bench as they are collected, and with them what they were measured on.
 class BenchResults {
  public:
-  /// `bench`: what the page is to make of them (report/bench_page.h).
-  BenchResults(const std::string& bench, Backend& backend);
+  /// `bench`: what the page is to make of them (report/bench_page.h). Throws ConfigError where both
+  /// files are one, and Error where one cannot be written: before anything is measured.
+  BenchResults(const std::string& bench, Backend& backend, const BenchOptions& options);
 
   nlohmann::ordered_json json;
 
   /// To the files that were asked for, with the condition of the device now. Throws Error.
-  void write(const BenchOptions& options);
+  void write();
 
  private:
   Backend& backend_;
+  const BenchOptions options_;
 };
 
 /// What scripts/peers/gpu_step.py or gpu_update.py measured.
 class Peers {
  public:
-  /// "": none. Throws Error where the file is missing or is none of theirs.
+  /// "": none. Throws Error where the file is missing or is not as they write it.
   explicit Peers(const std::string& file);
 
   /// Prints the times in `key`, in `unit`, of the rows that `matches`, each with how many times

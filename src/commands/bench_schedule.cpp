@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <cstdio>
 #include <memory>
 
 #include "commands/bench.h"
@@ -70,46 +70,69 @@ std::vector<NamedSchedule> all_shapes() {
   return schedules;
 }
 
-// Every update of a run of a million, one after the other, as a training run asks for them.
-Timing time_on_host(const NamedSchedule& named) {
-  std::vector<double> times;
-  double sum = 0;  // used below, so that no compiler drops the work
-  for (int i = 0; i < repetitions; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    for (std::int64_t step = 0; step < evaluations; ++step) sum += lr_at(named.schedule, step);
-    const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - start;
-    times.push_back(time.count() / static_cast<double>(evaluations));
-  }
-  if (!(sum >= 0)) throw Error(named.name + ": a rate is not a number");
+Timing timing_of(std::vector<double> times) {
   std::ranges::sort(times);
   return {times[times.size() / 2], times.front(), times.back()};
+}
+
+// Every update of a run of a million, one after the other, as a training run asks for them. The
+// schedules take turns, so that a machine that slows down slows all of them.
+std::vector<Timing> time_on_host(const std::vector<NamedSchedule>& schedules) {
+  std::vector<std::vector<double>> times(schedules.size());
+  for (int repetition = 0; repetition < repetitions; ++repetition) {
+    for (std::size_t i = 0; i < schedules.size(); ++i) {
+      double sum = 0;  // used below, so that no compiler drops the work
+      const auto start = std::chrono::steady_clock::now();
+      for (std::int64_t step = 0; step < evaluations; ++step) {
+        sum += lr_at(schedules[i].schedule, step);
+      }
+      const std::chrono::duration<double, std::nano> time =
+          std::chrono::steady_clock::now() - start;
+      times[i].push_back(time.count() / static_cast<double>(evaluations));
+      if (!(sum >= 0)) throw Error(schedules[i].name + ": a rate is not a number");
+    }
+  }
+  std::vector<Timing> timings;
+  for (std::vector<double>& t : times) timings.push_back(timing_of(std::move(t)));
+  return timings;
 }
 
 // What a schedule adds to the update of one tensor, against the constant one.
 void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
                    nlohmann::ordered_json& json) {
   constexpr std::int64_t sizes[] = {std::int64_t{1} << 18, std::int64_t{6'000'000}};
-  std::vector<std::vector<double>> times;
+  std::vector<std::vector<std::vector<double>>> times;  // by size, schedule, turn
   for (const std::int64_t size : sizes) {
     times.push_back(
         benches.time_schedules({fmt::format("{} in 1 tensor", size), {size}}, schedules));
   }
   fmt::print(
-      "\nThe update and the end of its step, us, and what the shape adds to the constant one\n\n");
+      "\nThe update and the end of its step, us, and what the shape adds to the constant one, turn "
+      "by "
+      "turn: median, least .. largest\n\n");
   fmt::print("{:<24}", "schedule");
-  for (const std::int64_t size : sizes) fmt::print("  {:>28}", fmt::format("{} parameters", size));
+  for (const std::int64_t size : sizes) fmt::print("  {:>43}", fmt::format("{} parameters", size));
   fmt::print("\n");
   for (std::size_t i = 0; i < schedules.size(); ++i) {
     fmt::print("{:<24}", schedules[i].name);
     nlohmann::ordered_json in_step = nlohmann::ordered_json::array();
     for (std::size_t s = 0; s < times.size(); ++s) {
-      const double constant = times[s].front();
-      const double more = times[s][i] - constant;
-      fmt::print("  {:>10.2f}  {:>+7.2f} {:>+6.2f} %", times[s][i], more, 100 * more / constant);
+      const std::vector<double>& constant = times[s].front();
+      std::vector<double> differences;
+      for (std::size_t turn = 0; turn < constant.size(); ++turn) {
+        differences.push_back(times[s][i][turn] - constant[turn]);
+      }
+      const Timing us = timing_of(times[s][i]);
+      const Timing more = timing_of(std::move(differences));
+      const double share = more.median / timing_of(constant).median;
+      fmt::print("  {:>10.2f} {:>+7.2f} {:>+6.2f} % {:>+7.2f} ..{:>+7.2f}", us.median, more.median,
+                 100 * share, more.least, more.largest);
       in_step.push_back({{"parameters", sizes[s]},
-                         {"us", times[s][i]},
-                         {"more_than_constant_us", more},
-                         {"more_than_constant_share", more / constant}});
+                         {"us", us.median},
+                         {"more_than_constant_us", more.median},
+                         {"least_more_us", more.least},
+                         {"largest_more_us", more.largest},
+                         {"more_than_constant_share", share}});
     }
     fmt::print("\n");
     json["schedules"][i]["in_step"] = std::move(in_step);
@@ -118,7 +141,7 @@ void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules
 
 void bench_schedule(const ScheduleOptions& options) {
   const auto backend = options.run.backend();
-  BenchResults results("schedule", *backend);
+  BenchResults results("schedule", *backend, options.bench);
   const std::string host =
       backend->name() == "cpu" ? backend->device() : make_backend(DeviceChoice::cpu)->device();
   results.json["host"] = host;
@@ -128,16 +151,19 @@ void bench_schedule(const ScheduleOptions& options) {
              host, evaluations, repetitions);
   fmt::print("{:<24}  {:>7}  {:>7}  {:>7}\n", "schedule", "median", "least", "largest");
   const std::vector<NamedSchedule> schedules = all_shapes();
-  for (const NamedSchedule& s : schedules) {
-    const Timing t = time_on_host(s);
-    fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}\n", s.name, t.median, t.least, t.largest);
-    results.json["schedules"].push_back({{"name", s.name},
+  const std::vector<Timing> on_host = time_on_host(schedules);
+  for (std::size_t i = 0; i < schedules.size(); ++i) {
+    const Timing& t = on_host[i];
+    const std::string& name = schedules[i].name;
+    fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}\n", name, t.median, t.least, t.largest);
+    results.json["schedules"].push_back({{"name", name},
                                          {"median_ns", t.median},
                                          {"least_ns", t.least},
                                          {"largest_ns", t.largest}});
   }
+  std::fflush(stdout);
   bench_in_step(backend->benches(), schedules, results.json);
-  results.write(options.bench);
+  results.write();
 }
 
 }  // namespace

@@ -3,10 +3,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <barrier>
+#include <atomic>
 #include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <fstream>
+#include <functional>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -58,9 +63,13 @@ double process_seconds() {
 // Stretches of whole epochs, as a run makes them. On a GPU train() returns before the work is done,
 // and how long it takes to return is what a step costs the host.
 StepTiming time_steps(Trainer& trainer, double seconds) {
-  const std::int64_t steps = std::min<std::int64_t>(64, trainer.schedule().run.steps_per_epoch);
   constexpr std::size_t least_rounds = 5;
-  trainer.time_updates(steps);  // loads code, fills caches
+  trainer.time_updates(4);  // loads code, fills caches
+  const UpdateTime few = trainer.time_updates(4);
+  const double one = few.total / static_cast<double>(few.updates);
+  const auto steps = std::clamp<std::int64_t>(
+      static_cast<std::int64_t>(seconds / static_cast<double>(least_rounds) / one), 1,
+      std::min<std::int64_t>(64, trainer.schedule().run.steps_per_epoch));
   std::vector<double> total;
   std::vector<double> host;
   const auto start = Clock::now();
@@ -126,11 +135,14 @@ void print_parts(const std::vector<StepPart>& parts, const Ceilings& ceilings) {
              "launches", "us", "share", "GB/s", "GFLOP/s", "of limit");
   for (const StepPart& part : parts) {
     const Reach reach = reach_of(part, ceilings);
-    fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10.2f} {:>5.1f} % {:>9.1f} {:>9} {:>7.1f} %\n",
-               part.pass, part.layer, part.work, part.launches, part.microseconds,
-               100 * part.microseconds / all, reach.gigabytes,
-               part.cost.operations > 0 ? fmt::format("{:.1f}", reach.gigaflops) : "-",
-               100 * reach.least / std::max(part.microseconds, 1e-3));
+    const auto unless_too_short = [&](bool there, double value, const char* unit) {
+      return there && part.microseconds > 0 ? fmt::format("{:.1f}{}", value, unit) : "-";
+    };
+    fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10.2f} {:>5.1f} % {:>9} {:>9} {:>9}\n", part.pass,
+               part.layer, part.work, part.launches, part.microseconds,
+               100 * part.microseconds / all, unless_too_short(true, reach.gigabytes, ""),
+               unless_too_short(part.cost.operations > 0, reach.gigaflops, ""),
+               unless_too_short(true, 100 * reach.least / part.microseconds, " %"));
   }
 }
 
@@ -153,8 +165,14 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   const double seconds_a_step = 1e-3 * milliseconds;
   const auto updates =
       std::clamp<std::int64_t>(static_cast<std::int64_t>(options.seconds / seconds_a_step), 4, 200);
+  // In front of the parts and behind them, and of the two the better: others may be at work too.
+  const Precision precision = trainer.config().train.precision;
+  Ceilings ceilings = backend.benches().measure_ceilings(precision);
   const std::vector<StepPart> parts = trainer.time_parts(updates);
-  const Ceilings ceilings = backend.benches().measure_ceilings(trainer.config().train.precision);
+  const Ceilings again = backend.benches().measure_ceilings(precision);
+  ceilings.bytes_per_second = std::max(ceilings.bytes_per_second, again.bytes_per_second);
+  ceilings.operations_per_second =
+      std::max(ceilings.operations_per_second, again.operations_per_second);
   const StepPart all = total_of(parts);
   const double traffic = 1e3 * all.cost.bytes / ceilings.bytes_per_second;
   const double arithmetic = 1e3 * all.cost.operations / ceilings.operations_per_second;
@@ -171,7 +189,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   print_parts(options.layers ? parts : by_work(parts), ceilings);
   fmt::print(
       "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
-      "the product's;\nwhat lies in a cache can be faster.\n");
+      "the product's.\nWhat lies in a cache can be faster, and a product of another shape.\n");
   json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                       {"operations_per_second", ceilings.operations_per_second}};
   json["bytes"] = all.cost.bytes;
@@ -194,27 +212,35 @@ double updates_per_second(const RunConfig& config, Backend& backend, const Resid
     trainers.push_back(std::make_unique<Trainer>(own, backend, data));
     trainers.back()->time_updates(16);  // loads code, fills caches
   }
-  std::barrier together(count + 1);
+  std::latch start(1);
+  std::atomic<bool> failed{false};
   std::mutex mutex;
   std::exception_ptr failure;
-  std::vector<std::thread> threads;
-  for (auto& trainer : trainers) {
-    threads.emplace_back([&, t = trainer.get()] {
-      together.arrive_and_wait();
-      try {
-        for (std::int64_t done = 0; done < updates;) {
-          done += t->time_updates(std::min<std::int64_t>(64, updates - done)).updates;
-        }
-      } catch (...) {
-        const std::lock_guard lock(mutex);
-        if (!failure) failure = std::current_exception();
+  const auto fail = [&] {
+    const std::lock_guard lock(mutex);
+    if (!failure) failure = std::current_exception();
+    failed = true;
+  };
+  const auto train = [&](Trainer& trainer) {
+    start.wait();
+    try {
+      for (std::int64_t done = 0; done < updates && !failed;) {
+        done += trainer.time_updates(std::min<std::int64_t>(64, updates - done)).updates;
       }
-    });
+    } catch (...) {
+      fail();
+    }
+  };
+  std::vector<std::thread> threads;
+  try {
+    for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
+  } catch (...) {  // no more threads are to be had
+    fail();
   }
-  const auto start = Clock::now();
-  together.arrive_and_wait();
+  const auto begin = Clock::now();
+  start.count_down();
   for (std::thread& thread : threads) thread.join();
-  const double seconds = seconds_since(start);
+  const double seconds = seconds_since(begin);
   if (failure) std::rethrow_exception(failure);
   return static_cast<double>(count * updates) / seconds;
 }
@@ -224,17 +250,16 @@ void bench_replicas(const RunConfig& config, Backend& backend, const ResidentDat
   if (options.replicas.empty()) return;
   fmt::print("\n{:<10} {:>14} {:>16} {:>10}\n", "replicas", "updates a s", "images a s",
              "times one");
-  // Long enough for one; many share the device and take longer.
+  // Long enough for one; where many share the device each does fewer.
   const auto updates = std::clamp<std::int64_t>(
       static_cast<std::int64_t>(1e3 * options.seconds / milliseconds), 16, 1 << 14);
-  double one = 0;
+  const double one = updates_per_second(config, backend, data, 1, updates);
   for (const int count : options.replicas) {
-    const double rate = updates_per_second(config, backend, data, count, updates);
-    if (one == 0) {
-      one = count == 1 ? rate : updates_per_second(config, backend, data, 1, updates);
-    }
+    const std::int64_t own = std::max<std::int64_t>(16, updates / std::max(1, count / 4));
+    const double rate = count == 1 ? one : updates_per_second(config, backend, data, count, own);
     const double images = rate * static_cast<double>(config.data.batch_size);
     fmt::print("{:<10} {:>14.1f} {:>16.0f} {:>10.2f}\n", count, rate, images, rate / one);
+    std::fflush(stdout);
     json["replicas"].push_back({{"count", count},
                                 {"updates_per_second", rate},
                                 {"images_per_second", images},
@@ -249,10 +274,13 @@ void bench_step(const StepOptions& options) {
   const auto backend = options.run.backend();
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
+  if (data.train->size() / config.data.batch_size < 2) {
+    throw Error("an epoch has but one update, too few to time its parts; lower data.batch_size");
+  }
   Trainer trainer(config, *backend, data);
   trainer.time_updates(1);
   const double first_update = process_seconds();
-  BenchResults results("step", *backend);
+  BenchResults results("step", *backend, options.bench);
   nlohmann::ordered_json& json = results.json;
   const StepTiming t = time_steps(trainer, options.seconds);
   const auto batch = static_cast<double>(config.data.batch_size);
@@ -290,14 +318,22 @@ void bench_step(const StepOptions& options) {
            row.value("mode", "").ends_with(peer_precision);
   });
   peers.note_device(backend->device());
+  std::fflush(stdout);
   bench_parts(trainer, *backend, options, t.milliseconds, json);
+  std::fflush(stdout);
   bench_replicas(config, *backend, data, options, t.milliseconds, json);
-  results.write(options.bench);
+  results.write();
 }
 
 }  // namespace
 
 void add_bench_step(CLI::App& bench) {
+  // NaN is in every range, as it compares with none of its ends.
+  const CLI::Validator finite(
+      [](const std::string& text) {
+        return std::isfinite(std::strtod(text.c_str(), nullptr)) ? "" : text + " is not a number";
+      },
+      "");
   auto options = std::make_shared<StepOptions>();
   CLI::App* command = bench.add_subcommand(
       "step", "A whole training step of a configuration's network, and what it is made of");
@@ -305,13 +341,15 @@ void add_bench_step(CLI::App& bench) {
   options->run.add_device_to(*command);
   command->add_option("--seconds", options->seconds, "how long each figure is measured for")
       ->type_name("S")
-      ->check(CLI::Range(0.1, 600.0));
+      ->check(CLI::Range(0.1, 600.0))
+      ->check(finite);
   command->add_flag("--layers", options->layers, "print every layer's parts, not their sums");
   command
       ->add_option("--replicas", options->replicas,
                    "also so many replicas at the same time, as in 1,4,16")
       ->type_name("N,...")
       ->delimiter(',')
+      ->allow_extra_args(false)
       ->check(CLI::Range(1, 256));
   options->bench.add_to(*command);
   options->bench.add_peers_to(*command);

@@ -30,12 +30,31 @@ void add_heading(Page& page, const std::string& title, const Json& results) {
                   {"afterwards", text_at(results.at("condition"), "after")}}));
 }
 
+double number(const Json& row, const char* key) {
+  return row.at(key).get<double>();
+}
+
 std::string time_text(double us) {
   return us < 1000 ? fmt::format("{:.2f} us", us) : fmt::format("{:.3f} ms", us / 1000);
 }
 
 std::string share_text(double share) {
   return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "–";
+}
+
+// `key` names the time of a peer, in `unit`.
+void add_peers(Page& page, const Json& peers, const char* key, const char* unit) {
+  if (peers.empty()) return;
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& peer : peers) {
+    const bool failed = peer.at(key).is_null();
+    rows.push_back({escape(scalar(peer.at("name"))),
+                    peer.contains("set") ? escape(scalar(peer.at("set"))) : "–",
+                    failed ? "failed" : fmt::format("{:.4f} {}", number(peer, key), unit),
+                    failed ? "–" : fmt::format("{:.2f}", number(peer, "ratio"))});
+  }
+  page.add("<h2>Beside PyTorch</h2>\n" +
+           table({"peer", "tensors", "its time", "times ours"}, rows));
 }
 
 // ---- The update --------------------------------------------------------------------------------
@@ -100,10 +119,6 @@ void add_series(Chart& chart, const std::vector<std::pair<std::string, Points>>&
               is_limit ? Style{"soft", static_cast<int>(i)} : style_of(i), points);
   }
   chart.legend().numbers(points_table(series, across));
-}
-
-double number(const Json& row, const char* key) {
-  return row.at(key).get<double>();
 }
 
 // What PyTorch takes, as rows like ours.
@@ -262,6 +277,7 @@ std::string update_page(const Json& results) {
   }
   charts.push_back(roofline(results, rows));
   page.add_charts(charts, Facets({}, {}), "");
+  add_peers(page, results.at("peers"), "us", "us");
   add_sets(page, rows);
   return page.document("The update");
 }
@@ -274,12 +290,14 @@ struct Row {
   double least = 0;
 };
 
-// Dots in rows: what was measured, and what the limit allows.
+// Dots in rows: what was measured, and what the limit allows; in microseconds or what suits them.
 Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
-  constexpr double many = 1e4;  // us, from where on they are told as ms
-  const bool in_ms = std::ranges::any_of(rows, [](const Row& row) { return row.us > many; });
-  const double unit = in_ms ? 1e-3 : 1;
-  Chart chart(title, in_ms ? "milliseconds" : "microseconds", "");
+  double most = 0;
+  for (const Row& row : rows) most = std::max(most, row.us);
+  const auto [unit, name] = most > 1e4 ? std::pair(1e-3, "milliseconds")
+                            : most < 1 ? std::pair(1e3, "nanoseconds")
+                                       : std::pair(1.0, "microseconds");
+  Chart chart(title, name, "");
   std::vector<std::string> names;
   Points measured;
   Points least;
@@ -294,15 +312,22 @@ Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
       least.y.push_back(at);
       chart.add("", Chart::Kind::limit, {"soft", 3}, {{unit * row.least, unit * row.us}, {at, at}});
     }
-    numbers.push_back({escape(row.name), fmt::format("{:.2f}", row.us),
-                       row.least > 0 ? fmt::format("{:.2f}", row.least) : "–",
+    numbers.push_back({escape(row.name), fmt::format("{:.2f}", unit * row.us),
+                       row.least > 0 ? fmt::format("{:.2f}", unit * row.least) : "–",
                        row.least > 0 ? share_text(row.least / row.us) : "–"});
   }
   chart.add("measured", Chart::Kind::dots, style_of(0), measured);
   if (!least.x.empty()) chart.add("what the limit allows", Chart::Kind::dots, style_of(1), least);
   chart.rows(names).legend().numbers(
-      table({"part", "us", "what the limit allows", "of the limit"}, numbers));
+      table({"", name, "what the limit allows", "of the limit"}, numbers));
   return chart;
+}
+
+// Which of the two would take longer by itself.
+std::string limit_of(const Json& part, const Json& ceilings) {
+  const double memory = number(part, "bytes") / number(ceilings, "bytes_per_second");
+  const double arithmetic = number(part, "operations") / number(ceilings, "operations_per_second");
+  return memory + arithmetic == 0 ? "–" : memory > arithmetic ? "memory" : "arithmetic";
 }
 
 std::string step_page(const Json& results) {
@@ -331,7 +356,7 @@ std::string step_page(const Json& results) {
   std::vector<Row> works;
   std::vector<std::vector<Cell>> cells;
   for (const Json& part : results.at("parts")) {
-    const std::string name = scalar(part.at("pass")) + ": " + scalar(part.at("work"));
+    const std::string name = scalar(part.at("work")) + ", " + scalar(part.at("pass"));
     auto work = std::ranges::find_if(works, [&](const Row& row) { return row.name == name; });
     if (work == works.end()) work = works.insert(works.end(), {name});
     work->us += number(part, "us");
@@ -343,6 +368,7 @@ std::string step_page(const Json& results) {
                      fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
                      fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
                      computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–",
+                     limit_of(part, results.at("ceilings")),
                      share_text(number(part, "least_us") / std::max(number(part, "us"), 1e-3))});
   }
   std::ranges::stable_sort(works, std::ranges::greater(), &Row::us);
@@ -375,18 +401,9 @@ std::string step_page(const Json& results) {
         table({"replicas", "updates a second", "images a second", "times one"}, numbers));
     page.add_charts({chart}, Facets({}, {}), "");
   }
-  if (!results.at("peers").empty()) {
-    std::vector<std::vector<Cell>> peers;
-    for (const Json& peer : results.at("peers")) {
-      const bool failed = peer.at("ms").is_null();
-      peers.push_back({escape(scalar(peer.at("name"))),
-                       failed ? "failed" : fmt::format("{:.4f} ms", number(peer, "ms")),
-                       failed ? "–" : fmt::format("{:.2f}", number(peer, "ratio"))});
-    }
-    page.add("<h2>Beside PyTorch</h2>\n" + table({"peer", "its step", "times ours"}, peers));
-  }
+  add_peers(page, results.at("peers"), "ms", "ms");
   page.add("<h2>Every part</h2>\n" + table({"layer", "pass", "work", "launches", "us", "MB", "GB/s",
-                                            "GFLOP/s", "of the limit"},
+                                            "GFLOP/s", "limited by", "of it"},
                                            cells));
   return page.document("A step");
 }

@@ -81,7 +81,9 @@
     const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => withoutMean(s.label)));
     const datasets = [];
     for (const series of spec.series) {
-      const common = { series, label: series.label, parsing: false, normalized: true };
+      // Chart.js takes what it does not parse as sorted by x, as lines are and rows are not.
+      const sorted = !spec.rows;
+      const common = { series, label: series.label, parsing: sorted ? false : {}, normalized: sorted };
       datasets.push({
         ...common,
         data: series.x.map((x, i) => ({ x, y: series.y[i] })),
@@ -205,7 +207,12 @@
       made.afterBuildTicks = (scale) => { scale.ticks = spec.rows.map((_, value) => ({ value })); };
       made.ticks.callback = (value) => spec.rows[value] ?? '';
     }
-    if (name === 'x' && spec.rows) made.grace = '5%';  // or points hide behind the names of rows
+    if (name === 'x' && spec.rows) {
+      made.grace = '5%';  // or points hide behind the names of rows
+      if (!isLog && spec.series.every((series) => series.x.every((x) => x >= 0))) {
+        made.afterBuildTicks = (scale) => { scale.ticks = scale.ticks.filter(({ value }) => value >= 0); };
+      }
+    }
     chart.options.scales[name] = made;
   }
 

@@ -33,11 +33,13 @@ std::filesystem::path behind_links(const std::filesystem::path& path) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(behind_links(path)) {
+// A pipe or a terminal is written to as it is: what links under /proc say of one is no path.
+AtomicFile::AtomicFile(const std::filesystem::path& path) {
   std::error_code none;
-  const bool special = std::filesystem::exists(path_, none) &&
-                       !std::filesystem::is_regular_file(path_, none) &&
-                       !std::filesystem::is_directory(path_, none);
+  const bool special = std::filesystem::exists(path, none) &&
+                       !std::filesystem::is_regular_file(path, none) &&
+                       !std::filesystem::is_directory(path, none);
+  path_ = special ? path : behind_links(path);
   if (!special) temporary_ = path_.string() + ".tmp";
   file_ =
       open((special ? path_ : temporary_).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

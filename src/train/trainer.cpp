@@ -283,11 +283,20 @@ void Trainer::count_timed(const std::vector<StepRecord>& records) {
   step_ += static_cast<std::int64_t>(records.size());
 }
 
-UpdateTime Trainer::time_updates(std::int64_t most) {
+// Updates that are left of the epoch or the stage.
+std::int64_t Trainer::until_boundary() const {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
-  if (step_ % per_epoch == 0) set_epoch_order();
+  std::int64_t left = per_epoch - step_ % per_epoch;
+  for (const std::int64_t begin : stage_begins_) {
+    if (begin > step_) left = std::min(left, begin - step_);
+  }
+  return left;
+}
+
+UpdateTime Trainer::time_updates(std::int64_t most) {
+  if (step_ % schedule_.run.steps_per_epoch == 0) set_epoch_order();
   UpdateTime time;
-  time.updates = std::min(most, per_epoch - step_ % per_epoch);
+  time.updates = std::min(most, until_boundary());
   const auto start = Clock::now();
   replica_->train(time.updates);
   time.host = seconds_since(start);
@@ -301,7 +310,7 @@ std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
   if (per_epoch < 2) throw Error("an epoch has but one update; lower data.batch_size");
   updates = std::min(updates, per_epoch);
-  if (updates > per_epoch - step_ % per_epoch) time_updates(per_epoch);  // on to the next epoch
+  while (until_boundary() < updates) time_updates(until_boundary());
   if (step_ % per_epoch == 0) set_epoch_order();
   std::vector<StepPart> parts = replica_->time_parts(updates);
   count_timed(replica_->drain());

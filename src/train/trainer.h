@@ -111,7 +111,7 @@ class Trainer {
   /// Throws Error.
   RunResult run(const RunListener& listener, RunFolder* folder);
 
-  /// Does at most so many updates, fewer at the end of an epoch, writes nothing, and says how long
+  /// Does at most so many updates, fewer at the end of an epoch or a stage, writes nothing, and says how long
   /// they took. The schedule's last rate holds beyond the run's end. Throws Error where the run is
   /// lost.
   UpdateTime time_updates(std::int64_t most);
@@ -124,6 +124,7 @@ class Trainer {
  private:
   std::int64_t next_stop(std::int64_t step) const;
   void set_epoch_order();
+  std::int64_t until_boundary() const;
   void count_timed(const std::vector<StepRecord>& records);
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);

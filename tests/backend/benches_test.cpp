@@ -82,7 +82,7 @@ TEST_F(CheckUpdate, NamesTheVariantAndTheFloat) {
 
 TEST(Benches, ThreePassesAreSeenToMoveMore) {
   // Far above the caches, where 36 bytes against 20 cannot be hidden.
-  const auto rows = shared_backend().benches().time_updates({{"large", {1 << 24}}}, true);
+  const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true);
   double fused = 0;
   double passes = 0;
   for (const UpdateTiming& row : rows) {

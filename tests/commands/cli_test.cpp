@@ -720,6 +720,21 @@ TEST_F(Cli, BenchTimesAStep) {
   expect_one_line(refused, 2);
   EXPECT_THAT(refused.err, HasSubstr("train.precision"));
   expect_one_line(preheat({"bench", "step", "tiny.yaml", "--replicas", "0"}), 2);
+  expect_one_line(preheat({"bench", "step", "tiny.yaml", "--seconds", "nan"}), 2);
+  // What cannot be written is known before anything is measured.
+  const std::vector<std::string> base = {"bench", "step", "--replicas", "1", "tiny.yaml"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = base;
+    all.insert(all.end(), more.begin(), more.end());
+    return preheat(all);
+  };
+  expect_one_line(with({"--json", "one", "--html", "one"}), 2);
+  const Result nowhere = with({"--json", "nowhere/step.json"});
+  expect_one_line(nowhere, 1);
+  EXPECT_THAT(nowhere.out, Not(HasSubstr("images per second")));
+  const Result once = with({"--set", "data.batch_size=64", "--set", "data.train_limit=64"});
+  expect_one_line(once, 1);
+  EXPECT_THAT(once.err, HasSubstr("data.batch_size"));
 }
 
 TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
@@ -759,7 +774,16 @@ TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
   EXPECT_EQ(tensors["2^20 in 1000 tensors"], 1000);
   ASSERT_EQ(json["peers"].size(), 1u);
   EXPECT_EQ(json["peers"][0]["set"], "small CNN");
-  EXPECT_THAT(bytes_of(folder_ / "update.html"), HasSubstr("Roofline"));
+  EXPECT_THAT(bytes_of(folder_ / "update.html"),
+              AllOf(HasSubstr("Roofline"), HasSubstr("Beside PyTorch")));
+  for (const char* rows :
+       {"[1]", R"([{"mode": 5}])", R"([{"tensors": "1"}])", R"([{"us": 0}])", R"([{"us": -3}])"}) {
+    put_bytes(folder_ / "bad.json",
+              fmt::format(R"({{"torch": "2", "device": "d", "rows": {}}})", rows));
+    const Result bad = preheat({"bench", "update", "--quick", "--peers", "bad.json"});
+    expect_one_line(bad, 1);
+    EXPECT_THAT(bad.err, HasSubstr("bad.json: is not what")) << rows;
+  }
 }
 
 TEST_F(Cli, BenchTakesASetOfTheUsersOwn) {
@@ -773,6 +797,7 @@ TEST_F(Cli, BenchTakesASetOfTheUsersOwn) {
   }
   expect_one_line(preheat({"bench", "update", "--tensors", "10"}), 2);
   expect_one_line(preheat({"bench", "update", "--parameters", "0"}), 2);
+  expect_one_line(preheat({"bench", "update", "--parameters", "3", "--tensors", "5"}), 2);
 }
 
 TEST_F(Cli, InfoSaysWhatThereIs) {

@@ -31,10 +31,13 @@ class DeviceBenches : public testing::Test {
 TEST_F(DeviceBenches, EveryVariantComputesTheUpdate) {
   const std::vector<UpdateSet> sets = {{"odd", {1, 77, 12345, 200001}}, {"one", {4097}}};
   std::set<std::string> variants;
-  for (const UpdateTiming& row : benches().time_updates(sets, false)) {
-    variants.insert(row.variant);
-    EXPECT_GT(row.microseconds, 0) << row.variant;
+  for (const UpdateSet& set : sets) {
+    for (const UpdateTiming& row : benches().time_updates(set, false)) {
+      variants.insert(row.variant);
+      EXPECT_GT(row.microseconds, 0) << row.variant;
+    }
   }
+  EXPECT_EQ(benches().time_launch().size(), 1u);
   for (const char* variant :
        {"fused", "fused_value", "fused_table", "per_tensor", "three_pass", "cublas",
         "host_rate, by a copy", "host_rate, in the graph's node", "recapture"}) {
@@ -60,7 +63,7 @@ TEST_F(DeviceBenches, SlowerWorkIsSeenAsSlower) {
                          })
         .microseconds;
   };
-  EXPECT_NEAR(median_of(2) / median_of(1), 2, 0.2);
+  EXPECT_GT(median_of(2), 1.5 * median_of(1));
 }
 
 TEST_F(DeviceBenches, SchedulesAndCeilingsAreMeasured) {
@@ -70,10 +73,11 @@ TEST_F(DeviceBenches, SchedulesAndCeilingsAreMeasured) {
   constant.phases[0].shape = Shape::constant;
   constant.phases[0].length = constant.phases[0].span = 1000;
   constant.phases[0].from = 1e-3;
-  const std::vector<double> times =
+  const auto times =
       benches().time_schedules({"one", {4096}}, {{"constant", constant}, {"again", constant}});
   ASSERT_EQ(times.size(), 2u);
-  EXPECT_GT(*std::ranges::min_element(times), 0);
+  EXPECT_EQ(times[0].size(), times[1].size());
+  for (const auto& of_one : times) EXPECT_GT(std::ranges::min(of_one), 0);
   for (const Precision precision :
        {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
     const Ceilings ceilings = benches().measure_ceilings(precision);

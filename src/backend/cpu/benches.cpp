@@ -88,7 +88,8 @@ class Bench {
       t.how = v.is_ceiling ? ceiling : "calls";
       t.parameters = set_.parameters();
       t.tensors = static_cast<std::int64_t>(set_.tensors.size());
-      t.bytes = v.bytes * static_cast<double>(layout_.size);
+      // A ceiling moves the padding too; what an update has to move are its parameters.
+      t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? layout_.size : t.parameters);
       t.gigabytes = t.bytes / (1e3 * t.microseconds);
       t.share_of_copy = share(times[0], times[i]) * v.bytes / variants[0].bytes;
       t.share_of_traffic = share(times[1], times[i]);
@@ -217,17 +218,13 @@ std::int64_t CpuBenches::most_update_floats() const {
   return static_cast<std::int64_t>(available_memory() / (6 * sizeof(float)));
 }
 
-std::vector<UpdateTiming> CpuBenches::time_updates(const std::vector<UpdateSet>& sets, bool quick) {
+std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool quick) {
   const UpdatePattern pattern;
-  std::vector<UpdateTiming> rows;
-  for (const UpdateSet& set : sets) {
-    for (UpdateTiming& t : Bench(set, pattern, quick).run()) rows.push_back(std::move(t));
-  }
-  return rows;
+  return Bench(set, pattern, quick).run();
 }
 
-std::vector<double> CpuBenches::time_schedules(const UpdateSet& set,
-                                               const std::vector<NamedSchedule>& schedules) {
+std::vector<std::vector<double>> CpuBenches::time_schedules(
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
   constexpr int rounds = 31;
   const UpdateLayout layout(set);
   Buffer<float> weights(layout.size);
@@ -254,9 +251,7 @@ std::vector<double> CpuBenches::time_schedules(const UpdateSet& set,
       times[i].push_back(microseconds_since(start));
     }
   }
-  std::vector<double> medians;
-  for (std::vector<double>& t : times) medians.push_back(median(std::move(t)));
-  return medians;
+  return times;
 }
 
 Ceilings CpuBenches::measure_ceilings(Precision) {

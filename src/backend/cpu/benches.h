@@ -15,10 +15,11 @@ class CpuBenches : public Benches {
 
   /// Rounds take turns over the variants, so that a machine that slows down slows all of them, and
   /// shares of a ceiling are of the same round.
-  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override;
+  std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) override;
 
-  std::vector<double> time_schedules(const UpdateSet& set,
-                                     const std::vector<NamedSchedule>& schedules) override;
+  std::vector<UpdateTiming> time_launch() override { return {}; }
+  std::vector<std::vector<double>> time_schedules(
+      const UpdateSet& set, const std::vector<NamedSchedule>& schedules) override;
 
   /// Of a loop that reads three arrays of 64 MiB and writes two of them (a copy has to read what it
   /// overwrites, which nobody counts), and of a product of matrices of 2048 x 2048 through oneDNN.

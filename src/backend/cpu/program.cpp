@@ -137,6 +137,10 @@ class Program::Compiler {
   // Of floats that are read or written.
   static Cost moves(double floats) { return {sizeof(float) * floats, 0}; }
   double in_floats(const Op& op) const { return static_cast<double>(batch_ * op.in.size()); }
+  // Of the second gradient of an output that two ops read.
+  double extra_bytes(int op) const {
+    return p_.plan_.second[op] < 0 ? 0 : sizeof(float) * out_floats(net_.ops[op]);
+  }
   double out_floats(const Op& op) const { return static_cast<double>(batch_ * op.out.size()); }
   // Of a convolution or matrix product, and of its gradients as well: each has two of images,
   // images and weights to read and the third to write.
@@ -354,10 +358,11 @@ class Program::Compiler {
     std::uint8_t* at = p_.packed_.back().data();
     const double places = out_floats(op);  // a byte each
     const Cost cost{sizeof(float) * (in_floats(op) + out_floats(op)) + places, 0};
+    const Cost gradient_cost{cost.bytes + extra_bytes(index), 0};
     add(index, Purpose::output, "max pooling", cost,
         [=, x = output(op.input), y = output(index)](Mode) { cpu::max_pool(pooling, x, y, at); });
     if (float* dx = gradient_target(op.input, index, false)) {
-      add(index, Purpose::data_gradient, "max pooling's gradient", cost,
+      add(index, Purpose::data_gradient, "max pooling's gradient", gradient_cost,
           [=, dy = gradient_of_output(index), extra = second_gradient_of_output(index)](Mode) {
             max_pool_backward(pooling, dy, extra, at, dx);
           });
@@ -369,12 +374,13 @@ class Program::Compiler {
     const std::int64_t positions = op.in.height * op.in.width;
     const std::int64_t channels = op.in.channels;
     const Cost cost = moves(in_floats(op) + out_floats(op));
+    const Cost gradient_cost{cost.bytes + extra_bytes(index), 0};
     add(index, Purpose::output, "average pooling", cost,
         [=, batch = batch_, x = output(op.input), y = output(index)](Mode) {
           cpu::global_avg_pool(batch, positions, channels, x, y);
         });
     if (float* dx = gradient_target(op.input, index, false)) {
-      add(index, Purpose::data_gradient, "average pooling's gradient", cost,
+      add(index, Purpose::data_gradient, "average pooling's gradient", gradient_cost,
           [=, batch = batch_, dy = gradient_of_output(index),
            extra = second_gradient_of_output(index)](Mode) {
             global_avg_pool_backward(batch, positions, channels, dy, extra, dx);

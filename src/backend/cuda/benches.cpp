@@ -44,32 +44,15 @@ struct Variant {
   SgdMomentum rule{};
   double bound = 0;  // of its result, to the reference's
   bool gradients_are_zero = false;
-  bool in_graph = true;  // can be captured
+  bool brings_rate = false;  // where the state has none
+  bool in_graph = true;      // can be captured
 };
-
-// What a launch costs by itself.
-UpdateTiming time_nothing(int rounds) {
-  constexpr std::int64_t launches = 64;
-  const Stream stream = make_stream();
-  const auto enqueue = [&] {
-    for (std::int64_t i = 0; i < launches; ++i) PREHEAT_CHECK(kernels::empty(stream.get()));
-  };
-  enqueue();
-  const GraphExec graph = instantiate(capture(stream, enqueue));
-  UpdateTiming t = time_launches(
-      stream, rounds, launches, [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream.get())); });
-  t.set = "nothing";
-  t.variant = "empty kernel";
-  t.how = "graph";
-  t.launches = 1;
-  return t;
-}
 
 // The arenas of a set and all else that launches of the update read.
 class Arenas {
  public:
   Arenas(const UpdateSet& set, const UpdatePattern& pattern, const LrSchedule& schedule)
-      : layout(set), set_(set), pattern_(pattern) {
+      : layout(set), set_(set), pattern_(pattern), first_(first_step(schedule)) {
     std::vector<std::uint16_t> plain(layout.size / kernels::chunk_floats);
     for (std::size_t t = 0; t < set.tensors.size(); ++t) {
       const std::int64_t first = layout.offsets[t] / kernels::chunk_floats;
@@ -81,7 +64,7 @@ class Arenas {
     segment_of_ = uploaded(plain);
     small_segment_of_ = uploaded(small);
     segments_ = uploaded(std::vector<kernels::Segment>(set.tensors.size(), {1, bench_decay, 1}));
-    state = uploaded(std::vector<StepState>{first_step(schedule)});
+    state = Buffer<StepState>(1);
     kernels::BatchLoss one_example;
     one_example.examples = 1;
     loss = uploaded(std::vector<kernels::BatchLoss>{one_example});
@@ -119,10 +102,16 @@ class Arenas {
     }
   }
 
+  // To where the run begins.
   void fill(const Copy& c) const {
     fill(pattern_.weights, c.weights);
     fill(pattern_.velocity, c.velocity);
     fill(pattern_.gradients, c.gradients);
+    go_to(first_);
+  }
+
+  void go_to(const StepState& step) const {
+    upload(std::span(&step, 1), state.data(), stream);
     wait(stream);
   }
 
@@ -152,6 +141,11 @@ class Arenas {
   void prove(const Variant& v) const {
     const Copy& c = copies.front();
     fill(c);
+    if (v.brings_rate) {
+      StepState without = first_;
+      without.lr = 0;
+      go_to(without);
+    }
     v.step(c);
     const auto read = [this](const Buffer<float>& from) {
       return [this, &from](std::int64_t first, std::int64_t count) {
@@ -194,6 +188,7 @@ class Arenas {
 
   const UpdateSet& set_;
   const UpdatePattern& pattern_;
+  const StepState first_;
   Buffer<std::uint16_t> segment_of_, small_segment_of_;
   Buffer<kernels::Segment> segments_;
 };
@@ -236,20 +231,28 @@ class Bench {
       if (v.in_graph) add_row(v, true, "graph");
       if (!v.in_graph || !quick_) add_row(v, false, "launches");
     }
+    add_shares(0, copied, traffic);
     const std::int64_t bytes_of_copy = 3 * size() * static_cast<std::int64_t>(sizeof(float));
-    if (bytes_of_copy < cold_bytes) {
-      a_.add_copies((cold_bytes + bytes_of_copy - 1) / bytes_of_copy);
-      add_row(copy, true, "ceiling, cold");
-      add_row(fused("fused", {}), true, "graph, cold");
-    }
-    for (UpdateTiming& r : rows_) {
-      r.share_of_copy = r.gigabytes / copied;
-      r.share_of_traffic = traffic / r.microseconds;
-    }
+    if (bytes_of_copy >= cold_bytes) return rows_;
+    constexpr std::int64_t most_copies = 4096;
+    a_.add_copies(std::min((cold_bytes + bytes_of_copy - 1) / bytes_of_copy, most_copies));
+    const std::size_t first_cold = rows_.size();
+    const double cold_copied = add_row(copy, true, "ceiling, cold").gigabytes;
+    const double cold_traffic = add_row(moves, true, "ceiling, cold").microseconds;
+    add_row(fused("fused", {}), true, "graph, cold");
+    add_shares(first_cold, cold_copied, cold_traffic);
     return rows_;
   }
 
  private:
+  // Of the rows from `first` on, of ceilings as warm or cold as they are.
+  void add_shares(std::size_t first, double gigabytes_of_copy, double microseconds_of_traffic) {
+    for (std::size_t i = first; i < rows_.size(); ++i) {
+      rows_[i].share_of_copy = rows_[i].gigabytes / gigabytes_of_copy;
+      rows_[i].share_of_traffic = microseconds_of_traffic / rows_[i].microseconds;
+    }
+  }
+
   std::int64_t size() const { return a_.layout.size; }
   cudaStream_t stream() const { return a_.stream.get(); }
 
@@ -381,14 +384,20 @@ class Bench {
                                         cudaMemcpyHostToDevice, stream()));
           update(c);
         }};
-    // A graph of one node, whose argument the host sets before each launch.
-    kernels::Rate by_value;
-    by_value.value = bench_rate;
-    node_graph_ = capture(a_.stream, [&] { update_as_one(by_value, a_.copies.front()); });
+    copied.brings_rate = true;
+    // Loads the code, which nothing may do while a graph is captured.
+    update_as_one({}, a_.copies.front());
+    update(a_.copies.front());
+    // A graph of one node, captured without a rate, whose argument the host sets before each
+    // launch.
+    node_graph_ = capture(a_.stream, [&] { update_as_one({}, a_.copies.front()); });
     node_exec_ = instantiate(node_graph_);
     std::size_t count = 1;
     PREHEAT_CHECK(cudaGraphGetNodes(node_graph_.get(), &node_, &count));
     PREHEAT_CHECK(cudaGraphKernelNodeGetParams(node_, &node_parameters_));
+    std::copy_n(node_parameters_.kernelParams, node_arguments_.size(), node_arguments_.begin());
+    node_arguments_[kernels::update_flat_rate_argument] = &node_rate_;
+    node_parameters_.kernelParams = node_arguments_.data();
     Variant set_in_node{"host_rate, in the graph's node", bytes_of_update, 1, [this](const Copy&) {
                           PREHEAT_CHECK(cudaGraphExecKernelNodeSetParams(node_exec_.get(), node_,
                                                                          &node_parameters_));
@@ -442,7 +451,8 @@ class Bench {
     t.parameters = set_.parameters();
     t.tensors = static_cast<std::int64_t>(set_.tensors.size());
     t.launches = v.launches;
-    t.bytes = v.bytes * static_cast<double>(size());
+    // A ceiling moves the padding too; what an update has to move are its parameters.
+    t.bytes = v.bytes * static_cast<double>(how.starts_with(ceiling) ? size() : t.parameters);
     t.gigabytes = t.bytes / (1e3 * t.microseconds);
     rows_.push_back(t);
     return rows_.back();
@@ -459,6 +469,8 @@ class Bench {
   GraphExec node_exec_;
   cudaGraphNode_t node_ = nullptr;
   cudaKernelNodeParams node_parameters_{};
+  kernels::Rate node_rate_{bench_rate};
+  std::array<void*, kernels::update_flat_arguments> node_arguments_{};
   GraphExec recaptured_exec_;
   std::vector<UpdateTiming> rows_;
 };
@@ -529,24 +541,37 @@ std::int64_t CudaBenches::most_update_floats() const {
   return static_cast<std::int64_t>(free / bytes_of_float);
 }
 
-std::vector<UpdateTiming> CudaBenches::time_updates(const std::vector<UpdateSet>& sets,
-                                                    bool quick) {
-  const UpdatePattern pattern;
-  std::vector<UpdateTiming> rows = {time_nothing(7)};
-  for (const UpdateSet& set : sets) {
-    for (UpdateTiming& t : Bench(set, pattern, quick).run()) rows.push_back(std::move(t));
-  }
-  return rows;
+std::vector<UpdateTiming> CudaBenches::time_launch() {
+  constexpr int rounds = 7;
+  constexpr std::int64_t launches = 64;
+  const Stream stream = make_stream();
+  const auto enqueue = [&] {
+    for (std::int64_t i = 0; i < launches; ++i) PREHEAT_CHECK(kernels::empty(stream.get()));
+  };
+  enqueue();
+  const GraphExec graph = instantiate(capture(stream, enqueue));
+  UpdateTiming t = time_launches(
+      stream, rounds, launches, [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream.get())); });
+  t.set = "nothing";
+  t.variant = "empty kernel";
+  t.how = "graph";
+  t.launches = 1;
+  return {t};
 }
 
-std::vector<double> CudaBenches::time_schedules(const UpdateSet& set,
-                                                const std::vector<NamedSchedule>& schedules) {
+std::vector<UpdateTiming> CudaBenches::time_updates(const UpdateSet& set, bool quick) {
+  const UpdatePattern pattern;
+  return Bench(set, pattern, quick).run();
+}
+
+std::vector<std::vector<double>> CudaBenches::time_schedules(
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
   constexpr int rounds = 15;
   constexpr std::int64_t steps = 32;
   const UpdatePattern pattern;
-  std::vector<double> medians;
+  const Arenas a(set, pattern, schedules.front().schedule);
+  std::vector<GraphExec> graphs;
   for (const NamedSchedule& named : schedules) {
-    const Arenas a(set, pattern, named.schedule);
     const auto enqueue = [&] {
       for (std::int64_t i = 0; i < steps; ++i) {
         PREHEAT_CHECK(kernels::sgd_momentum({}, a.arena(a.copies.front(), false), a.state.data(),
@@ -556,21 +581,21 @@ std::vector<double> CudaBenches::time_schedules(const UpdateSet& set,
       }
     };
     enqueue();  // loads the code
-    const GraphExec graph = instantiate(capture(a.stream, enqueue));
-    std::vector<double> times;
-    for (int round = 0; round < rounds; ++round) {
-      StepState state = first_step(named.schedule);
-      state.step = named.schedule.steps * round / rounds;
-      upload(std::span<const StepState>(&state, 1), a.state.data(), a.stream);
-      const UpdateTiming t = time_launches(
-          a.stream, 1, steps, [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), a.stream.get())); });
-      times.push_back(t.microseconds);
-    }
-    UpdateTiming all;
-    all.take(std::move(times));
-    medians.push_back(all.microseconds);
+    graphs.push_back(instantiate(capture(a.stream, enqueue)));
   }
-  return medians;
+  std::vector<std::vector<double>> times(schedules.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < schedules.size(); ++i) {
+      StepState state = first_step(schedules[i].schedule);
+      state.step = schedules[i].schedule.steps * round / rounds;
+      a.go_to(state);
+      const UpdateTiming t = time_launches(a.stream, 1, steps, [&] {
+        PREHEAT_CHECK(cudaGraphLaunch(graphs[i].get(), a.stream.get()));
+      });
+      times[i].push_back(t.microseconds);
+    }
+  }
+  return times;
 }
 
 Ceilings CudaBenches::measure_ceilings(Precision precision) {

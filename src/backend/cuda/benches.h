@@ -24,9 +24,10 @@ class CudaBenches : public Benches {
   /// As nvidia-smi tells it, which comes with the driver.
   std::string condition() const override;
   std::int64_t most_update_floats() const override;
-  std::vector<UpdateTiming> time_updates(const std::vector<UpdateSet>& sets, bool quick) override;
-  std::vector<double> time_schedules(const UpdateSet& set,
-                                     const std::vector<NamedSchedule>& schedules) override;
+  std::vector<UpdateTiming> time_launch() override;
+  std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) override;
+  std::vector<std::vector<double>> time_schedules(
+      const UpdateSet& set, const std::vector<NamedSchedule>& schedules) override;
 
   /// Of a copy of 256 MiB, and of a product of matrices of 8192 x 8192 through cuBLASLt.
   Ceilings measure_ceilings(Precision precision) override;

@@ -475,11 +475,13 @@ void Program::backward(const Stream& stream) {
     if (op.kind == OpKind::max_pool) {
       PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
                                                places_[i].data(), slot(target), stream.get()));
-      ends(backward_pass, i, "max pooling's gradient", pooling_cost(op));
+      ends(backward_pass, i, "max pooling's gradient",
+           {pooling_cost(op).bytes + (extra != nullptr ? out_bytes(op) : 0), 0});
     } else {
       PREHEAT_CHECK(kernels::global_avg_pool_backward(element_, input_of(op), dy, extra,
                                                       slot(target), stream.get()));
-      ends(backward_pass, i, "average pooling's gradient", {in_bytes(op) + out_bytes(op), 0});
+      ends(backward_pass, i, "average pooling's gradient",
+           {in_bytes(op) + out_bytes(op, extra != nullptr ? 2 : 1), 0});
     }
   }
   if (last_aside >= 0 && meter_ == nullptr) {

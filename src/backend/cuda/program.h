@@ -129,7 +129,7 @@ class Program {
   double in_bytes(const Op& op, double arrays = 1) const;
   double out_bytes(const Op& op, double arrays = 1) const;
   Cost product_cost(const Op& op) const;  // also of either gradient
-  Cost pooling_cost(const Op& op) const;  // also of the gradient
+  Cost pooling_cost(const Op& op) const;
   // For the meter: all since the last call was this.
   void ends(const char* pass, int op, const char* work, const Cost& cost);
 

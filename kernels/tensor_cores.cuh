@@ -1,6 +1,6 @@
-// The instructions that feed tensor cores, one function each: copies into shared memory that go on
-// beside the arithmetic, matrices from there into the registers of a warp, products of them. For
-// compute capability 8.0 and later. Shared memory goes by its own addresses of 32 bits.
+// The instructions that feed tensor cores, one function each: matrices from shared memory into the
+// registers of a warp, products of them. For compute capability 8.0 and later. Shared memory goes
+// by its own addresses of 32 bits.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -10,28 +10,6 @@
 #include <type_traits>
 
 namespace preheat::kernels {
-
-__device__ inline unsigned shared_address(const void* shared) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
-}
-
-/// Copies 16 bytes, past the first cache; zeros where not `inside`, when nothing is read at `from`.
-__device__ inline void copy_async(unsigned to, const void* from, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
-               "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0)
-               : "memory");
-}
-
-/// Ends a group of this thread's copies, of which there may be none.
-__device__ inline void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/// Waits for this thread's copies, but for the latest `groups` groups.
-template <int groups>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
-}
 
 /// A 16 x 16 matrix of 16-bit elements in a warp, a quarter of 8 x 8 in each register. Loaded
 /// transposed: a lane holds elements of column lane / 4 of the quarter as it lies in memory, those

@@ -24,7 +24,9 @@
 // The blocks share the steps, a row of a tile each, evenly: one may begin in the middle of an image
 // and reads one row more then. Each writes its sums, and a second kernel adds those up, in the
 // order of the blocks.
+#include "async_copy.cuh"
 #include "device.cuh"
+#include "partial_sums.cuh"
 #include "tensor_cores.cuh"
 
 namespace preheat::kernels {
@@ -346,44 +348,6 @@ __global__ void __launch_bounds__(threads, 1)
 #endif
 }
 
-constexpr int sum_pack = 4;
-constexpr int sum_lanes = 16;    // packs beside each other
-constexpr int sum_sharers = 16;  // threads that share the partials of a pack
-
-template <class T>
-__global__ void __launch_bounds__(sum_lanes* sum_sharers)
-    add_partials_kernel(const float* partials, int blocks, int size, T* dw) {
-  __shared__ float sums[sum_sharers][sum_lanes][sum_pack];
-  const int lane = static_cast<int>(threadIdx.x) % sum_lanes;
-  const int sharer = static_cast<int>(threadIdx.x) / sum_lanes;
-  const std::int64_t at = std::int64_t{blockIdx.x} * sum_lanes + lane;
-  float sum[sum_pack] = {};
-#pragma unroll 8
-  for (int block = sharer; block < blocks; block += sum_sharers) {
-    float values[sum_pack];
-    load<float, sum_pack>(partials, std::int64_t{block} * (size / sum_pack) + at, values);
-#pragma unroll
-    for (int k = 0; k < sum_pack; ++k) sum[k] += values[k];
-  }
-#pragma unroll
-  for (int k = 0; k < sum_pack; ++k) sums[sharer][lane][k] = sum[k];
-  __syncthreads();
-  if (sharer > 0) return;
-  for (int other = 1; other < sum_sharers; ++other) {
-#pragma unroll
-    for (int k = 0; k < sum_pack; ++k) sum[k] += sums[other][lane][k];
-  }
-  store<T, sum_pack>(dw, at, sum);
-}
-
-bool has_tensor_core_kernels() {
-  int device = 0;
-  int major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-         major >= 8;
-}
-
 bool fits(int channels) {
   return channels == 16 || channels == 32 || channels == 64;
 }
@@ -418,7 +382,7 @@ cudaError_t with_channels(int channels, Work&& work) {
 
 bool weight_gradient_supports(Element element, const Images& x, std::int32_t out) {
   return element != Element::f32 && fits(x.channels) && fits(out) && x.batch > 0 && x.height > 0 &&
-         x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_tensor_core_kernels();
+         x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_async_copies();
 }
 
 std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
@@ -444,10 +408,7 @@ cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t o
       });
     });
     if (status != cudaSuccess) return status;
-    const int sum_blocks = size / (sum_pack * sum_lanes);  // channels are multiples of 16
-    add_partials_kernel<T><<<sum_blocks, sum_lanes * sum_sharers, 0, stream>>>(
-        partials, static_cast<int>(blocks), size, static_cast<T*>(dw));
-    return cudaGetLastError();
+    return add_partials(partials, static_cast<int>(blocks), size, static_cast<T*>(dw), stream);
   };
   return element == Element::bf16 ? launch.template operator()<__nv_bfloat16>()
                                   : launch.template operator()<__half>();

@@ -221,6 +221,34 @@ bool weight_gradient_supports(Element element, const Images& shape, std::int32_t
 
 std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
 
+// fp32_convolution.cu and fp32_weight_gradient.cu: a convolution with 3 x 3 filters at stride 1,
+// zeros one pixel wide around x [shape] and as many pixels in y [shape, but out channels],
+//   y[n][i][j][k] = sum x[n][i + r - 1][j + s - 1][c] w[k][r][s][c]  over r, s, c,
+// and its gradients, in fp32 with fp32's multiply-adds. Channels on either side are multiples of
+// 16, all pointers too. For devices of compute capability 8.0 and later; elsewhere, and where a few
+// rows of an image do not fit into shared memory, they return cudaErrorNotSupported.
+
+/// Reads x about twice for every 32 channels of y, and w for every 200 pixels or so; writes y once.
+cudaError_t fp32_convolution(const Images& shape, std::int32_t out, const float* x, const float* w,
+                             float* y, cudaStream_t stream);
+
+/// dx[n][i][j][c] = sum dy[n][i + 1 - r][j + 1 - s][k] w[k][r][s][c]  over r, s, k.
+cudaError_t fp32_data_gradient(const Images& shape, std::int32_t out, const float* dy,
+                               const float* w, float* dx, cudaStream_t stream);
+
+/// Of both.
+bool fp32_convolution_supports(const Images& shape, std::int32_t out);
+
+/// dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j. Reads x two or
+/// three times and dy once, for every 32 channels of the other; writes and reads 10 MB of sums in
+/// `workspace` at most, in two launches.
+cudaError_t fp32_weight_gradient(const Images& shape, std::int32_t out, const float* x,
+                                 const float* dy, float* dw, void* workspace, cudaStream_t stream);
+
+bool fp32_weight_gradient_supports(const Images& shape, std::int32_t out);
+
+std::size_t fp32_weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
+
 // loss.cu
 
 /// Sums over the examples that have a label.

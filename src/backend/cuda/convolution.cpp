@@ -265,15 +265,33 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
           });
     }
   }
+  if (c.kernel != 3 || c.stride != 1 || c.padding != 1) return plans;
   const kernels::Images images = c.x;
   const std::int32_t out = c.y.channels;
-  const bool is_3x3 = c.kernel == 3 && c.stride == 1 && c.padding == 1;
-  if (c.pass == Pass::weight_gradient && is_3x3 &&
-      kernels::weight_gradient_supports(element, images, out)) {
+  if (c.pass == Pass::weight_gradient && kernels::weight_gradient_supports(element, images, out)) {
     add("tensor cores", kernels::weight_gradient_workspace_bytes(images, out),
         [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
           return kernels::weight_gradient(element, images, out, x, dy, dw, workspace, stream);
         });
+  }
+  if (element != kernels::Element::f32) return plans;
+  const auto floats = [](void* data) { return static_cast<float*>(data); };
+  if (c.pass == Pass::weight_gradient) {
+    if (kernels::fp32_weight_gradient_supports(images, out)) {
+      add("fp32", kernels::fp32_weight_gradient_workspace_bytes(images, out),
+          [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
+            return kernels::fp32_weight_gradient(images, out, floats(x), floats(dy), floats(dw),
+                                                 workspace, stream);
+          });
+    }
+  } else if (kernels::fp32_convolution_supports(images, out)) {
+    const bool forward = c.pass == Pass::forward;
+    add("fp32", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
+      return forward
+                 ? kernels::fp32_convolution(images, out, floats(x), floats(w), floats(y), stream)
+                 : kernels::fp32_data_gradient(images, out, floats(y), floats(w), floats(x),
+                                               stream);
+    });
   }
   return plans;
 }

@@ -1,0 +1,278 @@
+// Convolutions in fp32 with 3 x 3 filters at stride 1, and their data gradient, without tensor
+// cores: the multiprocessor of an H100 does 128 multiply-adds in a clock and reads 128 bytes of
+// shared memory, one byte for each.
+//
+// Why this tiling. A thread has the sums of a strip of 7 or 8 pixels for 8 output channels, 56 or
+// 64 registers. For one row of the filter and 4 input channels it loads the 9 pixels that the strip
+// sees and 8 x 3 filter values, as vectors over the channels: 33 loads of 16 bytes for 672
+// multiply-adds. In half a warp lanes beside each other share a strip and lanes two apart share
+// filters, so that such a load passes as two of the 128 bytes a clock (where they were not merged,
+// four): 66 clocks of shared memory beside 168 of arithmetic.
+//
+// Few pixels leave few threads. 14 x 14 images of 64 channels at batch 128 make 896 such warps for
+// the 528 schedulers of an H100, 7 x 7 images 224. So a block can be cut into slices, which share
+// the input channels of the same outputs and add up at the end. There are as many slices as it
+// takes for two blocks of 4 warps on every multiprocessor, up to four; four blocks fit there at 128
+// registers. The tile of a block with one slice is 32 strips x 32 outputs; then x is read about 1.7
+// times, for the neighbours' sake, and 4 input channels of it take 13 KiB with their filters, while
+// the 128 threads do 2016 multiply-adds each.
+#include "async_copy.cuh"
+#include "device.cuh"
+#include "strips.cuh"
+
+namespace preheat::kernels {
+namespace {
+
+constexpr int threads = 128;
+constexpr int blocks_together = 4;  // on a multiprocessor
+constexpr int most_slices = 4;
+constexpr int thread_outputs = 8;
+
+/// Threads that share a strip, for the outputs of a block.
+template <int outputs>
+constexpr int groups_of = outputs / thread_outputs;
+
+/// How the work is cut: a block has so many strips, and slices of a quad of input channels at a
+/// time. In shared memory a quad is the segments, then the filters; there are two stages of a quad
+/// for each slice, and a list of the segments' pixels.
+template <int pixels, int outputs>
+struct Tiling {
+  static constexpr int pitch = Strips<pixels>::columns | 1;  // of segments, in quads of channels
+  static constexpr int filters = outputs * taps * taps;
+
+  int slices;
+  int strips;
+  int segments;
+
+  Tiling(const Strips<pixels>& images, int slices_)
+      : slices(slices_),
+        strips(threads / groups_of<outputs> / slices),
+        segments(images.segments(strips)) {}
+
+  __host__ __device__ int quad_size() const { return segments * pitch + filters; }
+  __host__ __device__ int stage_size() const { return slices * quad_size(); }
+  std::size_t shared_bytes() const {
+    return std::size_t{2} * stage_size() * sizeof(float4) + segments * pitch * sizeof(int);
+  }
+};
+
+/// Brings four input channels of the filters of a block, for each slice. Thread `group` of the
+/// groups takes outputs group * 8 .. group * 8 + 7 out of rows group, group + groups, ... of
+/// [outputs, 3, 3, 4], which are in different banks for different groups.
+template <int outputs>
+struct FilterFeed {
+  static constexpr int groups = groups_of<outputs>;
+
+  /// From w [all outputs, 3, 3, in].
+  __device__ static void bring(const float* w, int in, int first_out, int first_in, int slices,
+                               unsigned to, int quad_bytes) {
+    const int slice = static_cast<int>(threadIdx.x) % slices;
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) / slices; i < outputs * taps * taps;
+         i += threads / slices) {
+      const int row = i / (taps * taps);
+      const int out = first_out + row % groups * thread_outputs + row / groups;
+      const int filter = out * taps * taps + i % (taps * taps);
+      copy_async(to + slice * quad_bytes + i * 16, w + (filter * in + first_in + slice * quad),
+                 true);
+    }
+  }
+
+  /// The data gradient is a convolution with filters that are rotated and transposed: from
+  /// w [in, 3, 3, all outputs].
+  __device__ static void bring_transposed(const float* w, int all_outputs, int first_out,
+                                          int first_in, int slices, unsigned to, int quad_bytes) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < slices * outputs * taps * taps * quad;
+         i += threads) {
+      const int channel = i % quad;
+      const int out = i / quad % outputs;
+      const int tap = i / quad / outputs % (taps * taps);
+      const int slice = i / quad / outputs / (taps * taps);
+      const int row = out % thread_outputs * groups + out / thread_outputs;
+      const int filter = (first_in + slice * quad + channel) * taps * taps + taps * taps - 1 - tap;
+      copy_word_async(to + slice * quad_bytes + (row * taps * taps + tap) * 16 + channel * 4,
+                      w + (filter * all_outputs + first_out + out));
+    }
+  }
+};
+
+template <int pixels, int outputs, bool transposed>
+__global__ void __launch_bounds__(threads, blocks_together)
+    convolution_kernel(const Strips<pixels> images, const Tiling<pixels, outputs> tiling, int in,
+                       int out, const float* x, const float* w, float* y) {
+#if __CUDA_ARCH__ >= 800
+  using Block = Tiling<pixels, outputs>;
+  constexpr int columns = Strips<pixels>::columns;
+  constexpr int groups = groups_of<outputs>;
+  extern __shared__ float4 space[];
+  int* const pixel_list = reinterpret_cast<int*>(space + 2 * tiling.stage_size());
+
+  const int first = static_cast<int>(blockIdx.x) * tiling.strips;
+  const int first_out = static_cast<int>(blockIdx.y) * outputs;
+  const int strips = min(tiling.strips, images.count - first);
+  const int top = images.segment_of(first) - images.across;
+  const int listed =
+      (images.segment_of(first + strips - 1) + images.across + 1 - top) * Block::pitch;
+  for (int i = static_cast<int>(threadIdx.x); i < listed; i += threads) {
+    pixel_list[i] = images.pixel_in(top + i / Block::pitch, i % Block::pitch);
+  }
+  __syncthreads();
+
+  const int step = tiling.slices * quad;  // channels that are brought and used together
+  const auto bring = [&](int first_in, const float4* stage) {
+    const unsigned to = shared_address(stage);
+    const int quad_bytes = tiling.quad_size() * 16;
+    const int to_slice = static_cast<int>(threadIdx.x) % tiling.slices;
+    const int channel = first_in + to_slice * quad;
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) / tiling.slices; i < listed;
+         i += threads / tiling.slices) {
+      const int pixel = pixel_list[i];
+      copy_async(to + to_slice * quad_bytes + i * 16, x + (max(pixel, 0) * in + channel),
+                 pixel >= 0);
+    }
+    const unsigned to_filters = to + tiling.segments * Block::pitch * 16;
+    if constexpr (transposed) {
+      FilterFeed<outputs>::bring_transposed(w, out, first_out, first_in, tiling.slices, to_filters,
+                                            quad_bytes);
+    } else {
+      FilterFeed<outputs>::bring(w, in, first_out, first_in, tiling.slices, to_filters, quad_bytes);
+    }
+    commit_copies();
+  };
+
+  // Lanes change the group, then the strip, then the rest of the group, then of the strip.
+  const int slice_threads = threads / tiling.slices;
+  const int slice = static_cast<int>(threadIdx.x) / slice_threads;
+  const int lane = static_cast<int>(threadIdx.x) % slice_threads;
+  const int group = lane % 2 + lane / 4 % (groups / 2) * 2;
+  const int strip = lane / 2 % 2 + lane / (2 * groups) * 2;
+  const int seen = images.segment_of(first + min(strip, strips - 1)) - images.across - top;
+  const int x_at = slice * tiling.quad_size() + seen * Block::pitch;
+  const int w_at =
+      slice * tiling.quad_size() + tiling.segments * Block::pitch + group * taps * taps;
+
+  float sums[pixels * thread_outputs] = {};
+  bring(0, space);
+  int stage = 0;
+  for (int next_in = step; next_in <= in; next_in += step) {
+    wait_for_copies<0>();
+    __syncthreads();  // this stage is there, and the other one has been read
+    const float4* row = space + stage + x_at;
+    const float4* filter = space + stage + w_at;
+    stage = tiling.stage_size() - stage;
+    if (next_in < in) bring(next_in, space + stage);
+#pragma unroll 1
+    for (int r = 0; r < taps; ++r) {
+      float values[columns][quad];
+#pragma unroll
+      for (int i = 0; i < columns; ++i) {
+        load<float, quad>(reinterpret_cast<const float*>(row), i, values[i]);
+      }
+#pragma unroll
+      for (int s = 0; s < taps; ++s) {
+        asm volatile("" ::
+                         : "memory");  // filters are not loaded so far ahead that registers run out
+#pragma unroll
+        for (int k = 0; k < thread_outputs; ++k) {
+          float weights[quad];
+          load<float, quad>(reinterpret_cast<const float*>(filter), k * groups * taps * taps + s,
+                            weights);
+#pragma unroll
+          for (int c = 0; c < quad; ++c) {
+#pragma unroll
+            for (int i = 0; i < pixels; ++i) {
+              float& sum = sums[i * thread_outputs + k];
+              sum = fmaf(values[i + s][c], weights[c], sum);
+            }
+          }
+        }
+      }
+      row += images.across * Block::pitch;
+      filter += taps;
+    }
+  }
+
+  add_slices(sums, reinterpret_cast<float*>(space), tiling.slices, slice, lane, slice_threads);
+  if (slice > 0 || strip >= strips) return;
+  const int row = (first + strip) / images.across;
+  const int column = (first + strip) % images.across * pixels;
+  const std::int64_t pixel = std::int64_t{row} * images.width + column;
+  float* const to = y + pixel * out + first_out + group * thread_outputs;
+#pragma unroll
+  for (int i = 0; i < pixels; ++i) {
+    if (column + i >= images.width) return;
+#pragma unroll
+    for (int k = 0; k < thread_outputs; k += quad) {
+      const float* const four = sums + i * thread_outputs + k;
+      *reinterpret_cast<float4*>(to + std::int64_t{i} * out + k) =
+          float4{four[0], four[1], four[2], four[3]};
+    }
+  }
+#endif
+}
+
+/// As few slices as make enough blocks.
+template <int pixels, int outputs>
+Tiling<pixels, outputs> tiling_of(const Strips<pixels>& images, int out) {
+  Tiling<pixels, outputs> tiling(images, 1);
+  while (tiling.slices < most_slices &&
+         std::int64_t{quotient_up(images.count, tiling.strips)} * (out / outputs) < target_blocks) {
+    const Tiling<pixels, outputs> finer(images, 2 * tiling.slices);
+    if (finer.shared_bytes() > shared_limit) break;
+    tiling = finer;
+  }
+  return tiling;
+}
+
+/// x [images, in] * w -> y [images, out], w being [out, 3, 3, in], or [in, 3, 3, out] where it is
+/// rotated and transposed.
+template <bool transposed>
+cudaError_t convolve(const Images& images, std::int32_t out, const float* x, const float* w,
+                     float* y, cudaStream_t stream) {
+  return with_strips(images, [&]<int pixels>() {
+    const auto launch = [&]<int outputs>() {
+      const Strips<pixels> strips(images);
+      const auto tiling = tiling_of<pixels, outputs>(strips, out);
+      const auto kernel = convolution_kernel<pixels, outputs, transposed>;
+      const auto shared = static_cast<int>(tiling.shared_bytes());
+      const cudaError_t status =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+      if (status != cudaSuccess) return status;
+      const dim3 blocks(quotient_up(strips.count, tiling.strips), out / outputs);
+      kernel<<<blocks, threads, shared, stream>>>(strips, tiling, images.channels, out, x, w, y);
+      return cudaGetLastError();
+    };
+    return out % 32 == 0 ? launch.template operator()<32>() : launch.template operator()<16>();
+  });
+}
+
+}  // namespace
+
+bool fp32_convolution_supports(const Images& x, std::int32_t out) {
+  const bool channels = x.channels > 0 && x.channels % 16 == 0 && out > 0 && out % 16 == 0;
+  return channels && can_be_cut(x) && has_async_copies() && with_strips(x, [&]<int pixels>() {
+           const Strips<pixels> strips(x);
+           return Tiling<pixels, 16>(strips, 1).shared_bytes() <= shared_limit &&
+                  Tiling<pixels, 32>(strips, 1).shared_bytes() <= shared_limit;
+         });
+}
+
+cudaError_t fp32_convolution(const Images& shape, std::int32_t out, const float* x, const float* w,
+                             float* y, cudaStream_t stream) {
+  if (!fp32_convolution_supports(shape, out)) return cudaErrorNotSupported;
+  if (!is_aligned(x) || !is_aligned(w) || !is_aligned(y)) return cudaErrorInvalidValue;
+  return convolve<false>(shape, out, x, w, y, stream);
+}
+
+cudaError_t fp32_data_gradient(const Images& shape, std::int32_t out, const float* dy,
+                               const float* w, float* dx, cudaStream_t stream) {
+  if (!fp32_convolution_supports(shape, out)) return cudaErrorNotSupported;
+  if (!is_aligned(dy) || !is_aligned(w) || !is_aligned(dx)) return cudaErrorInvalidValue;
+  Images gradient = shape;
+  gradient.channels = out;
+  return convolve<true>(gradient, shape.channels, dy, w, dx, stream);
+}
+
+}  // namespace preheat::kernels

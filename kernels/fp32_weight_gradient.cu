@@ -1,0 +1,262 @@
+// The gradient of 3 x 3 filters in fp32, without tensor cores.
+//
+// Why this tiling. A thread has the sums of 4 x 4 channels for a row of the filter's taps, 48
+// registers, and goes along a strip: for each pixel it loads 4 channels of dy and 4 of one pixel of
+// x, as the pixels that the other two taps meet are those of the steps before; 16 loads of 16 bytes
+// for 336 multiply-adds. 192 threads have 32 x 32 channels, so all of them use the same pixels, and
+// neither row nor column is loaded into shared memory for one thread alone. With 16 channels on a
+// side there are four such sets of threads, slices, which share the strips and add up at the end.
+//
+// The tile of 8 strips is 30 KiB at 28 x 28 x 32, and there are two stages of it in each of two
+// blocks on a multiprocessor, 3 warps for a scheduler. Where a tile is in the images is worked out
+// once by all threads for all, two tiles ahead: divisions would cost as much as the arithmetic.
+//
+// The blocks share the tiles evenly, a contiguous part each, and write their sums: 10 MB at 32 x 32
+// channels, which a second kernel adds up in the order of the blocks.
+#include "async_copy.cuh"
+#include "device.cuh"
+#include "partial_sums.cuh"
+#include "strips.cuh"
+
+namespace preheat::kernels {
+namespace {
+
+constexpr int threads = 192;
+constexpr int blocks_together = 2;  // on a multiprocessor
+constexpr int tile_strips = 8;
+constexpr int most_channels = 256;
+
+/// A block has the filters between `part` channels in and as many out. A slice of its threads has
+/// all of them, each a row of taps of 4 x 4 channels.
+template <int part>
+constexpr int slice_threads = taps*(part / quad) * (part / quad);
+
+/// What is known of a tile before its pixels are brought: the pixels of x and dy that there are, as
+/// by Strips::pixel_in, and where the segments above the strips begin.
+template <int pixels>
+struct TileList {
+  int* x;
+  int* dy;
+  int* seen;
+
+  __host__ __device__ static int size(int segments) {
+    return segments * Strips<pixels>::columns + tile_strips * (pixels + 1);
+  }
+  __device__ TileList(int* list, int segments)
+      : x(list), dy(x + segments * Strips<pixels>::columns), seen(dy + tile_strips * pixels) {}
+
+  __device__ void fill(const Strips<pixels>& images, int first, int strips) const {
+    constexpr int columns = Strips<pixels>::columns;
+    const int top = images.segment_of(first) - images.across;
+    const int segments = images.segment_of(first + strips - 1) + images.across + 1 - top;
+    for (int i = static_cast<int>(threadIdx.x); i < segments * columns; i += threads) {
+      x[i] = images.pixel_in(top + i / columns, i % columns);
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < strips * pixels; i += threads) {
+      dy[i] = images.pixel_in(images.segment_of(first + i / pixels), i % pixels + 1);
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < strips; i += threads) {
+      seen[i] = images.segment_of(first + i) - images.across - top;
+    }
+  }
+};
+
+constexpr int lists = 3;  // of the tile in work, the one on its way and the one after it
+
+/// Floats of a stage: the segments of x, then the strips of dy.
+template <int pixels, int part>
+__host__ __device__ int stage_size(int segments) {
+  return (segments * Strips<pixels>::columns + tile_strips * pixels) * part;
+}
+
+/// Brings `part` channels of `count` pixels.
+template <int part>
+__device__ void bring_pixels(const int* list, int count, const float* from, int channels,
+                             float* to) {
+  constexpr int quads = part / quad;
+  const int at = static_cast<int>(threadIdx.x) % quads * quad;
+  for (int i = static_cast<int>(threadIdx.x) / quads; i < count; i += threads / quads) {
+    const int pixel = list[i];
+    copy_async(shared_address(to + i * part + at),
+               from + std::int64_t{max(pixel, 0)} * channels + at, pixel >= 0);
+  }
+}
+
+template <int pixels, int part>
+__global__ void __launch_bounds__(threads, blocks_together)
+    weight_gradient_kernel(const Strips<pixels> images, int segments, int in, int out,
+                           const float* x, const float* dy, float* partials) {
+#if __CUDA_ARCH__ >= 800
+  constexpr int columns = Strips<pixels>::columns;
+  constexpr int groups = part / quad;
+  constexpr int slices = threads / slice_threads<part>;
+  extern __shared__ float4 space[];
+  float* const stages = reinterpret_cast<float*>(space);
+  const int stage_floats = stage_size<pixels, part>(segments);
+  int* const list_space = reinterpret_cast<int*>(stages + 2 * stage_floats);
+
+  const int first_in = static_cast<int>(blockIdx.y) % (in / part) * part;
+  const int first_out = static_cast<int>(blockIdx.y) / (in / part) * part;
+  const int tiles = (images.count + tile_strips - 1) / tile_strips;
+  const int begin = static_cast<int>(std::int64_t{tiles} * blockIdx.x / gridDim.x);
+  const int end = static_cast<int>(std::int64_t{tiles} * (blockIdx.x + 1) / gridDim.x);
+
+  const auto list_of = [&](int tile) {
+    return TileList<pixels>(list_space + tile % lists * TileList<pixels>::size(segments), segments);
+  };
+  const auto strips_of = [&](int tile) {
+    return min(tile_strips, images.count - tile * tile_strips);
+  };
+  const auto note = [&](int tile) {
+    if (tile < end) list_of(tile).fill(images, tile * tile_strips, strips_of(tile));
+  };
+  const auto bring = [&](int tile) {
+    if (tile < end) {
+      const TileList<pixels> list = list_of(tile);
+      const int strips = strips_of(tile);
+      float* const stage = stages + tile % 2 * stage_floats;
+      const int seen = (list.seen[strips - 1] + 2 * images.across + 1) * columns;
+      bring_pixels<part>(list.x, seen, x + first_in, in, stage);
+      bring_pixels<part>(list.dy, strips * pixels, dy + first_out, out,
+                         stage + segments * columns * part);
+    }
+    commit_copies();
+  };
+
+  // In half a warp lanes beside each other have the same channels of dy, lanes two apart of x.
+  const int slice = static_cast<int>(threadIdx.x) / slice_threads<part>;
+  const int slice_thread = static_cast<int>(threadIdx.x) % slice_threads<part>;
+  const int r = slice_thread / (groups * groups);
+  const int lane = slice_thread % (groups * groups);
+  const int in_group = lane % 2 + lane / 4 % (groups / 2) * 2;
+  const int out_group = lane / 2 % 2 + lane / (2 * groups) * 2;
+
+  float sums[quad * taps * quad] = {};  // [out][s][in]
+  note(begin);
+  note(begin + 1);
+  __syncthreads();
+  bring(begin);
+  for (int tile = begin; tile < end; ++tile) {
+    wait_for_copies<0>();
+    __syncthreads();  // this tile is there, and the one before has been used
+    bring(tile + 1);
+    note(tile + 2);
+    const float* const stage = stages + tile % 2 * stage_floats;
+    const int* const seen = list_of(tile).seen;
+    const int strips = strips_of(tile);
+    for (int strip = slice; strip < strips; strip += slices) {
+      const float* const row =
+          stage + (seen[strip] + r * images.across) * columns * part + in_group * quad;
+      const float* const gradients =
+          stage + (segments * columns + strip * pixels) * part + out_group * quad;
+      float values[columns][quad];
+      load<float, quad>(row, 0, values[0]);
+      load<float, quad>(row, groups, values[1]);
+#pragma unroll
+      for (int i = 0; i < pixels; ++i) {
+        float gradient[quad];
+        load<float, quad>(row, (i + 2) * groups, values[i + 2]);
+        load<float, quad>(gradients, i * groups, gradient);
+#pragma unroll
+        for (int k = 0; k < quad; ++k) {
+#pragma unroll
+          for (int s = 0; s < taps; ++s) {
+#pragma unroll
+            for (int c = 0; c < quad; ++c) {
+              float& sum = sums[(k * taps + s) * quad + c];
+              sum = fmaf(gradient[k], values[i + s][c], sum);
+            }
+          }
+        }
+      }
+    }
+  }
+  wait_for_copies<0>();
+
+  add_slices(sums, stages, slices, slice, slice_thread, slice_threads<part>);
+  if (slice > 0) return;
+  float* const to = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
+#pragma unroll
+  for (int k = 0; k < quad; ++k) {
+#pragma unroll
+    for (int s = 0; s < taps; ++s) {
+      const std::int64_t tap =
+          ((std::int64_t{first_out} + out_group * quad + k) * taps + r) * taps + s;
+      const float* const four = sums + (k * taps + s) * quad;
+      *reinterpret_cast<float4*>(to + tap * in + first_in + in_group * quad) =
+          float4{four[0], four[1], four[2], four[3]};
+    }
+  }
+#endif
+}
+
+template <int pixels, int part>
+std::size_t shared_bytes(int segments) {
+  return std::size_t{2} * stage_size<pixels, part>(segments) * sizeof(float) +
+         std::size_t{lists} * TileList<pixels>::size(segments) * sizeof(int);
+}
+
+int part_of(const Images& x, int out) {
+  return x.channels % 32 == 0 && out % 32 == 0 ? 32 : 16;
+}
+
+/// Blocks beside each other, by the part of the filters that they have.
+int parts_of(const Images& x, int out) {
+  return x.channels / part_of(x, out) * (out / part_of(x, out));
+}
+
+int blocks_of(const Images& x, int out) {
+  const int tiles = with_strips(
+      x, [&]<int pixels>() { return quotient_up(Strips<pixels>(x).count, tile_strips); });
+  return std::clamp(target_blocks / parts_of(x, out), 1, tiles);
+}
+
+int weights(const Images& x, int out) {
+  return out * taps * taps * x.channels;
+}
+
+}  // namespace
+
+bool fp32_weight_gradient_supports(const Images& x, std::int32_t out) {
+  const auto fits = [](int channels) {
+    return channels > 0 && channels % 16 == 0 && channels <= most_channels;
+  };
+  return fits(x.channels) && fits(out) && can_be_cut(x) && has_async_copies() &&
+         with_strips(x, [&]<int pixels>() {
+           return shared_bytes<pixels, 32>(Strips<pixels>(x).segments(tile_strips)) <= shared_limit;
+         });
+}
+
+std::size_t fp32_weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
+  return std::size_t{4} * blocks_of(x, out) * weights(x, out);
+}
+
+cudaError_t fp32_weight_gradient(const Images& shape, std::int32_t out, const float* x,
+                                 const float* dy, float* dw, void* workspace, cudaStream_t stream) {
+  if (!fp32_weight_gradient_supports(shape, out)) return cudaErrorNotSupported;
+  if (!is_aligned(x) || !is_aligned(dy) || !is_aligned(dw) || !is_aligned(workspace)) {
+    return cudaErrorInvalidValue;
+  }
+  auto* const partials = static_cast<float*>(workspace);
+  const int blocks = blocks_of(shape, out);
+  const cudaError_t status = with_strips(shape, [&]<int pixels>() {
+    const auto launch = [&]<int part>() {
+      const Strips<pixels> strips(shape);
+      const int segments = strips.segments(tile_strips);
+      const auto kernel = weight_gradient_kernel<pixels, part>;
+      const auto shared = static_cast<int>(shared_bytes<pixels, part>(segments));
+      const cudaError_t allowed =
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+      if (allowed != cudaSuccess) return allowed;
+      kernel<<<dim3(blocks, parts_of(shape, out)), threads, shared, stream>>>(
+          strips, segments, shape.channels, out, x, dy, partials);
+      return cudaGetLastError();
+    };
+    return part_of(shape, out) == 32 ? launch.template operator()<32>()
+                                     : launch.template operator()<16>();
+  });
+  if (status != cudaSuccess) return status;
+  return add_partials(partials, blocks, weights(shape, out), dw, stream);
+}
+
+}  // namespace preheat::kernels

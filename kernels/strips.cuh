@@ -1,0 +1,98 @@
+// What the kernels for convolutions in fp32 share: images cut into strips, and sums over slices of
+// a block.
+//
+// A strip is 7 or 8 pixels beside each other in a row: 28, 14 and 7 columns are whole strips of 7,
+// powers of two from 8 on whole ones of 8. It comes into shared memory as a segment, with its
+// neighbours to the left and the right, zeros where those are outside of the image. Rows of zeros
+// lie above and below each image, so what strips see is contiguous in the order of the segments,
+// across rows and images, and no tile is left half empty by an image's height.
+#pragma once
+
+#include <algorithm>
+
+#include "device.cuh"
+
+namespace preheat::kernels {
+
+inline constexpr int taps = 3;  // in a row and in a column of a filter
+inline constexpr int quad = 4;  // channels that are moved together
+inline constexpr std::size_t shared_limit =
+    99 << 10;  // that every device with these instructions has for a block
+inline constexpr int target_blocks = 264;  // two on each multiprocessor of an H100
+
+constexpr int quotient_up(std::int64_t a, std::int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
+/// Images cut into strips, which are counted row by row. Their segments are counted with a row of
+/// zeros above each image and one below the last.
+template <int pixels>
+struct Strips {
+  static constexpr int columns = pixels + 2;  // that a strip sees
+
+  int height;
+  int width;
+  int across;  // strips in a row
+  int count;
+
+  explicit Strips(const Images& x)
+      : height(x.height),
+        width(x.width),
+        across(quotient_up(x.width, pixels)),
+        count(static_cast<int>(x.batch) * x.height * across) {}
+
+  /// The segment around a strip; those above and below it are `across` away.
+  __device__ int segment_of(int strip) const {
+    return strip + (strip / across / height + 1) * across;
+  }
+
+  /// The pixel in a column of a segment, or -1 where there is none. Column 0 is the strip's left
+  /// neighbour.
+  __device__ int pixel_in(int segment, int column) const {
+    const int row = segment / across;
+    const int above = row / (height + 1) + 1;  // rows of zeros
+    const int x = segment % across * pixels + column - 1;
+    const bool outside = row % (height + 1) == 0 || column >= columns || x < 0 || x >= width;
+    return outside ? -1 : (row - above) * width + x;
+  }
+
+  /// Segments that some consecutive strips see, at most.
+  int segments(int strips) const {
+    const int rows = quotient_up(strips - 1, across) + 1;
+    return strips + across * (2 + quotient_up(rows - 1, height));
+  }
+};
+
+/// The sums of the first slice become those of all slices. They go through `exchange`, which holds
+/// those of half the slices.
+template <int count>
+__device__ void add_slices(float (&sums)[count], float* exchange, int slices, int slice,
+                           int slice_thread, int slice_threads) {
+  for (int half = slices / 2; half > 0; half /= 2) {
+    float* at = exchange + slice % half * slice_threads + slice_thread;
+    __syncthreads();  // what was here has been read
+    if (slice >= half && slice < 2 * half) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) at[i * half * slice_threads] = sums[i];
+    }
+    __syncthreads();
+    if (slice < half) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) sums[i] += at[i * half * slice_threads];
+    }
+  }
+}
+
+/// Whether pixels and segments can be counted in 32 bits.
+inline bool can_be_cut(const Images& x) {
+  return x.batch > 0 && x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 29);
+}
+
+/// Calls work.template operator()<pixels>() with the strips that leave less of a row empty.
+template <class Work>
+auto with_strips(const Images& x, Work&& work) {
+  const auto covered = [&](int pixels) { return quotient_up(x.width, pixels) * pixels; };
+  return covered(7) < covered(8) ? work.template operator()<7>() : work.template operator()<8>();
+}
+
+}  // namespace preheat::kernels

@@ -56,46 +56,34 @@ struct Tiling {
   }
 };
 
-/// Brings four input channels of the filters of a block, for each slice. Thread `group` of the
-/// groups takes outputs group * 8 .. group * 8 + 7 out of rows group, group + groups, ... of
-/// [outputs, 3, 3, 4], which are in different banks for different groups.
-template <int outputs>
-struct FilterFeed {
-  static constexpr int groups = groups_of<outputs>;
-
-  /// From w [all outputs, 3, 3, in].
-  __device__ static void bring(const float* w, int in, int first_out, int first_in, int slices,
-                               unsigned to, int quad_bytes) {
-    const int slice = static_cast<int>(threadIdx.x) % slices;
+/// Brings a quad of input channels of the filters for each slice, as [rows, 3, 3, 4]. Thread
+/// `group` of the groups has outputs group * 8 .. group * 8 + 7, in rows group, group + groups,
+/// ..., which are in different banks for different groups. The data gradient is a convolution with
+/// filters that are rotated and transposed.
+template <int outputs, bool transposed>
+__device__ void bring_filters(const float* w, int in, int out, int first_in, int first_out,
+                              int slices, unsigned to, int quad_bytes) {
+  constexpr int groups = groups_of<outputs>;
+  constexpr int all_taps = taps * taps;
+  constexpr int pieces = transposed ? quad : 1;
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x) / slices; i < outputs * taps * taps;
-         i += threads / slices) {
-      const int row = i / (taps * taps);
-      const int out = first_out + row % groups * thread_outputs + row / groups;
-      const int filter = out * taps * taps + i % (taps * taps);
-      copy_async(to + slice * quad_bytes + i * 16, w + (filter * in + first_in + slice * quad),
-                 true);
+  for (int i = static_cast<int>(threadIdx.x); i < outputs * slices * pieces; i += threads) {
+    const int piece = i % pieces;
+    const int slice = i / pieces % slices;
+    const int row = i / pieces / slices;
+    const int c = first_in + slice * quad + piece;
+    const int k = first_out + row % groups * thread_outputs + row / groups;
+    const unsigned at = to + slice * quad_bytes + row * all_taps * 16 + piece * 4;
+#pragma unroll
+    for (int tap = 0; tap < all_taps; ++tap) {
+      if constexpr (transposed) {
+        copy_word_async(at + tap * 16, w + ((c * all_taps + all_taps - 1 - tap) * out + k));
+      } else {
+        copy_async(at + tap * 16, w + ((k * all_taps + tap) * in + c), true);
+      }
     }
   }
-
-  /// The data gradient is a convolution with filters that are rotated and transposed: from
-  /// w [in, 3, 3, all outputs].
-  __device__ static void bring_transposed(const float* w, int all_outputs, int first_out,
-                                          int first_in, int slices, unsigned to, int quad_bytes) {
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < slices * outputs * taps * taps * quad;
-         i += threads) {
-      const int channel = i % quad;
-      const int out = i / quad % outputs;
-      const int tap = i / quad / outputs % (taps * taps);
-      const int slice = i / quad / outputs / (taps * taps);
-      const int row = out % thread_outputs * groups + out / thread_outputs;
-      const int filter = (first_in + slice * quad + channel) * taps * taps + taps * taps - 1 - tap;
-      copy_word_async(to + slice * quad_bytes + (row * taps * taps + tap) * 16 + channel * 4,
-                      w + (filter * all_outputs + first_out + out));
-    }
-  }
-};
+}
 
 template <int pixels, int outputs, bool transposed>
 __global__ void __launch_bounds__(threads, blocks_together)
@@ -132,13 +120,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
       copy_async(to + to_slice * quad_bytes + i * 16, x + (max(pixel, 0) * in + channel),
                  pixel >= 0);
     }
-    const unsigned to_filters = to + tiling.segments * Block::pitch * 16;
-    if constexpr (transposed) {
-      FilterFeed<outputs>::bring_transposed(w, out, first_out, first_in, tiling.slices, to_filters,
-                                            quad_bytes);
-    } else {
-      FilterFeed<outputs>::bring(w, in, first_out, first_in, tiling.slices, to_filters, quad_bytes);
-    }
+    bring_filters<outputs, transposed>(w, in, out, first_in, first_out, tiling.slices,
+                                       to + tiling.segments * Block::pitch * 16, quad_bytes);
     commit_copies();
   };
 
@@ -236,10 +219,9 @@ cudaError_t convolve(const Images& images, std::int32_t out, const float* x, con
       const Strips<pixels> strips(images);
       const auto tiling = tiling_of<pixels, outputs>(strips, out);
       const auto kernel = convolution_kernel<pixels, outputs, transposed>;
-      const auto shared = static_cast<int>(tiling.shared_bytes());
-      const cudaError_t status =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-      if (status != cudaSuccess) return status;
+      const std::size_t shared = tiling.shared_bytes();
+      const cudaError_t allowed = allow_shared_memory(kernel, shared);
+      if (allowed != cudaSuccess) return allowed;
       const dim3 blocks(quotient_up(strips.count, tiling.strips), out / outputs);
       kernel<<<blocks, threads, shared, stream>>>(strips, tiling, images.channels, out, x, w, y);
       return cudaGetLastError();
@@ -251,8 +233,7 @@ cudaError_t convolve(const Images& images, std::int32_t out, const float* x, con
 }  // namespace
 
 bool fp32_convolution_supports(const Images& x, std::int32_t out) {
-  const bool channels = x.channels > 0 && x.channels % 16 == 0 && out > 0 && out % 16 == 0;
-  return channels && can_be_cut(x) && has_async_copies() && with_strips(x, [&]<int pixels>() {
+  return can_be_cut(x, out) && has_async_copies() && with_strips(x, [&]<int pixels>() {
            const Strips<pixels> strips(x);
            return Tiling<pixels, 16>(strips, 1).shared_bytes() <= shared_limit &&
                   Tiling<pixels, 32>(strips, 1).shared_bytes() <= shared_limit;

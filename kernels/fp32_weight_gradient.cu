@@ -23,51 +23,58 @@ namespace {
 
 constexpr int threads = 192;
 constexpr int blocks_together = 2;  // on a multiprocessor
-constexpr int tile_strips = 8;
-constexpr int most_channels = 256;
 
-/// A block has the filters between `part` channels in and as many out. A slice of its threads has
-/// all of them, each a row of taps of 4 x 4 channels.
-template <int part>
-constexpr int slice_threads = taps*(part / quad) * (part / quad);
+/// How a block is laid out that has the filters between `part` channels in and as many out. A slice
+/// of its threads has all of them, each a row of taps of 4 x 4 channels. The slices share the
+/// strips of a tile.
+template <int pixels, int part>
+struct Layout {
+  static constexpr int columns = Strips<pixels>::columns;
+  static constexpr int groups = part / quad;  // of channels
+  static constexpr int slice_threads = taps * groups * groups;
+  static constexpr int slices = threads / slice_threads;
+  static constexpr int strips = part == 32 ? 8 : 16;  // of a tile
 
-/// What is known of a tile before its pixels are brought: the pixels of x and dy that there are, as
-/// by Strips::pixel_in, and where the segments above the strips begin.
-template <int pixels>
+  static int tiles(const Strips<pixels>& images) { return quotient_up(images.count, strips); }
+
+  /// Floats of a stage: the segments of x, then the strips of dy.
+  __host__ __device__ static int stage_size(int segments) {
+    return (segments * columns + strips * pixels) * part;
+  }
+  __host__ __device__ static int list_size(int segments) {
+    return segments * columns + strips * (pixels + 1);
+  }
+  static std::size_t shared_bytes(int segments) {
+    return 2 * stage_size(segments) * sizeof(float) + 3 * list_size(segments) * sizeof(int);
+  }
+};
+
+/// What is known of a tile before its pixels are brought: which they are in x and dy, as by
+/// Strips::pixel_in, and which segment is above each strip.
+template <int pixels, int part>
 struct TileList {
+  using Block = Layout<pixels, part>;
   int* x;
   int* dy;
-  int* seen;
+  int* above;
 
-  __host__ __device__ static int size(int segments) {
-    return segments * Strips<pixels>::columns + tile_strips * (pixels + 1);
-  }
   __device__ TileList(int* list, int segments)
-      : x(list), dy(x + segments * Strips<pixels>::columns), seen(dy + tile_strips * pixels) {}
+      : x(list), dy(x + segments * Block::columns), above(dy + Block::strips * pixels) {}
 
   __device__ void fill(const Strips<pixels>& images, int first, int strips) const {
-    constexpr int columns = Strips<pixels>::columns;
     const int top = images.segment_of(first) - images.across;
     const int segments = images.segment_of(first + strips - 1) + images.across + 1 - top;
-    for (int i = static_cast<int>(threadIdx.x); i < segments * columns; i += threads) {
-      x[i] = images.pixel_in(top + i / columns, i % columns);
+    for (int i = static_cast<int>(threadIdx.x); i < segments * Block::columns; i += threads) {
+      x[i] = images.pixel_in(top + i / Block::columns, i % Block::columns);
     }
     for (int i = static_cast<int>(threadIdx.x); i < strips * pixels; i += threads) {
       dy[i] = images.pixel_in(images.segment_of(first + i / pixels), i % pixels + 1);
     }
     for (int i = static_cast<int>(threadIdx.x); i < strips; i += threads) {
-      seen[i] = images.segment_of(first + i) - images.across - top;
+      above[i] = images.segment_of(first + i) - images.across - top;
     }
   }
 };
-
-constexpr int lists = 3;  // of the tile in work, the one on its way and the one after it
-
-/// Floats of a stage: the segments of x, then the strips of dy.
-template <int pixels, int part>
-__host__ __device__ int stage_size(int segments) {
-  return (segments * Strips<pixels>::columns + tile_strips * pixels) * part;
-}
 
 /// Brings `part` channels of `count` pixels.
 template <int part>
@@ -77,59 +84,57 @@ __device__ void bring_pixels(const int* list, int count, const float* from, int 
   const int at = static_cast<int>(threadIdx.x) % quads * quad;
   for (int i = static_cast<int>(threadIdx.x) / quads; i < count; i += threads / quads) {
     const int pixel = list[i];
-    copy_async(shared_address(to + i * part + at),
-               from + std::int64_t{max(pixel, 0)} * channels + at, pixel >= 0);
+    copy_async(shared_address(to + i * part + at), from + (max(pixel, 0) * channels + at),
+               pixel >= 0);
   }
 }
 
 template <int pixels, int part>
 __global__ void __launch_bounds__(threads, blocks_together)
-    weight_gradient_kernel(const Strips<pixels> images, int segments, int in, int out,
+    weight_gradient_kernel(const Strips<pixels> images, int tiles, int segments, int in, int out,
                            const float* x, const float* dy, float* partials) {
 #if __CUDA_ARCH__ >= 800
-  constexpr int columns = Strips<pixels>::columns;
-  constexpr int groups = part / quad;
-  constexpr int slices = threads / slice_threads<part>;
+  using Block = Layout<pixels, part>;
   extern __shared__ float4 space[];
   float* const stages = reinterpret_cast<float*>(space);
-  const int stage_floats = stage_size<pixels, part>(segments);
-  int* const list_space = reinterpret_cast<int*>(stages + 2 * stage_floats);
+  const int stage_size = Block::stage_size(segments);
+  int* const lists = reinterpret_cast<int*>(stages + 2 * stage_size);
 
   const int first_in = static_cast<int>(blockIdx.y) % (in / part) * part;
   const int first_out = static_cast<int>(blockIdx.y) / (in / part) * part;
-  const int tiles = (images.count + tile_strips - 1) / tile_strips;
   const int begin = static_cast<int>(std::int64_t{tiles} * blockIdx.x / gridDim.x);
   const int end = static_cast<int>(std::int64_t{tiles} * (blockIdx.x + 1) / gridDim.x);
 
+  // Lists of the tile in work, the one on its way and the one after it.
   const auto list_of = [&](int tile) {
-    return TileList<pixels>(list_space + tile % lists * TileList<pixels>::size(segments), segments);
+    return TileList<pixels, part>(lists + tile % 3 * Block::list_size(segments), segments);
   };
   const auto strips_of = [&](int tile) {
-    return min(tile_strips, images.count - tile * tile_strips);
+    return min(Block::strips, images.count - tile * Block::strips);
   };
   const auto note = [&](int tile) {
-    if (tile < end) list_of(tile).fill(images, tile * tile_strips, strips_of(tile));
+    if (tile < end) list_of(tile).fill(images, tile * Block::strips, strips_of(tile));
   };
   const auto bring = [&](int tile) {
     if (tile < end) {
-      const TileList<pixels> list = list_of(tile);
+      const TileList<pixels, part> list = list_of(tile);
       const int strips = strips_of(tile);
-      float* const stage = stages + tile % 2 * stage_floats;
-      const int seen = (list.seen[strips - 1] + 2 * images.across + 1) * columns;
+      float* const stage = stages + tile % 2 * stage_size;
+      const int seen = (list.above[strips - 1] + 2 * images.across + 1) * Block::columns;
       bring_pixels<part>(list.x, seen, x + first_in, in, stage);
       bring_pixels<part>(list.dy, strips * pixels, dy + first_out, out,
-                         stage + segments * columns * part);
+                         stage + segments * Block::columns * part);
     }
     commit_copies();
   };
 
   // In half a warp lanes beside each other have the same channels of dy, lanes two apart of x.
-  const int slice = static_cast<int>(threadIdx.x) / slice_threads<part>;
-  const int slice_thread = static_cast<int>(threadIdx.x) % slice_threads<part>;
-  const int r = slice_thread / (groups * groups);
-  const int lane = slice_thread % (groups * groups);
-  const int in_group = lane % 2 + lane / 4 % (groups / 2) * 2;
-  const int out_group = lane / 2 % 2 + lane / (2 * groups) * 2;
+  const int slice = static_cast<int>(threadIdx.x) / Block::slice_threads;
+  const int slice_thread = static_cast<int>(threadIdx.x) % Block::slice_threads;
+  const int r = slice_thread / (Block::groups * Block::groups);
+  const int lane = slice_thread % (Block::groups * Block::groups);
+  const int in_group = lane % 2 + lane / 4 % (Block::groups / 2) * 2;
+  const int out_group = lane / 2 % 2 + lane / (2 * Block::groups) * 2;
 
   float sums[quad * taps * quad] = {};  // [out][s][in]
   note(begin);
@@ -141,22 +146,22 @@ __global__ void __launch_bounds__(threads, blocks_together)
     __syncthreads();  // this tile is there, and the one before has been used
     bring(tile + 1);
     note(tile + 2);
-    const float* const stage = stages + tile % 2 * stage_floats;
-    const int* const seen = list_of(tile).seen;
+    const float* const stage = stages + tile % 2 * stage_size;
+    const int* const above = list_of(tile).above;
     const int strips = strips_of(tile);
-    for (int strip = slice; strip < strips; strip += slices) {
+    for (int strip = slice; strip < strips; strip += Block::slices) {
       const float* const row =
-          stage + (seen[strip] + r * images.across) * columns * part + in_group * quad;
+          stage + (above[strip] + r * images.across) * Block::columns * part + in_group * quad;
       const float* const gradients =
-          stage + (segments * columns + strip * pixels) * part + out_group * quad;
-      float values[columns][quad];
+          stage + (segments * Block::columns + strip * pixels) * part + out_group * quad;
+      float values[Block::columns][quad];
       load<float, quad>(row, 0, values[0]);
-      load<float, quad>(row, groups, values[1]);
+      load<float, quad>(row, Block::groups, values[1]);
 #pragma unroll
       for (int i = 0; i < pixels; ++i) {
         float gradient[quad];
-        load<float, quad>(row, (i + 2) * groups, values[i + 2]);
-        load<float, quad>(gradients, i * groups, gradient);
+        load<float, quad>(row, (i + 2) * Block::groups, values[i + 2]);
+        load<float, quad>(gradients, i * Block::groups, gradient);
 #pragma unroll
         for (int k = 0; k < quad; ++k) {
 #pragma unroll
@@ -173,7 +178,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
   }
   wait_for_copies<0>();
 
-  add_slices(sums, stages, slices, slice, slice_thread, slice_threads<part>);
+  add_slices(sums, stages, Block::slices, slice, slice_thread, Block::slice_threads);
   if (slice > 0) return;
   float* const to = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
 #pragma unroll
@@ -190,25 +195,22 @@ __global__ void __launch_bounds__(threads, blocks_together)
 #endif
 }
 
-template <int pixels, int part>
-std::size_t shared_bytes(int segments) {
-  return std::size_t{2} * stage_size<pixels, part>(segments) * sizeof(float) +
-         std::size_t{lists} * TileList<pixels>::size(segments) * sizeof(int);
+/// Calls work.template operator()<pixels, part>() with those that suit the sizes.
+template <class Work>
+auto with_layout(const Images& x, int out, Work&& work) {
+  return with_strips(x, [&]<int pixels>() {
+    return x.channels % 32 == 0 && out % 32 == 0 ? work.template operator()<pixels, 32>()
+                                                 : work.template operator()<pixels, 16>();
+  });
 }
 
-int part_of(const Images& x, int out) {
-  return x.channels % 32 == 0 && out % 32 == 0 ? 32 : 16;
-}
-
-/// Blocks beside each other, by the part of the filters that they have.
-int parts_of(const Images& x, int out) {
-  return x.channels / part_of(x, out) * (out / part_of(x, out));
-}
-
-int blocks_of(const Images& x, int out) {
-  const int tiles = with_strips(
-      x, [&]<int pixels>() { return quotient_up(Strips<pixels>(x).count, tile_strips); });
-  return std::clamp(target_blocks / parts_of(x, out), 1, tiles);
+/// Blocks in a row share the tiles; one below the other they have different parts of the filters.
+dim3 blocks_of(const Images& x, int out) {
+  return with_layout(x, out, [&]<int pixels, int part>() {
+    const int parts = x.channels / part * (out / part);
+    const int tiles = Layout<pixels, part>::tiles(Strips<pixels>(x));
+    return dim3(std::clamp(target_blocks / parts, 1, tiles), parts);
+  });
 }
 
 int weights(const Images& x, int out) {
@@ -218,17 +220,15 @@ int weights(const Images& x, int out) {
 }  // namespace
 
 bool fp32_weight_gradient_supports(const Images& x, std::int32_t out) {
-  const auto fits = [](int channels) {
-    return channels > 0 && channels % 16 == 0 && channels <= most_channels;
-  };
-  return fits(x.channels) && fits(out) && can_be_cut(x) && has_async_copies() &&
-         with_strips(x, [&]<int pixels>() {
-           return shared_bytes<pixels, 32>(Strips<pixels>(x).segments(tile_strips)) <= shared_limit;
+  return can_be_cut(x, out) && has_async_copies() &&
+         with_layout(x, out, [&]<int pixels, int part>() {
+           using Block = Layout<pixels, part>;
+           return Block::shared_bytes(Strips<pixels>(x).segments(Block::strips)) <= shared_limit;
          });
 }
 
 std::size_t fp32_weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
-  return std::size_t{4} * blocks_of(x, out) * weights(x, out);
+  return sizeof(float) * blocks_of(x, out).x * weights(x, out);
 }
 
 cudaError_t fp32_weight_gradient(const Images& shape, std::int32_t out, const float* x,
@@ -238,25 +238,21 @@ cudaError_t fp32_weight_gradient(const Images& shape, std::int32_t out, const fl
     return cudaErrorInvalidValue;
   }
   auto* const partials = static_cast<float*>(workspace);
-  const int blocks = blocks_of(shape, out);
-  const cudaError_t status = with_strips(shape, [&]<int pixels>() {
-    const auto launch = [&]<int part>() {
-      const Strips<pixels> strips(shape);
-      const int segments = strips.segments(tile_strips);
-      const auto kernel = weight_gradient_kernel<pixels, part>;
-      const auto shared = static_cast<int>(shared_bytes<pixels, part>(segments));
-      const cudaError_t allowed =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
-      if (allowed != cudaSuccess) return allowed;
-      kernel<<<dim3(blocks, parts_of(shape, out)), threads, shared, stream>>>(
-          strips, segments, shape.channels, out, x, dy, partials);
-      return cudaGetLastError();
-    };
-    return part_of(shape, out) == 32 ? launch.template operator()<32>()
-                                     : launch.template operator()<16>();
+  const dim3 blocks = blocks_of(shape, out);
+  const cudaError_t status = with_layout(shape, out, [&]<int pixels, int part>() {
+    using Block = Layout<pixels, part>;
+    const Strips<pixels> strips(shape);
+    const int segments = strips.segments(Block::strips);
+    const auto kernel = weight_gradient_kernel<pixels, part>;
+    const std::size_t shared = Block::shared_bytes(segments);
+    const cudaError_t allowed = allow_shared_memory(kernel, shared);
+    if (allowed != cudaSuccess) return allowed;
+    kernel<<<blocks, threads, shared, stream>>>(strips, Block::tiles(strips), segments,
+                                                shape.channels, out, x, dy, partials);
+    return cudaGetLastError();
   });
   if (status != cudaSuccess) return status;
-  return add_partials(partials, blocks, weights(shape, out), dw, stream);
+  return add_partials(partials, static_cast<int>(blocks.x), weights(shape, out), dw, stream);
 }
 
 }  // namespace preheat::kernels

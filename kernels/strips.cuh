@@ -16,9 +16,9 @@ namespace preheat::kernels {
 
 inline constexpr int taps = 3;  // in a row and in a column of a filter
 inline constexpr int quad = 4;  // channels that are moved together
-inline constexpr std::size_t shared_limit =
-    99 << 10;  // that every device with these instructions has for a block
-inline constexpr int target_blocks = 264;  // two on each multiprocessor of an H100
+inline constexpr int most_channels = 256;
+inline constexpr std::size_t shared_limit = 99 << 10;  // of a block, from 8.0 on
+inline constexpr int target_blocks = 264;              // two on each multiprocessor of an H100
 
 constexpr int quotient_up(std::int64_t a, std::int64_t b) {
   return static_cast<int>((a + b - 1) / b);
@@ -83,9 +83,13 @@ __device__ void add_slices(float (&sums)[count], float* exchange, int slices, in
   }
 }
 
-/// Whether pixels and segments can be counted in 32 bits.
-inline bool can_be_cut(const Images& x) {
-  return x.batch > 0 && x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 29);
+/// Whether channels are whole groups, and pixels and elements can be counted in 32 bits.
+inline bool can_be_cut(const Images& x, int out) {
+  const auto fits = [](int channels) {
+    return channels > 0 && channels % 16 == 0 && channels <= most_channels;
+  };
+  return fits(x.channels) && fits(out) && x.batch > 0 && x.height > 0 && x.width > 0 &&
+         x.rows() < (std::int64_t{1} << 31) / std::max(x.channels, out);
 }
 
 /// Calls work.template operator()<pixels>() with the strips that leave less of a row empty.
@@ -93,6 +97,13 @@ template <class Work>
 auto with_strips(const Images& x, Work&& work) {
   const auto covered = [&](int pixels) { return quotient_up(x.width, pixels) * pixels; };
   return covered(7) < covered(8) ? work.template operator()<7>() : work.template operator()<8>();
+}
+
+/// Lets blocks of a kernel have that much shared memory.
+template <class Kernel>
+cudaError_t allow_shared_memory(Kernel kernel, std::size_t bytes) {
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(bytes));
 }
 
 }  // namespace preheat::kernels

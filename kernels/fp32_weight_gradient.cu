@@ -1,18 +1,20 @@
 // The gradient of 3 x 3 filters in fp32, without tensor cores.
 //
-// Why this tiling. A thread has the sums of 4 x 4 channels for a row of the filter's taps, 48
-// registers, and goes along a strip: for each pixel it loads 4 channels of dy and 4 of one pixel of
-// x, as the pixels that the other two taps meet are those of the steps before; 16 loads of 16 bytes
-// for 336 multiply-adds. 192 threads have 32 x 32 channels, so all of them use the same pixels, and
-// neither row nor column is loaded into shared memory for one thread alone. With 16 channels on a
-// side there are four such sets of threads, slices, which share the strips and add up at the end.
+// Why this tiling. A thread has the sums of 4 x 4 channels for the three taps of a row of the
+// filter, 48 registers, and goes along a strip: for each pixel it loads 4 channels of dy and 4 of
+// x, as the other two taps meet pixels of x that it has from the steps before. These are 16 loads
+// of 16 bytes for 336 multiply-adds; lanes are arranged as in the convolution, so that they take 32
+// clocks of shared memory beside 84 of arithmetic. 192 threads have all filters between 32 channels
+// on either side and use the same pixels at the same time. Filters of fewer channels have four such
+// sets of threads, slices, which share the strips of a tile and add up at the end.
 //
-// The tile of 8 strips is 30 KiB at 28 x 28 x 32, and there are two stages of it in each of two
-// blocks on a multiprocessor, 3 warps for a scheduler. Where a tile is in the images is worked out
-// once by all threads for all, two tiles ahead: divisions would cost as much as the arithmetic.
+// A tile of 8 strips at 28 x 28 x 32 is 30 KiB. There are two stages of it in each of two blocks on
+// a multiprocessor, which makes 3 warps for a scheduler. Where the pixels of a tile are is worked
+// out by all threads for all, two tiles ahead: divisions for every copy would cost a third of the
+// time.
 //
-// The blocks share the tiles evenly, a contiguous part each, and write their sums: 10 MB at 32 x 32
-// channels, which a second kernel adds up in the order of the blocks.
+// The blocks share the tiles evenly, a contiguous part each. Each writes its sums, 10 MB together
+// at 32 x 32 channels, and a second kernel adds those up, in the order of the blocks.
 #include "async_copy.cuh"
 #include "device.cuh"
 #include "partial_sums.cuh"
@@ -176,7 +178,6 @@ __global__ void __launch_bounds__(threads, blocks_together)
       }
     }
   }
-  wait_for_copies<0>();
 
   add_slices(sums, stages, Block::slices, slice, slice_thread, Block::slice_threads);
   if (slice > 0) return;

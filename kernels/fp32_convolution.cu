@@ -107,6 +107,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
   }
   __syncthreads();
 
+  // Copies are not unrolled, so that no registers are kept for them beside the sums.
   const int step = tiling.slices * quad;  // channels that are brought and used together
   const auto bring = [&](int first_in, const float4* stage) {
     const unsigned to = shared_address(stage);
@@ -155,8 +156,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
       }
 #pragma unroll
       for (int s = 0; s < taps; ++s) {
-        asm volatile("" ::
-                         : "memory");  // filters are not loaded so far ahead that registers run out
+        // Or filters are loaded so far ahead that registers run out.
+        asm volatile("" ::: "memory");
 #pragma unroll
         for (int k = 0; k < thread_outputs; ++k) {
           float weights[quad];

@@ -24,8 +24,8 @@ namespace preheat {
 
 struct Checkpoint {
   ReplicaState state;
-  std::string fingerprint;             // of the configuration that led to it; see fingerprint.h
-  std::vector<NamedTensor> direction;  // see Diagnostics::direction
+  std::string fingerprint;  // of the configuration that led to it; see fingerprint.h
+  std::vector<NamedTensor> direction = {};  // see Diagnostics::direction
 };
 
 /// Writes to a temporary name and renames. Throws Error.

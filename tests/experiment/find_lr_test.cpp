@@ -32,7 +32,9 @@ class SearchRate : public testing::Test {
       for (const double rate : rates) {
         if (asked_.size() == most) break;
         asked_.push_back(rate);
-        trials.push_back({.rate = rate, .run = {}, .trained = trains(rate)});
+        Trial& trial = trials.emplace_back();
+        trial.rate = rate;
+        trial.trained = trains(rate);
       }
       return trials;
     });

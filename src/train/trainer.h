@@ -111,9 +111,9 @@ class Trainer {
   /// Throws Error.
   RunResult run(const RunListener& listener, RunFolder* folder);
 
-  /// Does at most so many updates, fewer at the end of an epoch or a stage, writes nothing, and says how long
-  /// they took. The schedule's last rate holds beyond the run's end. Throws Error where the run is
-  /// lost.
+  /// Does at most so many updates, fewer at the end of an epoch or a stage, writes nothing, and
+  /// says how long they took. The schedule's last rate holds beyond the run's end. Throws Error
+  /// where the run is lost.
   UpdateTime time_updates(std::int64_t most);
 
   /// Does so many updates, fewer where an epoch has fewer, and times their parts (backend.h).

@@ -416,14 +416,14 @@ for stage in "${stages[@]}"; do
     tail -n 20 "$log" | sed 's/^/  /'
   fi
   echo "  $verdict${remark:+: $remark}"
-  rows+=("$(printf '%-12s  %7d  %-7s  %s' "$stage" $((SECONDS - begin)) "$verdict" "$remark")")
+  rows+=("$(printf '%-14s  %7d  %-7s  %s' "$stage" $((SECONDS - begin)) "$verdict" "$remark")")
 done
 
 echo
 {
-  printf '%-12s  %7s  %s\n' stage seconds verdict
+  printf '%-14s  %7s  %s\n' stage seconds verdict
   printf '%s\n' "${rows[@]}"
-  printf '%-12s  %7d  %s\n' all "$SECONDS" "$( ((failed == 0)) && echo PASS || echo FAIL)"
+  printf '%-14s  %7d  %s\n' all "$SECONDS" "$( ((failed == 0)) && echo PASS || echo FAIL)"
 } | tee "$out/summary.txt"
 echo "logs and figures: $out"
 exit "$failed"

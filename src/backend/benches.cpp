@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "config/error.h"
 #include "nn/network.h"
@@ -28,10 +29,10 @@ std::int64_t UpdateSet::parameters() const {
 }
 
 void UpdateTiming::take(std::vector<double> times) {
-  std::ranges::sort(times);
-  microseconds = times[times.size() / 2];
-  least = times.front();
-  largest = times.back();
+  const Spread spread = spread_of(std::move(times));
+  microseconds = spread.median;
+  least = spread.least;
+  largest = spread.largest;
 }
 
 UpdateLayout::UpdateLayout(const UpdateSet& set) {

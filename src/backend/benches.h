@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/spread.h"
 #include "config/config.h"
 #include "optim/sgd_momentum.h"
 #include "schedule/lr_schedule.h"

@@ -1,6 +1,6 @@
 #include "backend/step_parts.h"
 
-#include <algorithm>
+#include "backend/spread.h"
 
 namespace preheat {
 
@@ -12,12 +12,15 @@ void StepParts::add(const StepPart& part) {
   times_[next_++].push_back(part.microseconds);
 }
 
+void StepParts::add(StepPart part, std::chrono::steady_clock::time_point start) {
+  part.microseconds = microseconds_since(start);
+  add(part);
+}
+
 std::vector<StepPart> StepParts::medians() const {
   std::vector<StepPart> medians = parts_;
   for (std::size_t i = 0; i < medians.size(); ++i) {
-    std::vector<double> times = times_[i];
-    std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
-    medians[i].microseconds = times[times.size() / 2];
+    medians[i].microseconds = spread_of(times_[i]).median;
   }
   return medians;
 }

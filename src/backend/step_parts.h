@@ -2,6 +2,7 @@
 // how long it takes.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -26,11 +27,18 @@ struct StepPart {
   double microseconds = 0;
 };
 
+inline double microseconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
+      .count();
+}
+
 /// The parts of several steps, each of which has the same ones in the same order.
 class StepParts {
  public:
   void begin_step() { next_ = 0; }
   void add(const StepPart& part);
+  /// Of the host: one that took from `start` until now.
+  void add(StepPart part, std::chrono::steady_clock::time_point start);
 
   /// The parts with the median of their times.
   std::vector<StepPart> medians() const;

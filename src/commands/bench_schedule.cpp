@@ -21,12 +21,6 @@ struct ScheduleOptions {
 constexpr std::int64_t evaluations = 1'000'000;
 constexpr int repetitions = 9;
 
-struct Timing {
-  double median = 0;  // ns per evaluation
-  double least = 0;
-  double largest = 0;
-};
-
 NamedSchedule named(const std::string& name, const std::string& schedule) {
   const RunConfig config = read_config(parse_document(
       fmt::format("schedule: {}\ntrain: {{length: {} steps}}\n", schedule, evaluations), name));
@@ -70,14 +64,9 @@ std::vector<NamedSchedule> all_shapes() {
   return schedules;
 }
 
-Timing timing_of(std::vector<double> times) {
-  std::ranges::sort(times);
-  return {times[times.size() / 2], times.front(), times.back()};
-}
-
 // Every update of a run of a million, one after the other, as a training run asks for them. The
 // schedules take turns, so that a machine that slows down slows all of them.
-std::vector<Timing> time_on_host(const std::vector<NamedSchedule>& schedules) {
+std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
   std::vector<std::vector<double>> times(schedules.size());
   for (int repetition = 0; repetition < repetitions; ++repetition) {
     for (std::size_t i = 0; i < schedules.size(); ++i) {
@@ -92,8 +81,8 @@ std::vector<Timing> time_on_host(const std::vector<NamedSchedule>& schedules) {
       if (!(sum >= 0)) throw Error(schedules[i].name + ": a rate is not a number");
     }
   }
-  std::vector<Timing> timings;
-  for (std::vector<double>& t : times) timings.push_back(timing_of(std::move(t)));
+  std::vector<Spread> timings;
+  for (std::vector<double>& t : times) timings.push_back(spread_of(std::move(t)));
   return timings;
 }
 
@@ -122,9 +111,9 @@ void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules
       for (std::size_t turn = 0; turn < constant.size(); ++turn) {
         differences.push_back(times[s][i][turn] - constant[turn]);
       }
-      const Timing us = timing_of(times[s][i]);
-      const Timing more = timing_of(std::move(differences));
-      const double share = more.median / timing_of(constant).median;
+      const Spread us = spread_of(times[s][i]);
+      const Spread more = spread_of(std::move(differences));
+      const double share = more.median / spread_of(constant).median;
       fmt::print("  {:>10.2f} {:>+7.2f} {:>+6.2f} % {:>+7.2f} ..{:>+7.2f}", us.median, more.median,
                  100 * share, more.least, more.largest);
       in_step.push_back({{"parameters", sizes[s]},
@@ -151,9 +140,9 @@ void bench_schedule(const ScheduleOptions& options) {
              host, evaluations, repetitions);
   fmt::print("{:<24}  {:>7}  {:>7}  {:>7}\n", "schedule", "median", "least", "largest");
   const std::vector<NamedSchedule> schedules = all_shapes();
-  const std::vector<Timing> on_host = time_on_host(schedules);
+  const std::vector<Spread> on_host = time_on_host(schedules);
   for (std::size_t i = 0; i < schedules.size(); ++i) {
-    const Timing& t = on_host[i];
+    const Spread& t = on_host[i];
     const std::string& name = schedules[i].name;
     fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}\n", name, t.median, t.least, t.largest);
     results.json["schedules"].push_back({{"name", name},

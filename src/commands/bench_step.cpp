@@ -35,9 +35,7 @@ struct StepOptions {
 };
 
 struct StepTiming {
-  double milliseconds = 0;  // median over the rounds
-  double least = 0;
-  double largest = 0;
+  Spread milliseconds;           // over the rounds
   double host_microseconds = 0;  // that a step keeps the calling thread busy
 };
 
@@ -79,9 +77,7 @@ StepTiming time_steps(Trainer& trainer, double seconds) {
     total.push_back(1e3 * time.total / static_cast<double>(steps));
     host.push_back(1e6 * time.host / static_cast<double>(steps));
   }
-  std::ranges::sort(total);
-  std::ranges::sort(host);
-  return {total[total.size() / 2], total.front(), total.back(), host[host.size() / 2]};
+  return {spread_of(std::move(total)), spread_of(std::move(host)).median};
 }
 
 // ---- Parts -------------------------------------------------------------------------------------
@@ -283,45 +279,44 @@ void bench_step(const StepOptions& options) {
   BenchResults results("step", *backend, options.bench);
   nlohmann::ordered_json& json = results.json;
   const StepTiming t = time_steps(trainer, options.seconds);
+  const Spread& ms = t.milliseconds;
   const auto batch = static_cast<double>(config.data.batch_size);
-  const double images = 1e3 * batch / t.milliseconds;
+  const double images = 1e3 * batch / ms.median;
   fmt::print("\n{}: {} parameters, batch {}, {}\n\n", config.name,
              trainer.network().parameter_count, config.data.batch_size,
              to_string(config.train.precision));
-  fmt::print("{:<24} {:>10.4f} ms  ({:.4f} .. {:.4f})\n", "step", t.milliseconds, t.least,
-             t.largest);
+  fmt::print("{:<24} {:>10.4f} ms  ({:.4f} .. {:.4f})\n", "step", ms.median, ms.least, ms.largest);
   fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
   fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
   fmt::print("{:<24} {:>10.2f} s   from the start of the program, data included\n", "first update",
              first_update);
   const std::int64_t launches = trainer.launches_per_update();
   if (launches > 0) fmt::print("{:<24} {:>10}\n", "launches of a step", launches);
-  json.update(
-      {{"network", config.name},
-       {"parameters", trainer.network().parameter_count},
-       {"batch", config.data.batch_size},
-       {"precision", to_string(config.train.precision)},
-       {"step_ms", {{"median", t.milliseconds}, {"least", t.least}, {"largest", t.largest}}},
-       {"images_per_second", images},
-       {"host_us", t.host_microseconds},
-       {"first_update_seconds", first_update},
-       {"launches", launches},
-       {"parts", nlohmann::ordered_json::array()},
-       {"replicas", nlohmann::ordered_json::array()}});
+  json.update({{"network", config.name},
+               {"parameters", trainer.network().parameter_count},
+               {"batch", config.data.batch_size},
+               {"precision", to_string(config.train.precision)},
+               {"step_ms", {{"median", ms.median}, {"least", ms.least}, {"largest", ms.largest}}},
+               {"images_per_second", images},
+               {"host_us", t.host_microseconds},
+               {"first_update_seconds", first_update},
+               {"launches", launches},
+               {"parts", nlohmann::ordered_json::array()},
+               {"replicas", nlohmann::ordered_json::array()}});
   // "graph-bf16"; 16 bits of either kind are compared with each other.
   const Precision precision = config.train.precision;
   const std::string peer_precision =
       "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
-  json["peers"] = peers.compare("ms", "ms", t.milliseconds, [&](const nlohmann::json& row) {
+  json["peers"] = peers.compare("ms", "ms", ms.median, [&](const nlohmann::json& row) {
     return row.value("network", "") == config.name &&
            row.value("batch", std::int64_t{0}) == config.data.batch_size &&
            row.value("mode", "").ends_with(peer_precision);
   });
   peers.note_device(backend->device());
   std::fflush(stdout);
-  bench_parts(trainer, *backend, options, t.milliseconds, json);
+  bench_parts(trainer, *backend, options, ms.median, json);
   std::fflush(stdout);
-  bench_replicas(config, *backend, data, options, t.milliseconds, json);
+  bench_replicas(config, *backend, data, options, ms.median, json);
   results.write();
 }
 

@@ -211,13 +211,20 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
 }
 
 // The next step after which something is due.
+// Where the epoch or the stage of an update ends.
+std::int64_t Trainer::next_boundary(std::int64_t step) const {
+  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
+  std::int64_t boundary = (step / per_epoch + 1) * per_epoch;
+  for (const std::int64_t begin : stage_begins_) {
+    if (begin > step) boundary = std::min(boundary, begin);
+  }
+  return boundary;
+}
+
 std::int64_t Trainer::next_stop(std::int64_t step) const {
   const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
-  std::int64_t stop = std::min(schedule_.run.steps, next_multiple(schedule_.run.steps_per_epoch));
-  for (const std::int64_t begin : stage_begins_) {
-    if (begin > step) stop = std::min(stop, begin);
-  }
-  stop = std::min({stop, next_multiple(eval_every_), diagnostics_.next_stop(step)});
+  std::int64_t stop = std::min({schedule_.run.steps, next_boundary(step),
+                                next_multiple(eval_every_), diagnostics_.next_stop(step)});
   if (checkpoint_every_ > 0) stop = std::min(stop, next_multiple(checkpoint_every_));
   return stop;
 }
@@ -283,20 +290,10 @@ void Trainer::count_timed(const std::vector<StepRecord>& records) {
   step_ += static_cast<std::int64_t>(records.size());
 }
 
-// Updates that are left of the epoch or the stage.
-std::int64_t Trainer::until_boundary() const {
-  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
-  std::int64_t left = per_epoch - step_ % per_epoch;
-  for (const std::int64_t begin : stage_begins_) {
-    if (begin > step_) left = std::min(left, begin - step_);
-  }
-  return left;
-}
-
 UpdateTime Trainer::time_updates(std::int64_t most) {
   if (step_ % schedule_.run.steps_per_epoch == 0) set_epoch_order();
   UpdateTime time;
-  time.updates = std::min(most, until_boundary());
+  time.updates = std::min(most, next_boundary(step_) - step_);
   const auto start = Clock::now();
   replica_->train(time.updates);
   time.host = seconds_since(start);
@@ -310,7 +307,7 @@ std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
   if (per_epoch < 2) throw Error("an epoch has but one update; lower data.batch_size");
   updates = std::min(updates, per_epoch);
-  while (until_boundary() < updates) time_updates(until_boundary());
+  while (next_boundary(step_) - step_ < updates) time_updates(updates);  // as far as it goes
   if (step_ % per_epoch == 0) set_epoch_order();
   std::vector<StepPart> parts = replica_->time_parts(updates);
   count_timed(replica_->drain());

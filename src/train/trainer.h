@@ -122,9 +122,9 @@ class Trainer {
   std::int64_t launches_per_update() const { return replica_->launches_per_update(); }
 
  private:
+  std::int64_t next_boundary(std::int64_t step) const;
   std::int64_t next_stop(std::int64_t step) const;
   void set_epoch_order();
-  std::int64_t until_boundary() const;
   void count_timed(const std::vector<StepRecord>& records);
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);

@@ -221,4 +221,18 @@ class KernelTest : public testing::Test {
   testing::ScopedTrace trace_{__FILE__, __LINE__, "seed " + std::to_string(seed_)};
 };
 
+/// Of kernels that copy asynchronously into shared memory: skips where the device cannot.
+class AsyncCopyTest : public KernelTest {
+ protected:
+  void SetUp() override {
+    KernelTest::SetUp();
+    if (IsSkipped()) return;
+    int device = 0;
+    int major = 0;
+    check(cudaGetDevice(&device));
+    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+    if (major < 8) GTEST_SKIP() << "needs a device of compute capability 8.0 or later";
+  }
+};
+
 }  // namespace preheat::kernels

@@ -2,6 +2,7 @@
 // fp32 whatever its order, so that a pixel that is left out or taken twice cannot hide.
 #include <limits>
 
+#include "kernels/convolutions.h"
 #include "kernels/device_test.h"
 
 namespace preheat::kernels {
@@ -81,16 +82,6 @@ void for_all_products(const FewChannels& c, const Work& work) {
     }
   }
 }
-
-// Sums of products, and of their sizes.
-struct Sums {
-  explicit Sums(std::size_t size) : values(size), sizes(size) {}
-  void add(std::size_t at, double product) {
-    values[at] += product;
-    sizes[at] += std::abs(product);
-  }
-  std::vector<double> values, sizes;
-};
 
 Sums forward_of(const FewChannels& c, const std::vector<float>& x, const std::vector<float>& w) {
   Sums y(c.y.size());

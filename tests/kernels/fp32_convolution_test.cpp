@@ -1,22 +1,12 @@
 // A convolution in fp32 and its gradients: small integers, whose sums are exact in any order, to
 // the bit; and numbers of all sizes against sums in double.
+#include "kernels/convolutions.h"
 #include "kernels/device_test.h"
 
 namespace preheat::kernels {
 namespace {
 
-struct Case {
-  Images x;
-  std::int32_t out;
-  std::size_t x_size() const { return x.size(); }
-  std::size_t y_size() const { return x.rows() * out; }
-  std::size_t weights() const { return std::size_t{9} * out * x.channels; }
-  std::string name() const {
-    return std::to_string(x.batch) + "x" + std::to_string(x.height) + "x" +
-           std::to_string(x.width) + "x" + std::to_string(x.channels) + " -> " +
-           std::to_string(out);
-  }
-};
+using Case = Convolution3x3;
 
 // Images of one pixel, rows and columns alone; strips of 7 and of 8, whole and not; tiles that end
 // within a row, within an image and after several; few blocks, cut into slices, and enough that no
@@ -28,33 +18,6 @@ const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},     {{2, 7
                           {{40, 1, 3, 32}, 32},  {{33, 16, 32, 16}, 16},  {{2, 8, 8, 48}, 96},
                           {{1, 3, 4, 128}, 128}, {{76, 28, 28, 16}, 32},  {{3, 4, 100, 16}, 16},
                           {{19, 1, 1, 64}, 32},  {{171, 14, 14, 16}, 32}, {{1, 6, 33, 32}, 32}};
-
-/// Sums of products, and of what these are without their signs.
-struct Sums {
-  std::vector<double> value;
-  std::vector<double> size;
-  explicit Sums(std::size_t count) : value(count), size(count) {}
-  void add(std::int64_t at, double product) {
-    value[at] += product;
-    size[at] += std::abs(product);
-  }
-};
-
-// Calls work(pixel, tap, other), with the pixel of x that the tap of a filter meets at each of y.
-template <class Work>
-void for_all_taps(const Images& shape, const Work& work) {
-  for (std::int64_t pixel = 0; pixel < shape.rows(); ++pixel) {
-    const std::int64_t column = pixel % shape.width;
-    const std::int64_t row = pixel / shape.width % shape.height;
-    for (int tap = 0; tap < 9; ++tap) {
-      const int down = tap / 3 - 1;
-      const int right = tap % 3 - 1;
-      if (row + down < 0 || row + down >= shape.height) continue;
-      if (column + right < 0 || column + right >= shape.width) continue;
-      work(pixel, tap, pixel + down * shape.width + right);
-    }
-  }
-}
 
 struct Tensors {
   std::vector<float> x, w, dy;
@@ -87,16 +50,7 @@ Sums data_gradient_of(const Case& c, const Tensors& t) {
 }
 
 Sums weight_gradient_of(const Case& c, const Tensors& t) {
-  Sums dw(c.weights());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        dw.add((std::int64_t{k} * 9 + tap) * c.x.channels + i,
-               double{t.dy[pixel * c.out + k]} * t.x[other * c.x.channels + i]);
-      }
-    }
-  });
-  return dw;
+  return weight_gradient_of(c, t.x, t.dy);
 }
 
 /// One of the three computations, on the device and in double.
@@ -135,18 +89,8 @@ const Pass passes[] = {
      [](const Case& c) { return std::int64_t{9} * c.out; }},
     {"dw", weight_gradient_of, run_weight_gradient, [](const Case& c) { return c.x.rows(); }}};
 
-class KernelsFp32Convolution : public KernelTest {
+class KernelsFp32Convolution : public AsyncCopyTest {
  protected:
-  void SetUp() override {
-    KernelTest::SetUp();
-    if (IsSkipped()) return;
-    int device = 0;
-    int major = 0;
-    check(cudaGetDevice(&device));
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    if (major < 8) GTEST_SKIP() << "needs a device of compute capability 8.0 or later";
-  }
-
   // Calls work(case, pass) for all of them.
   template <class Work>
   void for_all(const Work& work) {
@@ -175,7 +119,7 @@ TEST_F(KernelsFp32Convolution, OfSmallIntegersIsExact) {
   for_all([&](const Case& c, const Pass& pass) {
     const Tensors t = tensors(c, [&] { return static_cast<float>(random_() % 5) - 2; });
     const Sums sums = pass.expected(c, t);
-    EXPECT_EQ(pass.found(c, t), std::vector<float>(sums.value.begin(), sums.value.end()));
+    EXPECT_EQ(pass.found(c, t), std::vector<float>(sums.values.begin(), sums.values.end()));
   });
 }
 
@@ -187,7 +131,7 @@ TEST_F(KernelsFp32Convolution, SumsInFp32AndInTheSameOrderEveryTime) {
     const std::vector<float> found = pass.found(c, t);
     const double bound = static_cast<double>(pass.terms(c)) * 0x1p-24;
     expect_close(
-        found, sums.value, [&](std::size_t i) { return bound * sums.size[i]; }, pass.name);
+        found, sums.values, [&](std::size_t i) { return bound * sums.sizes[i]; }, pass.name);
     EXPECT_TRUE(same_bits(pass.found(c, t), found));
   });
 }

@@ -1,5 +1,6 @@
 // Small integers, whose sums fp32 holds exactly in any order, to the bit; and numbers of all sizes
 // against sums in double.
+#include "kernels/convolutions.h"
 #include "kernels/device_test.h"
 
 namespace preheat::kernels {
@@ -7,17 +8,7 @@ namespace {
 
 constexpr Element small_elements[] = {Element::bf16, Element::f16};
 
-struct Case {
-  Images x;
-  std::int32_t out;
-  Images y() const { return {x.batch, x.height, x.width, out}; }
-  std::int64_t weights() const { return std::int64_t{out} * 9 * x.channels; }
-  std::string name() const {
-    return std::to_string(x.batch) + "x" + std::to_string(x.height) + "x" +
-           std::to_string(x.width) + "x" + std::to_string(x.channels) + " -> " +
-           std::to_string(out);
-  }
-};
+using Case = Convolution3x3;
 
 // All pairs of channels; images of one pixel, smaller than a tile of 64, 32 or 16 columns and
 // wider, and of which blocks begin in the middle. The last one is enough for every block there can
@@ -28,49 +19,8 @@ const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},   {{2, 7, 
                           {{9, 3, 2, 64}, 32},   {{3, 9, 33, 64}, 16},  {{2, 6, 20, 16}, 64},
                           {{40, 1, 3, 32}, 32},  {{1, 50, 65, 16}, 16}, {{136, 28, 28, 16}, 16}};
 
-struct Sums {
-  std::vector<double> dw;
-  std::vector<double> sizes;  // of the products
-};
-
-Sums sums_of(const Case& c, const std::vector<float>& x, const std::vector<float>& dy) {
-  const Images& s = c.x;
-  Sums sums{std::vector<double>(c.weights()), std::vector<double>(c.weights())};
-  for (std::int64_t pixel = 0; pixel < s.rows(); ++pixel) {
-    const std::int64_t column = pixel % s.width;
-    const std::int64_t row = pixel / s.width % s.height;
-    for (int tap = 0; tap < 9; ++tap) {
-      const int down = tap / 3 - 1;
-      const int right = tap % 3 - 1;
-      if (row + down < 0 || row + down >= s.height) continue;
-      if (column + right < 0 || column + right >= s.width) continue;
-      const float* const from = &x[(pixel + down * s.width + right) * s.channels];
-      for (std::int32_t k = 0; k < c.out; ++k) {
-        const double gradient = dy[pixel * c.out + k];
-        const std::int64_t first = (std::int64_t{k} * 9 + tap) * s.channels;
-        for (std::int32_t i = 0; i < s.channels; ++i) {
-          const double product = gradient * from[i];
-          sums.dw[first + i] += product;
-          sums.sizes[first + i] += std::abs(product);
-        }
-      }
-    }
-  }
-  return sums;
-}
-
-class KernelsWeightGradient : public KernelTest {
+class KernelsWeightGradient : public AsyncCopyTest {
  protected:
-  void SetUp() override {
-    KernelTest::SetUp();
-    if (IsSkipped()) return;
-    int device = 0;
-    int major = 0;
-    check(cudaGetDevice(&device));
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-    if (major < 8) GTEST_SKIP() << "needs a device of compute capability 8.0 or later";
-  }
-
   // Calls work(element, case) for all of them.
   template <class Work>
   void for_all(const Work& work) {
@@ -102,10 +52,10 @@ class KernelsWeightGradient : public KernelTest {
 
 TEST_F(KernelsWeightGradient, OfSmallIntegersIsExact) {
   for_all([&](Element element, const Case& c) {
-    const std::vector<float> x = small_integers(c.x.size());
-    const std::vector<float> dy = small_integers(c.y().size());
+    const std::vector<float> x = small_integers(c.x_size());
+    const std::vector<float> dy = small_integers(c.y_size());
     std::vector<float> expected;
-    for (const double sum : sums_of(c, x, dy).dw) {
+    for (const double sum : weight_gradient_of(c, x, dy).values) {
       expected.push_back(rounded(element, static_cast<float>(sum)));
     }
     EXPECT_EQ(gradient_of(element, c, x, dy), expected);
@@ -114,19 +64,19 @@ TEST_F(KernelsWeightGradient, OfSmallIntegersIsExact) {
 
 TEST_F(KernelsWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
   for_all([&](Element element, const Case& c) {
-    const std::vector<float> x = random_values(random_, element, c.x.size(), 1, 0.5f);
-    const std::vector<float> dy = random_values(random_, element, c.y().size());
-    const Sums sums = sums_of(c, x, dy);
+    const std::vector<float> x = random_values(random_, element, c.x_size(), 1, 0.5f);
+    const std::vector<float> dy = random_values(random_, element, c.y_size());
+    const Sums sums = weight_gradient_of(c, x, dy);
     const std::vector<float> found = gradient_of(element, c, x, dy);
     // Tensor cores cut off what does not fit into a sum: a unit in the last place for each of the
     // additions that one sum goes through, of which there is one for 16 pixels, at most 3 for each
     // row of a tile, and some for the units, blocks and sharers.
     const double additions = static_cast<double>(c.x.rows()) / 16 + 3.0 * c.x.height + 150;
     expect_close(
-        found, sums.dw,
+        found, sums.values,
         [&](std::size_t i) {
           const double error = additions * 0x1p-23 * sums.sizes[i];
-          return error + storage_error(element, std::abs(sums.dw[i]) + error);
+          return error + storage_error(element, std::abs(sums.values[i]) + error);
         },
         "dw");
     EXPECT_TRUE(same_bits(gradient_of(element, c, x, dy), found));
@@ -135,9 +85,9 @@ TEST_F(KernelsWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
 
 TEST_F(KernelsWeightGradient, WhatIsOutsideOfAnImageIsZero) {
   for_all([&](Element element, const Case& c) {
-    const std::vector<float> found = gradient_of(element, c, std::vector<float>(c.x.size(), 1.0f),
-                                                 std::vector<float>(c.y().size(), 1.0f));
-    for (std::int64_t i = 0; i < c.weights(); ++i) {
+    const std::vector<float> found = gradient_of(element, c, std::vector<float>(c.x_size(), 1.0f),
+                                                 std::vector<float>(c.y_size(), 1.0f));
+    for (std::int64_t i = 0; i < std::ssize(found); ++i) {
       const std::int64_t tap = i / c.x.channels % 9;
       const std::int64_t rows = c.x.height - (tap / 3 != 1);
       const std::int64_t columns = c.x.width - (tap % 3 != 1);

@@ -12,21 +12,14 @@
 
 #include "backend/cpu/buffer.h"
 #include "backend/cpu/kernels.h"
+#include "backend/spread.h"
+#include "backend/step_parts.h"
 #include "optim/step_state.h"
 
 namespace preheat::cpu {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double microseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  return values[values.size() / 2];
-}
 
 struct Variant {
   std::string name;
@@ -48,28 +41,58 @@ void move_and_add(std::int64_t size, float* __restrict w, float* __restrict v,
   }
 }
 
+// The arenas of a set and how their update is shared out.
+struct Arenas {
+  explicit Arenas(const UpdateSet& set)
+      : layout(set), weights(layout.size), velocity(layout.size), gradients(layout.size) {
+    for (std::size_t t = 0; t < set.tensors.size(); ++t) {
+      add_update_blocks(layout.offsets[t], set.tensors[t], 1, bench_decay, blocks);
+      ends.push_back(blocks.size());
+    }
+    partial.resize(blocks.size());
+  }
+
+  void fill(const UpdatePattern& pattern) {
+    const auto copy = [&](const std::vector<float>& from, Buffer<float>& to) {
+#pragma omp parallel for schedule(static)
+      for (std::int64_t i = 0; i < layout.size; ++i) {
+        to.data()[i] = from[i % update_pattern_size];
+      }
+    };
+    copy(pattern.weights, weights);
+    copy(pattern.velocity, velocity);
+    copy(pattern.gradients, gradients);
+  }
+
+  void update(const SgdMomentum& rule, std::size_t first, std::size_t end) {
+    cpu::update(rule, update_scalars(rule, bench_rate, 0, 0, 0),
+                std::span(blocks).subspan(first, end - first), gradients.data(), weights.data(),
+                velocity.data(), partial.data());
+  }
+  void update(const SgdMomentum& rule) {
+    update(rule, 0, blocks.size());
+  }
+
+  const UpdateLayout layout;
+  Buffer<float> weights, velocity, gradients;
+  std::vector<UpdateBlock> blocks;
+  std::vector<std::size_t> ends;  // of the blocks of each tensor
+  std::vector<UpdateNorms> partial;
+};
+
 class Bench {
  public:
   Bench(const UpdateSet& set, const UpdatePattern& pattern, bool quick)
       : set_(set),
-        layout_(set),
         pattern_(pattern),
+        a_(set),
         rounds_(quick ? 5 : 31),
-        steps_(std::clamp<std::int64_t>((1 << 21) / layout_.size, 1, 16)),
-        weights_(layout_.size),
-        velocity_(layout_.size),
-        gradients_(layout_.size) {
-    for (std::size_t t = 0; t < set.tensors.size(); ++t) {
-      add_update_blocks(layout_.offsets[t], set.tensors[t], 1, bench_decay, blocks_);
-      ends_.push_back(blocks_.size());
-    }
-    partial_.resize(blocks_.size());
-  }
+        steps_(std::clamp<std::int64_t>((1 << 21) / a_.layout.size, 1, 16)) {}
 
   std::vector<UpdateTiming> run() {
     const std::vector<Variant> variants = make_variants();
     for (const Variant& v : variants) prove(v);
-    fill();
+    a_.fill(pattern_);
     std::vector<std::vector<double>> times(variants.size());
     for (int round = 0; round < rounds_; ++round) {
       for (std::size_t i = 0; i < variants.size(); ++i) {
@@ -89,7 +112,7 @@ class Bench {
       t.parameters = set_.parameters();
       t.tensors = static_cast<std::int64_t>(set_.tensors.size());
       // A ceiling moves the padding too; what an update has to move are its parameters.
-      t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? layout_.size : t.parameters);
+      t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? a_.layout.size : t.parameters);
       t.gigabytes = t.bytes / (1e3 * t.microseconds);
       t.share_of_copy = share(times[0], times[i]) * v.bytes / variants[0].bytes;
       t.share_of_traffic = share(times[1], times[i]);
@@ -102,50 +125,32 @@ class Bench {
   static double share(const std::vector<double>& ceiling_times, const std::vector<double>& times) {
     std::vector<double> ratios;
     for (std::size_t i = 0; i < times.size(); ++i) ratios.push_back(ceiling_times[i] / times[i]);
-    return median(std::move(ratios));
-  }
-
-  void fill() {
-    const auto copy = [&](const std::vector<float>& pattern, Buffer<float>& to) {
-#pragma omp parallel for schedule(static)
-      for (std::int64_t i = 0; i < layout_.size; ++i) {
-        to.data()[i] = pattern[i % update_pattern_size];
-      }
-    };
-    copy(pattern_.weights, weights_);
-    copy(pattern_.velocity, velocity_);
-    copy(pattern_.gradients, gradients_);
+    return spread_of(std::move(ratios)).median;
   }
 
   void prove(const Variant& v) {
     if (v.is_ceiling) return;
-    fill();
+    a_.fill(pattern_);
     v.step();
     const auto read = [](const Buffer<float>& from) {
       return [&from](std::int64_t first, std::int64_t count) {
         return std::vector<float>(from.data() + first, from.data() + first + count);
       };
     };
-    check_update({v.name, v.rule, v.bound, false}, set_, layout_, pattern_, read(weights_),
-                 read(velocity_));
-  }
-
-  void update(const SgdMomentum& rule, std::size_t first, std::size_t end) {
-    cpu::update(rule, update_scalars(rule, bench_rate, 0, 0, 0),
-                std::span(blocks_).subspan(first, end - first), gradients_.data(), weights_.data(),
-                velocity_.data(), partial_.data());
+    check_update({v.name, v.rule, v.bound, false}, set_, a_.layout, pattern_, read(a_.weights),
+                 read(a_.velocity));
   }
 
   Variant fused(const std::string& name, const SgdMomentum& rule) {
-    return {name, 20, [this, rule] { update(rule, 0, blocks_.size()); }, rule};
+    return {name, 20, [this, rule] { a_.update(rule); }, rule};
   }
 
   std::vector<Variant> make_variants() {
     std::vector<Variant> all;
-    float* __restrict const w = weights_.data();
-    float* __restrict const v = velocity_.data();
-    float* __restrict const g = gradients_.data();
-    const std::int64_t size = layout_.size;
+    float* __restrict const w = a_.weights.data();
+    float* __restrict const v = a_.velocity.data();
+    float* __restrict const g = a_.gradients.data();
+    const std::int64_t size = a_.layout.size;
     all.push_back({"copy", 8, [=] {
 #pragma omp parallel for simd schedule(static)
                      for (std::int64_t i = 0; i < size; ++i) w[i] = v[i];
@@ -160,14 +165,14 @@ class Bench {
     rule.folded = true;
     all.push_back(fused("fused, folded", rule));
     all.push_back({"fused, clipped", 24, [this] {
-                     squared_norm(blocks_, gradients_.data(), partial_.data());
-                     update({}, 0, blocks_.size());
+                     squared_norm(a_.blocks, a_.gradients.data(), a_.partial.data());
+                     a_.update({});
                    }});
     if (set_.tensors.size() > 1) {
       all.push_back({"per_tensor", 20, [this] {
                        std::size_t first = 0;
-                       for (const std::size_t end : ends_) {
-                         update({}, first, end);
+                       for (const std::size_t end : a_.ends) {
+                         a_.update({}, first, end);
                          first = end;
                        }
                      }});
@@ -178,7 +183,7 @@ class Bench {
                    36,
                    [=, this] {
                      for (std::size_t t = 0; t < set_.tensors.size(); ++t) {
-                       const std::int64_t begin = layout_.offsets[t];
+                       const std::int64_t begin = a_.layout.offsets[t];
                        const std::int64_t end = begin + set_.tensors[t];
 #pragma omp parallel for simd schedule(static)
                        for (std::int64_t i = begin; i < end; ++i) g[i] += bench_decay * w[i];
@@ -194,14 +199,10 @@ class Bench {
   }
 
   const UpdateSet& set_;
-  const UpdateLayout layout_;
   const UpdatePattern& pattern_;
+  Arenas a_;
   const int rounds_;
   const std::int64_t steps_;
-  Buffer<float> weights_, velocity_, gradients_;
-  std::vector<UpdateBlock> blocks_;
-  std::vector<std::size_t> ends_;  // of the blocks of each tensor
-  std::vector<UpdateNorms> partial_;
 };
 
 }  // namespace
@@ -226,18 +227,8 @@ std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool qu
 std::vector<std::vector<double>> CpuBenches::time_schedules(
     const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
   constexpr int rounds = 31;
-  const UpdateLayout layout(set);
-  Buffer<float> weights(layout.size);
-  Buffer<float> velocity(layout.size);
-  Buffer<float> gradients(layout.size);
-  std::vector<UpdateBlock> blocks;
-  for (std::size_t t = 0; t < set.tensors.size(); ++t) {
-    add_update_blocks(layout.offsets[t], set.tensors[t], 1, bench_decay, blocks);
-  }
-  for (Buffer<float>* buffer : {&weights, &velocity, &gradients}) {
-    std::fill_n(buffer->data(), layout.size, 1e-3f);
-  }
-  std::vector<UpdateNorms> partial(blocks.size());
+  Arenas a(set);
+  a.fill(UpdatePattern());
   std::vector<std::vector<double>> times(schedules.size());
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t i = 0; i < schedules.size(); ++i) {
@@ -245,8 +236,7 @@ std::vector<std::vector<double>> CpuBenches::time_schedules(
       StepState state = first_step(schedule);
       state.step = schedule.steps * round / rounds;
       const auto start = Clock::now();
-      update({}, update_scalars({}, bench_rate, 0, 0, 0), blocks, gradients.data(), weights.data(),
-             velocity.data(), partial.data());
+      a.update({});
       advance(state, schedule, true, 0);
       times[i].push_back(microseconds_since(start));
     }

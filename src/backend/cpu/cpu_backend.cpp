@@ -264,27 +264,22 @@ class CpuReplica : public Replica {
     for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step(parts);
   }
 
-  // Adds `part`, which took from `start` until now.
-  static void add(StepParts* parts, StepPart part, std::chrono::steady_clock::time_point start) {
-    if (parts == nullptr) return;
-    const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
-    part.microseconds = time.count();
-    parts->add(part);
-  }
-
   void step(StepParts* parts) {
     using Clock = std::chrono::steady_clock;
     if (parts != nullptr) parts->begin_step();
+    auto start = Clock::now();
+    const auto ends = [&](const char* pass, const char* work, double bytes) {
+      if (parts != nullptr) parts->add({pass, "", work, {bytes, 0}}, start);
+    };
     const auto batch = static_cast<double>(options_.batch_size);
     const double pixels = batch * static_cast<double>(network_.input.size());
-    auto start = Clock::now();
     pick_batch();
-    add(parts, {"forward", "", "gathering the batch", {(1 + sizeof(float)) * pixels, 0}}, start);
+    ends("forward", "gathering the batch", (1 + sizeof(float)) * pixels);
     program_.forward(cpu::Mode::training, parts);
     start = Clock::now();
     const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
     const double logits = batch * static_cast<double>(network_.classes);
-    add(parts, {"forward", "", "loss and its gradient", {2 * sizeof(float) * logits, 0}}, start);
+    ends("forward", "loss and its gradient", 2 * sizeof(float) * logits);
     program_.backward(parts);
     start = Clock::now();
 
@@ -317,12 +312,8 @@ class CpuReplica : public Replica {
     records_.push_back(record);
     advance(state_, options_.schedule, record.finite, record.correct);
     const double bytes = options_.clip_norm > 0 ? 24 : 20;
-    add(parts,
-        {"update",
-         "",
-         "update and the next rate",
-         {bytes * static_cast<double>(network_.parameter_count), 0}},
-        start);
+    ends("update", "update and the next rate",
+         bytes * static_cast<double>(network_.parameter_count));
   }
 
   // Sets up what the stage of the next update changes, once per stage.

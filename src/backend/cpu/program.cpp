@@ -435,9 +435,8 @@ void Program::run(const Task& task, Mode mode, StepParts* parts) {
   if (parts == nullptr) return task.run(mode);
   const auto start = std::chrono::steady_clock::now();
   task.run(mode);
-  const std::chrono::duration<double, std::micro> time = std::chrono::steady_clock::now() - start;
   const char* pass = task.purpose == Purpose::output ? "forward" : "backward";
-  parts->add({pass, network_.ops[task.op].name, task.work, task.cost, 0, time.count()});
+  parts->add({pass, network_.ops[task.op].name, task.work, task.cost}, start);
 }
 
 void Program::forward(Mode mode, StepParts* parts) {

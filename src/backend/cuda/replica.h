@@ -55,6 +55,7 @@ class CudaReplica : public Replica {
 
   void enter_stage();
   void enqueue_step(StepMeter* meter = nullptr);
+  double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
   void collect();

@@ -67,6 +67,10 @@ __device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) 
   reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
 }
 
+constexpr int quotient_up(std::int64_t a, std::int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
 /// Whether 16 bytes can be read there at once; nothing can be read at null.
 inline bool is_aligned(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;

@@ -21,10 +21,6 @@ constexpr unsigned most_columns = 32;      // of y, in a tile
 constexpr unsigned forward_blocks = 396;   // three on each multiprocessor of an H100
 constexpr unsigned gradient_blocks = 264;  // two
 
-constexpr unsigned quotient_up(std::int64_t a, std::int64_t b) {
-  return static_cast<unsigned>((a + b - 1) / b);
-}
-
 /// Pixels of x that `pixels` of y beside each other see.
 __host__ __device__ constexpr unsigned seen_by(unsigned pixels, int kernel, int stride) {
   return (pixels - 1) * static_cast<unsigned>(stride) + static_cast<unsigned>(kernel);

@@ -1,4 +1,5 @@
-// The kernels of a training step, each as a plain function that puts one launch on a stream. All
+// The kernels of a training step, each as a plain function that puts its launch on a stream: one,
+// where it does not say otherwise. All
 // pointers are device memory, all matrices row-major, all images NHWC. Element is the type that
 // activations and their gradients are stored in; arithmetic is fp32. Nothing here allocates, waits
 // or reads a value that varies from step to step from the host, so every launch can be captured
@@ -140,12 +141,13 @@ struct Around {
 };
 
 /// Memory that sums over a batch go through: `partials` of channel_sums_floats() floats and a
-/// counter that is 0 before the launch and after it. Launches on one stream may share it.
+/// counter that is 0 before the launch and after it. Launches on one stream may share it, whose
+/// images have at most so many channels: fewer can need more than a certain number of more does.
 struct SumScratch {
   float* partials = nullptr;
   unsigned* counter = nullptr;
 };
-std::size_t channel_sums_floats(std::int32_t channels);
+std::size_t channel_sums_floats(std::int32_t most_channels);
 
 /// Mean and 1 / sqrt(var + epsilon) of each channel of x. Where `running_mean` is not null and
 /// updates(*state), the running statistics move by `momentum`; the variance that goes into them is
@@ -211,7 +213,7 @@ cudaError_t global_avg_pool_backward(Element element, const Images& shape, const
 ///   dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j.
 /// On tensor cores, summed in fp32. Reads dy and x once, and two columns of x more for every 16 to
 /// 64; writes and reads the filters in fp32 at most 132 times, for which there is `workspace`, and
-/// writes dw once. All pointers are multiples of 16.
+/// writes dw once, in two launches. All pointers are multiples of 16.
 cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
                             const void* dy, void* dw, void* workspace, cudaStream_t stream);
 
@@ -263,15 +265,17 @@ struct LossOptions {
   double label_smoothing = 0;
 };
 
-/// Loss, hits and gradient in one pass over logits [batch, classes]. d_logits [batch,
-/// classes] (may be null) is the gradient of the mean over `batch`, times state->loss_scale (state
-/// may be null: times 1). *result is written, or with `accumulate` added to. `scratch.partials`
-/// holds loss_partials(batch) BatchLosses.
+/// Memory that the sums over a batch go through: loss_partials() of them, and a counter that is 0
+/// before the launch and after it.
 struct LossScratch {
   BatchLoss* partials = nullptr;
   unsigned* counter = nullptr;
 };
-std::int64_t loss_partials(std::int64_t batch);  // BatchLosses
+std::int64_t loss_partials(std::int64_t batch);
+
+/// Loss, hits and gradient in one pass over logits [batch, classes]. d_logits [batch, classes] (may
+/// be null) is the gradient of the mean over `batch`, times state->loss_scale (state may be null:
+/// times 1). *result is written, or with `accumulate` added to.
 cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
                          Element logits_element, const void* logits, const std::int32_t* labels,
                          const StepState* state, Element element, void* d_logits, BatchLoss* result,
@@ -389,8 +393,7 @@ struct Rate {
 /// to = from, 8 bytes per float: what the memory can do.
 cudaError_t copy(const float* from, float* to, std::int64_t size, cudaStream_t stream);
 
-/// Reads three arrays and writes two, 20 bytes per float, without arithmetic: what an update could
-/// do. Every array takes the values of the one before it.
+/// Reads three arrays and writes two, 20 bytes per float, and adds once: what an update could do.
 cudaError_t read_three_write_two(float* weights, float* velocity, const float* gradients,
                                  std::int64_t size, cudaStream_t stream);
 

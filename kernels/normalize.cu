@@ -531,9 +531,16 @@ bool can_pool(const Images& shape) {
 
 }  // namespace
 
-std::size_t channel_sums_floats(std::int32_t channels) {
-  const auto groups = static_cast<unsigned>((channels - 1) / most_sum_channels + 1);
-  return std::size_t{2} * row_blocks(groups, most_row_blocks) * static_cast<std::size_t>(channels);
+// The more groups of channels there are, the fewer blocks share the rows of each.
+std::size_t channel_sums_floats(std::int32_t most_channels) {
+  std::size_t most = 0;
+  for (std::int32_t channels = 1; channels <= most_channels; ++channels) {
+    const auto groups = static_cast<unsigned>((channels - 1) / most_sum_channels + 1);
+    const std::size_t floats =
+        std::size_t{2} * row_blocks(groups, most_row_blocks) * static_cast<std::size_t>(channels);
+    most = std::max(most, floats);
+  }
+  return most;
 }
 
 cudaError_t batch_moments(Element element, const Images& shape, const void* x, float epsilon,

@@ -20,10 +20,6 @@ inline constexpr int most_channels = 256;
 inline constexpr std::size_t shared_limit = 99 << 10;  // of a block, from 8.0 on
 inline constexpr int target_blocks = 264;              // two on each multiprocessor of an H100
 
-constexpr int quotient_up(std::int64_t a, std::int64_t b) {
-  return static_cast<int>((a + b - 1) / b);
-}
-
 /// Images cut into strips, which are counted row by row. Their segments are counted with a row of
 /// zeros above each image and one below the last.
 template <int pixels>

@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(threads)
 __global__ void __launch_bounds__(threads)
     axpby_kernel(float a, float b, const Rate rate, std::int64_t size, const float* from,
                  float* to) {
-  const float factor = b * (rate.state != nullptr ? rate_of(rate) : rate.value);
+  const float factor = b * rate_of(rate);
   const std::int64_t i = four();
   if (4 * i + 4 > size) {
     over_rest(size, [&](std::int64_t k) { to[k] = fmaf(factor, from[k], a * to[k]); });

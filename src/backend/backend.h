@@ -92,6 +92,7 @@ struct ReplicaOptions {
   Precision precision = Precision::fp32;
   bool deterministic = true;
   bool cuda_graph = true;
+  int cpu_threads = 0;  // 0: all there are; bits depend on their number
 };
 
 /// What a layer put out for the batch of the last update.
@@ -179,9 +180,9 @@ class Backend {
   /// Whether compile() and probe() may be asked for it.
   virtual bool computes_in(Precision precision) const = 0;
 
-  /// How many replicas may be compiled and trained at the same time, each by a thread of its own;
-  /// more gain nothing.
-  virtual int concurrent_replicas() const = 0;
+  /// How many replicas of so many `cpu_threads` may be compiled and trained at the same time, each
+  /// by a thread of its own; more gain nothing.
+  virtual int concurrent_replicas(int cpu_threads) const = 0;
 
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 

@@ -78,7 +78,8 @@ class Benches {
   virtual std::vector<std::vector<double>> time_schedules(
       const UpdateSet& set, const std::vector<NamedSchedule>& schedules) = 0;
 
-  virtual Ceilings measure_ceilings(Precision precision) = 0;
+  /// Of a replica of these options: ReplicaOptions.
+  virtual Ceilings measure_ceilings(Precision precision, int cpu_threads) = 0;
 };
 
 /// How a bench calls its ceilings: rows that update nothing.

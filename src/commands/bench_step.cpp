@@ -162,10 +162,14 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   const auto updates =
       std::clamp<std::int64_t>(static_cast<std::int64_t>(options.seconds / seconds_a_step), 4, 200);
   // In front of the parts and behind them, and of the two the better: others may be at work too.
-  const Precision precision = trainer.config().train.precision;
-  Ceilings ceilings = backend.benches().measure_ceilings(precision);
+  const TrainConfig& train = trainer.config().train;
+  const auto measure_ceilings = [&] {
+    return backend.benches().measure_ceilings(train.precision,
+                                              static_cast<int>(train.cpu_threads.value_or(0)));
+  };
+  Ceilings ceilings = measure_ceilings();
   const std::vector<StepPart> parts = trainer.time_parts(updates);
-  const Ceilings again = backend.benches().measure_ceilings(precision);
+  const Ceilings again = measure_ceilings();
   ceilings.bytes_per_second = std::max(ceilings.bytes_per_second, again.bytes_per_second);
   ceilings.operations_per_second =
       std::max(ceilings.operations_per_second, again.operations_per_second);

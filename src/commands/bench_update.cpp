@@ -104,8 +104,8 @@ void print_head(const UpdateTiming& t) {
 
 void print_row(const UpdateTiming& t) {
   fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}\n", t.variant,
-             t.how, t.launches, t.microseconds, t.least, t.largest, t.gigabytes,
-             share(t.share_of_copy), share(t.share_of_traffic));
+             t.how, t.launches > 0 ? std::to_string(t.launches) : "-", t.microseconds, t.least,
+             t.largest, t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic));
 }
 
 nlohmann::ordered_json to_json(const UpdateTiming& t) {
@@ -143,7 +143,7 @@ void bench_update(const UpdateOptions& options) {
     sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
   }
   BenchResults results("update", *backend, options.bench);
-  const Ceilings ceilings = benches.measure_ceilings(Precision::fp32);
+  const Ceilings ceilings = benches.measure_ceilings(Precision::fp32, 0);
   results.json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                               {"operations_per_second", ceilings.operations_per_second}};
   results.json["rows"] = nlohmann::ordered_json::array();

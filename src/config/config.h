@@ -217,6 +217,7 @@ struct TrainConfig {
   Precision precision = Precision::fp32;
   bool deterministic = true;  // the same run, twice on one machine, to the same bits
   bool cuda_graph = true;     // steps are captured once and replayed; the bits are the same
+  std::optional<std::int64_t> cpu_threads;  // of a run; absent: all there are. Bits depend on it
   std::vector<StageConfig> stages;
 };
 

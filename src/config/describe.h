@@ -280,6 +280,7 @@ void describe(Io& io, TrainConfig& c) {
   io.field("precision", c.precision);
   io.field("deterministic", c.deterministic);
   io.field("cuda_graph", c.cuda_graph);
+  io.field("cpu_threads", c.cpu_threads, IntegerRange{1, 1024});
   io.list("stages", c.stages, ListSize{0, 100}, [](auto& item, StageConfig& stage, std::size_t) {
     item.field("length", stage.length, LengthRule{.zero = false});
     item.field("train_only", stage.train_only, ListSize{1, 1000}, TextRule::pattern);

@@ -17,6 +17,8 @@ enum class RandomStream : std::uint32_t {
   augmentation = 3,
   synthetic_data = 4,
   sharpness_direction = 5,
+  bootstrap = 100,
+  permutation = 101,
 };
 
 struct Random4 {

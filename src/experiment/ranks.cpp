@@ -16,9 +16,6 @@
 namespace preheat {
 namespace {
 
-// Its own stream, away from those of data/random.h.
-constexpr auto permutation_stream = static_cast<RandomStream>(101);
-
 constexpr std::size_t most_exact_signs = 500;
 constexpr std::size_t most_exact_levels = 10;
 
@@ -162,7 +159,7 @@ double permutation_p(const Scores& x, std::vector<Scores> blocks, Alternative al
     for (Scores& block : blocks) {
       for (std::size_t i = block.value.size(); i-- > 1; ++drawn) {
         if (drawn % 4 == 0) {
-          words = philox(seed, permutation_stream, static_cast<std::uint32_t>(r), drawn / 4);
+          words = philox(seed, RandomStream::permutation, static_cast<std::uint32_t>(r), drawn / 4);
         }
         const std::uint32_t j = below(words.value[drawn % 4], static_cast<std::uint32_t>(i + 1));
         std::swap(block.value[i], block.value[j]);

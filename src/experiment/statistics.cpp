@@ -15,9 +15,6 @@
 namespace preheat {
 namespace {
 
-// Its own stream, away from those of data/random.h.
-constexpr auto bootstrap_stream = static_cast<RandomStream>(100);
-
 // The continued fraction of the incomplete beta function (DLMF 8.17.22), evaluated forward by
 // Lentz's method as modified by Thompson and Barnett. It converges in O(sqrt(a + b)) terms for
 // x < (a + 1) / (a + b + 2).
@@ -372,7 +369,8 @@ Bootstrap bootstrap_rows(std::size_t rows,
   for (std::size_t r = 0; r < values.size(); ++r) {
     Random4 words{};
     for (std::size_t i = 0; i < rows; ++i) {
-      if (i % 4 == 0) words = philox(seed, bootstrap_stream, static_cast<std::uint32_t>(r), i / 4);
+      if (i % 4 == 0)
+        words = philox(seed, RandomStream::bootstrap, static_cast<std::uint32_t>(r), i / 4);
       drawn[i] = below(words.value[i % 4], static_cast<std::uint32_t>(rows));
     }
     // In a fixed order a resample that is the sample has its value to the last bit.

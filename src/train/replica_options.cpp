@@ -126,6 +126,7 @@ ReplicaOptions replica_options(const RunConfig& config, const Network& network,
   options.precision = config.train.precision;
   options.deterministic = config.train.deterministic;
   options.cuda_graph = config.train.cuda_graph;
+  options.cpu_threads = static_cast<int>(config.train.cpu_threads.value_or(0));
   return options;
 }
 

@@ -270,7 +270,7 @@ TEST_P(CpuProgram, GradientsOfSomeAreThoseOfAllAndTheOthersStand) {
     SCOPED_TRACE(names);
     constexpr float poison = 12345.678f;
     std::fill(r.gradients.begin(), r.gradients.end(), poison);
-    r.program->train_only(trained, false);
+    r.program->train_only(InTraining(r.network, trained, false));
     r.program->forward(cpu::Mode::training);
     r.backward();
 
@@ -388,7 +388,7 @@ TEST_P(CpuProgramWithBatchNorm, FixedStatisticsMatchDoublePrecision) {
     };
     r.draw_images_off_the_kinks(folded.network, folded.fold(r.arena()));
     const auto before = r.statistics_now();
-    r.program->train_only(trained, true);
+    r.program->train_only(InTraining(r.network, trained, true));
     r.program->forward(cpu::Mode::training);
     const auto after = r.statistics_now();
     for (std::size_t i = 0; i < fixed.size(); ++i) {

@@ -2,17 +2,22 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <random>
+#include <thread>
 
 #include "backend/backend.h"
 #include "config/error.h"
 #include "data/epoch_order.h"
+#include "same_state.h"
 #include "schedule/schedule.h"
 #include "train/replica_options.h"
 
@@ -146,20 +151,6 @@ class ReplicaTest : public testing::Test {
   Schedule schedule_;
 };
 
-bool same(const ReplicaState& a, const ReplicaState& b) {
-  const auto same_tensors = [](const auto& x, const auto& y) {
-    return std::ranges::equal(x, y, [](const NamedTensor& s, const NamedTensor& t) {
-      return s.name == t.name && s.shape == t.shape && s.values == t.values;
-    });
-  };
-  return same_tensors(a.parameters, b.parameters) && same_tensors(a.velocity, b.velocity) &&
-         same_tensors(a.statistics, b.statistics) && a.step.step == b.step.step &&
-         a.step.lr == b.step.lr && a.step.first_non_finite == b.step.first_non_finite &&
-         a.step.previous_lr == b.step.previous_lr &&
-         a.step.gate_opened_at == b.step.gate_opened_at &&
-         a.step.window_hits == b.step.window_hits && std::ranges::equal(a.step.hits, b.step.hits);
-}
-
 const std::vector<float>& values_of(const std::vector<NamedTensor>& tensors,
                                     const std::string& name) {
   for (const NamedTensor& t : tensors) {
@@ -211,6 +202,50 @@ TEST_F(ReplicaTest, SameSeedSameBitsHoweverTheUpdatesAreGrouped) {
     EXPECT_EQ(x[i].lr, static_cast<float>(lr_at(schedule_.lr, i)));
   }
   EXPECT_TRUE(a->drain().empty());
+}
+
+// Of an update in a new thread, the calling one included.
+int threads_of_an_update(const std::function<void()>& update) {
+  const auto threads = [] {
+    const std::filesystem::directory_iterator tasks("/proc/self/task");
+    return static_cast<int>(std::distance(begin(tasks), end(tasks)));
+  };
+  int started = 0;
+  std::thread([&] {
+    const int before = threads();
+    update();
+    started = threads() - before;  // OpenMP's wait for the next loop of the thread that has them
+  }).join();
+  return 1 + started;
+}
+
+TEST_F(ReplicaTest, AnUpdateHasAsManyThreadsAsAskedFor) {
+  for (const int count : {1, 3}) {
+    use(small, {fmt::format("train.cpu_threads={}", count)});
+    ReplicaState in_another;
+    const auto update = [&] {
+      auto r = replica();
+      r->set_epoch_order(order());
+      r->train(1);
+      in_another = r->save();
+    };
+    EXPECT_EQ(threads_of_an_update(update), count);
+    auto here = replica();
+    here->set_epoch_order(order());
+    here->train(1);
+    EXPECT_TRUE(same(here->save(), in_another));
+  }
+}
+
+TEST_F(ReplicaTest, AsManyReplicasAtATimeAsThereAreThreadsFor) {
+  const int all = omp_get_max_threads();
+  if (omp_get_proc_bind() == omp_proc_bind_false) {
+    EXPECT_EQ(backend_->concurrent_replicas(1), all);
+    EXPECT_EQ(backend_->concurrent_replicas(2), std::max(1, all / 2));
+  }
+  EXPECT_EQ(backend_->concurrent_replicas(0), 1);
+  EXPECT_EQ(backend_->concurrent_replicas(all), 1);
+  EXPECT_EQ(backend_->concurrent_replicas(all + 1), 1);
 }
 
 TEST_F(ReplicaTest, UpdatesWhosePartsAreTimedHaveTheSameBits) {

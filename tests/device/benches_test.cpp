@@ -80,7 +80,7 @@ TEST_F(DeviceBenches, SchedulesAndCeilingsAreMeasured) {
   for (const auto& of_one : times) EXPECT_GT(std::ranges::min(of_one), 0);
   for (const Precision precision :
        {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
-    const Ceilings ceilings = benches().measure_ceilings(precision);
+    const Ceilings ceilings = benches().measure_ceilings(precision, 0);
     EXPECT_GT(ceilings.bytes_per_second, 1e9);
     EXPECT_GT(ceilings.operations_per_second, 1e9);
   }

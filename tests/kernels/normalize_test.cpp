@@ -621,6 +621,16 @@ void check_moments(std::mt19937& random, Element element, const Images& shape, f
   EXPECT_EQ(scratch.counter(), 0u);
 }
 
+// 64 channels are one group, of 264 blocks that leave two sums for each; 65 to 128 are two of half
+// as many blocks.
+TEST(KernelsNormalizeScratch, WhatSufficesForManyChannelsSufficesForFewer) {
+  EXPECT_EQ(channel_sums_floats(64), 2u * 264 * 64);
+  EXPECT_GE(channel_sums_floats(96), 2u * 264 * 64);
+  for (int channels = 2; channels <= 2048; ++channels) {
+    ASSERT_GE(channel_sums_floats(channels), channel_sums_floats(channels - 1)) << channels;
+  }
+}
+
 TEST_F(KernelsNormalize, MomentsArePlainSums) {
   const Images shapes[] = {{37, 7, 7, 16},  {3, 6, 5, 64},   {5, 3, 3, 10},     {1, 1, 1, 3},
                            {500, 1, 1, 1},  {2, 5, 5, 300},  {2, 3, 2, 2056},   {37, 1, 1, 24},

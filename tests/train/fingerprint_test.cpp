@@ -137,6 +137,7 @@ const std::vector<std::string> decisive = {
     "train.length=4 epochs",
     "train.precision=bf16",
     "train.deterministic=false",
+    "train.cpu_threads=3",
     "train.stages.0.length=11 steps",
     "train.stages.0.train_only=['stem.*', '2.*']",
     "train.stages.0.velocity=fresh",

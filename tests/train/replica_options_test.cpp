@@ -102,15 +102,17 @@ TEST(ReplicaOptions, TakesTheOptimizersNumbers) {
 }
 
 TEST(ReplicaOptions, TakesHowAStepIsComputed) {
-  const ReplicaOptions options =
-      options_of({"train.precision=fp16", "train.deterministic=false", "train.cuda_graph=false"});
+  const ReplicaOptions options = options_of({"train.precision=fp16", "train.deterministic=false",
+                                             "train.cuda_graph=false", "train.cpu_threads=3"});
   EXPECT_EQ(options.precision, Precision::fp16);
   EXPECT_FALSE(options.deterministic);
   EXPECT_FALSE(options.cuda_graph);
+  EXPECT_EQ(options.cpu_threads, 3);
   const ReplicaOptions defaults = options_of({});
   EXPECT_EQ(defaults.precision, Precision::fp32);
   EXPECT_TRUE(defaults.deterministic);
   EXPECT_TRUE(defaults.cuda_graph);
+  EXPECT_EQ(defaults.cpu_threads, 0);
 }
 
 TEST(ReplicaOptions, StagesBeginWhereTheOnesBeforeThemEnd) {

@@ -12,6 +12,7 @@
 
 #include "backend/cpu/buffer.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/thread_count.h"
 #include "backend/spread.h"
 #include "backend/step_parts.h"
 #include "optim/step_state.h"
@@ -220,6 +221,7 @@ std::int64_t CpuBenches::most_update_floats() const {
 }
 
 std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool quick) {
+  const ThreadCount count(threads_);
   const UpdatePattern pattern;
   return Bench(set, pattern, quick).run();
 }
@@ -227,6 +229,7 @@ std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool qu
 std::vector<std::vector<double>> CpuBenches::time_schedules(
     const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
   constexpr int rounds = 31;
+  const ThreadCount count(threads_);
   Arenas a(set);
   a.fill(UpdatePattern());
   std::vector<std::vector<double>> times(schedules.size());
@@ -244,7 +247,8 @@ std::vector<std::vector<double>> CpuBenches::time_schedules(
   return times;
 }
 
-Ceilings CpuBenches::measure_ceilings(Precision) {
+Ceilings CpuBenches::measure_ceilings(Precision, int cpu_threads) {
+  const ThreadCount count(cpu_threads == 0 ? threads_ : cpu_threads);
   constexpr int rounds = 7;
   const auto seconds_of = [&](const auto& work) {
     work();

@@ -10,6 +10,9 @@ namespace preheat::cpu {
 
 class CpuBenches : public Benches {
  public:
+  /// With so many threads, unless fewer are asked for.
+  explicit CpuBenches(int threads) : threads_(threads) {}
+
   std::string condition() const override;
   std::int64_t most_update_floats() const override;
 
@@ -23,7 +26,10 @@ class CpuBenches : public Benches {
 
   /// Of a loop that reads three arrays of 64 MiB and writes two of them (a copy has to read what it
   /// overwrites, which nobody counts), and of a product of matrices of 2048 x 2048 through oneDNN.
-  Ceilings measure_ceilings(Precision precision) override;
+  Ceilings measure_ceilings(Precision precision, int cpu_threads) override;
+
+ private:
+  int threads_;
 };
 
 }  // namespace preheat::cpu

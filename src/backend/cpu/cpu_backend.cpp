@@ -12,7 +12,9 @@
 #include "backend/cpu/benches.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/program.h"
+#include "backend/cpu/thread_count.h"
 #include "backend/inspect.h"
+#include "backend/stages.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -50,10 +52,11 @@ cpu::LossResult loss_of(const ReplicaOptions& options, const Network& network,
 
 class CpuProbe : public Probe {
  public:
-  CpuProbe(const Network& network, const ReplicaOptions& options, const Dataset& data,
+  CpuProbe(const Network& network, const ReplicaOptions& options, int threads, const Dataset& data,
            std::int64_t examples)
       : network_(network),
         options_(options),
+        threads_(threads),
         labels_(data.labels.begin(), data.labels.begin() + examples),
         weights_(network.arena_size),
         gradients_(network.arena_size),
@@ -65,9 +68,13 @@ class CpuProbe : public Probe {
     cpu::gather(network_.input, data.pixels.data(), picks, table.data(), program_.images());
   }
 
-  double loss(std::span<const float> weights) override { return forward(weights, nullptr); }
+  double loss(std::span<const float> weights) override {
+    const cpu::ThreadCount count(threads_);
+    return forward(weights, nullptr);
+  }
 
   double gradient(std::span<const float> weights, std::span<float> gradient) override {
+    const cpu::ThreadCount count(threads_);
     const double loss = forward(weights, program_.d_logits());
     program_.backward();
     std::copy_n(gradients_.data(), gradients_.size(), gradient.data());
@@ -86,6 +93,7 @@ class CpuProbe : public Probe {
 
   const Network network_;
   const ReplicaOptions options_;
+  const int threads_;
   const std::vector<std::uint8_t> labels_;
   Buffer<float> weights_;
   Buffer<float> gradients_;
@@ -95,10 +103,11 @@ class CpuProbe : public Probe {
 
 class CpuReplica : public Replica {
  public:
-  CpuReplica(const Network& network, const ReplicaOptions& options, std::span<const float> initial,
-             std::shared_ptr<const ResidentDataset> train)
+  CpuReplica(const Network& network, const ReplicaOptions& options, int threads,
+             std::span<const float> initial, std::shared_ptr<const ResidentDataset> train)
       : network_(network),
         options_(options),
+        threads_(threads),
         train_(std::move(train)),
         steps_per_epoch_(train_->size() / options.batch_size),
         table_(normalization_table(options.normalize)),
@@ -139,6 +148,7 @@ class CpuReplica : public Replica {
   }
 
   Evaluation evaluate(const ResidentDataset& test) override {
+    const cpu::ThreadCount count(threads_);
     const Dataset& dataset = data_of(test);
     Evaluation result;
     result.examples = dataset.size();
@@ -252,14 +262,12 @@ class CpuReplica : public Replica {
   }
 
   void train(std::int64_t updates, StepParts* parts) {
+    const cpu::ThreadCount count(threads_);
     if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
       throw std::logic_error("train: past the end of the epoch whose order is known");
     }
+    check_stage(options_.stages, state_.step, updates);
     enter_stage();
-    if (stage_ + 1 < options_.stages.size() &&
-        state_.step + updates > options_.stages[stage_ + 1].begin) {
-      throw std::logic_error("train: past the end of the stage");
-    }
     records_.reserve(records_.size() + updates);
     for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step(parts);
   }
@@ -318,10 +326,7 @@ class CpuReplica : public Replica {
 
   // Sets up what the stage of the next update changes, once per stage.
   void enter_stage() {
-    std::size_t stage = 0;
-    while (stage + 1 < options_.stages.size() && options_.stages[stage + 1].begin <= state_.step) {
-      ++stage;
-    }
+    const std::size_t stage = stage_at(options_.stages, state_.step);
     if (stage == stage_) return;
     stage_ = stage;
     const TrainingStage& s = options_.stages[stage];
@@ -335,7 +340,7 @@ class CpuReplica : public Replica {
     }
     partial_norms_.resize(trained_.size() + frozen.size());
     frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
-    program_.train_only(s.trained, s.fixed_statistics);
+    program_.train_only(InTraining(network_, s.trained, s.fixed_statistics));
     // A state saved right here is of before the stage, so that a resumed run does this as well.
     if (s.fresh_velocity && state_.step == s.begin) {
       std::fill_n(velocity_.data(), velocity_.size(), 0.0f);
@@ -346,10 +351,9 @@ class CpuReplica : public Replica {
     return std::sqrt(cpu::squared_norm(blocks, arena.data(), partial_norms_.data()));
   }
 
-  static constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
-
   const Network network_;
   const ReplicaOptions options_;
+  const int threads_;
   const std::shared_ptr<const ResidentDataset> train_;
   const std::int64_t steps_per_epoch_;
   const std::vector<float> table_;
@@ -383,16 +387,21 @@ std::string processor() {
 
 class CpuBackend : public Backend {
  public:
+  explicit CpuBackend(int threads) : threads_(threads), benches_(threads) {}
   std::string name() const override { return "cpu"; }
   std::string device() const override {
-    return fmt::format("{}, {} threads", processor(), omp_get_max_threads());
+    return fmt::format("{}, {} threads", processor(), threads_);
   }
   std::string library() const override {
     const dnnl_version_t* v = dnnl_version();
     return fmt::format("oneDNN {}.{}.{}", v->major, v->minor, v->patch);
   }
   bool computes_in(Precision precision) const override { return precision == Precision::fp32; }
-  int concurrent_replicas() const override { return 1; }
+  // Threads that the environment ties to cores would all be tied to the same ones.
+  int concurrent_replicas(int cpu_threads) const override {
+    const bool tied = omp_get_proc_bind() != omp_proc_bind_false;
+    return tied ? 1 : std::max(1, threads_ / threads_of(cpu_threads));
+  }
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<CpuDataset>(dataset);
   }
@@ -416,7 +425,9 @@ class CpuBackend : public Backend {
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     require_memory(network, options.batch_size);
-    return std::make_unique<CpuReplica>(network, options, initial, std::move(train));
+    const int threads = threads_of(options.cpu_threads);
+    const cpu::ThreadCount count(threads);
+    return std::make_unique<CpuReplica>(network, options, threads, initial, std::move(train));
   }
   std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                std::shared_ptr<const ResidentDataset> data,
@@ -424,22 +435,25 @@ class CpuBackend : public Backend {
     const Dataset& dataset = data_of(*data);
     examples = std::min(examples, dataset.size());
     require_memory(network, examples, "take fewer examples");
-    return std::make_unique<CpuProbe>(network, options, dataset, examples);
+    const int threads = threads_of(options.cpu_threads);
+    const cpu::ThreadCount count(threads);
+    return std::make_unique<CpuProbe>(network, options, threads, dataset, examples);
   }
   Benches& benches() override { return benches_; }
 
  private:
+  int threads_of(int cpu_threads) const {
+    return cpu_threads == 0 ? threads_ : std::min(cpu_threads, omp_get_thread_limit());
+  }
+
+  const int threads_;
   cpu::CpuBenches benches_;
 };
 
 }  // namespace
 
 std::unique_ptr<Backend> make_cpu_backend() {
-  // oneDNN plans for as many threads as OpenMP says there may be, and waits for all of them: OpenMP
-  // must not hand out fewer later on.
-  omp_set_dynamic(0);
-  omp_set_num_threads(std::min(omp_get_max_threads(), omp_get_thread_limit()));
-  return std::make_unique<CpuBackend>();
+  return std::make_unique<CpuBackend>(std::min(omp_get_max_threads(), omp_get_thread_limit()));
 }
 
 }  // namespace preheat

@@ -27,7 +27,7 @@ Range block_rows(std::int64_t rows, std::int64_t block, std::int64_t blocks) {
   return {rows * block / blocks, rows * (block + 1) / blocks};
 }
 
-// Calls work(first element, number of elements, first row) for a share of the rows on each thread.
+// Calls work(first element, number of rows) for a share of the rows on each thread.
 template <class Work>
 void over_rows(Matrix size, const Work& work) {
 #pragma omp parallel for schedule(static)

@@ -306,9 +306,9 @@ class Program::Compiler {
     float* running_var = statistics_[op.running_var].data();
     const float* residual = op.residual < 0 ? nullptr : output(op.residual);
     add(index, Purpose::output, "moments", moves(floats),
-        [=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode mode) {
+        [=, sums = p_.sums_.data(), in_training = &p_.in_training_](Mode mode) {
           float* inv_std = mean + size.channels;
-          if (mode == Mode::training && !*fixed) {
+          if (mode == Mode::training && !in_training->fixed_statistics[index]) {
             batch_norm_statistics(size, x, mean, inv_std, running_mean, running_var, sums);
           } else {
             batch_norm_frozen(size.channels, running_mean, running_var, mean, inv_std);
@@ -318,8 +318,6 @@ class Program::Compiler {
         moves((residual != nullptr ? 3 : 2) * floats),
         [=](Mode) { batch_norm_forward(size, slope, norm, x, residual, y); });
   }
-
-  const char* fixed_statistics(int index) const { return &p_.fixed_statistics_[index]; }
 
   // Its gradient: turns the gradient of the output into that of the convolution's own result.
   void begin_backward(int index) {
@@ -345,9 +343,9 @@ class Program::Compiler {
     // Two passes: x, y and dy into the sums and dy; x and dy into dx.
     const int arrays = 7 + (extra != nullptr ? 1 : 0) + (d_residual != nullptr ? 1 : 0);
     add(index, Purpose::output_gradient, "batch norm's gradient", moves(arrays * floats),
-        [=, sums = p_.sums_.data(), fixed = fixed_statistics(index)](Mode) {
-          batch_norm_backward(size, slope, norm, *fixed != 0, x, y, extra, dy, d_residual, d_weight,
-                              d_bias, sums);
+        [=, sums = p_.sums_.data(), in_training = &p_.in_training_](Mode) {
+          batch_norm_backward(size, slope, norm, in_training->fixed_statistics[index], x, y, extra,
+                              dy, d_residual, d_weight, d_bias, sums);
         });
   }
 
@@ -401,10 +399,7 @@ class Program::Compiler {
 
 Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
                  std::vector<Buffer<float>>& statistics)
-    : network_(network),
-      plan_(plan_gradients(network)),
-      weights_in_training_(network.ops.size(), 1),
-      fixed_statistics_(network.ops.size(), 0) {
+    : network_(network), plan_(plan_gradients(network)), in_training_(network) {
   std::int64_t widest = 0;
   for (const Op& op : network.ops) widest = std::max(widest, op.out.channels);
   images_ = Buffer<float>(batch_size * network.input.size());
@@ -444,23 +439,11 @@ void Program::forward(Mode mode, StepParts* parts) {
   stream_.wait();
 }
 
-void Program::train_only(const std::vector<bool>& trained, bool fixed_statistics) {
-  const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };
-  lowest_in_training_ = static_cast<int>(network_.ops.size());
-  for (int i = static_cast<int>(network_.ops.size()) - 1; i >= 0; --i) {
-    const Op& op = network_.ops[i];
-    const bool norm_trained = is_trained(op.norm_weight) || is_trained(op.norm_bias);
-    weights_in_training_[i] = is_trained(op.weight) || is_trained(op.bias) ? 1 : 0;
-    fixed_statistics_[i] = fixed_statistics && op.normalized() && !norm_trained ? 1 : 0;
-    if (weights_in_training_[i] != 0 || norm_trained) lowest_in_training_ = i;
-  }
-}
-
 void Program::backward(StepParts* parts) {
   for (const Task& task : backward_) {
-    if (task.op < lowest_in_training_) break;
-    if (task.purpose == Purpose::weight_gradient && weights_in_training_[task.op] == 0) continue;
-    if (task.purpose == Purpose::data_gradient && task.op == lowest_in_training_) continue;
+    if (task.op < in_training_.lowest) break;
+    if (task.purpose == Purpose::weight_gradient && !in_training_.weights[task.op]) continue;
+    if (task.purpose == Purpose::data_gradient && task.op == in_training_.lowest) continue;
     run(task, Mode::training, parts);
   }
   stream_.wait();

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "backend/cpu/buffer.h"
 #include "backend/gradient_plan.h"
+#include "backend/stages.h"
 #include "backend/step_parts.h"
 
 namespace preheat::cpu {
@@ -35,11 +36,9 @@ class Program {
   const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
   float* d_logits();  // [batch, classes], backward's input
 
-  /// From now on backward() goes no further down than the lowest of these parameters, and computes
-  /// no gradients of convolutions and matrices with neither weight nor bias among them. With
-  /// `fixed_statistics` a batch norm none of whose parameters is among them uses its running
-  /// statistics in training too, and leaves them.
-  void train_only(const std::vector<bool>& trained, bool fixed_statistics);
+  /// From now on backward() computes no gradients but those of what is in training and those that
+  /// these need, and batch norms go by their fixed statistics in training too.
+  void train_only(const InTraining& in_training) { in_training_ = in_training; }
 
   /// With `parts` each call is timed and added to them.
   void forward(Mode mode, StepParts* parts = nullptr);
@@ -78,10 +77,7 @@ class Program {
   Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;
   std::vector<Task> backward_;
-  // As train_only() said, by op.
-  std::vector<char> weights_in_training_;
-  std::vector<char> fixed_statistics_;
-  int lowest_in_training_ = 0;  // op
+  InTraining in_training_;
 };
 
 }  // namespace preheat::cpu

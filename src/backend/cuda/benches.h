@@ -30,7 +30,7 @@ class CudaBenches : public Benches {
       const UpdateSet& set, const std::vector<NamedSchedule>& schedules) override;
 
   /// Of a copy of 256 MiB, and of a product of matrices of 8192 x 8192 through cuBLASLt.
-  Ceilings measure_ceilings(Precision precision) override;
+  Ceilings measure_ceilings(Precision precision, int cpu_threads) override;
 
  private:
   const std::shared_ptr<Libraries> libraries_;

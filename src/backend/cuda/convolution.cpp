@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <mutex>
 #include <nlohmann/json.hpp>
 
 #include "config/error.h"
@@ -397,9 +400,11 @@ std::vector<std::shared_ptr<const CudnnPlan>> ConvolutionPlanner::candidates(
   parts.push_back(graph);
 
   std::vector<std::shared_ptr<const CudnnPlan>> found;
+  const std::vector<Shared> by_mode[] = {configurations(graph, CUDNN_HEUR_MODE_A),
+                                         configurations(graph, CUDNN_HEUR_MODE_FALLBACK)};
   for (const bool may_compile : {false, true}) {
-    for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-      for (const Shared& configuration : configurations(graph, mode)) {
+    for (const std::vector<Shared>& heuristic : by_mode) {
+      for (const Shared& configuration : heuristic) {
         if (found.size() == most) return found;
         if (auto p = plan(configuration, parts, c, may_compile, name)) {
           found.push_back(std::move(p));
@@ -411,14 +416,15 @@ std::vector<std::shared_ptr<const CudnnPlan>> ConvolutionPlanner::candidates(
   return found;
 }
 
-ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, const std::string& device,
-                                   const std::string& folder)
-    : handle_(handle), planner_(handle) {
+ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device,
+                                   const std::string& name, const std::string& folder)
+    : handle_(handle), device_(device), planner_(handle) {
   if (folder.empty()) return;
-  std::string name = device;
+  std::string words = name;
   std::ranges::replace_if(
-      name, [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
-  path_ = fmt::format("{}/convolutions-{}-cudnn-{}.json", folder, name, cudnnGetVersion());
+      words, [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
+  path_ = fmt::format("{}/convolutions-{}-cudnn-{}-preheat-{}.json", folder, words,
+                      cudnnGetVersion(), PREHEAT_VERSION);
   std::ifstream file(path_);
   const auto json = nlohmann::json::parse(file, nullptr, false);
   if (!json.is_object()) return;
@@ -430,6 +436,8 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, const std::string& devi
 // A few runs of each on memory that is not all zero, which would be faster than real numbers.
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
     const Convolution& c, const Candidates& candidates) const {
+  const std::unique_lock alone(device_);
+  PREHEAT_CHECK(cudaDeviceSynchronize());
   constexpr int rounds = 3;
   constexpr int runs = 4;
   constexpr float clearly = 0.95f;
@@ -476,6 +484,7 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
       }
     } catch (const Error& e) {
       refusal = e.what();
+      PREHEAT_CHECK(cudaStreamSynchronize(stream));  // before the buffers go
     }
   }
   PREHEAT_CHECK(cudnnSetStream(handle_, nullptr));  // this one ends here
@@ -493,11 +502,11 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   std::shared_ptr<const ConvolutionPlan>& chosen = plans_[key];
   if (chosen) return chosen;
   if (const auto choice = choices_.find(key); choice != choices_.end()) {
-    Candidates named(own);
-    std::ranges::copy(planner_.candidates(c, 1, choice->second), std::back_inserter(named));
     const auto found = std::ranges::find(
-        named, choice->second, [](const auto& p) -> const auto& { return p->name(); });
-    if (found != named.end()) return chosen = *found;
+        own, choice->second, [](const auto& p) -> const auto& { return p->name(); });
+    if (found != own.end()) return chosen = *found;
+    const auto named = planner_.candidates(c, 1, choice->second);
+    if (!named.empty()) return chosen = named.front();
   }
   Candidates candidates;
   std::ranges::copy(planner_.candidates(c, most), std::back_inserter(candidates));
@@ -511,23 +520,19 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   return chosen;
 }
 
-void ConvolutionPlans::save() noexcept {
+void ConvolutionPlans::save() noexcept try {
   if (path_.empty() || !changed_) return;
   changed_ = false;
   std::error_code failed;
   const std::filesystem::path path(path_);
   std::filesystem::create_directories(path.parent_path(), failed);
   const std::filesystem::path temporary = path_ + fmt::format(".{}.tmp", getpid());
-  {
-    std::ofstream file(temporary);
-    file << nlohmann::json(choices_).dump(1) << "\n";
-    if (!file.flush()) {
-      file.close();
-      std::filesystem::remove(temporary, failed);
-      return;
-    }
-  }
-  std::filesystem::rename(temporary, path, failed);
+  std::ofstream file(temporary);
+  file << nlohmann::json(choices_).dump(1) << "\n";
+  file.close();
+  if (file) std::filesystem::rename(temporary, path, failed);
+  if (!file || failed) std::filesystem::remove(temporary, failed);
+} catch (const std::exception&) {  // no memory: then it is chosen again the next time
 }
 
 }  // namespace preheat::cuda

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <shared_mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -136,12 +137,13 @@ class ConvolutionPlanner {
 };
 
 /// Chooses among cuDNN's candidates and our own by a timed trial, once per convolution: kept in
-/// memory, and on disk for the next start, by device and version of cuDNN. The first of the
+/// memory, and on disk for the next start, by device and versions. The first of the
 /// heuristics stands unless another is clearly faster, or it cannot be run after all.
 class ConvolutionPlans {
  public:
-  /// `folder` of the cache on disk; "": none is kept there.
-  ConvolutionPlans(cudnnHandle_t handle, const std::string& device, const std::string& folder);
+  /// `device` is held alone during a trial. `folder` of the cache on disk; "": none is kept there.
+  ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device, const std::string& name,
+                   const std::string& folder);
 
   /// Throws Error where no plan can compute it.
   std::shared_ptr<const ConvolutionPlan> choose(const Convolution& convolution);
@@ -155,6 +157,7 @@ class ConvolutionPlans {
                                                  const Candidates& candidates) const;
 
   cudnnHandle_t handle_;
+  std::shared_mutex& device_;
   ConvolutionPlanner planner_;
   std::string path_;
   std::map<std::string, std::string> choices_;  // names of plans

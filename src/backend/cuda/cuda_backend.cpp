@@ -48,6 +48,14 @@ class CudaBackend : public Backend {
     }
     device_ = fmt::format("{}, {} multiprocessors, {} GiB", properties.name,
                           properties.multiProcessorCount, properties.totalGlobalMem >> 30);
+    int has_pools = 0;
+    PREHEAT_CHECK(cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, 0));
+    if (has_pools == 0) {
+      throw Error(
+          fmt::format("{} has no memory pools here, as shared GPUs may not; use --device "
+                      "cpu",
+                      properties.name));
+    }
     // What is given back stays with the program: experiments make one replica after the other.
     cudaMemPool_t pool = nullptr;
     std::uint64_t all = UINT64_MAX;
@@ -59,8 +67,8 @@ class CudaBackend : public Backend {
     cublasLtHandle_t cublas = nullptr;
     PREHEAT_CHECK(cublasLtCreate(&cublas));
     libraries_->cublas = cuda::CublasHandle(cublas);
-    libraries_->plans =
-        std::make_unique<cuda::ConvolutionPlans>(cudnn, properties.name, cache_folder());
+    libraries_->plans = std::make_unique<cuda::ConvolutionPlans>(cudnn, libraries_->device,
+                                                                 properties.name, cache_folder());
   }
 
   std::string name() const override { return "cuda"; }
@@ -73,7 +81,7 @@ class CudaBackend : public Backend {
   }
   bool computes_in(Precision) const override { return true; }
   // As many as have been tried; more need more memory.
-  int concurrent_replicas() const override { return 16; }
+  int concurrent_replicas(int) const override { return 16; }
 
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<cuda::DeviceDataset>(dataset);

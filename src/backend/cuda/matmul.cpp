@@ -60,13 +60,22 @@ Matmul::Matmul(cublasLtHandle_t handle, const Product& p) {
   PREHEAT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(),
                                                      CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                      &reductions, sizeof reductions));
+  // Tensors of the 16-bit copy lie at half the places of their weights: at multiples of 128 bytes,
+  // where cuBLAS would count on 256.
+  constexpr std::uint32_t alignment = 128;
+  for (const auto operand :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    PREHEAT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(), operand, &alignment,
+                                                       sizeof alignment));
+  }
   cublasLtMatmulHeuristicResult_t result{};
   int found = 0;
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle, operation_.get(), b_.get(), a_.get(), c_.get(),
                                      c_.get(), preference.get(), 1, &result, &found);
   if (status != CUBLAS_STATUS_NOT_SUPPORTED) PREHEAT_CHECK(status);
-  if (found == 0) {
+  if (found == 0 || result.state != CUBLAS_STATUS_SUCCESS) {
     throw Error(fmt::format("cuBLAS {} has no way to compute a product of {} x {} x {}",
                             cublasLtGetVersion(), p.m, p.n, p.k));
   }

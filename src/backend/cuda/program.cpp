@@ -104,8 +104,7 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
       libraries_(libraries),
       plan_(plan_gradients(network)),
       ops_(network.ops.size()),
-      weights_in_training_(network.ops.size(), true),
-      fixed_statistics_(network.ops.size(), false) {
+      in_training_(network) {
   const std::size_t element = bytes_of(element_);
   images_ = Buffer<std::uint8_t>(batch_ * network.input.size() * element);
   labels_ = Buffer<std::int32_t>(batch_);
@@ -226,18 +225,6 @@ void* Program::d_logits() const {
   return slot(plan_.first.back());
 }
 
-void Program::train_only(const std::vector<bool>& trained, bool fixed_statistics) {
-  const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };
-  lowest_in_training_ = last() + 1;
-  for (int i = last(); i >= 0; --i) {
-    const Op& op = network_.ops[i];
-    const bool norm_trained = is_trained(op.norm_weight) || is_trained(op.norm_bias);
-    weights_in_training_[i] = is_trained(op.weight) || is_trained(op.bias);
-    fixed_statistics_[i] = fixed_statistics && op.normalized() && !norm_trained;
-    if (weights_in_training_[i] || norm_trained) lowest_in_training_ = i;
-  }
-}
-
 kernels::Images Program::input_of(const Op& op) const {
   return {batch_, narrow(op.in.height), narrow(op.in.width), narrow(op.in.channels)};
 }
@@ -321,7 +308,8 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
                           stream.get());
     ends(forward_pass, index, "matrix product", product_cost(op));
   }
-  const bool running = op.normalized() && (mode == Mode::evaluation || fixed_statistics_[index]);
+  const bool running =
+      op.normalized() && (mode == Mode::evaluation || in_training_.fixed_statistics[index]);
   if (op.normalized() && !running) {
     float* const mean = moments_[index].data();
     const bool keeps = mode == Mode::training;
@@ -409,7 +397,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   // The gradient of what the convolution or product puts out.
   void* const dz = slot(plan_.first[index]);
   before_writing(plan_.first[index], stream);
-  const bool fixed = fixed_statistics_[index];
+  const bool fixed = in_training_.fixed_statistics[index];
   const kernels::Norm norm = norm_of(op, index, fixed);
   const kernels::Around around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
   if (op.normalized()) {
@@ -441,8 +429,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
         (changes ? 2 : 0) + (compiled.pooled ? 1 : 0) + share + (extra != nullptr ? share : 0);
     ends(backward_pass, index, "bias's and activation's gradient", {out_bytes(op, arrays), 0});
   }
-  if (weights_in_training_[index]) weight_gradient(index, dz, stream);
-  if (index == lowest_in_training_) return;
+  if (in_training_.weights[index]) weight_gradient(index, dz, stream);
+  if (index == in_training_.lowest) return;
   const int target = plan_.target(network_, op.input, index, false);
   if (target < 0) return;
   before_writing(target, stream);
@@ -460,11 +448,11 @@ void Program::backward(const Stream& stream) {
   PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
   std::ranges::fill(read_aside_, -1);
   int last_aside = -1;
-  for (int i = last(); i >= lowest_in_training_; --i) {
+  for (int i = last(); i >= in_training_.lowest; --i) {
     const Op& op = network_.ops[i];
     if (op.kind == OpKind::conv || op.kind == OpKind::linear) {
       backward_weighted(i, stream);
-      if (weights_in_training_[i]) last_aside = i;
+      if (in_training_.weights[i]) last_aside = i;
       continue;
     }
     const int target = plan_.target(network_, op.input, i, false);

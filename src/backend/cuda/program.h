@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "backend/cuda/matmul.h"
 #include "backend/cuda/step_meter.h"
 #include "backend/gradient_plan.h"
+#include "backend/stages.h"
 #include "kernels/launch.h"
 
 namespace preheat::cuda {
@@ -28,6 +30,9 @@ struct Libraries {
   CublasHandle cublas;
   std::unique_ptr<ConvolutionPlans> plans;
   std::mutex mutex;
+  // Held by those who give the device replays to do, all at a time, and alone by a trial of plans,
+  // which are to be timed on a device that does nothing else.
+  std::shared_mutex device;
 };
 
 /// The network as it is stored on the device: in 16 bits tensor cores want convolutions to read
@@ -66,6 +71,7 @@ class Program {
   Program(const Network& network, std::int64_t batch_size, Precision precision, bool deterministic,
           const ParameterArena& parameters, const std::vector<Buffer<float>>& statistics,
           Libraries& libraries);
+  ~Program() { cudaStreamSynchronize(side_.get()); }
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
@@ -80,8 +86,8 @@ class Program {
   void* d_logits() const;  // [batch, classes], backward's input
   const std::int32_t* labels() const { return labels_.data(); }
 
-  /// As of the CPU's program.
-  void train_only(const std::vector<bool>& trained, bool fixed_statistics);
+  /// As the CPU's program.
+  void train_only(const InTraining& in_training) { in_training_ = in_training; }
 
   /// Both put work on the stream; the caller holds the libraries' mutex. `state` says whether
   /// running statistics still move; null where the mode keeps none.
@@ -164,9 +170,7 @@ class Program {
   std::vector<Event> forked_;    // by op
   std::vector<Event> joined_;    // by op
   std::vector<int> read_aside_;  // by slot: the op whose weight gradient reads it; -1
-  std::vector<bool> weights_in_training_;
-  std::vector<bool> fixed_statistics_;
-  int lowest_in_training_ = 0;
+  InTraining in_training_;
   StepMeter* meter_ = nullptr;
 };
 

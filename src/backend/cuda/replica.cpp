@@ -1,6 +1,7 @@
 #include "backend/cuda/replica.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
 
@@ -53,6 +54,11 @@ std::vector<float> laid_out_as(const Parameter& to, std::span<const float> value
   return result;
 }
 
+std::uint64_t next_number() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
 kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {
   return {options.loss == Loss::mse, smoothing};
 }
@@ -60,7 +66,8 @@ kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothin
 }  // namespace
 
 DeviceDataset::DeviceDataset(const Dataset& dataset)
-    : size_(dataset.size()),
+    : number_(next_number()),
+      size_(dataset.size()),
       shape_(dataset.shape),
       pixels_(dataset.pixels.size()),
       labels_(dataset.labels.size()) {
@@ -68,6 +75,9 @@ DeviceDataset::DeviceDataset(const Dataset& dataset)
       cudaMemcpy(pixels_.data(), dataset.pixels.data(), pixels_.bytes(), cudaMemcpyHostToDevice));
   PREHEAT_CHECK(
       cudaMemcpy(labels_.data(), dataset.labels.data(), labels_.bytes(), cudaMemcpyHostToDevice));
+  // From memory that is not pinned it may return before the device has all of it, and the streams
+  // that read it do not wait for this one.
+  PREHEAT_CHECK(cudaStreamSynchronize(nullptr));
 }
 
 kernels::ImageSource DeviceDataset::source(const float* table) const {
@@ -158,7 +168,8 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   wait(stream_);
 }
 
-// Buffers must not go while a graph still works on them.
+// Buffers must not go while the device still works on them: what is given back is not ordered
+// behind these streams.
 CudaReplica::~CudaReplica() {
   cudaStreamSynchronize(upload_stream_.get());
   cudaStreamSynchronize(stream_.get());
@@ -199,10 +210,7 @@ void CudaReplica::set_epoch_order(std::span<const std::uint32_t> permutation) {
 
 // Sets up what the stage of the next update changes, once per stage.
 void CudaReplica::enter_stage() {
-  std::size_t stage = 0;
-  while (stage + 1 < options_.stages.size() && options_.stages[stage + 1].begin <= enqueued_) {
-    ++stage;
-  }
+  const std::size_t stage = stage_at(options_.stages, enqueued_);
   if (stage == stage_) return;
   stage_ = stage;
   const TrainingStage& s = options_.stages[stage];
@@ -213,21 +221,24 @@ void CudaReplica::enter_stage() {
   }
   upload(std::span<const kernels::Segment>(segments), segments_.data(), stream_);
   wait(stream_);
-  program_->train_only(s.trained, s.fixed_statistics);
+  program_->train_only(InTraining(padded_, s.trained, s.fixed_statistics));
   // A state saved right here is of before the stage, so that a resumed run does this as well.
   if (s.fresh_velocity && enqueued_ == s.begin) clear(parameters_.velocity, stream_);
   graphs_.clear();
   has_run_ = false;
 }
 
-// A 16-bit copy of the weights is 2 bytes more than the 20, a 16-bit gradient 2 less.
-double CudaReplica::update_bytes() const {
-  double bytes =
-      (parameters_.copy.size() > 0 ? 22.0 : 20.0) * static_cast<double>(padded_.arena_size);
+double CudaReplica::gradient_bytes() const {
+  double bytes = sizeof(float) * static_cast<double>(padded_.arena_size);
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
     if (parameters_.is_small[i]) bytes -= 2 * static_cast<double>(padded_.parameters[i].size);
   }
   return bytes;
+}
+
+double CudaReplica::update_bytes() const {
+  const double others = parameters_.copy.size() > 0 ? 18 : 16;  // w and v both ways, the copy
+  return others * static_cast<double>(padded_.arena_size) + gradient_bytes();
 }
 
 // The caller holds the libraries' mutex.
@@ -236,7 +247,6 @@ void CudaReplica::enqueue_step(StepMeter* meter) {
     if (meter != nullptr) meter->ends({pass, "", work, {bytes, 0}});
   };
   const auto batch = static_cast<double>(options_.batch_size);
-  const auto parameters = static_cast<double>(padded_.arena_size);
   const auto element = static_cast<double>(bytes_of(program_->element()));
   program_->measure(meter);
   if (meter != nullptr) meter->begin();
@@ -279,7 +289,7 @@ void CudaReplica::enqueue_step(StepMeter* meter) {
     PREHEAT_CHECK(kernels::check_gradients(arena, state_.data(), options_.clip_norm,
                                            norm_partials_.data(), counters_.data() + 1,
                                            check_.data(), stream));
-    ends("update", "norm of the gradients", 4 * parameters);
+    ends("update", "norm of the gradients", gradient_bytes());
   }
   const kernels::GradientCheck* const check = checks ? check_.data() : nullptr;
   PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, arena, state_.data(), loss_.data(), check,
@@ -333,6 +343,7 @@ void CudaReplica::launch_steps(std::int64_t updates) {
       launches_per_update_ = static_cast<std::int64_t>(nodes_of(captured)) / steps;
       graph = instantiate(captured);
     }
+    const std::shared_lock not_during_a_trial(libraries_->device);
     for (; updates >= steps; updates -= steps) {
       PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
     }
@@ -345,11 +356,8 @@ void CudaReplica::train(std::int64_t updates) {
       enqueued_ % steps_per_epoch_ + updates > steps_per_epoch_) {
     throw std::logic_error("train: past the end of the epoch whose order is known");
   }
+  check_stage(options_.stages, enqueued_, updates);
   enter_stage();
-  if (stage_ + 1 < options_.stages.size() &&
-      enqueued_ + updates > options_.stages[stage_ + 1].begin) {
-    throw std::logic_error("train: past the end of the stage");
-  }
   while (updates > 0) {
     if (enqueued_ - collected_ == record_capacity) collect();
     if (lost_) return;
@@ -403,16 +411,17 @@ Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
   clear(evaluation_loss_, stream_);
   clear(position_, stream_);
   std::int64_t batches = (dataset.size() + options_.batch_size - 1) / options_.batch_size;
-  if (!options_.cuda_graph || evaluated_ != &test) {
+  if (!options_.cuda_graph || evaluated_ != dataset.number()) {
     const std::lock_guard lock(libraries_->mutex);
     const std::int64_t eager = options_.cuda_graph ? 1 : batches;
     for (std::int64_t i = 0; i < eager; ++i) enqueue_evaluation(dataset);
     batches -= eager;
     if (options_.cuda_graph) {
       evaluation_graph_ = instantiate(capture(stream_, [&] { enqueue_evaluation(dataset); }));
-      evaluated_ = &test;
+      evaluated_ = dataset.number();
     }
   }
+  const std::shared_lock not_during_a_trial(libraries_->device);
   for (; batches > 0; --batches) {
     PREHEAT_CHECK(cudaGraphLaunch(evaluation_graph_.get(), stream_.get()));
   }
@@ -478,10 +487,13 @@ void CudaReplica::load(const ReplicaState& state) {
     upload(std::span(state.statistics[i].values), statistics_[i].data(), stream_);
   }
   upload(std::span<const StepState>(&state.step, 1), state_.data(), stream_);
+  const kernels::NonFinite nothing;
+  upload(std::span<const kernels::NonFinite>(&nothing, 1), non_finite_.data(), stream_);
   refresh_copy();
   wait(stream_);
   enqueued_ = collected_ = state.step.step;
   lost_ = !updates(state.step);
+  last_record_ = {};
   drained_.clear();
   stage_ = no_stage;
   ordered_epoch_ = -1;
@@ -549,13 +561,16 @@ CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& networ
   const std::lock_guard lock(libraries_->mutex);
   program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
                                        statistics_, *libraries_);
-  program_->train_only(std::vector<bool>(network_.parameters.size(), true), false);
   libraries_->plans->save();
   const Buffer<std::int64_t> first(1);
   clear(first, stream_);
   PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),
                                          program_->element(), program_->batch(), stream_.get()));
   wait(stream_);
+}
+
+CudaProbe::~CudaProbe() {
+  cudaStreamSynchronize(stream_.get());
 }
 
 double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {

@@ -18,11 +18,13 @@ class DeviceDataset : public ResidentDataset {
  public:
   explicit DeviceDataset(const Dataset& dataset);
   std::int64_t size() const override { return size_; }
+  std::uint64_t number() const { return number_; }  // of no other, also not of one that is gone
 
   /// As the kernels read it, with a table of its normalised values on the device.
   kernels::ImageSource source(const float* table) const;
 
  private:
+  const std::uint64_t number_;
   std::int64_t size_;
   ImageShape shape_;
   Buffer<std::uint8_t> pixels_;
@@ -55,6 +57,7 @@ class CudaReplica : public Replica {
 
   void enter_stage();
   void enqueue_step(StepMeter* meter = nullptr);
+  double gradient_bytes() const;  // that an update reads
   double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
@@ -100,12 +103,11 @@ class CudaReplica : public Replica {
 
   std::map<std::int64_t, GraphExec> graphs_;  // by steps, of the stage
   GraphExec evaluation_graph_;
-  const ResidentDataset* evaluated_ = nullptr;  // by that graph
-  bool has_run_ = false;                        // a step of the stage, eagerly
+  std::uint64_t evaluated_ = 0;  // the number of the dataset that this graph reads
+  bool has_run_ = false;         // a step of the stage, eagerly
   std::int64_t launches_per_update_ = 0;
 
   std::size_t stage_ = no_stage;
-  static constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
   std::int64_t enqueued_ = 0;   // the step after the last one that the device has been given
   std::int64_t collected_ = 0;  // the step after the last one whose record is on the host
   bool lost_ = false;           // a step was not finite
@@ -120,6 +122,7 @@ class CudaProbe : public Probe {
   CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
             const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
             std::int64_t examples);
+  ~CudaProbe() override;
 
   double loss(std::span<const float> weights) override;
   double gradient(std::span<const float> weights, std::span<float> gradient) override;

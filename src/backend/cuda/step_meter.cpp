@@ -1,6 +1,7 @@
 #include "backend/cuda/step_meter.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 namespace preheat::cuda {
 
@@ -21,7 +22,7 @@ void StepMeter::ends(const StepPart& part) {
   record();
 }
 
-// Nodes are listed as they were made, and those of one stream follow each other.
+// Nodes of one stream follow each other, and are listed as they were made.
 void StepMeter::count_launches(const Graph& graph) {
   std::size_t count = nodes_of(graph);
   std::vector<cudaGraphNode_t> nodes(count);
@@ -36,6 +37,7 @@ void StepMeter::count_launches(const Graph& graph) {
       ++parts_[recorded - 2].launches;
     }
   }
+  if (recorded != events_.size()) throw std::logic_error("the graph does not have its events");
 }
 
 void StepMeter::collect(StepParts& parts) const {

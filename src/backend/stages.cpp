@@ -1,0 +1,38 @@
+#include "backend/stages.h"
+
+#include <stdexcept>
+
+namespace preheat {
+
+std::size_t stage_at(const std::vector<TrainingStage>& stages, std::int64_t step) {
+  std::size_t stage = 0;
+  while (stage + 1 < stages.size() && stages[stage + 1].begin <= step) ++stage;
+  return stage;
+}
+
+void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step,
+                 std::int64_t updates) {
+  const std::size_t next = stage_at(stages, step) + 1;
+  if (next < stages.size() && step + updates > stages[next].begin) {
+    throw std::logic_error("train: past the end of the stage");
+  }
+}
+
+InTraining::InTraining(const Network& network)
+    : InTraining(network, std::vector<bool>(network.parameters.size(), true), false) {}
+
+InTraining::InTraining(const Network& network, const std::vector<bool>& trained,
+                       bool keep_statistics)
+    : lowest(static_cast<int>(network.ops.size())) {
+  const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };
+  for (const Op& op : network.ops) {
+    const bool norm = is_trained(op.norm_weight) || is_trained(op.norm_bias);
+    const bool weight = is_trained(op.weight) || is_trained(op.bias);
+    const int index = static_cast<int>(weights.size());
+    if (index < lowest && (norm || weight)) lowest = index;
+    weights.push_back(weight);
+    fixed_statistics.push_back(keep_statistics && op.normalized() && !norm);
+  }
+}
+
+}  // namespace preheat

@@ -48,7 +48,8 @@ std::string unknown_command(const CLI::App& app, const std::string& name) {
   for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
   if (std::ranges::find(commands, name) != commands.end()) return "";
   const std::vector<std::string> near = preheat::nearest(name, commands);
-  return fmt::format("preheat: '{}' is not a command; {}", name,
+  return fmt::format("preheat: '{}' is not a command{}; {}", name,
+                     app.get_parent() != nullptr ? " of " + app.get_name() : "",
                      near.empty() ? fmt::format("there are {}", fmt::join(commands, ", "))
                                   : fmt::format("did you mean {}?", near.front()));
 }
@@ -71,9 +72,11 @@ int run(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help and --version
-    if (argc > 1 && argv[1][0] != '-') {
-      const std::string unknown = unknown_command(app, argv[1]);
+    const CLI::App* at = &app;
+    for (int i = 1; i < argc && argv[i][0] != '-' && !at->get_subcommands({}).empty(); ++i) {
+      const std::string unknown = unknown_command(*at, argv[i]);
       if (!unknown.empty()) return fail(2, unknown);
+      at = at->get_subcommand(argv[i]);
     }
     return fail(2, fmt::format("preheat: {}; see preheat --help", e.what()));
   }

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 
 #include "commands/commands.h"
 #include "report/bench_page.h"
@@ -28,7 +30,11 @@ void BenchOptions::add_peers_to(CLI::App& app) {
 
 BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& options)
     : backend_(backend), options_(options) {
-  if (!options.json.empty() && options.json == options.html) {
+  const auto place = [](const std::string& file) {
+    std::error_code none;
+    return std::filesystem::weakly_canonical(file, none);
+  };
+  if (!options.json.empty() && place(options.json) == place(options.html)) {
     throw ConfigError({"--html " + options.html, 0, 0, ""}, "is the file of --json as well",
                       "two files");
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
 #include "schedule/plan.h"
 
@@ -44,7 +45,9 @@ std::string rate_or_dash(const std::optional<double>& rate) {
   return rate ? lr_text(*rate) : "-";
 }
 
-RunsProgress::RunsProgress(const RunOptions& options) : options_(options) {
+RunsProgress::RunsProgress(const RunOptions& options)
+    : options_(options), start_(std::chrono::steady_clock::now()) {
+  listener_.on_plan = [this](std::int64_t count) { planned_ = count; };
   listener_.on_start = [this](const std::string& label, const Trainer& trainer) {
     if (options_.verbose && !memory_told_) {
       const MemoryUse memory = trainer.memory();
@@ -53,18 +56,48 @@ RunsProgress::RunsProgress(const RunOptions& options) : options_(options) {
                  memory_text(memory.activations), memory_text(memory.workspace));
     }
     memory_told_ = true;
-    bar_.emplace(label, trainer.schedule(), trainer.config().data.batch_size,
-                 !options_.quiet && (on_terminal() || options_.verbose));
+    going_.try_emplace(label, label, trainer.schedule(), trainer.config().data.batch_size,
+                       !options_.quiet && (on_terminal() || options_.verbose));
   };
-  listener_.on_records = [this](std::span<const StepRecord> records) { bar_->show(records); };
+  listener_.on_records = [this](const std::string& label, std::span<const StepRecord> records) {
+    Progress& one = going_.at(label);
+    if (going_.size() == 1 || !on_terminal()) {
+      one.show(records);
+    } else {
+      one.note(records);
+      if (!options_.quiet) draw_together();
+    }
+  };
   listener_.on_end = [this](const std::string& label, const RunResult& run, bool was_read) {
-    if (bar_) bar_->clear();
-    bar_.reset();
+    going_.erase(label);
+    ++ended_;
+    trained_ += was_read ? 0 : 1;
     if (options_.quiet) return;
+    if (on_terminal()) fmt::print("\r\033[K");
     fmt::print("{} {}{}\n", label, outcome_text(run), was_read ? " (had ended before)" : "");
     std::fflush(stdout);
   };
   listener_.wants_stop = interrupted;
+}
+
+void RunsProgress::draw_together() {
+  // Many small runs report far more often than anybody can read.
+  const auto now = std::chrono::steady_clock::now();
+  if (now - drawn_ < std::chrono::milliseconds(100)) return;
+  drawn_ = now;
+  double done = 0;
+  for (const auto& [label, run] : going_) done += run.done();
+  std::string text = fmt::format("{} runs side by side, {} ended", going_.size(), ended_);
+  double share = done / static_cast<double>(going_.size());
+  if (planned_ > 0) {
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double left = static_cast<double>(planned_ - ended_) - done;
+    share = 1 - left / static_cast<double>(planned_);
+    text += fmt::format(" of {}  {} left", planned_,
+                        duration_text(seconds * left / std::max(trained_ + done, 1e-9)));
+  }
+  draw_bar(share, fmt::format("{:>3.0f}%  {}", 100 * share, text));
+  std::fflush(stdout);
 }
 
 void print_claims(const std::vector<ClaimResult>& claims) {

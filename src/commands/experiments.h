@@ -1,7 +1,9 @@
 // What the commands that run many runs have in common.
 #pragma once
 
+#include <chrono>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -35,7 +37,8 @@ std::string outcome_text(const RunResult& run);
 /// "1.80e-01", or "-" for none.
 std::string rate_or_dash(const std::optional<double>& rate);
 
-/// Tells of runs on standard output: a bar while one goes on, a line when it has ended.
+/// Tells of runs on standard output: a bar while they go on, of all of them together where there
+/// are several, and a line when one has ended.
 class RunsProgress {
  public:
   explicit RunsProgress(const RunOptions& options);
@@ -43,8 +46,15 @@ class RunsProgress {
   const RunsListener& listener() const { return listener_; }
 
  private:
+  void draw_together();
+
   const RunOptions& options_;
-  std::optional<Progress> bar_;
+  std::map<std::string, Progress> going_;  // by label
+  std::int64_t planned_ = 0;               // 0: nobody knows
+  std::int64_t ended_ = 0;
+  double trained_ = 0;  // runs, of those that were not read
+  std::chrono::steady_clock::time_point start_;
+  std::chrono::steady_clock::time_point drawn_;
   bool memory_told_ = false;
   RunsListener listener_;
 };

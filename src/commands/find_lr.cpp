@@ -15,6 +15,16 @@
 namespace preheat {
 namespace {
 
+std::string answer_text(const Search& search) {
+  if (!search.largest) {
+    const auto [least, most] = std::ranges::minmax(search.trials, {}, &Trial::rate);
+    return fmt::format("trains at none of {} rates from {} to {}; see find_lr.loss_below",
+                       search.trials.size(), lr_text(least.rate), lr_text(most.rate));
+  }
+  return fmt::format("trains at {}, not at {}", lr_text(*search.largest),
+                     rate_or_dash(search.smallest_failing));
+}
+
 void print_table(const FindLrResult& result) {
   std::size_t width = 3;
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
@@ -24,21 +34,26 @@ void print_table(const FindLrResult& result) {
       "{:<{}}",
       100 * result.share, "seed", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", r.seed);
-  fmt::print("  {:>8}  {:>8}  {}\n", "median", fmt::format("{:g} %", 100 * result.share),
-             "violations");
+  fmt::print("  {:>8}  {:>8}  {:>8}  {}\n", "median", fmt::format("{:g} %", 100 * result.share),
+             "seeds", "violations");
   for (const SearchArm& arm : result.arms) {
     fmt::print("{:<{}}", arm.arm.name, width + 2);
     std::vector<double> rates;
     std::int64_t violations = 0;
+    std::int64_t tried_below = 0;
     for (const SeedRate& r : result.critical_rates) {
       const auto search = std::ranges::find(arm.searches, r.seed, &Search::seed);
       const bool has_one = search != arm.searches.end() && search->largest;
       fmt::print("  {:>8}", has_one ? lr_text(*search->largest) : "-");
       if (has_one) rates.push_back(*search->largest);
-      if (search != arm.searches.end()) violations += search->violations;
+      if (search == arm.searches.end()) continue;
+      violations += search->violations;
+      tried_below += search->tried_below;
     }
-    fmt::print("  {:>8}  {:>8}  {}\n", rates.empty() ? "-" : lr_text(median(rates)),
-               rate_or_dash(rate_for_share(arm, result.share)), violations);
+    fmt::print("  {:>8}  {:>8}  {:>8}  {} of {} runs below\n",
+               rates.empty() ? "-" : lr_text(median(rates)),
+               rate_or_dash(rate_for_share(arm, result.share)),
+               fmt::format("{} of {}", rates.size(), arm.searches.size()), violations, tried_below);
   }
   fmt::print("{:<{}}", "critical", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));
@@ -46,7 +61,11 @@ void print_table(const FindLrResult& result) {
   // Of many arms only the ratios to the first; find_lr.json has all.
   const bool many = result.arms.size() > 3;
   for (const RateRatio& r : result.ratios) {
-    if (!r.log2_mean || (many && r.first != result.arms.front().arm.name)) continue;
+    if (many && r.first != result.arms.front().arm.name) continue;
+    if (!r.log2_mean) {
+      fmt::print("{} against {}: no seed has a rate that trains in both\n", r.second, r.first);
+      continue;
+    }
     fmt::print("{} against {}: {:.2f} times the rate", r.second, r.first, std::exp2(*r.log2_mean));
     if (r.log2_interval) {
       const auto& [lo, hi] = *r.log2_interval;
@@ -69,8 +88,7 @@ int run_find_lr(const ExperimentOptions& options) {
       find_lr(document, *backend, folder, !options.resume.empty(), progress.listener(),
               [&](const Arm& arm, const Search& search) {
                 if (!talks) return;
-                fmt::print("seed {} {}: trains at {}, not at {}\n", search.seed, arm.name,
-                           rate_or_dash(search.largest), rate_or_dash(search.smallest_failing));
+                fmt::print("seed {} {}: {}\n", search.seed, arm.name, answer_text(search));
               });
   const std::filesystem::path report = write_report(folder);
   if (talks) {

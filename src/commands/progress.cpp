@@ -9,6 +9,18 @@
 #include "schedule/plan.h"
 
 namespace preheat {
+
+void draw_bar(double done, const std::string& text) {
+  // A line that wrapped could not be drawn over.
+  const auto columns = static_cast<std::int64_t>(terminal_columns()) - 1;
+  const std::int64_t width =
+      std::clamp<std::int64_t>(columns - static_cast<std::int64_t>(text.size()) - 3, 0, 20);
+  const auto filled = static_cast<std::int64_t>(static_cast<double>(width) * done);
+  const std::string bar =
+      width == 0 ? "" : fmt::format("[{:#>{}}{:->{}}] ", "", filled, "", width - filled);
+  fmt::print("\r\033[K{}", (bar + text).substr(0, columns));
+}
+
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
     : label_(std::move(label)),
@@ -17,10 +29,16 @@ Progress::Progress(std::string label, const Schedule& schedule, std::int64_t bat
       enabled_(enabled),
       terminal_(on_terminal()) {}
 
+void Progress::note(std::span<const StepRecord> records) {
+  if (records.empty()) return;
+  if (first_step_ < 0) first_step_ = records.front().step;
+  done_ = static_cast<double>(records.back().step + 1) / static_cast<double>(schedule_.run.steps);
+}
+
 void Progress::show(std::span<const StepRecord> records) {
+  note(records);
   if (!enabled_ || records.empty()) return;
   const StepRecord& last = records.back();
-  if (first_step_ < 0) first_step_ = records.front().step;
   const std::int64_t total = schedule_.run.steps;
   const std::int64_t done = last.step + 1;
   const std::int64_t tenth = 10 * done / total;
@@ -38,14 +56,7 @@ void Progress::show(std::span<const StepRecord> records) {
   if (!terminal_) {
     fmt::print("{}\n", line);
   } else {
-    // The bar takes what the line leaves; a line that wrapped could not be drawn over.
-    const auto columns = static_cast<std::int64_t>(terminal_columns()) - 1;
-    const std::int64_t width =
-        std::clamp<std::int64_t>(columns - static_cast<std::int64_t>(line.size()) - 3, 0, 20);
-    const std::int64_t filled = width * done / total;
-    const std::string bar =
-        width == 0 ? "" : fmt::format("[{:#>{}}{:->{}}] ", "", filled, "", width - filled);
-    fmt::print("\r\033[K{}", (bar + line).substr(0, columns));
+    draw_bar(done_, line);
     drawn_ = true;
   }
   std::fflush(stdout);

@@ -12,6 +12,11 @@
 
 namespace preheat {
 
+/// Draws over the terminal's last line: a bar of the share that is done, as long as the text leaves
+/// room for, and the text.
+void draw_bar(double done, const std::string& text);
+
+/// Of one run.
 class Progress {
  public:
   /// `label` leads the line. Silent where `enabled` is false.
@@ -21,7 +26,11 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void show(std::span<const StepRecord> records);
-  void clear();  // before other lines are printed
+  void note(std::span<const StepRecord> records);  // as show(), but to be shown later
+  void clear();                                    // before other lines are printed
+
+  /// The share of the run that has been shown or noted.
+  double done() const { return done_; }
 
  private:
   std::string label_;
@@ -32,6 +41,7 @@ class Progress {
   bool drawn_ = false;
   std::int64_t tenth_ = 0;  // in a pipe: tenths of the run that were reported
   std::int64_t first_step_ = -1;
+  double done_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 

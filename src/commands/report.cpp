@@ -4,8 +4,12 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <string_view>
+#include <system_error>
 
 #include "commands/commands.h"
+#include "config/error.h"
+#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {
@@ -15,9 +19,21 @@ struct ReportOptions {
   std::string file;
 };
 
+// So that a slip of the hand does not write over what a run has recorded. Throws Error.
+void check_is_page(const std::filesystem::path& file) {
+  constexpr std::string_view begin = "<!doctype html>";
+  std::error_code none;
+  if (!std::filesystem::is_regular_file(file, none) || std::filesystem::is_empty(file, none))
+    return;
+  if (!read_file(file).starts_with(begin)) {
+    throw Error(file.string() + ": is there and is not a page; -o takes another name");
+  }
+}
+
 void report(const ReportOptions& options) {
   const std::vector<std::filesystem::path> folders(options.folders.begin(), options.folders.end());
   std::filesystem::path file = options.file;
+  if (!file.empty()) check_is_page(file);
   if (file.empty()) file = folders.size() == 1 ? folders.front() / report_name : report_name;
   write_report(folders, file);
   fmt::print("{}\n", file.string());

@@ -32,7 +32,7 @@ struct ScheduleOptions {
   std::optional<std::int64_t> gate_opens;
 };
 
-struct NamedSchedule {
+struct DrawnSchedule {
   std::string name;
   Schedule schedule;
   std::int64_t gate_opened_at = -1;
@@ -57,10 +57,10 @@ std::string plain_name(std::string text) {
 }
 
 // Where names are the same, those of the files stand for them, or their whole paths.
-void tell_apart(std::vector<NamedSchedule>& all, const std::vector<std::string>& paths) {
+void tell_apart(std::vector<DrawnSchedule>& all, const std::vector<std::string>& paths) {
   const auto all_differ = [&] {
     std::set<std::string> names;
-    for (const NamedSchedule& s : all) names.insert(s.name);
+    for (const DrawnSchedule& s : all) names.insert(s.name);
     return names.size() == all.size();
   };
   for (const bool whole : {false, true}) {
@@ -72,12 +72,12 @@ void tell_apart(std::vector<NamedSchedule>& all, const std::vector<std::string>&
   }
 }
 
-std::vector<NamedSchedule> resolved(const ScheduleOptions& options) {
-  std::vector<NamedSchedule> all;
+std::vector<DrawnSchedule> resolved(const ScheduleOptions& options) {
+  std::vector<DrawnSchedule> all;
   bool has_gate = false;
   for (const std::string& path : options.paths) {
     const RunConfig config = read_config(options.overrides.applied_to(path));
-    NamedSchedule s{config.name,
+    DrawnSchedule s{config.name,
                     resolve_schedule(config, run_length(config, steps_per_epoch(config)))};
     const Gate& gate = s.schedule.lr.gate;
     has_gate |= gate.window > 0;
@@ -101,12 +101,12 @@ std::vector<NamedSchedule> resolved(const ScheduleOptions& options) {
 }
 
 // Hands the table to `write` in pieces: a run may be longer than memory.
-void write_csv(const std::vector<NamedSchedule>& all,
+void write_csv(const std::vector<DrawnSchedule>& all,
                const std::function<void(const std::string&)>& write) {
   constexpr std::size_t piece = 1 << 16;
   const bool several = all.size() > 1;
   std::string text = several ? "name,step,epoch,phase,lr\n" : "step,epoch,phase,lr\n";
-  for (const NamedSchedule& s : all) {
+  for (const DrawnSchedule& s : all) {
     const std::string name = several ? s.name + "," : "";
     for (std::int64_t step = 0; step < s.schedule.run.steps; ++step) {
       text += fmt::format("{}{},{},{},{:.17g}\n", name, step, step / s.schedule.run.steps_per_epoch,
@@ -121,7 +121,7 @@ void write_csv(const std::vector<NamedSchedule>& all,
 }
 
 // Every update of a short run; of a long one evenly spaced updates and the ends of every phase.
-std::vector<std::int64_t> drawn_steps(const NamedSchedule& s) {
+std::vector<std::int64_t> drawn_steps(const DrawnSchedule& s) {
   constexpr std::int64_t most = 4000;
   const std::int64_t stride = std::max<std::int64_t>(1, s.schedule.run.steps / most);
   std::vector<std::int64_t> steps;
@@ -142,7 +142,7 @@ LinePlot without_words(LinePlot plot) {
   return plot;
 }
 
-LinePlot plot_of(const std::vector<NamedSchedule>& all, bool log) {
+LinePlot plot_of(const std::vector<DrawnSchedule>& all, bool log) {
   LinePlot plot;
   plot.title = all.size() == 1 ? all.front().name + ": learning rate" : "learning rate";
   plot.x_label = "update";
@@ -185,7 +185,7 @@ std::string with_words(const std::string& row, const std::string& words) {
   return text + line + "\n";
 }
 
-void print_plan(const NamedSchedule& s) {
+void print_plan(const DrawnSchedule& s) {
   const Schedule& schedule = s.schedule;
   const std::vector<Stretch> parts = s.parts();
   const bool warms_up = schedule.phase_names.front() == "warmup";
@@ -225,10 +225,10 @@ void print_plan(const NamedSchedule& s) {
 }
 
 // Each of the others against the first.
-void print_partings(const std::vector<NamedSchedule>& all) {
-  const NamedSchedule& a = all.front();
+void print_partings(const std::vector<DrawnSchedule>& all) {
+  const DrawnSchedule& a = all.front();
   for (std::size_t i = 1; i < all.size(); ++i) {
-    const NamedSchedule& b = all[i];
+    const DrawnSchedule& b = all[i];
     const auto p = parting(a.schedule, a.gate_opened_at, b.schedule, b.gate_opened_at);
     if (!p) {
       fmt::print("{} and {} are the same", a.name, b.name);
@@ -265,7 +265,7 @@ PictureSize size_of(const std::string& text) {
 
 void schedule_command(const ScheduleOptions& options) {
   const PictureSize size = size_of(options.size);
-  const std::vector<NamedSchedule> all = resolved(options);
+  const std::vector<DrawnSchedule> all = resolved(options);
   const LinePlot plot = plot_of(all, options.log);
   if (!options.svg.empty()) {
     constexpr int least_height_for_words = 200;
@@ -278,11 +278,15 @@ void schedule_command(const ScheduleOptions& options) {
     return;
   }
   if (!options.csv.empty()) {
+    catch_interrupts();  // which would leave what is written so far under its temporary name
     AtomicFile file(options.csv);
-    write_csv(all, [&](const std::string& text) { file.write(text); });
+    write_csv(all, [&](const std::string& text) {
+      if (interrupted()) throw Error("interrupted; " + options.csv + " is as it was");
+      file.write(text);
+    });
     file.commit();
   }
-  for (const NamedSchedule& s : all) print_plan(s);
+  for (const DrawnSchedule& s : all) print_plan(s);
   if (all.size() > 1) print_partings(all);
   fmt::print("{}", to_text(plot, std::clamp(terminal_columns() - 2, 60, 118), 16, on_terminal()));
 }

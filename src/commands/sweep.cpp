@@ -41,14 +41,20 @@ void print_map(const SweepResult& result) {
   fmt::print("\nfailed runs by {} (across){}; . none, ! not finite among them\n\n",
              result.axes.front().key,
              result.axes.size() > 1 ? " and " + result.axes.back().key + " (down)" : "");
+  std::vector<std::string> heads;
+  std::size_t column_width = 7;
+  for (const Node& value : result.axes.front().values) {
+    heads.push_back(to_flow_text(value));
+    column_width = std::max(column_width, heads.back().size());
+  }
   fmt::print("{:<{}}", "", width);
-  for (const Node& value : result.axes.front().values) fmt::print("  {:>7}", to_flow_text(value));
+  for (const std::string& head : heads) fmt::print("  {:>{}}", head, column_width);
   fmt::print("\n");
   for (std::size_t i = 0; i < per_column; ++i) {
     if (i > 0 && i % rows == 0) fmt::print("\n");
     fmt::print("{:<{}}", label(i), width);
     for (std::size_t c = 0; c < columns; ++c) {
-      fmt::print("  {:>7}", cell_text(result.cells[c * per_column + i]));
+      fmt::print("  {:>{}}", cell_text(result.cells[c * per_column + i]), column_width);
     }
     fmt::print("\n");
   }
@@ -65,11 +71,11 @@ void print_boundaries(const SweepResult& result) {
     width = std::max(width, name.size());
     names.push_back(name);
   }
-  fmt::print("{:<{}}  {:>8}  {:>8}  {:>10}  {:>11}\n", "", width, "trains", "fails", "violations",
-             "sensitivity");
+  fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}\n", "", width, "runs", "trains", "fails",
+             "violations", "sensitivity");
   for (std::size_t i = 0; i < names.size(); ++i) {
     const Boundary& b = result.boundaries[i];
-    fmt::print("{:<{}}  {:>8}  {:>8}  {:>10}  {:>11}\n", names[i], width,
+    fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}\n", names[i], width, b.runs,
                rate_or_dash(b.largest_training), rate_or_dash(b.smallest_failing), b.violations,
                b.sensitivity ? fmt::format("{:.4f}", *b.sensitivity) : "-");
   }

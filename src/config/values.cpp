@@ -253,7 +253,7 @@ void read_value(const Node& node, std::uint64_t& value) {
 
 void read_value(const Node& node, bool& value) {
   const std::optional<bool> truth = as_bool(node);
-  if (!truth) wrong(node, "is not a yes or no", "write true or false");
+  if (!truth) wrong(node, "is neither true nor false", "write true or false");
   value = *truth;
 }
 
@@ -427,6 +427,10 @@ void read_value(const Node& node, std::vector<Override>& changes) {
   }
 }
 
+// The files in the folder of an experiment, in which the folder of an arm is called by its name.
+constexpr std::array reserved_arm_names{"compare.json", "sweep.json", "find_lr.json", "config.yaml",
+                                        "report.html"};
+
 void read_value(const Node& node, std::vector<Arm>& arms) {
   const std::string remedy =
       "write names with keys below them, as in {short: {train.length: 10 steps}}";
@@ -441,6 +445,9 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
     label.where = changes.where;
     Arm& arm = arms.emplace_back();
     read_value(label, arm.name, TextRule::run_name);
+    if (std::ranges::find(reserved_arm_names, arm.name) != reserved_arm_names.end()) {
+      wrong(label, "is a file in the folder of an experiment", "take another name");
+    }
     if (changes.kind != Node::Kind::null) read_value(changes, arm.overrides);
   }
 }

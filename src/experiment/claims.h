@@ -26,9 +26,9 @@
 //   accuracy_falls  Page's trend over the arms in their order, one-sided; seeds that all arms have
 //                   are its blocks. The direction is that of the mean rank correlation.
 //   accuracy_gap    by seed the accuracy of the first arm less that of the second, minus `above`
-//   (or
-//                   `below`) times the same of `than`: PASS where the percentile interval of the
-//                   bootstrap of its mean is above (below) 0, FAIL where it is on the other side.
+//                   (or `below`) times the same of `than`: PASS where the percentile interval of
+//                   the bootstrap of its mean is above (below) 0, FAIL where it is on the other
+//                   side.
 //   sooner          by run the number of updates after which the mean training error of the 50
 //                   updates before is first below train_error; never is the run's length.
 //                   Wilcoxon's signed ranks of the differences, two-sided.

@@ -40,21 +40,22 @@ CompareResult compare(const Document& document, Backend& backend,
                       const RunsListener& listener) {
   const RunConfig base = read_config(document);
   if (!base.compare) {
-    throw ConfigError(base.where("compare"), "is missing",
-                      "compare: {seeds: 0..9, arms: {no-warmup: {schedule.warmup.length: 0 steps}, "
-                      "warmup: {}}}");
+    throw ConfigError(
+        base.where("compare"), "is missing",
+        "write compare: {seeds: 0..9, arms: {no-warmup: {schedule.warmup.length: 0 steps}, "
+        "warmup: {}}}");
   }
   const std::vector<RunConfig> configs = arm_configs(document, base.compare->arms);
   for (const RunConfig& config : configs) check_precision(config, backend);
   check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
-  prepare_folder(folder, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, "compare.json", base, resume);
   const auto write = [&] {
     result.paired = pairs_of(result.arms);
     write_atomically(folder / "compare.json", to_json(result).dump(2) + "\n");
   };
-  Runs runs(backend, listener);
+  Runs runs(base, backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
@@ -69,7 +70,11 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
   for (const PairResult& p : result.paired) {
     nlohmann::ordered_json mcnemar;
     if (p.pairs > 0) mcnemar = p.mcnemar_p;
-    json["paired"].push_back({{"arms", {p.first, p.second}}, {"mcnemar_p", mcnemar}});
+    json["paired"].push_back({{"arms", {p.first, p.second}},
+                              {"n", p.pairs},
+                              {"only_first_failed", p.only_first_failed},
+                              {"only_second_failed", p.only_second_failed},
+                              {"mcnemar_p", mcnemar}});
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;

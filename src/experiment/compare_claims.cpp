@@ -352,13 +352,17 @@ class CompareJudge {
       const std::size_t arm = index_of(name);
       for (const SeedResult& r : arms_[arm].runs) {
         const auto rows = file_of(arm, r, "sharpness.csv", read_sharpness);
-        if (is_failure(r.run.outcome) || !rows || rows->sharpness.empty()) {
+        const std::span<const double> all = rows ? std::span(rows->sharpness) : std::span<double>();
+        const auto last_quarter = all.last((all.size() + 3) / 4);
+        const bool measured = !all.empty() && std::ranges::all_of(last_quarter, [](double s) {
+          return std::isfinite(s);
+        });
+        if (is_failure(r.run.outcome) || !measured || rows->lr.back() == 0) {
           ++missing;
           continue;
         }
-        const std::size_t last_quarter = (rows->sharpness.size() + 3) / 4;
         edges.push_back(2 * (1 + configs_[arm].optimizer.momentum) / rows->lr.back());
-        late.push_back(median(std::span(rows->sharpness).last(last_quarter)));
+        late.push_back(median(last_quarter));
       }
     }
     Finding finding;
@@ -496,7 +500,7 @@ class CompareJudge {
     return blocks;
   }
 
-  // What sharpness.csv says first and at its last finite sharpness, by run.
+  // What sharpness.csv says first and at its last finite sharpness, by run; of runs that have both.
   struct Ends {
     std::vector<double> first;
     std::vector<double> last;
@@ -518,7 +522,7 @@ class CompareJudge {
       const std::vector<double> values = rows ? (*rows).*column : std::vector<double>();
       const auto finite = std::ranges::find_if(values.rbegin(), values.rend(),
                                                [](double x) { return std::isfinite(x); });
-      if (finite == values.rend()) {
+      if (finite == values.rend() || !std::isfinite(values.front())) {
         ++ends.missing;
         continue;
       }

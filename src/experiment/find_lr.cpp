@@ -11,6 +11,7 @@
 
 #include "data/dataset.h"
 #include "train/atomic_file.h"
+#include "train/critical_rate.h"
 #include "train/run_files.h"
 #include "train/trainer.h"
 
@@ -20,6 +21,8 @@ namespace {
 constexpr double least_rate = 1e-8;
 constexpr double largest_rate = 1e8;
 constexpr int confirmations = 3;
+constexpr int most_climbs = 6;  // doublings without a run that trains, before a search turns around
+constexpr int most_slow = 12;   // halvings in a row that are only too slow, before it ends
 constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
 // A rate that a configuration shows as it was.
@@ -37,6 +40,12 @@ bool trained(const RunResult& run, double loss_below) {
   return !is_failure(run.outcome) && run.final_train_loss && *run.final_train_loss < loss_below;
 }
 
+// Finite, and not where it should have got to in its updates: at too small a rate, or at one that
+// has killed what was to learn.
+bool is_slow(const Trial& trial) {
+  return !trial.trained && trial.run.outcome != Outcome::non_finite;
+}
+
 // Tries the rates below the answer that were not yet.
 void confirm(Search& search, const Trials& trials) {
   if (!search.largest) return;
@@ -50,14 +59,27 @@ void confirm(Search& search, const Trials& trials) {
     }
   }
   for (Trial& t : trials(rates)) search.trials.push_back(std::move(t));
-  search.violations = std::ranges::count_if(
-      search.trials, [&](const Trial& t) { return !t.trained && t.rate < *search.largest; });
+  double least = *search.largest;
+  for (const Trial& t : search.trials) {
+    if (t.trained) least = std::min(least, t.rate);
+  }
+  for (const Trial& t : search.trials) {
+    const bool is_below = t.rate < *search.largest && !(is_slow(t) && t.rate < least);
+    search.tried_below += is_below ? 1 : 0;
+    search.violations += is_below && !t.trained ? 1 : 0;
+  }
 }
 
-// Of the initial weights, which the arms share with their seed.
+// Of the initial weights, which the arms share with their seed. They have none where loss or
+// gradient is not finite: then nothing trains, which is a result.
 std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
   config.seed = seed;
-  return Trainer(config, runs.backend(), runs.data(config.data)).critical_rate();
+  const Trainer trainer(config, runs.backend(), runs.data(config.data));
+  try {
+    return trainer.critical_rate();
+  } catch (const NotFinite&) {
+    return std::nullopt;
+  }
 }
 
 std::vector<Arm> arms_of(const RunConfig& config) {
@@ -73,20 +95,36 @@ std::string rate_name(double rate) {
 
 Search search_rate(double first, double resolution, const Trials& trials) {
   Search search;
-  for (double rate = rounded(first);;) {
+  int slow = 0;  // in a row
+  const auto run = [&](double rate) {
     const std::vector<Trial> found = trials({rate});
-    if (found.empty()) return search;
+    if (found.empty()) return false;
     search.trials.push_back(found.front());
-    (found.front().trained ? search.largest : search.smallest_failing) = rate;
+    slow = is_slow(found.front()) ? slow + 1 : 0;
+    return true;
+  };
+  // A run that is finite and has not learned may have been too slow: then those that train lie
+  // above.
+  double rate = rounded(first);
+  for (int climbs = 0; climbs <= most_climbs && rate <= largest_rate; ++climbs) {
+    if (!run(rate)) return search;
+    if (search.trials.back().trained) search.largest = rate;
+    if (slow == 0) break;
+    rate = rounded(2 * rate);
+  }
+  if (!search.largest) search.smallest_failing = search.trials.front().rate;
+  slow = 0;
+  while (true) {
     const auto& [lo, hi] = std::pair(search.largest, search.smallest_failing);
     if (lo && hi) {
-      const double next = rounded(std::sqrt(*lo * *hi));
-      if (*hi <= resolution * *lo || next <= *lo || next >= *hi) break;
-      rate = next;
+      rate = rounded(std::sqrt(*lo * *hi));
+      if (*hi <= resolution * *lo || rate <= *lo || rate >= *hi) break;
     } else {
       rate = rounded(lo ? 2 * *lo : *hi / 2);
-      if (rate < least_rate || rate > largest_rate) break;
+      if (rate < least_rate || rate > largest_rate || slow > most_slow) break;
     }
+    if (!run(rate)) return search;
+    (search.trials.back().trained ? search.largest : search.smallest_failing) = rate;
   }
   confirm(search, trials);
   return search;
@@ -128,7 +166,6 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   const std::vector<RunConfig> configs = arm_configs(document, arms);
   for (const RunConfig& config : configs) check_precision(config, backend);
   check_find_lr_claims(base, arms, configs);
-  const double loss_below = settings.loss_below * chance_loss(base);
   FindLrResult result;
   result.share = settings.share;
   std::size_t width = 0;
@@ -136,7 +173,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     result.arms.push_back({arm, {}});
     width = std::max(width, arm.name.size());
   }
-  prepare_folder(folder, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, "find_lr.json", base, resume);
   const auto write = [&] {
     result.ratios.clear();
     for (std::size_t i = 0; i < arms.size(); ++i) {
@@ -146,10 +183,13 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     }
     write_atomically(folder / "find_lr.json", to_json(result).dump(2) + "\n");
   };
-  Runs runs(backend, listener);
-  for (const std::uint64_t seed : settings.seeds) {
-    result.critical_rates.push_back({seed, critical_rate_of(runs, configs.front(), seed)});
-  }
+  Runs runs(base, backend, listener);
+  result.critical_rates.resize(settings.seeds.size());
+  runs.side_by_side(std::ssize(settings.seeds), [&](std::int64_t k) {
+    const std::uint64_t seed = settings.seeds[k];
+    result.critical_rates[k] = {seed, critical_rate_of(runs, configs.front(), seed)};
+    return true;
+  });
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
   std::mutex mutex;  // of the result and of what has ended
   runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
@@ -166,6 +206,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
         const RunResult run = runs.run(
             fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
             folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
+        const double loss_below = settings.loss_below * chance_loss(config);
         if (!run.interrupted) found[k] = Trial{rates[k], run, trained(run, loss_below)};
         return !run.interrupted;
       });
@@ -218,6 +259,7 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                           {"largest", or_null(s.largest)},
                           {"smallest_failing", or_null(s.smallest_failing)},
                           {"violations", s.violations},
+                          {"tried_below", s.tried_below},
                           {"tried", tried}});
     }
     json["arms"].push_back({{"name", arm.arm.name},

@@ -34,7 +34,10 @@ struct Search {
   // apart than the resolution. One is missing where the search met its limits first.
   std::optional<double> largest;
   std::optional<double> smallest_failing;
-  std::int64_t violations = 0;  // rates below `largest` that fail
+  // Rates below `largest` that were tried, and those of them that do not train. Below all that
+  // train a run may only be too slow, which is neither.
+  std::int64_t tried_below = 0;
+  std::int64_t violations = 0;
 };
 
 struct SearchArm {
@@ -68,11 +71,13 @@ struct FindLrResult {
 };
 
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
-/// until the two sides are within `resolution`. That finds one border, and there may be more: so
-/// three rates a quarter of an octave apart right below `largest` are tried as well, and those that
-/// fail are violations. `trials` is asked once for each rate, for those of the confirmation
-/// together; fewer from it than it was asked for, in their order, end the search. Rates stay
-/// between 1e-8 and 1e8.
+/// until the two sides are within `resolution`. From a first run that is finite and does not
+/// train it doubles as well, to one that does: it was too slow. It halves from there where one is
+/// not finite first, or none trains within six, and gives up after twelve. That finds one border,
+/// and there may be more: so three rates a quarter of an octave apart right below `largest` are
+/// tried as well, and those that fail are violations. `trials` is asked once for each rate, for
+/// those of the confirmation together; fewer from it than it was asked for, in their order, end the
+/// search. Rates stay between 1e-8 and 1e8.
 using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates)>;
 Search search_rate(double first, double resolution, const Trials& trials);
 

@@ -18,13 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::optional<Outcome> outcome_named(const std::string& name) {
-  for (const Outcome o : {Outcome::ok, Outcome::spiked, Outcome::stuck, Outcome::non_finite}) {
-    if (to_string(o) == name) return o;
-  }
-  return std::nullopt;
-}
-
 // What the folder says of a run of this configuration that has ended; nothing where none has.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
   const fs::path path = folder / "summary.json";
@@ -34,7 +27,7 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
       throw Error(folder.string() + ": holds a run of another configuration; take another folder");
     }
     if (json.at("interrupted").get<bool>()) return std::nullopt;
-    const auto outcome = outcome_named(json.at("outcome"));
+    const auto outcome = outcome_named(json.at("outcome").get<std::string>());
     if (!outcome) throw Error(path.string() + ": has an unknown outcome");
     RunResult run;
     run.outcome = *outcome;
@@ -98,6 +91,13 @@ Interval ArmResult::failure_interval() const {
   return clopper_pearson(failures(), static_cast<std::int64_t>(runs.size()));
 }
 
+Runs::Runs(const RunConfig& base, Backend& backend, const RunsListener& listener)
+    : backend_(backend),
+      listener_(listener),
+      concurrent_(
+          backend.concurrent_replicas(static_cast<int>(base.train.cpu_threads.value_or(0)))),
+      replicas_(concurrent_) {}
+
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
                     Checkpoints checkpoints) {
   if (const auto ended = ended_run(folder, config)) {
@@ -106,14 +106,21 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
   }
   remove_unfinished(folder);
   const Held replica(replicas_);
+  if (wants_stop()) {  // while it waited for its turn
+    RunResult none;
+    none.interrupted = true;
+    return none;
+  }
   Trainer trainer(config, backend_, data(config.data));
   RunFolder run_folder(folder, config);
   if (listener_.on_start) {
     const std::lock_guard lock(mutex_);
     listener_.on_start(label, trainer);
   }
-  const auto on_records =
-      side_by_side_ > 0 ? std::function<void(std::span<const StepRecord>)>() : listener_.on_records;
+  const auto on_records = [&](std::span<const StepRecord> records) {
+    const std::lock_guard lock(mutex_);
+    if (listener_.on_records) listener_.on_records(label, records);
+  };
   RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
   if (checkpoints == Checkpoints::drop) {
     std::error_code none;
@@ -121,6 +128,10 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
   }
   tell_end(label, run, false);
   return run;
+}
+
+void Runs::plan(std::int64_t count) {
+  if (listener_.on_plan) listener_.on_plan(count);
 }
 
 void Runs::tell_end(const std::string& label, const RunResult& run, bool was_read) {
@@ -138,7 +149,7 @@ const ResidentData& Runs::data(const DataConfig& config) {
 }
 
 void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run) {
-  const std::int64_t threads = std::min<std::int64_t>(backend_.concurrent_replicas(), count);
+  const std::int64_t threads = std::min<std::int64_t>(concurrent_, count);
   if (threads <= 1) {
     for (std::int64_t i = 0; i < count && run(i); ++i) {
     }
@@ -147,19 +158,26 @@ void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_
   ++side_by_side_;
   std::atomic<std::int64_t> next{0};
   std::exception_ptr failure;
+  const auto fail = [&] {
+    const std::lock_guard lock(mutex_);
+    if (!failure) failure = std::current_exception();
+    failed_ = true;  // the others end as after an interruption
+  };
   const auto work = [&] {
     try {
       for (std::int64_t i = next++; i < count && !failed_; i = next++) {
         if (!run(i)) next = count;
       }
     } catch (...) {
-      const std::lock_guard lock(mutex_);
-      if (!failure) failure = std::current_exception();
-      failed_ = true;  // the others end as after an interruption
+      fail();
     }
   };
   std::vector<std::thread> workers;
-  for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
+  try {
+    for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
+  } catch (...) {  // no more threads are to be had
+    fail();
+  }
   for (std::thread& worker : workers) worker.join();
   if (--side_by_side_ == 0) failed_ = false;
   if (failure) std::rethrow_exception(failure);
@@ -183,6 +201,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
   const auto arms = static_cast<std::int64_t>(configs.size());
   const std::int64_t count = arms * static_cast<std::int64_t>(seeds.size());
+  runs.plan(count);
   std::vector<std::optional<RunResult>> ended(count);
   bool all = true;
   std::mutex mutex;
@@ -211,17 +230,27 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   return all;
 }
 
-void prepare_folder(const fs::path& folder, const RunConfig& config, bool resume) {
-  if (!resume) {
-    make_folder(folder);
-  } else if (!fs::exists(folder / "config.yaml")) {
+FolderLock prepare_folder(const fs::path& folder, const std::string& result,
+                          const RunConfig& config, bool resume) {
+  if (!resume) make_folder(folder);
+  FolderLock lock(folder);
+  if (resume && !fs::exists(folder / "config.yaml")) {
     throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
-  } else if (const auto differs =
-                 first_difference(read_config(load_document(folder / "config.yaml")), config)) {
-    throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
-                            (folder / "config.yaml").string(), differs->before, differs->now));
   }
-  write_atomically(folder / "config.yaml", write_config(config));
+  for (const char* other : {"compare.json", "sweep.json", "find_lr.json"}) {
+    if (resume && other != result && fs::exists(folder / other)) {
+      throw Error(fmt::format("{}: is of another command: it has a {}", folder.string(), other));
+    }
+  }
+  const fs::path path = folder / "config.yaml";
+  const auto differs = resume ? first_difference(read_config(load_document(path)), config)
+                              : std::optional<Difference>();
+  if (differs) {
+    throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
+                            path.string(), differs->before, differs->now));
+  }
+  write_atomically(path, write_config(config));
+  return lock;
 }
 
 nlohmann::ordered_json to_json(const Node& value) {

@@ -17,6 +17,7 @@
 #include "backend/backend.h"
 #include "config/config.h"
 #include "experiment/statistics.h"
+#include "train/run_folder.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -36,11 +37,12 @@ struct ArmResult {
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 
-/// Hears of every run, of one thing at a time. Every function may be left empty. Of runs side by
-/// side there are no records.
+/// Hears of every run, of one thing at a time. Every function may be left empty. Runs side by side
+/// have different labels.
 struct RunsListener {
+  std::function<void(std::int64_t)> on_plan;  // how many runs there will be, where that is known
   std::function<void(const std::string& label, const Trainer&)> on_start;
-  std::function<void(std::span<const StepRecord>)> on_records;
+  std::function<void(const std::string& label, std::span<const StepRecord>)> on_records;
   std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
   std::function<bool()> wants_stop;
 };
@@ -49,8 +51,8 @@ enum class Checkpoints { keep, drop };
 
 class Runs {
  public:
-  Runs(Backend& backend, const RunsListener& listener)
-      : backend_(backend), listener_(listener), replicas_(backend.concurrent_replicas()) {}
+  /// Of an experiment whose base run is `base`: runs that take as much of the machine as that one.
+  Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
   /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
   /// interrupted run has left there is written over. With Checkpoints::drop the folder has none
@@ -58,6 +60,9 @@ class Runs {
   /// configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
+
+  /// Tells the listener how many runs there will be.
+  void plan(std::int64_t count);
 
   /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
   const ResidentData& data(const DataConfig& config);
@@ -76,6 +81,7 @@ class Runs {
 
   Backend& backend_;
   const RunsListener& listener_;
+  const int concurrent_;                      // replicas, at most
   std::map<std::string, ResidentData> data_;  // by what decides the content
   std::mutex mutex_;                          // of data_ and the listener
   std::counting_semaphore<> replicas_;        // that may be trained beside those there are
@@ -95,11 +101,13 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
               const std::function<void()>& after_each);
 
-/// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
-/// configuration: seeds, arms and what is expected may be others than they were. Throws Error,
-/// with `resume` also where the folder's base run differs from this one (naming the key), and
+/// Makes the folder of an experiment that writes `result`, or with `resume` takes one that is
+/// there, and writes its configuration: seeds, arms and what is expected may be others than they
+/// were. No other process may have it meanwhile. Throws Error, with `resume` also where the folder
+/// is one of another command or its base run differs from this one (naming the key), and
 /// ConfigError.
-void prepare_folder(const std::filesystem::path& folder, const RunConfig& config, bool resume);
+FolderLock prepare_folder(const std::filesystem::path& folder, const std::string& result,
+                          const RunConfig& config, bool resume);
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not
 /// exist.

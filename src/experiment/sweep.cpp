@@ -18,18 +18,22 @@ namespace {
 
 constexpr const char* rate_key = "schedule.base_lr";
 
-// Of the values of a point; folders are called so.
-std::string name_of(const std::vector<Override>& point) {
+// A value as part of a folder's name: as it is where it is a short word or number that a name may
+// begin with, else its number on the axis behind the last part of the key.
+std::string name_of(const Axis& axis, std::size_t number) {
+  constexpr std::size_t longest = 40;
+  const Node& value = axis.values[number];
   std::string name;
-  for (const Override& o : point) {
-    if (!name.empty()) name += '_';
-    for (const char c : to_flow_text(o.value)) {
-      const bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-                            (c >= 'A' && c <= 'Z') || c == '.' || c == '-' || c == '+';
-      name += is_plain ? c : c == '%' ? 'p' : '-';
-    }
+  for (const char c : to_flow_text(value)) {
+    const bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                          (c >= 'A' && c <= 'Z') || c == '.' || c == '-' || c == '+';
+    name += is_plain ? c : c == '%' ? 'p' : '-';
   }
-  return name.starts_with('.') ? "0" + name : name;
+  const bool is_word = value.kind == Node::Kind::scalar || value.kind == Node::Kind::null;
+  if (is_word && !name.empty() && name.size() <= longest && name[0] != '.' && name[0] != '-') {
+    return name;
+  }
+  return fmt::format("{}-{}", axis.key.substr(axis.key.find_last_of('.') + 1), number + 1);
 }
 
 using RunNumbers = std::span<const std::size_t>;
@@ -61,6 +65,19 @@ double mean_loss(const ArmResult& cell, RunNumbers runs, double worst) {
   return sum / static_cast<double>(n);
 }
 
+void check_values_differ(const std::vector<Axis>& axes) {
+  for (const Axis& axis : axes) {
+    for (auto value = axis.values.begin(); value != axis.values.end(); ++value) {
+      const auto same = std::find_if(axis.values.begin(), value,
+                                     [&](const Node& other) { return is_same(other, *value); });
+      if (same != value) {
+        throw ConfigError(value->where, fmt::format("'{}' is there twice", to_flow_text(*value)),
+                          "write each value once");
+      }
+    }
+  }
+}
+
 std::vector<Override> without_rate(const std::vector<Override>& point) {
   std::vector<Override> rest = point;
   std::erase_if(rest, [](const Override& o) { return o.key == rate_key; });
@@ -74,19 +91,19 @@ std::vector<Arm> cells_of(const std::vector<Axis>& axes) {
   for (const Axis& axis : axes) {
     std::vector<Arm> finer;
     for (const Arm& cell : cells) {
-      for (const Node& value : axis.values) {
-        finer.push_back(cell);
-        finer.back().overrides.push_back({axis.key, value});
+      for (std::size_t i = 0; i < axis.values.size(); ++i) {
+        Arm& next = finer.emplace_back(cell);
+        next.overrides.push_back({axis.key, axis.values[i]});
+        if (!next.name.empty()) next.name += '_';
+        next.name += name_of(axis, i);
       }
     }
     cells = std::move(finer);
   }
   std::set<std::string> names;
   for (Arm& cell : cells) {
-    cell.name = name_of(cell.overrides);
-    for (int i = 2; !names.insert(cell.name).second; ++i) {
-      cell.name = fmt::format("{}.{}", name_of(cell.overrides), i);
-    }
+    const std::string name = cell.name;
+    for (int i = 2; !names.insert(cell.name).second; ++i) cell.name = fmt::format("{}.{}", name, i);
   }
   return cells;
 }
@@ -140,6 +157,7 @@ Boundary boundary_of(const GridLine& line, RunNumbers runs) {
   Boundary boundary;
   boundary.point = line.point;
   for (std::size_t i = 0; i < line.cells.size(); ++i) {
+    boundary.runs += for_runs(*line.cells[i], runs, [](const RunResult&) {});
     if (fails(*line.cells[i], runs)) {
       if (!boundary.smallest_failing) boundary.smallest_failing = line.rates[i];
     } else if (boundary.smallest_failing) {
@@ -175,7 +193,10 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   std::vector<Boundary> boundaries;
   if (lines.empty()) return boundaries;
   for (const GridLine& line : lines) boundaries.push_back(boundary_of(line, {}));
-  if (base.loss == Loss::cross_entropy) {
+  // Where no cell trains, they are all alike, and that is not to be insensitive.
+  const bool any_trains =
+      std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, {}); });
+  if (base.loss == Loss::cross_entropy && any_trains) {
     const std::vector<double> sensitivities = sensitivities_of(lines, base, {});
     for (std::size_t i = 0; i < lines.size(); ++i) boundaries[i].sensitivity = sensitivities[i];
   }
@@ -187,9 +208,10 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   const RunConfig base = read_config(document);
   if (!base.sweep) {
     throw ConfigError(base.where("sweep"), "is missing",
-                      "sweep: {seeds: 3, axes: {schedule.base_lr: {log: [0.01, 1, 5]}, "
+                      "write sweep: {seeds: 3, axes: {schedule.base_lr: {log: [0.01, 1, 5]}, "
                       "schedule.warmup.length: [0 steps, 100 steps]}}");
   }
+  check_values_differ(base.sweep->axes);
   const std::vector<Arm> cells = cells_of(base.sweep->axes);
   const std::vector<RunConfig> configs = arm_configs(document, cells);
   for (const RunConfig& config : configs) check_precision(config, backend);
@@ -197,12 +219,12 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   SweepResult result;
   result.axes = base.sweep->axes;
   for (const Arm& cell : cells) result.cells.push_back({cell, {}});
-  prepare_folder(folder, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, "sweep.json", base, resume);
   const auto write = [&] {
     result.boundaries = boundaries_of(result.axes, result.cells, base);
     write_atomically(folder / "sweep.json", to_json(result).dump(2) + "\n");
   };
-  Runs runs(backend, listener);
+  Runs runs(base, backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.sweep->seeds, folder, Checkpoints::drop, result.cells, write);
   result.claims = judge_sweep(base, result);
@@ -225,6 +247,7 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
   }
   for (const Boundary& b : result.boundaries) {
     json["boundaries"].push_back({{"point", to_json(b.point)},
+                                  {"n", b.runs},
                                   {"largest_training", or_null(b.largest_training)},
                                   {"smallest_failing", or_null(b.smallest_failing)},
                                   {"violations", b.violations},

@@ -19,6 +19,7 @@ namespace preheat {
 /// A row of the grid along schedule.base_lr: one value for each other axis.
 struct Boundary {
   std::vector<Override> point;  // the other axes
+  std::int64_t runs = 0;        // of all its cells
   // A cell fails where at least half of its runs do. The largest rate below the first that fails;
   // the first that fails; how many above it train all the same.
   std::optional<double> largest_training;
@@ -27,7 +28,7 @@ struct Boundary {
   // Wortsman et al. 2023: the mean over the row's rates of loss - l*, loss the mean over seeds of
   // the final training loss, each at most l0 = ln(classes), which a run that is not finite counts
   // as, l* the least loss of all cells. Over rates that are spaced evenly in the logarithm it is
-  // their expectation. Only with cross entropy.
+  // their expectation. Only with cross entropy, and where any cell trains.
   std::optional<double> sensitivity;
 };
 
@@ -39,7 +40,8 @@ struct SweepResult {
   bool interrupted = false;
 };
 
-/// The cells of a grid, named by their values: "0.1_16-steps".
+/// The cells of a grid, named by their values, "0.1_16-steps"; a value that is long, a list or a
+/// section by its number, "layers-2".
 std::vector<Arm> cells_of(const std::vector<Axis>& axes);
 
 /// schedule.base_lr among the axes, if it is one; null else.

@@ -12,6 +12,7 @@
 #include "report/page.h"
 #include "report/run_charts.h"
 #include "train/atomic_file.h"
+#include "train/outcome.h"
 
 namespace preheat {
 namespace {
@@ -20,8 +21,9 @@ constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
 
 // ---- Runs --------------------------------------------------------------------------------------
 
-bool is_failure(std::string_view outcome) {
-  return outcome == "non_finite" || outcome == "stuck";
+bool is_failure(const std::string& name) {
+  const auto outcome = outcome_named(name);
+  return outcome && is_failure(*outcome);
 }
 bool failed(const Json& run) {
   return is_failure(scalar(run.at("outcome")));
@@ -211,24 +213,35 @@ std::string accuracy_of_the_others(const Json& arm) {
                      100 * largest, accuracies.size());
 }
 
+const std::vector<std::string> outcome_heads = {
+    "runs",    "failed",   "95 % interval", "✕ not finite",
+    "■ stuck", "▲ spiked", "● ok",          "test accuracy of the others: median (range)"};
+
+// How the runs of an arm or a cell ended.
+void add_outcomes(std::vector<Cell>& row, const Json& arm) {
+  const auto failures = arm.at("failures").get<std::int64_t>();
+  const auto interval = interval_at(arm, "failure_interval");
+  row.emplace_back(std::to_string(arm.at("n").get<std::int64_t>()));
+  row.emplace_back(std::to_string(failures), failures > 0 ? "stuck" : "");
+  row.emplace_back(interval ? to_string(*interval) : "–");
+  for (const char* outcome : {"non_finite", "stuck", "spiked", "ok"}) {
+    row.emplace_back(std::to_string(count(arm, outcome)));
+  }
+  row.emplace_back(accuracy_of_the_others(arm));
+}
+
 void add_arms(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& arm : result.at("arms")) {
-    const auto failures = arm.at("failures").get<std::int64_t>();
-    const auto interval = interval_at(arm, "failure_interval");
-    rows.push_back({escape(arm.at("name").get<std::string>()),
-                    std::to_string(arm.at("n").get<std::int64_t>()),
-                    {std::to_string(failures), failures > 0 ? "stuck" : ""},
-                    interval ? to_string(*interval) : "–",
-                    std::to_string(count(arm, "non_finite")),
-                    std::to_string(count(arm, "stuck")),
-                    std::to_string(count(arm, "spiked")),
-                    accuracy_of_the_others(arm),
-                    overrides_html(arm.at("overrides"))});
+    std::vector<Cell>& row = rows.emplace_back();
+    row.emplace_back(escape(arm.at("name").get<std::string>()));
+    add_outcomes(row, arm);
+    row.emplace_back(overrides_html(arm.at("overrides")));
   }
-  page.add(table({"arm", "runs", "failed", "95 % interval", "✕ not finite", "■ stuck", "▲ spiked",
-                  "test accuracy of the others: median (range)", "overrides"},
-                 rows));
+  std::vector<std::string> heads = {"arm"};
+  heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  heads.emplace_back("overrides");
+  page.add(table(heads, rows));
   page.add(
       "<p class=\"soft\">The interval is Clopper and Pearson's, for the share of runs that fail "
       "under an arm.</p>\n");
@@ -317,6 +330,21 @@ std::string point_text(const Json& point) {
   return text;
 }
 
+std::string cells_table(const Json& axes, const Json& cells) {
+  std::vector<std::string> heads;
+  for (const Json& axis : axes) heads.push_back(short_key(axis.at("key").get<std::string>()));
+  heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& cell : cells) {
+    std::vector<Cell>& row = rows.emplace_back();
+    for (const Json& axis : axes) {
+      row.emplace_back(escape(scalar(cell.at("point").at(axis.at("key").get<std::string>()))));
+    }
+    add_outcomes(row, cell);
+  }
+  return table(heads, rows);
+}
+
 // The first axis across, the last down; further axes make a map for each of their combinations.
 void add_maps(Page& page, const Json& result) {
   const Json& axes = result.at("axes");
@@ -353,7 +381,7 @@ void add_maps(Page& page, const Json& result) {
   for (const std::string& caption : maps) {
     page.add("<div class=\"map\">" + table(heads, rows[caption], caption) + "</div>\n");
   }
-  page.add("</div>\n");
+  page.add("</div>\n" + folded("Every cell", cells_table(axes, cells)));
 }
 
 // Of each line of the grid along the base rate, unless they are too many to be told apart.
@@ -404,7 +432,7 @@ void add_boundaries(Page& page, const Json& result) {
   const bool is_one = heads.empty();
   if (is_one) heads.emplace_back();
   for (const char* head :
-       {"largest that trains", "first that fails", "violations", "sensitivity"}) {
+       {"runs", "largest that trains", "first that fails", "violations", "sensitivity"}) {
     heads.emplace_back(head);
   }
   std::vector<std::vector<Cell>> rows;
@@ -412,6 +440,7 @@ void add_boundaries(Page& page, const Json& result) {
     std::vector<Cell>& row = rows.emplace_back();
     for (const Json& value : b.at("point")) row.emplace_back(escape(scalar(value)));
     if (is_one) row.emplace_back("all");
+    row.emplace_back(b.contains("n") ? scalar(b.at("n")) : "–");
     row.emplace_back(rate(optional_at<double>(b, "largest_training")));
     row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
     row.emplace_back(std::to_string(b.at("violations").get<std::int64_t>()));
@@ -625,7 +654,7 @@ void reading(const std::filesystem::path& file, const Act& act) {
   try {
     act();
   } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: is damaged: {}", file.string(), error.what()));
+    throw Error(fmt::format("{}: is damaged: {}", file.string(), problem_of(error)));
   }
 }
 

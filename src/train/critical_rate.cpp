@@ -21,9 +21,9 @@ std::optional<double> critical_rate(Probe& probe, std::span<const float> weights
   std::vector<float> gradient(weights.size());
   std::vector<float> moved(weights.size());
   const double loss = probe.gradient(weights, gradient);
-  if (!std::isfinite(loss)) throw Error("the loss is not finite at these weights");
+  if (!std::isfinite(loss)) throw NotFinite("the loss is not finite at these weights");
   if (!std::ranges::all_of(gradient, [](float g) { return std::isfinite(g); })) {
-    throw Error("the gradient is not finite at these weights");
+    throw NotFinite("the gradient is not finite at these weights");
   }
   const auto rises_at = [&](double rate) {
     for (std::size_t i = 0; i < weights.size(); ++i) {

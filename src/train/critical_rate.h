@@ -10,10 +10,17 @@
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "config/error.h"
 #include "nn/network.h"
 #include "schedule/schedule.h"
 
 namespace preheat {
+
+/// The loss or its gradient is not finite where a rate was to be found.
+class NotFinite : public Error {
+ public:
+  using Error::Error;
+};
 
 /// By how much of itself the loss may rise; noise alone makes small rises.
 inline constexpr double critical_rise = 0.1;
@@ -25,12 +32,12 @@ inline constexpr double critical_rise = 0.1;
 /// risen. Nothing where the loss rises at none of them up to 1e4. Since losses are only
 /// compared, the answer is one of a fixed set of numbers and the same on every machine, unless a
 /// loss lies within rounding of the bound.
-/// Throws Error where loss or gradient is not finite at `weights`.
+/// Throws NotFinite where loss or gradient is not finite at `weights`.
 std::optional<double> critical_rate(Probe& probe, std::span<const float> weights);
 
 /// That of a run's initial weights, on the first data.batch_size of its examples: a gradient that
 /// is as noisy as those the run will meet, with activations that fit where the run's do. Throws
-/// Error, also where memory does not suffice.
+/// NotFinite, and Error where memory does not suffice.
 std::optional<double> critical_rate(const RunConfig& config, Backend& backend,
                                     const Network& network, const Schedule& schedule,
                                     std::shared_ptr<const ResidentDataset> train);

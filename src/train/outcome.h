@@ -17,6 +17,9 @@ enum class Outcome { ok, spiked, stuck, non_finite };
 
 std::string_view to_string(Outcome outcome);
 
+/// The outcome of that name; nothing where there is none.
+std::optional<Outcome> outcome_named(std::string_view name);
+
 /// non_finite and stuck.
 bool is_failure(Outcome outcome);
 

@@ -100,6 +100,15 @@ ActivationRows read_activations(const std::filesystem::path& path) {
   return a;
 }
 
+std::string problem_of(const nlohmann::json::exception& error) {
+  if (const auto* parse = dynamic_cast<const nlohmann::json::parse_error*>(&error)) {
+    return fmt::format("byte {} is not as JSON has it", parse->byte);
+  }
+  const std::string text = error.what();  // "[json.exception.out_of_range.403] key 'n' not found"
+  const auto begin = text.find("] ");
+  return begin == std::string::npos ? text : text.substr(begin + 2);
+}
+
 SharpnessRows read_sharpness(const std::filesystem::path& path) {
   SharpnessRows s;
   read_rows(path, sharpness_header, [&](const std::vector<std::string_view>& row) {

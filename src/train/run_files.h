@@ -68,6 +68,9 @@ LayerRows read_layers(const std::filesystem::path& path);
 ActivationRows read_activations(const std::filesystem::path& path);
 SharpnessRows read_sharpness(const std::filesystem::path& path);
 
+/// What is wrong with a JSON text, in a few words on one line.
+std::string problem_of(const nlohmann::json::exception& error);
+
 /// What `make` takes from the file; it may ask for keys and types that are not there. Throws Error.
 template <class Make>
 auto read_json(const std::filesystem::path& path, const Make& make) {
@@ -75,7 +78,7 @@ auto read_json(const std::filesystem::path& path, const Make& make) {
   try {
     return make(nlohmann::ordered_json::parse(text));
   } catch (const nlohmann::json::exception& e) {
-    throw Error(fmt::format("{}: is damaged: {}", path.string(), e.what()));
+    throw Error(fmt::format("{}: is damaged: {}", path.string(), problem_of(e)));
   }
 }
 

@@ -1,7 +1,9 @@
 #include "train/run_folder.h"
 
+#include <fcntl.h>
 #include <fmt/chrono.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -10,6 +12,7 @@
 #include <cstring>
 #include <ctime>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "config/error.h"
 #include "train/atomic_file.h"
@@ -37,7 +40,10 @@ double number(double value) {
 class Rows {
  public:
   Rows(const std::filesystem::path& path, const std::string& header)
-      : path_(path), text_(read_file(path)), columns_(split(header, ',').size()) {
+      : path_(path), text_(read_file(path)) {
+    for (const std::string_view column : split(header, ',')) {
+      is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");
+    }
     if (!text_.starts_with(header + "\n")) throw Error(path.string() + ": has lost its header");
     end_ = header.size() + 1;
   }
@@ -47,11 +53,15 @@ class Rows {
     const auto newline = text_.find('\n', end_);
     if (newline == std::string::npos) return false;
     const auto fields = split(std::string_view(text_).substr(end_, newline - end_), ',');
-    if (fields.size() != columns_) throw Error(path_.string() + ": has a damaged row");
-    row.assign(columns_, 0);
-    for (std::size_t i = 0; i < columns_; ++i) {
-      std::from_chars(fields[i].data(), fields[i].data() + fields[i].size(), row[i]);
+    bool right = fields.size() == is_name_.size();
+    row.assign(is_name_.size(), 0);
+    for (std::size_t i = 0; right && i < row.size(); ++i) {
+      if (is_name_[i]) continue;
+      const char* end = fields[i].data() + fields[i].size();
+      const auto [read_to, error] = std::from_chars(fields[i].data(), end, row[i]);
+      right = error == std::errc() && read_to == end;
     }
+    if (!right) throw Error(path_.string() + ": has a damaged row");
     start_ = end_;
     end_ = newline + 1;
     return true;
@@ -70,7 +80,7 @@ class Rows {
  private:
   std::filesystem::path path_;
   std::string text_;
-  std::size_t columns_;
+  std::vector<bool> is_name_;  // of columns
   std::size_t start_ = 0;
   std::size_t end_ = 0;
 };
@@ -111,6 +121,20 @@ void make_folder(const std::filesystem::path& folder) {
   if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
 }
 
+FolderLock::FolderLock(const std::filesystem::path& folder)
+    : file_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (file_ >= 0 && flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    close(file_);
+    throw Error(folder.string() + ": another preheat is at work in it");
+  }
+}
+
+FolderLock::FolderLock(FolderLock&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
+
+FolderLock::~FolderLock() {
+  if (file_ >= 0) close(file_);
+}
+
 RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* header)
     : path_(std::move(path)) {
   const bool is_new = !std::filesystem::exists(path_);
@@ -134,13 +158,14 @@ void RunFolder::AppendFile::sync() {
   }
 }
 
-RunFolder::RunFolder(std::filesystem::path folder)
+RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
     : path_(std::move(folder)),
+      lock_(std::move(lock)),
       metrics_(path_ / "metrics.csv", metrics_header),
       evaluations_(path_ / "eval.csv", evaluations_header) {}
 
 RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
-    : RunFolder((make_folder(folder), std::move(folder))) {
+    : RunFolder(folder, (make_folder(folder), FolderLock(folder))) {
   write_atomically(path_ / "config.yaml", write_config(config));
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
@@ -148,6 +173,7 @@ RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
 }
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {
+  FolderLock lock(folder);
   std::vector<double> row;
   Rows metrics(folder / "metrics.csv", metrics_header);
   std::int64_t rows = 0;
@@ -184,7 +210,7 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
     }
   }
   for (const Rows& file : files) file.rewrite();
-  return RunFolder(std::move(folder));
+  return RunFolder(std::move(folder), std::move(lock));
 }
 
 void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {

@@ -42,6 +42,20 @@ std::filesystem::path default_folder(const std::string& name, const std::string&
 /// cannot be made.
 void make_folder(const std::filesystem::path& folder);
 
+/// Keeps other processes from writing into a folder, for as long as it is there.
+class FolderLock {
+ public:
+  /// Throws Error where another process has it. Where the file system knows no locks, there is
+  /// none.
+  explicit FolderLock(const std::filesystem::path& folder);
+  FolderLock(FolderLock&& other) noexcept;
+  FolderLock& operator=(FolderLock&&) = delete;
+  ~FolderLock();
+
+ private:
+  int file_;
+};
+
 class RunFolder {
  public:
   /// Makes `folder` and writes the configuration. Throws Error.
@@ -57,7 +71,8 @@ class RunFolder {
   };
 
   /// Opens the folder of a run to go on from `step`: rows of later updates are dropped. Throws
-  /// Error where rows before `step` are missing or damaged.
+  /// Error where rows before `step` are missing or damaged, and where another process goes on with
+  /// it.
   static RunFolder reopen(std::filesystem::path folder, std::int64_t step, Past& past);
 
   const std::filesystem::path& path() const { return path_; }
@@ -93,9 +108,10 @@ class RunFolder {
     std::unique_ptr<std::FILE, Close> file_;
   };
 
-  explicit RunFolder(std::filesystem::path folder);
+  RunFolder(std::filesystem::path folder, FolderLock lock);
 
   std::filesystem::path path_;
+  FolderLock lock_;
   AppendFile metrics_;
   AppendFile evaluations_;
   std::optional<AppendFile> layers_;  // made with the first row, as those below

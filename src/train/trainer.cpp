@@ -210,7 +210,6 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   return {std::move(run_folder), step_, lr_before, step.lr};
 }
 
-// The next step after which something is due.
 // Where the epoch or the stage of an update ends.
 std::int64_t Trainer::next_boundary(std::int64_t step) const {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
@@ -221,6 +220,7 @@ std::int64_t Trainer::next_boundary(std::int64_t step) const {
   return boundary;
 }
 
+// The next step after which something is due.
 std::int64_t Trainer::next_stop(std::int64_t step) const {
   const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
   std::int64_t stop = std::min({schedule_.run.steps, next_boundary(step),

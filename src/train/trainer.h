@@ -95,7 +95,7 @@ class Trainer {
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
 
-  /// That of the initial weights (train/critical_rate.h). Throws Error.
+  /// That of the initial weights (train/critical_rate.h). Throws NotFinite, and Error.
   std::optional<double> critical_rate() const;
 
   /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run

@@ -661,6 +661,17 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   result = preheat({"report", "a", "-o", "nowhere/page.html"});
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("nowhere/page.html"));
+  // What is there and is no page stays as it is.
+  const std::string metrics = bytes_of(folder_ / "a/metrics.csv");
+  result = preheat({"report", "a", "-o", "a/metrics.csv"});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: is there and is not a page"));
+  EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
+  std::filesystem::resize_file(folder_ / "a/summary.json", 50);
+  result = preheat({"report", "a"});
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("a/summary.json: is damaged: byte 51"), Not(HasSubstr("exception"))));
 }
 
 TEST_F(Cli, BenchTimesEveryShape) {
@@ -812,6 +823,9 @@ TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {
   Result result = preheat({"trian", "tiny.yaml"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("did you mean train?"));
+  result = preheat({"bench", "updates"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("'updates' is not a command of bench; did you mean update?"));
   result = preheat({"train", "tiny.yaml", "--device", "gpu"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("auto, cpu or cuda"));
@@ -852,6 +866,21 @@ TEST_F(Cli, FewerThreadsThanCoresDoNotHang) {
              " timeout 60 '" PREHEAT_BINARY "' train tiny.yaml --quiet --out " + limit);
     EXPECT_EQ(result.code, 0) << limit;
   }
+}
+
+TEST_F(Cli, AnInterruptedTableLeavesWhatWasThere) {
+  put_bytes(folder_ / "rates.csv", "old");
+  const pid_t child = start({PREHEAT_BINARY, "schedule", "tiny.yaml", "--set",
+                             "train.length=1000000000000 steps", "--csv", "rates.csv"});
+  for (int i = 0; i < 15000 && !std::filesystem::exists(folder_ / "rates.csv.tmp"); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  kill(child, SIGINT);
+  const Result result = wait(child);
+  expect_one_line(result, 1);
+  EXPECT_THAT(result.err, HasSubstr("interrupted"));
+  EXPECT_EQ(bytes_of(folder_ / "rates.csv"), "old");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "rates.csv.tmp"));
 }
 
 TEST_F(Cli, AScheduleLongerThanMemoryIsPrinted) {

@@ -167,11 +167,13 @@ TEST(Config, ReadsHowAStepIsComputed) {
   EXPECT_EQ(defaults.train.precision, Precision::fp32);
   EXPECT_TRUE(defaults.train.deterministic);
   EXPECT_TRUE(defaults.train.cuda_graph);
-  const RunConfig c =
-      config_of("train: {precision: bf16, deterministic: false, cuda_graph: false}\n");
+  EXPECT_FALSE(defaults.train.cpu_threads);
+  const RunConfig c = config_of(
+      "train: {precision: bf16, deterministic: false, cuda_graph: false, cpu_threads: 3}\n");
   EXPECT_EQ(c.train.precision, Precision::bf16);
   EXPECT_FALSE(c.train.deterministic);
   EXPECT_FALSE(c.train.cuda_graph);
+  EXPECT_EQ(c.train.cpu_threads, 3);
   for (const char* name : {"fp32", "tf32", "bf16", "fp16"}) {
     EXPECT_EQ(to_string(config_of(fmt::format("train: {{precision: {}}}", name)).train.precision),
               name);
@@ -213,7 +215,7 @@ TEST(Config, ReadsGrids) {
       "    schedule.warmup.length: [0 steps, 10%]\n");
   const auto values = [](const Axis& axis) {
     std::string text = axis.key;
-    for (const Node& value : axis.values) text += " " + to_flow_text(value);
+    for (const Node& value : axis.values) text += fmt::format(" {}", to_flow_text(value));
     return text;
   };
   ASSERT_TRUE(c.sweep);
@@ -309,6 +311,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"train: {precision: fp64}\n",
        "f.yaml:1:9: train.precision:",
        {"\"fp64\" is not a precision", "write fp32 | tf32 | bf16 | fp16"}},
+      {"train: {cpu_threads: 0}\n", "f.yaml:1:9: train.cpu_threads:", {"is out of range"}},
       {"train: {cuda_graph: 1}\n", "f.yaml:1:9: train.cuda_graph:", {"write true or false"}},
       {"model:\n  layers:\n    - max_pol\n",
        "f.yaml:3:7: model.layers.0.max_pol:",
@@ -530,6 +533,9 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"compare: {arms: {}}\n", "f.yaml:1:11: compare.arms:", {"has no arm"}},
       {"compare: {arms: [a]}\n", "f.yaml:1:11: compare.arms:", {"is not a set of arms"}},
       {"compare: {arms: {a/b: {}}}\n", "f.yaml:1:18: compare.arms.a/b:", {"letters, digits"}},
+      {"compare: {arms: {report.html: {}}}\n",
+       "f.yaml:1:18: compare.arms.report.html:",
+       {"is a file in the folder of an experiment"}},
       {"compare: {arms: {a: 3}}\n", "f.yaml:1:18: compare.arms.a:", {"is not a set of keys"}},
       {"compare: {arms: {a: {seed: 3}}}\n", "f.yaml:1:22:", {"an arm cannot change this"}},
       {"compare: {arms: {a: {name: x}}}\n", "f.yaml:1:22:", {"an arm cannot change this"}},
@@ -800,6 +806,7 @@ class RandomConfig {
     c.train.precision = static_cast<Precision>(integer(0, 3));
     c.train.deterministic = flip();
     c.train.cuda_graph = flip();
+    if (flip()) c.train.cpu_threads = integer(1, 64);
     if (flip()) c.train.checkpoint_every = Length{number(), LengthUnit::epochs};
     for (std::int64_t i = integer(0, 2); i > 0; --i) {
       StageConfig stage;

@@ -402,6 +402,11 @@ TEST_F(ClaimsOfFiles, SharpnessStays) {
   EXPECT_EQ(wide.verdict, Verdict::inconclusive);
   EXPECT_THAT(wide.evidence, AllOf(StartsWith("2 runs"), HasSubstr("1 where it is not above zero"),
                                    HasSubstr("falls 4.00-fold")));
+  put("a", 2, "sharpness.csv", sharpness_file(std::nan(""), 1, 4, 4));
+  EXPECT_THAT(judge_one("sharpness_stays: {arm: a, within: 2}", arms, folder_.path()).evidence,
+              AllOf(StartsWith("2 runs"), HasSubstr("1 without measurements"),
+                    HasSubstr("falls 4.00-fold")));
+  put("a", 2, "sharpness.csv", sharpness_file(-8, 1, 4, 4));
   // 4 x 2^12.7062 = 26730, and 4 / 2^12.7062 = 0.0006.
   expect_verdict("PASS", "sharpness_stays: {arm: a, within: 26800}", arms, folder_.path());
   expect_verdict("INCONCLUSIVE", "sharpness_stays: {arm: a, within: 26600}", arms, folder_.path());
@@ -444,6 +449,14 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
                  {failing("a", 0, 2), failing("b", 0, 1)}, folder_.path());
   expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
                  {failing("a", 1, 1), failing("b", 0, 1)}, folder_.path());
+  // What has no number, or no edge, is left out.
+  for (const auto& [rate, late] : {std::pair(0.1, std::nan("")), std::pair(0.0, 38.0)}) {
+    put_late("a", rate, late);
+    const ClaimResult left =
+        judge_one("edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms, folder_.path());
+    EXPECT_EQ(left.verdict, Verdict::inconclusive);
+    EXPECT_THAT(left.evidence, HasSubstr("1 runs, 1 more failed or are without measurements"));
+  }
 }
 
 TEST_F(ClaimsOfFiles, UnstableStart) {

@@ -1,5 +1,6 @@
 #include "experiment/compare.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -54,7 +55,8 @@ std::string error_of(const std::string& text, const std::filesystem::path& folde
 
 TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
-  ThreeAtATime backend;
+  AtATime backend(3);
+  AtATime one_at_a_time(1);
   std::atomic<int> at_once{0};
   std::atomic<int> most{0};
   std::set<std::string> ended;
@@ -66,19 +68,27 @@ TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
     --at_once;
     EXPECT_TRUE(ended.insert(label).second) << label;  // one at a time, or this would be a race
   };
-  const Document document = parse_document(experiment, "f.yaml");
-  const auto side_by_side = compare(document, backend, folder / "many", false, listener);
-  const auto in_turn = compare(document, shared_backend(), folder / "one", false, {});
-  EXPECT_EQ(ended.size(), 6u);
-  EXPECT_GT(most, 1);
-  EXPECT_LE(most, 3);
-  EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
-  EXPECT_EQ(bytes_of(folder / "many" / "compare.json"), bytes_of(folder / "one" / "compare.json"));
+  for (const char* threads : {"null", "1"}) {
+    const Document document =
+        with_overrides(parse_document(experiment, "f.yaml"),
+                       {parse_override(fmt::format("train.cpu_threads={}", threads))});
+    const auto many = folder / "many" / threads;
+    const auto one = folder / "one" / threads;
+    most = 0;
+    ended.clear();
+    const auto side_by_side = compare(document, backend, many, false, listener);
+    const auto in_turn = compare(document, one_at_a_time, one, false, {});
+    EXPECT_EQ(ended.size(), 6u);
+    EXPECT_GT(most, 1);
+    EXPECT_LE(most, 3);
+    EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
+    EXPECT_EQ(bytes_of(many / "compare.json"), bytes_of(one / "compare.json"));
+  }
 }
 
 TEST(Compare, AnErrorBesideOtherRunsEndsThemAll) {
   const TemporaryFolder folder;
-  ThreeAtATime backend;
+  AtATime backend(3);
   RunsListener listener;
   listener.on_start = [](const std::string& label, const Trainer&) {
     if (label.find("11") != std::string::npos) throw Error("the disk is full");
@@ -168,11 +178,15 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
 
   ASSERT_EQ(json["paired"].size(), 1u);
   const auto& paired = json["paired"][0];
-  EXPECT_EQ(keys_of(paired), (std::set<std::string>{"arms", "mcnemar_p"}));
+  EXPECT_EQ(keys_of(paired), (std::set<std::string>{"arms", "n", "only_first_failed",
+                                                    "only_second_failed", "mcnemar_p"}));
   EXPECT_EQ(paired["arms"], (std::vector<std::string>{"absurd", "sane"}));
   const int both = json["arms"][1]["failures"];
   EXPECT_EQ(paired["mcnemar_p"], mcnemar_exact(3 - both, 0));
   EXPECT_EQ(both, 0);  // so that p = 2 / 2^3
+  EXPECT_EQ(paired["n"], 3);
+  EXPECT_EQ(paired["only_first_failed"], 3);
+  EXPECT_EQ(paired["only_second_failed"], 0);
   EXPECT_EQ(paired["mcnemar_p"], 0.25);
 
   // Every run's configuration runs on its own.

@@ -35,10 +35,13 @@ class SearchRate : public testing::Test {
         Trial& trial = trials.emplace_back();
         trial.rate = rate;
         trial.trained = trains(rate);
+        trial.run.outcome = trial.trained || is_slow(rate) ? Outcome::ok : Outcome::non_finite;
       }
       return trials;
     });
   }
+
+  bool is_slow(double rate) const { return rate < slow_below_; }
 
   void expect_once_each() const {
     std::vector<double> sorted = asked_;
@@ -53,6 +56,7 @@ class SearchRate : public testing::Test {
   const unsigned seed_ = std::random_device{}();
   std::mt19937 random_{seed_};
   std::vector<double> asked_;
+  double slow_below_ = 0;
 };
 
 TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
@@ -107,6 +111,35 @@ TEST_F(SearchRate, OfWhatIsNotMonotoneFindsOneBorderAndTellsTheOthers) {
     with_violations += violations > 0 ? 1 : 0;
   }
   EXPECT_GT(with_violations, 20);
+}
+
+// Rates below what trains in time are not lost, only slow.
+TEST_F(SearchRate, LooksAboveARateThatIsOnlyTooSlow) {
+  for (int trial = 0; trial < 200; ++trial) {
+    const double border = log_uniform(1e-4, 1e4);
+    const double first = border / log_uniform(1e-2, 50);
+    slow_below_ = border / log_uniform(3, 30);
+    SCOPED_TRACE(fmt::format("seed {}: {} .. {} from {}", seed_, slow_below_, border, first));
+    const auto trains = [&](double rate) { return rate <= border && rate >= slow_below_; };
+    const Search s = search(first, 1.2, trains);
+    ASSERT_TRUE(s.largest && s.smallest_failing);
+    EXPECT_TRUE(trains(*s.largest));
+    EXPECT_GT(*s.smallest_failing, border);
+    EXPECT_LE(*s.smallest_failing, 1.2 * *s.largest);
+    EXPECT_EQ(s.violations, 0);
+    EXPECT_EQ(s.tried_below, std::ranges::count_if(asked_, [&](double rate) {
+                return trains(rate) && rate < *s.largest;
+              }));
+    expect_once_each();
+  }
+  // Where nothing trains, it gives up both ways: up at what is not finite or after 6 doublings,
+  // down after 9 that are slow.
+  slow_below_ = 1;
+  EXPECT_FALSE(search(0.9, 1.2, [](double) { return false; }).largest);
+  EXPECT_EQ(asked_.size(), 2u + 13);
+  slow_below_ = 1e8;
+  EXPECT_FALSE(search(0.9, 1.2, [](double) { return false; }).largest);
+  EXPECT_EQ(asked_.size(), 7u + 13);
 }
 
 TEST_F(SearchRate, EndsAtItsLimits) {
@@ -259,6 +292,35 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   EXPECT_EQ(bytes_of(folder / "cut/find_lr.json"), before);
 }
 
+TEST(FindLr, WhatNeverTrainsIsAResult) {
+  const TemporaryFolder folder;
+  const Document document = with_overrides(
+      parse_document(std::string(small_run) + searched, "f.yaml"),
+      {parse_override("model.layers=[{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, "
+                      "{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, "
+                      "{conv: {out: 2}}, {linear: {out: 10}}]"),
+       parse_override("model.init.gain=1e6"), parse_override("find_lr.seeds=[2]")});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {}, {});
+  ASSERT_EQ(result.critical_rates.size(), 1u);
+  EXPECT_FALSE(result.critical_rates[0].rate);
+  for (const auto& arm : result.arms) EXPECT_FALSE(arm.searches.at(0).largest);
+}
+
+TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {
+  const TemporaryFolder folder;
+  const Document document =
+      with_overrides(parse_document(std::string(small_run) + searched, "f.yaml"),
+                     {parse_override("find_lr.seeds=[2]"), parse_override("find_lr.loss_below=0.5"),
+                      parse_override("find_lr.arms={mse: {loss: mse}}")});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {}, {});
+  // Predicting a tenth for each of ten classes: half of 0.9^2 + 9 x 0.1^2.
+  constexpr double chance = 0.45;
+  for (const Trial& trial : result.arms.at(0).searches.at(0).trials) {
+    if (is_failure(trial.run.outcome)) continue;
+    EXPECT_EQ(trial.trained, *trial.run.final_train_loss < 0.5 * chance) << trial.rate;
+  }
+}
+
 // Of "seed 5    warmup    0.05     ", what comes before the rate.
 std::string search_of(const std::string& label) {
   return label.substr(0, label.find_last_of(' ', label.find_last_not_of(' ')));
@@ -267,7 +329,7 @@ std::string search_of(const std::string& label) {
 TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
-  ThreeAtATime backend;
+  AtATime backend(3);
   std::multiset<std::string> going;  // searches, by their runs
   std::size_t most = 0;
   bool confirmed_at_once = false;
@@ -298,7 +360,7 @@ TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
   const FindLrResult whole = find_lr(document, shared_backend(), folder / "one", false, {}, {});
-  ThreeAtATime backend;
+  AtATime backend(3);
   const auto resumed = [&](const char* name) {
     return to_json(find_lr(document, backend, folder / name, true, {}, {}));
   };

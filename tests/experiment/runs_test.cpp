@@ -27,7 +27,7 @@ class RunsTest : public testing::Test {
  protected:
   RunResult run(const RunConfig& config, Counter& counter,
                 Checkpoints checkpoints = Checkpoints::keep) {
-    Runs runs(shared_backend(), counter.listener);
+    Runs runs(config, shared_backend(), counter.listener);
     return runs.run("label", config, path_, checkpoints);
   }
   std::string error(const RunConfig& config) {
@@ -212,6 +212,13 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   EXPECT_THAT(error(folder_ / "nowhere", document()),
               AllOf(HasSubstr("nowhere"), HasSubstr("is not the folder of an experiment")));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "nowhere"));
+  // A folder that another command made.
+  put_bytes(path / "sweep.json", "{}");
+  EXPECT_THAT(error(path, document()), HasSubstr("is of another command: it has a sweep.json"));
+  std::filesystem::remove(path / "sweep.json");
+  // One that somebody else writes into.
+  const FolderLock lock(path);
+  EXPECT_THAT(error(path, document()), HasSubstr("out: another preheat is at work in it"));
 }
 
 }  // namespace

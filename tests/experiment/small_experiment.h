@@ -44,14 +44,15 @@ struct Counter {
   RunsListener listener;
 };
 
-// The CPU, as if it gained from three replicas at a time.
-class ThreeAtATime : public Backend {
+// The CPU, as if it gained from so many replicas at a time.
+class AtATime : public Backend {
  public:
+  explicit AtATime(int replicas) : replicas_(replicas) {}
   std::string name() const override { return one_.name(); }
   std::string device() const override { return one_.device(); }
   std::string library() const override { return one_.library(); }
   bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
-  int concurrent_replicas() const override { return 3; }
+  int concurrent_replicas(int) const override { return replicas_; }
   std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
   void require_memory(const Network& network, std::int64_t batch_size) const override {
     one_.require_memory(network, batch_size);
@@ -69,6 +70,7 @@ class ThreeAtATime : public Backend {
   Benches& benches() override { return one_.benches(); }
 
  private:
+  int replicas_;
   Backend& one_ = shared_backend();
 };
 

@@ -63,6 +63,17 @@ TEST(CellsOf, NamesDifferAndAreThoseOfFolders) {
   }
 }
 
+TEST(CellsOf, WhatIsNoShortWordIsNamedByItsNumber) {
+  EXPECT_THAT(names_of(cells_of(axes_of(
+                  "    model.layers: [[{linear: {out: 10}}], [{conv: {out: 2}}]]\n"
+                  "    schedule.decay.lower: [-6, 6]\n"
+                  "    data.dir: [a/very/long/path/that/no/folder/could/be/called/by, b, .]\n"))),
+              ElementsAre("layers-1_lower-1_dir-1", "layers-1_lower-1_b", "layers-1_lower-1_dir-3",
+                          "layers-1_6_dir-1", "layers-1_6_b", "layers-1_6_dir-3",
+                          "layers-2_lower-1_dir-1", "layers-2_lower-1_b", "layers-2_lower-1_dir-3",
+                          "layers-2_6_dir-1", "layers-2_6_b", "layers-2_6_dir-3"));
+}
+
 // A cell of made-up runs: the final losses, NaN for one that was not finite, above 2.3 for one that
 // is stuck.
 ArmResult cell_of(const Arm& arm, const std::vector<double>& losses) {
@@ -127,6 +138,8 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
   EXPECT_FALSE(bad[0].largest_training);
   EXPECT_EQ(bad[0].smallest_failing, 0.1);
   EXPECT_EQ(bad[0].violations, 0);
+  EXPECT_EQ(bad[0].runs, 2);
+  EXPECT_FALSE(bad[0].sensitivity);  // nothing trains, to which the rate could matter
   // None of a grid that is not complete or has no rates; no sensitivity without cross entropy.
   EXPECT_TRUE(boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {})}, {}).empty());
   const auto others = axes_of("    optimizer.momentum: [0.1, 0.2]\n");
@@ -206,6 +219,23 @@ TEST(Sweep, GoesOnWhereItWasInterrupted) {
   EXPECT_EQ(rest.read, 3);
   EXPECT_EQ(rest.ran, 5);
   EXPECT_EQ(bytes_of(folder / "cut/sweep.json"), bytes_of(folder / "whole/sweep.json"));
+}
+
+TEST(Sweep, AValueThatIsThereTwiceIsAnError) {
+  const TemporaryFolder folder;
+  for (const char* values : {"[0.1, 0.2, 0.10]", "[1e-1, 0.1]"}) {
+    const Document document =
+        with_overrides(parse_document(small_run, "f.yaml"),
+                       {parse_override(fmt::format("sweep.axes={{schedule.base_lr: {}}}", values)),
+                        parse_override("sweep.seeds=1")});
+    try {
+      sweep(document, shared_backend(), folder / "out", false, {});
+      FAIL() << "no error";
+    } catch (const ConfigError& e) {
+      EXPECT_THAT(e.what(), HasSubstr("is there twice"));
+    }
+    EXPECT_FALSE(std::filesystem::exists(folder / "out"));
+  }
 }
 
 TEST(Sweep, WithoutAGridIsAnErrorThatShowsOne) {

@@ -401,6 +401,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
         cells.push_back({{"name", name},
                          {"n", runs.size()},
                          {"failures", failures},
+                         {"failure_interval", nullptr},
                          {"runs", runs},
                          {"point",
                           {{"schedule.base_lr", lr},
@@ -417,6 +418,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                      {"cells", cells},
                      {"boundaries",
                       {{{"point", {{"schedule.warmup.length", "9 steps"}}},
+                        {"n", 7},
                         {"largest_training", 0.1},
                         {"smallest_failing", nullptr},
                         {"violations", 3},
@@ -424,6 +426,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   put_bytes(folder / "sweep.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
+  EXPECT_THAT(page, HasSubstr("<summary>Every cell</summary>"));
   // Cells go last axis fastest, maps are one for each momentum, rates go across.
   std::vector<std::string> shown;
   for (const Element& e : parse(without_scripts(page)).elements) {
@@ -437,11 +440,17 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                                  "optimizer.momentum 0.5", "✕ 2/2", "■ 2/2", "▲ 0/2", "–"));
   EXPECT_THAT(page, AllOf(HasSubstr("class=\"stuck mixed\""),
                           HasSubstr("<th scope=\"col\">schedule.warmup.length</th>"),
-                          HasSubstr("<th scope=\"row\">9 steps</th><td>1.00e-01</td><td>–</td>"
+                          HasSubstr("<th scope=\"row\">9 steps</th><td>7</td><td>1.00e-01</td>"
+                                    "<td>–</td>"
                                     "<td>3</td><td>0.25</td>"),
                           // Of the runs that did not fail.
                           HasSubstr("■ 1/2</span><br/><small>60.0 %</small>"),
-                          HasSubstr("✕ 2/2</span></td>"), HasSubstr("incomplete: 14 of 16 runs")));
+                          HasSubstr("✕ 2/2</span></td>"),
+                          // Of every cell, in words: 0.1, 0.0, 9 steps.
+                          HasSubstr("<th scope=\"row\">0.1</th><td>0.0</td><td>9 steps</td>"
+                                    "<td>2</td><td class=\"stuck\">1</td><td>–</td><td>0</td>"
+                                    "<td>1</td><td>0</td><td>1</td><td>60.00 %"),
+                          HasSubstr("incomplete: 14 of 16 runs")));
   // One line along the rate for each row of a map, where some run of it trained.
   const Json by_rate = data_of(page).at("sections").at(0);
   EXPECT_EQ(by_rate.at("charts").at(0).at("series").size(), 3u);

@@ -225,8 +225,14 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   torn.replace(torn.find("\n6,") + 2, 1, ";");
   put_bytes(path_ / "metrics.csv", torn);
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv: has a damaged row"));
+  torn = metrics;
+  torn.replace(torn.find("0.", torn.find("\n5,")), 1, "O");  // a letter in place of the number's 0
+  put_bytes(path_ / "metrics.csv", torn);
+  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv: has a damaged row"));
   put_bytes(path_ / "metrics.csv", metrics);
   EXPECT_EQ(resume_error(path_, config_of()), "");
+  const FolderLock lock(path_);
+  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat is at work in it"));
 }
 
 // The learning rates in a folder's rows; a float's shortest text reads back to its bits.

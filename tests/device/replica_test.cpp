@@ -334,6 +334,19 @@ TEST_F(CudaReplica, ReplicasSideBySideHaveTheBitsOfOneAlone) {
   }
 }
 
+// Each is gone before the next one is loaded, and so may have its place in memory.
+TEST_F(CudaReplica, EvaluatesTheDatasetThatItIsGiven) {
+  use(plain);
+  auto r = replica(*cuda_);
+  const Evaluation expected = r->evaluate(*cuda_->load(data_.test));
+  Dataset wrong = data_.test;
+  for (std::uint8_t& label : wrong.labels) label = static_cast<std::uint8_t>((label + 1) % 10);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_NE(r->evaluate(*cuda_->load(wrong)).loss, expected.loss);
+    EXPECT_EQ(r->evaluate(*cuda_->load(data_.test)).loss, expected.loss);
+  }
+}
+
 TEST_F(CudaReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {
   for (const char* precision : {"fp32", "bf16", "fp16"}) {
     SCOPED_TRACE(precision);

@@ -1,0 +1,155 @@
+// What the code of a kernel sees of the emulated device. translate.py puts this in front of it.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <source_location>
+#include <type_traits>
+
+#include "emulation/launch.h"
+
+namespace emulation {
+
+/// Where a barrier or an instruction of a whole warp stands.
+using Site = std::source_location;
+
+/// Of the thread that is running.
+struct Position {
+  uint3 thread;
+  uint3 block;
+  dim3 block_size;
+  dim3 grid_size;
+};
+extern Position here;
+
+/// The block's answer to whether all its threads say so.
+bool barrier(bool all, Site site);
+
+/// The bits that lane `from` of the warp gives; its own where there is no such lane.
+std::uint64_t shuffle(unsigned mask, std::uint64_t bits, unsigned from, Site site);
+
+/// Memory that all threads of a block call the same, before any of them uses it.
+void declare_shared(void* memory, std::size_t size);
+
+void* dynamic_shared_memory();
+template <class T>
+T* dynamic_shared() {
+  return static_cast<T*>(dynamic_shared_memory());
+}
+unsigned shared_address(const void* memory);
+
+// Instructions, one function each. What is copied comes when it is waited for, or at once.
+void copy_async(unsigned to, const void* from, unsigned size, unsigned read);
+template <unsigned size>
+void copy_async(unsigned to, const void* from, unsigned read = size) {
+  copy_async(to, from, size, read);
+}
+void commit_copies();
+void wait_for_copies(int groups);
+void load_matrices(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned address,
+                   Site site = Site::current());
+void multiply_matrices(bool bf16, float* const (&sums)[4], const unsigned (&a)[4],
+                       const unsigned (&b)[2], Site site);
+template <class T>
+void multiply_matrices(float& s0, float& s1, float& s2, float& s3, unsigned a0, unsigned a1,
+                       unsigned a2, unsigned a3, unsigned b0, unsigned b1,
+                       Site site = Site::current()) {
+  multiply_matrices(std::is_same_v<T, __nv_bfloat16>, {&s0, &s1, &s2, &s3}, {a0, a1, a2, a3},
+                    {b0, b1}, site);
+}
+
+}  // namespace emulation
+
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
+#define __CUDA_ARCH__ 900
+#define threadIdx (::emulation::here.thread)
+#define blockIdx (::emulation::here.block)
+#define blockDim (::emulation::here.block_size)
+#define gridDim (::emulation::here.grid_size)
+
+using std::isfinite;
+using std::max;
+using std::min;
+
+inline void __syncthreads(emulation::Site site = emulation::Site::current()) {
+  emulation::barrier(true, site);
+}
+inline int __syncthreads_and(int value, emulation::Site site = emulation::Site::current()) {
+  return emulation::barrier(value != 0, site) ? 1 : 0;
+}
+
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned offset, unsigned width = 32,
+                   emulation::Site site = emulation::Site::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+  const unsigned lane = threadIdx.x % 32;
+  const unsigned from = lane % width + offset < width ? lane + offset : lane;
+  return std::bit_cast<T>(
+      static_cast<Bits>(emulation::shuffle(mask, std::bit_cast<Bits>(value), from, site)));
+}
+
+// Blocks run one after the other, so what one does is whole and seen by the next.
+inline void __threadfence() {}
+inline unsigned atomicInc(unsigned* at, unsigned most) {
+  const unsigned old = *at;
+  *at = old >= most ? 0 : old + 1;
+  return old;
+}
+inline int atomicMax(int* at, int value) {
+  const int old = *at;
+  *at = std::max(old, value);
+  return old;
+}
+inline int atomicMin(int* at, int value) {
+  const int old = *at;
+  *at = std::min(old, value);
+  return old;
+}
+
+template <class T>
+T __ldg(const T* from) {
+  return *from;
+}
+template <class T>
+T __ldcg(const T* from) {
+  return *from;
+}
+template <class T>
+T __ldcs(const T* from) {
+  return *from;
+}
+template <class T>
+void __stcs(T* to, const T& value) {
+  *to = value;
+}
+
+inline unsigned __float_as_uint(float x) {
+  return std::bit_cast<unsigned>(x);
+}
+inline long long __double_as_longlong(double x) {
+  return std::bit_cast<long long>(x);
+}
+
+inline std::size_t __cvta_generic_to_shared(const void* memory) {
+  return emulation::shared_address(memory);
+}
+inline const void* __cvta_generic_to_global(const void* memory) {
+  return memory;
+}
+
+/// Of a kernel, as the C++ interface of the runtime has it.
+template <class... Parameters>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,
+                                 int value) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}

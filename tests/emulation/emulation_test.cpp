@@ -1,0 +1,181 @@
+// That the emulated device is as strict as a real one, or stricter.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "emulation/device_code.h"
+
+namespace emulation {
+namespace {
+
+constexpr unsigned threads = 64;
+
+void add_one(int* numbers) {
+  ++numbers[blockIdx.x * threads + threadIdx.x];
+}
+
+void write_behind(int* numbers, int count) {
+  if (threadIdx.x == 0) numbers[count] = 1;
+}
+
+void meet_at_two_barriers() {
+  if (threadIdx.x % 2 == 0) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+
+void wait_in_half_a_warp() {
+  if (threadIdx.x % 2 == 0) __shfl_down_sync(0xffffffffu, 1, 1);
+}
+
+// Right only if a barrier stands between the two lines.
+void reverse(int* numbers, bool with_barrier) {
+  static int exchange[threads];
+  declare_shared(&exchange, sizeof exchange);
+  exchange[threadIdx.x] = numbers[threadIdx.x];
+  if (with_barrier) __syncthreads();
+  numbers[threadIdx.x] = exchange[threads - 1 - threadIdx.x];
+}
+
+class EmulatedDevice : public testing::Test {
+ protected:
+  void SetUp() override {
+    for (cudaStream_t* stream : {&a_, &b_}) {
+      ASSERT_EQ(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking), cudaSuccess);
+    }
+    ASSERT_EQ(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), cudaSuccess);
+    ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&numbers_), sizeof(int) * threads), cudaSuccess);
+    // Loads the code.
+    configure(add_one, 1, threads, 0, a_)(numbers_);
+    ASSERT_EQ(cudaStreamSynchronize(a_), cudaSuccess);
+  }
+  void TearDown() override {
+    cudaDeviceSynchronize();
+    cudaFree(numbers_);
+    cudaEventDestroy(event_);
+    cudaStreamDestroy(a_);
+    cudaStreamDestroy(b_);
+  }
+
+  std::vector<int> values() const {
+    std::vector<int> values(threads);
+    EXPECT_EQ(
+        cudaMemcpyAsync(values.data(), numbers_, sizeof(int) * threads, cudaMemcpyDeviceToHost, b_),
+        cudaSuccess);
+    return values;
+  }
+
+  // How often of many times a stream sees what another one did before.
+  int seen(bool with_event) {
+    int times = 0;
+    for (int i = 0; i < 32; ++i) {
+      EXPECT_EQ(cudaMemsetAsync(numbers_, 0, sizeof(int) * threads, b_), cudaSuccess);
+      cudaStreamSynchronize(b_);
+      configure(add_one, 1, threads, 0, a_)(numbers_);
+      if (with_event) {
+        EXPECT_EQ(cudaEventRecord(event_, a_), cudaSuccess);
+        EXPECT_EQ(cudaStreamWaitEvent(b_, event_, 0), cudaSuccess);
+      }
+      times += values() == std::vector<int>(threads, 1) ? 1 : 0;
+      cudaStreamSynchronize(a_);
+    }
+    return times;
+  }
+
+  cudaStream_t a_ = nullptr;
+  cudaStream_t b_ = nullptr;
+  cudaEvent_t event_ = nullptr;
+  int* numbers_ = nullptr;
+};
+
+TEST_F(EmulatedDevice, StreamsWaitOnlyWhereTheyAreTold) {
+  EXPECT_EQ(seen(true), 32);
+  EXPECT_LT(seen(false), 32);
+}
+
+TEST_F(EmulatedDevice, CapturesWhatStreamsDo) {
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  configure(add_one, 1, threads, 0, a_)(numbers_);
+  cudaEventRecord(event_, a_);
+  cudaStreamWaitEvent(b_, event_, 0);
+  configure(add_one, 1, threads, 0, b_)(numbers_);
+  EXPECT_EQ(cudaStreamEndCapture(a_, &graph), cudaErrorStreamCaptureUnjoined);
+
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(a_), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(a_, &graph), cudaErrorStreamCaptureInvalidated);
+
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  void* memory = nullptr;
+  EXPECT_EQ(cudaMalloc(&memory, 1), cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(a_, &graph), cudaErrorStreamCaptureInvalidated);
+
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  for (int i = 0; i < 3; ++i) configure(add_one, 1, threads, 0, a_)(numbers_);
+  ASSERT_EQ(cudaStreamEndCapture(a_, &graph), cudaSuccess);
+  std::size_t nodes = 0;
+  EXPECT_EQ(cudaGraphGetNodes(graph, nullptr, &nodes), cudaSuccess);
+  EXPECT_EQ(nodes, 3u);
+  cudaGraphExec_t exec = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  cudaMemsetAsync(numbers_, 0, sizeof(int) * threads, b_);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(cudaGraphLaunch(exec, b_), cudaSuccess);
+  EXPECT_EQ(values(), std::vector<int>(threads, 6));
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  cudaGetLastError();
+}
+
+TEST_F(EmulatedDevice, RefusesWhatIsNotThere) {
+  int host[2 * threads] = {};
+  EXPECT_EQ(cudaMemcpy(numbers_, host, sizeof host, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaMemcpy(host, numbers_, 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
+  cudaGetLastError();
+  configure(add_one, dim3(1, 65536), threads, 0, a_)(numbers_);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidConfiguration);
+  configure(add_one, 1, 1025, 0, a_)(numbers_);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidConfiguration);
+  configure(add_one, 1, threads, 49 << 10, a_)(numbers_);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
+  void* memory = nullptr;
+  EXPECT_EQ(cudaMalloc(&memory, std::size_t{1} << 40), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaEventRecord(event_, reinterpret_cast<cudaStream_t>(this)),
+            cudaErrorInvalidResourceHandle);
+  cudaGetLastError();
+}
+
+TEST_F(EmulatedDevice, ThreadsRunInAnyOrder) {
+  int wrong = 0;
+  std::vector<int> forward(threads);
+  for (unsigned i = 0; i < threads; ++i) forward[i] = static_cast<int>(i);
+  const std::vector<int> backward(forward.rbegin(), forward.rend());
+  for (const bool with_barrier : {true, false}) {
+    for (int i = 0; i < 16; ++i) {
+      cudaMemcpyAsync(numbers_, forward.data(), sizeof(int) * threads, cudaMemcpyHostToDevice, b_);
+      configure(reverse, 1, threads, 0, b_)(numbers_, with_barrier);
+      const bool right = values() == backward;
+      EXPECT_TRUE(right || !with_barrier);
+      wrong += right ? 0 : 1;
+    }
+  }
+  EXPECT_GT(wrong, 0);
+}
+
+using EmulatedDeviceDeathTest = EmulatedDevice;
+
+TEST_F(EmulatedDeviceDeathTest, StopsAtWhatARealOneWouldNotTell) {
+  const auto run = [this](auto kernel, auto... arguments) {
+    configure(kernel, 1, threads, 0, a_)(arguments...);
+    cudaStreamSynchronize(a_);
+    cudaFree(numbers_);
+  };
+  EXPECT_DEATH(run(write_behind, numbers_, int{threads}), "behind an allocation");
+  EXPECT_DEATH(run(meet_at_two_barriers), "different barriers");
+  EXPECT_DEATH(run(wait_in_half_a_warp), "wait for each other");
+}
+
+}  // namespace
+}  // namespace emulation

@@ -1,0 +1,91 @@
+"""Makes C++ of CUDA C++ for the emulated device: translate.py FROM TO
+
+What a C++ compiler does not understand becomes calls of device_code.h: launches, shared memory and the
+PTX instructions in asm statements. All else stays as it is. An instruction that is not known here is
+an error."""
+
+import os
+import re
+import sys
+
+
+def end_of(text, at):
+    """Behind the bracket that closes the one at `at`."""
+    depth = 0
+    for i in range(at, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if depth == 0:
+            return i + 1
+    raise SystemExit("a bracket is not closed")
+
+
+def launches(text):
+    # kernel<A, b><<<grid, block>>>(arguments): the arguments stay where they are.
+    name = r"(\w+(?:<[\w, ]+>)?)\s*<<<(.*?)>>>"
+    return re.sub(name, r"::emulation::configure(\1, \2)", text, flags=re.S)
+
+
+def shared_memory(text):
+    text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
+                  r"\1* const \2 = ::emulation::dynamic_shared<\1>();", text)
+    # New to every block, so poisoned where the first of its threads comes by.
+    return re.sub(r"__shared__ (alignas\(\d+\) )?([\w:<>]+ )(\w+)((?:\[[^;]*\])?);",
+                  r"\1 static \2\3\4; ::emulation::declare_shared(&\3, sizeof \3);", text)
+
+
+INSTRUCTIONS = {  # with numbers in place of operands -> function, its operands in order
+    r"cp\.async\.cg\.shared\.global \[%(\d)\], \[%(\d)\], 16, %(\d);": "copy_async<16>",
+    r"cp\.async\.ca\.shared\.global \[%(\d)\], \[%(\d)\], 4;": "copy_async<4>",
+    r"cp\.async\.commit_group;": "commit_copies",
+    r"cp\.async\.wait_group %(\d);": "wait_for_copies",
+    r"ldmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 {%(\d), %(\d), %(\d), %(\d)}, \[%(\d)\];":
+        "load_matrices",
+    r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32 "
+    r"{%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d)}, {%\1, %\2, %\3, %\4};":
+        "multiply_matrices<__half>",
+    r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32 "
+    r"{%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d)}, {%\1, %\2, %\3, %\4};":
+        "multiply_matrices<__nv_bfloat16>",
+}
+
+
+def instruction(statement):
+    """Of what stands between the brackets of asm(...)."""
+    ptx = "".join(re.findall(r'"([^"]*)"', statement[:statement.find(":")]))
+    if not ptx:
+        return None  # only keeps the compiler from moving code
+    operands = []
+    for found in re.finditer(r'"[=+]?[rlfn]"\s*\(', statement):
+        end = end_of(statement, found.end() - 1)
+        operands.append(statement[found.end():end - 1])
+    for form, function in INSTRUCTIONS.items():
+        if match := re.fullmatch(form, ptx):
+            used = ", ".join(operands[int(number)] for number in match.groups())
+            return f"::emulation::{function}({used});"
+    raise SystemExit(f"no such instruction is emulated: {ptx}")
+
+
+def instructions(text):
+    result, at = "", 0
+    for found in re.finditer(r"\basm(?: volatile)?\s*\(", text):
+        end = end_of(text, found.end() - 1)
+        call = instruction(text[found.end():end - 1])
+        if call:
+            result += text[at:found.start()] + call
+            at = end + 1  # its semicolon
+    return result + text[at:]
+
+
+def main():
+    source, result = sys.argv[1:]
+    with open(source, encoding="utf-8") as file:
+        text = file.read()
+    text = instructions(shared_memory(launches(text)))
+    os.makedirs(os.path.dirname(result), exist_ok=True)
+    with open(result, "w", encoding="utf-8") as file:
+        if result.endswith(".cpp"):
+            file.write('#include "emulation/device_code.h"\n')
+        file.write(f'#line 1 "{source}"\n{text}')
+
+
+main()

@@ -424,8 +424,13 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  if (attribute != cudaDevAttrComputeCapabilityMajor) return tell(cudaErrorNotSupported);
-  *value = 9;
+  if (attribute == cudaDevAttrComputeCapabilityMajor) {
+    *value = 9;
+  } else if (attribute == cudaDevAttrMemoryPoolsSupported) {
+    *value = 1;
+  } else {
+    return tell(cudaErrorNotSupported);
+  }
   return cudaSuccess;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "backend/cuda/benches.h"
+#include "backend/cuda/probe.h"
 #include "backend/cuda/replica.h"
 #include "config/error.h"
 

@@ -75,6 +75,21 @@ std::int64_t zero_channels(const Network& padded, const Op& op) {
   return op.in.channels - padded.parameters[op.weight].fan_in / (op.kernel * op.kernel);
 }
 
+std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream) {
+  std::vector<Buffer<float>> statistics;
+  for (const Statistic& s : network.statistics) {
+    const std::vector<float> values(s.size, s.init == Init::one ? 1.0f : 0.0f);
+    statistics.emplace_back(s.size);
+    upload(std::span(values), statistics.back().data(), stream);
+  }
+  wait(stream);
+  return statistics;
+}
+
+kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {
+  return {options.loss == Loss::mse, smoothing};
+}
+
 ParameterArena::ParameterArena(const Network& network, Precision precision)
     : element(element_of(precision)),
       weights(network.arena_size),

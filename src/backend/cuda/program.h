@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "backend/cuda/convolution.h"
+#include "backend/cuda/convolution_plans.h"
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/matmul.h"
 #include "backend/cuda/step_meter.h"
@@ -56,6 +56,12 @@ struct ParameterArena {
   Buffer<std::uint16_t> small_gradients;  // of convolutions, 16-bit; empty in fp32
   std::vector<bool> is_small;             // by parameter: its gradient is in small_gradients
 };
+
+/// Running means and variances as they begin, one buffer per Network::statistics.
+std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream);
+
+/// A run's loss as the kernel takes it.
+kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing);
 
 enum class Mode {
   training,    // batch norms use the batch's moments and keep running statistics

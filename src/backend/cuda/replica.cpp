@@ -1,7 +1,6 @@
 #include "backend/cuda/replica.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <stdexcept>
 
@@ -13,32 +12,6 @@ namespace preheat::cuda {
 namespace {
 
 static_assert(arena_floats(1) == kernels::chunk_floats, "a chunk is of one tensor");
-
-std::shared_ptr<const DeviceDataset> device_dataset(
-    std::shared_ptr<const ResidentDataset> dataset) {
-  auto on_device = std::dynamic_pointer_cast<const DeviceDataset>(std::move(dataset));
-  if (!on_device) throw std::logic_error("a dataset of another backend");
-  return on_device;
-}
-
-Buffer<float> upload_table(const Normalize& normalize, const Stream& stream) {
-  const std::vector<float> table = normalization_table(normalize);
-  Buffer<float> buffer(table.size());
-  upload(std::span<const float>(table), buffer.data(), stream);
-  wait(stream);
-  return buffer;
-}
-
-std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream) {
-  std::vector<Buffer<float>> statistics;
-  for (const Statistic& s : network.statistics) {
-    const std::vector<float> values(s.size, s.init == Init::one ? 1.0f : 0.0f);
-    statistics.emplace_back(s.size);
-    upload(std::span(values), statistics.back().data(), stream);
-  }
-  wait(stream);
-  return statistics;
-}
 
 // A tensor whose rows, along its last dimension, are longer or shorter in another layout: what is
 // added is zero.
@@ -54,41 +27,7 @@ std::vector<float> laid_out_as(const Parameter& to, std::span<const float> value
   return result;
 }
 
-std::uint64_t next_number() {
-  static std::atomic<std::uint64_t> last{0};
-  return ++last;
-}
-
-kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {
-  return {options.loss == Loss::mse, smoothing};
-}
-
 }  // namespace
-
-DeviceDataset::DeviceDataset(const Dataset& dataset)
-    : number_(next_number()),
-      size_(dataset.size()),
-      shape_(dataset.shape),
-      pixels_(dataset.pixels.size()),
-      labels_(dataset.labels.size()) {
-  PREHEAT_CHECK(
-      cudaMemcpy(pixels_.data(), dataset.pixels.data(), pixels_.bytes(), cudaMemcpyHostToDevice));
-  PREHEAT_CHECK(
-      cudaMemcpy(labels_.data(), dataset.labels.data(), labels_.bytes(), cudaMemcpyHostToDevice));
-  // From memory that is not pinned it may return before the device has all of it, and the streams
-  // that read it do not wait for this one.
-  PREHEAT_CHECK(cudaStreamSynchronize(nullptr));
-}
-
-kernels::ImageSource DeviceDataset::source(const float* table) const {
-  return {pixels_.data(),
-          labels_.data(),
-          table,
-          size_,
-          static_cast<std::int32_t>(shape_.height),
-          static_cast<std::int32_t>(shape_.width),
-          static_cast<std::int32_t>(shape_.channels)};
-}
 
 CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& network,
                          const ReplicaOptions& options, std::span<const float> initial,
@@ -540,65 +479,6 @@ std::vector<ActivationRecord> CudaReplica::activations() const {
 
 MemoryUse CudaReplica::memory() const {
   return {parameters_.bytes(), program_->activation_bytes(), program_->workspace_bytes()};
-}
-
-CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
-                     const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
-                     std::int64_t examples)
-    : libraries_(std::move(libraries)),
-      network_(network),
-      options_(options),
-      data_(device_dataset(std::move(data))),
-      examples_(examples),
-      table_(upload_table(options.normalize, stream_)),
-      parameters_(network_, Precision::fp32),
-      statistics_(make_statistics(network_, stream_)),
-      loss_(1),
-      loss_partials_(kernels::loss_partials(examples)),
-      counter_(1) {
-  clear(parameters_.gradients, stream_);
-  clear(counter_, stream_);
-  const std::lock_guard lock(libraries_->mutex);
-  program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
-                                       statistics_, *libraries_);
-  libraries_->plans->save();
-  const Buffer<std::int64_t> first(1);
-  clear(first, stream_);
-  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),
-                                         program_->element(), program_->batch(), stream_.get()));
-  wait(stream_);
-}
-
-CudaProbe::~CudaProbe() {
-  cudaStreamSynchronize(stream_.get());
-}
-
-double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {
-  upload(weights, parameters_.weights.data(), stream_);
-  const std::lock_guard lock(libraries_->mutex);
-  program_->forward(Mode::probing, nullptr, stream_);
-  PREHEAT_CHECK(
-      kernels::softmax_xent(loss_options(options_, options_.label_smoothing), examples_,
-                            static_cast<std::int32_t>(network_.classes), program_->logits_element(),
-                            program_->logits(), program_->labels(), nullptr, program_->element(),
-                            with_gradient ? program_->d_logits() : nullptr, loss_.data(), false,
-                            {loss_partials_.data(), counter_.data()}, stream_.get()));
-  if (with_gradient) program_->backward(stream_);
-  kernels::BatchLoss loss;
-  download(loss_.data(), std::span(&loss, 1), stream_);
-  wait(stream_);
-  return loss.sum / static_cast<double>(examples_);
-}
-
-double CudaProbe::loss(std::span<const float> weights) {
-  return forward(weights, false);
-}
-
-double CudaProbe::gradient(std::span<const float> weights, std::span<float> gradient) {
-  const double loss = forward(weights, true);
-  download(parameters_.gradients.data(), gradient, stream_);
-  wait(stream_);
-  return loss;
 }
 
 }  // namespace preheat::cuda

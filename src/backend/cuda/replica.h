@@ -9,27 +9,10 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/dataset.h"
 #include "backend/cuda/program.h"
 
 namespace preheat::cuda {
-
-/// A dataset in the device's memory.
-class DeviceDataset : public ResidentDataset {
- public:
-  explicit DeviceDataset(const Dataset& dataset);
-  std::int64_t size() const override { return size_; }
-  std::uint64_t number() const { return number_; }  // of no other, also not of one that is gone
-
-  /// As the kernels read it, with a table of its normalised values on the device.
-  kernels::ImageSource source(const float* table) const;
-
- private:
-  const std::uint64_t number_;
-  std::int64_t size_;
-  ImageShape shape_;
-  Buffer<std::uint8_t> pixels_;
-  Buffer<std::uint8_t> labels_;
-};
 
 class CudaReplica : public Replica {
  public:
@@ -113,36 +96,6 @@ class CudaReplica : public Replica {
   bool lost_ = false;           // a step was not finite
   StepRecord last_record_;
   std::vector<StepRecord> drained_;
-};
-
-/// The loss of a network on one batch, in fp32 whatever the precision of the run: what is looked
-/// for in it are small differences.
-class CudaProbe : public Probe {
- public:
-  CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
-            const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
-            std::int64_t examples);
-  ~CudaProbe() override;
-
-  double loss(std::span<const float> weights) override;
-  double gradient(std::span<const float> weights, std::span<float> gradient) override;
-
- private:
-  double forward(std::span<const float> weights, bool with_gradient);
-
-  const std::shared_ptr<Libraries> libraries_;
-  const Network network_;
-  const ReplicaOptions options_;
-  const std::shared_ptr<const DeviceDataset> data_;
-  const std::int64_t examples_;
-  Stream stream_ = make_stream();
-  Buffer<float> table_;
-  ParameterArena parameters_;
-  std::vector<Buffer<float>> statistics_;
-  std::unique_ptr<Program> program_;
-  Buffer<kernels::BatchLoss> loss_;
-  Buffer<kernels::BatchLoss> loss_partials_;
-  Buffer<unsigned> counter_;
 };
 
 }  // namespace preheat::cuda

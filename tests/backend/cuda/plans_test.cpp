@@ -10,7 +10,7 @@
 #include <set>
 #include <sstream>
 
-#include "backend/cuda/convolution.h"
+#include "backend/cuda/cudnn_plans.h"
 #include "backend/cuda/program.h"
 #include "config/config.h"
 #include "data/dataset.h"

@@ -1,0 +1,44 @@
+// Which way of computing a convolution is taken.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <shared_mutex>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/convolution.h"
+#include "backend/cuda/cudnn_plans.h"
+
+namespace preheat::cuda {
+
+/// Chooses among cuDNN's candidates and our own by a timed trial, once per convolution: kept in
+/// memory, and on disk for the next start, by device and versions. The first of the
+/// heuristics stands unless another is clearly faster, or it cannot be run after all.
+class ConvolutionPlans {
+ public:
+  /// `device` is held alone during a trial. `folder` of the cache on disk; "": none is kept there.
+  ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device, const std::string& name,
+                   const std::string& folder);
+
+  /// Throws Error where no plan can compute it.
+  std::shared_ptr<const ConvolutionPlan> choose(const Convolution& convolution);
+
+  /// Writes what was chosen since; a folder that cannot be written to is not an error.
+  void save() noexcept;
+
+ private:
+  using Candidates = std::vector<std::shared_ptr<const ConvolutionPlan>>;
+  std::shared_ptr<const ConvolutionPlan> fastest(const Convolution& convolution,
+                                                 const Candidates& candidates) const;
+
+  cudnnHandle_t handle_;
+  std::shared_mutex& device_;
+  ConvolutionPlanner planner_;
+  std::string path_;
+  std::map<std::string, std::string> choices_;  // names of plans
+  std::map<std::string, std::shared_ptr<const ConvolutionPlan>> plans_;
+  bool changed_ = false;
+};
+
+}  // namespace preheat::cuda

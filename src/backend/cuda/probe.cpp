@@ -1,0 +1,64 @@
+#include "backend/cuda/probe.h"
+
+namespace preheat::cuda {
+
+CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
+                     const ReplicaOptions& options, std::shared_ptr<const ResidentDataset> data,
+                     std::int64_t examples)
+    : libraries_(std::move(libraries)),
+      network_(network),
+      options_(options),
+      data_(device_dataset(std::move(data))),
+      examples_(examples),
+      table_(upload_table(options.normalize, stream_)),
+      parameters_(network_, Precision::fp32),
+      statistics_(make_statistics(network_, stream_)),
+      loss_(1),
+      loss_partials_(kernels::loss_partials(examples)),
+      counter_(1) {
+  clear(parameters_.gradients, stream_);
+  clear(counter_, stream_);
+  const std::lock_guard lock(libraries_->mutex);
+  program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
+                                       statistics_, *libraries_);
+  libraries_->plans->save();
+  const Buffer<std::int64_t> first(1);
+  clear(first, stream_);
+  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),
+                                         program_->element(), program_->batch(), stream_.get()));
+  wait(stream_);
+}
+
+CudaProbe::~CudaProbe() {
+  cudaStreamSynchronize(stream_.get());
+}
+
+double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {
+  upload(weights, parameters_.weights.data(), stream_);
+  const std::lock_guard lock(libraries_->mutex);
+  program_->forward(Mode::probing, nullptr, stream_);
+  PREHEAT_CHECK(
+      kernels::softmax_xent(loss_options(options_, options_.label_smoothing), examples_,
+                            static_cast<std::int32_t>(network_.classes), program_->logits_element(),
+                            program_->logits(), program_->labels(), nullptr, program_->element(),
+                            with_gradient ? program_->d_logits() : nullptr, loss_.data(), false,
+                            {loss_partials_.data(), counter_.data()}, stream_.get()));
+  if (with_gradient) program_->backward(stream_);
+  kernels::BatchLoss loss;
+  download(loss_.data(), std::span(&loss, 1), stream_);
+  wait(stream_);
+  return loss.sum / static_cast<double>(examples_);
+}
+
+double CudaProbe::loss(std::span<const float> weights) {
+  return forward(weights, false);
+}
+
+double CudaProbe::gradient(std::span<const float> weights, std::span<float> gradient) {
+  const double loss = forward(weights, true);
+  download(parameters_.gradients.data(), gradient, stream_);
+  wait(stream_);
+  return loss;
+}
+
+}  // namespace preheat::cuda

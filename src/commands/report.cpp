@@ -44,7 +44,10 @@ void report(const ReportOptions& options) {
 void add_report_command(CLI::App& app) {
   auto options = std::make_shared<ReportOptions>();
   CLI::App* command = app.add_subcommand("report", "One HTML page of runs and experiments");
-  command->add_option("DIR", options->folders, "folders of runs and of experiments")->required();
+  command
+      ->add_option("DIR", options->folders,
+                   "folders of runs and of experiments, or of several of them")
+      ->required();
   command
       ->add_option("-o,--output", options->file,
                    "the page; default: report.html in the DIR where there is one, else here")

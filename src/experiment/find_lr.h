@@ -16,7 +16,7 @@
 namespace preheat {
 
 /// A base rate that was tried, and whether the run trained: finite, not stuck, its final training
-/// loss below loss_below times ln(classes).
+/// loss below loss_below times that of chance.
 struct Trial {
   double rate = 0;
   RunResult run;

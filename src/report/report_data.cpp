@@ -203,27 +203,53 @@ void name_runs(std::vector<RunData>& runs) {
   }
 }
 
+// The file of an experiment's result that the folder has; the end of the list where it has none.
+auto experiment_file(const fs::path& folder) {
+  return std::ranges::find_if(experiment_files,
+                              [&](const auto& file) { return fs::exists(folder / file.first); });
+}
+
+bool is_reported(const fs::path& folder) {
+  return experiment_file(folder) != experiment_files.end() || fs::exists(folder / "metrics.csv");
+}
+
+// The folder itself, or where it is none of ours those right below it that are, by name: runs/NAME
+// has all that was ever run of a configuration.
+std::vector<fs::path> reported(const fs::path& folder) {
+  if (is_reported(folder)) return {folder};
+  if (!fs::is_directory(folder)) {
+    throw Error(folder.string() +
+                ": is not a folder; report takes the folders of runs and experiments");
+  }
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (is_reported(entry.path())) found.push_back(entry.path());
+  }
+  if (found.empty()) {
+    throw Error(
+        folder.string() +
+        ": neither it nor a folder right below it is of a run or an experiment: there is no "
+        "metrics.csv, compare.json, sweep.json or find_lr.json");
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
 }  // namespace
 
 ReportData read_report_data(const std::vector<fs::path>& folders) {
   ReportData data;
   std::size_t runs = 0;
-  for (const fs::path& folder : folders) {
-    const auto* const experiment = std::ranges::find_if(
-        experiment_files, [&](const auto& file) { return fs::exists(folder / file.first); });
-    if (experiment != experiment_files.end()) {
-      data.experiments.push_back(read_experiment(folder, experiment->first, experiment->second));
-      runs += data.experiments.back().runs.size();
-    } else if (fs::exists(folder / "metrics.csv")) {
-      data.runs.emplace_back().folder = folder;
-      ++runs;
-    } else {
-      throw Error(fmt::format(
-          "{}: {}", folder.string(),
-          fs::is_directory(folder)
-              ? "is the folder of neither a run nor an experiment: it has no metrics.csv, "
-                "compare.json, sweep.json or find_lr.json"
-              : "is not a folder; report takes the folders of runs and experiments"));
+  for (const fs::path& given : folders) {
+    for (const fs::path& folder : reported(given)) {
+      const auto* const experiment = experiment_file(folder);
+      if (experiment != experiment_files.end()) {
+        data.experiments.push_back(read_experiment(folder, experiment->first, experiment->second));
+        runs += data.experiments.back().runs.size();
+      } else {
+        data.runs.emplace_back().folder = folder;
+        ++runs;
+      }
     }
   }
   const std::size_t points =

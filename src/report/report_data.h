@@ -66,7 +66,8 @@ struct ReportData {
   std::vector<RunData> runs;  // that were given by themselves
 };
 
-/// Reads folders, each of a run or of an experiment, in the order given. The more runs there are
+/// Reads folders, each of a run or of an experiment, in the order given; of any other folder those
+/// right below it, by name. The more runs there are
 /// the fewer points of each are kept, from 400 down to 60. Throws Error, naming the file and where
 /// it can the line, for a folder that is neither and for files that are missing or damaged.
 ReportData read_report_data(const std::vector<std::filesystem::path>& folders);

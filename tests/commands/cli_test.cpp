@@ -655,9 +655,13 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   EXPECT_EQ(bytes_of(folder_ / "both.html"), bytes_of(folder_ / "report.html"));
 
   expect_one_line(preheat({"report"}), 2);
-  result = preheat({"report", "."});
+  std::filesystem::create_directory(folder_ / "empty");
+  result = preheat({"report", "empty"});
   expect_one_line(result, 1);
-  EXPECT_THAT(result.err, HasSubstr("neither a run nor an experiment"));
+  EXPECT_THAT(result.err, HasSubstr("neither it nor a folder right below it"));
+  // Those right below.
+  EXPECT_EQ(preheat({"report", ".", "-o", "below.html"}).out, "below.html\n");
+  EXPECT_THAT(bytes_of(folder_ / "below.html"), HasSubstr("<h1>2 runs</h1>"));
   result = preheat({"report", "a", "-o", "nowhere/page.html"});
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("nowhere/page.html"));

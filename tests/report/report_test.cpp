@@ -542,7 +542,8 @@ TEST_F(Report, NamesWhatIsDamaged) {
     return message_of([&] { page_of({folder_ / folder}); });
   };
   std::filesystem::create_directories(folder_ / "empty");
-  EXPECT_THAT(message("empty"), HasSubstr("empty: is the folder of neither a run nor"));
+  EXPECT_THAT(message("empty"),
+              HasSubstr("empty: neither it nor a folder right below it is of a run"));
   EXPECT_THAT(message("nowhere"), HasSubstr("nowhere: is not a folder"));
   write_run(folder_ / "run", random_rows(5));
   const std::string metrics = bytes_of(folder_ / "run/metrics.csv");

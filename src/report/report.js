@@ -12,9 +12,12 @@
   const dashes = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2]];
   const shapes = ['circle', 'triangle', 'rect', 'rectRot', 'star', 'crossRot', 'cross'];
   const thinAbove = 6;  // runs in a chart: more are thin lines
+  const meansAbove = 6;  // and of more only the means are shown at first, where there are any
 
   // "warmup, mean of 8" is of the series "warmup" (src/report/chart.cpp).
   const withoutMean = (label) => label.split(', mean of ')[0];
+
+  const runsOf = (spec) => new Set(spec.series.map((s) => withoutMean(s.label))).size;
 
   // ---- Words ----------------------------------------------------------------------------------
 
@@ -33,6 +36,7 @@
   // ---- Colours --------------------------------------------------------------------------------
 
   let css = getComputedStyle(document.documentElement);
+  Chart.defaults.font.family = getComputedStyle(body).fontFamily;
   const variable = (name) => css.getPropertyValue('--' + name).trim();
   const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const withAlpha = (hex, alpha) => `rgba(${channels(hex).join(',')},${alpha})`;
@@ -89,7 +93,7 @@
         data: series.x.map((x, i) => ({ x, y: series.y[i] })),
         showLine: series.kind !== 'dots',
         hasMeans: series.kind === 'raw' && means.has(series.label),
-        order: series.kind === 'raw' ? 2 : 1,
+        order: { raw: 2, limit: 3 }[series.kind] ?? 1,  // the least is on top
         clip: series.kind === 'line' || series.kind === 'dots' ? 6 : 0,
       });
       const marks = series.kind === 'raw' ? marksOf(series, spec.cap) : [];
@@ -173,7 +177,7 @@
       backgroundColor: variable('panel'), borderColor: variable('line'), borderWidth: 1,
       titleColor: variable('ink'), bodyColor: variable('ink'),
     });
-    const runs = new Set(chart.spec.series.map((s) => withoutMean(s.label))).size;
+    const runs = runsOf(chart.spec);
     for (const dataset of chart.data.datasets) styled(dataset, runs);
   }
 
@@ -182,7 +186,8 @@
       type: isLog ? 'logarithmic' : 'linear',
       title: { display: title !== '', text: title },
       grid: { drawTicks: false },
-      ticks: { maxRotation: 0, autoSkipPadding: 14, padding: 6, callback: (value) => tick(value) },
+      ticks: { maxRotation: 0, autoSkipPadding: 14, padding: 6, includeBounds: false,
+        callback: (value) => tick(value) },
     };
   }
 
@@ -212,6 +217,12 @@
       if (!isLog && spec.series.every((series) => series.x.every((x) => x >= 0))) {
         made.afterBuildTicks = (scale) => { scale.ticks = scale.ticks.filter(({ value }) => value >= 0); };
       }
+    }
+    if (name === 'x' && isLog && !sharesSteps(chart)) {  // or it begins at a power of ten
+      const all = spec.series.flatMap((series) => series.x);
+      const [least, largest] = [Math.min(...all), Math.max(...all)];
+      const more = (largest / least) ** 0.04;
+      if (more > 1) Object.assign(made, chart.whole = { min: least / more, max: largest * more });
     }
     chart.options.scales[name] = made;
   }
@@ -257,7 +268,7 @@
   function zoom(group, chart, range) {
     for (const other of sharesSteps(chart) ? group.charts.filter(sharesSteps) : [chart]) {
       other.range = range;
-      const whole = sharesSteps(other) ? group.steps : undefined;
+      const whole = sharesSteps(other) ? group.steps : other.whole;
       other.options.scales.x.min = (range ?? whole)?.min;
       other.options.scales.x.max = (range ?? whole)?.max;
       refresh(other);
@@ -370,7 +381,8 @@
     if (sharesSteps(chart)) Object.assign(chart.options.scales.x, group.steps);
     chart.data.datasets = datasetsOf(spec);
     theme(chart);
-    refresh(chart);
+    chart.showsEvery = runsOf(spec) <= meansAbove;
+    show(chart, group);
     dragToZoom(group, chart, plot);
     readByKeys(chart, plot);
     figure.insertBefore(keysOf(chart, group), plot.nextSibling);
@@ -437,12 +449,21 @@
     const keys = document.createElement('div');
     keys.className = 'keys';
     const legend = () => {
-      for (const { label, color, pattern, kind } of spec.series) {
+      const entries = [];
+      for (const { label, color, pattern, kind, facets } of spec.series) {
         if (label === '' || withoutMean(label) !== label) continue;
+        // The seeds of an arm look alike; which of them are on is said above the charts.
+        const like = facets.length > 0 && entries.find((entry) => entry.facets.length > 0 &&
+          entry.color === color && entry.pattern === pattern);
+        if (like) like.labels.push(label);
+        else entries.push({ labels: [label], color, pattern, kind, facets });
+      }
+      for (const { labels, color, pattern, kind } of entries) {
         const name = document.createElement('span');
-        name.textContent = label;
+        name.textContent = labels.length === 1 ? labels[0]
+          : `${labels[0].split(', ')[0]}, ${labels.length} runs`;
         keys.append(toggle([swatch(color, pattern, kind === 'dots'), name], true, (isOn) => {
-          (chart.off ??= new Set())[isOn ? 'delete' : 'add'](label);
+          for (const label of labels) (chart.off ??= new Set())[isOn ? 'delete' : 'add'](label);
           show(chart, group);
         }));
       }
@@ -455,6 +476,14 @@
       }, 'logarithmic axis of values');
       log.classList.add('switch');
       keys.append(log);
+    }
+    if (chart.data.datasets.some(({ hasMeans }) => hasMeans)) {
+      const every = toggle('every update', chart.showsEvery, (isOn) => {
+        chart.showsEvery = isOn;
+        show(chart, group);
+      }, 'faint: what the means are of');
+      every.classList.add('switch');
+      keys.append(every);
     }
     if (chart.isCapped) {
       const whole = toggle('whole range', false, (isOn) => {
@@ -473,7 +502,7 @@
     chart.data.datasets.forEach((dataset, i) => {
       const { facets, label } = dataset.series;
       const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: of any
-        !(chart.off?.has(withoutMean(label)));
+        !(chart.off?.has(withoutMean(label))) && (chart.showsEvery || !dataset.hasMeans);
       chart.setDatasetVisibility(i, isOn);
     });
     refresh(chart);

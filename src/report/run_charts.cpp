@@ -61,8 +61,8 @@ std::string how_drawn(const std::vector<RunData>& runs) {
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
   return window == 1 ? "Every update; ✕: not finite from there on."
                      : fmt::format(
-                           "Strong: means of up to {} updates; faint: every update, or the "
-                           "least and the largest of some; ✕: not finite from there on.",
+                           "Means of up to {} updates; faint, where switched on: every update, or "
+                           "the least and the largest of some; ✕: not finite from there on.",
                            window);
 }
 
@@ -114,7 +114,7 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
   return chart;
 }
 
-// Of runs that were evaluated once: over updates they would all stand in one place.
+// Of runs that were evaluated once or twice: over updates they would all stand in a place or two.
 Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Test accuracy", "accuracy, %", "");
   chart.rows(facets.rows()).caption("A point for each run, at its end.");
@@ -131,11 +131,11 @@ Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facet
 std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facets& facets) {
   std::vector<Chart> charts = {training_accuracy_chart(runs, facets)};
   if (runs.size() == 1) return charts;
-  const bool once = std::ranges::all_of(
-      runs, [](const RunData& run) { return run.evaluations.step.size() <= 1; });
+  const bool seldom = std::ranges::all_of(
+      runs, [](const RunData& run) { return run.evaluations.step.size() <= 2; });
   // A grid has its map of them.
-  if (once && facets.by_outcome()) return charts;
-  charts.push_back(once ? final_accuracy_chart(runs, facets) : test_accuracy_chart(runs, facets));
+  if (seldom && facets.by_outcome()) return charts;
+  charts.push_back(seldom ? final_accuracy_chart(runs, facets) : test_accuracy_chart(runs, facets));
   if (charts.back().empty()) charts.pop_back();
   return charts;
 }
@@ -225,8 +225,8 @@ void add_limits(Chart& chart, const RunData& run) {
   const double m = run.momentum;
   chart.add("2 / lr", Chart::Kind::limit, {"soft", 0}, over_rate(2, run.lr));
   if (m == 0) return;
-  chart.add("2 (1 + m) / lr", Chart::Kind::limit, {"c3", 1}, over_rate(2 * (1 + m), run.lr));
-  chart.add("2 (1 − m) / lr", Chart::Kind::limit, {"c4", 2}, over_rate(2 * (1 - m), run.lr));
+  chart.add("2 (1 + m) / lr", Chart::Kind::limit, {"soft", 1}, over_rate(2 * (1 + m), run.lr));
+  chart.add("2 (1 − m) / lr", Chart::Kind::limit, {"soft", 2}, over_rate(2 * (1 - m), run.lr));
 }
 
 Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>& runs,

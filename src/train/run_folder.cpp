@@ -164,7 +164,7 @@ RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
       metrics_(path_ / "metrics.csv", metrics_header),
       evaluations_(path_ / "eval.csv", evaluations_header) {}
 
-RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config)
+RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config)
     : RunFolder(folder, (make_folder(folder), FolderLock(folder))) {
   write_atomically(path_ / "config.yaml", write_config(config));
   std::error_code error;

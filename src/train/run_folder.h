@@ -59,7 +59,7 @@ class FolderLock {
 class RunFolder {
  public:
   /// Makes `folder` and writes the configuration. Throws Error.
-  RunFolder(std::filesystem::path folder, const RunConfig& config);
+  RunFolder(const std::filesystem::path& folder, const RunConfig& config);
 
   /// What a folder holds of the run before `step`.
   struct Past {

@@ -67,6 +67,7 @@ __device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) 
   reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
 }
 
+/// a / b rounded up, of numbers that are not negative.
 constexpr int quotient_up(std::int64_t a, std::int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }

@@ -1,9 +1,8 @@
-// The kernels of a training step, each as a plain function that puts its launch on a stream: one,
-// where it does not say otherwise. All
-// pointers are device memory, all matrices row-major, all images NHWC. Element is the type that
-// activations and their gradients are stored in; arithmetic is fp32. Nothing here allocates, waits
-// or reads a value that varies from step to step from the host, so every launch can be captured
-// into a graph: what varies is read from StepState, on the device.
+// The kernels of a training step, each as a plain function that puts one launch on a stream, or as
+// many as it says. All pointers are device memory, all matrices row-major, all images NHWC. Element
+// is the type that activations and their gradients are stored in; arithmetic is fp32. Nothing here
+// allocates, waits or reads a value that varies from step to step from the host, so every launch
+// can be captured into a graph: what varies is read from StepState, on the device.
 //
 // Every function returns the error of its launch. Sums are taken in an order that depends on the
 // sizes alone: the same input gives the same bits.

@@ -18,6 +18,7 @@
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "train/replica_options.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -162,10 +163,9 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   const auto updates =
       std::clamp<std::int64_t>(static_cast<std::int64_t>(options.seconds / seconds_a_step), 4, 200);
   // In front of the parts and behind them, and of the two the better: others may be at work too.
-  const TrainConfig& train = trainer.config().train;
+  const RunConfig& config = trainer.config();
   const auto measure_ceilings = [&] {
-    return backend.benches().measure_ceilings(train.precision,
-                                              static_cast<int>(train.cpu_threads.value_or(0)));
+    return backend.benches().measure_ceilings(config.train.precision, cpu_threads(config));
   };
   Ceilings ceilings = measure_ceilings();
   const std::vector<StepPart> parts = trainer.time_parts(updates);

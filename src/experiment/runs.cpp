@@ -11,6 +11,7 @@
 #include "config/values.h"
 #include "train/atomic_file.h"
 #include "train/fingerprint.h"
+#include "train/replica_options.h"
 #include "train/run_files.h"
 
 namespace preheat {
@@ -94,8 +95,7 @@ Interval ArmResult::failure_interval() const {
 Runs::Runs(const RunConfig& base, Backend& backend, const RunsListener& listener)
     : backend_(backend),
       listener_(listener),
-      concurrent_(
-          backend.concurrent_replicas(static_cast<int>(base.train.cpu_threads.value_or(0)))),
+      concurrent_(backend.concurrent_replicas(cpu_threads(base))),
       replicas_(concurrent_) {}
 
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,

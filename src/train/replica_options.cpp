@@ -107,6 +107,10 @@ std::vector<TrainingStage> training_stages(const RunConfig& config, const Networ
 
 }  // namespace
 
+int cpu_threads(const RunConfig& config) {
+  return static_cast<int>(config.train.cpu_threads.value_or(0));
+}
+
 ReplicaOptions replica_options(const RunConfig& config, const Network& network,
                                const Schedule& schedule) {
   const OptimizerConfig& optimizer = config.optimizer;
@@ -126,7 +130,7 @@ ReplicaOptions replica_options(const RunConfig& config, const Network& network,
   options.precision = config.train.precision;
   options.deterministic = config.train.deterministic;
   options.cuda_graph = config.train.cuda_graph;
-  options.cpu_threads = static_cast<int>(config.train.cpu_threads.value_or(0));
+  options.cpu_threads = cpu_threads(config);
   return options;
 }
 

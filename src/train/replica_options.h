@@ -8,6 +8,9 @@
 
 namespace preheat {
 
+/// train.cpu_threads as backends take it: 0 for all there are.
+int cpu_threads(const RunConfig& config);
+
 /// The options of a replica of `network`. The patterns of optimizer.groups and train.stages become
 /// choices by parameter; in a pattern * stands for any text and ? for any character of a name. A
 /// run without stages is one stage that trains everything. Throws ConfigError where a pattern

@@ -254,7 +254,7 @@ std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
   StepParts parts;
   for (std::int64_t i = 1; i < updates; ++i) {
     if (enqueued_ - collected_ == record_capacity) collect();
-    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+    replay(graph, 1);
     ++enqueued_;
     meter.collect(parts);
   }
@@ -282,11 +282,15 @@ void CudaReplica::launch_steps(std::int64_t updates) {
       launches_per_update_ = static_cast<std::int64_t>(nodes_of(captured)) / steps;
       graph = instantiate(captured);
     }
-    const std::shared_lock not_during_a_trial(libraries_->device);
-    for (; updates >= steps; updates -= steps) {
-      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
-    }
+    replay(graph, updates / steps);
+    updates %= steps;
   }
+}
+
+// Not during a trial of plans, which has the device for itself.
+void CudaReplica::replay(const GraphExec& graph, std::int64_t times) {
+  const std::shared_lock shared(libraries_->device);
+  for (; times > 0; --times) PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
 }
 
 void CudaReplica::train(std::int64_t updates) {
@@ -360,10 +364,7 @@ Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
       evaluated_ = dataset.number();
     }
   }
-  const std::shared_lock not_during_a_trial(libraries_->device);
-  for (; batches > 0; --batches) {
-    PREHEAT_CHECK(cudaGraphLaunch(evaluation_graph_.get(), stream_.get()));
-  }
+  replay(evaluation_graph_, batches);
   kernels::BatchLoss loss;
   download(evaluation_loss_.data(), std::span(&loss, 1), stream_);
   wait(stream_);

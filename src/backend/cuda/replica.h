@@ -44,6 +44,7 @@ class CudaReplica : public Replica {
   double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
+  void replay(const GraphExec& graph, std::int64_t times);
   void collect();
   void refresh_copy();
   std::vector<float> values(const Buffer<float>& arena, std::size_t parameter) const;

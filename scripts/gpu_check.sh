@@ -334,7 +334,7 @@ bench_repeat() {
   done
   remark=$(python3 - "$out/repeat-1.json" "$out/repeat-2.json" <<'PYTHON'
 import json, sys
-first, second = ({(r["variant"], r["how"]): r for r in json.load(open(path))["rows"]}
+first, second = ({(r["variant"], r["how"], r["cold"]): r for r in json.load(open(path))["rows"]}
                  for path in sys.argv[1:])
 worst, apart = 0, []
 for key, a in first.items():

@@ -103,21 +103,24 @@ void print_head(const UpdateTiming& t) {
 }
 
 void print_row(const UpdateTiming& t) {
+  const Spread& us = t.microseconds;
   fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}\n", t.variant,
-             t.how, t.launches > 0 ? std::to_string(t.launches) : "-", t.microseconds, t.least,
-             t.largest, t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic));
+             fmt::format("{}{}", to_string(t.way), t.cold ? ", cold" : ""),
+             t.launches > 0 ? std::to_string(t.launches) : "-", us.median, us.least, us.largest,
+             t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic));
 }
 
 nlohmann::ordered_json to_json(const UpdateTiming& t) {
   return {{"set", t.set},
           {"variant", t.variant},
-          {"how", t.how},
+          {"how", to_string(t.way)},
+          {"cold", t.cold},
           {"parameters", t.parameters},
           {"tensors", t.tensors},
           {"launches", t.launches},
-          {"us", t.microseconds},
-          {"least_us", t.least},
-          {"largest_us", t.largest},
+          {"us", t.microseconds.median},
+          {"least_us", t.microseconds.least},
+          {"largest_us", t.microseconds.largest},
           {"bytes", t.bytes},
           {"gigabytes_per_second", t.gigabytes},
           {"share_of_copy", t.share_of_copy},
@@ -161,9 +164,11 @@ void bench_update(const UpdateOptions& options) {
     const std::vector<UpdateTiming> rows = benches.time_updates(set, options.quick);
     add(rows);
     const auto ours = std::ranges::find_if(rows, [](const UpdateTiming& t) {
-      return t.variant == "fused" && (t.how == "graph" || t.how == "calls");
+      return t.variant == "fused" && !t.cold &&
+             (t.way == UpdateWay::graph || t.way == UpdateWay::calls);
     });
-    for (auto& peer : peers.compare("us", "us", ours->microseconds, [&](const nlohmann::json& row) {
+    for (auto& peer :
+         peers.compare("us", "us", ours->microseconds.median, [&](const nlohmann::json& row) {
            return row.value("tensors", std::int64_t{0}) == ours->tensors &&
                   row.value("parameters", std::int64_t{0}) == ours->parameters;
          })) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "backend/backend.h"
 #include "config/error.h"
 #include "report/label_text.h"
 #include "report/page.h"
@@ -59,16 +60,20 @@ void add_peers(Page& page, const Json& peers, const char* key, const char* unit)
 
 // ---- The update --------------------------------------------------------------------------------
 
-// A variant as it is measured in training's own way: in a graph where there are graphs.
-bool is_main(const Json& row) {
-  const std::string how = row.at("how");
-  return how == "graph" || how == "calls" || how == "ceiling" ||
-         (how == "launches" && scalar(row.at("variant")).starts_with("host_rate")) ||
-         (how == "launches" && row.at("variant") == "recapture");
+bool is_way(const Json& row, UpdateWay way) {
+  return row.at("how") == to_string(way);
 }
 
 bool is_cold(const Json& row) {
-  return scalar(row.at("how")).ends_with("cold");
+  return row.at("cold").get<bool>();
+}
+
+// A variant as it is measured in training's own way: in a graph where there are graphs.
+bool is_main(const Json& row) {
+  if (is_cold(row)) return false;
+  if (!is_way(row, UpdateWay::launches)) return true;
+  const std::string variant = scalar(row.at("variant"));  // those that a graph cannot hold
+  return variant.starts_with("host_rate") || variant == "recapture";
 }
 
 std::string label_of(const Json& row) {
@@ -129,7 +134,8 @@ std::vector<Json> peer_rows(const Json& results) {
     const double us = number(peer, "us");
     rows.push_back({{"set", peer.at("set")},
                     {"variant", peer.at("name")},
-                    {"how", "graph"},
+                    {"how", to_string(UpdateWay::graph)},
+                    {"cold", false},
                     {"parameters", peer.at("parameters")},
                     {"tensors", peer.at("tensors")},
                     {"us", us},
@@ -179,7 +185,7 @@ Chart roofline(const Json& results, const std::vector<Json>& rows) {
   std::size_t i = 0;
   for (const Json& row : rows) {
     if (number(row, "parameters") < most || !in_pictures(row) || is_cold(row)) continue;
-    if (scalar(row.at("how")).starts_with("ceiling") || !row.contains("bytes")) continue;
+    if (is_way(row, UpdateWay::ceiling) || !row.contains("bytes")) continue;
     const double per_byte = operations_of(row) * most / number(row, "bytes");
     const double gigaflops = operations_of(row) * most / (1e3 * number(row, "us"));
     const std::string label = label_of(row);
@@ -218,7 +224,7 @@ void add_sets(Page& page, const std::vector<Json>& rows) {
       if (row.at("set") != set) continue;
       const double us = number(row, "us");
       cells.push_back(
-          {escape(scalar(row.at("variant"))), escape(scalar(row.at("how"))),
+          {escape(label_of(row)), escape(scalar(row.at("how"))),
            std::to_string(row.at("launches").get<std::int64_t>()), time_text(us),
            fmt::format("{:.2f} .. {:.2f}", number(row, "least_us"), number(row, "largest_us")),
            fused > 0 ? fmt::format("{:+.2f} us ({:+.1f} %)", us - fused, 100 * (us / fused - 1))

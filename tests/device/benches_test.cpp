@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/launch_timer.h"
 #include "device/leaves.h"
 #include "kernels/launch.h"
 
@@ -34,7 +35,7 @@ TEST_F(DeviceBenches, EveryVariantComputesTheUpdate) {
   for (const UpdateSet& set : sets) {
     for (const UpdateTiming& row : benches().time_updates(set, false)) {
       variants.insert(row.variant);
-      EXPECT_GT(row.microseconds, 0) << row.variant;
+      EXPECT_GT(row.microseconds.least, 0) << row.variant;
     }
   }
   EXPECT_EQ(benches().time_launch().size(), 1u);
@@ -61,7 +62,7 @@ TEST_F(DeviceBenches, SlowerWorkIsSeenAsSlower) {
                                                                 w.data(), v.data(), stream.get()));
                            }
                          })
-        .microseconds;
+        .median;
   };
   EXPECT_GT(median_of(2), 1.5 * median_of(1));
 }

@@ -15,6 +15,7 @@
 #include "backend/cpu/thread_count.h"
 #include "backend/spread.h"
 #include "backend/step_parts.h"
+#include "backend/update_check.h"
 #include "optim/step_state.h"
 
 namespace preheat::cpu {
@@ -106,15 +107,15 @@ class Bench {
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Variant& v = variants[i];
       UpdateTiming t;
-      t.take(times[i]);
       t.set = set_.name;
       t.variant = v.name;
-      t.how = v.is_ceiling ? ceiling : "calls";
+      t.way = v.is_ceiling ? UpdateWay::ceiling : UpdateWay::calls;
       t.parameters = set_.parameters();
       t.tensors = static_cast<std::int64_t>(set_.tensors.size());
       // A ceiling moves the padding too; what an update has to move are its parameters.
       t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? a_.layout.size : t.parameters);
-      t.gigabytes = t.bytes / (1e3 * t.microseconds);
+      t.microseconds = spread_of(times[i]);
+      t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
       t.share_of_copy = share(times[0], times[i]) * v.bytes / variants[0].bytes;
       t.share_of_traffic = share(times[1], times[i]);
       rows.push_back(std::move(t));

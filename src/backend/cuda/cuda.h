@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -142,6 +143,20 @@ void download(const T* from, std::span<T> to, const Stream& stream) {
 template <class T>
 void clear(const Buffer<T>& buffer, const Stream& stream) {
   PREHEAT_CHECK(cudaMemsetAsync(buffer.data(), 0, buffer.bytes(), stream.get()));
+}
+
+/// Fills a buffer with the pattern, over and over: once from the host, then copies of what is
+/// there.
+template <class T>
+void fill_with(const std::vector<T>& pattern, const Buffer<T>& buffer, const Stream& stream) {
+  std::size_t done = std::min(buffer.size(), pattern.size());
+  upload(std::span(pattern).first(done), buffer.data(), stream);
+  while (done < buffer.size()) {
+    const std::size_t now = std::min(done, buffer.size() - done);
+    PREHEAT_CHECK(cudaMemcpyAsync(buffer.data() + done, buffer.data(), now * sizeof(T),
+                                  cudaMemcpyDeviceToDevice, stream.get()));
+    done += now;
+  }
 }
 
 inline void wait(const Stream& stream) {

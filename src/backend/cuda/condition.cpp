@@ -1,0 +1,53 @@
+#include "backend/cuda/condition.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <sstream>
+#include <vector>
+
+#include "backend/cuda/cuda.h"
+
+namespace preheat::cuda {
+namespace {
+
+// The bits of NVML's nvmlClocksEventReasons.
+std::string reasons_text(unsigned long long bits) {
+  constexpr std::pair<unsigned, const char*> names[] = {
+      {0x2, "application clocks"}, {0x4, "power cap"},       {0x8, "hardware slowdown"},
+      {0x10, "sync boost"},        {0x20, "temperature"},    {0x40, "temperature, hardware"},
+      {0x80, "power brake"},       {0x100, "display clocks"}};
+  std::string text;
+  for (const auto& [bit, name] : names) {
+    if ((bits & bit) != 0) text += fmt::format("{}{}", text.empty() ? "" : " and ", name);
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace
+
+std::string condition() {
+  char bus[32] = "";
+  PREHEAT_CHECK(cudaDeviceGetPCIBusId(bus, sizeof bus, 0));
+  const std::string command = fmt::format(
+      "nvidia-smi -i {} --format=csv,noheader,nounits --query-gpu=clocks.sm,clocks.max.sm,"
+      "clocks.mem,ecc.mode.current,temperature.gpu,power.draw,clocks_event_reasons.active "
+      "2>/dev/null",
+      bus);
+  std::array<char, 512> line{};
+  if (FILE* const pipe = popen(command.c_str(), "r")) {
+    if (std::fgets(line.data(), line.size(), pipe) == nullptr) line[0] = '\0';
+    pclose(pipe);
+  }
+  std::vector<std::string> fields;
+  std::istringstream text(line.data());
+  for (std::string field; std::getline(text >> std::ws, field, ',');) fields.push_back(field);
+  if (fields.size() != 7) return "clocks, throttling and ECC not known: nvidia-smi does not say";
+  return fmt::format("SM clock {} of {} MHz, memory {} MHz, ECC {}, {} C, {} W, held back by {}",
+                     fields[0], fields[1], fields[2], fields[3], fields[4], fields[5],
+                     reasons_text(std::strtoull(fields[6].c_str(), nullptr, 16)));
+}
+
+}  // namespace preheat::cuda

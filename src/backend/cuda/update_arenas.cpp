@@ -1,0 +1,123 @@
+#include "backend/cuda/update_arenas.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "nn/network.h"
+
+namespace preheat::cuda {
+namespace {
+
+constexpr std::int64_t record_capacity = 1024;
+
+}  // namespace
+
+UpdateArenas::UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern,
+                           const LrSchedule& schedule)
+    : layout(set), set_(set), pattern_(pattern), first_(first_step(schedule)) {
+  std::vector<std::uint16_t> plain(layout.size / kernels::chunk_floats);
+  for (std::size_t t = 0; t < set.tensors.size(); ++t) {
+    const std::int64_t first = layout.offsets[t] / kernels::chunk_floats;
+    std::fill_n(plain.begin() + first, arena_floats(set.tensors[t]) / kernels::chunk_floats,
+                static_cast<std::uint16_t>(t));
+  }
+  std::vector<std::uint16_t> small = plain;
+  for (std::uint16_t& entry : small) entry |= kernels::has_small_gradient;
+  segment_of_ = uploaded(plain);
+  small_segment_of_ = uploaded(small);
+  segments_ = uploaded(std::vector<kernels::Segment>(set.tensors.size(), {1, bench_decay, 1}));
+  state = Buffer<StepState>(1);
+  kernels::BatchLoss one_example;
+  one_example.examples = 1;
+  loss_ = uploaded(std::vector<kernels::BatchLoss>{one_example});
+  non_finite_ = uploaded(std::vector<kernels::NonFinite>(1));
+  partials_ = Buffer<kernels::NormPartial>(
+      std::max(kernels::update_blocks(layout.size), kernels::check_blocks(layout.size)));
+  check_ = Buffer<kernels::GradientCheck>(1);
+  counter_ = uploaded(std::vector<unsigned>{0});
+  records_ = Buffer<kernels::DeviceRecord>(record_capacity);
+  add_copies(1);
+}
+
+void UpdateArenas::add_copies(std::int64_t count) {
+  while (static_cast<std::int64_t>(copies.size()) < count) {
+    Copy c;
+    c.weights = Buffer<float>(layout.size);
+    c.velocity = Buffer<float>(layout.size);
+    c.gradients = Buffer<float>(layout.size);
+    if (copies.empty()) {
+      c.small_weights = Buffer<std::uint16_t>(layout.size);
+      c.small_gradients = Buffer<std::uint16_t>(layout.size);
+      clear(c.small_weights, stream);
+      clear(c.small_gradients, stream);
+    }
+    copies.push_back(std::move(c));
+    fill(copies.back());
+  }
+}
+
+void UpdateArenas::fill(const Copy& copy) const {
+  fill_with(pattern_.weights, copy.weights, stream);
+  fill_with(pattern_.velocity, copy.velocity, stream);
+  fill_with(pattern_.gradients, copy.gradients, stream);
+  go_to(first_);
+}
+
+void UpdateArenas::go_to(const StepState& step) const {
+  upload(std::span(&step, 1), state.data(), stream);
+  wait(stream);
+}
+
+kernels::Arena UpdateArenas::arena(const Copy& copy, bool small) const {
+  kernels::Arena a;
+  a.weights = copy.weights.data();
+  a.velocity = copy.velocity.data();
+  a.gradients = copy.gradients.data();
+  a.size = layout.size;
+  a.segment_of = small ? small_segment_of_.data() : segment_of_.data();
+  a.segments = segments_.data();
+  if (small) {
+    a.copy = copy.small_weights.data();
+    a.small_gradients = copy.small_gradients.data();
+    a.small = kernels::Element::bf16;
+  }
+  return a;
+}
+
+void UpdateArenas::update(const Copy& copy, const Features& f) const {
+  const kernels::Arena a = arena(copy, f.small);
+  if (f.checked) {
+    PREHEAT_CHECK(kernels::check_gradients(a, state.data(), 1e9, partials_.data(), counter_.data(),
+                                           check_.data(), stream.get()));
+  }
+  PREHEAT_CHECK(kernels::sgd_momentum(
+      f.rule, a, state.data(), loss_.data(), f.checked ? check_.data() : nullptr,
+      f.norms ? partials_.data() : nullptr, non_finite_.data(), stream.get()));
+}
+
+void UpdateArenas::advance(const LrSchedule& schedule) const {
+  PREHEAT_CHECK(kernels::advance_step(schedule, state.data(), loss_.data(), partials_.data(),
+                                      kernels::update_blocks(layout.size), nullptr, false,
+                                      records_.data(), record_capacity, stream.get()));
+}
+
+void UpdateArenas::take_rate_away() const {
+  StepState without = first_;
+  without.lr = 0;
+  go_to(without);
+}
+
+void UpdateArenas::check_first_copy(const UpdateCheck& check) const {
+  const auto read = [this](const Buffer<float>& from) {
+    return [this, &from](std::int64_t first, std::int64_t count) {
+      std::vector<float> values(count);
+      download(from.data() + first, std::span(values), stream);
+      wait(stream);
+      return values;
+    };
+  };
+  const Copy& c = copies.front();
+  check_update(check, set_, layout, pattern_, read(c.weights), read(c.velocity));
+}
+
+}  // namespace preheat::cuda

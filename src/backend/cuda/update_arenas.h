@@ -1,0 +1,89 @@
+// The arrays that an update of a set reads and writes on the device, and the launches of training
+// over them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/benches.h"
+#include "backend/cuda/cuda.h"
+#include "backend/update_check.h"
+#include "kernels/launch.h"
+
+namespace preheat::cuda {
+
+class UpdateArenas {
+ public:
+  /// One copy of the parameter set, in the layout of training.
+  struct Copy {
+    Buffer<float> weights, velocity, gradients;
+    Buffer<std::uint16_t> small_weights, small_gradients;  // of the first copy only; zero
+  };
+
+  /// What the update of a training step may do besides the rule.
+  struct Features {
+    SgdMomentum rule{};
+    bool small = false;  // reads 16-bit gradients, writes a 16-bit copy of the weights
+    bool norms = true;
+    bool checked = false;  // for clipping: a pass and a launch of its own
+  };
+
+  /// One copy, filled with the pattern, where a run of the schedule begins. Throws Error when
+  /// memory does not suffice. `set` and `pattern` have to outlive it.
+  UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern, const LrSchedule& schedule);
+
+  /// Until there are so many copies, each filled with the pattern.
+  void add_copies(std::int64_t count);
+
+  /// A copy as it was at first, and the step too.
+  void fill(const Copy& copy) const;
+  void go_to(const StepState& step) const;
+
+  /// Puts on the stream what a training step does, by the functions that training calls: the
+  /// update, and the end of the step, which takes the schedule's next rate.
+  void update(const Copy& copy, const Features& features) const;
+  void advance(const LrSchedule& schedule) const;
+
+  /// Throws Error unless `step`, from where the run begins, is the update that `check` says.
+  /// `brings_rate`: it has to work where the state on the device holds no rate.
+  template <class Step>
+  void prove(const UpdateCheck& check, bool brings_rate, const Step& step) const {
+    fill(copies.front());
+    if (brings_rate) take_rate_away();
+    step(copies.front());
+    check_first_copy(check);
+  }
+
+  template <class T>
+  Buffer<T> uploaded(const std::vector<T>& values) const {
+    Buffer<T> buffer(values.size());
+    upload(std::span<const T>(values), buffer.data(), stream);
+    wait(stream);
+    return buffer;
+  }
+
+  const Stream stream = make_stream();
+  const UpdateLayout layout;
+  std::vector<Copy> copies;
+  Buffer<StepState> state;
+
+ private:
+  kernels::Arena arena(const Copy& copy, bool small) const;
+  void take_rate_away() const;
+  void check_first_copy(const UpdateCheck& check) const;
+
+  const UpdateSet& set_;
+  const UpdatePattern& pattern_;
+  const StepState first_;
+  Buffer<std::uint16_t> segment_of_, small_segment_of_;
+  Buffer<kernels::Segment> segments_;
+  Buffer<kernels::BatchLoss> loss_;
+  Buffer<kernels::NonFinite> non_finite_;
+  Buffer<kernels::NormPartial> partials_;
+  Buffer<kernels::GradientCheck> check_;
+  Buffer<unsigned> counter_;
+  Buffer<kernels::DeviceRecord> records_;
+};
+
+}  // namespace preheat::cuda

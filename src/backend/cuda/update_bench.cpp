@@ -1,0 +1,115 @@
+#include "backend/cuda/update_bench.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "backend/cuda/launch_timer.h"
+#include "backend/cuda/update_variants.h"
+
+namespace preheat::cuda {
+namespace {
+
+constexpr std::int64_t cold_bytes = std::int64_t{256}
+                                    << 20;  // several times the second-level cache
+
+LrSchedule constant_schedule() {
+  LrSchedule schedule;
+  schedule.steps = 1 << 20;
+  schedule.phase_count = 1;
+  schedule.phases[0].shape = Shape::constant;
+  schedule.phases[0].length = schedule.phases[0].span = schedule.steps;
+  schedule.phases[0].from = double{bench_rate};
+  return schedule;
+}
+
+class Bench {
+ public:
+  Bench(const UpdateSet& set, const UpdatePattern& pattern, bool quick)
+      : set_(set), quick_(quick), arenas_(set, pattern, schedule_) {}
+
+  std::vector<UpdateTiming> run() {
+    // The ceilings first: what everything else is a share of.
+    const auto [copied, traffic] = add_ceilings(false);
+    for (const UpdateVariant& v : variants_.all()) {
+      arenas_.prove({v.name, v.rule, v.bound, v.gradients_are_zero}, v.brings_rate, v.step);
+      arenas_.fill(arenas_.copies.front());
+      if (v.in_graph) add_row(v, UpdateWay::graph, false);
+      if (!v.in_graph || !quick_) add_row(v, UpdateWay::launches, false);
+    }
+    add_shares(0, copied, traffic);
+    const std::int64_t bytes_of_copy = 3 * size() * static_cast<std::int64_t>(sizeof(float));
+    if (bytes_of_copy >= cold_bytes) return rows_;
+    constexpr std::int64_t most_copies = 4096;
+    arenas_.add_copies(std::min((cold_bytes + bytes_of_copy - 1) / bytes_of_copy, most_copies));
+    const std::size_t first_cold = rows_.size();
+    const auto [cold_copied, cold_traffic] = add_ceilings(true);
+    add_row(variants_.fused(), UpdateWay::graph, true);
+    add_shares(first_cold, cold_copied, cold_traffic);
+    return rows_;
+  }
+
+ private:
+  struct MeasuredCeilings {
+    double gigabytes_of_copy;  // a second
+    double microseconds_of_traffic;
+  };
+  MeasuredCeilings add_ceilings(bool cold) {
+    const double copied = add_row(variants_.copy(), UpdateWay::ceiling, cold).gigabytes;
+    return {
+        copied,
+        add_row(variants_.read_three_write_two(), UpdateWay::ceiling, cold).microseconds.median};
+  }
+
+  // Of the rows from `first` on, of ceilings as warm or cold as they are.
+  void add_shares(std::size_t first, double gigabytes_of_copy, double microseconds_of_traffic) {
+    for (std::size_t i = first; i < rows_.size(); ++i) {
+      rows_[i].share_of_copy = rows_[i].gigabytes / gigabytes_of_copy;
+      rows_[i].share_of_traffic = microseconds_of_traffic / rows_[i].microseconds.median;
+    }
+  }
+
+  std::int64_t size() const { return arenas_.layout.size; }
+
+  const UpdateTiming& add_row(const UpdateVariant& v, UpdateWay way, bool cold) {
+    const std::int64_t copies = cold ? static_cast<std::int64_t>(arenas_.copies.size()) : 1;
+    const std::int64_t at_once = std::clamp<std::int64_t>((std::int64_t{1} << 27) / size(), 4, 64);
+    const std::int64_t steps =
+        std::max(at_once / std::max<std::int64_t>(1, v.launches / 16), copies);
+    const auto enqueue = [&] {
+      for (std::int64_t i = 0; i < steps; ++i) v.step(arenas_.copies[i % copies]);
+    };
+    const int rounds = quick_ ? 3 : 7;
+    UpdateTiming t;
+    t.microseconds = way == UpdateWay::launches
+                         ? time_launches(arenas_.stream, rounds, steps, enqueue)
+                         : time_in_graph(arenas_.stream, rounds, steps, enqueue);
+    t.set = set_.name;
+    t.variant = v.name;
+    t.way = way;
+    t.cold = cold;
+    t.parameters = set_.parameters();
+    t.tensors = static_cast<std::int64_t>(set_.tensors.size());
+    t.launches = v.launches;
+    // A ceiling moves the padding too; what an update has to move are its parameters.
+    t.bytes = v.bytes * static_cast<double>(way == UpdateWay::ceiling ? size() : t.parameters);
+    t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
+    rows_.push_back(std::move(t));
+    return rows_.back();
+  }
+
+  const UpdateSet& set_;
+  const bool quick_;
+  const LrSchedule schedule_ = constant_schedule();
+  UpdateArenas arenas_;
+  const UpdateVariants variants_{set_, arenas_, schedule_};
+  std::vector<UpdateTiming> rows_;
+};
+
+}  // namespace
+
+std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) {
+  const UpdatePattern pattern;
+  return Bench(set, pattern, quick).run();
+}
+
+}  // namespace preheat::cuda

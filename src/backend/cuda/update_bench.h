@@ -1,0 +1,14 @@
+// The update of a set on the GPU, timed in every variant.
+#pragma once
+
+#include <vector>
+
+#include "backend/benches.h"
+
+namespace preheat::cuda {
+
+/// As Benches::time_updates: the ceilings, then every variant in a graph and, unless `quick`, by
+/// launches; of sets that a cache might hold also cold.
+std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick);
+
+}  // namespace preheat::cuda

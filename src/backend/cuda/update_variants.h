@@ -1,0 +1,85 @@
+// The ways to update a set on the GPU that the bench compares: training's own with what it may do
+// besides, several passes, a launch a tensor, cuBLAS, and rates that come from the host.
+#pragma once
+
+#include <cublas_v2.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/update_arenas.h"
+
+namespace preheat::cuda {
+
+/// Per parameter: w, v and g in, w and v out.
+inline constexpr double bytes_of_update = 20;
+
+struct UpdateVariant {
+  std::string name;
+  double bytes = bytes_of_update;                       // that a step has to move, per float
+  std::int64_t launches = 1;                            // of a step
+  std::function<void(const UpdateArenas::Copy&)> step;  // put on the arenas' stream
+  SgdMomentum rule{};
+  double bound = 0;  // of its result, to the reference's (UpdateCheck)
+  bool gradients_are_zero = false;
+  bool brings_rate = false;  // where the state on the device has none
+  bool in_graph = true;      // can be captured
+};
+
+class UpdateVariants {
+ public:
+  /// Of steps over these arenas; all three have to outlive it. Throws Error.
+  UpdateVariants(const UpdateSet& set, const UpdateArenas& arenas, const LrSchedule& schedule);
+  UpdateVariants(const UpdateVariants&) = delete;  // the steps refer to what is in here
+  UpdateVariants& operator=(const UpdateVariants&) = delete;
+
+  /// The ceilings: kernels that move arrays and update nothing.
+  UpdateVariant copy() const;
+  UpdateVariant read_three_write_two() const;
+
+  /// Training's own, and all there are, beginning with it.
+  UpdateVariant fused() const { return fused("fused", {}); }
+  const std::vector<UpdateVariant>& all() const { return all_; }
+
+ private:
+  using Copy = UpdateArenas::Copy;
+
+  std::int64_t size() const { return arenas_.layout.size; }
+  cudaStream_t stream() const { return arenas_.stream.get(); }
+
+  UpdateVariant fused(const std::string& name, const UpdateArenas::Features& features) const;
+  void update_as_one(const kernels::Rate& rate, const Copy& copy) const;
+  template <class Work>
+  void for_each_tensor(const Copy& copy, const Work& work) const;
+
+  void add_features();
+  void add_flat();
+  void add_by_tensor();
+  void add_cublas();
+  void add_rate_by_copy();
+  void add_rate_in_node();
+  void add_recapture();
+
+  const UpdateSet& set_;
+  const UpdateArenas& arenas_;
+  const LrSchedule& schedule_;
+  std::vector<UpdateVariant> all_;
+
+  // What single variants keep.
+  using Cublas = Owned<cublasHandle_t, &cublasDestroy>;
+  Cublas cublas_;
+  Buffer<float> table_;
+  PinnedBuffer<float> pinned_rate_;
+  Graph node_graph_;
+  GraphExec node_exec_;
+  cudaGraphNode_t node_ = nullptr;
+  cudaKernelNodeParams node_parameters_{};
+  kernels::Rate node_rate_{bench_rate};
+  std::array<void*, kernels::update_flat_arguments> node_arguments_{};
+  GraphExec recaptured_exec_;
+};
+
+}  // namespace preheat::cuda

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "backend/spread.h"
@@ -58,13 +60,20 @@ struct Ceilings {
   double operations_per_second = 0;  // of a large matrix product in the precision asked for
 };
 
+/// What a measurement depends on besides the device and changes while that is used.
+struct Condition {
+  std::string text;  // one line: clocks, what holds them back, temperature, who else is there
+  std::vector<std::pair<std::string, double>> clocks;  // in MHz; those that are known
+};
+
+/// Called between the rounds of a measurement, and ends it by throwing.
+using BetweenRounds = std::function<void()>;
+
 class Benches {
  public:
   virtual ~Benches() = default;
 
-  /// What a measurement depends on besides the device and changes while it is used: clocks, what
-  /// holds them back, temperature, who else is there. One line.
-  virtual std::string condition() const = 0;
+  virtual Condition condition() const = 0;
 
   /// Of the largest set that the memory has room for; about.
   virtual std::int64_t most_update_floats() const = 0;
@@ -74,13 +83,15 @@ class Benches {
 
   /// The update of a set in every variant that the backend has to compare, the ceilings first.
   /// Throws Error when memory does not suffice, and where a variant does not compute the update.
-  virtual std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) = 0;
+  virtual std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
+                                                 const BetweenRounds& between_rounds) = 0;
 
   /// The update of a set together with the end of the step, which evaluates the schedule: for each
   /// schedule as many times, in microseconds, at steps spread across its run. The schedules take
   /// turns, so that times of one index belong together.
   virtual std::vector<std::vector<double>> time_schedules(
-      const UpdateSet& set, const std::vector<NamedSchedule>& schedules) = 0;
+      const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+      const BetweenRounds& between_rounds) = 0;
 
   /// Measured now, in about a second: products in `precision`; on a CPU with `cpu_threads` threads
   /// (0: all there are), which a GPU does not look at. Throws Error when memory does not suffice.

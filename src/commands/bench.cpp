@@ -4,22 +4,52 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
-#include <array>
 #include <chrono>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
+#include <map>
 #include <system_error>
+#include <utility>
 
 #include "commands/commands.h"
+#include "commands/options.h"
 #include "report/bench_page.h"
-#include "report/label_text.h"
 #include "train/atomic_file.h"
 
 namespace preheat {
+namespace {
+
+struct Interrupted {};
+
+// Each file that is given has to be one of its own.
+void require_different_files(const BenchOptions& options) {
+  std::map<std::filesystem::path, std::string> taken;
+  const std::pair<const char*, std::string> given[] = {
+      {"--compare", options.compare}, {"--json", options.json}, {"--html", options.html}};
+  for (const auto& [option, file] : given) {
+    if (file.empty()) continue;
+    std::error_code none;
+    const auto added = taken.try_emplace(std::filesystem::weakly_canonical(file, none), option);
+    if (!added.second) {
+      throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
+                        "is the file of " + added.first->second + " as well", "another file");
+    }
+  }
+}
+
+std::string ratio_text(double ratio) {
+  return std::isfinite(ratio) ? fmt::format("{:.2f}", ratio) : "-";
+}
+
+}  // namespace
 
 void BenchOptions::add_to(CLI::App& app) {
   app.add_option("--json", json, "write the figures")->type_name("FILE");
   app.add_option("--html", html, "write a page with the figures and their pictures")
+      ->type_name("FILE");
+  app.add_option("--compare", compare,
+                 "what an earlier run of this bench wrote with --json, to be held against")
       ->type_name("FILE");
 }
 
@@ -28,81 +58,149 @@ void BenchOptions::add_peers_to(CLI::App& app) {
       ->type_name("FILE");
 }
 
-BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& options)
-    : backend_(backend), options_(options) {
-  const auto place = [](const std::string& file) {
-    std::error_code none;
-    return std::filesystem::weakly_canonical(file, none);
-  };
-  if (!options.json.empty() && place(options.json) == place(options.html)) {
-    throw ConfigError({"--html " + options.html, 0, 0, ""}, "is the file of --json as well",
-                      "two files");
-  }
-  for (const std::string& file : {options.json, options.html}) {
+void stop_if_interrupted() {
+  if (interrupted()) throw Interrupted();
+}
+
+BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
+                           Earlier earlier, nlohmann::ordered_json options)
+    : backend_(backend), files_(files), earlier_(std::move(earlier)) {
+  require_different_files(files);
+  catch_interrupts();
+  for (const std::string& file : {files.json, files.html}) {
     if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was
   }
+  const std::string condition = backend.benches().condition().text;
   json = {{"bench", bench},
           {"preheat", PREHEAT_VERSION},
           {"date",
            fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(std::chrono::system_clock::to_time_t(
                                                     std::chrono::system_clock::now())))},
+          {"interrupted", false},
           {"device", backend.device()},
           {"library", backend.library()},
-          {"condition", {{"before", backend.benches().condition()}}}};
-  fmt::print("{}\n", json["condition"]["before"].get<std::string>());
+          {"options", std::move(options)},
+          {"condition", {{"before", condition}}}};
+  fmt::print("{}\n", condition);
+  if (earlier_.given()) {
+    json["comparison"] = {{"file", earlier_.file()},
+                          {"date", earlier_.date()},
+                          {"notes", nlohmann::ordered_json::array()}};
+    note(earlier_.notes_before(json));
+  }
+  std::fflush(stdout);
+  json["figures"] = nlohmann::ordered_json::array();
 }
 
-void BenchResults::write() {
-  const std::string condition = backend_.benches().condition();
-  json["condition"]["after"] = condition;
-  fmt::print("\nafterwards: {}\n", condition);
-  if (!options_.json.empty()) write_atomically(options_.json, json.dump(2) + "\n");
-  if (!options_.html.empty()) write_atomically(options_.html, bench_page(json));
-}
-
-Peers::Peers(const std::string& file) : file_(file) {
-  if (file.empty()) return;
-  json_ = nlohmann::json::parse(read_file(file), nullptr, false);
-  const auto is_time = [](const nlohmann::json& time) {
-    return time.is_null() || (time.is_number() && time.get<double>() > 0);
-  };
-  const auto is_row = [&](const nlohmann::json& row) {
-    return row.is_object() && row.value("mode", nlohmann::json("")).is_string() &&
-           row.value("network", nlohmann::json("")).is_string() &&
-           std::ranges::all_of(std::array{"tensors", "parameters", "batch"},
-                               [&](const char* key) {
-                                 return row.value(key, nlohmann::json(0)).is_number_integer();
-                               }) &&
-           is_time(row.value("us", nlohmann::json())) && is_time(row.value("ms", nlohmann::json()));
-  };
-  if (!json_.is_object() || !json_["rows"].is_array() || !json_["torch"].is_string() ||
-      !json_["device"].is_string() || !std::ranges::all_of(json_["rows"], is_row)) {
-    throw Error(file + ": is not what scripts/peers/gpu_step.py or gpu_update.py writes");
+void BenchResults::note(const std::vector<std::string>& notes) {
+  for (const std::string& text : notes) {
+    fmt::print("note: {}\n", text);
+    json["comparison"]["notes"].push_back(text);
   }
 }
 
-nlohmann::ordered_json Peers::compared(const nlohmann::json& row, const char* key, const char* unit,
-                                       double ours) const {
-  const std::string name = clean(
-      fmt::format("PyTorch {}, {}", json_["torch"].get<std::string>(), row.value("mode", "")));
-  if (!row.contains(key) || !row[key].is_number()) {
-    fmt::print("{:<51} {:>11}\n", name, "failed");
-    return {{"name", name}, {key, nullptr}, {"ratio", nullptr}};
+std::string BenchResults::head() const {
+  return earlier_.given() ? fmt::format("  {:>13}", "earlier / now") : "";
+}
+
+std::string BenchResults::add(const std::string& key, const char* unit, const Spread& time) {
+  std::string own = key;  // of several that are called alike
+  for (int i = 2; !keys_.insert(own).second; ++i) own = fmt::format("{} #{}", key, i);
+  json["figures"].push_back({{"key", own},
+                             {"unit", unit},
+                             {"median", time.median},
+                             {"least", time.least},
+                             {"largest", time.largest}});
+  if (!earlier_.given()) return "";
+  nlohmann::ordered_json& figure = json["figures"].back();
+  const auto beside = earlier_.beside(own, time);
+  if (!beside) {
+    figure["earlier"] = nullptr;
+    return fmt::format("  {:>13}", "new");
   }
-  const double theirs = row[key];
-  fmt::print("{:<51} {:>11.4f} {}  {:.2f} times ours\n", name, theirs, unit, theirs / ours);
-  return {{"name", name}, {key, theirs}, {"ratio", theirs / ours}};
+  const Spread& earlier = beside->earlier;
+  figure["earlier"] = {
+      {"median", earlier.median}, {"least", earlier.least}, {"largest", earlier.largest}};
+  figure["ratio"] = beside->ratio;
+  figure["change"] = to_string(beside->change);
+  return fmt::format(
+      "  {:>6} {:<6}", ratio_text(beside->ratio),
+      beside->change == Change::within_spread ? "within" : to_string(beside->change));
 }
 
-void Peers::say_missing() const {
-  fmt::print("{:<51} {:>11}\n", "PyTorch", "not in " + file_);
+bool BenchResults::last_has_changed() const {
+  const nlohmann::ordered_json& last = json["figures"].back();
+  return last.contains("change") && last["change"] != to_string(Change::within_spread);
 }
 
-void Peers::note_device(const std::string& device) const {
-  if (file_.empty()) return;
-  const std::string where = clean(json_["device"].get<std::string>());
-  if (!where.empty() && device.starts_with(where)) return;
-  fmt::print("note: {} was measured on {}; a ratio holds on one device only\n", file_, where);
+// How many rows have become what, and which ones.
+void BenchResults::summarize() {
+  nlohmann::ordered_json& comparison = json["comparison"];
+  std::int64_t counts[3] = {};
+  std::int64_t only_now = 0;
+  for (const auto& figure : json["figures"]) {
+    if (figure["earlier"].is_null()) {
+      ++only_now;
+      continue;
+    }
+    for (const Change change : {Change::faster, Change::slower, Change::within_spread}) {
+      if (figure["change"] == to_string(change)) ++counts[static_cast<int>(change)];
+    }
+  }
+  const std::vector<std::string> only_earlier = earlier_.missing_from(keys_);
+  comparison["faster"] = counts[0];
+  comparison["slower"] = counts[1];
+  comparison["within_spread"] = counts[2];
+  comparison["only_now"] = only_now;
+  comparison["only_earlier"] = only_earlier;
+  fmt::print(
+      "\nbeside {} ({}): {} faster, {} slower, {} within the spread, {} only here, {} only "
+      "there\n",
+      earlier_.file(), earlier_.date(), counts[0], counts[1], counts[2], only_now,
+      only_earlier.size());
+  for (const auto& figure : json["figures"]) {
+    if (figure["earlier"].is_null() || figure["change"] == to_string(Change::within_spread)) {
+      continue;
+    }
+    fmt::print("  {:>6} {}  {}: {:.4g} {}, was {:.4g}\n", ratio_text(figure["ratio"]),
+               figure["change"].get<std::string>(), figure["key"].get<std::string>(),
+               figure["median"].get<double>(), figure["unit"].get<std::string>(),
+               figure["earlier"]["median"].get<double>());
+  }
+  fmt::print(
+      "A ratio is the earlier median over this one. A row has changed where the two are further "
+      "apart\nthan the least and the largest of either run.\n");
+}
+
+void BenchResults::measure(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const Interrupted&) {
+    json["interrupted"] = true;
+  }
+  const Condition condition = backend_.benches().condition();
+  json["condition"]["after"] = condition.text;
+  json["clocks_mhz"] = nlohmann::ordered_json::object();
+  for (const auto& [name, mhz] : condition.clocks) json["clocks_mhz"][name] = mhz;
+  fmt::print("\nafterwards: {}\n", condition.text);
+  if (earlier_.given()) {
+    note(earlier_.notes_after(json));
+    summarize();
+  }
+  const bool cut = json["interrupted"];
+  if (cut) fmt::print("\ninterrupted: incomplete, there is nothing here of what was to come\n");
+  std::fflush(stdout);
+  std::string written;
+  const auto write = [&](const std::string& file, const std::string& text) {
+    write_atomically(file, text);
+    written += (written.empty() ? "" : " and ") + file;
+  };
+  if (!files_.json.empty()) write(files_.json, json.dump(2) + "\n");
+  if (!files_.html.empty()) write(files_.html, bench_page(json));
+  if (cut) {
+    throw Error(written.empty() ? "interrupted"
+                                : "interrupted; what was measured is in " + written);
+  }
 }
 
 void add_bench_command(CLI::App& app) {

@@ -1,10 +1,14 @@
-// What the benches have in common: where their figures go, and whom they are compared with.
+// What the benches have in common: where their figures go, and how they end.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "backend/backend.h"
+#include "commands/bench_beside.h"
 
 namespace CLI {
 class App;
@@ -12,63 +16,60 @@ class App;
 
 namespace preheat {
 
-/// --json, --html and --peers.
+/// --json, --html, --compare and --peers.
 struct BenchOptions {
   std::string json;
   std::string html;
+  std::string compare;
   std::string peers;
 
   void add_to(CLI::App& app);
   void add_peers_to(CLI::App& app);
 };
 
-/// The figures of a bench as they are collected, and with them what they were measured on.
+/// Ends the measurement that BenchResults::measure() runs where the user has asked to stop. To be
+/// called between rounds; whatever is under way is dropped, so that a figure is whole or not there.
+void stop_if_interrupted();
+
+/// The figures of a bench as they are collected, with what they were measured on and, beside each,
+/// the same of an earlier run.
 class BenchResults {
  public:
-  /// `bench`: what the page is to make of them (report/bench_page.h). Throws ConfigError where both
-  /// files are one, and Error where one cannot be written: before anything is measured.
-  BenchResults(const std::string& bench, Backend& backend, const BenchOptions& options);
+  /// `earlier.bench` is what the page is to make of them (report/bench_page.h); `options` what was
+  /// asked for, by name. From here on an interruption asks the measurement to stop. Throws
+  /// ConfigError where two of the files are one, and Error where one cannot be written: before
+  /// anything is measured.
+  BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
+               Earlier earlier, nlohmann::ordered_json options);
 
   nlohmann::ordered_json json;
 
-  /// To the files that were asked for, with the condition of the device now. Throws Error.
-  void write();
+  /// Takes note of a time in `unit`. `key` says what was timed, the same in every run. Returns how
+  /// it stands beside the earlier one, to be printed at the end of its row: "  1.22 faster"; ""
+  /// where there is nothing to compare with.
+  std::string add(const std::string& key, const char* unit, const Spread& time);
+
+  /// Whether the last one that was added has become faster or slower.
+  bool last_has_changed() const;
+
+  /// Lines on what makes the comparison doubtful: printed, and written with it.
+  void note(const std::vector<std::string>& notes);
+
+  /// What stands above that of add(); "" likewise.
+  std::string head() const;
+
+  /// Runs `work`, which measures and adds, to its end or to an interruption; then prints the
+  /// condition of the device and the summary of the comparison, and writes the files. Throws Error,
+  /// after an interruption too.
+  void measure(const std::function<void()>& work);
 
  private:
+  void summarize();
+
   Backend& backend_;
-  const BenchOptions options_;
-};
-
-/// What scripts/peers/gpu_step.py or gpu_update.py measured.
-class Peers {
- public:
-  /// "": none. Throws Error where the file is missing or is not as they write it.
-  explicit Peers(const std::string& file);
-
-  /// Prints the times in `key`, in `unit`, of the rows that `matches`, each with how many times
-  /// ours it is, or that there is none; returns them as [{"name", key, "ratio"}].
-  template <class Matches>
-  nlohmann::ordered_json compare(const char* key, const char* unit, double ours,
-                                 const Matches& matches) const {
-    nlohmann::ordered_json found = nlohmann::ordered_json::array();
-    if (file_.empty()) return found;
-    for (const auto& row : json_["rows"]) {
-      if (matches(row)) found.push_back(compared(row, key, unit, ours));
-    }
-    if (found.empty()) say_missing();
-    return found;
-  }
-
-  /// A note where they were measured on another device than this one.
-  void note_device(const std::string& device) const;
-
- private:
-  nlohmann::ordered_json compared(const nlohmann::json& row, const char* key, const char* unit,
-                                  double ours) const;
-  void say_missing() const;
-
-  std::string file_;
-  nlohmann::json json_;
+  const BenchOptions files_;
+  const Earlier earlier_;
+  std::set<std::string> keys_;
 };
 
 void add_bench_schedule(CLI::App& bench);

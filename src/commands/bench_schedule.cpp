@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
@@ -69,6 +70,7 @@ std::vector<NamedSchedule> all_shapes() {
 std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
   std::vector<std::vector<double>> times(schedules.size());
   for (int repetition = 0; repetition < repetitions; ++repetition) {
+    stop_if_interrupted();
     for (std::size_t i = 0; i < schedules.size(); ++i) {
       double sum = 0;  // used below, so that no compiler drops the work
       const auto start = std::chrono::steady_clock::now();
@@ -86,73 +88,84 @@ std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
   return timings;
 }
 
-// What a schedule adds to the update of one tensor, against the constant one.
-void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
-                   nlohmann::ordered_json& json) {
-  constexpr std::int64_t sizes[] = {std::int64_t{1} << 18, std::int64_t{6'000'000}};
-  std::vector<std::vector<std::vector<double>>> times;  // by size, schedule, turn
-  for (const std::int64_t size : sizes) {
-    times.push_back(
-        benches.time_schedules({fmt::format("{} in 1 tensor", size), {size}}, schedules));
-  }
-  fmt::print(
-      "\nThe update and the end of its step, us, and what the shape adds to the constant one, turn "
-      "by "
-      "turn: median, least .. largest\n\n");
-  fmt::print("{:<24}", "schedule");
-  for (const std::int64_t size : sizes) fmt::print("  {:>43}", fmt::format("{} parameters", size));
-  fmt::print("\n");
+void bench_on_host(const std::vector<NamedSchedule>& schedules, const std::string& host,
+                   BenchResults& results) {
+  const std::vector<Spread> times = time_on_host(schedules);
+  fmt::print("\nlr_at on one core of {}: ns an update, over a run of {} updates, {} times\n\n",
+             host, evaluations, repetitions);
+  fmt::print("{:<24}  {:>7}  {:>7}  {:>7}{}\n", "schedule", "median", "least", "largest",
+             results.head());
   for (std::size_t i = 0; i < schedules.size(); ++i) {
-    fmt::print("{:<24}", schedules[i].name);
-    nlohmann::ordered_json in_step = nlohmann::ordered_json::array();
-    for (std::size_t s = 0; s < times.size(); ++s) {
-      const std::vector<double>& constant = times[s].front();
-      std::vector<double> differences;
-      for (std::size_t turn = 0; turn < constant.size(); ++turn) {
-        differences.push_back(times[s][i][turn] - constant[turn]);
-      }
-      const Spread us = spread_of(times[s][i]);
-      const Spread more = spread_of(std::move(differences));
-      const double share = more.median / spread_of(constant).median;
-      fmt::print("  {:>10.2f} {:>+7.2f} {:>+6.2f} % {:>+7.2f} ..{:>+7.2f}", us.median, more.median,
-                 100 * share, more.least, more.largest);
-      in_step.push_back({{"parameters", sizes[s]},
-                         {"us", us.median},
-                         {"more_than_constant_us", more.median},
-                         {"least_more_us", more.least},
-                         {"largest_more_us", more.largest},
-                         {"more_than_constant_share", share}});
-    }
-    fmt::print("\n");
-    json["schedules"][i]["in_step"] = std::move(in_step);
+    const Spread& t = times[i];
+    const std::string& name = schedules[i].name;
+    fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}{}\n", name, t.median, t.least, t.largest,
+               results.add(name + ", lr_at on the host", "ns", t));
+    results.json["schedules"].push_back({{"name", name},
+                                         {"median_ns", t.median},
+                                         {"least_ns", t.least},
+                                         {"largest_ns", t.largest},
+                                         {"in_step", nlohmann::ordered_json::array()}});
   }
+  std::fflush(stdout);
+}
+
+// What a schedule adds to the update of one tensor of so many parameters, against the constant one.
+void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
+                   std::int64_t parameters, BenchResults& results) {
+  const std::vector<std::vector<double>> times = benches.time_schedules(
+      {fmt::format("{} in 1 tensor", parameters), {parameters}}, schedules, stop_if_interrupted);
+  fmt::print(
+      "\nThe update of {} parameters and the end of its step, us, and what the shape adds to the "
+      "constant one,\nturn by turn: median, least .. largest\n\n",
+      parameters);
+  fmt::print("{:<24}  {:>10} {:>21}  {:>7} {:>8} {:>18}{}\n", "schedule", "median",
+             "least .. largest", "more", "", "least .. largest", results.head());
+  const std::vector<double>& constant = times.front();
+  for (std::size_t i = 0; i < schedules.size(); ++i) {
+    std::vector<double> differences;
+    for (std::size_t turn = 0; turn < constant.size(); ++turn) {
+      differences.push_back(times[i][turn] - constant[turn]);
+    }
+    const Spread us = spread_of(times[i]);
+    const Spread more = spread_of(std::move(differences));
+    const double share = more.median / spread_of(constant).median;
+    fmt::print(
+        "{:<24}  {:>10.2f} {:>9.2f} .. {:>8.2f}  {:>+7.2f} {:>+6.2f} % {:>+7.2f} .. {:>+7.2f}{}\n",
+        schedules[i].name, us.median, us.least, us.largest, more.median, 100 * share, more.least,
+        more.largest,
+        results.add(fmt::format("{}, with the update of {} parameters, fp32", schedules[i].name,
+                                parameters),
+                    "us", us));
+    results.json["schedules"][i]["in_step"].push_back({{"parameters", parameters},
+                                                       {"us", us.median},
+                                                       {"least_us", us.least},
+                                                       {"largest_us", us.largest},
+                                                       {"more_than_constant_us", more.median},
+                                                       {"least_more_us", more.least},
+                                                       {"largest_more_us", more.largest},
+                                                       {"more_than_constant_share", share}});
+  }
+  std::fflush(stdout);
 }
 
 void bench_schedule(const ScheduleOptions& options) {
+  Earlier earlier(options.bench.compare, "schedule");
   const auto backend = options.run.backend();
-  BenchResults results("schedule", *backend, options.bench);
+  BenchResults results("schedule", *backend, options.bench, std::move(earlier),
+                       nlohmann::ordered_json::object());
   const std::string host =
       backend->name() == "cpu" ? backend->device() : make_backend(DeviceChoice::cpu)->device();
   results.json["host"] = host;
   results.json["evaluations"] = evaluations;
   results.json["repetitions"] = repetitions;
-  fmt::print("\nlr_at on one core of {}: ns an update, over a run of {} updates, {} times\n\n",
-             host, evaluations, repetitions);
-  fmt::print("{:<24}  {:>7}  {:>7}  {:>7}\n", "schedule", "median", "least", "largest");
-  const std::vector<NamedSchedule> schedules = all_shapes();
-  const std::vector<Spread> on_host = time_on_host(schedules);
-  for (std::size_t i = 0; i < schedules.size(); ++i) {
-    const Spread& t = on_host[i];
-    const std::string& name = schedules[i].name;
-    fmt::print("{:<24}  {:>7.1f}  {:>7.1f}  {:>7.1f}\n", name, t.median, t.least, t.largest);
-    results.json["schedules"].push_back({{"name", name},
-                                         {"median_ns", t.median},
-                                         {"least_ns", t.least},
-                                         {"largest_ns", t.largest}});
-  }
-  std::fflush(stdout);
-  bench_in_step(backend->benches(), schedules, results.json);
-  results.write();
+  results.json["schedules"] = nlohmann::ordered_json::array();
+  results.measure([&] {
+    const std::vector<NamedSchedule> schedules = all_shapes();
+    bench_on_host(schedules, host, results);
+    for (const std::int64_t parameters : {std::int64_t{1} << 18, std::int64_t{6'000'000}}) {
+      bench_in_step(backend->benches(), schedules, parameters, results);
+    }
+  });
 }
 
 }  // namespace

@@ -15,9 +15,11 @@
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "train/fingerprint.h"
 #include "train/replica_options.h"
 #include "train/trainer.h"
 
@@ -36,8 +38,8 @@ struct StepOptions {
 };
 
 struct StepTiming {
-  Spread milliseconds;           // over the rounds
-  double host_microseconds = 0;  // that a step keeps the calling thread busy
+  Spread milliseconds;       // over the rounds
+  Spread host_microseconds;  // that a step keeps the calling thread busy
 };
 
 double seconds_since(Clock::time_point start) {
@@ -73,43 +75,70 @@ StepTiming time_steps(Trainer& trainer, double seconds) {
   std::vector<double> host;
   const auto start = Clock::now();
   while (total.size() < least_rounds || seconds_since(start) < seconds) {
+    stop_if_interrupted();
     const UpdateTime time = trainer.time_updates(steps);
     if (time.updates < steps) continue;  // the end of an epoch
     total.push_back(1e3 * time.total / static_cast<double>(steps));
     host.push_back(1e6 * time.host / static_cast<double>(steps));
   }
-  return {spread_of(std::move(total)), spread_of(std::move(host)).median};
+  return {spread_of(std::move(total)), spread_of(std::move(host))};
 }
 
 // ---- Parts -------------------------------------------------------------------------------------
 
-// What limits a part, and how much of that limit it reaches.
-struct Reach {
-  double gigabytes;  // a second
-  double gigaflops;  // likewise
-  double least;      // us, if the slower of memory and arithmetic were all there is
+// A part of a step, or several that do the same work in one pass.
+struct PartTiming {
+  std::string pass, layer, work;
+  Cost cost;
+  std::int64_t launches = 0;
+  double limit = 0;            // us, if the slower of memory and arithmetic were all there is
+  std::vector<double> rounds;  // us; of a part in each round the median over its steps
+
+  Spread microseconds() const { return spread_of(rounds); }
+  double gigabytes() const { return cost.bytes / at_least_a_nanosecond() / 1e3; }       // a second
+  double gigaflops() const { return cost.operations / at_least_a_nanosecond() / 1e3; }  // likewise
+
+ private:
+  double at_least_a_nanosecond() const { return std::max(microseconds().median, 1e-3); }
 };
 
-Reach reach_of(const StepPart& part, const Ceilings& ceilings) {
-  const double us = std::max(part.microseconds, 1e-3);
-  return {part.cost.bytes / us / 1e3, part.cost.operations / us / 1e3,
-          1e6 * std::max(part.cost.bytes / ceilings.bytes_per_second,
-                         part.cost.operations / ceilings.operations_per_second)};
+// As `rounds` times of so many updates each. All rounds have the same parts in the same order.
+std::vector<PartTiming> time_parts(Trainer& trainer, double seconds, double seconds_a_step) {
+  constexpr std::int64_t rounds = 7;
+  const auto updates =
+      std::clamp<std::int64_t>(static_cast<std::int64_t>(seconds / seconds_a_step) / rounds, 1, 30);
+  std::vector<PartTiming> timings;
+  for (std::int64_t round = 0; round < rounds; ++round) {
+    stop_if_interrupted();
+    const std::vector<StepPart> parts = trainer.time_parts(updates + 1);  // the first is not timed
+    if (round == 0) {
+      for (const StepPart& part : parts) {
+        timings.push_back({part.pass, part.layer, part.work, part.cost, part.launches, 0, {}});
+      }
+    }
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      timings[i].rounds.push_back(parts[i].microseconds);
+    }
+  }
+  return timings;
 }
 
-void add(StepPart& sum, const StepPart& part) {
+void add(PartTiming& sum, const PartTiming& part) {
   sum.cost.bytes += part.cost.bytes;
   sum.cost.operations += part.cost.operations;
   sum.launches += part.launches;
-  sum.microseconds += part.microseconds;
+  sum.limit += part.limit;
+  sum.rounds.resize(part.rounds.size());
+  for (std::size_t i = 0; i < part.rounds.size(); ++i) sum.rounds[i] += part.rounds[i];
 }
 
 // Parts of one pass that do the same work, as one.
-std::vector<StepPart> by_work(const std::vector<StepPart>& parts) {
-  std::vector<StepPart> sums;
-  for (const StepPart& part : parts) {
-    const auto same = std::ranges::find_if(
-        sums, [&](const StepPart& sum) { return sum.pass == part.pass && sum.work == part.work; });
+std::vector<PartTiming> by_work(const std::vector<PartTiming>& parts) {
+  std::vector<PartTiming> sums;
+  for (const PartTiming& part : parts) {
+    const auto same = std::ranges::find_if(sums, [&](const PartTiming& sum) {
+      return sum.pass == part.pass && sum.work == part.work;
+    });
     if (same != sums.end()) {
       add(*same, part);
     } else {
@@ -120,60 +149,86 @@ std::vector<StepPart> by_work(const std::vector<StepPart>& parts) {
   return sums;
 }
 
-StepPart total_of(const std::vector<StepPart>& parts) {
-  StepPart sum;
-  for (const StepPart& part : parts) add(sum, part);
+PartTiming total_of(const std::vector<PartTiming>& parts) {
+  PartTiming sum;
+  for (const PartTiming& part : parts) add(sum, part);
   return sum;
 }
 
-void print_parts(const std::vector<StepPart>& parts, const Ceilings& ceilings) {
-  const double all = total_of(parts).microseconds;
-  fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10} {:>7} {:>9} {:>9} {:>9}\n", "pass", "layer", "work",
-             "launches", "us", "share", "GB/s", "GFLOP/s", "of limit");
-  for (const StepPart& part : parts) {
-    const Reach reach = reach_of(part, ceilings);
-    const auto unless_too_short = [&](bool there, double value, const char* unit) {
-      return there && part.microseconds > 0 ? fmt::format("{:.1f}{}", value, unit) : "-";
-    };
-    fmt::print("{:<9} {:<22} {:<35} {:>8} {:>10.2f} {:>5.1f} % {:>9} {:>9} {:>9}\n", part.pass,
-               part.layer, part.work, part.launches, part.microseconds,
-               100 * part.microseconds / all, unless_too_short(true, reach.gigabytes, ""),
-               unless_too_short(part.cost.operations > 0, reach.gigaflops, ""),
-               unless_too_short(true, 100 * reach.least / part.microseconds, " %"));
+// The parts as rows; a column that would say nothing is left out. Returns for a part, or for the
+// head where there is none, what stands before the columns of time.
+std::string part_text(const PartTiming* part, bool layers, bool launches) {
+  std::string text = fmt::format("{:<9}", part == nullptr ? "pass" : part->pass);
+  if (layers) text += fmt::format(" {:<22}", part == nullptr ? "layer" : part->layer);
+  text += fmt::format(" {:<35}", part == nullptr ? "work" : part->work);
+  if (launches) {
+    text += fmt::format(" {:>8}", part == nullptr ? "launches" : std::to_string(part->launches));
   }
+  return text;
 }
 
-nlohmann::ordered_json to_json(const StepPart& part, const Ceilings& ceilings) {
-  const Reach reach = reach_of(part, ceilings);
+// `before`: part_text(); `all`: microseconds of all parts.
+void print_part(const std::string& before, const PartTiming& part, double all,
+                const std::string& earlier) {
+  const Spread us = part.microseconds();
+  const auto unless_too_short = [&](bool there, double value, const char* unit) {
+    return there && us.median > 0 ? fmt::format("{:.1f}{}", value, unit) : "-";
+  };
+  fmt::print("{} {:>10.2f} {:>9.2f} .. {:>9.2f} {:>5.1f} % {:>8} {:>8} {:>8}{}\n", before,
+             us.median, us.least, us.largest, 100 * us.median / all,
+             unless_too_short(true, part.gigabytes(), ""),
+             unless_too_short(part.cost.operations > 0, part.gigaflops(), ""),
+             unless_too_short(true, 100 * part.limit / us.median, " %"), earlier);
+}
+
+// Prints and takes note of a time of the step as a whole.
+void add_time(const std::string& key, const char* what, const char* unit, int digits,
+              const Spread& time, BenchResults& results) {
+  const std::string text =
+      fmt::format("{:<24} {:>10.{}f} {}  ({:.{}f} .. {:.{}f})", what, time.median, digits, unit,
+                  time.least, digits, time.largest, digits);
+  const std::string earlier = results.add(key + what, unit, time);
+  fmt::print("{:<{}}{}\n", text, earlier.empty() ? 0 : 60, earlier);
+}
+
+nlohmann::ordered_json to_json(const PartTiming& part) {
+  const Spread us = part.microseconds();
   return {{"pass", part.pass},
           {"layer", part.layer},
           {"work", part.work},
           {"launches", part.launches},
-          {"us", part.microseconds},
+          {"us", us.median},
+          {"least_us", us.least},
+          {"largest_us", us.largest},
           {"bytes", part.cost.bytes},
           {"operations", part.cost.operations},
-          {"gigabytes_per_second", reach.gigabytes},
-          {"gigaflops", reach.gigaflops},
-          {"least_us", reach.least}};
+          {"gigabytes_per_second", part.gigabytes()},
+          {"gigaflops", part.gigaflops()},
+          {"limit_us", part.limit}};
 }
 
+// `key` leads what the figures are called.
 void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
-                 double milliseconds, nlohmann::ordered_json& json) {
-  const double seconds_a_step = 1e-3 * milliseconds;
-  const auto updates =
-      std::clamp<std::int64_t>(static_cast<std::int64_t>(options.seconds / seconds_a_step), 4, 200);
+                 double milliseconds, const std::string& key, BenchResults& results) {
+  nlohmann::ordered_json& json = results.json;
   // In front of the parts and behind them, and of the two the better: others may be at work too.
   const RunConfig& config = trainer.config();
   const auto measure_ceilings = [&] {
+    stop_if_interrupted();
     return backend.benches().measure_ceilings(config.train.precision, cpu_threads(config));
   };
   Ceilings ceilings = measure_ceilings();
-  const std::vector<StepPart> parts = trainer.time_parts(updates);
+  std::vector<PartTiming> parts = time_parts(trainer, options.seconds, 1e-3 * milliseconds);
   const Ceilings again = measure_ceilings();
   ceilings.bytes_per_second = std::max(ceilings.bytes_per_second, again.bytes_per_second);
   ceilings.operations_per_second =
       std::max(ceilings.operations_per_second, again.operations_per_second);
-  const StepPart all = total_of(parts);
+  for (PartTiming& part : parts) {
+    part.limit = 1e6 * std::max(part.cost.bytes / ceilings.bytes_per_second,
+                                part.cost.operations / ceilings.operations_per_second);
+  }
+  const PartTiming all = total_of(parts);
+  const Spread us = all.microseconds();
   const double traffic = 1e3 * all.cost.bytes / ceilings.bytes_per_second;
   const double arithmetic = 1e3 * all.cost.operations / ceilings.operations_per_second;
   fmt::print(
@@ -184,91 +239,180 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
       "{:<24} {:>10.4f} ms  {:.2f} GFLOP at the {:.0f} GFLOP/s of a matrix product: {:.0f} %\n",
       "arithmetic alone", arithmetic, 1e-9 * all.cost.operations,
       1e-9 * ceilings.operations_per_second, 100 * arithmetic / milliseconds);
-  fmt::print("{:<24} {:>10.4f} ms  timed one after the other\n\n", "the parts together",
-             1e-3 * all.microseconds);
-  print_parts(options.layers ? parts : by_work(parts), ceilings);
-  fmt::print(
-      "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
-      "the product's.\nWhat lies in a cache can be faster, and a product of another shape.\n");
+  const auto in_ms = [](double microseconds) { return 1e-3 * microseconds; };
+  add_time(key, "parts, one by one", "ms", 4,
+           {in_ms(us.median), in_ms(us.least), in_ms(us.largest)}, results);
+  fmt::print("\n");
   json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                       {"operations_per_second", ceilings.operations_per_second}};
   json["bytes"] = all.cost.bytes;
   json["operations"] = all.cost.operations;
   json["traffic_ms"] = traffic;
   json["arithmetic_ms"] = arithmetic;
-  json["parts_ms"] = 1e-3 * all.microseconds;
-  for (const StepPart& part : parts) json["parts"].push_back(to_json(part, ceilings));
+  json["parts_ms"] = 1e-3 * us.median;
+  const bool launches = all.launches > 0;
+  fmt::print("{} {:>10} {:>22} {:>7} {:>8} {:>8} {:>8}{}\n",
+             part_text(nullptr, options.layers, launches), "median us", "least .. largest", "share",
+             "GB/s", "GFLOP/s", "of limit", results.head());
+  // Both go into the files, and one of them on the screen.
+  for (const PartTiming& work : by_work(parts)) {
+    json["works"].push_back(to_json(work));
+    const std::string earlier =
+        results.add(fmt::format("{}{}, {}", key, work.pass, work.work), "us", work.microseconds());
+    if (options.layers) continue;
+    print_part(part_text(&work, false, launches), work, us.median, earlier);
+  }
+  for (const PartTiming& part : parts) {
+    json["parts"].push_back(to_json(part));
+    const std::string layer = part.layer.empty() ? "no layer" : "layer " + part.layer;
+    const std::string earlier = results.add(
+        fmt::format("{}{}, {}, {}", key, part.pass, part.work, layer), "us", part.microseconds());
+    if (!options.layers) continue;
+    print_part(part_text(&part, true, launches), part, us.median, earlier);
+  }
+  fmt::print(
+      "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
+      "the product's.\nWhat lies in a cache can be faster, and a product of another shape.\n");
+  std::fflush(stdout);
 }
 
 // ---- Replicas ----------------------------------------------------------------------------------
 
-// Updates a second of `count` replicas that train at the same time, each in a thread of its own.
-double updates_per_second(const RunConfig& config, Backend& backend, const ResidentData& data,
-                          int count, std::int64_t updates) {
+// Milliseconds an update of `count` replicas that train at the same time, each in a thread of its
+// own and doing so many updates a round.
+Spread time_replicas(const RunConfig& config, Backend& backend, const ResidentData& data, int count,
+                     std::int64_t updates) {
+  constexpr int rounds = 5;
   std::vector<std::unique_ptr<Trainer>> trainers;
   for (int i = 0; i < count; ++i) {
+    stop_if_interrupted();
     RunConfig own = config;
     own.seed += static_cast<std::uint64_t>(i);
     trainers.push_back(std::make_unique<Trainer>(own, backend, data));
     trainers.back()->time_updates(16);  // loads code, fills caches
   }
-  std::latch start(1);
-  std::atomic<bool> failed{false};
-  std::mutex mutex;
-  std::exception_ptr failure;
-  const auto fail = [&] {
-    const std::lock_guard lock(mutex);
-    if (!failure) failure = std::current_exception();
-    failed = true;
-  };
-  const auto train = [&](Trainer& trainer) {
-    start.wait();
-    try {
-      for (std::int64_t done = 0; done < updates && !failed;) {
-        done += trainer.time_updates(std::min<std::int64_t>(64, updates - done)).updates;
+  std::vector<double> times;
+  for (int round = 0; round < rounds; ++round) {
+    std::latch start(1);
+    std::atomic<bool> failed{false};
+    std::mutex mutex;
+    std::exception_ptr failure;
+    const auto fail = [&] {
+      const std::lock_guard lock(mutex);
+      if (!failure) failure = std::current_exception();
+      failed = true;
+    };
+    const auto train = [&](Trainer& trainer) {
+      start.wait();
+      try {
+        for (std::int64_t done = 0; done < updates && !failed;) {
+          stop_if_interrupted();
+          done += trainer.time_updates(std::min<std::int64_t>(64, updates - done)).updates;
+        }
+      } catch (...) {
+        fail();
       }
-    } catch (...) {
+    };
+    std::vector<std::thread> threads;
+    try {
+      for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
+    } catch (...) {  // no more threads are to be had
       fail();
     }
-  };
-  std::vector<std::thread> threads;
-  try {
-    for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
-  } catch (...) {  // no more threads are to be had
-    fail();
+    const auto begin = Clock::now();
+    start.count_down();
+    for (std::thread& thread : threads) thread.join();
+    times.push_back(1e3 * seconds_since(begin) / static_cast<double>(count * updates));
+    if (failure) std::rethrow_exception(failure);
   }
-  const auto begin = Clock::now();
-  start.count_down();
-  for (std::thread& thread : threads) thread.join();
-  const double seconds = seconds_since(begin);
-  if (failure) std::rethrow_exception(failure);
-  return static_cast<double>(count * updates) / seconds;
+  return spread_of(std::move(times));
 }
 
 void bench_replicas(const RunConfig& config, Backend& backend, const ResidentData& data,
-                    const StepOptions& options, double milliseconds, nlohmann::ordered_json& json) {
+                    const StepOptions& options, double milliseconds, const std::string& key,
+                    BenchResults& results) {
   if (options.replicas.empty()) return;
-  fmt::print("\n{:<10} {:>14} {:>16} {:>10}\n", "replicas", "updates a s", "images a s",
-             "times one");
+  fmt::print("\n{:<10} {:>14} {:>22} {:>14} {:>14} {:>10}{}\n", "replicas", "ms an update",
+             "least .. largest", "updates a s", "images a s", "times one", results.head());
   // Long enough for one; where many share the device each does fewer.
   const auto updates = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(1e3 * options.seconds / milliseconds), 16, 1 << 14);
-  const double one = updates_per_second(config, backend, data, 1, updates);
+      static_cast<std::int64_t>(1e3 * options.seconds / milliseconds) / 5, 4, 1 << 12);
+  const Spread one = time_replicas(config, backend, data, 1, updates);
   for (const int count : options.replicas) {
-    const std::int64_t own = std::max<std::int64_t>(16, updates / std::max(1, count / 4));
-    const double rate = count == 1 ? one : updates_per_second(config, backend, data, count, own);
+    const std::int64_t own = std::max<std::int64_t>(4, updates / std::max(1, count / 4));
+    const Spread ms = count == 1 ? one : time_replicas(config, backend, data, count, own);
+    const double rate = 1e3 / ms.median;
     const double images = rate * static_cast<double>(config.data.batch_size);
-    fmt::print("{:<10} {:>14.1f} {:>16.0f} {:>10.2f}\n", count, rate, images, rate / one);
+    const double times_one = one.median / ms.median;
+    const std::string earlier =
+        results.add(fmt::format("{}{} at once, an update", key, count), "ms", ms);
+    fmt::print("{:<10} {:>14.4f} {:>9.4f} .. {:>9.4f} {:>14.1f} {:>14.0f} {:>10.2f}{}\n", count,
+               ms.median, ms.least, ms.largest, rate, images, times_one, earlier);
     std::fflush(stdout);
-    json["replicas"].push_back({{"count", count},
-                                {"updates_per_second", rate},
-                                {"images_per_second", images},
-                                {"times_one", rate / one}});
+    results.json["replicas"].push_back({{"count", count},
+                                        {"ms", ms.median},
+                                        {"least_ms", ms.least},
+                                        {"largest_ms", ms.largest},
+                                        {"updates_per_second", rate},
+                                        {"images_per_second", images},
+                                        {"times_one", times_one}});
   }
+}
+
+// ---- The step ----------------------------------------------------------------------------------
+
+// How long, and all of the configuration that a step depends on.
+nlohmann::ordered_json options_json(const StepOptions& options, const RunConfig& config) {
+  nlohmann::ordered_json json = {{"--seconds", options.seconds},
+                                 {"train.cuda_graph", config.train.cuda_graph}};
+  for (const Setting& setting : settings_of(config)) json[setting.key] = setting.value;
+  return json;
+}
+
+void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
+             const StepOptions& options, const Peers& peers, double first_update,
+             BenchResults& results) {
+  const RunConfig& config = trainer.config();
+  nlohmann::ordered_json& json = results.json;
+  const std::string key = fmt::format("{}, batch {}, {}: ", config.name, config.data.batch_size,
+                                      to_string(config.train.precision));
+  const StepTiming t = time_steps(trainer, options.seconds);
+  const Spread& ms = t.milliseconds;
+  const Spread& host = t.host_microseconds;
+  const double images = 1e3 * static_cast<double>(config.data.batch_size) / ms.median;
+  fmt::print("\n{}: {} parameters, batch {}, {}\n\n", config.name,
+             trainer.network().parameter_count, config.data.batch_size,
+             to_string(config.train.precision));
+  if (!results.head().empty()) fmt::print("{:<60}{}\n", "", results.head());
+  add_time(key, "step", "ms", 4, ms, results);
+  add_time(key, "host time of a step", "us", 2, host, results);
+  fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
+  fmt::print("{:<24} {:>10.2f} s   from the start of the program, data included\n", "first update",
+             first_update);
+  const std::int64_t launches = trainer.launches_per_update();
+  if (launches > 0) fmt::print("{:<24} {:>10}\n", "launches of a step", launches);
+  json.update({{"step_ms", {{"median", ms.median}, {"least", ms.least}, {"largest", ms.largest}}},
+               {"images_per_second", images},
+               {"host_us", host.median},
+               {"launches", launches}});
+  // "graph-bf16"; 16 bits of either kind are compared with each other.
+  const Precision precision = config.train.precision;
+  const std::string peer_precision =
+      "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
+  json["peers"] = peers.compare("ms", "ms", ms.median, [&](const nlohmann::json& row) {
+    return row.value("network", "") == config.name &&
+           row.value("batch", std::int64_t{0}) == config.data.batch_size &&
+           row.value("mode", "").ends_with(peer_precision);
+  });
+  peers.note_device(backend.device());
+  std::fflush(stdout);
+  bench_parts(trainer, backend, options, ms.median, key, results);
+  bench_replicas(config, backend, data, options, ms.median, key, results);
 }
 
 void bench_step(const StepOptions& options) {
   const Peers peers(options.bench.peers);
+  Earlier earlier(options.bench.compare, "step");
   const RunConfig config = read_config(options.config.document());
   check_run(config);
   const auto backend = options.run.backend();
@@ -280,48 +424,17 @@ void bench_step(const StepOptions& options) {
   Trainer trainer(config, *backend, data);
   trainer.time_updates(1);
   const double first_update = process_seconds();
-  BenchResults results("step", *backend, options.bench);
-  nlohmann::ordered_json& json = results.json;
-  const StepTiming t = time_steps(trainer, options.seconds);
-  const Spread& ms = t.milliseconds;
-  const auto batch = static_cast<double>(config.data.batch_size);
-  const double images = 1e3 * batch / ms.median;
-  fmt::print("\n{}: {} parameters, batch {}, {}\n\n", config.name,
-             trainer.network().parameter_count, config.data.batch_size,
-             to_string(config.train.precision));
-  fmt::print("{:<24} {:>10.4f} ms  ({:.4f} .. {:.4f})\n", "step", ms.median, ms.least, ms.largest);
-  fmt::print("{:<24} {:>10.0f}\n", "images per second", images);
-  fmt::print("{:<24} {:>10.2f} us\n", "host time of a step", t.host_microseconds);
-  fmt::print("{:<24} {:>10.2f} s   from the start of the program, data included\n", "first update",
-             first_update);
-  const std::int64_t launches = trainer.launches_per_update();
-  if (launches > 0) fmt::print("{:<24} {:>10}\n", "launches of a step", launches);
-  json.update({{"network", config.name},
-               {"parameters", trainer.network().parameter_count},
-               {"batch", config.data.batch_size},
-               {"precision", to_string(config.train.precision)},
-               {"step_ms", {{"median", ms.median}, {"least", ms.least}, {"largest", ms.largest}}},
-               {"images_per_second", images},
-               {"host_us", t.host_microseconds},
-               {"first_update_seconds", first_update},
-               {"launches", launches},
-               {"parts", nlohmann::ordered_json::array()},
-               {"replicas", nlohmann::ordered_json::array()}});
-  // "graph-bf16"; 16 bits of either kind are compared with each other.
-  const Precision precision = config.train.precision;
-  const std::string peer_precision =
-      "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
-  json["peers"] = peers.compare("ms", "ms", ms.median, [&](const nlohmann::json& row) {
-    return row.value("network", "") == config.name &&
-           row.value("batch", std::int64_t{0}) == config.data.batch_size &&
-           row.value("mode", "").ends_with(peer_precision);
-  });
-  peers.note_device(backend->device());
-  std::fflush(stdout);
-  bench_parts(trainer, *backend, options, ms.median, json);
-  std::fflush(stdout);
-  bench_replicas(config, *backend, data, options, ms.median, json);
-  results.write();
+  BenchResults results("step", *backend, options.bench, std::move(earlier),
+                       options_json(options, config));
+  results.json.update({{"network", config.name},
+                       {"parameters", trainer.network().parameter_count},
+                       {"batch", config.data.batch_size},
+                       {"precision", to_string(config.train.precision)},
+                       {"first_update_seconds", first_update}});
+  for (const char* list : {"works", "parts", "replicas", "peers"}) {
+    results.json[list] = nlohmann::ordered_json::array();
+  }
+  results.measure([&] { measure(trainer, *backend, data, options, peers, first_update, results); });
 }
 
 }  // namespace

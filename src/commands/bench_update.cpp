@@ -5,6 +5,7 @@
 #include <bit>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
@@ -53,7 +54,7 @@ UpdateSet resnet50_tensors() {
   return set;
 }
 
-std::string size_text(std::int64_t size) {
+std::string number_text(std::int64_t size) {
   const auto bits = static_cast<std::uint64_t>(size);
   return std::has_single_bit(bits) ? fmt::format("2^{}", std::countr_zero(bits))
                                    : std::to_string(size);
@@ -62,7 +63,7 @@ std::string size_text(std::int64_t size) {
 // As equal as they can be.
 UpdateSet split(std::int64_t parameters, std::int64_t tensors) {
   UpdateSet set{
-      fmt::format("{} in {} tensor{}", size_text(parameters), tensors, tensors == 1 ? "" : "s"),
+      fmt::format("{} in {} tensor{}", number_text(parameters), tensors, tensors == 1 ? "" : "s"),
       {}};
   for (std::int64_t i = 0; i < tensors; ++i) {
     set.tensors.push_back(parameters * (i + 1) / tensors - parameters * i / tensors);
@@ -96,18 +97,33 @@ std::string share(double value) {
   return value > 0 ? fmt::format("{:.1f} %", 100 * value) : std::string("-");
 }
 
-void print_head(const UpdateTiming& t) {
-  fmt::print("\n{}: {} parameters, {} tensors\n", t.set, t.parameters, t.tensors);
-  fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21} {:>9} {:>7} {:>8}\n", "", "", "launches",
-             "median us", "least .. largest", "GB/s", "of copy", "of 3r+2w");
+std::string way_text(const UpdateTiming& t) {
+  return fmt::format("{}{}", to_string(t.way), t.cold ? ", cold" : "");
 }
 
-void print_row(const UpdateTiming& t) {
+// "870826 parameters, 16 tensors"
+std::string size_text(const UpdateTiming& t) {
+  return fmt::format("{} parameter{}, {} tensor{}", t.parameters, t.parameters == 1 ? "" : "s",
+                     t.tensors, t.tensors == 1 ? "" : "s");
+}
+
+// The same in every run that times the same.
+std::string key_of(const UpdateTiming& t) {
+  return fmt::format("{}, {}, fp32: {} ({})", t.variant, way_text(t), size_text(t), t.set);
+}
+
+void print_head(const UpdateTiming& t, const std::string& earlier) {
+  fmt::print("\n{}: {}\n", t.set, size_text(t));
+  fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21} {:>9} {:>7} {:>8}{}\n", "", "", "launches",
+             "median us", "least .. largest", "GB/s", "of copy", "of 3r+2w", earlier);
+}
+
+void print_row(const UpdateTiming& t, const std::string& earlier) {
   const Spread& us = t.microseconds;
-  fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}\n", t.variant,
-             fmt::format("{}{}", to_string(t.way), t.cold ? ", cold" : ""),
-             t.launches > 0 ? std::to_string(t.launches) : "-", us.median, us.least, us.largest,
-             t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic));
+  fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}{}\n",
+             t.variant, way_text(t), t.launches > 0 ? std::to_string(t.launches) : "-", us.median,
+             us.least, us.largest, t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic),
+             earlier);
 }
 
 nlohmann::ordered_json to_json(const UpdateTiming& t) {
@@ -127,41 +143,26 @@ nlohmann::ordered_json to_json(const UpdateTiming& t) {
           {"share_of_traffic", t.share_of_traffic}};
 }
 
-void bench_update(const UpdateOptions& options) {
-  const Peers peers(options.bench.peers);
-  const auto backend = options.run.backend();
-  Benches& benches = backend->benches();
-  std::vector<UpdateSet> sets;
-  if (options.parameters > 0) {
-    if (options.tensors > options.parameters) {
-      throw ConfigError({fmt::format("--tensors {}", options.tensors), 0, 0, ""},
-                        "are more than there are parameters",
-                        fmt::format("at most {}", options.parameters));
-    }
-    sets = {split(options.parameters, options.tensors)};
-  } else {
-    // Larger ones say nothing new of a CPU and take it long.
-    constexpr std::int64_t most_on_cpu = std::int64_t{1} << 25;
-    const std::int64_t room = benches.most_update_floats();
-    sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
-  }
-  BenchResults results("update", *backend, options.bench);
+void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, Benches& benches,
+             const Peers& peers, BenchResults& results) {
   const Ceilings ceilings = benches.measure_ceilings(Precision::fp32, 0);
   results.json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                               {"operations_per_second", ceilings.operations_per_second}};
-  results.json["rows"] = nlohmann::ordered_json::array();
-  results.json["peers"] = nlohmann::ordered_json::array();
+  std::int64_t changed_ceilings = 0;
   const auto add = [&](const std::vector<UpdateTiming>& rows) {
-    if (!rows.empty()) print_head(rows.front());
+    if (!rows.empty()) print_head(rows.front(), results.head());
     for (const UpdateTiming& t : rows) {
-      print_row(t);
+      print_row(t, results.add(key_of(t), "us", t.microseconds));
       results.json["rows"].push_back(to_json(t));
+      if (t.way == UpdateWay::ceiling && results.last_has_changed()) ++changed_ceilings;
     }
     std::fflush(stdout);
   };
+  stop_if_interrupted();
   add(benches.time_launch());
   for (const UpdateSet& set : sets) {
-    const std::vector<UpdateTiming> rows = benches.time_updates(set, options.quick);
+    const std::vector<UpdateTiming> rows =
+        benches.time_updates(set, options.quick, stop_if_interrupted);
     add(rows);
     const auto ours = std::ranges::find_if(rows, [](const UpdateTiming& t) {
       return t.variant == "fused" && !t.cold &&
@@ -178,13 +179,47 @@ void bench_update(const UpdateOptions& options) {
       results.json["peers"].push_back(std::move(peer));
     }
   }
-  peers.note_device(backend->device());
-  fmt::print(
-      "\nThe first update of every variant was compared with the reference's: to the bit, and "
-      "within 1e-6\nwhere it is done in several passes. Shares are of the ceilings of the same "
-      "run. Above 100 % the data\nlie in a cache; a copy on a CPU also reads what it "
-      "overwrites, which is not counted.\n");
-  results.write();
+  if (changed_ceilings > 0) {
+    results.note(
+        {fmt::format("{} of the ceilings have changed too, which are not the update: then "
+                     "so has the machine",
+                     changed_ceilings)});
+  }
+}
+
+void bench_update(const UpdateOptions& options) {
+  const Peers peers(options.bench.peers);
+  Earlier earlier(options.bench.compare, "update");
+  const auto backend = options.run.backend();
+  Benches& benches = backend->benches();
+  std::vector<UpdateSet> sets;
+  if (options.parameters > 0) {
+    if (options.tensors > options.parameters) {
+      throw ConfigError({fmt::format("--tensors {}", options.tensors), 0, 0, ""},
+                        "are more than there are parameters",
+                        fmt::format("at most {}", options.parameters));
+    }
+    sets = {split(options.parameters, options.tensors)};
+  } else {
+    // Larger ones say nothing new of a CPU and take it long.
+    constexpr std::int64_t most_on_cpu = std::int64_t{1} << 25;
+    const std::int64_t room = benches.most_update_floats();
+    sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
+  }
+  // The sets are part of what a row is called.
+  BenchResults results("update", *backend, options.bench, std::move(earlier),
+                       {{"--quick", options.quick}});
+  results.json["rows"] = nlohmann::ordered_json::array();
+  results.json["peers"] = nlohmann::ordered_json::array();
+  results.measure([&] {
+    measure(options, sets, benches, peers, results);
+    peers.note_device(backend->device());
+    fmt::print(
+        "\nThe first update of every variant was compared with the reference's: to the bit, and "
+        "within 1e-6\nwhere it is done in several passes. Shares are of the ceilings of the same "
+        "run. Above 100 % the data\nlie in a cache; a copy on a CPU also reads what it "
+        "overwrites, which is not counted.\n");
+  });
 }
 
 }  // namespace

@@ -20,6 +20,52 @@ std::string text_at(const Json& object, const char* key) {
   return object.contains(key) ? scalar(object.at(key)) : "–";
 }
 
+double number(const Json& row, const char* key) {
+  return row.at(key).get<double>();
+}
+
+std::string spread_text(const Json& spread) {
+  return fmt::format("{:.4g} ({:.4g} .. {:.4g})", number(spread, "median"), number(spread, "least"),
+                     number(spread, "largest"));
+}
+
+// What --compare has found.
+void add_comparison(Page& page, const Json& results) {
+  if (!results.contains("comparison")) return;
+  const Json& comparison = results.at("comparison");
+  page.add(fmt::format(
+      "<h2>Beside {} <small>{}</small></h2>\n<p>{} faster, {} slower, {} within the spread; {} "
+      "only "
+      "here, {} only there. <small>A ratio is the earlier median over this one. A row has changed "
+      "where the two are further apart than the least and the largest of either run.</small></p>\n",
+      escape(text_at(comparison, "file")), escape(text_at(comparison, "date")),
+      text_at(comparison, "faster"), text_at(comparison, "slower"),
+      text_at(comparison, "within_spread"), text_at(comparison, "only_now"),
+      comparison.at("only_earlier").size()));
+  const auto add_list = [&](const char* key) {
+    std::string items;
+    for (const Json& item : comparison.at(key)) items += "<li>" + escape(scalar(item)) + "</li>\n";
+    return items.empty() ? "" : "<ul>\n" + items + "</ul>\n";
+  };
+  page.add(add_list("notes"));
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& figure : results.at("figures")) {
+    const bool is_new = figure.at("earlier").is_null();
+    const std::string change = is_new ? "new" : scalar(figure.at("change"));
+    rows.push_back({escape(scalar(figure.at("key"))), escape(scalar(figure.at("unit"))),
+                    spread_text(figure), is_new ? "–" : spread_text(figure.at("earlier")),
+                    is_new || !figure.at("ratio").is_number()
+                        ? "–"
+                        : fmt::format("{:.2f}", number(figure, "ratio")),
+                    Cell(change, change == "faster"   ? "ok"
+                                 : change == "slower" ? "non_finite"
+                                                      : "")});
+  }
+  page.add(table({"figure", "unit", "now", "earlier", "earlier / now", ""}, rows));
+  const std::string missing = add_list("only_earlier");
+  if (!missing.empty()) page.add(folded("only in " + text_at(comparison, "file"), missing));
+}
+
 void add_heading(Page& page, const std::string& title, const Json& results) {
   page.add(fmt::format("<h1>{} <small>{}</small></h1>\n", escape(title),
                        escape(text_at(results, "device"))));
@@ -29,10 +75,12 @@ void add_heading(Page& page, const std::string& title, const Json& results) {
                   {"measured", text_at(results, "date")},
                   {"before", text_at(results.at("condition"), "before")},
                   {"afterwards", text_at(results.at("condition"), "after")}}));
-}
-
-double number(const Json& row, const char* key) {
-  return row.at(key).get<double>();
+  if (results.at("interrupted").get<bool>()) {
+    page.add(
+        "<p class=\"outcome stuck\">… interrupted: incomplete, there is nothing here of what "
+        "was to come.</p>\n");
+  }
+  add_comparison(page, results);
 }
 
 std::string time_text(double us) {
@@ -281,7 +329,7 @@ std::string update_page(const Json& results) {
                          .caption("One launch for all of them does not mind their number."));
     add_series(charts.back(), by_variant(of_size, tensors, us), "us at tensors");
   }
-  charts.push_back(roofline(results, rows));
+  if (!rows.empty()) charts.push_back(roofline(results, rows));
   page.add_charts(charts, Facets({}, {}), "");
   add_peers(page, results.at("peers"), "us", "us");
   add_sets(page, rows);
@@ -293,8 +341,12 @@ std::string update_page(const Json& results) {
 struct Row {
   std::string name;
   double us = 0;
-  double least = 0;
+  double least = 0;  // what the limit allows; 0: nothing is known of one
 };
+
+bool is_on_gpu(const Json& results) {
+  return results.at("launches").get<std::int64_t>() > 0;
+}
 
 // Dots in rows: what was measured, and what the limit allows; in microseconds or what suits them.
 Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
@@ -336,55 +388,76 @@ std::string limit_of(const Json& part, const Json& ceilings) {
   return memory + arithmetic == 0 ? "–" : memory > arithmetic ? "memory" : "arithmetic";
 }
 
+void add_parts(Page& page, const Json& results) {
+  if (results.at("parts").empty()) return;
+  std::vector<std::vector<Cell>> cells;
+  for (const Json& part : results.at("parts")) {
+    const double us = number(part, "us");
+    const bool computes = number(part, "operations") > 0;
+    cells.push_back(
+        {escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
+         escape(scalar(part.at("work"))), is_on_gpu(results) ? text_at(part, "launches") : "–",
+         fmt::format("{:.2f}", us),
+         fmt::format("{:.2f} .. {:.2f}", number(part, "least_us"), number(part, "largest_us")),
+         fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
+         fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
+         computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–",
+         limit_of(part, results.at("ceilings")),
+         share_text(number(part, "limit_us") / std::max(us, 1e-3))});
+  }
+  page.add("<h2>Every part</h2>\n" +
+           table({"layer", "pass", "work", "launches", "us", "least .. largest", "MB", "GB/s",
+                  "GFLOP/s", "limited by", "of it"},
+                 cells));
+}
+
+// What was measured of the step as a whole; less where it was interrupted.
+std::vector<std::pair<std::string, std::string>> step_facts(const Json& results) {
+  std::vector<std::pair<std::string, std::string>> facts = {
+      {"batch, precision",
+       fmt::format("{}, {}", text_at(results, "batch"), text_at(results, "precision"))},
+      {"first update", fmt::format("{:.2f} s after the start of the program",
+                                   number(results, "first_update_seconds"))}};
+  if (!results.contains("step_ms")) return facts;
+  const Json& ms = results.at("step_ms");
+  const double step = number(ms, "median");
+  facts.emplace_back("step", spread_text(ms) + " ms");
+  facts.emplace_back("images per second",
+                     fmt::format("{:.0f}", number(results, "images_per_second")));
+  facts.emplace_back("host time of a step", fmt::format("{:.2f} us", number(results, "host_us")));
+  if (is_on_gpu(results)) facts.emplace_back("launches of a step", text_at(results, "launches"));
+  if (!results.contains("parts_ms")) return facts;
+  const auto add_share = [&](const char* name, const char* key) {
+    facts.emplace_back(name, fmt::format("{:.4f} ms, {}", number(results, key),
+                                         share_text(number(results, key) / step)));
+  };
+  add_share("traffic alone", "traffic_ms");
+  add_share("arithmetic alone", "arithmetic_ms");
+  facts.emplace_back("the parts, one after the other",
+                     fmt::format("{:.4f} ms", number(results, "parts_ms")));
+  return facts;
+}
+
 std::string step_page(const Json& results) {
   Page page;
   add_heading(page, fmt::format("A step of {}", text_at(results, "network")), results);
-  const double step = number(results.at("step_ms"), "median");
-  std::vector<std::pair<std::string, std::string>> facts = {
-      {"step",
-       fmt::format("{:.4f} ms ({:.4f} .. {:.4f})", step, number(results.at("step_ms"), "least"),
-                   number(results.at("step_ms"), "largest"))},
-      {"batch, precision",
-       fmt::format("{}, {}", text_at(results, "batch"), text_at(results, "precision"))},
-      {"images per second", fmt::format("{:.0f}", number(results, "images_per_second"))},
-      {"host time of a step", fmt::format("{:.2f} us", number(results, "host_us"))},
-      {"first update", fmt::format("{:.2f} s after the start of the program",
-                                   number(results, "first_update_seconds"))},
-      {"traffic alone", fmt::format("{:.4f} ms, {}", number(results, "traffic_ms"),
-                                    share_text(number(results, "traffic_ms") / step))},
-      {"arithmetic alone", fmt::format("{:.4f} ms, {}", number(results, "arithmetic_ms"),
-                                       share_text(number(results, "arithmetic_ms") / step))},
-      {"the parts, one after the other", fmt::format("{:.4f} ms", number(results, "parts_ms"))}};
-  const bool on_gpu = results.at("launches").get<std::int64_t>() > 0;
-  if (on_gpu) facts.emplace_back("launches of a step", text_at(results, "launches"));
-  page.add(terms(facts));
+  page.add(terms(step_facts(results)));
 
-  std::vector<Row> works;
-  std::vector<std::vector<Cell>> cells;
-  for (const Json& part : results.at("parts")) {
-    const std::string name = scalar(part.at("work")) + ", " + scalar(part.at("pass"));
-    auto work = std::ranges::find_if(works, [&](const Row& row) { return row.name == name; });
-    if (work == works.end()) work = works.insert(works.end(), {name});
-    work->us += number(part, "us");
-    work->least += number(part, "least_us");
-    const bool computes = number(part, "operations") > 0;
-    cells.push_back({escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
-                     escape(scalar(part.at("work"))), on_gpu ? text_at(part, "launches") : "–",
-                     fmt::format("{:.2f}", number(part, "us")),
-                     fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
-                     fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
-                     computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–",
-                     limit_of(part, results.at("ceilings")),
-                     share_text(number(part, "least_us") / std::max(number(part, "us"), 1e-3))});
+  if (!results.at("works").empty()) {
+    std::vector<Row> works;
+    for (const Json& work : results.at("works")) {
+      works.push_back({scalar(work.at("work")) + ", " + scalar(work.at("pass")), number(work, "us"),
+                       number(work, "limit_us")});
+    }
+    std::ranges::stable_sort(works, std::ranges::greater(), &Row::us);
+    page.add_charts(
+        {rows_chart("Where the time goes", works)
+             .caption(
+                 "The limit of a part is the slower of its bytes at the rate of the memory and its "
+                 "operations at the rate of a large matrix product, both measured in this run; "
+                 "what lies in a cache can be faster.")},
+        Facets({}, {}), "");
   }
-  std::ranges::stable_sort(works, std::ranges::greater(), &Row::us);
-  page.add_charts(
-      {rows_chart("Where the time goes", works)
-           .caption(
-               "The limit of a part is the slower of its bytes at the rate of the memory and its "
-               "operations at the rate of a large matrix product, both measured in this run; "
-               "what lies in a cache can be faster.")},
-      Facets({}, {}), "");
 
   if (!results.at("replicas").empty()) {
     Points factors;
@@ -408,9 +481,7 @@ std::string step_page(const Json& results) {
     page.add_charts({chart}, Facets({}, {}), "");
   }
   add_peers(page, results.at("peers"), "ms", "ms");
-  page.add("<h2>Every part</h2>\n" + table({"layer", "pass", "work", "launches", "us", "MB", "GB/s",
-                                            "GFLOP/s", "limited by", "of it"},
-                                           cells));
+  add_parts(page, results);
   return page.document("A step");
 }
 
@@ -439,8 +510,10 @@ std::string schedule_page(const Json& results) {
     }
     cells.push_back(std::move(row));
   }
-  page.add_charts({rows_chart("One evaluation on the host", shapes)}, Facets({}, {}), "");
-  page.add("<h2>By shape</h2>\n" + table(heads, cells));
+  if (!shapes.empty()) {
+    page.add_charts({rows_chart("One evaluation on the host", shapes)}, Facets({}, {}), "");
+    page.add("<h2>By shape</h2>\n" + table(heads, cells));
+  }
   return page.document("The schedule");
 }
 

@@ -24,11 +24,6 @@ std::string decisive_text(RunConfig config) {
   return write_config(config);
 }
 
-struct Setting {
-  std::string key;  // the full path
-  std::string value;
-};
-
 void add_settings(const Node& node, std::vector<Setting>& settings) {
   const bool is_list_of_sections =
       !node.items.empty() && node.items.front().kind == Node::Kind::map;
@@ -41,12 +36,6 @@ void add_settings(const Node& node, std::vector<Setting>& settings) {
   for (const Node& item : node.items) add_settings(item, settings);
 }
 
-std::vector<Setting> settings_of(const RunConfig& config) {
-  std::vector<Setting> settings;
-  add_settings(parse_document(decisive_text(config), "").root, settings);
-  return settings;
-}
-
 // What `settings` have under a key, as "key: value".
 std::string line_of(const std::vector<Setting>& settings, const std::string& key) {
   const auto found = std::ranges::find(settings, key, &Setting::key);
@@ -54,6 +43,12 @@ std::string line_of(const std::vector<Setting>& settings, const std::string& key
 }
 
 }  // namespace
+
+std::vector<Setting> settings_of(const RunConfig& config) {
+  std::vector<Setting> settings;
+  add_settings(parse_document(decisive_text(config), "").root, settings);
+  return settings;
+}
 
 std::string fingerprint(const RunConfig& config) {
   const std::string text = decisive_text(config);

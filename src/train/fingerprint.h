@@ -4,10 +4,19 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "config/config.h"
 
 namespace preheat {
+
+/// The keys that a run's numbers depend on, with their full paths, and their values as YAML, in the
+/// order of configs/reference.yaml.
+struct Setting {
+  std::string key;
+  std::string value;
+};
+std::vector<Setting> settings_of(const RunConfig& config);
 
 /// Eight hexadecimal digits: the CRC-32 of all keys and values that a run's numbers depend on.
 std::string fingerprint(const RunConfig& config);

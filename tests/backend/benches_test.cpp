@@ -10,7 +10,7 @@ namespace {
 
 TEST(Benches, ThreePassesAreSeenToMoveMore) {
   // Far above the caches, where 36 bytes against 20 cannot be hidden.
-  const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true);
+  const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true, [] {});
   double fused = 0;
   double passes = 0;
   for (const UpdateTiming& row : rows) {
@@ -18,6 +18,26 @@ TEST(Benches, ThreePassesAreSeenToMoveMore) {
     if (row.variant == "three_pass") passes = row.microseconds.least;
   }
   EXPECT_GT(passes, 1.15 * fused);
+}
+
+TEST(Benches, AMeasurementEndsWhereItIsToldTo) {
+  struct Enough {};
+  Benches& benches = shared_backend().benches();
+  int rounds = 0;
+  const BetweenRounds third = [&] {
+    if (++rounds == 3) throw Enough();
+  };
+  EXPECT_THROW(benches.time_updates({"small", {1 << 10}}, true, third), Enough);
+  EXPECT_EQ(rounds, 3);
+  LrSchedule constant;
+  constant.steps = 100;
+  constant.phase_count = 1;
+  constant.phases[0].length = constant.phases[0].span = 100;
+  constant.phases[0].from = 1e-3;
+  rounds = 0;
+  EXPECT_THROW(benches.time_schedules({"small", {1 << 10}}, {{"constant", constant}}, third),
+               Enough);
+  EXPECT_EQ(rounds, 3);
 }
 
 TEST(Benches, PartsAreThoseOfTheStepInOrder) {

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -717,15 +718,23 @@ TEST_F(Cli, BenchTimesAStep) {
   EXPECT_NEAR(images, 1e3 * batch / step["median"].get<double>(), 1e-6 * images);
   EXPECT_LE(json["host_us"], 1e3 * step["largest"].get<double>());
   EXPECT_EQ(json["precision"], "fp32");
-  double parts = 0;
   double bytes = 0;
-  for (const auto& part : json["parts"]) {
-    EXPECT_GT(part["us"], 0) << part;
-    parts += part["us"].get<double>();
-    bytes += part["bytes"].get<double>();
+  std::map<std::string, std::pair<double, double>> of_list;  // least and largest, in all
+  for (const char* list : {"parts", "works"}) {
+    for (const auto& part : json[list]) {
+      EXPECT_GT(part["least_us"], 0) << part;
+      EXPECT_LE(part["least_us"], part["us"]) << part;
+      EXPECT_LE(part["us"], part["largest_us"]) << part;
+      of_list[list].first += 1e-3 * part["least_us"].get<double>();
+      of_list[list].second += 1e-3 * part["largest_us"].get<double>();
+    }
+    // The median of the rounds' sums.
+    EXPECT_GE(json["parts_ms"], 0.999999 * of_list[list].first) << list;
+    EXPECT_LE(json["parts_ms"], 1.000001 * of_list[list].second) << list;
   }
-  EXPECT_NEAR(json["parts_ms"], 1e-3 * parts, 1e-9 * parts);
+  for (const auto& part : json["parts"]) bytes += part["bytes"].get<double>();
   EXPECT_EQ(json["bytes"], bytes);
+  EXPECT_GT(json["parts"].size(), json["works"].size());
   ASSERT_EQ(json["replicas"].size(), 2u);
   EXPECT_EQ(json["replicas"][0]["times_one"], 1);
   EXPECT_THAT(bytes_of(folder_ / "step.html"), HasSubstr("Where the time goes"));
@@ -813,6 +822,190 @@ TEST_F(Cli, BenchTakesASetOfTheUsersOwn) {
   expect_one_line(preheat({"bench", "update", "--tensors", "10"}), 2);
   expect_one_line(preheat({"bench", "update", "--parameters", "0"}), 2);
   expect_one_line(preheat({"bench", "update", "--parameters", "3", "--tensors", "5"}), 2);
+}
+
+// ---- A bench beside an earlier one -------------------------------------------------------------
+
+// What the rule says of two figures of a JSON file, by its words.
+std::string expected_change(const nlohmann::json& before, const nlohmann::json& now) {
+  const double most = std::max(before["largest"].get<double>() - before["least"].get<double>(),
+                               now["largest"].get<double>() - now["least"].get<double>());
+  const double more = now["median"].get<double>() - before["median"].get<double>();
+  return more > most ? "slower" : -more > most ? "faster" : "within the spread";
+}
+
+const std::vector<std::string> small_update = {
+    "bench", "update", "--device", "cpu", "--quick", "--parameters", "5000", "--tensors", "3"};
+
+std::vector<std::string> with(std::vector<std::string> base, const std::vector<std::string>& more) {
+  base.insert(base.end(), more.begin(), more.end());
+  return base;
+}
+
+TEST_F(Cli, BenchHoldsItsFiguresAgainstAnEarlierRun) {
+  ASSERT_EQ(preheat(with(small_update, {"--json", "real.json"})).code, 0);
+  // The earlier run as if some rows had been slower, some faster, and others had other names.
+  const auto seed = std::random_device()();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  auto before = nlohmann::json::parse(bytes_of(folder_ / "real.json"));
+  std::map<std::string, nlohmann::json> earlier;
+  for (auto& figure : before["figures"]) {
+    const int kind = static_cast<int>(earlier.size() % 4);
+    const double factor = kind == 1 ? 1e4 : kind == 2 ? 1e-4 : 1.0;
+    for (const char* key : {"median", "least", "largest"}) {
+      figure[key] = figure[key].get<double>() * factor *
+                    (key[0] == 'm'   ? 1
+                     : key[1] == 'e' ? 0.9
+                                     : 1.1);
+    }
+    if (random() % 5 == 0) figure["key"] = "gone " + figure["key"].get<std::string>();
+    earlier[figure["key"]] = figure;
+  }
+  before["device"] = "another machine";
+  before["library"] = "oneDNN 1.0";
+  before["options"]["--quick"] = false;
+  before["clocks_mhz"] = {{"processor", 1}};
+  put_bytes(folder_ / "before.json", before.dump());
+
+  const Result result = preheat(
+      with(small_update, {"--compare", "before.json", "--json", "now.json", "--html", "now.html"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  const auto now = nlohmann::json::parse(bytes_of(folder_ / "now.json"));
+  std::map<std::string, int> counts;
+  ASSERT_EQ(now["figures"].size(), earlier.size());
+  for (const auto& figure : now["figures"]) {
+    const auto was = earlier.find(figure["key"]);
+    if (was == earlier.end()) {
+      EXPECT_TRUE(figure["earlier"].is_null());
+      ++counts["new"];
+      continue;
+    }
+    const std::string expected = expected_change(was->second, figure);
+    EXPECT_EQ(figure["change"], expected) << figure << was->second;
+    EXPECT_DOUBLE_EQ(figure["ratio"],
+                     was->second["median"].get<double>() / figure["median"].get<double>());
+    ++counts[expected];
+    earlier.erase(was);
+  }
+  const auto& comparison = now["comparison"];
+  EXPECT_EQ(comparison["faster"], counts["faster"]);
+  EXPECT_EQ(comparison["slower"], counts["slower"]);
+  EXPECT_EQ(comparison["within_spread"], counts["within the spread"]);
+  EXPECT_EQ(comparison["only_now"], counts["new"]);
+  EXPECT_EQ(comparison["only_earlier"].size(), earlier.size());
+  EXPECT_THAT(result.out,
+              HasSubstr(fmt::format("{} faster, {} slower, {} within the spread, {} only here, {} "
+                                    "only there\n",
+                                    counts["faster"], counts["slower"], counts["within the spread"],
+                                    counts["new"], earlier.size())));
+  EXPECT_THAT(result.out, AllOf(HasSubstr("note: before.json was measured on another machine"),
+                                HasSubstr("library oneDNN"), HasSubstr("--quick true (was false)"),
+                                HasSubstr("other clocks"), HasSubstr("earlier / now")));
+  const std::string page = bytes_of(folder_ / "now.html");
+  EXPECT_THAT(page, AllOf(HasSubstr("Beside before.json"), HasSubstr("was measured on another"),
+                          HasSubstr("earlier / now")));
+  if (!earlier.empty()) {
+    EXPECT_THAT(page, HasSubstr("gone "));
+  }
+}
+
+TEST_F(Cli, EveryBenchCanBeHeldAgainstItself) {
+  const std::vector<std::string> step = {"bench",     "step", "tiny.yaml",  "--device", "cpu",
+                                         "--seconds", "0.1",  "--replicas", "2"};
+  const std::vector<std::string> schedule = {"bench", "schedule", "--device", "cpu"};
+  for (const auto& bench : {step, schedule, small_update}) {
+    SCOPED_TRACE(bench[1]);
+    ASSERT_EQ(preheat(with(bench, {"--json", "a.json"})).code, 0);
+    const Result result =
+        preheat(with(bench, {"--compare", "a.json", "--json", "b.json", "--html", "b.html"}));
+    ASSERT_EQ(result.code, 0) << result.err;
+    EXPECT_THAT(result.out, AllOf(HasSubstr("0 only here, 0 only there"),
+                                  Not(HasSubstr("other options")), Not(HasSubstr("version"))));
+    const auto a = nlohmann::json::parse(bytes_of(folder_ / "a.json"));
+    const auto b = nlohmann::json::parse(bytes_of(folder_ / "b.json"));
+    ASSERT_EQ(a["figures"].size(), b["figures"].size());
+    std::set<std::string> keys;
+    for (std::size_t i = 0; i < a["figures"].size(); ++i) {
+      const auto& figure = b["figures"][i];
+      EXPECT_TRUE(keys.insert(figure["key"]).second) << figure["key"];
+      EXPECT_EQ(a["figures"][i]["key"], figure["key"]);
+      EXPECT_EQ(figure["earlier"]["median"], a["figures"][i]["median"]);
+      EXPECT_EQ(figure["change"], expected_change(a["figures"][i], figure)) << figure;
+    }
+    EXPECT_THAT(bytes_of(folder_ / "b.html"), HasSubstr("Beside a.json"));
+  }
+  // Another batch is another row, and a difference that is named.
+  ASSERT_EQ(preheat(with(step, {"--json", "a.json"})).code, 0);
+  const Result other = preheat(with(step, {"--compare", "a.json", "--set", "data.batch_size=16"}));
+  EXPECT_EQ(other.code, 0) << other.err;
+  EXPECT_THAT(other.out, AllOf(HasSubstr("other options: data.batch_size 16 (was 32)"),
+                               HasSubstr("0 faster, 0 slower, 0 within the spread")));
+}
+
+TEST_F(Cli, BenchRefusesWhatIsNoEarlierRun) {
+  ASSERT_EQ(preheat(with(small_update, {"--json", "update.json"})).code, 0);
+  const std::string whole = bytes_of(folder_ / "update.json");
+  put_bytes(folder_ / "half.json", whole.substr(0, whole.size() / 2));
+  const std::vector<std::string> schedule = {"bench", "schedule", "--device", "cpu", "--compare"};
+  for (const char* file : {"update.json", "half.json", "tiny.yaml", "missing.json"}) {
+    const Result result = preheat(with(schedule, {file}));
+    expect_one_line(result, 1);
+    EXPECT_THAT(result.err, HasSubstr(file));
+    EXPECT_EQ(result.out, "");
+  }
+  for (const char* option : {"--json", "--html"}) {
+    expect_one_line(
+        preheat(with(small_update, {"--compare", "update.json", option, "update.json"})), 2);
+  }
+  EXPECT_EQ(bytes_of(folder_ / "update.json"), whole);
+}
+
+TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string until;  // this is on standard output
+    int signal;
+  };
+  const std::vector<Case> cases = {
+      {{"bench", "update", "--device", "cpu"}, "three_pass", SIGINT},
+      {{"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "600"}, "load", SIGTERM},
+      {{"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "0.1", "--replicas",
+        "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19"},
+       "replicas",
+       SIGINT},
+      {{"bench", "schedule", "--device", "cpu"}, "load", SIGINT}};
+  for (const Case& c : cases) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(c.arguments, " ")));
+    put_bytes(folder_ / "out", "");  // of the case before
+    put_bytes(folder_ / "cut.json", "old");
+    std::vector<std::string> arguments =
+        with(c.arguments, {"--json", "cut.json", "--html", "cut.html"});
+    arguments.insert(arguments.begin(), PREHEAT_BINARY);
+    const pid_t child = start(arguments);
+    for (int i = 0; i < 15000; ++i) {
+      if (bytes_of(folder_ / "out").find(c.until) != std::string::npos) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    const auto asked = std::chrono::steady_clock::now();
+    kill(child, c.signal);
+    const Result result = wait(child);
+    EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(20));
+    expect_one_line(result, 1);
+    EXPECT_EQ(result.err, "preheat: interrupted; what was measured is in cut.json and cut.html\n");
+    EXPECT_THAT(result.out, HasSubstr("interrupted: incomplete"));
+    const auto json = nlohmann::json::parse(bytes_of(folder_ / "cut.json"));
+    EXPECT_EQ(json["interrupted"], true);
+    EXPECT_EQ(json["figures"].empty(), c.until == "load");
+    EXPECT_THAT(bytes_of(folder_ / "cut.html"), HasSubstr("interrupted: incomplete"));
+    for (const std::string& name : files()) EXPECT_FALSE(name.ends_with(".tmp")) << name;
+    // It is an earlier run like any other, of which less is known.
+    if (c.arguments[1] == "update") {
+      const Result beside = preheat(with(small_update, {"--compare", "cut.json"}));
+      EXPECT_EQ(beside.code, 0) << beside.err;
+      EXPECT_THAT(beside.out, HasSubstr("note: cut.json was interrupted"));
+    }
+  }
 }
 
 TEST_F(Cli, InfoSaysWhatThereIs) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -91,13 +92,17 @@ class Bench {
         rounds_(quick ? 5 : 31),
         steps_(std::clamp<std::int64_t>((1 << 21) / a_.layout.size, 1, 16)) {}
 
-  std::vector<UpdateTiming> run() {
+  std::vector<UpdateTiming> run(const BetweenRounds& between_rounds) {
     const std::vector<Variant> variants = make_variants();
-    for (const Variant& v : variants) prove(v);
+    for (const Variant& v : variants) {
+      between_rounds();
+      prove(v);
+    }
     a_.fill(pattern_);
     std::vector<std::vector<double>> times(variants.size());
     for (int round = 0; round < rounds_; ++round) {
       for (std::size_t i = 0; i < variants.size(); ++i) {
+        between_rounds();
         const auto start = Clock::now();
         for (std::int64_t k = 0; k < steps_; ++k) variants[i].step();
         times[i].push_back(microseconds_since(start) / static_cast<double>(steps_));
@@ -209,11 +214,25 @@ class Bench {
 
 }  // namespace
 
-std::string CpuBenches::condition() const {
+Condition CpuBenches::condition() const {
+  Condition condition;
   double load = 0;
   std::ifstream("/proc/loadavg") >> load;
-  return fmt::format("load {:.2f} over the last minute, on {} processors", load,
-                     sysconf(_SC_NPROCESSORS_ONLN));
+  condition.text = fmt::format("load {:.2f} over the last minute, on {} processors", load,
+                               sysconf(_SC_NPROCESSORS_ONLN));
+  // Of the fastest processor: those that have nothing to do may sleep.
+  double fastest = 0;
+  std::ifstream processors("/proc/cpuinfo");
+  for (std::string line; std::getline(processors, line);) {
+    const std::size_t colon = line.find(':');
+    if (!line.starts_with("cpu MHz") || colon == std::string::npos) continue;
+    fastest = std::max(fastest, std::strtod(line.c_str() + colon + 1, nullptr));
+  }
+  if (fastest > 0) {
+    condition.text += fmt::format(", the fastest at {:.0f} MHz", fastest);
+    condition.clocks.emplace_back("processor", fastest);
+  }
+  return condition;
 }
 
 // Three arrays, and as much again for all else.
@@ -221,20 +240,23 @@ std::int64_t CpuBenches::most_update_floats() const {
   return static_cast<std::int64_t>(available_memory() / (6 * sizeof(float)));
 }
 
-std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool quick) {
+std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool quick,
+                                                   const BetweenRounds& between_rounds) {
   const ThreadCount count(threads_);
   const UpdatePattern pattern;
-  return Bench(set, pattern, quick).run();
+  return Bench(set, pattern, quick).run(between_rounds);
 }
 
 std::vector<std::vector<double>> CpuBenches::time_schedules(
-    const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+    const BetweenRounds& between_rounds) {
   constexpr int rounds = 31;
   const ThreadCount count(threads_);
   Arenas a(set);
   a.fill(UpdatePattern());
   std::vector<std::vector<double>> times(schedules.size());
   for (int round = 0; round < rounds; ++round) {
+    between_rounds();
     for (std::size_t i = 0; i < schedules.size(); ++i) {
       const LrSchedule& schedule = schedules[i].schedule;
       StepState state = first_step(schedule);

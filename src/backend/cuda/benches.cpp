@@ -9,7 +9,7 @@
 
 namespace preheat::cuda {
 
-std::string CudaBenches::condition() const {
+Condition CudaBenches::condition() const {
   return cuda::condition();
 }
 
@@ -36,12 +36,14 @@ std::vector<UpdateTiming> CudaBenches::time_launch() {
   return {t};
 }
 
-std::vector<UpdateTiming> CudaBenches::time_updates(const UpdateSet& set, bool quick) {
-  return cuda::time_updates(set, quick);
+std::vector<UpdateTiming> CudaBenches::time_updates(const UpdateSet& set, bool quick,
+                                                    const BetweenRounds& between_rounds) {
+  return cuda::time_updates(set, quick, between_rounds);
 }
 
 std::vector<std::vector<double>> CudaBenches::time_schedules(
-    const UpdateSet& set, const std::vector<NamedSchedule>& schedules) {
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+    const BetweenRounds& between_rounds) {
   constexpr int rounds = 15;
   constexpr std::int64_t steps = 32;
   const UpdatePattern pattern;
@@ -60,6 +62,7 @@ std::vector<std::vector<double>> CudaBenches::time_schedules(
   }
   std::vector<std::vector<double>> times(schedules.size());
   for (int round = 0; round < rounds; ++round) {
+    between_rounds();
     for (std::size_t i = 0; i < schedules.size(); ++i) {
       StepState state = first_step(schedules[i].schedule);
       state.step = schedules[i].schedule.steps * round / rounds;

@@ -16,12 +16,14 @@ class CudaBenches : public Benches {
  public:
   explicit CudaBenches(std::shared_ptr<Libraries> libraries) : libraries_(std::move(libraries)) {}
 
-  std::string condition() const override;
+  Condition condition() const override;
   std::int64_t most_update_floats() const override;
   std::vector<UpdateTiming> time_launch() override;
-  std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) override;
-  std::vector<std::vector<double>> time_schedules(
-      const UpdateSet& set, const std::vector<NamedSchedule>& schedules) override;
+  std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
+                                         const BetweenRounds& between_rounds) override;
+  std::vector<std::vector<double>> time_schedules(const UpdateSet& set,
+                                                  const std::vector<NamedSchedule>& schedules,
+                                                  const BetweenRounds& between_rounds) override;
   Ceilings measure_ceilings(Precision precision, int cpu_threads) override;
 
  private:

@@ -28,7 +28,7 @@ std::string reasons_text(unsigned long long bits) {
 
 }  // namespace
 
-std::string condition() {
+Condition condition() {
   char bus[32] = "";
   PREHEAT_CHECK(cudaDeviceGetPCIBusId(bus, sizeof bus, 0));
   const std::string command = fmt::format(
@@ -44,10 +44,21 @@ std::string condition() {
   std::vector<std::string> fields;
   std::istringstream text(line.data());
   for (std::string field; std::getline(text >> std::ws, field, ',');) fields.push_back(field);
-  if (fields.size() != 7) return "clocks, throttling and ECC not known: nvidia-smi does not say";
-  return fmt::format("SM clock {} of {} MHz, memory {} MHz, ECC {}, {} C, {} W, held back by {}",
-                     fields[0], fields[1], fields[2], fields[3], fields[4], fields[5],
-                     reasons_text(std::strtoull(fields[6].c_str(), nullptr, 16)));
+  if (fields.size() != 7) {
+    return {"clocks, throttling and ECC not known: nvidia-smi does not say", {}};
+  }
+  Condition condition;
+  condition.text =
+      fmt::format("SM clock {} of {} MHz, memory {} MHz, ECC {}, {} C, {} W, held back by {}",
+                  fields[0], fields[1], fields[2], fields[3], fields[4], fields[5],
+                  reasons_text(std::strtoull(fields[6].c_str(), nullptr, 16)));
+  const auto add_clock = [&](const char* name, const std::string& field) {
+    const double mhz = std::strtod(field.c_str(), nullptr);  // 0 of "[N/A]"
+    if (mhz > 0) condition.clocks.emplace_back(name, mhz);
+  };
+  add_clock("SM", fields[0]);
+  add_clock("memory", fields[2]);
+  return condition;
 }
 
 }  // namespace preheat::cuda

@@ -24,8 +24,9 @@ LrSchedule constant_schedule() {
 
 class Bench {
  public:
-  Bench(const UpdateSet& set, const UpdatePattern& pattern, bool quick)
-      : set_(set), quick_(quick), arenas_(set, pattern, schedule_) {}
+  Bench(const UpdateSet& set, const UpdatePattern& pattern, bool quick,
+        const BetweenRounds& between_rows)
+      : set_(set), quick_(quick), between_rows_(between_rows), arenas_(set, pattern, schedule_) {}
 
   std::vector<UpdateTiming> run() {
     // The ceilings first: what everything else is a share of.
@@ -71,6 +72,7 @@ class Bench {
   std::int64_t size() const { return arenas_.layout.size; }
 
   const UpdateTiming& add_row(const UpdateVariant& v, UpdateWay way, bool cold) {
+    between_rows_();
     const std::int64_t copies = cold ? static_cast<std::int64_t>(arenas_.copies.size()) : 1;
     const std::int64_t at_once = std::clamp<std::int64_t>((std::int64_t{1} << 27) / size(), 4, 64);
     const std::int64_t steps =
@@ -99,6 +101,7 @@ class Bench {
 
   const UpdateSet& set_;
   const bool quick_;
+  const BetweenRounds& between_rows_;
   const LrSchedule schedule_ = constant_schedule();
   UpdateArenas arenas_;
   const UpdateVariants variants_{set_, arenas_, schedule_};
@@ -107,9 +110,10 @@ class Bench {
 
 }  // namespace
 
-std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick) {
+std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
+                                       const BetweenRounds& between_rounds) {
   const UpdatePattern pattern;
-  return Bench(set, pattern, quick).run();
+  return Bench(set, pattern, quick, between_rounds).run();
 }
 
 }  // namespace preheat::cuda

@@ -1,0 +1,196 @@
+// What a figure is said to have become, against the rule worked out anew; and which files are taken
+// for an earlier run.
+#include "commands/bench_beside.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "config/error.h"
+#include "temporary_folder.h"
+
+namespace preheat {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using Json = nlohmann::json;
+
+// A figure as its rounds: those of a machine that is disturbed now and then.
+std::vector<double> random_rounds(std::mt19937_64& random, double around) {
+  std::vector<double> rounds(std::uniform_int_distribution<int>(3, 31)(random));
+  for (double& round : rounds) {
+    round = around * std::uniform_real_distribution<double>(0.98, 1.02)(random);
+    if (random() % 40 == 0) round *= 1.3;
+  }
+  return rounds;
+}
+
+// Every pair of rounds of one run is closer together than the two medians are.
+bool all_closer_than(const std::vector<double>& rounds, double apart) {
+  for (const double a : rounds) {
+    for (const double b : rounds) {
+      if (std::abs(a - b) >= apart) return false;
+    }
+  }
+  return true;
+}
+
+double median_of(std::vector<double> rounds) {
+  const auto middle = rounds.begin() + static_cast<std::ptrdiff_t>(rounds.size() / 2);
+  std::nth_element(rounds.begin(), middle, rounds.end());
+  return *middle;
+}
+
+TEST(Change, IsWhatIsLargerThanBothSpreads) {
+  const auto seed = std::random_device()();
+  SCOPED_TRACE(seed);
+  std::mt19937_64 random(seed);
+  std::map<Change, int> seen;
+  for (int i = 0; i < 3000; ++i) {
+    const double around = std::exp(std::uniform_real_distribution<double>(-3, 9)(random));
+    const double factor = std::exp(std::uniform_real_distribution<double>(-0.15, 0.15)(random));
+    const std::vector<double> before = random_rounds(random, around);
+    const std::vector<double> now = random_rounds(random, factor * around);
+    const double apart = std::abs(median_of(now) - median_of(before));
+    const Change expected = !all_closer_than(before, apart) || !all_closer_than(now, apart)
+                                ? Change::within_spread
+                            : median_of(now) < median_of(before) ? Change::faster
+                                                                 : Change::slower;
+    EXPECT_EQ(change_of(spread_of(before), spread_of(now)), expected) << i;
+    ++seen[expected];
+  }
+  for (const Change change : {Change::faster, Change::slower, Change::within_spread}) {
+    EXPECT_GT(seen[change], 100) << to_string(change);
+  }
+}
+
+TEST(Change, IsNoneAtTheSpreadItself) {
+  EXPECT_EQ(change_of({10, 9, 11}, {12, 12, 12}), Change::within_spread);
+  EXPECT_EQ(change_of({10, 9, 11}, {12.001, 12, 12.002}), Change::slower);
+  EXPECT_EQ(change_of({12, 12, 12}, {10, 9, 11}), Change::within_spread);
+  EXPECT_EQ(change_of({12.001, 12, 12.002}, {10, 9, 11}), Change::faster);
+  EXPECT_EQ(change_of({5, 5, 5}, {5, 5, 5}), Change::within_spread);
+  EXPECT_EQ(change_of({0, 0, 0}, {0, 0, 0}), Change::within_spread);
+}
+
+class EarlierRun : public testing::Test {
+ protected:
+  Earlier read(const Json& json) {
+    put_bytes(folder_ / "before.json", json.dump());
+    return Earlier((folder_ / "before.json").string(), "update");
+  }
+
+  static Json valid() {
+    return {{"bench", "update"},
+            {"preheat", "0.1.0"},
+            {"date", "2026-11-28 03:00 UTC"},
+            {"interrupted", false},
+            {"device", "A processor, 2 threads"},
+            {"library", "oneDNN 2.6.3"},
+            {"options", {{"--quick", true}}},
+            {"clocks_mhz", {{"processor", 2000}}},
+            {"ceilings", {{"bytes_per_second", 4e10}}},
+            {"figures",
+             {{{"key", "a"}, {"unit", "us"}, {"median", 2}, {"least", 1}, {"largest", 3}},
+              {{"key", "b"}, {"unit", "us"}, {"median", 9}, {"least", 8.5}, {"largest", 9.5}}}}};
+  }
+
+  TemporaryFolder folder_;
+};
+
+TEST_F(EarlierRun, IsLookedUpByKey) {
+  const Earlier earlier = read(valid());
+  const auto b = earlier.beside("b", {4.5, 4.4, 4.6});
+  ASSERT_TRUE(b);
+  EXPECT_EQ(b->earlier.median, 9);
+  EXPECT_EQ(b->ratio, 2);
+  EXPECT_EQ(b->change, Change::faster);
+  EXPECT_EQ(earlier.beside("a", {2.5, 2.4, 2.6})->change, Change::within_spread);
+  EXPECT_FALSE(earlier.beside("c", {1, 1, 1}));
+  EXPECT_THAT(earlier.missing_from({"b", "c"}), ElementsAre("a"));
+  EXPECT_THAT(earlier.missing_from({"a", "b"}), IsEmpty());
+  EXPECT_FALSE(Earlier("", "update").beside("a", {1, 1, 1}));
+}
+
+TEST_F(EarlierRun, SaysWhatDiffers) {
+  nlohmann::ordered_json now = valid();
+  EXPECT_THAT(read(valid()).notes_before(now), IsEmpty());
+  EXPECT_THAT(read(valid()).notes_after(now), IsEmpty());
+  now["clocks_mhz"]["processor"] = 2099;  // a boost that comes and goes
+  now["ceilings"]["bytes_per_second"] = 3.9e10;
+  EXPECT_THAT(read(valid()).notes_after(now), IsEmpty());
+
+  now["device"] = "Another processor, 2 threads";
+  now["preheat"] = "0.2.0";
+  now["library"] = "oneDNN 2.7.1";
+  now["options"] = {{"--seconds", 2}};
+  now["clocks_mhz"]["processor"] = 2200;
+  now["ceilings"]["bytes_per_second"] = 3e10;
+  Json was = valid();
+  was["interrupted"] = true;
+  EXPECT_THAT(read(was).notes_before(now),
+              ElementsAre(HasSubstr("was measured on A processor"),
+                          "another version: preheat 0.2.0 (was 0.1.0)",
+                          "another version: library oneDNN 2.7.1 (was oneDNN 2.6.3)",
+                          "other options: --seconds 2 (was nothing), --quick nothing (was true)",
+                          HasSubstr("was interrupted")));
+  EXPECT_THAT(read(was).notes_after(now),
+              ElementsAre("other clocks: processor 2200 MHz (was 2000)",
+                          HasSubstr("bytes_per_second 3e+10 (was 4e+10)")));
+  now["clocks_mhz"] = Json::object();
+  EXPECT_THAT(read(was).notes_after(now),
+              testing::Contains("the clocks of this run are not known"));
+}
+
+TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
+  const auto refused = [&](const Json& json) -> std::string {
+    try {
+      read(json);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    ADD_FAILURE() << json;
+    return "";
+  };
+  Json other = valid();
+  other["bench"] = "step";
+  EXPECT_THAT(refused(other),
+              HasSubstr("before.json: is of preheat bench step, not of bench update"));
+  for (const char* key : {"bench", "preheat", "date", "interrupted", "device", "library", "options",
+                          "clocks_mhz", "figures"}) {
+    Json without = valid();
+    without.erase(key);
+    EXPECT_THAT(refused(without), HasSubstr("is not what preheat bench update --json writes"))
+        << key;
+    Json wrong = valid();
+    wrong[key] = {5};
+    EXPECT_THAT(refused(wrong), HasSubstr("is not what preheat bench update --json writes")) << key;
+  }
+  for (const char* figure : {"5", R"({"key": 5, "median": 2, "least": 1, "largest": 3})",
+                             R"({"key": "a", "median": 2, "least": 1})",
+                             R"({"key": "a", "median": "2", "least": 1, "largest": 3})",
+                             R"({"key": "a", "median": null, "least": 1, "largest": 3})",
+                             R"({"key": "a", "median": 4, "least": 1, "largest": 3})",
+                             R"({"key": "a", "median": 2, "least": -1, "largest": 3})"}) {
+    Json wrong = valid();
+    wrong["figures"].push_back(Json::parse(figure));
+    EXPECT_THAT(refused(wrong), HasSubstr("is not what")) << figure;
+  }
+  for (const std::string& text :
+       {std::string(), std::string("[]"), valid().dump().substr(0, 100)}) {
+    put_bytes(folder_ / "bad.json", text);
+    EXPECT_THROW(Earlier((folder_ / "bad.json").string(), "update"), Error) << text;
+  }
+  EXPECT_THROW(Earlier((folder_ / "missing.json").string(), "update"), Error);
+}
+
+}  // namespace
+}  // namespace preheat

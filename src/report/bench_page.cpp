@@ -49,19 +49,22 @@ void add_comparison(Page& page, const Json& results) {
   };
   page.add(add_list("notes"));
   std::vector<std::vector<Cell>> rows;
+  std::vector<std::vector<Cell>> changed;
   for (const Json& figure : results.at("figures")) {
     const bool is_new = figure.at("earlier").is_null();
     const std::string change = is_new ? "new" : scalar(figure.at("change"));
+    const std::string colour = change == "faster" ? "ok" : change == "slower" ? "non_finite" : "";
     rows.push_back({escape(scalar(figure.at("key"))), escape(scalar(figure.at("unit"))),
                     spread_text(figure), is_new ? "–" : spread_text(figure.at("earlier")),
                     is_new || !figure.at("ratio").is_number()
                         ? "–"
                         : fmt::format("{:.2f}", number(figure, "ratio")),
-                    Cell(change, change == "faster"   ? "ok"
-                                 : change == "slower" ? "non_finite"
-                                                      : "")});
+                    Cell(change, colour)});
+    if (!colour.empty()) changed.push_back(rows.back());
   }
-  page.add(table({"figure", "unit", "now", "earlier", "earlier / now", ""}, rows));
+  const std::vector<std::string> heads = {"figure", "unit", "now", "earlier", "earlier / now", ""};
+  if (!changed.empty()) page.add(table(heads, changed));
+  page.add(folded("every figure beside the earlier one", table(heads, rows)));
   const std::string missing = add_list("only_earlier");
   if (!missing.empty()) page.add(folded("only in " + text_at(comparison, "file"), missing));
 }

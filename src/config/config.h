@@ -14,6 +14,7 @@
 
 #include "config/document.h"
 #include "config/error.h"
+#include "config/spelling.h"
 
 namespace preheat {
 
@@ -29,6 +30,9 @@ struct Length {
 std::string to_string(const Length& length);
 
 enum class DatasetName { fashion_mnist, mnist, cifar10, synthetic };
+constexpr auto spelling(DatasetName) {
+  return Spelling{"a dataset", {"fashion-mnist", "mnist", "cifar10", "synthetic"}};
+}
 
 /// Per channel, of pixels / 255: (pixel - mean) / std.
 struct Normalize {
@@ -91,6 +95,11 @@ enum class InitScheme {
   xavier_normal,
   xavier_uniform
 };
+constexpr auto spelling(InitScheme) {
+  return Spelling{"an initialisation",
+                  {"he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal",
+                   "xavier_uniform"}};
+}
 
 /// The small CNN with batch norm: [conv3x3-BN-ReLU]x2 of 32, pool, x2 of 64, pool, linear 256, 10.
 std::vector<LayerConfig> default_layers();
@@ -102,8 +111,14 @@ struct ModelConfig {
 };
 
 enum class Loss { cross_entropy, mse };
+constexpr auto spelling(Loss) {
+  return Spelling{"a loss", {"cross_entropy", "mse"}};
+}
 
 enum class MomentumForm { separate, folded };
+constexpr auto spelling(MomentumForm) {
+  return Spelling{"a form of momentum", {"separate", "folded"}};
+}
 
 /// How the parameters are updated whose names match.
 struct GroupConfig {
@@ -132,6 +147,9 @@ struct LrValue {
 };
 
 enum class Every { step, epoch };
+constexpr auto spelling(Every) {
+  return Spelling{"how often it changes", {"step", "epoch"}};
+}
 
 /// One stretch of the schedule before it is resolved. `shape` and `endpoints` are names; which
 /// names there are, and which of the optional keys a shape takes, is the schedule's business.
@@ -166,6 +184,9 @@ PhaseConfig default_warmup();  // linear, its length left to the schedule
 PhaseConfig default_decay();   // cosine, over the rest of the run
 
 enum class Toward { base, curve, multiply };
+constexpr auto spelling(Toward) {
+  return Spelling{"what a warmup goes toward", {"base", "curve", "multiply"}};
+}
 
 /// Ends the warmup when the training error has fallen.
 struct UntilConfig {
@@ -175,6 +196,9 @@ struct UntilConfig {
 };
 
 enum class ScaleRule { linear, sqrt };
+constexpr auto spelling(ScaleRule) {
+  return Spelling{"a scaling rule", {"linear", "sqrt"}};
+}
 
 /// The base rate is meant for another batch size.
 struct ScaleConfig {
@@ -196,7 +220,14 @@ struct ScheduleConfig {
 };
 
 enum class VelocityAtStage { kept, fresh };
+constexpr auto spelling(VelocityAtStage) {
+  return Spelling{"what becomes of the velocity", {"kept", "fresh"}};
+}
+
 enum class FrozenBatchNorm { update, fixed };
+constexpr auto spelling(FrozenBatchNorm) {
+  return Spelling{"what frozen batch norms do", {"update", "fixed"}};
+}
 
 /// A stretch of training in which some parameters may stand still.
 struct StageConfig {
@@ -209,6 +240,9 @@ struct StageConfig {
 /// What a step computes in. Master weights and the update are fp32 in all of them; fp16 scales its
 /// loss.
 enum class Precision { fp32, tf32, bf16, fp16 };
+constexpr auto spelling(Precision) {
+  return Spelling{"a precision", {"fp32", "tf32", "bf16", "fp16"}};
+}
 
 struct TrainConfig {
   std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: as long as the stages
@@ -413,17 +447,7 @@ std::string write_config(const RunConfig& config);
 /// an item of a list: "optimizer.momentum", "model.layers[].conv.out".
 std::vector<std::string> known_keys();
 
-/// The names the configuration uses: "fashion-mnist", "he_normal", "leaky_relu(0.1)", "mse".
-std::string_view to_string(DatasetName name);
-std::string_view to_string(InitScheme scheme);
-std::string_view to_string(Loss loss);
-std::string_view to_string(Every every);
-std::string_view to_string(Toward toward);
-std::string_view to_string(ScaleRule rule);
-std::string_view to_string(MomentumForm form);
-std::string_view to_string(Precision precision);
-std::string_view to_string(VelocityAtStage velocity);
-std::string_view to_string(FrozenBatchNorm statistics);
+/// "none", "relu" or "leaky_relu(0.1)".
 std::string to_string(const Activation& activation);
 
 }  // namespace preheat

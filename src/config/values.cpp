@@ -19,19 +19,6 @@ constexpr std::size_t kMaxAxisValues = 200;
 constexpr std::size_t kMaxNameLength = 100;
 constexpr double kMaxLength = 1e12;
 
-constexpr std::array<std::string_view, 4> kDatasets{"fashion-mnist", "mnist", "cifar10",
-                                                    "synthetic"};
-constexpr std::array<std::string_view, 6> kInitSchemes{
-    "he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "xavier_normal", "xavier_uniform"};
-constexpr std::array<std::string_view, 2> kLosses{"cross_entropy", "mse"};
-constexpr std::array<std::string_view, 2> kEvery{"step", "epoch"};
-constexpr std::array<std::string_view, 3> kToward{"base", "curve", "multiply"};
-constexpr std::array<std::string_view, 2> kScaleRules{"linear", "sqrt"};
-constexpr std::array<std::string_view, 2> kMomentumForms{"separate", "folded"};
-constexpr std::array<std::string_view, 4> kPrecisions{"fp32", "tf32", "bf16", "fp16"};
-constexpr std::array<std::string_view, 2> kVelocities{"kept", "fresh"};
-constexpr std::array<std::string_view, 2> kFrozenBatchNorms{"update", "fixed"};
-
 [[noreturn]] void wrong(const Node& node, std::string_view problem, const std::string& remedy) {
   throw ConfigError(node.where, fmt::format("{} {}", shown(node), problem), remedy);
 }
@@ -79,21 +66,6 @@ std::string describe(const Range& range) {
 std::string describe(const IntegerRange& range) {
   return fmt::format("{} whole number from {} to {}", range.odd ? "an odd" : "a", range.min,
                      range.max);
-}
-
-template <class Enum, std::size_t n>
-void read_choice(const Node& node, Enum& value, const std::array<std::string_view, n>& names,
-                 std::string_view what) {
-  if (node.kind == Node::Kind::scalar) {
-    for (std::size_t i = 0; i < n; ++i) {
-      if (node.scalar == names[i]) {
-        value = static_cast<Enum>(i);
-        return;
-      }
-    }
-  }
-  wrong(node, fmt::format("is not {}", what),
-        fmt::format("write {}", fmt::join(names.begin(), names.end(), " | ")));
 }
 
 std::optional<std::string> broken_rule(const std::string& text, TextRule rule) {
@@ -352,35 +324,14 @@ void read_value(const Node& node, Activation& value) {
   }
 }
 
-void read_value(const Node& node, DatasetName& value) {
-  read_choice(node, value, kDatasets, "a dataset");
-}
-void read_value(const Node& node, InitScheme& value) {
-  read_choice(node, value, kInitSchemes, "an initialisation");
-}
-void read_value(const Node& node, Loss& value) {
-  read_choice(node, value, kLosses, "a loss");
-}
-void read_value(const Node& node, Every& value) {
-  read_choice(node, value, kEvery, "how often it changes");
-}
-void read_value(const Node& node, Toward& value) {
-  read_choice(node, value, kToward, "what a warmup goes toward");
-}
-void read_value(const Node& node, ScaleRule& value) {
-  read_choice(node, value, kScaleRules, "a scaling rule");
-}
-void read_value(const Node& node, MomentumForm& value) {
-  read_choice(node, value, kMomentumForms, "a form of momentum");
-}
-void read_value(const Node& node, Precision& value) {
-  read_choice(node, value, kPrecisions, "a precision");
-}
-void read_value(const Node& node, VelocityAtStage& value) {
-  read_choice(node, value, kVelocities, "what becomes of the velocity");
-}
-void read_value(const Node& node, FrozenBatchNorm& value) {
-  read_choice(node, value, kFrozenBatchNorms, "what frozen batch norms do");
+std::size_t read_name(const Node& node, std::string_view what,
+                      std::span<const std::string_view> names) {
+  const auto found =
+      node.kind == Node::Kind::scalar ? std::ranges::find(names, node.scalar) : names.end();
+  if (found == names.end()) {
+    wrong(node, fmt::format("is not {}", what), fmt::format("write {}", fmt::join(names, " | ")));
+  }
+  return static_cast<std::size_t>(found - names.begin());
 }
 
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
@@ -518,36 +469,6 @@ Node to_node(const LrValue& value) {
 Node to_node(const Activation& value) {
   return scalar_node(to_string(value));
 }
-Node to_node(DatasetName value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(InitScheme value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(Loss value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(Every value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(Toward value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(ScaleRule value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(MomentumForm value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(Precision value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(VelocityAtStage value) {
-  return scalar_node(std::string(to_string(value)));
-}
-Node to_node(FrozenBatchNorm value) {
-  return scalar_node(std::string(to_string(value)));
-}
 
 Node to_node(const std::vector<std::uint64_t>& seeds) {
   bool is_range = seeds.size() > 1;
@@ -589,37 +510,6 @@ std::string to_string(const Length& length) {
   if (length.unit == LengthUnit::percent) return number + "%";
   return fmt::format("{} {}{}", number, length.unit == LengthUnit::steps ? "step" : "epoch",
                      length.value == 1 ? "" : "s");
-}
-
-std::string_view to_string(DatasetName name) {
-  return kDatasets.at(static_cast<std::size_t>(name));
-}
-std::string_view to_string(InitScheme scheme) {
-  return kInitSchemes.at(static_cast<std::size_t>(scheme));
-}
-std::string_view to_string(Loss loss) {
-  return kLosses.at(static_cast<std::size_t>(loss));
-}
-std::string_view to_string(Every every) {
-  return kEvery.at(static_cast<std::size_t>(every));
-}
-std::string_view to_string(Toward toward) {
-  return kToward.at(static_cast<std::size_t>(toward));
-}
-std::string_view to_string(ScaleRule rule) {
-  return kScaleRules.at(static_cast<std::size_t>(rule));
-}
-std::string_view to_string(MomentumForm form) {
-  return kMomentumForms.at(static_cast<std::size_t>(form));
-}
-std::string_view to_string(Precision precision) {
-  return kPrecisions.at(static_cast<std::size_t>(precision));
-}
-std::string_view to_string(VelocityAtStage velocity) {
-  return kVelocities.at(static_cast<std::size_t>(velocity));
-}
-std::string_view to_string(FrozenBatchNorm statistics) {
-  return kFrozenBatchNorms.at(static_cast<std::size_t>(statistics));
 }
 
 std::string to_string(const Activation& activation) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -64,16 +65,6 @@ void read_value(const Node& node, std::string& value, TextRule rule);
 void read_value(const Node& node, Length& value, const LengthRule& rule);
 void read_value(const Node& node, LrValue& value);
 void read_value(const Node& node, Activation& value);
-void read_value(const Node& node, DatasetName& value);
-void read_value(const Node& node, InitScheme& value);
-void read_value(const Node& node, Loss& value);
-void read_value(const Node& node, Every& value);
-void read_value(const Node& node, Toward& value);
-void read_value(const Node& node, ScaleRule& value);
-void read_value(const Node& node, MomentumForm& value);
-void read_value(const Node& node, Precision& value);
-void read_value(const Node& node, VelocityAtStage& value);
-void read_value(const Node& node, FrozenBatchNorm& value);
 /// Seeds: "0..9", [3, 5] or a count.
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
 /// Dotted keys with their values.
@@ -83,6 +74,16 @@ void read_value(const Node& node, std::vector<Override>& changes);
 void read_value(const Node& node, std::vector<Arm>& arms);
 /// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}.
 void read_value(const Node& node, std::vector<Axis>& axes);
+
+/// Which of the names the node is; throws that it is not `what` where it is none of them.
+std::size_t read_name(const Node& node, std::string_view what,
+                      std::span<const std::string_view> names);
+
+template <Spelled Enum>
+void read_value(const Node& node, Enum& value) {
+  const auto known = spelling(value);
+  value = static_cast<Enum>(read_name(node, known.what, known.names));
+}
 
 /// A scalar that is a number, or true or false, by the rules of the readers above; nothing where it
 /// is not.
@@ -108,20 +109,15 @@ Node to_node(const std::string& value);
 Node to_node(const Length& value);
 Node to_node(const LrValue& value);
 Node to_node(const Activation& value);
-Node to_node(DatasetName value);
-Node to_node(InitScheme value);
-Node to_node(Loss value);
-Node to_node(Every value);
-Node to_node(Toward value);
-Node to_node(ScaleRule value);
-Node to_node(MomentumForm value);
-Node to_node(Precision value);
-Node to_node(VelocityAtStage value);
-Node to_node(FrozenBatchNorm value);
 Node to_node(const std::vector<std::uint64_t>& seeds);
 Node to_node(const std::vector<Override>& changes);
 Node to_node(const std::vector<Arm>& arms);
 Node to_node(const std::vector<Axis>& axes);
+
+template <Spelled Enum>
+Node to_node(Enum value) {
+  return to_node(std::string(to_string(value)));
+}
 
 template <class T>
 Node to_node(const std::vector<T>& values) {

@@ -403,18 +403,6 @@ std::string text_of(const RateRatioClaim& c) {
                      std::exp2(c.log2_above ? *c.log2_above : *c.log2_below), c.arms[0]);
 }
 
-std::string_view to_string(Verdict verdict) {
-  switch (verdict) {
-    case Verdict::pass:
-      return "PASS";
-    case Verdict::fail:
-      return "FAIL";
-    case Verdict::inconclusive:
-      break;
-  }
-  return "INCONCLUSIVE";
-}
-
 nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const ClaimResult& c : claims) {

@@ -92,7 +92,6 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "config/config.h"
@@ -104,6 +103,9 @@ struct SweepResult;
 struct FindLrResult;
 
 enum class Verdict { pass, fail, inconclusive };
+constexpr auto spelling(Verdict) {
+  return Spelling{"a verdict", {"PASS", "FAIL", "INCONCLUSIVE"}};
+}
 
 struct ClaimResult {
   std::string claim;  // as in the configuration: "fails_more"
@@ -111,9 +113,6 @@ struct ClaimResult {
   Verdict verdict = Verdict::inconclusive;
   std::string evidence;  // counts and intervals in words
 };
-
-/// PASS, FAIL, INCONCLUSIVE.
-std::string_view to_string(Verdict verdict);
 
 /// The claims that stand under "claims" of an experiment's JSON.
 nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims);

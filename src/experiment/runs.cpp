@@ -28,7 +28,7 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
       throw Error(folder.string() + ": holds a run of another configuration; take another folder");
     }
     if (json.at("interrupted").get<bool>()) return std::nullopt;
-    const auto outcome = outcome_named(json.at("outcome").get<std::string>());
+    const auto outcome = value_named<Outcome>(json.at("outcome").get<std::string>());
     if (!outcome) throw Error(path.string() + ": has an unknown outcome");
     RunResult run;
     run.outcome = *outcome;

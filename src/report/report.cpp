@@ -22,7 +22,7 @@ constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
 // ---- Runs --------------------------------------------------------------------------------------
 
 bool is_failure(const std::string& name) {
-  const auto outcome = outcome_named(name);
+  const auto outcome = value_named<Outcome>(name);
   return outcome && is_failure(*outcome);
 }
 bool failed(const Json& run) {

@@ -5,27 +5,6 @@
 
 namespace preheat {
 
-std::string_view to_string(Outcome outcome) {
-  switch (outcome) {
-    case Outcome::ok:
-      return "ok";
-    case Outcome::spiked:
-      return "spiked";
-    case Outcome::stuck:
-      return "stuck";
-    case Outcome::non_finite:
-      return "non_finite";
-  }
-  return "";
-}
-
-std::optional<Outcome> outcome_named(std::string_view name) {
-  for (const Outcome o : {Outcome::ok, Outcome::spiked, Outcome::stuck, Outcome::non_finite}) {
-    if (to_string(o) == name) return o;
-  }
-  return std::nullopt;
-}
-
 bool is_failure(Outcome outcome) {
   return outcome == Outcome::stuck || outcome == Outcome::non_finite;
 }

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
-#include <string_view>
 
 #include "config/config.h"
 
@@ -14,11 +13,9 @@ namespace preheat {
 /// spiked: the loss went over 3 x its first value and the run learned all the same. ok: none of
 /// these.
 enum class Outcome { ok, spiked, stuck, non_finite };
-
-std::string_view to_string(Outcome outcome);
-
-/// The outcome of that name; nothing where there is none.
-std::optional<Outcome> outcome_named(std::string_view name);
+constexpr auto spelling(Outcome) {
+  return Spelling{"an outcome", {"ok", "spiked", "stuck", "non_finite"}};
+}
 
 /// non_finite and stuck.
 bool is_failure(Outcome outcome);

@@ -1,0 +1,44 @@
+// How the values of an enumeration are written: once, beside the enumeration.
+//
+//   enum class Loss { cross_entropy, mse };
+//   constexpr auto spelling(Loss) {
+//     return Spelling{"a loss", {"cross_entropy", "mse"}};
+//   }
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <string_view>
+
+namespace preheat {
+
+/// What a message calls one of the values, and the name of each, in their order.
+template <std::size_t n>
+struct Spelling {
+  std::string_view what;
+  std::string_view names[n];
+};
+template <std::size_t n>
+Spelling(const char*, const char* const (&)[n]) -> Spelling<n>;
+
+template <class T>
+concept Spelled = requires(T value) {
+  spelling(value).names;
+};
+
+template <Spelled Enum>
+constexpr std::string_view to_string(Enum value) {
+  return spelling(value).names[static_cast<std::size_t>(value)];
+}
+
+/// The value of that name; nothing where there is none.
+template <Spelled Enum>
+constexpr std::optional<Enum> value_named(std::string_view name) {
+  const auto known = spelling(Enum{});
+  const auto* const found = std::ranges::find(known.names, name);
+  if (found == std::end(known.names)) return std::nullopt;
+  return static_cast<Enum>(found - std::begin(known.names));
+}
+
+}  // namespace preheat

@@ -321,6 +321,14 @@ RunConfig read_run(const Document& document) {
 
 }  // namespace
 
+std::string result_file(ExperimentKind kind) {
+  return fmt::format("{}.json", to_string(kind));
+}
+
+bool is_of_experiments(std::string_view section) {
+  return value_named<ExperimentKind>(section) || section == "expect";
+}
+
 std::vector<LayerConfig> default_layers() {
   const LayerConfig pool{MaxPoolLayer{}, std::nullopt};
   const auto conv = [](std::int64_t out) {
@@ -386,10 +394,8 @@ RunConfig read_config(const Document& document) {
 
 Document without_experiments(const Document& document) {
   Document base = document;
-  std::erase_if(base.root.keys, [](const auto& entry) {
-    return entry.first == "compare" || entry.first == "sweep" || entry.first == "find_lr" ||
-           entry.first == "expect";
-  });
+  std::erase_if(base.root.keys,
+                [](const Node::Key& entry) { return is_of_experiments(entry.first); });
   return base;
 }
 

@@ -269,6 +269,20 @@ struct DiagnosticsConfig {
   std::optional<SharpnessConfig> sharpness;
 };
 
+/// What trains many runs; each has a section of its name.
+enum class ExperimentKind { compare, sweep, find_lr };
+constexpr auto spelling(ExperimentKind) {
+  return Spelling{"an experiment", {"compare", "sweep", "find_lr"}};
+}
+inline constexpr ExperimentKind experiment_kinds[] = {
+    ExperimentKind::compare, ExperimentKind::sweep, ExperimentKind::find_lr};
+
+/// The file in an experiment's folder that has what it found: "compare.json".
+std::string result_file(ExperimentKind kind);
+
+/// Whether a section is about many runs and not about one: compare, sweep, find_lr, expect.
+bool is_of_experiments(std::string_view section);
+
 /// One arm of an experiment: the same keys a user can --set.
 struct Arm {
   std::string name;

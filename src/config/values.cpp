@@ -1,7 +1,6 @@
 #include "config/values.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -132,12 +131,18 @@ Node scalar_node(std::string text, bool quoted = false) {
 
 // What all runs of an experiment share.
 void refuse_shared_key(const std::string& key, const Node& value) {
-  for (const std::string_view section : {"name", "seed", "compare", "sweep", "find_lr", "expect"}) {
-    if (key == section || key.starts_with(std::string(section) + ".")) {
-      throw ConfigError(value.where, "an arm cannot change this",
-                        "arms share the name and the seeds of their experiment");
-    }
+  const std::string_view section = std::string_view(key).substr(0, key.find('.'));
+  if (section == "name" || section == "seed" || is_of_experiments(section)) {
+    throw ConfigError(value.where, "an arm cannot change this",
+                      "arms share the name and the seeds of their experiment");
   }
+}
+
+// Whether the folder of an experiment has a file of that name, beside the folders of its arms.
+bool is_file_beside_arms(std::string_view name) {
+  return name == "config.yaml" || name == "report.html" ||
+         std::ranges::any_of(experiment_kinds,
+                             [&](ExperimentKind kind) { return result_file(kind) == name; });
 }
 
 // {log: [from, to, n]} or {linear: [from, to, n]}: n values, both ends among them.
@@ -378,10 +383,6 @@ void read_value(const Node& node, std::vector<Override>& changes) {
   }
 }
 
-// The files in the folder of an experiment, in which the folder of an arm is called by its name.
-constexpr std::array reserved_arm_names{"compare.json", "sweep.json", "find_lr.json", "config.yaml",
-                                        "report.html"};
-
 void read_value(const Node& node, std::vector<Arm>& arms) {
   const std::string remedy =
       "write names with keys below them, as in {short: {train.length: 10 steps}}";
@@ -396,7 +397,7 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
     label.where = changes.where;
     Arm& arm = arms.emplace_back();
     read_value(label, arm.name, TextRule::run_name);
-    if (std::ranges::find(reserved_arm_names, arm.name) != reserved_arm_names.end()) {
+    if (is_file_beside_arms(arm.name)) {
       wrong(label, "is a file in the folder of an experiment", "take another name");
     }
     if (changes.kind != Node::Kind::null) read_value(changes, arm.overrides);

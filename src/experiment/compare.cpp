@@ -50,10 +50,10 @@ CompareResult compare(const Document& document, Backend& backend,
   check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
-  const FolderLock folder_lock = prepare_folder(folder, "compare.json", base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::compare, base, resume);
   const auto write = [&] {
     result.paired = pairs_of(result.arms);
-    write_atomically(folder / "compare.json", to_json(result).dump(2) + "\n");
+    write_atomically(folder / result_file(ExperimentKind::compare), to_json(result).dump(2) + "\n");
   };
   Runs runs(base, backend, listener);
   result.interrupted =

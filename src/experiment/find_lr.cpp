@@ -173,7 +173,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     result.arms.push_back({arm, {}});
     width = std::max(width, arm.name.size());
   }
-  const FolderLock folder_lock = prepare_folder(folder, "find_lr.json", base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
   const auto write = [&] {
     result.ratios.clear();
     for (std::size_t i = 0; i < arms.size(); ++i) {
@@ -181,7 +181,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
         result.ratios.push_back(ratio_of(result.arms[i], result.arms[j]));
       }
     }
-    write_atomically(folder / "find_lr.json", to_json(result).dump(2) + "\n");
+    write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
   Runs runs(base, backend, listener);
   result.critical_rates.resize(settings.seeds.size());

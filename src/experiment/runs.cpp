@@ -230,16 +230,17 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   return all;
 }
 
-FolderLock prepare_folder(const fs::path& folder, const std::string& result,
-                          const RunConfig& config, bool resume) {
+FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const RunConfig& config,
+                          bool resume) {
   if (!resume) make_folder(folder);
   FolderLock lock(folder);
   if (resume && !fs::exists(folder / "config.yaml")) {
     throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
   }
-  for (const char* other : {"compare.json", "sweep.json", "find_lr.json"}) {
-    if (resume && other != result && fs::exists(folder / other)) {
-      throw Error(fmt::format("{}: is of another command: it has a {}", folder.string(), other));
+  for (const ExperimentKind other : experiment_kinds) {
+    if (resume && other != kind && fs::exists(folder / result_file(other))) {
+      throw Error(fmt::format("{}: is of another command: it has a {}", folder.string(),
+                              result_file(other)));
     }
   }
   const fs::path path = folder / "config.yaml";

@@ -101,12 +101,11 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
               const std::function<void()>& after_each);
 
-/// Makes the folder of an experiment that writes `result`, or with `resume` takes one that is
-/// there, and writes its configuration: seeds, arms and what is expected may be others than they
-/// were. No other process may have it meanwhile. Throws Error, with `resume` also where the folder
-/// is one of another command or its base run differs from this one (naming the key), and
-/// ConfigError.
-FolderLock prepare_folder(const std::filesystem::path& folder, const std::string& result,
+/// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
+/// configuration: seeds, arms and what is expected may be others than they were. No other process
+/// may have it meanwhile. Throws Error, with `resume` also where the folder is one of another
+/// command or its base run differs from this one (naming the key), and ConfigError.
+FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
                           const RunConfig& config, bool resume);
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not

@@ -219,10 +219,10 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   SweepResult result;
   result.axes = base.sweep->axes;
   for (const Arm& cell : cells) result.cells.push_back({cell, {}});
-  const FolderLock folder_lock = prepare_folder(folder, "sweep.json", base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume);
   const auto write = [&] {
     result.boundaries = boundaries_of(result.axes, result.cells, base);
-    write_atomically(folder / "sweep.json", to_json(result).dump(2) + "\n");
+    write_atomically(folder / result_file(ExperimentKind::sweep), to_json(result).dump(2) + "\n");
   };
   Runs runs(base, backend, listener);
   result.interrupted =

@@ -3,10 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
-#include "config/config.h"
 #include "config/values.h"
 #include "experiment/find_lr.h"
 #include "report/html.h"
@@ -20,11 +18,6 @@ namespace fs = std::filesystem;
 constexpr std::size_t most_points = 400;   // of a run's series
 constexpr std::size_t least_points = 60;   // likewise
 constexpr std::size_t all_points = 24000;  // of one quantity of all runs of a page, or about
-
-constexpr std::array<std::pair<const char*, Experiment::Kind>, 3> experiment_files{
-    {{"compare.json", Experiment::Kind::compare},
-     {"sweep.json", Experiment::Kind::sweep},
-     {"find_lr.json", Experiment::Kind::find_lr}}};
 
 // The text of a folder's config.yaml, whose document `take` takes. What is wrong with it is not
 // what the user typed, so it is a damaged file.
@@ -162,11 +155,11 @@ std::size_t seeds_of(const RunConfig& config, Experiment::Kind kind) {
   return 0;
 }
 
-Experiment read_experiment(const fs::path& folder, const char* file, Experiment::Kind kind) {
+Experiment read_experiment(const fs::path& folder, Experiment::Kind kind) {
   Experiment e;
   e.kind = kind;
   e.folder = folder;
-  e.file = folder / file;
+  e.file = folder / result_file(kind);
   e.config = read_config_file(folder, [&](const Document& document) {
     const RunConfig config = read_config(document);
     e.name = config.name;
@@ -203,14 +196,16 @@ void name_runs(std::vector<RunData>& runs) {
   }
 }
 
-// The file of an experiment's result that the folder has; the end of the list where it has none.
-auto experiment_file(const fs::path& folder) {
-  return std::ranges::find_if(experiment_files,
-                              [&](const auto& file) { return fs::exists(folder / file.first); });
+// Nothing where it is the folder of none.
+std::optional<Experiment::Kind> experiment_of(const fs::path& folder) {
+  for (const Experiment::Kind kind : experiment_kinds) {
+    if (fs::exists(folder / result_file(kind))) return kind;
+  }
+  return std::nullopt;
 }
 
 bool is_reported(const fs::path& folder) {
-  return experiment_file(folder) != experiment_files.end() || fs::exists(folder / "metrics.csv");
+  return experiment_of(folder) || fs::exists(folder / "metrics.csv");
 }
 
 // The folder itself, or where it is none of ours those right below it that are, by name: runs/NAME
@@ -242,9 +237,8 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   std::size_t runs = 0;
   for (const fs::path& given : folders) {
     for (const fs::path& folder : reported(given)) {
-      const auto* const experiment = experiment_file(folder);
-      if (experiment != experiment_files.end()) {
-        data.experiments.push_back(read_experiment(folder, experiment->first, experiment->second));
+      if (const auto kind = experiment_of(folder)) {
+        data.experiments.push_back(read_experiment(folder, *kind));
         runs += data.experiments.back().runs.size();
       } else {
         data.runs.emplace_back().folder = folder;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "config/config.h"
 #include "report/series.h"
 #include "train/run_files.h"
 
@@ -48,10 +49,10 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
 
 // NOLINTNEXTLINE(bugprone-exception-escape): as above.
 struct Experiment {  // NOLINT(bugprone-exception-escape)
-  enum class Kind { compare, sweep, find_lr };
+  using Kind = ExperimentKind;
   Kind kind = Kind::compare;
   std::filesystem::path folder;
-  std::filesystem::path file;  // compare.json, sweep.json or find_lr.json, and what is in it:
+  std::filesystem::path file;  // result_file(), and what is in it:
   nlohmann::ordered_json result;
   std::string name;
   std::string config;

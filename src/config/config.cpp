@@ -1,5 +1,7 @@
 #include "config/config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <initializer_list>
 #include <utility>
@@ -48,8 +50,7 @@ class KeyLister {
   }
   template <class... Kind>
   void one_of(std::string_view, std::variant<Kind...>&) {
-    (section(section_name(static_cast<Kind*>(nullptr)),
-             [item = Kind{}](KeyLister& inner) mutable { describe(inner, item); }),
+    (section(Kind::section, [item = Kind{}](KeyLister& inner) mutable { describe(inner, item); }),
      ...);
   }
   void lr(std::string_view absolute, std::string_view factor, std::optional<LrValue>& value,
@@ -147,7 +148,7 @@ class Reader {
     int found = 0;
     (read_kind<Kind>(value, found), ...);
     if (found == 1) return;
-    const auto kinds = {section_name(static_cast<Kind*>(nullptr))...};
+    const auto kinds = {Kind::section...};
     throw ConfigError(node_.where,
                       found == 0 ? fmt::format("an item without a {}", noun)
                                  : fmt::format("two {}s in one item", noun),
@@ -221,7 +222,7 @@ class Reader {
 
   template <class Kind, class Variant>
   void read_kind(Variant& value, int& found) {
-    const std::string_view name = section_name(static_cast<Kind*>(nullptr));
+    const std::string_view name = Kind::section;
     if (!node_.find(name)) return;
     ++found;
     Kind item;
@@ -279,9 +280,7 @@ class Writer {
   template <class... Kind>
   void one_of(std::string_view, std::variant<Kind...>& value) {
     std::visit(
-        [&](auto& item) {
-          section(section_name(&item), [&](Writer& inner) { describe(inner, item); });
-        },
+        [&](auto& item) { section(item.section, [&](Writer& inner) { describe(inner, item); }); },
         value);
   }
   void lr(std::string_view absolute, std::string_view factor, const std::optional<LrValue>& value,
@@ -320,14 +319,6 @@ RunConfig read_run(const Document& document) {
 }
 
 }  // namespace
-
-std::string result_file(ExperimentKind kind) {
-  return fmt::format("{}.json", to_string(kind));
-}
-
-bool is_of_experiments(std::string_view section) {
-  return value_named<ExperimentKind>(section) || section == "expect";
-}
 
 std::vector<LayerConfig> default_layers() {
   const LayerConfig pool{MaxPoolLayer{}, std::nullopt};

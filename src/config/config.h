@@ -14,20 +14,11 @@
 
 #include "config/document.h"
 #include "config/error.h"
+#include "config/experiments.h"
 #include "config/spelling.h"
+#include "config/values.h"
 
 namespace preheat {
-
-enum class LengthUnit { steps, epochs, percent };
-
-/// A stretch of training: "400 steps", "1.5 epochs" or "10%" of the run.
-struct Length {
-  double value = 0;
-  LengthUnit unit = LengthUnit::steps;
-};
-
-/// Text as a user would write it: "400 steps".
-std::string to_string(const Length& length);
 
 enum class DatasetName { fashion_mnist, mnist, cifar10, synthetic };
 constexpr auto spelling(DatasetName) {
@@ -54,14 +45,8 @@ struct DataConfig {
   Augment augment;
 };
 
-enum class ActivationKind { none, relu, leaky_relu };
-
-struct Activation {
-  ActivationKind kind = ActivationKind::none;
-  double slope = 0;  // leaky_relu's, below zero
-};
-
 struct ConvLayer {
+  static constexpr std::string_view section = "conv";
   std::int64_t out = 0;
   std::int64_t kernel = 3;
   std::int64_t stride = 1;
@@ -69,15 +54,20 @@ struct ConvLayer {
   Activation activation{ActivationKind::relu};
 };
 struct MaxPoolLayer {
+  static constexpr std::string_view section = "max_pool";
   std::int64_t kernel = 2;  // and stride
 };
 struct ResidualStageLayer {
+  static constexpr std::string_view section = "residual_stage";
   std::int64_t blocks = 3;
   std::int64_t out = 0;
   std::int64_t stride = 1;  // of the first block
 };
-struct GlobalAvgPoolLayer {};
+struct GlobalAvgPoolLayer {
+  static constexpr std::string_view section = "global_avg_pool";
+};
 struct LinearLayer {
+  static constexpr std::string_view section = "linear";
   std::int64_t out = 0;
   Activation activation;
 };
@@ -135,15 +125,6 @@ struct OptimizerConfig {
   bool momentum_correction = false;
   std::optional<double> clip_norm;
   std::vector<GroupConfig> groups;  // the first that matches a parameter holds
-};
-
-/// A value of the learning rate: absolute, a factor of base_lr, what the update before it had, or
-/// what the network can take at its start.
-struct LrValue {
-  double value = 0;
-  bool times_base = false;
-  bool last = false;
-  bool automatic = false;
 };
 
 enum class Every { step, epoch };
@@ -269,162 +250,6 @@ struct DiagnosticsConfig {
   std::optional<SharpnessConfig> sharpness;
 };
 
-/// What trains many runs; each has a section of its name.
-enum class ExperimentKind { compare, sweep, find_lr };
-constexpr auto spelling(ExperimentKind) {
-  return Spelling{"an experiment", {"compare", "sweep", "find_lr"}};
-}
-inline constexpr ExperimentKind experiment_kinds[] = {
-    ExperimentKind::compare, ExperimentKind::sweep, ExperimentKind::find_lr};
-
-/// The file in an experiment's folder that has what it found: "compare.json".
-std::string result_file(ExperimentKind kind);
-
-/// Whether a section is about many runs and not about one: compare, sweep, find_lr, expect.
-bool is_of_experiments(std::string_view section);
-
-/// One arm of an experiment: the same keys a user can --set.
-struct Arm {
-  std::string name;
-  std::vector<Override> overrides;
-};
-
-struct CompareConfig {
-  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
-  std::vector<Arm> arms;
-};
-
-/// The values that a grid gives one key.
-struct Axis {
-  std::string key;
-  std::vector<Node> values;
-};
-
-struct SweepConfig {
-  std::vector<std::uint64_t> seeds{0, 1, 2};
-  std::vector<Axis> axes;
-};
-
-/// The search for the largest base rate that trains.
-struct FindLrConfig {
-  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4};
-  double first = 0.01;       // the first base rate tried
-  double resolution = 1.19;  // the factor between the answer and a rate that fails
-  double loss_below = 0.8;   // a run trains whose final loss is below this times ln(classes)
-  double share = 0.9;        // of the seeds that train at the rate told of an arm as a whole
-  std::vector<Arm> arms;     // absent: without and with the warmup
-};
-
-// What an experiment is expected to show, fixed before it runs; experiment/claims.h says how each
-// is decided. Arms are names of compare or find_lr; the first of a pair is the one with more of it.
-struct FailuresClaim {
-  std::string arm;
-  std::optional<double> above;  // a share of the runs; one of the two
-  std::optional<double> below;
-};
-struct FailsMoreClaim {
-  std::vector<std::string> arms;
-  double p_below = 0.05;
-};
-struct FailsAlikeClaim {
-  std::vector<std::string> arms;
-  double p_above = 0.05;
-};
-struct AccuracyClaim {
-  std::vector<std::string> arms;
-  double at_least = 0;  // the first's test accuracy minus the second's
-};
-struct AccuracyAlikeClaim {
-  std::vector<std::string> arms;
-  double within = 0;
-};
-struct AccuracyFallsClaim {
-  std::vector<std::string> arms;
-  double p_below = 0.05;
-};
-struct SoonerClaim {
-  std::vector<std::string> arms;
-  double train_error = 0;
-  double p_below = 0.05;
-};
-struct SmallerSpikeClaim {
-  std::vector<std::string> arms;
-  Length after;
-  Length within;
-  double p_below = 0.05;
-};
-struct GateClaim {
-  std::string arm;
-  Length from;
-  Length to;
-  double share = 0.8;
-};
-struct SharpnessFallsClaim {
-  std::string arm;
-  double by = 1;
-  double p_below = 0.05;
-};
-struct SharpnessStaysClaim {
-  std::string arm;
-  double within = 1;              // the factor it may fall by
-  bool random_direction = false;  // the curvature along a random direction in its place
-};
-struct EdgeOfStabilityClaim {
-  std::vector<std::string> arms;
-  std::vector<double> slope;  // from, to
-};
-struct AccuracyGapClaim {
-  std::vector<std::string> arms;  // the gap between these two
-  std::vector<std::string> than;  // against that between these
-  std::optional<double> above;    // times the second gap; one of the two
-  std::optional<double> below;
-};
-struct UnstableStartClaim {
-  std::string arm;
-  double share = 0.9;
-};
-struct DeepLayersClaim {
-  std::vector<std::string> arms;
-  Length within;
-  double p_below = 0.05;
-};
-struct BoundaryRisesClaim {
-  std::string along;         // an axis
-  std::vector<Override> at;  // values of other axes; absent: all of them
-  double p_below = 0.05;
-  double octaves_back = 1;  // the largest step back that is let pass
-};
-struct BoundaryMovesClaim {
-  std::string along;
-  std::vector<Override> at;
-  std::optional<double> octaves_above;  // of the last value's boundary over the first's; one of the
-  std::optional<double> octaves_below;  // two
-};
-struct SensitivityFallsClaim {
-  std::string along;
-  std::vector<Override> at;
-};
-struct AccuracyMovesClaim {
-  std::string along;                 // an axis, schedule.base_lr too
-  std::vector<Axis> over;            // the values of axes looked at; absent: all of them
-  double octaves_from_boundary = 2;  // of the largest rate looked at, downwards
-  std::optional<double> within;      // how far no value of the axis is from the first; one of the
-  std::optional<double> beyond;      // two, how far the last is
-};
-struct RateRatioClaim {
-  std::vector<std::string> arms;
-  std::optional<double>
-      log2_above;  // of the second's largest rate over the first's; one of the two
-  std::optional<double> log2_below;
-};
-
-using Claim =
-    std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim, AccuracyAlikeClaim,
-                 AccuracyFallsClaim, AccuracyGapClaim, SoonerClaim, SmallerSpikeClaim, GateClaim,
-                 SharpnessFallsClaim, SharpnessStaysClaim, UnstableStartClaim, EdgeOfStabilityClaim,
-                 DeepLayersClaim, BoundaryRisesClaim, BoundaryMovesClaim, SensitivityFallsClaim,
-                 AccuracyMovesClaim, RateRatioClaim>;
-
 struct RunConfig {
   std::string name = "run";
   std::uint64_t seed = 0;
@@ -460,8 +285,5 @@ std::string write_config(const RunConfig& config);
 /// Every key there is, with its full path, in the order of configs/reference.yaml; `[]` stands for
 /// an item of a list: "optimizer.momentum", "model.layers[].conv.out".
 std::vector<std::string> known_keys();
-
-/// "none", "relu" or "leaky_relu(0.1)".
-std::string to_string(const Activation& activation);
 
 }  // namespace preheat

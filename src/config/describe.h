@@ -3,7 +3,7 @@
 // - field(key, value, rule...): a value, which may be optional; required() where it has no default
 // - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
 // - list(key, items, size, visit): a list of sections
-// - one_of(noun, variant): exactly one of several sections, named by section_name()
+// - one_of(noun, variant): exactly one of several sections, named by their types' `section`
 // - lr(absolute, factor, value, may_be_auto): a learning rate under one of two keys
 // - excludes(key, others): the first may not stand beside the others
 // - check(ok, key, ...): what depends on several keys
@@ -17,83 +17,6 @@
 #include "config/values.h"
 
 namespace preheat {
-
-constexpr std::string_view section_name(const ConvLayer*) {
-  return "conv";
-}
-constexpr std::string_view section_name(const MaxPoolLayer*) {
-  return "max_pool";
-}
-constexpr std::string_view section_name(const ResidualStageLayer*) {
-  return "residual_stage";
-}
-constexpr std::string_view section_name(const GlobalAvgPoolLayer*) {
-  return "global_avg_pool";
-}
-constexpr std::string_view section_name(const LinearLayer*) {
-  return "linear";
-}
-
-constexpr std::string_view section_name(const FailuresClaim*) {
-  return "failures";
-}
-constexpr std::string_view section_name(const FailsMoreClaim*) {
-  return "fails_more";
-}
-constexpr std::string_view section_name(const FailsAlikeClaim*) {
-  return "fails_alike";
-}
-constexpr std::string_view section_name(const AccuracyClaim*) {
-  return "accuracy";
-}
-constexpr std::string_view section_name(const AccuracyAlikeClaim*) {
-  return "accuracy_alike";
-}
-constexpr std::string_view section_name(const AccuracyFallsClaim*) {
-  return "accuracy_falls";
-}
-constexpr std::string_view section_name(const AccuracyGapClaim*) {
-  return "accuracy_gap";
-}
-constexpr std::string_view section_name(const SoonerClaim*) {
-  return "sooner";
-}
-constexpr std::string_view section_name(const SmallerSpikeClaim*) {
-  return "smaller_spike";
-}
-constexpr std::string_view section_name(const GateClaim*) {
-  return "gate_opens";
-}
-constexpr std::string_view section_name(const SharpnessFallsClaim*) {
-  return "sharpness_falls";
-}
-constexpr std::string_view section_name(const SharpnessStaysClaim*) {
-  return "sharpness_stays";
-}
-constexpr std::string_view section_name(const UnstableStartClaim*) {
-  return "unstable_start";
-}
-constexpr std::string_view section_name(const EdgeOfStabilityClaim*) {
-  return "edge_of_stability";
-}
-constexpr std::string_view section_name(const DeepLayersClaim*) {
-  return "deep_layers_move_more";
-}
-constexpr std::string_view section_name(const BoundaryRisesClaim*) {
-  return "boundary_rises";
-}
-constexpr std::string_view section_name(const BoundaryMovesClaim*) {
-  return "boundary_moves";
-}
-constexpr std::string_view section_name(const SensitivityFallsClaim*) {
-  return "sensitivity_falls";
-}
-constexpr std::string_view section_name(const AccuracyMovesClaim*) {
-  return "accuracy_moves";
-}
-constexpr std::string_view section_name(const RateRatioClaim*) {
-  return "rate_ratio";
-}
 
 enum class MayBeAuto { no, yes };
 
@@ -189,7 +112,6 @@ void describe(Io& io, OptimizerConfig& c) {
 }
 
 constexpr Range kPositive{0, 1e6, true};
-constexpr Range kAnySign{-1e6, 1e6};
 
 // The optional keys of phases that shapes take; which takes which, the schedule knows.
 template <class Io>
@@ -301,183 +223,6 @@ template <class Io>
 void describe(Io& io, DiagnosticsConfig& c) {
   io.field("layers_every", c.layers_every, LengthRule{.zero = false});
   io.optional_section("sharpness", c.sharpness);
-}
-
-template <class Io>
-void describe(Io& io, SweepConfig& c) {
-  io.field("seeds", c.seeds);
-  io.required("axes", c.axes);
-}
-
-template <class Io>
-void describe(Io& io, FindLrConfig& c) {
-  io.field("seeds", c.seeds);
-  io.field("first", c.first, above(0));
-  io.field("resolution", c.resolution, Range{1, 16, true});
-  io.field("loss_below", c.loss_below, Range{0, 1, true});
-  io.field("share", c.share, Range{0, 1, true});
-  io.field("arms", c.arms);
-}
-
-constexpr Range kShare{0, 1};
-constexpr Range kLevel{0, 1, true, true};  // of a p-value
-constexpr ListSize kPair{2, 2};
-
-template <class Io>
-void describe(Io& io, FailuresClaim& c) {
-  io.required("arm", c.arm, TextRule::run_name);
-  io.field("above", c.above, kShare);
-  io.field("below", c.below, kShare);
-  io.check(c.above.has_value() != c.below.has_value(), "above", "one of above and below is meant",
-           "give one of the two");
-}
-
-template <class Io>
-void describe(Io& io, FailsMoreClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, FailsAlikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("p_above", c.p_above, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, AccuracyClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("at_least", c.at_least, Range{-1, 1});
-}
-
-template <class Io>
-void describe(Io& io, AccuracyAlikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("within", c.within, Range{0, 1, true});
-}
-
-template <class Io>
-void describe(Io& io, AccuracyFallsClaim& c) {
-  io.required("arms", c.arms, ListSize{3, 100}, TextRule::run_name);
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, AccuracyGapClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("than", c.than, kPair, TextRule::run_name);
-  io.field("above", c.above, kAnySign);
-  io.field("below", c.below, kAnySign);
-  io.check(c.above.has_value() != c.below.has_value(), "above", "one of above and below is meant",
-           "give one of the two");
-}
-
-template <class Io>
-void describe(Io& io, SoonerClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("train_error", c.train_error, kLevel);
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, SmallerSpikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("after", c.after, LengthRule{.zero = false});
-  io.required("within", c.within, LengthRule{.zero = false});
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, GateClaim& c) {
-  io.required("arm", c.arm, TextRule::run_name);
-  io.required("from", c.from, LengthRule{});
-  io.required("to", c.to, LengthRule{.zero = false});
-  io.field("share", c.share, kShare);
-}
-
-template <class Io>
-void describe(Io& io, SharpnessFallsClaim& c) {
-  io.required("arm", c.arm, TextRule::run_name);
-  io.required("by", c.by, Range{1, 1e9, true});
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, SharpnessStaysClaim& c) {
-  io.required("arm", c.arm, TextRule::run_name);
-  io.required("within", c.within, Range{1, 1e9, true});
-  io.field("random_direction", c.random_direction);
-}
-
-template <class Io>
-void describe(Io& io, EdgeOfStabilityClaim& c) {
-  io.required("arms", c.arms, ListSize{2, 100}, TextRule::run_name);
-  io.required("slope", c.slope, kPair, kAnySign);
-  io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is no range",
-           "the smaller first, as in [0.8, 1.2]");
-}
-
-template <class Io>
-void describe(Io& io, UnstableStartClaim& c) {
-  io.required("arm", c.arm, TextRule::run_name);
-  io.field("share", c.share, kShare);
-}
-
-template <class Io>
-void describe(Io& io, DeepLayersClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("within", c.within, LengthRule{.zero = false});
-  io.field("p_below", c.p_below, kLevel);
-}
-
-template <class Io>
-void describe(Io& io, BoundaryRisesClaim& c) {
-  io.required("along", c.along, TextRule::pattern);
-  io.field("at", c.at);
-  io.field("p_below", c.p_below, kLevel);
-  io.field("octaves_back", c.octaves_back, at_least(0));
-}
-
-template <class Io>
-void describe(Io& io, BoundaryMovesClaim& c) {
-  io.required("along", c.along, TextRule::pattern);
-  io.field("at", c.at);
-  io.field("octaves_above", c.octaves_above, kAnySign);
-  io.field("octaves_below", c.octaves_below, kAnySign);
-  io.check(c.octaves_above.has_value() != c.octaves_below.has_value(), "octaves_above",
-           "one of octaves_above and octaves_below is meant", "give one of the two");
-}
-
-template <class Io>
-void describe(Io& io, SensitivityFallsClaim& c) {
-  io.required("along", c.along, TextRule::pattern);
-  io.field("at", c.at);
-}
-
-template <class Io>
-void describe(Io& io, AccuracyMovesClaim& c) {
-  io.required("along", c.along, TextRule::pattern);
-  io.field("over", c.over);
-  io.field("octaves_from_boundary", c.octaves_from_boundary, at_least(0));
-  io.field("within", c.within, Range{0, 1, true});
-  io.field("beyond", c.beyond, kShare);
-  io.check(c.within.has_value() != c.beyond.has_value(), "within",
-           "one of within and beyond is meant", "give one of the two");
-}
-
-template <class Io>
-void describe(Io& io, RateRatioClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("log2_above", c.log2_above, kAnySign);
-  io.field("log2_below", c.log2_below, kAnySign);
-  io.check(c.log2_above.has_value() != c.log2_below.has_value(), "log2_above",
-           "one of log2_above and log2_below is meant", "give one of the two");
-}
-
-template <class Io>
-void describe(Io& io, CompareConfig& c) {
-  io.field("seeds", c.seeds);
-  io.required("arms", c.arms);
 }
 
 template <class Io>

@@ -1,11 +1,15 @@
 #include "config/values.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <set>
+
+#include "config/config.h"
 
 namespace preheat {
 namespace {

@@ -1,7 +1,6 @@
-// Single values between YAML and C++: what is accepted, how it is refused, how it is written again.
+// Single values between YAML and C++: their types, what is accepted, how it is refused, how it is
+// written again.
 #pragma once
-
-#include <fmt/format.h>
 
 #include <cstdint>
 #include <optional>
@@ -10,9 +9,52 @@
 #include <string_view>
 #include <vector>
 
-#include "config/config.h"
+#include "config/document.h"
+#include "config/spelling.h"
 
 namespace preheat {
+
+enum class LengthUnit { steps, epochs, percent };
+
+/// A stretch of training: "400 steps", "1.5 epochs" or "10%" of the run.
+struct Length {
+  double value = 0;
+  LengthUnit unit = LengthUnit::steps;
+};
+
+/// Text as a user would write it: "400 steps".
+std::string to_string(const Length& length);
+
+enum class ActivationKind { none, relu, leaky_relu };
+
+struct Activation {
+  ActivationKind kind = ActivationKind::none;
+  double slope = 0;  // leaky_relu's, below zero
+};
+
+/// "none", "relu" or "leaky_relu(0.1)".
+std::string to_string(const Activation& activation);
+
+/// A value of the learning rate: absolute, a factor of base_lr, what the update before it had, or
+/// what the network can take at its start.
+struct LrValue {
+  double value = 0;
+  bool times_base = false;
+  bool last = false;
+  bool automatic = false;
+};
+
+/// One arm of an experiment: the same keys a user can --set.
+struct Arm {
+  std::string name;
+  std::vector<Override> overrides;
+};
+
+/// The values that a grid gives one key.
+struct Axis {
+  std::string key;
+  std::vector<Node> values;
+};
 
 /// The numbers a key takes. Every range is finite, so that no sum or product of a few of them is
 /// not.
@@ -29,6 +71,8 @@ constexpr Range at_least(double min) {
 constexpr Range above(double min) {
   return {min, kLargest, true, false};
 }
+
+constexpr Range kAnySign{-1e6, 1e6};
 
 struct IntegerRange {
   std::int64_t min = 0;

@@ -1,4 +1,4 @@
-// The claims of find_lr, as claims.h says.
+// The claims of find_lr: of each kind how it is decided and what it says.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,29 +8,53 @@
 #include "experiment/findings.h"
 
 namespace preheat {
+namespace {
+
+// ---- rate_ratio --------------------------------------------------------------------------------
+// log2 of the second arm's largest rate over the first's, by the bootstrap over the seeds for which
+// both have one. log2_above: PASS where the interval is above it, FAIL where it is below;
+// log2_below likewise.
+
+std::string text_of(const RateRatioClaim& c) {
+  return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],
+                     more_or_less(c.log2), std::exp2(c.log2.value()), c.arms[0]);
+}
+
+Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
+  const auto arm = [&](const std::string& name) -> const SearchArm& {
+    return *std::ranges::find(arms, name, [](const SearchArm& a) { return a.arm.name; });
+  };
+  const SearchArm& first = arm(c.arms[0]);
+  const RateRatio ratio = ratio_of(first, arm(c.arms[1]));
+  Finding finding;
+  finding.evidence =
+      fmt::format("{} of {} seeds have an answer in both", ratio.seeds, first.searches.size());
+  if (ratio.log2_mean) {
+    finding.evidence += fmt::format(", {:.2f} times the rate in the geometric mean, log2 {:.2f}",
+                                    std::exp2(*ratio.log2_mean), *ratio.log2_mean);
+  }
+  if (ratio.log2_interval) {
+    finding.evidence += fmt::format(", bootstrap at 95 % {}", to_string(*ratio.log2_interval));
+    finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
+  }
+  return finding;
+}
+
+}  // namespace
+
+void check_find_lr_claims(const RunConfig& base, const std::vector<Arm>& arms,
+                          const std::vector<RunConfig>& configs) {
+  refuse_foreign_claims(base, ExperimentKind::find_lr);
+  const ClaimableArms claimable(base, arms, configs);
+  for_claims<ExperimentKind::find_lr>(base, [&](const auto& claim, const std::string& place) {
+    claimable.check(claim, place, [](const ClaimedArm&) {});
+  });
+}
 
 std::vector<ClaimResult> judge_find_lr(const RunConfig& base, const FindLrResult& result) {
-  const auto arm = [&](const std::string& name) -> const SearchArm& {
-    return *std::ranges::find(result.arms, name, [](const SearchArm& a) { return a.arm.name; });
-  };
-  const auto judge = [&](const RateRatioClaim& c, const std::string&) {
-    const SearchArm& first = arm(c.arms[0]);
-    const RateRatio ratio = ratio_of(first, arm(c.arms[1]));
-    Finding finding;
-    finding.evidence =
-        fmt::format("{} of {} seeds have an answer in both", ratio.seeds, first.searches.size());
-    if (ratio.log2_mean) {
-      finding.evidence += fmt::format(", {:.2f} times the rate in the geometric mean, log2 {:.2f}",
-                                      std::exp2(*ratio.log2_mean), *ratio.log2_mean);
-    }
-    if (ratio.log2_interval) {
-      finding.evidence += fmt::format(", bootstrap at 95 % {}", to_string(*ratio.log2_interval));
-      finding.verdict = c.log2_above ? verdict_above(*ratio.log2_interval, *c.log2_above)
-                                     : verdict_below(*ratio.log2_interval, *c.log2_below);
-    }
-    return finding;
-  };
-  return judge_claims<Experiment::find_lr>(base, result.interrupted, judge);
+  return judge_claims<ExperimentKind::find_lr>(
+      base, result.interrupted, [](const auto& claim) { return text_of(claim); },
+      [&](const auto& claim) { return judge(claim, result.arms); });
 }
 
 }  // namespace preheat

@@ -1,18 +1,87 @@
-// What the files that judge claims share (claims.h): what was found, and how it becomes a verdict.
+// What the files that judge claims share (claims.h): which claims there are, what their arms have
+// to be, what was found, and how it becomes a verdict.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <functional>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <vector>
 
-#include "config/describe.h"
+#include "config/config.h"
 #include "experiment/claims.h"
+#include "experiment/ranks.h"
 #include "experiment/statistics.h"
 
 namespace preheat {
+
+/// Calls visit(claim, place) for each claim of the experiment; the place is "expect.3.accuracy".
+template <ExperimentKind experiment, class Visit>
+void for_claims(const RunConfig& base, const Visit& visit) {
+  for (std::size_t i = 0; i < base.expect.size(); ++i) {
+    std::visit(
+        [&](const auto& claim) {
+          if constexpr (std::decay_t<decltype(claim)>::experiment == experiment) {
+            visit(claim, fmt::format("expect.{}.{}", i, claim.section));
+          }
+        },
+        base.expect[i]);
+  }
+}
+
+/// Throws ConfigError at a claim about an experiment that the file does not have, unless it is the
+/// one given.
+void refuse_foreign_claims(const RunConfig& base, ExperimentKind experiment);
+
+/// An arm that a claim is about, before anything has run.
+struct ClaimedArm {
+  const RunConfig& base;
+  const RunConfig& config;
+  const std::string& name;
+  const std::string& place;  // the claim: "expect.3.accuracy"
+  const std::string& key;    // where it names the arm: "expect.3.accuracy.arms.0"
+
+  /// Throws ConfigError at the arm's name.
+  [[noreturn]] void refuse(const std::string& problem, const std::string& remedy) const;
+
+  /// The length under a key of the claim, in updates of the arm. Throws ConfigError there.
+  std::int64_t updates(const Length& length, const char* length_key) const;
+
+  /// Throws ConfigError unless the length is before the end of the arm's run.
+  void require_within_run(const Length& length, const char* length_key) const;
+};
+
+/// The arms there are.
+class ClaimableArms {
+ public:
+  ClaimableArms(const RunConfig& base, const std::vector<Arm>& arms,
+                const std::vector<RunConfig>& configs);
+
+  /// Calls check(arm) for each that a claim names. Throws ConfigError at a name that is of none of
+  /// them, stands there twice, or is of one that runs the same as another one named.
+  template <class Claim, class Check>
+  void check(const Claim& claim, const std::string& place, const Check& check) const {
+    if constexpr (requires { claim.arm; }) {
+      check_one(claim.arm, place, check);
+    } else {
+      check_list(claim.arms, place, "arms", check);
+    }
+    if constexpr (requires { claim.than; }) check_list(claim.than, place, "than", check);
+  }
+
+ private:
+  using CheckArm = std::function<void(const ClaimedArm&)>;
+  void check_one(const std::string& name, const std::string& place, const CheckArm& check) const;
+  void check_list(const std::vector<std::string>& names, const std::string& place,
+                  const char* list_key, const CheckArm& check) const;
+  const RunConfig& config_of(const std::string& name, const std::string& key) const;
+
+  const RunConfig& base_;
+  const std::vector<RunConfig>& configs_;
+  std::vector<std::string> names_;
+};
 
 /// A test whose p-value is yet to be adjusted.
 struct Test {
@@ -25,66 +94,32 @@ struct Test {
 struct Finding {
   std::string evidence;
   Verdict verdict = Verdict::inconclusive;  // of a claim without a test
-  std::optional<Test> test;
+  std::optional<Test> test = std::nullopt;
   bool contradicted = false;  // whatever the test says
 };
 
-enum class Experiment { compare, sweep, find_lr };
-
-template <class Kind>
-constexpr Experiment experiment_of = Experiment::compare;
-template <>
-inline constexpr Experiment experiment_of<BoundaryRisesClaim> = Experiment::sweep;
-template <>
-inline constexpr Experiment experiment_of<BoundaryMovesClaim> = Experiment::sweep;
-template <>
-inline constexpr Experiment experiment_of<SensitivityFallsClaim> = Experiment::sweep;
-template <>
-inline constexpr Experiment experiment_of<AccuracyMovesClaim> = Experiment::sweep;
-template <>
-inline constexpr Experiment experiment_of<RateRatioClaim> = Experiment::find_lr;
-
-/// Calls judge(claim, place) for each claim of the experiment; the place is "expect.3.accuracy".
-template <Experiment experiment, class Visit>
-void for_claims(const RunConfig& base, const Visit& visit) {
-  for (std::size_t i = 0; i < base.expect.size(); ++i) {
-    std::visit(
-        [&](const auto& claim) {
-          using Kind = std::decay_t<decltype(claim)>;
-          if constexpr (experiment_of<Kind> == experiment) {
-            visit(claim, "expect." + std::to_string(i) + "." +
-                             std::string(section_name(static_cast<const Kind*>(nullptr))));
-          }
-        },
-        base.expect[i]);
-  }
-}
-
-std::string text_of(const FailuresClaim& c);
-std::string text_of(const FailsMoreClaim& c);
-std::string text_of(const FailsAlikeClaim& c);
-std::string text_of(const AccuracyClaim& c);
-std::string text_of(const AccuracyAlikeClaim& c);
-std::string text_of(const AccuracyFallsClaim& c);
-std::string text_of(const AccuracyGapClaim& c);
-std::string text_of(const SoonerClaim& c);
-std::string text_of(const SmallerSpikeClaim& c);
-std::string text_of(const GateClaim& c);
-std::string text_of(const SharpnessFallsClaim& c);
-std::string text_of(const SharpnessStaysClaim& c);
-std::string text_of(const UnstableStartClaim& c);
-std::string text_of(const EdgeOfStabilityClaim& c);
-std::string text_of(const DeepLayersClaim& c);
-std::string text_of(const BoundaryRisesClaim& c);
-std::string text_of(const BoundaryMovesClaim& c);
-std::string text_of(const SensitivityFallsClaim& c);
-std::string text_of(const AccuracyMovesClaim& c);
-std::string text_of(const RateRatioClaim& c);
+/// Page's trend along `levels` levels, of outcomes that stand block by block, and its test.
+struct TrendTest {
+  PageTrend trend;
+  Test test;
+};
+TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
+                     Alternative direction);
 
 /// Whether the interval is wholly above (PASS) or below (FAIL) a value; the other way round where
 /// the claim is that it is below.
 Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
+Verdict verdict_of(const Interval& interval, const Bound& bound);
+
+/// "more" than the bound's value, or "less".
+const char* more_or_less(const Bound& bound);
+
+/// "0.5 percentage points", of a difference of shares.
+std::string percentage_points(double difference);
+
+/// "60 %".
+std::string per_cent(double share);
 
 /// Which are expected, what was found of each (in the same order), and the level of those that have
 /// one: adjusts by Holm and decides.
@@ -95,18 +130,19 @@ struct Judged {
 };
 std::vector<ClaimResult> settle(std::vector<Judged> judged);
 
-/// Judges the claims of one experiment with judge(claim, place).
-template <Experiment experiment, class Judge>
-std::vector<ClaimResult> judge_claims(const RunConfig& base, bool interrupted, const Judge& judge) {
+/// Judges the claims of one experiment with judge(claim); text_of(claim) is what each says.
+template <ExperimentKind experiment, class TextOf, class Judge>
+std::vector<ClaimResult> judge_claims(const RunConfig& base, bool interrupted,
+                                      const TextOf& text_of, const Judge& judge) {
   std::vector<Judged> judged;
-  for_claims<experiment>(base, [&](const auto& claim, const std::string& place) {
+  for_claims<experiment>(base, [&](const auto& claim, const std::string&) {
     Judged j;
-    j.result.claim = place.substr(place.rfind('.') + 1);
+    j.result.claim = claim.section;
     j.result.text = text_of(claim);
     if (interrupted) {
       j.finding.evidence = "interrupted";
     } else {
-      j.finding = judge(claim, place);
+      j.finding = judge(claim);
       if constexpr (requires { claim.p_below; }) j.p_below = claim.p_below;
     }
     judged.push_back(std::move(j));

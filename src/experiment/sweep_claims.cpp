@@ -1,187 +1,139 @@
-// The claims of sweep, each as claims.h says.
+// The claims of sweep: of each kind how it is decided, what it says, and what it asks of the axes.
+// All are along an axis other than schedule.base_lr (accuracy_moves may be along that too), its
+// values in the order given, where the other axes have the values of `at`, or over all of theirs.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 
-#include "config/values.h"
 #include "data/dataset.h"
 #include "experiment/findings.h"
-#include "experiment/ranks.h"
 #include "experiment/sweep.h"
 
 namespace preheat {
 namespace {
 
-class SweepJudge {
+// Rates that are an octave apart are so only but for rounding.
+constexpr double rounding = 1e-9;
+
+// ---- Axes, before anything has run -------------------------------------------------------------
+
+class ClaimableAxes {
  public:
-  SweepJudge(const RunConfig& base, const SweepResult& result)
-      : base_(base),
-        lines_(lines_along_rate(result.axes, result.cells)),
-        seeds_(lines_.empty() ? 0 : lines_.front().cells.front()->runs.size()) {
-    for (const Axis& axis : result.axes) {
-      if (&axis != rate_axis(result.axes)) others_.push_back(axis);
+  explicit ClaimableAxes(const RunConfig& base)
+      : base_(base), axes_(base.sweep->axes), rate_(rate_axis(axes_)) {
+    for (const Axis& axis : axes_) {
+      keys_.push_back(axis.key);
+      if (&axis != rate_) others_.push_back(axis.key);
     }
   }
 
-  Finding operator()(const BoundaryRisesClaim& c, const std::string&) const {
-    const Families families = families_along(c.along, c.at);
-    const std::size_t levels = families.front().size();
-    std::vector<double> outcomes;  // a block for each family and seed
-    std::vector<double> over_seeds;
-    std::int64_t all_train = 0;
-    std::int64_t none_trains = 0;
-    for (const auto& family : families) {
-      for (const std::size_t line : family) {
-        over_seeds.push_back(octave(line, boundary_of(lines_[line], {})));
+  void require_rate(const std::string& place) const {
+    if (rate_ != nullptr) return;
+    refuse(place + ".along", "the axes do not have schedule.base_lr",
+           "schedule.base_lr: {log: [0.01, 1, 5]} among sweep.axes");
+  }
+
+  // Of boundaries, each along the rate: the axis gone along is another, and `at` has values of
+  // further ones.
+  void check_along(const std::string& along, const std::vector<Override>& at,
+                   const std::string& place) const {
+    const std::string key = place + ".along";
+    if (std::ranges::find(others_, along) == others_.end()) {
+      refuse(key, fmt::format("{} is no axis beside schedule.base_lr", along),
+             others_.empty() ? "one more of sweep.axes"
+                             : fmt::format("one of {}", fmt::join(others_, ", ")));
+    }
+    require_two(along, axis(along)->values.size(), key);
+    for (const Override& o : at) {
+      const std::string at_key = place + ".at." + o.key;
+      if (axis(o.key) == nullptr || o.key == along || axis(o.key) == rate_) {
+        refuse(at_key, fmt::format("{} is no further axis", o.key),
+               "an axis other than schedule.base_lr and the one gone along");
       }
-      for (std::size_t seed = 0; seed < seeds_; ++seed) {
-        for (const std::size_t line : family) {
-          const Boundary boundary = boundary_of(lines_[line], std::vector{seed});
-          all_train += boundary.smallest_failing ? 0 : 1;
-          none_trains += boundary.largest_training ? 0 : 1;
-          outcomes.push_back(octave(line, boundary));
+      require_value(*axis(o.key), o.value, at_key);
+    }
+  }
+
+  void check_over(const std::vector<Axis>& over, const std::string& along,
+                  const std::string& place) const {
+    for (const Axis& wanted : over) {
+      const std::string key = place + ".over." + wanted.key;
+      if (axis(wanted.key) == nullptr || axis(wanted.key) == rate_) {
+        refuse(key, fmt::format("{} is no axis beside schedule.base_lr", wanted.key),
+               "an axis; the rates follow from the boundary");
+      }
+      for (std::size_t i = 0; i < wanted.values.size(); ++i) {
+        require_value(*axis(wanted.key), wanted.values[i], key);
+        for (std::size_t k = 0; k < i; ++k) {
+          if (is_same(wanted.values[i], wanted.values[k])) {
+            refuse(key, fmt::format("{} stands there twice", to_flow_text(wanted.values[i])),
+                   "each value once");
+          }
         }
       }
+      if (wanted.key == along) require_two(wanted.key, wanted.values.size(), key);
     }
-    double step_back = 0;
-    for (std::size_t i = 0; i + 1 < over_seeds.size(); ++i) {
-      if ((i + 1) % levels != 0) {
-        step_back = std::max(step_back, over_seeds[i] - over_seeds[i + 1]);
-      }
-    }
-    std::vector<double> order(levels);
-    std::iota(order.begin(), order.end(), 0.0);
-    std::vector<double> perfect;
-    for (std::size_t i = 0; i < outcomes.size(); ++i) perfect.push_back(order[i % levels]);
-    const PageTrend trend = page_trend(order, outcomes, Alternative::increasing);
-    Finding finding;
-    finding.evidence = fmt::format(
-        "{}; mean rank correlation {:.2f} over {} blocks ({} seeds); all rates train in {} of {} "
-        "rows, none in {}; largest step back {:.2g} octaves, {:g} are let pass",
-        rates_text(over_seeds, levels), trend.rho, trend.blocks, seeds_, all_train, outcomes.size(),
-        none_trains, step_back, c.octaves_back);
-    // The logarithms of rates that are an octave apart are so only but for rounding.
-    finding.contradicted = step_back > c.octaves_back + 1e-9;
-    finding.test = Test{.name = "Page p",
-                        .p = trend.p,
-                        .right_way = trend.rho > 0,
-                        .least_p = page_trend(order, perfect, Alternative::increasing).p};
-    return finding;
   }
 
-  Finding operator()(const BoundaryMovesClaim& c, const std::string&) const {
-    const Families families = families_along(c.along, c.at);
-    const auto moves = [&](std::size_t seed) {
-      double sum = 0;
-      for (const auto& family : families) {
-        sum += octave(family.back(), boundary_of(lines_[family.back()], std::vector{seed})) -
-               octave(family.front(), boundary_of(lines_[family.front()], std::vector{seed}));
-      }
-      return sum / static_cast<double>(families.size());
-    };
-    std::vector<double> by_seed;
-    for (std::size_t seed = 0; seed < seeds_; ++seed) by_seed.push_back(moves(seed));
-    const Axis& axis = axis_of(c.along);
-    Finding finding;
-    finding.evidence =
-        fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
-                    to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), seeds_,
-                    fmt::join(by_seed, ", "), few_text());
-    if (seeds_ < 2) return finding;
-    const Interval interval = bootstrap(by_seed, mean).percentile;
-    finding.verdict = c.octaves_above ? verdict_above(interval, *c.octaves_above)
-                                      : verdict_below(interval, *c.octaves_below);
-    finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
-    return finding;
+  void require_axis(const std::string& along, const std::string& key) const {
+    if (axis(along) == nullptr) {
+      refuse(key, fmt::format("there is no axis {}", along),
+             fmt::format("one of {}", fmt::join(keys_, ", ")));
+    }
+    require_two(along, axis(along)->values.size(), key);
   }
 
-  Finding operator()(const SensitivityFallsClaim& c, const std::string&) const {
-    const Families families = families_along(c.along, c.at);
-    const auto at_ends = [&](std::span<const std::size_t> seeds) {
-      const std::vector<double> all = sensitivities_of(lines_, base_, seeds);
-      std::pair<double, double> means;
-      for (const auto& family : families) {
-        means.first += all[family.front()] / static_cast<double>(families.size());
-        means.second += all[family.back()] / static_cast<double>(families.size());
-      }
-      return means;
-    };
-    const Axis& axis = axis_of(c.along);
-    const auto [first, last] = at_ends({});
-    Finding finding;
-    finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
-                                   to_flow_text(axis.values.front()), last,
-                                   to_flow_text(axis.values.back()), seeds_, few_text());
-    if (seeds_ < 2) return finding;
-    const Interval interval = bootstrap_rows(seeds_, [&](std::span<const std::size_t> drawn) {
-                                const auto [a, b] = at_ends(drawn);
-                                return a - b;
-                              }).percentile;
-    finding.verdict = verdict_above(interval, 0);
-    finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]",
-                                    first - last, interval.lo, interval.hi);
-    return finding;
-  }
-
-  Finding operator()(const AccuracyMovesClaim& c, const std::string&) const {
-    const std::vector<std::size_t> lines = lines_over(c.over);
-    const std::vector<double>& rates = lines_[lines.front()].rates;
-    const double boundary = least_boundary(lines);
-    // Rates that are an octave apart are so only but for rounding.
-    const double largest = boundary * std::exp2(-c.octaves_from_boundary) * (1 + 1e-9);
-    const auto chosen = static_cast<std::size_t>(
-        std::ranges::count_if(rates, [&](double rate) { return rate <= largest; }));
-    const bool along_rate = std::ranges::find(others_, c.along, &Axis::key) == others_.end();
-    Finding finding;
-    finding.evidence =
-        fmt::format("{} of {} rates are at most {:.3g}, the least boundary is {:.3g}", chosen,
-                    rates.size(), largest, boundary);
-    if (chosen < (along_rate ? 2U : 1U)) return finding;
-
-    std::map<std::size_t, std::vector<const ArmResult*>> levels;  // cells by value of the axis
-    for (const std::size_t line : lines) {
-      for (std::size_t i = 0; i < chosen; ++i) {
-        const std::size_t level = along_rate ? i : place_on_axis(line, others_, c.along).level;
-        levels[level].push_back(lines_[line].cells[i]);
-      }
-    }
-    const std::vector<double> first = accuracies(levels.begin()->second);
-    const auto name = [&](std::size_t level) {
-      return along_rate ? fmt::format("{:g}", rates[level])
-                        : to_flow_text(axis_of(c.along).values[level]);
-    };
-    finding.evidence += fmt::format("; {} seeds, {} cells at each value{}; {:.2f} % at {}", seeds_,
-                                    levels.begin()->second.size(), failed_text(levels),
-                                    100 * mean(first), name(levels.begin()->first));
-    if (seeds_ < 2) return finding;
-    const double confidence = c.within ? 0.90 : 0.95;
-    std::vector<Interval> intervals;  // of each value after the first
-    for (auto level = std::next(levels.begin()); level != levels.end(); ++level) {
-      const PairedT t = paired_t(paired_differences(accuracies(level->second), first), confidence);
-      intervals.push_back(t.interval);
-      finding.evidence +=
-          fmt::format("; {:+.2f} at {} {}", 100 * t.mean, name(level->first),
-                      to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}));
-    }
-    finding.evidence += fmt::format(", t intervals at {:g} %", 100 * confidence);
-    if (c.beyond) intervals = {intervals.back()};
-    const double limit = c.within ? *c.within : *c.beyond;
-    if (std::ranges::all_of(intervals,
-                            [&](const Interval& i) { return i.lo > -limit && i.hi < limit; })) {
-      finding.verdict = c.within ? Verdict::pass : Verdict::fail;
-    } else if (std::ranges::any_of(
-                   intervals, [&](const Interval& i) { return i.lo > limit || i.hi < -limit; })) {
-      finding.verdict = c.within ? Verdict::fail : Verdict::pass;
-    }
-    return finding;
+  void require_cross_entropy(const std::string& key) const {
+    if (base_.loss == Loss::cross_entropy) return;
+    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy");
   }
 
  private:
+  [[noreturn]] void refuse(const std::string& key, const std::string& problem,
+                           const std::string& remedy) const {
+    throw ConfigError(base_.where(key), problem, remedy);
+  }
+
+  const Axis* axis(const std::string& key) const {
+    const auto found = std::ranges::find(axes_, key, &Axis::key);
+    return found == axes_.end() ? nullptr : &*found;
+  }
+
+  void require_two(const std::string& name, std::size_t values, const std::string& key) const {
+    if (values >= 2) return;
+    refuse(key, fmt::format("{} has a single value", name), "an axis with at least two");
+  }
+
+  void require_value(const Axis& axis, const Node& value, const std::string& key) const {
+    if (std::ranges::any_of(axis.values, [&](const Node& v) { return is_same(v, value); })) return;
+    refuse(key, fmt::format("{} is no value of the axis", to_flow_text(value)),
+           "one of its values");
+  }
+
+  const RunConfig& base_;
+  const std::vector<Axis>& axes_;
+  const Axis* rate_;               // among them, or none
+  std::vector<std::string> keys_;  // of all
+  std::vector<std::string> others_;
+};
+
+// ---- The grid when it has run ------------------------------------------------------------------
+
+class Grid {
+ public:
+  Grid(const RunConfig& base_config, const SweepResult& result)
+      : base(base_config),
+        lines(lines_along_rate(result.axes, result.cells)),
+        seeds(lines.empty() ? 0 : lines.front().cells.front()->runs.size()) {
+    for (const Axis& axis : result.axes) {
+      if (&axis != rate_axis(result.axes)) others.push_back(axis);
+    }
+  }
+
   const Axis& axis_of(const std::string& key) const {
-    return *std::ranges::find(others_, key, &Axis::key);
+    return *std::ranges::find(others, key, &Axis::key);
   }
 
   // For each combination of the axes other than the one gone along, among those with the values of
@@ -189,46 +141,43 @@ class SweepJudge {
   using Families = std::vector<std::vector<std::size_t>>;
   Families families_along(const std::string& along, const std::vector<Override>& at) const {
     std::map<std::size_t, std::vector<std::size_t>> by_rest;
-    for (std::size_t i = 0; i < lines_.size(); ++i) {
-      const bool is_there = std::ranges::all_of(at, [&](const Override& o) {
-        const auto here = std::ranges::find(lines_[i].point, o.key, &Override::key);
-        return is_same(here->value, o.value);
-      });
-      if (is_there) by_rest[place_on_axis(i, others_, along).rest].push_back(i);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      const bool is_there = std::ranges::all_of(
+          at, [&](const Override& o) { return is_same(value_at(i, o.key), o.value); });
+      if (is_there) by_rest[place_on_axis(i, others, along).rest].push_back(i);
     }
     Families families;
-    for (auto& [rest, lines] : by_rest) families.push_back(std::move(lines));
+    for (auto& [rest, members] : by_rest) families.push_back(std::move(members));
     return families;
   }
 
   // The lines whose values of these axes are among those given.
   std::vector<std::size_t> lines_over(const std::vector<Axis>& over) const {
-    std::vector<std::size_t> lines;
-    for (std::size_t i = 0; i < lines_.size(); ++i) {
+    std::vector<std::size_t> found;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
       const bool is_there = std::ranges::all_of(over, [&](const Axis& wanted) {
-        const auto here = std::ranges::find(lines_[i].point, wanted.key, &Override::key);
-        return std::ranges::any_of(wanted.values,
-                                   [&](const Node& value) { return is_same(here->value, value); });
+        return std::ranges::any_of(wanted.values, [&](const Node& value) {
+          return is_same(value_at(i, wanted.key), value);
+        });
       });
-      if (is_there) lines.push_back(i);
+      if (is_there) found.push_back(i);
     }
-    return lines;
+    return found;
   }
 
-  // 0 where one of the lines trains at no rate.
-  double least_boundary(const std::vector<std::size_t>& lines) const {
-    double least = lines_.front().rates.back();
-    for (const std::size_t line : lines) {
-      least = std::min(least, boundary_of(lines_[line], {}).largest_training.value_or(0));
-    }
-    return least;
+  // log2 of the boundary; the grid's ends, where it is beyond them.
+  double octave(std::size_t line, const Boundary& boundary) const {
+    return std::log2(boundary.largest_training.value_or(lines[line].rates.front() / 2));
+  }
+  double octave(std::size_t line, std::size_t seed) const {
+    return octave(line, boundary_of(lines[line], std::vector{seed}));
   }
 
   // By seed the mean over the cells.
   std::vector<double> accuracies(const std::vector<const ArmResult*>& cells) const {
-    const double chance = 1.0 / static_cast<double>(facts(base_.data.dataset).classes);
-    std::vector<double> by_seed(seeds_);
-    for (std::size_t seed = 0; seed < seeds_; ++seed) {
+    const double chance = 1.0 / static_cast<double>(facts(base.data.dataset).classes);
+    std::vector<double> by_seed(seeds);
+    for (std::size_t seed = 0; seed < seeds; ++seed) {
       for (const ArmResult* cell : cells) {
         const RunResult& run = cell->runs[seed].run;
         by_seed[seed] += is_failure(run.outcome) ? chance : *run.test_accuracy;
@@ -238,42 +187,280 @@ class SweepJudge {
     return by_seed;
   }
 
-  static std::string failed_text(
-      const std::map<std::size_t, std::vector<const ArmResult*>>& levels) {
-    std::int64_t failed = 0;
-    for (const auto& [level, cells] : levels) {
-      for (const ArmResult* cell : cells) failed += cell->failures();
-    }
-    return failed == 0 ? "" : fmt::format(", {} failed runs with the accuracy of chance", failed);
+  std::string few_text() const { return seeds < 5 ? ", few for a bootstrap" : ""; }
+
+  const RunConfig& base;
+  const std::vector<GridLine> lines;
+  const std::size_t seeds;
+  std::vector<Axis> others;  // than the rate
+
+ private:
+  const Node& value_at(std::size_t line, const std::string& key) const {
+    return std::ranges::find(lines[line].point, key, &Override::key)->value;
   }
-
-  // log2 of the boundary; the grid's ends, where it is beyond them.
-  double octave(std::size_t line, const Boundary& boundary) const {
-    return std::log2(boundary.largest_training.value_or(lines_[line].rates.front() / 2));
-  }
-
-  std::string few_text() const { return seeds_ < 5 ? ", few for a bootstrap" : ""; }
-
-  // The boundaries of all seeds, level by level: "0.1, 0.4; 0.1, 0.2".
-  static std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
-    std::string text;
-    for (std::size_t i = 0; i < octaves.size(); ++i) {
-      text += i == 0 ? "boundary " : i % levels == 0 ? "; " : ", ";
-      text += fmt::format("{:.3g}", std::exp2(octaves[i]));
-    }
-    return text;
-  }
-
-  const RunConfig& base_;
-  const std::vector<GridLine> lines_;
-  const std::size_t seeds_;
-  std::vector<Axis> others_;
 };
+
+std::string at_text(const std::vector<Override>& at) {
+  std::string text;
+  for (const Override& o : at) {
+    text += fmt::format("{} {} {}", text.empty() ? ", at" : ",", o.key, to_flow_text(o.value));
+  }
+  return text;
+}
+
+// ---- boundary_rises ----------------------------------------------------------------------------
+// By seed and combination of the other axes log2 of the largest rate that trained below the first
+// that failed; half the smallest where none trained, the largest where all did. Page's trend over
+// the axis, one-sided, blocks being those combinations with seeds. FAIL also where the boundary
+// over all seeds steps back by more than octaves_back between neighbouring values.
+
+std::string text_of(const BoundaryRisesClaim& c) {
+  return fmt::format("the largest rate that trains rises along {}{}", c.along, at_text(c.at));
+}
+
+void check(const BoundaryRisesClaim& c, const std::string& place, const ClaimableAxes& axes) {
+  axes.check_along(c.along, c.at, place);
+}
+
+// The boundaries of all seeds, level by level: "boundary 0.1, 0.4; 0.1, 0.2".
+std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
+  std::string text;
+  for (std::size_t i = 0; i < octaves.size(); ++i) {
+    text += i == 0 ? "boundary " : i % levels == 0 ? "; " : ", ";
+    text += fmt::format("{:.3g}", std::exp2(octaves[i]));
+  }
+  return text;
+}
+
+Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
+  const Grid::Families families = grid.families_along(c.along, c.at);
+  const std::size_t levels = families.front().size();
+  std::vector<double> outcomes;  // a block for each family and seed
+  std::vector<double> over_seeds;
+  std::int64_t all_train = 0;
+  std::int64_t none_trains = 0;
+  double step_back = 0;
+  for (const auto& family : families) {
+    for (const std::size_t line : family) {
+      over_seeds.push_back(grid.octave(line, boundary_of(grid.lines[line], {})));
+      if (line == family.front()) continue;
+      step_back = std::max(step_back, *(over_seeds.end() - 2) - over_seeds.back());
+    }
+    for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
+      for (const std::size_t line : family) {
+        const Boundary boundary = boundary_of(grid.lines[line], std::vector{seed});
+        all_train += boundary.smallest_failing ? 0 : 1;
+        none_trains += boundary.largest_training ? 0 : 1;
+        outcomes.push_back(grid.octave(line, boundary));
+      }
+    }
+  }
+  const auto [trend, test] = trend_test(levels, outcomes, Alternative::increasing);
+  return {
+      .evidence = fmt::format(
+          "{}; mean rank correlation {:.2f} over {} blocks ({} seeds); all rates train in {} of {} "
+          "rows, none in {}; largest step back {:.2g} octaves, {:g} are let pass",
+          rates_text(over_seeds, levels), trend.rho, trend.blocks, grid.seeds, all_train,
+          outcomes.size(), none_trains, step_back, c.octaves_back),
+      .test = test,
+      .contradicted = step_back > c.octaves_back + rounding};
+}
+
+// ---- boundary_moves ----------------------------------------------------------------------------
+// The same log2, at the last value of the axis less at the first, by seed, the mean over the other
+// axes. octaves_above: PASS where the percentile interval of the bootstrap over seeds is above it,
+// FAIL where it is below; octaves_below likewise.
+
+std::string text_of(const BoundaryMovesClaim& c) {
+  return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
+                     more_or_less(c.octaves), c.octaves.value(), c.along, at_text(c.at));
+}
+
+void check(const BoundaryMovesClaim& c, const std::string& place, const ClaimableAxes& axes) {
+  axes.check_along(c.along, c.at, place);
+}
+
+Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
+  const Grid::Families families = grid.families_along(c.along, c.at);
+  std::vector<double> by_seed;
+  for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
+    double sum = 0;
+    for (const auto& family : families) {
+      sum += grid.octave(family.back(), seed) - grid.octave(family.front(), seed);
+    }
+    by_seed.push_back(sum / static_cast<double>(families.size()));
+  }
+  const Axis& axis = grid.axis_of(c.along);
+  Finding finding;
+  finding.evidence =
+      fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
+                  to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
+                  fmt::join(by_seed, ", "), grid.few_text());
+  if (grid.seeds < 2) return finding;
+  const Interval interval = bootstrap(by_seed, mean).percentile;
+  finding.verdict = verdict_of(interval, c.octaves);
+  finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
+  return finding;
+}
+
+// ---- sensitivity_falls -------------------------------------------------------------------------
+// The sensitivity (experiment/sweep.h) at the first value of the axis minus that at the last, its
+// mean over the other axes: PASS where the percentile interval of the bootstrap over seeds is above
+// 0, FAIL where it is below. Needs two.
+
+std::string text_of(const SensitivityFallsClaim& c) {
+  return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
+}
+
+void check(const SensitivityFallsClaim& c, const std::string& place, const ClaimableAxes& axes) {
+  axes.check_along(c.along, c.at, place);
+  axes.require_cross_entropy(place + ".along");
+}
+
+Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
+  const Grid::Families families = grid.families_along(c.along, c.at);
+  const auto at_ends = [&](std::span<const std::size_t> seeds) {
+    const std::vector<double> all = sensitivities_of(grid.lines, grid.base, seeds);
+    std::pair<double, double> means;
+    for (const auto& family : families) {
+      means.first += all[family.front()] / static_cast<double>(families.size());
+      means.second += all[family.back()] / static_cast<double>(families.size());
+    }
+    return means;
+  };
+  const Axis& axis = grid.axis_of(c.along);
+  const auto [first, last] = at_ends({});
+  Finding finding;
+  finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
+                                 to_flow_text(axis.values.front()), last,
+                                 to_flow_text(axis.values.back()), grid.seeds, grid.few_text());
+  if (grid.seeds < 2) return finding;
+  const Interval interval = bootstrap_rows(grid.seeds, [&](std::span<const std::size_t> drawn) {
+                              const auto [a, b] = at_ends(drawn);
+                              return a - b;
+                            }).percentile;
+  finding.verdict = verdict_above(interval, 0);
+  finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]",
+                                  first - last, interval.lo, interval.hi);
+  return finding;
+}
+
+// ---- accuracy_moves ----------------------------------------------------------------------------
+// Of the cells whose other axes have the values of `over` and whose rate is at least
+// octaves_from_boundary below the largest rate that trains of all their lines: by seed the mean
+// test accuracy at a value of the axis, which may be schedule.base_lr, less that at its first.
+// `within`: PASS where for each value two one-sided t tests of the mean have p < 0.05 (all have to,
+// so nothing is adjusted), FAIL where the 90 % interval of one lies outside (-within, within).
+// `beyond`, of the last value: PASS where the t interval at 95 % lies outside [-beyond, beyond],
+// FAIL where it lies inside. INCONCLUSIVE also where so far below there is no rate (along the rate:
+// fewer than two).
+
+std::string text_of(const AccuracyMovesClaim& c) {
+  std::string over;
+  for (const Axis& axis : c.over) {
+    std::vector<std::string> values;
+    for (const Node& value : axis.values) values.push_back(to_flow_text(value));
+    over += fmt::format("{} {} {}", over.empty() ? ", over" : " and", axis.key,
+                        fmt::join(values, ", "));
+  }
+  return fmt::format("{:g} octaves below the boundary accuracy moves by {} than {} along {}{}",
+                     c.octaves_from_boundary, c.within ? "less" : "more",
+                     percentage_points(c.within ? *c.within : *c.beyond), c.along, over);
+}
+
+void check(const AccuracyMovesClaim& c, const std::string& place, const ClaimableAxes& axes) {
+  axes.require_axis(c.along, place + ".along");
+  axes.check_over(c.over, c.along, place);
+}
+
+// 0 where one of the lines trains at no rate.
+double least_boundary(const std::vector<GridLine>& lines, const std::vector<std::size_t>& chosen) {
+  double least = lines[chosen.front()].rates.back();
+  for (const std::size_t line : chosen) {
+    least = std::min(least, boundary_of(lines[line], {}).largest_training.value_or(0));
+  }
+  return least;
+}
+
+using CellsByValue = std::map<std::size_t, std::vector<const ArmResult*>>;
+
+std::string failed_text(const CellsByValue& levels) {
+  std::int64_t failed = 0;
+  for (const auto& [level, cells] : levels) {
+    for (const ArmResult* cell : cells) failed += cell->failures();
+  }
+  return failed == 0 ? "" : fmt::format(", {} failed runs with the accuracy of chance", failed);
+}
+
+Verdict verdict_of(const std::vector<Interval>& intervals, const AccuracyMovesClaim& c) {
+  const double limit = c.within ? *c.within : *c.beyond;
+  const auto is_inside = [&](const Interval& i) { return i.lo > -limit && i.hi < limit; };
+  const auto is_outside = [&](const Interval& i) { return i.lo > limit || i.hi < -limit; };
+  if (std::ranges::all_of(intervals, is_inside)) return c.within ? Verdict::pass : Verdict::fail;
+  if (std::ranges::any_of(intervals, is_outside)) return c.within ? Verdict::fail : Verdict::pass;
+  return Verdict::inconclusive;
+}
+
+Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
+  const std::vector<std::size_t> lines = grid.lines_over(c.over);
+  const std::vector<double>& rates = grid.lines[lines.front()].rates;
+  const double boundary = least_boundary(grid.lines, lines);
+  const double largest = boundary * std::exp2(-c.octaves_from_boundary) * (1 + rounding);
+  const auto chosen = static_cast<std::size_t>(
+      std::ranges::count_if(rates, [&](double rate) { return rate <= largest; }));
+  const bool along_rate = std::ranges::find(grid.others, c.along, &Axis::key) == grid.others.end();
+  Finding finding;
+  finding.evidence = fmt::format("{} of {} rates are at most {:.3g}, the least boundary is {:.3g}",
+                                 chosen, rates.size(), largest, boundary);
+  if (chosen < (along_rate ? 2U : 1U)) return finding;
+
+  CellsByValue levels;
+  for (const std::size_t line : lines) {
+    for (std::size_t i = 0; i < chosen; ++i) {
+      const std::size_t level = along_rate ? i : place_on_axis(line, grid.others, c.along).level;
+      levels[level].push_back(grid.lines[line].cells[i]);
+    }
+  }
+  const std::vector<double> first = grid.accuracies(levels.begin()->second);
+  const auto name = [&](std::size_t level) {
+    return along_rate ? fmt::format("{:g}", rates[level])
+                      : to_flow_text(grid.axis_of(c.along).values[level]);
+  };
+  finding.evidence += fmt::format("; {} seeds, {} cells at each value{}; {:.2f} % at {}",
+                                  grid.seeds, levels.begin()->second.size(), failed_text(levels),
+                                  100 * mean(first), name(levels.begin()->first));
+  if (grid.seeds < 2) return finding;
+  const double confidence = c.within ? 0.90 : 0.95;
+  std::vector<Interval> intervals;  // of each value after the first
+  for (auto level = std::next(levels.begin()); level != levels.end(); ++level) {
+    const PairedT t =
+        paired_t(paired_differences(grid.accuracies(level->second), first), confidence);
+    intervals.push_back(t.interval);
+    finding.evidence += fmt::format("; {:+.2f} at {} {}", 100 * t.mean, name(level->first),
+                                    to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}));
+  }
+  finding.evidence += fmt::format(", t intervals at {:g} %", 100 * confidence);
+  if (c.beyond) intervals = {intervals.back()};
+  finding.verdict = verdict_of(intervals, c);
+  return finding;
+}
 
 }  // namespace
 
+void check_sweep_claims(const RunConfig& base) {
+  refuse_foreign_claims(base, ExperimentKind::sweep);
+  const ClaimableAxes axes(base);
+  for_claims<ExperimentKind::sweep>(base, [&](const auto& claim, const std::string& place) {
+    axes.require_rate(place);
+    check(claim, place, axes);
+  });
+}
+
 std::vector<ClaimResult> judge_sweep(const RunConfig& base, const SweepResult& result) {
-  return judge_claims<Experiment::sweep>(base, result.interrupted, SweepJudge(base, result));
+  const Grid grid(base, result);
+  return judge_claims<ExperimentKind::sweep>(
+      base, result.interrupted, [](const auto& claim) { return text_of(claim); },
+      [&](const auto& claim) { return judge(claim, grid); });
 }
 
 }  // namespace preheat

@@ -1,0 +1,378 @@
+// The sections of a configuration that are about many runs: compare, sweep, find_lr and expect.
+// Each struct stands with the description of its keys (config/describe.h says what a visitor `Io`
+// is).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "config/spelling.h"
+#include "config/values.h"
+
+namespace preheat {
+
+/// What trains many runs; each has a section of its name.
+enum class ExperimentKind { compare, sweep, find_lr };
+constexpr auto spelling(ExperimentKind) {
+  return Spelling{"an experiment", {"compare", "sweep", "find_lr"}};
+}
+inline constexpr ExperimentKind experiment_kinds[] = {
+    ExperimentKind::compare, ExperimentKind::sweep, ExperimentKind::find_lr};
+
+/// The file in an experiment's folder that has what it found: "compare.json".
+inline std::string result_file(ExperimentKind kind) {
+  return std::string(to_string(kind)) + ".json";
+}
+
+/// Whether a section is about many runs and not about one: compare, sweep, find_lr, expect.
+constexpr bool is_of_experiments(std::string_view section) {
+  return value_named<ExperimentKind>(section) || section == "expect";
+}
+
+struct CompareConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+  std::vector<Arm> arms;
+};
+template <class Io>
+void describe(Io& io, CompareConfig& c) {
+  io.field("seeds", c.seeds);
+  io.required("arms", c.arms);
+}
+
+struct SweepConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2};
+  std::vector<Axis> axes;
+};
+template <class Io>
+void describe(Io& io, SweepConfig& c) {
+  io.field("seeds", c.seeds);
+  io.required("axes", c.axes);
+}
+
+/// The search for the largest base rate that trains.
+struct FindLrConfig {
+  std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4};
+  double first = 0.01;       // the first base rate tried
+  double resolution = 1.19;  // the factor between the answer and a rate that fails
+  double loss_below = 0.8;   // a run trains whose final loss is below this times ln(classes)
+  double share = 0.9;        // of the seeds that train at the rate told of an arm as a whole
+  std::vector<Arm> arms;     // absent: without and with the warmup
+};
+template <class Io>
+void describe(Io& io, FindLrConfig& c) {
+  io.field("seeds", c.seeds);
+  io.field("first", c.first, above(0));
+  io.field("resolution", c.resolution, Range{1, 16, true});
+  io.field("loss_below", c.loss_below, Range{0, 1, true});
+  io.field("share", c.share, Range{0, 1, true});
+  io.field("arms", c.arms);
+}
+
+// What an experiment is expected to show, fixed before it runs. How a kind of claim is decided, and
+// in which words, stands in experiment/ in the file of its experiment's claims. Arms are names of
+// compare or find_lr; the first of a pair is the one with more of it.
+
+/// On which side of a value a number is expected to be.
+struct Bound {
+  std::optional<double> above;  // one of the two
+  std::optional<double> below;
+  double value() const { return above ? *above : *below; }
+};
+template <class Io>
+void describe(Io& io, Bound& c, const std::string& unit, const Range& range) {
+  io.field(unit + "above", c.above, range);
+  io.field(unit + "below", c.below, range);
+  io.check(c.above.has_value() != c.below.has_value(), unit + "above",
+           "one of " + unit + "above and " + unit + "below is meant", "give one of the two");
+}
+
+constexpr Range kShare{0, 1};
+constexpr Range kLevel{0, 1, true, true};  // of a p-value
+constexpr ListSize kPair{2, 2};
+
+struct FailuresClaim {
+  static constexpr std::string_view section = "failures";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::string arm;
+  Bound share;  // of the runs
+};
+template <class Io>
+void describe(Io& io, FailuresClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  describe(io, c.share, "", kShare);
+}
+
+struct FailsMoreClaim {
+  static constexpr std::string_view section = "fails_more";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, FailsMoreClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct FailsAlikeClaim {
+  static constexpr std::string_view section = "fails_alike";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double p_above = 0.05;
+};
+template <class Io>
+void describe(Io& io, FailsAlikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("p_above", c.p_above, kLevel);
+}
+
+struct AccuracyClaim {
+  static constexpr std::string_view section = "accuracy";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double at_least = 0;  // the first's test accuracy minus the second's
+};
+template <class Io>
+void describe(Io& io, AccuracyClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.field("at_least", c.at_least, Range{-1, 1});
+}
+
+struct AccuracyAlikeClaim {
+  static constexpr std::string_view section = "accuracy_alike";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double within = 0;
+};
+template <class Io>
+void describe(Io& io, AccuracyAlikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("within", c.within, Range{0, 1, true});
+}
+
+struct AccuracyFallsClaim {
+  static constexpr std::string_view section = "accuracy_falls";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, AccuracyFallsClaim& c) {
+  io.required("arms", c.arms, ListSize{3, 100}, TextRule::run_name);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct AccuracyGapClaim {
+  static constexpr std::string_view section = "accuracy_gap";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;  // the gap between these two
+  std::vector<std::string> than;  // against that between these
+  Bound factor;                   // times the second gap
+};
+template <class Io>
+void describe(Io& io, AccuracyGapClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("than", c.than, kPair, TextRule::run_name);
+  describe(io, c.factor, "", kAnySign);
+}
+
+struct SoonerClaim {
+  static constexpr std::string_view section = "sooner";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  double train_error = 0;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, SoonerClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("train_error", c.train_error, kLevel);
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct SmallerSpikeClaim {
+  static constexpr std::string_view section = "smaller_spike";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  Length after;
+  Length within;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, SmallerSpikeClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("after", c.after, LengthRule{.zero = false});
+  io.required("within", c.within, LengthRule{.zero = false});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct GateClaim {
+  static constexpr std::string_view section = "gate_opens";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::string arm;
+  Length from;
+  Length to;
+  double share = 0.8;
+};
+template <class Io>
+void describe(Io& io, GateClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("from", c.from, LengthRule{});
+  io.required("to", c.to, LengthRule{.zero = false});
+  io.field("share", c.share, kShare);
+}
+
+struct SharpnessFallsClaim {
+  static constexpr std::string_view section = "sharpness_falls";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::string arm;
+  double by = 1;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, SharpnessFallsClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("by", c.by, Range{1, 1e9, true});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct SharpnessStaysClaim {
+  static constexpr std::string_view section = "sharpness_stays";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::string arm;
+  double within = 1;              // the factor it may fall by
+  bool random_direction = false;  // the curvature along a random direction in its place
+};
+template <class Io>
+void describe(Io& io, SharpnessStaysClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.required("within", c.within, Range{1, 1e9, true});
+  io.field("random_direction", c.random_direction);
+}
+
+struct UnstableStartClaim {
+  static constexpr std::string_view section = "unstable_start";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::string arm;
+  double share = 0.9;
+};
+template <class Io>
+void describe(Io& io, UnstableStartClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.field("share", c.share, kShare);
+}
+
+struct EdgeOfStabilityClaim {
+  static constexpr std::string_view section = "edge_of_stability";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  std::vector<double> slope;  // from, to
+};
+template <class Io>
+void describe(Io& io, EdgeOfStabilityClaim& c) {
+  io.required("arms", c.arms, ListSize{2, 100}, TextRule::run_name);
+  io.required("slope", c.slope, kPair, kAnySign);
+  io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is no range",
+           "the smaller first, as in [0.8, 1.2]");
+}
+
+struct DeepLayersClaim {
+  static constexpr std::string_view section = "deep_layers_move_more";
+  static constexpr auto experiment = ExperimentKind::compare;
+  std::vector<std::string> arms;
+  Length within;
+  double p_below = 0.05;
+};
+template <class Io>
+void describe(Io& io, DeepLayersClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("within", c.within, LengthRule{.zero = false});
+  io.field("p_below", c.p_below, kLevel);
+}
+
+struct BoundaryRisesClaim {
+  static constexpr std::string_view section = "boundary_rises";
+  static constexpr auto experiment = ExperimentKind::sweep;
+  std::string along;         // an axis
+  std::vector<Override> at;  // values of other axes; absent: all of them
+  double p_below = 0.05;
+  double octaves_back = 1;  // the largest step back that is let pass
+};
+template <class Io>
+void describe(Io& io, BoundaryRisesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
+  io.field("p_below", c.p_below, kLevel);
+  io.field("octaves_back", c.octaves_back, at_least(0));
+}
+
+struct BoundaryMovesClaim {
+  static constexpr std::string_view section = "boundary_moves";
+  static constexpr auto experiment = ExperimentKind::sweep;
+  std::string along;
+  std::vector<Override> at;
+  Bound octaves;  // of the last value's boundary over the first's
+};
+template <class Io>
+void describe(Io& io, BoundaryMovesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
+  describe(io, c.octaves, "octaves_", kAnySign);
+}
+
+struct SensitivityFallsClaim {
+  static constexpr std::string_view section = "sensitivity_falls";
+  static constexpr auto experiment = ExperimentKind::sweep;
+  std::string along;
+  std::vector<Override> at;
+};
+template <class Io>
+void describe(Io& io, SensitivityFallsClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("at", c.at);
+}
+
+struct AccuracyMovesClaim {
+  static constexpr std::string_view section = "accuracy_moves";
+  static constexpr auto experiment = ExperimentKind::sweep;
+  std::string along;                 // an axis, schedule.base_lr too
+  std::vector<Axis> over;            // the values of axes looked at; absent: all of them
+  double octaves_from_boundary = 2;  // of the largest rate looked at, downwards
+  std::optional<double> within;      // how far no value of the axis is from the first; one of the
+  std::optional<double> beyond;      // two, how far the last is
+};
+template <class Io>
+void describe(Io& io, AccuracyMovesClaim& c) {
+  io.required("along", c.along, TextRule::pattern);
+  io.field("over", c.over);
+  io.field("octaves_from_boundary", c.octaves_from_boundary, at_least(0));
+  io.field("within", c.within, Range{0, 1, true});
+  io.field("beyond", c.beyond, kShare);
+  io.check(c.within.has_value() != c.beyond.has_value(), "within",
+           "one of within and beyond is meant", "give one of the two");
+}
+
+struct RateRatioClaim {
+  static constexpr std::string_view section = "rate_ratio";
+  static constexpr auto experiment = ExperimentKind::find_lr;
+  std::vector<std::string> arms;
+  Bound log2;  // of the second's largest rate over the first's
+};
+template <class Io>
+void describe(Io& io, RateRatioClaim& c) {
+  io.required("arms", c.arms, kPair, TextRule::run_name);
+  describe(io, c.log2, "log2_", kAnySign);
+}
+
+using Claim =
+    std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim, AccuracyAlikeClaim,
+                 AccuracyFallsClaim, AccuracyGapClaim, SoonerClaim, SmallerSpikeClaim, GateClaim,
+                 SharpnessFallsClaim, SharpnessStaysClaim, UnstableStartClaim, EdgeOfStabilityClaim,
+                 DeepLayersClaim, BoundaryRisesClaim, BoundaryMovesClaim, SensitivityFallsClaim,
+                 AccuracyMovesClaim, RateRatioClaim>;
+
+}  // namespace preheat

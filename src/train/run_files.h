@@ -5,9 +5,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/error.h"
@@ -23,6 +25,42 @@ inline constexpr const char* layers_header =
 inline constexpr const char* activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
+
+/// One of these files, row by row.
+class RowReader {
+ public:
+  /// Throws Error where the file cannot be read or does not begin with the header.
+  RowReader(std::filesystem::path path, std::string_view header);
+  RowReader(const RowReader&) = delete;
+  RowReader& operator=(const RowReader&) = delete;
+
+  /// Goes to the next row; false where there is none, or only one without its end: a run that was
+  /// killed may have torn it. Throws Error as refuse_row() where a row is not as it was written.
+  bool next();
+
+  /// A field of the row; those called phase, parameter or layer are names, all others numbers.
+  double number(std::size_t column) const { return numbers_[column]; }
+  std::string_view name(std::size_t column) const { return fields_[column]; }
+
+  /// The row's numbers, each to its column; a name has none.
+  void append_to(std::initializer_list<std::vector<double>*> columns) const;
+
+  /// The file up to the row it is at, or up to the last whole row when next() has said false.
+  std::string_view text_before() const { return std::string_view(text_).substr(0, begin_); }
+
+  /// Throws Error, naming the file and the row's line.
+  [[noreturn]] void refuse_row() const;
+
+ private:
+  const std::filesystem::path path_;
+  const std::string text_;
+  std::vector<bool> is_name_;  // by column
+  std::size_t line_ = 1;       // of the row, and where it is in the text
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+  std::vector<std::string_view> fields_;
+  std::vector<double> numbers_;
+};
 
 /// A stretch of updates in one phase of the schedule, from the row `first` to the row `last`.
 struct PhaseRows {
@@ -60,8 +98,7 @@ struct SharpnessRows {
       random_direction;
 };
 
-/// A last row without its end is left out: a run that was killed may have torn it. Throw Error,
-/// naming the file and the line, for anything else that is not as it was written.
+/// Throw Error as RowReader does.
 Metrics read_metrics(const std::filesystem::path& path);
 Evaluations read_evaluations(const std::filesystem::path& path);
 LayerRows read_layers(const std::filesystem::path& path);

@@ -7,10 +7,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <ctime>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -21,69 +21,10 @@
 namespace preheat {
 namespace {
 
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const auto at = text.find(separator);
-    parts.push_back(text.substr(0, at));
-    if (at == std::string_view::npos) return parts;
-    text.remove_prefix(at + 1);
-  }
-}
-
 // "-nan" is one of the two signs of a NaN, and not every reader knows it.
 double number(double value) {
   return std::isnan(value) ? std::nan("") : value;
 }
-
-// The rows of a file of ours, as numbers; a name reads as 0.
-class Rows {
- public:
-  Rows(const std::filesystem::path& path, const std::string& header)
-      : path_(path), text_(read_file(path)) {
-    for (const std::string_view column : split(header, ',')) {
-      is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");
-    }
-    if (!text_.starts_with(header + "\n")) throw Error(path.string() + ": has lost its header");
-    end_ = header.size() + 1;
-  }
-
-  // The next complete row, or nothing at the end of the file or before a last, torn row.
-  bool next(std::vector<double>& row) {
-    const auto newline = text_.find('\n', end_);
-    if (newline == std::string::npos) return false;
-    const auto fields = split(std::string_view(text_).substr(end_, newline - end_), ',');
-    bool right = fields.size() == is_name_.size();
-    row.assign(is_name_.size(), 0);
-    for (std::size_t i = 0; right && i < row.size(); ++i) {
-      if (is_name_[i]) continue;
-      const char* end = fields[i].data() + fields[i].size();
-      const auto [read_to, error] = std::from_chars(fields[i].data(), end, row[i]);
-      right = error == std::errc() && read_to == end;
-    }
-    if (!right) throw Error(path_.string() + ": has a damaged row");
-    start_ = end_;
-    end_ = newline + 1;
-    return true;
-  }
-
-  // The same, up to the first row of `step` or later, which is dropped with all after it.
-  bool next_before(std::int64_t step, std::vector<double>& row) {
-    if (!next(row)) return false;
-    if (row[0] < static_cast<double>(step)) return true;
-    end_ = start_;
-    return false;
-  }
-
-  void rewrite() const { write_atomically(path_, std::string_view(text_).substr(0, end_)); }
-
- private:
-  std::filesystem::path path_;
-  std::string text_;
-  std::vector<bool> is_name_;  // of columns
-  std::size_t start_ = 0;
-  std::size_t end_ = 0;
-};
 
 // Whether a file that is made with its first row is there. One that has no whole header was being
 // made when the machine stopped, after the last checkpoint; it is removed.
@@ -174,42 +115,45 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {
   FolderLock lock(folder);
-  std::vector<double> row;
-  Rows metrics(folder / "metrics.csv", metrics_header);
-  std::int64_t rows = 0;
-  while (metrics.next_before(step, row)) {
-    if (row[0] != static_cast<double>(rows)) {
-      throw Error((folder / "metrics.csv").string() + ": has rows missing or out of order");
+  std::map<std::filesystem::path, std::string> kept;  // of each file, once all have been read
+  // Calls take(row) for each row of before update `end`.
+  const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
+                               const auto& take) {
+    RowReader rows(folder / name, header);
+    while (rows.next() && rows.number(0) < static_cast<double>(end)) take(rows);
+    kept.emplace(folder / name, rows.text_before());
+  };
+
+  const std::string metrics = (folder / "metrics.csv").string();
+  std::int64_t updates = 0;
+  keep_before("metrics.csv", metrics_header, step, [&](const RowReader& row) {
+    if (row.number(0) != static_cast<double>(updates++)) {
+      throw Error(metrics + ": has rows missing or out of order");
     }
-    past.history.add(row[4], row[5]);
-    ++rows;
+    past.history.add(row.number(4), row.number(5));
+  });
+  if (updates != step) {
+    throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates", metrics,
+                            updates, step));
   }
-  if (rows != step) {
-    throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates",
-                            (folder / "metrics.csv").string(), rows, step));
-  }
-  Rows evaluations(folder / "eval.csv", evaluations_header);
-  while (evaluations.next_before(step + 1, row)) {  // one after the last update is of before it
-    if (!past.best_accuracy || row[3] > *past.best_accuracy) {
-      past.best_accuracy = row[3];
-      past.best_step = static_cast<std::int64_t>(row[0]);
+  // One after the last update is of before it.
+  keep_before("eval.csv", evaluations_header, step + 1, [&](const RowReader& row) {
+    if (!past.best_accuracy || row.number(3) > *past.best_accuracy) {
+      past.best_accuracy = row.number(3);
+      past.best_step = static_cast<std::int64_t>(row.number(0));
     }
-  }
-  std::vector<Rows> files = {std::move(metrics), std::move(evaluations)};
-  const std::string sharpness_name = "sharpness.csv";
+  });
   for (const auto& [name, header] :
-       {std::pair<std::string, const char*>{"layers.csv", layers_header},
-        {"activations.csv", activations_header},
-        {sharpness_name, sharpness_header}}) {
-    if (!has_begun(folder / name, header)) continue;
-    Rows& file = files.emplace_back(folder / name, header);
-    while (file.next_before(step, row)) {
-      if (name != sharpness_name) continue;
-      if (row[0] == 0) past.initial_sharpness = row[2];
-      past.last_sharpness = row[2];
-    }
+       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
+    if (has_begun(folder / name, header)) keep_before(name, header, step, [](const auto&) {});
   }
-  for (const Rows& file : files) file.rewrite();
+  if (has_begun(folder / "sharpness.csv", sharpness_header)) {
+    keep_before("sharpness.csv", sharpness_header, step, [&](const RowReader& row) {
+      if (row.number(0) == 0) past.initial_sharpness = row.number(2);
+      past.last_sharpness = row.number(2);
+    });
+  }
+  for (const auto& [path, text] : kept) write_atomically(path, text);
   return RunFolder(std::move(folder), std::move(lock));
 }
 

@@ -305,7 +305,7 @@ TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
     std::string damaged = good;
     damaged[damaged.find(',', damaged.find("\n12,"))] = ';';  // all of them looked at that one
     put_bytes(path / file, damaged);
-    EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr("damaged row")));
+    EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr(": is damaged")));
     put_bytes(path / file, good);
   }
   EXPECT_EQ(resume_error(path, config_), "");

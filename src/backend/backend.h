@@ -188,7 +188,13 @@ class Backend {
 
   /// Throws Error, saying how much is needed and how much there is, where compile() would not have
   /// the memory it needs. Cheap; to be asked before initial parameters are made.
-  virtual void require_memory(const Network& network, std::int64_t batch_size) const = 0;
+  virtual void require_memory(const Network& network, std::int64_t batch_size,
+                              Precision precision) const = 0;
+
+  /// The same of probe(), which computes in fp32 whatever the run does.
+  void require_memory(const Network& network, std::int64_t examples) const {
+    require_memory(network, examples, Precision::fp32);
+  }
 
   /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
   /// Throws Error when memory does not suffice.

@@ -70,7 +70,7 @@ RunConfig with_start_lr(RunConfig config, const std::optional<double>& start) {
 
 std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, const Network& network,
                                  const Schedule& schedule, const ResidentData& data) {
-  backend.require_memory(network, config.data.batch_size);
+  backend.require_memory(network, config.data.batch_size, config.train.precision);
   return backend.compile(network, replica_options(config, network, schedule),
                          initial_parameters(network, config.model, config.seed), data.train);
 }

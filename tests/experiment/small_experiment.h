@@ -54,8 +54,9 @@ class AtATime : public Backend {
   bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
   int concurrent_replicas(int) const override { return replicas_; }
   std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
-  void require_memory(const Network& network, std::int64_t batch_size) const override {
-    one_.require_memory(network, batch_size);
+  void require_memory(const Network& network, std::int64_t batch_size,
+                      Precision precision) const override {
+    one_.require_memory(network, batch_size, precision);
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,

@@ -406,10 +406,10 @@ class CpuBackend : public Backend {
     return std::make_shared<CpuDataset>(dataset);
   }
   // Linux grants memory that it does not have and kills who uses it; so ask first.
-  void require_memory(const Network& network, std::int64_t batch_size) const override {
-    require_memory(network, batch_size, "lower data.batch_size");
+  void require_memory(const Network& network, std::int64_t batch_size, Precision) const override {
+    require_free(network, batch_size, "lower data.batch_size");
   }
-  static void require_memory(const Network& network, std::int64_t examples, const char* remedy) {
+  static void require_free(const Network& network, std::int64_t examples, const char* remedy) {
     constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
     const std::size_t parameters = arenas * network.arena_size * sizeof(float);
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
@@ -424,7 +424,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
-    require_memory(network, options.batch_size);
+    require_memory(network, options.batch_size, options.precision);
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<CpuReplica>(network, options, threads, initial, std::move(train));
@@ -434,7 +434,7 @@ class CpuBackend : public Backend {
                                std::int64_t examples) override {
     const Dataset& dataset = data_of(*data);
     examples = std::min(examples, dataset.size());
-    require_memory(network, examples, "take fewer examples");
+    require_free(network, examples, "take fewer examples");
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<CpuProbe>(network, options, threads, dataset, examples);

@@ -88,11 +88,11 @@ class CudaBackend : public Backend {
     return std::make_shared<cuda::DeviceDataset>(dataset);
   }
 
-  void require_memory(const Network& network, std::int64_t batch_size) const override {
-    constexpr std::size_t arenas = 3;  // weights, velocity, gradients
-    const std::size_t parameters = arenas * network.arena_size * sizeof(float);
-    const std::size_t activations =
-        cuda::Program::bytes_needed(network, batch_size, Precision::bf16);
+  void require_memory(const Network& network, std::int64_t batch_size,
+                      Precision precision) const override {
+    const Network padded = cuda::padded_network(network, precision);
+    const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision);
+    const std::size_t activations = cuda::Program::bytes_needed(padded, batch_size, precision);
     std::size_t free = 0;
     std::size_t total = 0;
     PREHEAT_CHECK(cudaMemGetInfo(&free, &total));

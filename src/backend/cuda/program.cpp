@@ -37,6 +37,31 @@ double pooled_share(bool pooled) {
   return pooled ? 0.25 : 1;
 }
 
+int last_op(const Network& network) {
+  return static_cast<int>(network.ops.size()) - 1;
+}
+
+// The logits of a matrix stay in the type of its sums, and their bias is added in place.
+bool has_exact_output(const Network& network, int index) {
+  const Op& op = network.ops[index];
+  return index == last_op(network) && op.kind == OpKind::linear && slope_of(op.activation) == 1;
+}
+
+// Where nothing but a pooling of 2 x 2 reads what the convolution puts out. With relu and whole
+// windows the pooled values tell all that anybody asks of the convolution's.
+bool can_pool_along(const Network& network, int index) {
+  if (index < 0 || index == last_op(network)) return false;
+  const Op& op = network.ops[index];
+  const Op& next = network.ops[index + 1];
+  if (op.kind != OpKind::conv || op.residual >= 0 || slope_of(op.activation) != 0) return false;
+  if (next.kind != OpKind::max_pool || next.input != index || next.kernel != 2) return false;
+  if (op.out.height % 2 != 0 || op.out.width % 2 != 0) return false;
+  for (int i = index + 2; i <= last_op(network); ++i) {
+    if (network.ops[i].input == index || network.ops[i].residual == index) return false;
+  }
+  return true;
+}
+
 template <class T>
 std::size_t bytes_of_all(const std::vector<Buffer<T>>& buffers) {
   std::size_t bytes = 0;
@@ -103,6 +128,12 @@ ParameterArena::ParameterArena(const Network& network, Precision precision)
   }
 }
 
+std::size_t ParameterArena::bytes_needed(const Network& network, Precision precision) {
+  const std::size_t in_32_bits = 3 * sizeof(float);  // weights, velocity, gradients
+  const std::size_t in_16_bits = has_16_bits(precision) ? 2 * sizeof(std::uint16_t) : 0;
+  return network.arena_size * (in_32_bits + in_16_bits);
+}
+
 std::size_t ParameterArena::bytes() const {
   return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +
          small_gradients.bytes();
@@ -125,19 +156,15 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   labels_ = Buffer<std::int32_t>(batch_);
   std::int64_t widest = 1;
   for (int i = 0; i <= last(); ++i) {
-    ops_[i].pooled = can_pool_along(i);
-    if (ops_[i].pooled) ops_[i + 1].pooled_along = true;
-  }
-  for (int i = 0; i <= last(); ++i) {
     const Op& op = network.ops[i];
-    const bool weighted = op.kind == OpKind::conv || op.kind == OpKind::linear;
-    const std::size_t bytes = output_bytes(i);
+    ops_[i].pooled = can_pool_along(network, i);
+    ops_[i].pooled_along = can_pool_along(network, i - 1);
     widest = std::max(widest, op.out.channels);
-    outputs_.emplace_back(ops_[i].pooled ? 0 : bytes);
-    sources_.emplace_back(weighted && !is_exact(i) ? bytes : 0);
-    moments_.emplace_back(op.normalized() ? 2 * arena_floats(op.out.channels) : 0);
-    places_.emplace_back(
-        op.kind == OpKind::max_pool && !ops_[i].pooled_along ? batch_ * op.out.size() : 0);
+    const OpBytes bytes = bytes_of_op(network, i, batch_, element_);
+    outputs_.emplace_back(bytes.output);
+    sources_.emplace_back(bytes.source);
+    moments_.emplace_back(bytes.moments / sizeof(float));
+    places_.emplace_back(bytes.places);
     if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision, libraries);
     if (op.kind == OpKind::linear) plan_linear(i, precision, libraries);
   }
@@ -165,41 +192,40 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   read_aside_.assign(slots_.size(), -1);
 }
 
+Program::OpBytes Program::bytes_of_op(const Network& network, int index, std::int64_t batch_size,
+                                      kernels::Element element) {
+  const Op& op = network.ops[index];
+  const bool weighted = op.kind == OpKind::conv || op.kind == OpKind::linear;
+  const bool exact = has_exact_output(network, index);
+  const std::size_t numbers = batch_size * op.out.size();
+  const std::size_t array = numbers * bytes_of(exact ? kernels::Element::f32 : element);
+  OpBytes bytes;
+  if (!can_pool_along(network, index)) bytes.output = array;
+  if (weighted && !exact) bytes.source = array;
+  if (op.normalized()) bytes.moments = 2 * arena_floats(op.out.channels) * sizeof(float);
+  if (op.kind == OpKind::max_pool && !can_pool_along(network, index - 1)) bytes.places = numbers;
+  return bytes;
+}
+
 std::size_t Program::bytes_needed(const Network& network, std::int64_t batch_size,
                                   Precision precision) {
+  const kernels::Element element = element_of(precision);
   std::int64_t numbers = network.input.size();
-  for (const Op& op : network.ops) numbers += 2 * op.out.size();
   for (const std::int64_t size : plan_gradients(network).slot_sizes) numbers += size;
-  return static_cast<std::size_t>(numbers * batch_size) * bytes_of(element_of(precision));
-}
-
-// The logits of a matrix stay in the type of its sums, and their bias is added in place.
-bool Program::is_exact(int index) const {
-  const Op& op = network_.ops[index];
-  return index == last() && op.kind == OpKind::linear && slope_of(op.activation) == 1;
-}
-
-kernels::Element Program::element_of_output(int index) const {
-  return is_exact(index) ? kernels::Element::f32 : element_;
-}
-
-std::size_t Program::output_bytes(int op) const {
-  return batch_ * network_.ops[op].out.size() * bytes_of(element_of_output(op));
-}
-
-// Where nothing but a pooling of 2 x 2 reads what the convolution puts out. With relu and whole
-// windows the pooled values tell all that anybody asks of the convolution's.
-bool Program::can_pool_along(int index) const {
-  if (index == last()) return false;
-  const Op& op = network_.ops[index];
-  const Op& next = network_.ops[index + 1];
-  if (op.kind != OpKind::conv || op.residual >= 0 || slope_of(op.activation) != 0) return false;
-  if (next.kind != OpKind::max_pool || next.input != index || next.kernel != 2) return false;
-  if (op.out.height % 2 != 0 || op.out.width % 2 != 0) return false;
-  for (int i = index + 2; i <= last(); ++i) {
-    if (network_.ops[i].input == index || network_.ops[i].residual == index) return false;
+  std::size_t bytes = batch_size * numbers * bytes_of(element);
+  for (int i = 0; i <= last_op(network); ++i) {
+    const OpBytes op = bytes_of_op(network, i, batch_size, element);
+    bytes += op.output + op.source + op.moments + op.places;
   }
-  return true;
+  return bytes;
+}
+
+bool Program::is_exact(int op) const {
+  return has_exact_output(network_, op);
+}
+
+kernels::Element Program::element_of_output(int op) const {
+  return is_exact(op) ? kernels::Element::f32 : element_;
 }
 
 void Program::plan_conv(int index, bool deterministic, Precision precision, Libraries& libraries) {

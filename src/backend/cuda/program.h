@@ -46,6 +46,7 @@ std::int64_t zero_channels(const Network& padded, const Op& op);
 /// The trained tensors of a padded network, each at its parameter's offset.
 struct ParameterArena {
   ParameterArena(const Network& network, Precision precision);
+  static std::size_t bytes_needed(const Network& network, Precision precision);
   std::size_t bytes() const;
 
   kernels::Element element;  // of the copy and the small gradients
@@ -81,7 +82,7 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  /// The activations and their gradients, in bytes.
+  /// What activation_bytes() will be: the activations and their gradients.
   static std::size_t bytes_needed(const Network& network, std::int64_t batch_size,
                                   Precision precision);
 
@@ -119,11 +120,19 @@ class Program {
     bool pooled_along = false;  // it is that pooling
   };
 
+  // What is kept of an op, in bytes.
+  struct OpBytes {
+    std::size_t output = 0;   // none where the pooling holds it
+    std::size_t source = 0;   // what its norm or bias is applied to
+    std::size_t moments = 0;  // the batch's mean, then 1 / std
+    std::size_t places = 0;   // of the maxima of a pooling of its own
+  };
+  static OpBytes bytes_of_op(const Network& network, int op, std::int64_t batch_size,
+                             kernels::Element element);
+
   int last() const { return static_cast<int>(network_.ops.size()) - 1; }
   bool is_exact(int op) const;
   kernels::Element element_of_output(int op) const;
-  std::size_t output_bytes(int op) const;
-  bool can_pool_along(int op) const;
   void plan_conv(int op, bool deterministic, Precision precision, Libraries& libraries);
   void plan_linear(int op, Precision precision, Libraries& libraries);
 
@@ -161,11 +170,11 @@ class Program {
   std::vector<CompiledOp> ops_;
   Buffer<std::uint8_t> images_;
   Buffer<std::int32_t> labels_;
-  std::vector<Buffer<std::uint8_t>> outputs_;  // by op; empty where the pooling holds it
-  std::vector<Buffer<std::uint8_t>> sources_;  // by op: what its norm or bias is applied to
-  std::vector<Buffer<float>> moments_;         // by op: the batch's mean, then 1 / std
-  std::vector<Buffer<std::uint8_t>> places_;   // by op: of the maxima of a pooling of its own
-  std::vector<Buffer<std::uint8_t>> slots_;    // of the gradient plan
+  std::vector<Buffer<std::uint8_t>> outputs_;  // by op, as OpBytes
+  std::vector<Buffer<std::uint8_t>> sources_;
+  std::vector<Buffer<float>> moments_;
+  std::vector<Buffer<std::uint8_t>> places_;
+  std::vector<Buffer<std::uint8_t>> slots_;  // of the gradient plan
   Buffer<float> sums_;
   Buffer<unsigned> counter_;
   Buffer<std::uint8_t> workspace_;  // one call at a time uses it

@@ -1,5 +1,4 @@
-// A network in training on the GPU: against the CPU's backend, against itself, and what every
-// backend promises.
+// A network in training on the GPU: what every backend promises, and against the CPU's backend.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -7,6 +6,7 @@
 #include <random>
 
 #include "backend/backend.h"
+#include "backend/replica_promises.h"
 #include "data/epoch_order.h"
 #include "device/leaves.h"
 #include "same_state.h"
@@ -46,6 +46,15 @@ model:
 schedule: {base_lr: 0.1, warmup: {length: 5 steps}}
 train: {length: 3 epochs}
 )";
+
+std::string precision_of(const testing::TestParamInfo<Subject>& info) {
+  return info.param.precision;
+}
+constexpr Subject fp32{DeviceChoice::cuda, "fp32", no_device};
+constexpr Subject bf16{DeviceChoice::cuda, "bf16", no_device};
+constexpr Subject fp16{DeviceChoice::cuda, "fp16", no_device};
+INSTANTIATE_TEST_SUITE_P(Cuda, ReplicaTest, testing::Values(fp32), precision_of);
+INSTANTIATE_TEST_SUITE_P(Cuda, ReplicaBits, testing::Values(fp32, bf16, fp16), precision_of);
 
 class CudaReplica : public testing::Test {
  protected:
@@ -205,37 +214,6 @@ TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
     EXPECT_LT(a.back().loss, a.front().loss);
     EXPECT_NEAR(replayed->evaluate(*cuda_->load(data_.test)).loss,
                 eager->evaluate(*cuda_->load(data_.test)).loss, 0);
-  }
-}
-
-TEST_F(CudaReplica, GoesOnFromAStateToTheSameBits) {
-  for (const char* precision : {"fp32", "bf16", "fp16"}) {
-    use(every_layer, {std::string("train.precision=") + precision});
-    auto whole = replica(*cuda_);
-    train(*whole, 0, 14, 4);
-    const ReplicaState state = whole->save();
-    EXPECT_EQ(state.step.step, 14);
-    auto resumed = replica(*cuda_);
-    resumed->load(state);
-    EXPECT_TRUE(same(resumed->save(), state));
-    train(*whole, 14, 30, 10);
-    train(*resumed, 14, 30, 10);
-    EXPECT_TRUE(same(whole->save(), resumed->save())) << precision;
-  }
-}
-
-TEST_F(CudaReplica, FollowsTheStepThatIsSetOnTheDevice) {
-  use(every_layer);
-  auto r = replica(*cuda_);
-  ReplicaState state = r->save();
-  for (const std::int64_t step : {3, 0, 21, 6}) {
-    state.step.step = step;
-    state.step.lr = static_cast<float>(lr_at(schedule_.lr, step));
-    r->load(state);
-    const auto records = train(*r, step, step + 2);
-    ASSERT_EQ(records.size(), 2u);
-    EXPECT_EQ(records[0].lr, static_cast<float>(lr_at(schedule_.lr, step)));
-    EXPECT_NEAR(records[1].lr, lr_at(schedule_.lr, step + 1), 1e-7);
   }
 }
 

@@ -213,6 +213,9 @@ class Backend {
 };
 
 enum class DeviceChoice { automatic, cpu, cuda };
+constexpr auto spelling(DeviceChoice) {
+  return Spelling{"a device", {"auto", "cpu", "cuda"}};
+}
 
 /// Throws Error where CUDA is asked for and there is none. `automatic` takes CUDA where it can.
 std::unique_ptr<Backend> make_backend(DeviceChoice choice);

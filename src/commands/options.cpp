@@ -7,7 +7,6 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <csignal>
-#include <map>
 
 namespace preheat {
 namespace {
@@ -57,13 +56,11 @@ void RunOptions::add_to(CLI::App& app) {
 }
 
 std::unique_ptr<Backend> RunOptions::backend() const {
-  static const std::map<std::string, DeviceChoice> choices = {
-      {"auto", DeviceChoice::automatic}, {"cpu", DeviceChoice::cpu}, {"cuda", DeviceChoice::cuda}};
-  const auto choice = choices.find(device);
-  if (choice == choices.end()) {
+  const auto choice = value_named<DeviceChoice>(device);
+  if (!choice) {
     throw ConfigError({"--device " + device, 0, 0, ""}, "is not a device", "auto, cpu or cuda");
   }
-  auto backend = make_backend(choice->second);
+  auto backend = make_backend(*choice);
   if (!quiet) {
     fmt::print("device: {}, {}{}\n", backend->device(), backend->library(),
                device == "auto" && backend->name() == "cpu"

@@ -20,8 +20,6 @@ enum class ExperimentKind { compare, sweep, find_lr };
 constexpr auto spelling(ExperimentKind) {
   return Spelling{"an experiment", {"compare", "sweep", "find_lr"}};
 }
-inline constexpr ExperimentKind experiment_kinds[] = {
-    ExperimentKind::compare, ExperimentKind::sweep, ExperimentKind::find_lr};
 
 /// The file in an experiment's folder that has what it found: "compare.json".
 inline std::string result_file(ExperimentKind kind) {

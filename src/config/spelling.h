@@ -1,4 +1,5 @@
-// How the values of an enumeration are written: once, beside the enumeration.
+// How the values of an enumeration are written: once, beside the enumeration, whose values count
+// from 0.
 //
 //   enum class Loss { cross_entropy, mse };
 //   constexpr auto spelling(Loss) {
@@ -7,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <optional>
 #include <string_view>
@@ -39,6 +41,14 @@ constexpr std::optional<Enum> value_named(std::string_view name) {
   const auto* const found = std::ranges::find(known.names, name);
   if (found == std::end(known.names)) return std::nullopt;
   return static_cast<Enum>(found - std::begin(known.names));
+}
+
+/// Every value, in order.
+template <Spelled Enum>
+constexpr auto all_values() {
+  std::array<Enum, std::size(decltype(spelling(Enum{}).names){})> values{};
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<Enum>(i);
+  return values;
 }
 
 }  // namespace preheat

@@ -145,7 +145,7 @@ void refuse_shared_key(const std::string& key, const Node& value) {
 // Whether the folder of an experiment has a file of that name, beside the folders of its arms.
 bool is_file_beside_arms(std::string_view name) {
   return name == "config.yaml" || name == "report.html" ||
-         std::ranges::any_of(experiment_kinds,
+         std::ranges::any_of(all_values<ExperimentKind>(),
                              [&](ExperimentKind kind) { return result_file(kind) == name; });
 }
 

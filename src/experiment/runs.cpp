@@ -237,7 +237,7 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
   if (resume && !fs::exists(folder / "config.yaml")) {
     throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
   }
-  for (const ExperimentKind other : experiment_kinds) {
+  for (const ExperimentKind other : all_values<ExperimentKind>()) {
     if (resume && other != kind && fs::exists(folder / result_file(other))) {
       throw Error(fmt::format("{}: is of another command: it has a {}", folder.string(),
                               result_file(other)));

@@ -198,7 +198,7 @@ void name_runs(std::vector<RunData>& runs) {
 
 // Nothing where it is the folder of none.
 std::optional<Experiment::Kind> experiment_of(const fs::path& folder) {
-  for (const Experiment::Kind kind : experiment_kinds) {
+  for (const Experiment::Kind kind : all_values<Experiment::Kind>()) {
     if (fs::exists(folder / result_file(kind))) return kind;
   }
   return std::nullopt;

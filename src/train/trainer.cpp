@@ -110,7 +110,7 @@ void check_precision(const RunConfig& config, const Backend& backend) {
   const Precision asked = config.train.precision;
   if (backend.computes_in(asked)) return;
   std::vector<std::string_view> possible;
-  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16, Precision::fp16}) {
+  for (const Precision p : all_values<Precision>()) {
     if (backend.computes_in(p)) possible.push_back(to_string(p));
   }
   const bool on_cpu = backend.name() == "cpu";

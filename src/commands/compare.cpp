@@ -8,7 +8,6 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
-#include "report/report.h"
 
 namespace preheat {
 namespace {
@@ -50,26 +49,14 @@ void print_table(const CompareResult& result) {
 }
 
 int run_compare(const ExperimentOptions& options) {
-  const Document document = options.document();
-  const RunConfig config = read_config(document);
-  const bool talks = !options.run.quiet;
-  const auto backend = options.run.backend();
-  const std::filesystem::path folder = options.folder(config.name, "compare");
-  if (talks && config.compare) {
-    fmt::print("{}: {} arms x {} seeds\n", config.name, config.compare->arms.size(),
-               config.compare->seeds.size());
-  }
-  catch_interrupts();
-  const RunsProgress progress(options.run);
-  const CompareResult result =
-      compare(document, *backend, folder, !options.resume.empty(), progress.listener());
-  const std::filesystem::path report = write_report(folder);
-  if (talks) {
-    print_table(result);
-    print_claims(result.claims);
-    fmt::print("\n{}\n", report.string());
-  }
-  return experiment_exit_code(result.interrupted, folder);
+  const auto run = [&](const ExperimentStart& start) {
+    if (!options.run.quiet && start.config.compare) {
+      fmt::print("{}: {} arms x {} seeds\n", start.config.name, start.config.compare->arms.size(),
+                 start.config.compare->seeds.size());
+    }
+    return compare(start.document, start.backend, start.folder, start.resume, start.listener);
+  };
+  return run_experiment(options, "compare", run, print_table);
 }
 
 }  // namespace

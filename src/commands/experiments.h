@@ -1,6 +1,8 @@
 // What the commands that run many runs have in common.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <filesystem>
 #include <map>
@@ -13,6 +15,7 @@
 #include "commands/progress.h"
 #include "experiment/claims.h"
 #include "experiment/runs.h"
+#include "report/report.h"
 
 namespace preheat {
 
@@ -65,5 +68,38 @@ void print_claims(const std::vector<ClaimResult>& claims);
 /// How an experiment ends: 0, or where it was interrupted 1 and a line on standard error that says
 /// how to go on.
 int experiment_exit_code(bool interrupted, const std::filesystem::path& folder);
+
+/// What a command hands to the experiment that it is about.
+struct ExperimentStart {
+  const Document& document;
+  const RunConfig& config;
+  Backend& backend;
+  const std::filesystem::path& folder;
+  bool resume;
+  const RunsListener& listener;
+};
+
+/// Calls run(ExperimentStart), makes the page of what is then in the folder, and unless --quiet
+/// says what came out: print(result), the claims, and where the page is. Returns the exit code.
+/// Throws ConfigError and Error.
+template <class Run, class Print>
+int run_experiment(const ExperimentOptions& options, const std::string& command, const Run& run,
+                   const Print& print) {
+  const Document document = options.document();
+  const RunConfig config = read_config(document);
+  const auto backend = options.run.backend();
+  const std::filesystem::path folder = options.folder(config.name, command);
+  catch_interrupts();
+  const RunsProgress progress(options.run);
+  const auto result = run(ExperimentStart{document, config, *backend, folder,
+                                          !options.resume.empty(), progress.listener()});
+  const std::filesystem::path report = write_report(folder);
+  if (!options.run.quiet) {
+    print(result);
+    print_claims(result.claims);
+    fmt::print("\n{}\n", report.string());
+  }
+  return experiment_exit_code(result.interrupted, folder);
+}
 
 }  // namespace preheat

@@ -9,7 +9,6 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
-#include "report/report.h"
 #include "schedule/plan.h"
 
 namespace preheat {
@@ -77,26 +76,14 @@ void print_table(const FindLrResult& result) {
 }
 
 int run_find_lr(const ExperimentOptions& options) {
-  const Document document = options.document();
-  const RunConfig config = read_config(document);
-  const bool talks = !options.run.quiet;
-  const auto backend = options.run.backend();
-  const std::filesystem::path folder = options.folder(config.name, "find-lr");
-  catch_interrupts();
-  const RunsProgress progress(options.run);
-  const FindLrResult result =
-      find_lr(document, *backend, folder, !options.resume.empty(), progress.listener(),
-              [&](const Arm& arm, const Search& search) {
-                if (!talks) return;
-                fmt::print("seed {} {}: {}\n", search.seed, arm.name, answer_text(search));
-              });
-  const std::filesystem::path report = write_report(folder);
-  if (talks) {
-    print_table(result);
-    print_claims(result.claims);
-    fmt::print("\n{}\n", report.string());
-  }
-  return experiment_exit_code(result.interrupted, folder);
+  const auto run = [&](const ExperimentStart& start) {
+    return find_lr(start.document, start.backend, start.folder, start.resume, start.listener,
+                   [&](const Arm& arm, const Search& search) {
+                     if (options.run.quiet) return;
+                     fmt::print("seed {} {}: {}\n", search.seed, arm.name, answer_text(search));
+                   });
+  };
+  return run_experiment(options, "find-lr", run, print_table);
 }
 
 }  // namespace

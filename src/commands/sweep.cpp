@@ -9,7 +9,6 @@
 #include "commands/commands.h"
 #include "commands/experiments.h"
 #include "config/values.h"
-#include "report/report.h"
 
 namespace preheat {
 namespace {
@@ -82,28 +81,20 @@ void print_boundaries(const SweepResult& result) {
 }
 
 int run_sweep(const ExperimentOptions& options) {
-  const Document document = options.document();
-  const RunConfig config = read_config(document);
-  const bool talks = !options.run.quiet;
-  const auto backend = options.run.backend();
-  const std::filesystem::path folder = options.folder(config.name, "sweep");
-  if (talks && config.sweep) {
-    const std::size_t cells = cells_of(config.sweep->axes).size();
-    const std::size_t seeds = config.sweep->seeds.size();
-    fmt::print("{}: {} cells x {} seeds, {} runs\n", config.name, cells, seeds, cells * seeds);
-  }
-  catch_interrupts();
-  const RunsProgress progress(options.run);
-  const SweepResult result =
-      sweep(document, *backend, folder, !options.resume.empty(), progress.listener());
-  const std::filesystem::path report = write_report(folder);
-  if (talks) {
+  const auto run = [&](const ExperimentStart& start) {
+    if (!options.run.quiet && start.config.sweep) {
+      const std::size_t cells = cells_of(start.config.sweep->axes).size();
+      const std::size_t seeds = start.config.sweep->seeds.size();
+      fmt::print("{}: {} cells x {} seeds, {} runs\n", start.config.name, cells, seeds,
+                 cells * seeds);
+    }
+    return sweep(start.document, start.backend, start.folder, start.resume, start.listener);
+  };
+  const auto print = [](const SweepResult& result) {
     print_map(result);
     print_boundaries(result);
-    print_claims(result.claims);
-    fmt::print("\n{}\n", report.string());
-  }
-  return experiment_exit_code(result.interrupted, folder);
+  };
+  return run_experiment(options, "sweep", run, print);
 }
 
 }  // namespace

@@ -28,26 +28,7 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
       throw Error(folder.string() + ": holds a run of another configuration; take another folder");
     }
     if (json.at("interrupted").get<bool>()) return std::nullopt;
-    const auto outcome = value_named<Outcome>(json.at("outcome").get<std::string>());
-    if (!outcome) throw Error(path.string() + ": has an unknown outcome");
-    RunResult run;
-    run.outcome = *outcome;
-    run.steps = json.at("steps");
-    run.first_non_finite_step = optional_at<std::int64_t>(json, "first_non_finite_step");
-    run.first_non_finite_tensor =
-        optional_at<std::string>(json, "first_non_finite_tensor").value_or("");
-    run.gate_opened_at = optional_at<std::int64_t>(json, "gate_opened_at");
-    run.final_train_loss = optional_at<double>(json, "final_train_loss");
-    run.final_train_accuracy = optional_at<double>(json, "final_train_accuracy");
-    run.test_loss = optional_at<double>(json, "test_loss");
-    run.test_accuracy = optional_at<double>(json, "test_accuracy");
-    run.best_test_accuracy = optional_at<double>(json, "best_test_accuracy");
-    run.best_step = optional_at<std::int64_t>(json, "best_step");
-    run.initial_sharpness = optional_at<double>(json, "initial_sharpness");
-    run.last_sharpness = optional_at<double>(json, "last_sharpness");
-    run.seconds = json.at("wall_seconds");
-    run.images_per_second = json.at("images_per_second");
-    return run;
+    return result_in(json, path);
   });
 }
 

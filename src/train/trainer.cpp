@@ -25,9 +25,23 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// How long the device works between two looks at what it did.
-constexpr double shortest_burst = 0.1;
-constexpr double longest_burst = 0.4;
+// How many updates the device is given between two looks at what it did: as many as keep it at work
+// for a fraction of a second.
+class Burst {
+ public:
+  std::int64_t updates() const { return updates_; }
+
+  // Fewer than updates() say nothing of how long so many would take.
+  void took(std::int64_t updates, double seconds) {
+    if (updates == updates_ && seconds < shortest) updates_ *= 2;
+    if (updates_ > 1 && seconds > longest) updates_ /= 2;
+  }
+
+ private:
+  static constexpr double shortest = 0.1;
+  static constexpr double longest = 0.4;
+  std::int64_t updates_ = 1;
+};
 
 RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
   check_precision(config, backend);
@@ -83,6 +97,45 @@ RunConfig read_folder_config(const std::filesystem::path& path) {
   }
 }
 
+// The numbers of a result, by their names in summary.json.
+template <class Result, class Visit>
+void for_numbers(Result& result, const Visit& visit) {
+  visit("steps", result.steps);
+  visit("first_non_finite_step", result.first_non_finite_step);
+  visit("gate_opened_at", result.gate_opened_at);
+  visit("final_train_loss", result.final_train_loss);
+  visit("final_train_accuracy", result.final_train_accuracy);
+  visit("test_loss", result.test_loss);
+  visit("test_accuracy", result.test_accuracy);
+  visit("best_test_accuracy", result.best_test_accuracy);
+  visit("best_step", result.best_step);
+  visit("initial_sharpness", result.initial_sharpness);
+  visit("last_sharpness", result.last_sharpness);
+  visit("wall_seconds", result.seconds);
+  visit("images_per_second", result.images_per_second);
+}
+
+template <class T>
+void read_number(const nlohmann::ordered_json& json, const char* key, T& value) {
+  value = json.at(key);
+}
+template <class T>
+void read_number(const nlohmann::ordered_json& json, const char* key, std::optional<T>& value) {
+  value = optional_at<T>(json, key);
+}
+
+// Throws Error unless the run that was made as `before` may go on as `now`.
+void require_same_run(const std::filesystem::path& config_path, const RunConfig& before,
+                      const RunConfig& now, bool new_schedule) {
+  const RunConfig under_old_schedule = with_schedule_of(now, before);
+  const auto differs = first_difference(before, new_schedule ? under_old_schedule : now);
+  if (!differs) return;
+  const bool by_schedule = !first_difference(before, under_old_schedule);
+  throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'{}",
+                          config_path.string(), differs->before, differs->now,
+                          by_schedule ? "; --new-schedule goes on under the new one" : ""));
+}
+
 // Goes on from the same step under another schedule. A gate goes on with what it has seen only
 // where it is the same gate of a warmup of the same length.
 void take_schedule(StepState& state, const Schedule& before, const Schedule& now) {
@@ -98,6 +151,17 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 }
 
 }  // namespace
+
+RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
+  RunResult result;
+  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
+  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
+  if (!outcome) throw Error(path.string() + ": has an unknown outcome");
+  result.outcome = *outcome;
+  result.first_non_finite_tensor =
+      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
+  return result;
+}
 
 void check_run(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
@@ -175,14 +239,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     throw Error(fmt::format("{}: the run diverged at step {}; there is nothing to go on with",
                             folder.string(), step.first_non_finite));
   }
-  const auto differs =
-      first_difference(before, new_schedule ? with_schedule_of(config_, before) : config_);
-  if (differs) {
-    const bool by_schedule = !first_difference(before, with_schedule_of(config_, before));
-    throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'{}",
-                            config_path.string(), differs->before, differs->now,
-                            by_schedule ? "; --new-schedule goes on under the new one" : ""));
-  }
+  require_same_run(config_path, before, config_, new_schedule);
   if (checkpoint.fingerprint != fingerprint(before) &&
       checkpoint.fingerprint != fingerprint(config_)) {
     throw Error(fmt::format("{}: was made under another configuration than {} now holds",
@@ -314,10 +371,41 @@ std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
   return parts;
 }
 
+void Trainer::count(std::span<const StepRecord> records, LossHistory& history, RunResult& result) {
+  const auto batch_size = static_cast<double>(config_.data.batch_size);
+  for (const StepRecord& r : records) {
+    const bool planned = r.step >= schedule_.lr.phases[0].length;
+    if (r.phase > 0 && !planned && !gate_opened_at_) gate_opened_at_ = r.step;
+    if (r.finite) {
+      history.add(r.loss, static_cast<double>(r.correct) / batch_size);
+      ++step_;
+    } else {
+      result.first_non_finite_step = r.step;
+      result.first_non_finite_tensor = replica_->first_non_finite_tensor();
+    }
+  }
+}
+
+// An evaluation on the way is not the one at the end.
+void Trainer::conclude(const LossHistory& history, RunResult& result) const {
+  result.steps = step_;
+  result.gate_opened_at = gate_opened_at_;
+  if (result.first_non_finite_step || result.interrupted) {
+    result.test_loss.reset();
+    result.test_accuracy.reset();
+  }
+  if (result.first_non_finite_step) {
+    result.outcome = Outcome::non_finite;
+  } else if (!history.empty()) {
+    result.final_train_loss = history.final_loss();
+    result.final_train_accuracy = history.final_accuracy();
+    result.outcome = outcome_of(history, result.test_accuracy, data_.classes, config_.loss);
+  }
+}
+
 RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   const auto start = Clock::now();
   const std::int64_t first_step = step_;
-  const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
   LossHistory history = past_.history;
   RunResult result;
   result.best_test_accuracy = past_.best_accuracy;
@@ -325,39 +413,22 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   result.initial_sharpness = past_.initial_sharpness;
   result.last_sharpness = past_.last_sharpness;
   double training_seconds = 0;
-  std::int64_t burst = 1;
-  bool order_is_set = false;
+  Burst burst;
 
   while (step_ < schedule_.run.steps && !result.first_non_finite_step && !result.interrupted) {
-    if (!order_is_set || step_ % per_epoch == 0) {
-      set_epoch_order();
-      order_is_set = true;
-    }
+    if (step_ == first_step || step_ % schedule_.run.steps_per_epoch == 0) set_epoch_order();
     const bool layers_due = folder != nullptr && diagnostics_.layers_due(step_);
     const bool sharpness_due = diagnostics_.sharpness_due(step_);
     const ReplicaState before = layers_due || sharpness_due ? replica_->save() : ReplicaState();
     if (sharpness_due) measure_sharpness(before, folder, result);
     const auto burst_start = Clock::now();
-    const std::int64_t updates = std::min(burst, next_stop(step_) - step_);
+    const std::int64_t updates = std::min(burst.updates(), next_stop(step_) - step_);
     replica_->train(updates);
     const std::vector<StepRecord> records = replica_->drain();
     const double seconds = seconds_since(burst_start);
     training_seconds += seconds;
-    if (updates == burst && seconds < shortest_burst) burst *= 2;
-    if (burst > 1 && seconds > longest_burst) burst /= 2;
-
-    for (const StepRecord& r : records) {
-      const bool planned = r.step >= schedule_.lr.phases[0].length;
-      if (r.phase > 0 && !planned && !gate_opened_at_) gate_opened_at_ = r.step;
-      if (r.finite) {
-        history.add(r.loss,
-                    static_cast<double>(r.correct) / static_cast<double>(config_.data.batch_size));
-        ++step_;
-      } else {
-        result.first_non_finite_step = r.step;
-        result.first_non_finite_tensor = replica_->first_non_finite_tensor();
-      }
-    }
+    burst.took(updates, seconds);
+    count(records, history, result);
     if (folder != nullptr) folder->add(records, schedule_, config_.data.batch_size);
     if (layers_due) {
       folder->add(diagnostics_.layers(before, replica_->save()));
@@ -379,19 +450,7 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
     evaluate(step_, {}, nullptr, result);
   }
 
-  result.steps = step_;
-  result.gate_opened_at = gate_opened_at_;
-  if (result.first_non_finite_step || result.interrupted) {
-    result.test_loss.reset();
-    result.test_accuracy.reset();
-  }
-  if (result.first_non_finite_step) {
-    result.outcome = Outcome::non_finite;
-  } else if (!history.empty()) {
-    result.final_train_loss = history.final_loss();
-    result.final_train_accuracy = history.final_accuracy();
-    result.outcome = outcome_of(history, result.test_accuracy, data_.classes, config_.loss);
-  }
+  conclude(history, result);
   result.seconds = seconds_since(start);
   const auto trained = static_cast<double>((step_ - first_step) * config_.data.batch_size);
   result.images_per_second = training_seconds > 0 ? trained / training_seconds : 0;
@@ -401,32 +460,19 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
 
 void Trainer::write_summary(const RunFolder& folder, const RunResult& result) const {
   const MemoryUse memory = replica_->memory();
-  folder.write_summary({
+  nlohmann::json summary = {
       {"name", config_.name},
       {"seed", config_.seed},
       {"fingerprint", fingerprint(config_)},
       {"outcome",
        result.interrupted ? nlohmann::json() : nlohmann::json(to_string(result.outcome))},
       {"interrupted", result.interrupted},
-      {"steps", result.steps},
       {"steps_planned", schedule_.run.steps},
       {"steps_per_epoch", schedule_.run.steps_per_epoch},
-      {"first_non_finite_step", or_null(result.first_non_finite_step)},
       {"first_non_finite_tensor", result.first_non_finite_step
                                       ? nlohmann::json(result.first_non_finite_tensor)
                                       : nlohmann::json()},
-      {"gate_opened_at", or_null(result.gate_opened_at)},
       {"start_lr", or_null(start_lr_)},
-      {"final_train_loss", or_null(result.final_train_loss)},
-      {"final_train_accuracy", or_null(result.final_train_accuracy)},
-      {"test_loss", or_null(result.test_loss)},
-      {"test_accuracy", or_null(result.test_accuracy)},
-      {"best_test_accuracy", or_null(result.best_test_accuracy)},
-      {"best_step", or_null(result.best_step)},
-      {"initial_sharpness", or_null(result.initial_sharpness)},
-      {"last_sharpness", or_null(result.last_sharpness)},
-      {"wall_seconds", result.seconds},
-      {"images_per_second", result.images_per_second},
       {"parameters", network_.parameter_count},
       {"memory_bytes",
        {{"parameters", memory.parameters},
@@ -438,7 +484,11 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
       {"device", backend_.device()},
       {"library", backend_.library()},
       {"preheat", PREHEAT_VERSION},
+  };
+  for_numbers(result, [&](const char* key, const auto& value) {
+    summary[key] = or_null(std::optional(value));
   });
+  folder.write_summary(summary);
 }
 
 }  // namespace preheat

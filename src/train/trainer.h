@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 #include <string>
@@ -51,6 +52,10 @@ struct RunResult {
   double seconds = 0;            // wall time of this call; what came before a resume is not in it
   double images_per_second = 0;  // of training alone
 };
+
+/// What the summary.json at `path` says of a run that has ended. Throws what nlohmann::json throws
+/// where a key is missing or of another type, and Error for an outcome that there is not.
+RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path);
 
 /// Hears of a run while it goes on. Every function may be left empty.
 struct RunListener {
@@ -125,10 +130,12 @@ class Trainer {
   std::int64_t next_boundary(std::int64_t step) const;
   std::int64_t next_stop(std::int64_t step) const;
   void set_epoch_order();
+  void count(std::span<const StepRecord> records, LossHistory& history, RunResult& result);
   void count_timed(const std::vector<StepRecord>& records);
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
   void measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result);
+  void conclude(const LossHistory& history, RunResult& result) const;
   void save_last(RunFolder* folder);
   void save(const RunFolder& folder, const std::string& which);
   void note_gate(const StepState& state);

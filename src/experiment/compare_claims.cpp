@@ -38,11 +38,6 @@ struct ComparedArm {
     return updates_of(of, length(), config, "expect");
   }
 
-  double chance() const { return 1.0 / static_cast<double>(facts(config.data.dataset).classes); }
-  double accuracy(const RunResult& run) const {
-    return is_failure(run.outcome) ? chance() : *run.test_accuracy;
-  }
-
   // Nothing where the run has no such file.
   template <class Read>
   auto file(const SeedResult& r, const char* name, const Read& read) const
@@ -226,7 +221,7 @@ std::string points_text(const Interval& interval) {
 
 Pairs accuracies(const ComparedArm& a, const ComparedArm& b) {
   return paired(a, b, [](const ComparedArm& arm, const SeedResult& r) {
-    return std::optional(arm.accuracy(r.run));
+    return std::optional(counted_accuracy(r.run, arm.config));
   });
 }
 
@@ -239,7 +234,7 @@ std::vector<std::vector<double>> accuracies_by_seed(const Arms& arms,
     for (const std::string& name : names) {
       const ComparedArm& arm = arms[name];
       const auto run = std::ranges::find(arm.runs(), first.seed, &SeedResult::seed);
-      if (run != arm.runs().end()) block.push_back(arm.accuracy(run->run));
+      if (run != arm.runs().end()) block.push_back(counted_accuracy(run->run, arm.config));
     }
     if (block.size() == names.size()) blocks.push_back(std::move(block));
   }
@@ -258,7 +253,7 @@ std::string chance_text(const Arms& arms, const std::vector<std::string>& names)
   for (const std::string& name : names) failures.push_back(arms[name].result.failures());
   if (std::ranges::all_of(failures, [](std::int64_t n) { return n == 0; })) return "";
   return fmt::format("; failed runs ({}) count with {:g} %", fmt::join(failures, ", "),
-                     100 * arms[names[0]].chance());
+                     100 * chance_accuracy(arms[names[0]].config));
 }
 
 // ---- accuracy ----------------------------------------------------------------------------------

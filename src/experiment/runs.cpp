@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "config/values.h"
+#include "data/dataset.h"
 #include "train/atomic_file.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
@@ -61,12 +62,20 @@ class Held {
 
 }  // namespace
 
+double chance_accuracy(const RunConfig& config) {
+  return 1.0 / static_cast<double>(facts(config.data.dataset).classes);
+}
+
+double counted_accuracy(const RunResult& run, const RunConfig& config) {
+  return is_failure(run.outcome) ? chance_accuracy(config) : *run.test_accuracy;
+}
+
 std::int64_t ArmResult::count(Outcome outcome) const {
   return std::ranges::count_if(runs, [&](const SeedResult& r) { return r.run.outcome == outcome; });
 }
 
 std::int64_t ArmResult::failures() const {
-  return count(Outcome::non_finite) + count(Outcome::stuck);
+  return std::ranges::count_if(runs, [](const SeedResult& r) { return is_failure(r.run.outcome); });
 }
 
 Interval ArmResult::failure_interval() const {

@@ -27,13 +27,19 @@ struct SeedResult {
   RunResult run;
 };
 
+/// The accuracy of telling nothing apart, 1 / classes.
+double chance_accuracy(const RunConfig& config);
+
+/// The test accuracy that a run counts with: its own, or where it failed that of chance.
+double counted_accuracy(const RunResult& run, const RunConfig& config);
+
 /// One arm of a comparison, one cell of a grid.
 struct ArmResult {
   Arm arm;
   std::vector<SeedResult> runs;  // in the order of the seeds; interrupted runs are not in it
 
   std::int64_t count(Outcome outcome) const;
-  std::int64_t failures() const;
+  std::int64_t failures() const;      // as is_failure()
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 

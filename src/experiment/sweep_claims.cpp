@@ -7,7 +7,6 @@
 #include <cmath>
 #include <map>
 
-#include "data/dataset.h"
 #include "experiment/findings.h"
 #include "experiment/sweep.h"
 
@@ -175,12 +174,10 @@ class Grid {
 
   // By seed the mean over the cells.
   std::vector<double> accuracies(const std::vector<const ArmResult*>& cells) const {
-    const double chance = 1.0 / static_cast<double>(facts(base.data.dataset).classes);
     std::vector<double> by_seed(seeds);
     for (std::size_t seed = 0; seed < seeds; ++seed) {
       for (const ArmResult* cell : cells) {
-        const RunResult& run = cell->runs[seed].run;
-        by_seed[seed] += is_failure(run.outcome) ? chance : *run.test_accuracy;
+        by_seed[seed] += counted_accuracy(cell->runs[seed].run, base);
       }
       by_seed[seed] /= static_cast<double>(cells.size());
     }

@@ -82,6 +82,34 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   }
 }
 
+// Runs a configuration at each of these rates, into folders of their names. One that is interrupted
+// is left out.
+std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::vector<double>& rates,
+                              double loss_below, const std::string& label,
+                              const std::filesystem::path& folder) {
+  std::vector<std::optional<Trial>> trials(rates.size());
+  runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
+    RunConfig at_rate = config;
+    at_rate.schedule.base_lr = rates[k];
+    const std::string name = rate_name(rates[k]);
+    const RunResult run =
+        runs.run(fmt::format("{} {:<9}", label, name), at_rate, folder / name, Checkpoints::drop);
+    if (!run.interrupted) {
+      trials[k] = Trial{rates[k], run, trained(run, loss_below * chance_loss(config))};
+    }
+    return !run.interrupted;
+  });
+  return ended_of(trials, 0, 1);
+}
+
+std::vector<RateRatio> ratios_of(const std::vector<SearchArm>& arms) {
+  std::vector<RateRatio> ratios;
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    for (std::size_t j = i + 1; j < arms.size(); ++j) ratios.push_back(ratio_of(arms[i], arms[j]));
+  }
+  return ratios;
+}
+
 std::vector<Arm> arms_of(const RunConfig& config) {
   if (config.find_lr && !config.find_lr->arms.empty()) return config.find_lr->arms;
   return {{"no-warmup", {parse_override("schedule.warmup.length=0 steps")}}, {"warmup", {}}};
@@ -175,12 +203,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   }
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
   const auto write = [&] {
-    result.ratios.clear();
-    for (std::size_t i = 0; i < arms.size(); ++i) {
-      for (std::size_t j = i + 1; j < arms.size(); ++j) {
-        result.ratios.push_back(ratio_of(result.arms[i], result.arms[j]));
-      }
-    }
+    result.ratios = ratios_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
   Runs runs(base, backend, listener);
@@ -195,27 +218,16 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];
+    RunConfig config = configs[i];
+    config.seed = seed;
+    const std::string label = fmt::format("seed {:<4} {:<{}}", seed, arms[i].name, width);
+    const std::filesystem::path of_seed = folder / arms[i].name / std::to_string(seed);
     bool interrupted = false;
     const auto trials = [&](const std::vector<double>& rates) {
-      std::vector<std::optional<Trial>> found(rates.size());
-      runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
-        RunConfig config = configs[i];
-        config.seed = seed;
-        config.schedule.base_lr = rates[k];
-        const std::string name = rate_name(rates[k]);
-        const RunResult run = runs.run(
-            fmt::format("seed {:<4} {:<{}} {:<9}", seed, arms[i].name, width, name), config,
-            folder / arms[i].name / std::to_string(seed) / name, Checkpoints::drop);
-        const double loss_below = settings.loss_below * chance_loss(config);
-        if (!run.interrupted) found[k] = Trial{rates[k], run, trained(run, loss_below)};
-        return !run.interrupted;
-      });
-      std::vector<Trial> those_that_ended;
-      for (std::optional<Trial>& t : found) {
-        if (t) those_that_ended.push_back(std::move(*t));
-      }
-      interrupted = interrupted || those_that_ended.size() < rates.size();
-      return those_that_ended;
+      std::vector<Trial> found =
+          run_trials(runs, config, rates, settings.loss_below, label, of_seed);
+      interrupted = interrupted || found.size() < rates.size();
+      return found;
     };
     Search search = search_rate(settings.first, settings.resolution, trials);
     search.seed = seed;
@@ -224,11 +236,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
       result.interrupted = true;
     } else {
       ended[task] = std::move(search);
-      std::vector<Search>& in_order = result.arms[i].searches;
-      in_order.clear();
-      for (std::size_t t = i; t < ended.size(); t += arms.size()) {
-        if (ended[t]) in_order.push_back(*ended[t]);
-      }
+      result.arms[i].searches = ended_of(ended, i, arms.size());
       if (on_search) on_search(arms[i], *ended[task]);
     }
     write();

@@ -189,13 +189,12 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::function<void()>& after_each) {
   std::size_t width = 0;
   for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
-  const auto arms = static_cast<std::int64_t>(configs.size());
-  const std::int64_t count = arms * static_cast<std::int64_t>(seeds.size());
-  runs.plan(count);
-  std::vector<std::optional<RunResult>> ended(count);
+  const std::size_t arms = configs.size();
+  std::vector<std::optional<SeedResult>> ended(arms * seeds.size());
+  runs.plan(std::ssize(ended));
   bool all = true;
   std::mutex mutex;
-  runs.side_by_side(count, [&](std::int64_t task) {
+  runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t arm = task % arms;
     const std::uint64_t seed = seeds[task / arms];
     RunConfig config = configs[arm];
@@ -206,12 +205,8 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
     const std::lock_guard lock(mutex);
     const bool interrupted = run.interrupted;
     if (!interrupted) {
-      ended[task] = std::move(run);
-      std::vector<SeedResult>& in_order = results[arm].runs;
-      in_order.clear();
-      for (std::int64_t t = static_cast<std::int64_t>(arm); t < count; t += arms) {
-        if (ended[t]) in_order.push_back({seeds[t / arms], *ended[t]});
-      }
+      ended[task] = SeedResult{seed, std::move(run)};
+      results[arm].runs = ended_of(ended, arm, arms);
     }
     all = all && !interrupted;
     after_each();

@@ -95,6 +95,17 @@ class Runs {
   std::atomic<bool> failed_{false};           // a run that others go on beside
 };
 
+/// What has ended of the tasks first, first + stride, ..., in their order.
+template <class T>
+std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t first,
+                        std::size_t stride) {
+  std::vector<T> ended;
+  for (std::size_t task = first; task < tasks.size(); task += stride) {
+    if (tasks[task]) ended.push_back(*tasks[task]);
+  }
+  return ended;
+}
+
 /// The configurations of arms of the document's run, each checked with check_run. Throws
 /// ConfigError at the arm's place.
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);

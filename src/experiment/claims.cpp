@@ -24,6 +24,22 @@ bool has_section(const RunConfig& config, ExperimentKind experiment) {
   return false;
 }
 
+// By a test's p-value, which was adjusted over so many.
+void decide(Judged& judged, const Test& test, double p, std::size_t tests) {
+  const bool significant = p < *judged.p_below;
+  const bool could_be = test.least_p < *judged.p_below;
+  ClaimResult& result = judged.result;
+  if (judged.finding.contradicted || (!test.right_way && could_be)) {
+    result.verdict = Verdict::fail;
+  } else if (significant && test.right_way) {
+    result.verdict = Verdict::pass;
+  }
+  result.evidence +=
+      fmt::format("; {} = {:.2g}{}, {}below {:g}{}", test.name, p,
+                  tests > 1 ? fmt::format(" (Holm over {})", tests) : "", significant ? "" : "not ",
+                  *judged.p_below, could_be ? "" : ", which so few could not show");
+}
+
 }  // namespace
 
 void refuse_foreign_claims(const RunConfig& base, ExperimentKind experiment) {
@@ -169,20 +185,7 @@ std::vector<ClaimResult> settle(std::vector<Judged> judged) {
     result.verdict = j.finding.verdict;
     if (j.p_below) {
       const double p = adjusted[next++];
-      if (const auto& test = j.finding.test) {
-        const bool significant = p < *j.p_below;
-        const bool could_be = test->least_p < *j.p_below;
-        if (j.finding.contradicted || (!test->right_way && could_be)) {
-          result.verdict = Verdict::fail;
-        } else if (significant && test->right_way) {
-          result.verdict = Verdict::pass;
-        }
-        result.evidence +=
-            fmt::format("; {} = {:.2g}{}, {}below {:g}", test->name, p,
-                        p_values.size() > 1 ? fmt::format(" (Holm over {})", p_values.size()) : "",
-                        significant ? "" : "not ", *j.p_below);
-        if (!could_be) result.evidence += ", which so few could not show";
-      }
+      if (j.finding.test) decide(j, *j.finding.test, p, p_values.size());
     }
     results.push_back(std::move(result));
   }

@@ -46,6 +46,38 @@ auto tensors_of(C& checkpoint) {
                     &checkpoint.state.statistics, &checkpoint.direction};
 }
 
+// `fail(problem)` makes the Error.
+template <class Fail>
+void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) {
+  header.at("step").get_to(step.step);
+  header.at("first_non_finite").get_to(step.first_non_finite);
+  header.at("lr").get_to(step.lr);
+  header.at("previous_lr").get_to(step.previous_lr);
+  header.at("gate").at("opened_at").get_to(step.gate_opened_at);
+  const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
+  if (hits.size() > std::size(step.hits)) throw fail("is damaged: its gate is too wide");
+  std::copy(hits.begin(), hits.end(), step.hits);
+  header.at("loss_scale").at("value").get_to(step.loss_scale);
+  header.at("loss_scale").at("updates").get_to(step.updates_at_scale);
+  step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
+}
+
+// Those at `at`, which goes behind them.
+template <class Fail>
+void take_values(std::string_view bytes, std::size_t& at, NamedTensor& tensor, const Fail& fail) {
+  const std::size_t most = (bytes.size() - at) / sizeof(float);
+  std::size_t size = 1;
+  for (const std::int64_t n : tensor.shape) {
+    if (n < 1 || size > most / static_cast<std::size_t>(n)) {
+      throw fail(fmt::format("is damaged: tensor {} is larger than the file", tensor.name));
+    }
+    size *= static_cast<std::size_t>(n);
+  }
+  tensor.values.resize(size);
+  std::memcpy(tensor.values.data(), bytes.data() + at, size * sizeof(float));
+  at += size * sizeof(float);
+}
+
 }  // namespace
 
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
@@ -106,34 +138,14 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
   if (header_size > end - prefix) throw fail("is damaged: its header is longer than the file");
 
   Checkpoint checkpoint;
-  ReplicaState& state = checkpoint.state;
   try {
     const auto header = nlohmann::json::parse(bytes.substr(prefix, header_size));
     header.at("fingerprint").get_to(checkpoint.fingerprint);
-    header.at("step").get_to(state.step.step);
-    header.at("first_non_finite").get_to(state.step.first_non_finite);
-    header.at("lr").get_to(state.step.lr);
-    header.at("previous_lr").get_to(state.step.previous_lr);
-    header.at("gate").at("opened_at").get_to(state.step.gate_opened_at);
-    const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
-    if (hits.size() > std::size(state.step.hits)) throw fail("is damaged: its gate is too wide");
-    std::copy(hits.begin(), hits.end(), state.step.hits);
-    header.at("loss_scale").at("value").get_to(state.step.loss_scale);
-    header.at("loss_scale").at("updates").get_to(state.step.updates_at_scale);
-    state.step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
+    read_step(header, checkpoint.state.step, fail);
     std::size_t at = prefix + header_size;
     for (const auto& entry : header.at("tensors")) {
       NamedTensor tensor{entry.at("name"), entry.at("shape"), {}};
-      std::size_t size = 1;
-      for (const std::int64_t n : tensor.shape) {
-        if (n < 1 || size > (end - at) / sizeof(float) / static_cast<std::size_t>(n)) {
-          throw fail(fmt::format("is damaged: tensor {} is larger than the file", tensor.name));
-        }
-        size *= static_cast<std::size_t>(n);
-      }
-      tensor.values.resize(size);
-      std::memcpy(tensor.values.data(), bytes.data() + at, size * sizeof(float));
-      at += size * sizeof(float);
+      take_values(std::string_view(bytes).substr(0, end), at, tensor, fail);
       const std::string name = entry.at("kind");
       const auto kind = std::ranges::find(kinds, name) - std::begin(kinds);
       if (kind == std::ssize(kinds)) {

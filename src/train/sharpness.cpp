@@ -107,27 +107,39 @@ Hessian::Hessian(GradientFunction gradient, std::span<const float> weights)
       above_(weights.size()),
       below_(weights.size()) {}
 
-std::vector<float> Hessian::times(std::span<const float> v, double step) {
-  const double e = step * weight_norm_;
-  const auto gradient_at = [&](double distance, std::span<float> gradient) {
-    for (std::size_t i = 0; i < v.size(); ++i) {
-      moved_[i] = static_cast<float>(double{weights_[i]} + distance * double{v[i]});
-    }
-    gradient_(moved_, gradient);
-    ++gradients_;
-  };
-  gradient_at(e, above_);
-  gradient_at(-e, below_);
-  std::vector<float> product(v.size());
-  const double scale = 1 / (2 * e);
+// At w + distance v.
+void Hessian::take_gradient(std::span<const float> v, double distance,
+                            std::vector<float>& gradient) {
   for (std::size_t i = 0; i < v.size(); ++i) {
-    product[i] = static_cast<float>((double{above_[i]} - double{below_[i]}) * scale);
+    moved_[i] = static_cast<float>(double{weights_[i]} + distance * double{v[i]});
+  }
+  gradient_(moved_, gradient);
+  ++gradients_;
+}
+
+std::vector<float> Hessian::times(std::span<const float> v, double step) {
+  if (at_weights_.empty()) {
+    at_weights_.resize(weights_.size());
+    take_gradient(v, 0, at_weights_);
+  }
+  const double e = step * weight_norm_;
+  take_gradient(v, e, above_);
+  std::vector<float> product(v.size());
+  for (std::size_t i = 0; i < v.size(); ++i) {
+    product[i] = static_cast<float>((double{above_[i]} - double{at_weights_[i]}) / e);
   }
   return product;
 }
 
-double Hessian::along(std::span<const float> v, double step) {
-  return dot(v, times(v, step));
+double Hessian::along(std::span<const float> v) {
+  return dot(v, times(v));
+}
+
+double Hessian::along_both_sides(std::span<const float> v, double step) {
+  const double e = step * weight_norm_;
+  take_gradient(v, e, above_);
+  take_gradient(v, -e, below_);
+  return (dot(v, above_) - dot(v, below_)) / (2 * e);
 }
 
 bool Sharpness::agrees() const {
@@ -140,7 +152,8 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
   std::vector<std::vector<float>> basis = {direction};
   Tridiagonal projected;
   while (true) {
-    std::vector<float> rest = hessian.times(basis.back());
+    const bool is_above = basis.size() % 2 == 1;  // on either side in turn
+    std::vector<float> rest = hessian.times(basis.back(), is_above ? narrow_step : -narrow_step);
     ++result.iterations;
     double diagonal = 0;
     for (int pass = 0; pass < 2; ++pass) {  // once leaves what rounding put in
@@ -174,7 +187,7 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
       projected = {};
       continue;
     }
-    if (checks_step) result.wide = hessian.along(estimate, wide_step);
+    if (checks_step) result.wide = hessian.along_both_sides(estimate, wide_step);
     if (value == 0) return result;
     // One step of power iteration on, H estimate: what came in from outside the basis is kept, so
     // that an eigenvector that overtakes this one is found.

@@ -1,11 +1,15 @@
 // The sharpness of a loss: the eigenvalue of its Hessian that is largest in magnitude, with its
 // sign, by the method of Lanczos (Golub and Van Loan 2013, "Matrix computations", section 10.1). A
-// product with the Hessian is a central difference of two gradients,
-//   H v = (g(w + e v) - g(w - e v)) / (2 e),   |v| = 1,   e a small share of |w|,
-// which needs no second derivatives of the backend. With fp32 gradients and ReLUs e can neither be
-// small, for rounding, nor large, for the kinks it then steps over: 3e-4 |w| was nearest to float64
-// on sharp, flat and trained networks, and where 1e-3 |w| says something else neither is to be
-// trusted.
+// product with the Hessian is a difference of two gradients,
+//   H v = (g(w + e v) - g(w)) / e,   |v| = 1,   |e| a small share of |w|,
+// which needs no second derivatives of the backend, and one gradient a product where g(w) is known.
+// What it is wrong by is e T(v, v) / 2, T the third derivatives. Taking e above and below zero in
+// turn makes most of that cancel: an eigenvector is, of the vectors that Lanczos makes from a start
+// that is near it, mostly in the first two, with components of one sign.
+//
+// With fp32 gradients and ReLUs e can neither be small, for rounding, nor large, for the kinks it
+// then steps over: 3e-4 |w| was nearest to float64 on sharp, flat and trained networks, and where
+// 1e-3 |w| says something else neither is to be trusted.
 #pragma once
 
 #include <cstdint>
@@ -33,20 +37,27 @@ class Hessian {
   /// `weights` must outlive it.
   Hessian(GradientFunction gradient, std::span<const float> weights);
 
-  /// H v of a v whose norm is 1, with e = step |w|. Takes two gradients.
+  /// H v of a v whose norm is 1, with e = step |w|, which may be negative. Takes one gradient, and
+  /// the first call one more.
   std::vector<float> times(std::span<const float> v, double step = narrow_step);
 
-  /// The curvature v H v along a v whose norm is 1. Takes two gradients.
-  double along(std::span<const float> v, double step = narrow_step);
+  /// The curvature v H v along a v whose norm is 1: v times(v).
+  double along(std::span<const float> v);
+
+  /// The same from both sides, v (g(w + e v) - g(w - e v)) / (2 e). Takes two gradients.
+  double along_both_sides(std::span<const float> v, double step);
 
   /// How many gradients the products took so far.
   std::int64_t gradients() const { return gradients_; }
 
  private:
+  void take_gradient(std::span<const float> v, double distance, std::vector<float>& gradient);
+
   const GradientFunction gradient_;
   const std::span<const float> weights_;
   const double weight_norm_;
   std::int64_t gradients_ = 0;
+  std::vector<float> at_weights_;  // empty until it is asked for
   std::vector<float> moved_;
   std::vector<float> above_;
   std::vector<float> below_;

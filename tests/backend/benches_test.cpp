@@ -3,19 +3,26 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <limits>
+
 #include "shared_backend.h"
 
 namespace preheat {
 namespace {
 
 TEST(Benches, ThreePassesAreSeenToMoveMore) {
-  // Far above the caches, where 36 bytes against 20 cannot be hidden.
-  const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true, [] {});
-  double fused = 0;
-  double passes = 0;
-  for (const UpdateTiming& row : rows) {
-    if (row.variant == "fused") fused = row.microseconds.least;
-    if (row.variant == "three_pass") passes = row.microseconds.least;
+  // Far above the caches, where 36 bytes against 20 cannot be hidden. Whoever else is on the
+  // machine only makes times longer: the least of several measurements is the nearest to what it
+  // takes.
+  double fused = std::numeric_limits<double>::infinity();
+  double passes = fused;
+  for (int attempt = 0; attempt < 5 && !(passes > 1.15 * fused); ++attempt) {
+    const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true, [] {});
+    for (const UpdateTiming& row : rows) {
+      if (row.variant == "fused") fused = std::min(fused, row.microseconds.least);
+      if (row.variant == "three_pass") passes = std::min(passes, row.microseconds.least);
+    }
   }
   EXPECT_GT(passes, 1.15 * fused);
 }

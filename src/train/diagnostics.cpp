@@ -13,7 +13,7 @@ namespace preheat {
 namespace {
 
 // Every so many measurements one is checked, and the last of the run: by the wide step, and by a
-// random direction. The two cost half as much again as a measurement does.
+// random direction. The two cost nearly as much as a measurement.
 constexpr std::int64_t checks_every = 10;
 
 std::int64_t updates_between(const std::optional<Length>& every, const char* key,

@@ -131,11 +131,7 @@ std::vector<float> Hessian::times(std::span<const float> v, double step) {
   return product;
 }
 
-double Hessian::along(std::span<const float> v) {
-  return dot(v, times(v));
-}
-
-double Hessian::along_both_sides(std::span<const float> v, double step) {
+double Hessian::along(std::span<const float> v, double step) {
   const double e = step * weight_norm_;
   take_gradient(v, e, above_);
   take_gradient(v, -e, below_);
@@ -187,7 +183,7 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
       projected = {};
       continue;
     }
-    if (checks_step) result.wide = hessian.along_both_sides(estimate, wide_step);
+    if (checks_step) result.wide = hessian.along(estimate, wide_step);
     if (value == 0) return result;
     // One step of power iteration on, H estimate: what came in from outside the basis is kept, so
     // that an eigenvector that overtakes this one is found.

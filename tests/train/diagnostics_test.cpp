@@ -83,7 +83,7 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
     EXPECT_EQ(std::isnan(s.wide[i]), !checked);
     EXPECT_EQ(std::isnan(s.agrees[i]), !checked);
     EXPECT_EQ(std::isnan(s.random_direction[i]), !checked);
-    EXPECT_EQ(s.gradients[i], 1 + s.iterations[i] + (checked ? 3 : 0));
+    EXPECT_EQ(s.gradients[i], 1 + s.iterations[i] + (checked ? 4 : 0));
     EXPECT_TRUE(s.iterations[i] >= 1 && s.iterations[i] <= 4);
   }
   EXPECT_EQ(result.initial_sharpness, s.sharpness.front());

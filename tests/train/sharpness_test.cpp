@@ -155,7 +155,7 @@ TEST_F(SharpnessOfABowl, ProductsAreSymmetric) {
   }
   EXPECT_NEAR(uhv, exact, 2e-3);
   EXPECT_NEAR(dot(v, {hu.begin(), hu.end()}), exact, 2e-3);
-  EXPECT_NEAR(hessian.along(u), dot(u, {hu.begin(), hu.end()}), 1e-6);
+  EXPECT_NEAR(hessian.along(u), dot(u, {hu.begin(), hu.end()}), 2e-3);
 }
 
 TEST_F(SharpnessOfABowl, OfEqualEigenvaluesIsTheirs) {
@@ -310,8 +310,9 @@ TEST_F(SharpnessOfABowl, ThirdDerivativesMostlyCancel) {
     const Sharpness s = measure_sharpness(hessian, direction, 1e-2, 30, false);
     const std::vector<float> first(b.vectors[0].begin(), b.vectors[0].end());
     in_turn += std::fabs(s.value - 7) / trials;
-    one_sided += std::fabs(hessian.along(first) - 7) / trials;
-    both_sides += std::fabs(hessian.along_both_sides(first, narrow_step) - 7) / trials;
+    const std::vector<float> product = hessian.times(first);
+    one_sided += std::fabs(dot(first, {product.begin(), product.end()}) - 7) / trials;
+    both_sides += std::fabs(hessian.along(first) - 7) / trials;
   }
   EXPECT_NEAR(one_sided, 0.5, 0.05) << "seed " << seed_;
   EXPECT_LT(in_turn, one_sided / 2) << "seed " << seed_;

@@ -50,16 +50,26 @@ std::vector<PhaseFacts> phases_of(const Metrics& m) {
   return phases;
 }
 
+// Where means may not be taken across: what is before an event is not to show it.
+std::vector<std::size_t> events_of(const Metrics& m) {
+  std::vector<std::size_t> events = jumps(m.lr);
+  for (const PhaseRows& rows : m.phases) events.push_back(rows.first);
+  std::ranges::sort(events);
+  events.erase(std::unique(events.begin(), events.end()), events.end());
+  return events;
+}
+
 // What is needed of metrics.csv, so that no more than one is held whole.
 void add_metrics(RunData& run, std::size_t points) {
   const Metrics m = read_metrics(run.folder / "metrics.csv");
+  const std::vector<std::size_t> events = events_of(m);
   run.updates = m.step.size();
-  run.loss = make_series(m.step, m.loss, points);
-  run.accuracy = make_series(m.step, m.accuracy, points);
+  run.loss = make_series(m.step, m.loss, points, events);
+  run.accuracy = make_series(m.step, m.accuracy, points, events);
   run.lr = make_series(m.step, m.lr, points);
-  run.grad_norm = make_series(m.step, m.grad_norm, points);
-  run.update_norm = make_series(m.step, m.update_norm, points);
-  run.weight_norm = make_series(m.step, m.weight_norm, points);
+  run.grad_norm = make_series(m.step, m.grad_norm, points, events);
+  run.update_norm = make_series(m.step, m.update_norm, points, events);
+  run.weight_norm = make_series(m.step, m.weight_norm, points, events);
   run.rates.assign(m.lr.begin(), m.lr.end());
   run.phases = phases_of(m);
 }

@@ -59,11 +59,13 @@ void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
 std::string how_drawn(const std::vector<RunData>& runs) {
   std::size_t window = 1;
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
-  return window == 1 ? "Every update; ✕: not finite from there on."
-                     : fmt::format(
-                           "Means of up to {} updates; faint, where switched on: every update, or "
-                           "the least and the largest of some; ✕: not finite from there on.",
-                           window);
+  return window == 1
+             ? "Every update; ✕: not finite from there on."
+             : fmt::format(
+                   "Means of up to {} updates, none across the end of a phase or a jump of the "
+                   "rate; faint, where switched on: every update, or the least and the "
+                   "largest of some; ✕: not finite from there on.",
+                   window);
 }
 
 Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {

@@ -63,31 +63,54 @@ std::vector<std::size_t> thin(std::span<const double> y, std::size_t most) {
   return kept;
 }
 
-Points means(std::span<const double> x, std::span<const double> y, std::size_t window) {
+std::vector<std::size_t> jumps(std::span<const double> lr) {
+  const auto change = [&](std::size_t i) {
+    return i > 0 && i < lr.size() ? std::abs(lr[i] - lr[i - 1]) : 0;
+  };
+  std::vector<std::size_t> found;
+  for (std::size_t i = 1; i < lr.size(); ++i) {
+    const double usual = std::max(change(i - 1), change(i + 1));
+    const double size = std::max(std::abs(lr[i]), std::abs(lr[i - 1]));
+    if (change(i) > 0.05 * size && change(i) > 4 * usual) found.push_back(i);
+  }
+  return found;
+}
+
+Points means(std::span<const double> x, std::span<const double> y, std::size_t window,
+             std::span<const std::size_t> breaks) {
   Points points;
-  double sum = 0;
-  std::size_t first = 0;
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    const bool finite = std::isfinite(y[i]);
-    if (finite) sum += y[i];
-    const std::size_t end = finite ? i + 1 : i;
-    if (end > first && (end - first == window || i + 1 == y.size() || !finite)) {
-      points.x.push_back((x[first] + x[end - 1]) / 2);
-      points.y.push_back(sum / static_cast<double>(end - first));
+  const auto add = [&](double at, double value) {
+    points.x.push_back(at);
+    points.y.push_back(value);
+  };
+  const auto is_break = [&](std::size_t i) { return std::ranges::binary_search(breaks, i); };
+  for (std::size_t begin = 0, end = 0; begin < y.size(); begin = end) {
+    end = begin + 1;
+    if (!std::isfinite(y[begin])) {
+      add(x[begin], y[begin]);
+      continue;
     }
-    if (!finite) {
-      points.x.push_back(x[i]);
-      points.y.push_back(y[i]);
-    }
-    if (!finite || i + 1 - first == window) {
-      first = i + 1;
-      sum = 0;
+    while (end < y.size() && std::isfinite(y[end]) && !is_break(end)) ++end;
+    const std::size_t windows = (end - begin + window - 1) / window;
+    for (std::size_t w = 0, first = begin; w < windows; ++w) {
+      const std::size_t next = begin + ((w + 1) * (end - begin) + windows - 1) / windows;
+      double sum = 0;
+      for (std::size_t i = first; i < next; ++i) sum += y[i];
+      const double mean = sum / static_cast<double>(next - first);
+      const double middle = (x[first] + x[next - 1]) / 2;
+      if (w == 0 && is_break(begin) && x[begin] < middle) add(x[begin], mean);
+      add(middle, mean);
+      if (next == end && end < y.size() && is_break(end) && middle < x[end - 1]) {
+        add(x[end - 1], mean);
+      }
+      first = next;
     }
   }
   return points;
 }
 
-Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most) {
+Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most,
+                   std::span<const std::size_t> breaks) {
   Series series;
   for (const std::size_t i : thin(y, most)) {
     series.points.x.push_back(x[i]);
@@ -95,7 +118,8 @@ Series make_series(std::span<const double> x, std::span<const double> y, std::si
   }
   const std::size_t fewer = std::max<std::size_t>(1, most / 4);
   series.window = (y.size() + fewer - 1) / fewer;
-  if (series.window > 1) series.means = means(x, y, series.window);
+  if (breaks.size() > fewer) breaks = {};
+  if (series.window > 1) series.means = means(x, y, series.window, breaks);
   series.facts = facts_of(x, y);
   return series;
 }

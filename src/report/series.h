@@ -19,9 +19,17 @@ struct Points {
   std::vector<double> y;  // not finite: a gap
 };
 
-/// Each point the mean of `window` values, at their middle; a shorter rest at the end is its own.
-/// A value that is not finite ends its stretch and follows as a point of its own.
-Points means(std::span<const double> x, std::span<const double> y, std::size_t window);
+/// Where the learning rate jumps: the indices of values that differ from the one before by more
+/// than a twentieth of the larger, and by more than four times what it changes by just before and
+/// after. A step of a decay or a restart is one; an update of a warmup is not, however steep.
+std::vector<std::size_t> jumps(std::span<const double> lr);
+
+/// Each point the mean of at most `window` values, at their middle; stretches are cut into windows
+/// as equal as can be. A value that is not finite ends its stretch and follows as a point of its
+/// own. A stretch ends before each of `breaks` too, indices in order, and the means beside it are
+/// carried up to it: a line through the points changes there, and not before.
+Points means(std::span<const double> x, std::span<const double> y, std::size_t window,
+             std::span<const std::size_t> breaks = {});
 
 /// What a table says of a series.
 struct SeriesFacts {
@@ -38,7 +46,9 @@ struct Series {
   SeriesFacts facts;       // of all values
 };
 
-/// At most about `most` points, and a quarter as many means.
-Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most);
+/// At most about `most` points, and a quarter as many means, in windows that end before `breaks`;
+/// of more breaks than means none is heeded.
+Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most,
+                   std::span<const std::size_t> breaks = {});
 
 }  // namespace preheat

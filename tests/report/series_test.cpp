@@ -88,6 +88,64 @@ TEST(Means, StandInTheMiddleAndEndWhereValuesDo) {
   EXPECT_EQ(p.y[4], 9);
 }
 
+// Where a value jumps at the break no mean is between what is before and what is after, and the
+// line through the means, which is what is drawn, stands where the values do on both sides.
+TEST(Means, DoNotReachAcrossABreak) {
+  std::mt19937_64 random(std::random_device{}());
+  for (int trial = 0; trial < 300; ++trial) {
+    const std::size_t n = 2 + random() % 400;
+    const std::size_t window = 1 + random() % 90;
+    const std::size_t event = 1 + random() % (n - 1);
+    std::vector<double> x(n), y(n, 1);
+    for (std::size_t i = 0; i < n; ++i) x[i] = 3.0 * static_cast<double>(i);
+    std::fill(y.begin() + static_cast<std::ptrdiff_t>(event), y.end(), 5);
+    const Points p = means(x, y, window, std::vector<std::size_t>{0, event});
+    ASSERT_TRUE(std::ranges::is_sorted(p.x, std::less_equal<>()) &&
+                std::ranges::adjacent_find(p.x) == p.x.end());
+    for (std::size_t i = 0; i < p.x.size(); ++i) {
+      ASSERT_EQ(p.y[i], p.x[i] < x[event] ? 1 : 5) << "n " << n << " window " << window;
+    }
+    ASSERT_TRUE(std::ranges::count(p.x, x[event - 1]) == 1 &&
+                std::ranges::count(p.x, x[event]) == 1)
+        << "n " << n << " window " << window << " event " << event;
+  }
+}
+
+TEST(Means, WindowsAreAsEqualAsCanBe) {
+  std::vector<double> x(11), y(11);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = y[i] = static_cast<double>(i);
+  // 0 1 2 3 | 4 5 6 7 | 8 9 10 in place of two windows of five and a rest of one.
+  EXPECT_THAT(means(x, y, 5).y, ElementsAre(1.5, 5.5, 9));
+  EXPECT_THAT(means(x, y, 20).y, ElementsAre(5));
+}
+
+TEST(Jumps, AreStepsAndRestartsAndNoRamps) {
+  std::vector<double> lr;
+  for (int i = 1; i <= 10; ++i) lr.push_back(0.01 * i);               // a steep warmup
+  for (int i = 0; i < 20; ++i) lr.push_back(0.1);                     // 10
+  for (int i = 0; i < 20; ++i) lr.push_back(0.01);                    // 30: a step
+  for (int i = 0; i < 50; ++i) lr.push_back(0.2 * std::pow(0.9, i));  // 50: a restart, decaying
+  for (int i = 0; i < 50; ++i) lr.push_back(0.1 * (1 + std::cos(i / 16.0)));  // 100: another
+  for (int i = 0; i < 20; ++i) lr.push_back(lr.back());
+  lr.push_back(lr.back() * 1.02);  // too small to be seen
+  EXPECT_THAT(jumps(lr), ElementsAre(30, 50, 100));
+  EXPECT_TRUE(jumps({}).empty());
+  EXPECT_TRUE(jumps(std::vector<double>{0.1}).empty());
+  EXPECT_THAT(jumps(std::vector<double>{0.1, 0.1, 0.1, 0.01}), ElementsAre(3));
+}
+
+TEST(Series, TakesNoMeansAcrossEvents) {
+  std::vector<double> x(1000), y(1000, 2);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i);
+  std::fill(y.begin() + 517, y.end(), 9);
+  const Series s = make_series(x, y, 40, std::vector<std::size_t>{517});
+  for (const double mean : s.means.y) EXPECT_TRUE(mean == 2 || mean == 9) << mean;
+  // More breaks than there are to be means, as a rate that changes with each update could have.
+  std::vector<std::size_t> all;
+  for (std::size_t i = 0; i < x.size(); ++i) all.push_back(i);
+  EXPECT_EQ(make_series(x, y, 40, all).means.x.size(), 10);
+}
+
 TEST(Series, FactsAreOfAllValues) {
   std::vector<double> x(5000), y(5000);
   for (std::size_t i = 0; i < x.size(); ++i) {

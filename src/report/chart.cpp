@@ -32,6 +32,8 @@ const char* name_of(Chart::Kind kind) {
       return "mean";
     case Chart::Kind::line:
       return "line";
+    case Chart::Kind::median:
+      return "median";
     case Chart::Kind::dots:
       return "dots";
     case Chart::Kind::limit:
@@ -119,6 +121,15 @@ void Chart::add(const std::string& label, const Style& style, const Series& seri
   facts_.push_back({escape(label), std::to_string(f.values), plain(f.first),
                     value_at(f.least, f.least_at), value_at(f.largest, f.largest_at), plain(f.last),
                     f.not_finite_at ? fmt::format("from {:.10g}", *f.not_finite_at) : "–"});
+}
+
+void Chart::add(const std::string& label, const Style& style, const SeedSpread& spread,
+                const std::vector<int>& facets) {
+  add(label, style, make_series(spread.x, spread.median, spread.x.size()), facets, Kind::median);
+  Json& series = json_.at("series").back();
+  series["least"] = short_numbers(spread.least);
+  series["largest"] = short_numbers(spread.largest);
+  series["finite"] = short_numbers(spread.finite);
 }
 
 std::string Chart::figure(std::size_t index) const {

@@ -22,9 +22,10 @@ Style style_of(std::size_t i);
 class Chart {
  public:
   enum class Kind {
-    raw,   // every value or their extremes, thin
-    mean,  // strong
-    line,  // with points
+    raw,     // every value or their extremes, thin
+    mean,    // strong
+    line,    // with points
+    median,  // strong, with a band
     dots,
     limit,  // a threshold: dashed, not asked for its facts
   };
@@ -52,6 +53,10 @@ class Chart {
   /// The same with its means and a row in the table.
   void add(const std::string& label, const Style& style, const Series& series,
            const std::vector<int>& facets = {}, Kind kind = Kind::raw);
+
+  /// The seeds of an arm as one line, their median, and a band from the least to the largest.
+  void add(const std::string& label, const Style& style, const SeedSpread& spread,
+           const std::vector<int>& facets);
 
   bool empty() const { return json_.at("series").empty(); }
   const Json& json() const { return json_; }

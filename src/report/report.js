@@ -17,7 +17,12 @@
   // "warmup, mean of 8" is of the series "warmup" (src/report/chart.cpp).
   const withoutMean = (label) => label.split(', mean of ')[0];
 
-  const runsOf = (spec) => new Set(spec.series.map((s) => withoutMean(s.label))).size;
+  // The median of an arm's seeds, with its band; the seeds themselves are shown when asked for.
+  const isMedian = (series) => series.kind === 'median';
+  const hasMedians = (spec) => spec.series.some(isMedian);
+
+  const runsOf = (spec) => new Set(spec.series.filter((s) => !isMedian(s))
+    .map((s) => withoutMean(s.label))).size;
 
   // ---- Words ----------------------------------------------------------------------------------
 
@@ -56,12 +61,12 @@
   function styled(dataset, runs) {
     const { kind, color, pattern } = dataset.series;
     const ink = colorOf(color);
-    const many = runs > thinAbove;
+    const many = runs > thinAbove && kind !== 'median';
     const faint = kind === 'raw' && dataset.hasMeans;
     Object.assign(dataset, {
       borderColor: faint ? withAlpha(ink, many ? 0.16 : 0.32) : many ? withAlpha(ink, 0.7) : ink,
       backgroundColor: ink,
-      borderWidth: faint ? 1 : kind === 'limit' ? 1.2 : many ? 1.1 : 1.8,
+      borderWidth: faint ? 1 : kind === 'limit' ? 1.2 : kind === 'median' ? 2.4 : many ? 1.1 : 1.8,
       borderDash: faint ? [] : dashes[pattern % dashes.length],
       pointStyle: dataset.isMark ? 'crossRot' : shapes[pattern % shapes.length],
       pointBorderColor: ink,
@@ -93,12 +98,13 @@
         data: series.x.map((x, i) => ({ x, y: series.y[i] })),
         showLine: series.kind !== 'dots',
         hasMeans: series.kind === 'raw' && means.has(series.label),
-        order: { raw: 2, limit: 3 }[series.kind] ?? 1,  // the least is on top
+        order: { raw: 2, limit: 3, median: 0 }[series.kind] ?? 1,  // the least is on top
         clip: series.kind === 'line' || series.kind === 'dots' ? 6 : 0,
       });
-      const marks = series.kind === 'raw' ? marksOf(series, spec.cap) : [];
+      const marks = series.kind === 'raw' || isMedian(series) ? marksOf(series, spec.cap) : [];
       if (marks.length > 0) {
-        datasets.push({ ...common, label: `${series.label}: not finite from here on`, data: marks,
+        const what = isMedian(series) ? 'half are not finite' : 'not finite';
+        datasets.push({ ...common, label: `${series.label}: ${what} from here on`, data: marks,
           showLine: false, isMark: true, order: 0, clip: 8 });
       }
     }
@@ -161,6 +167,35 @@
       ctx.restore();
     },
   });
+
+  // ---- From the least to the largest seed of an arm --------------------------------------------------
+
+  const ranges = {
+    id: 'ranges',
+    beforeDatasetsDraw(chart) {
+      const { ctx, chartArea: area, scales: { x, y } } = chart;
+      // A value of 0 is nowhere on a logarithmic axis.
+      const height = (value) => {
+        const at = y.getPixelForValue(value);
+        return Number.isFinite(at) ? Math.min(Math.max(at, -9999), 9999) : area.bottom;
+      };
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(area.left, area.top, area.width, area.height);
+      ctx.clip();
+      chart.data.datasets.forEach(({ series, isMark }, i) => {
+        if (!isMedian(series) || isMark || !chart.isDatasetVisible(i)) return;
+        const there = series.x.map((_, k) => k).filter((k) => series.least[k] !== null);
+        ctx.beginPath();
+        for (const k of there) ctx.lineTo(x.getPixelForValue(series.x[k]), height(series.largest[k]));
+        for (const k of there.reverse()) ctx.lineTo(x.getPixelForValue(series.x[k]), height(series.least[k]));
+        ctx.closePath();
+        ctx.fillStyle = withAlpha(colorOf(series.color), 0.2);
+        ctx.fill();
+      });
+      ctx.restore();
+    },
+  };
 
   // ---- Charts ---------------------------------------------------------------------------------------------
 
@@ -236,17 +271,20 @@
     const cap = chart.isCapped ? spec.cap : undefined;
     const isLog = y.type === 'logarithmic';
     // Chart.js gives a logarithmic axis one decade where there is a value of 0.
-    if (range || isLog) {
+    if (range || isLog || hasMedians(spec)) {
       let least = Infinity;
       let largest = -Infinity;
       chart.data.datasets.forEach((dataset, i) => {
         if (!chart.isDatasetVisible(i)) return;
-        for (const point of dataset.data) {
-          if (point.y === null || (isLog && point.y <= 0)) continue;
-          if (range && (point.x < range.min || point.x > range.max)) continue;
-          least = Math.min(least, point.y);
-          largest = Math.max(largest, point.y);
-        }
+        const take = (x, value) => {
+          if (value === null || (isLog && value <= 0)) return;
+          if (range && (x < range.min || x > range.max)) return;
+          least = Math.min(least, value);
+          largest = Math.max(largest, value);
+        };
+        for (const point of dataset.data) take(point.x, point.y);
+        const { x, least: low = [], largest: high = [] } = dataset.series;
+        for (const ends of [low, high]) ends.forEach((value, k) => take(x[k], value));
       });
       if (cap !== undefined) largest = Math.min(largest, cap);
       const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
@@ -341,6 +379,13 @@
     });
   }
 
+  // "warmup, median of 8: 0.31, from 0.22 to 0.45, 7 finite".
+  function medianText({ label, series }, i) {
+    const { y, least, largest, finite } = series;
+    return `${label}: ${text(y[i])}` +
+      (finite[i] === 0 ? '' : `, from ${text(least[i])} to ${text(largest[i])}, ${finite[i]} finite`);
+  }
+
   function makeChart(figure, spec, group) {
     const plot = figure.querySelector('.plot');
     const canvas = document.createElement('canvas');
@@ -365,14 +410,15 @@
             usePointStyle: true, boxWidth: 9, boxHeight: 9, caretSize: 0,
             callbacks: {
               title: (items) => (items.length === 0 ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
-              label: ({ dataset, parsed }) => (dataset.isMark ? dataset.label
+              label: ({ dataset, dataIndex, parsed }) => (dataset.isMark ? dataset.label
+                : isMedian(dataset.series) ? medianText(dataset, dataIndex)
                 : spec.rows ? `${dataset.label}: ${text(parsed.x)}, ${spec.rows[parsed.y]}`
                   : `${dataset.label}: ${text(parsed.y)}`),
             },
           },
         },
       },
-      plugins: [shading(spec.bands ?? [])],
+      plugins: [shading(spec.bands ?? []), ranges],
     });
     chart.spec = spec;
     chart.isCapped = spec.cap !== undefined && spec.cap !== null;
@@ -414,7 +460,7 @@
 
   // A piece of the line, or the shape of the points, as it is in the chart.
   const swatches = [];
-  function swatch(color, pattern, isDots) {
+  function swatch(color, pattern, isDots, isBand = false) {
     const made = document.createElement('canvas');
     made.setAttribute('aria-hidden', 'true');
     const draw = () => {
@@ -427,6 +473,11 @@
       ctx.scale(ratio, ratio);
       ctx.strokeStyle = ctx.fillStyle = colorOf(color);
       ctx.lineWidth = 2;
+      if (isBand) {
+        ctx.globalAlpha = 0.25;
+        ctx.fillRect(0, 0, 26, 12);
+        ctx.globalAlpha = 1;
+      }
       if (isDots) {
         Chart.helpers.drawPoint(ctx, { pointStyle: shapes[pattern % shapes.length], radius: 5, rotation: 0,
           borderWidth: 1.5 }, 13, 6);
@@ -478,11 +529,12 @@
       keys.append(log);
     }
     if (chart.data.datasets.some(({ hasMeans }) => hasMeans)) {
-      const every = toggle('every update', chart.showsEvery, (isOn) => {
+      const every = chart.everyUpdate = toggle('every update', chart.showsEvery, (isOn) => {
         chart.showsEvery = isOn;
         show(chart, group);
       }, 'faint: what the means are of');
       every.classList.add('switch');
+      every.hidden = hasMedians(spec);
       keys.append(every);
     }
     if (chart.isCapped) {
@@ -502,10 +554,38 @@
     chart.data.datasets.forEach((dataset, i) => {
       const { facets, label } = dataset.series;
       const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: of any
-        !(chart.off?.has(withoutMean(label))) && (chart.showsEvery || !dataset.hasMeans);
+        !(chart.off?.has(withoutMean(label))) && (chart.showsEvery || !dataset.hasMeans) &&
+        (group.eachSeed || isMedian(dataset.series) || !hasMedians(chart.spec));
       chart.setDatasetVisibility(i, isOn);
     });
+    if (hasMedians(chart.spec) && chart.everyUpdate) chart.everyUpdate.hidden = !group.eachSeed;
     refresh(chart);
+  }
+
+  const small = (words) => {
+    const made = document.createElement('small');
+    made.textContent = words;
+    return made;
+  };
+
+  // What a median and its band are.
+  function bandKey() {
+    const key = document.createElement('span');
+    key.className = 'key';
+    key.append(swatch('soft', 0, false, true), 'median of an arm, and the least and the largest of its seeds');
+    return key;
+  }
+
+  // Shows the seeds behind the medians, and with them `others`, the buttons for single ones.
+  function eachSeed(group, others) {
+    for (const made of others) made.hidden = true;
+    const made = toggle('each seed', false, (isOn) => {
+      group.eachSeed = isOn;
+      for (const other of others) other.hidden = !isOn;
+      for (const chart of group.charts) show(chart, group);
+    }, 'the seeds by themselves, as thin lines');
+    made.classList.add('switch');
+    return made;
   }
 
   function controls(place, section, group) {
@@ -539,21 +619,28 @@
       const toggles = facet.values.map((value, v) => {
         const name = document.createElement('span');
         name.textContent = value.label;
+        if (value.n > 1) name.append(small(` n = ${value.n}`));
         const label = value.color ? [swatch(value.color, value.pattern, false), name] : [name];
         return toggle(label, true, (isOn) => {
           group.off[f][isOn ? 'delete' : 'add'](v);
           for (const chart of group.charts) show(chart, group);
         });
       });
-      set.append(legend(facet.name), ...toggles);
+      const made = [...toggles];
       if (toggles.length > 2) {
         const all = (isOn) => {
           facet.values.forEach((_, v) => group.off[f][isOn ? 'delete' : 'add'](v));
           for (const made of toggles) made.setAttribute('aria-pressed', isOn);
           for (const chart of group.charts) show(chart, group);
         };
-        set.append(button('all', () => all(true)), button('none', () => all(false)));
+        made.push(button('all', () => all(true)), button('none', () => all(false)));
       }
+      set.append(legend(facet.name));
+      if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec))) {
+        set.append(eachSeed(group, made), bandKey());
+      }
+      set.append(...made);
+      if (facet.values[0].color) set.className = 'looks';
       place.append(set);
     });
   }

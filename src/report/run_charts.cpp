@@ -18,6 +18,7 @@ constexpr std::size_t most_sharpness_charts = 8;  // arms
 constexpr std::size_t most_layer_charts = 4;      // runs
 constexpr std::size_t most_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
+constexpr std::size_t least_seeds = 5;  // of an arm, for a median and a range
 constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
 
 Points in_percent(Points points) {
@@ -56,6 +57,45 @@ void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
       fmt::format("Losses over {:.3g} are outside; the largest is {:.2g}.", most, largest));
 }
 
+// ---- The seeds of an arm ------------------------------------------------------------------------
+
+const Points& smooth(const Series& series) {
+  return series.means.x.empty() ? series.points : series.means;
+}
+
+// The median and the range of each arm over its seeds; `curve_of` makes a run's SeedCurve.
+template <class CurveOf>
+void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
+                 const CurveOf& curve_of) {
+  if (!facets.has_spreads()) return;
+  for (auto run = runs.begin(); run != runs.end();) {
+    const auto end = std::ranges::find_if(
+        run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
+    std::vector<SeedCurve> seeds;
+    for (auto seed = run; seed != end; ++seed) seeds.push_back(curve_of(*seed));
+    const SeedSpread spread = spread_over(seeds, worst);
+    if (!spread.x.empty()) {
+      chart.add(fmt::format("{}, median of {}", run->arm, seeds.size()), facets.style(*run), spread,
+                {facets.indices(*run)[0], -1});
+    }
+    run = end;
+  }
+}
+
+// Of a quantity of every update.
+template <class SeriesOf>
+void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
+                    Worst worst, const SeriesOf& series_of) {
+  add_spreads(chart, runs, facets, worst, [&](const RunData& run) {
+    return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1,
+                     run.loss.facts.not_finite_at};
+  });
+}
+
+constexpr const char* spread_words =
+    "Line: median of an arm's n seeds; band: from the least to the largest of those that are "
+    "finite.";
+
 std::string how_drawn(const std::vector<RunData>& runs) {
   std::size_t window = 1;
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
@@ -68,9 +108,21 @@ std::string how_drawn(const std::vector<RunData>& runs) {
                    window);
 }
 
+std::string how_spread(const std::vector<RunData>& runs) {
+  std::size_t window = 1;
+  for (const RunData& run : runs) window = std::max(window, run.loss.window);
+  return fmt::format(
+      "{} {}A seed that is lost counts as the worst; a line ends, ✕, where half are lost.",
+      spread_words,
+      window == 1 ? ""
+                  : fmt::format("Of each seed the mean over up to {} updates, none across the end "
+                                "of a phase or a jump of the rate. ",
+                                window));
+}
+
 Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Training loss", "step", "loss");
-  chart.log_y().caption(how_drawn(runs));
+  chart.log_y().caption(facets.has_spreads() ? how_spread(runs) : how_drawn(runs));
   for (const RunData& run : runs) {
     chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run), run.loss,
               facets.indices(run));
@@ -80,6 +132,8 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
     chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
     chart.legend();
   }
+  add_spreads_of(chart, runs, facets, Worst::largest,
+                 [](const RunData& run) -> const Series& { return run.loss; });
   cap_losses(chart, runs);
   shade_phases(chart, runs);
   return chart;
@@ -101,6 +155,11 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
     chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
     chart.legend();
   }
+  if (facets.has_spreads()) chart.caption(spread_words);
+  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+    return SeedCurve{in_percent(smooth(run.accuracy)), static_cast<double>(run.updates) - 1,
+                     run.loss.facts.not_finite_at};
+  });
   shade_phases(chart, runs);
   return chart;
 }
@@ -113,6 +172,12 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
     chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
               Chart::Kind::line);
   }
+  if (facets.has_spreads()) chart.caption(spread_words);
+  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+    const std::vector<double>& step = run.evaluations.step;
+    return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
+                     step.empty() ? 0 : step.back(), run.loss.facts.not_finite_at};
+  });
   return chart;
 }
 
@@ -208,6 +273,9 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     for (const RunData& run : runs) {
       charts.back().add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
     }
+    if (facets.has_spreads()) charts.back().caption(spread_words);
+    add_spreads_of(charts.back(), runs, facets, Worst::largest,
+                   [](const RunData& run) -> const Series& { return run.grad_norm; });
   }
   return charts;
 }
@@ -372,6 +440,7 @@ void add_layer_charts(std::vector<Chart>& charts, const RunData& run, const std:
 Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs)
     : names_(names), values_(names.size()) {
   for (const RunData& run : runs) {
+    if (!names_.empty()) ++runs_[run.facets[0]];
     for (std::size_t i = 0; i < names_.size(); ++i) {
       if (std::ranges::find(values_[i], run.facets[i]) == values_[i].end()) {
         values_[i].push_back(run.facets[i]);
@@ -394,6 +463,11 @@ std::vector<int> Facets::indices(const RunData& run) const {
         static_cast<int>(std::ranges::find(values_[i], run.facets[i]) - values_[i].begin()));
   }
   return indices;
+}
+
+bool Facets::has_spreads() const {
+  return names_ == std::vector<std::string>{"arm", "seed"} &&
+         std::ranges::any_of(runs_, [](const auto& arm) { return arm.second >= least_seeds; });
 }
 
 Style Facets::style_of_value(std::size_t i) const {
@@ -429,6 +503,7 @@ Json Facets::json() const {
       const Style style = style_of_value(k);
       values.back()["color"] = style.color;
       values.back()["pattern"] = style.pattern;
+      values.back()["n"] = runs_.at(values_[i][k]);
     }
     facets.push_back({{"name", names_[i]}, {"values", values}});
   }

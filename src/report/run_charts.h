@@ -1,6 +1,7 @@
 // The charts of runs that are looked at together.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,11 +20,15 @@ class Facets {
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 
+  /// Whether runs are told apart by arm and seed, and an arm has five seeds or more: enough for a
+  /// median and a range to say more than so many lines.
+  bool has_spreads() const;
+
   bool by_outcome() const { return !names_.empty() && names_[0] == "outcome"; }
   const std::vector<std::string>& rows() const { return values_.at(0); }  // of the first facet
 
-  /// For report.js: [{"name", "values": [{"label", "color", "pattern"}]}]; colours of the first
-  /// only.
+  /// For report.js: [{"name", "values": [{"label", "color", "pattern", "n"}]}]; colours and numbers
+  /// of runs of the first only.
   Json json() const;
 
  private:
@@ -31,6 +36,7 @@ class Facets {
 
   std::vector<std::string> names_;
   std::vector<std::vector<std::string>> values_;
+  std::map<std::string, std::size_t> runs_;  // of each value of the first facet
 };
 
 /// Loss, accuracy, learning rate and norms over updates. The phases of a single run are shaded.

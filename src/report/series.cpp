@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace preheat {
@@ -27,6 +28,22 @@ SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
     }
   }
   return f;
+}
+
+// On the line through the points; beyond them as at the nearest.
+double value_at(const Points& points, double x) {
+  const auto after = std::ranges::lower_bound(points.x, x);
+  const auto i = static_cast<std::size_t>(after - points.x.begin());
+  if (i == points.x.size()) return points.y.back();
+  if (i == 0 || points.x[i] == x) return points.y[i];
+  const double share = (x - points.x[i - 1]) / (points.x[i] - points.x[i - 1]);
+  return points.y[i - 1] + share * (points.y[i] - points.y[i - 1]);
+}
+
+// Of values in order.
+double middle_of(const std::vector<double>& values) {
+  const std::size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
 }
 
 }  // namespace
@@ -122,6 +139,46 @@ Series make_series(std::span<const double> x, std::span<const double> y, std::si
   if (series.window > 1) series.means = means(x, y, series.window, breaks);
   series.facts = facts_of(x, y);
   return series;
+}
+
+SeedSpread spread_over(const std::vector<SeedCurve>& seeds, Worst worst) {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  constexpr double none = std::numeric_limits<double>::quiet_NaN();
+  SeedSpread spread;
+  const SeedCurve* furthest = nullptr;
+  for (const SeedCurve& seed : seeds) {
+    if (!seed.points.x.empty() && (furthest == nullptr || seed.end > furthest->end)) {
+      furthest = &seed;
+    }
+  }
+  if (furthest == nullptr) return spread;
+  for (const double x : furthest->points.x) {
+    std::vector<double> finite;
+    std::size_t lost = 0;
+    for (const SeedCurve& seed : seeds) {
+      const bool is_lost = seed.lost_at && x >= *seed.lost_at;
+      const bool has_ended = seed.points.x.empty() || (!seed.lost_at && x > seed.end);
+      if (!is_lost && has_ended) continue;
+      const double value = is_lost ? none : value_at(seed.points, x);
+      if (std::isfinite(value)) {
+        finite.push_back(value);
+      } else {
+        ++lost;
+      }
+    }
+    std::ranges::sort(finite);
+    spread.x.push_back(x);
+    spread.least.push_back(finite.empty() ? none : finite.front());
+    spread.largest.push_back(finite.empty() ? none : finite.back());
+    spread.finite.push_back(static_cast<double>(finite.size()));
+    if (worst == Worst::largest) {
+      finite.insert(finite.end(), lost, inf);
+    } else {
+      finite.insert(finite.begin(), lost, -inf);
+    }
+    spread.median.push_back(finite.empty() ? none : middle_of(finite));
+  }
+  return spread;
 }
 
 }  // namespace preheat

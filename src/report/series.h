@@ -51,4 +51,27 @@ struct Series {
 Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most,
                    std::span<const std::size_t> breaks = {});
 
+/// What one seed of an arm contributes to `spread_over`: its values (or their means) at rising x up
+/// to `end`, and the x from which on it is not finite.
+struct SeedCurve {
+  Points points;
+  double end = 0;
+  std::optional<double> lost_at;
+};
+
+/// The seeds of an arm side by side, at each x.
+struct SeedSpread {
+  std::vector<double> x;
+  std::vector<double> median;          // of all seeds; not finite where half or more are lost
+  std::vector<double> least, largest;  // of the seeds that are finite; not finite where none is
+  std::vector<double> finite;          // how many those are
+};
+
+enum class Worst { least, largest };
+
+/// At each x of the seed that goes furthest. Between its points a seed is taken to be on the line
+/// through them. One that is lost counts as the worst there is in the median, and not in the range;
+/// one that ended, as an interrupted run does, counts no more at all.
+SeedSpread spread_over(const std::vector<SeedCurve>& seeds, Worst worst);
+
 }  // namespace preheat

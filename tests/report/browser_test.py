@@ -250,10 +250,23 @@ USE = """
       buttons(section, 'all')[0].click();
       expect(chart.scales.x.max - chart.scales.x.min === whole, 'all shows the whole run');
     }
+    const seeds = buttons(section, 'each seed');
+    const isMedian = ({ series }) => series.kind === 'median';
+    const visible = (of) => chart.data.datasets.filter((d, i) => chart.isDatasetVisible(i) && of(d)).length;
+    for (const each of seeds) {
+      expect(visible(isMedian) > 0 && visible((d) => !isMedian(d)) === 0, 'medians come first');
+      each.click();
+      expect(visible((d) => !isMedian(d)) > 0, 'the seeds by themselves, when asked for');
+    }
+    for (const every of buttons(chart.canvas.closest('figure'), 'every update')) {
+      expect(!every.hidden, 'every update can be seen');
+      if (every.getAttribute('aria-pressed') === 'false') every.click();
+    }
     for (const set of section.querySelectorAll('fieldset')) {
       for (const button of set.querySelectorAll('button[aria-pressed=true]')) button.click();
       if (set.querySelector('legend').textContent === 'steps') continue;
-      expect(chart.getVisibleDatasetCount() === 0, 'nothing is on, nothing is shown');
+      const isSeeds = seeds.some((each) => set.contains(each));  // which medians are of all the same
+      expect(visible((d) => !isSeeds || !isMedian(d)) === 0, 'nothing is on, nothing is shown');
       for (const button of set.querySelectorAll('button[aria-pressed=false]')) button.click();
       expect(chart.getVisibleDatasetCount() === chart.data.datasets.length, 'all on, all shown');
     }
@@ -335,11 +348,13 @@ def main():
         write_run(root / "short", 1, 2, "non_finite", name="short")
         write_run(root / "lost", 2, 90, "non_finite", name="lost")
         write_compare(root / "pair", 3, 200, diagnostics=True)
+        write_compare(root / "seeds", 6, 900)
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
         pages = [(page_of("one-run", root / "one"), 10),
                  (page_of("runs", root / "one", root / "lost", root / "short"), 4),
                  (page_of("compare", root / "pair"), 8),
+                 (page_of("seeds", root / "seeds"), 4),
                  (page_of("sweep", root / "map"), 3),
                  (page_of("find-lr", root / "search"), 4),
                  (page_of("mixed", root / "map", root / "one", root / "search"), 12)]

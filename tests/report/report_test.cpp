@@ -324,6 +324,69 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   EXPECT_EQ(series_of(section, "Learning rate", "warm").at("facets"), Json({1, -1}));
 }
 
+// Of five seeds or more: held against medians of the rows that the files were made of.
+TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
+  const Path folder = folder_ / "m";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: many\ndata: {dataset: synthetic}\ncompare:\n  seeds: 0..4\n  arms:\n"
+            "    cold: {schedule.base_lr: 1}\n    warm: {}\n");
+  Json json = {{"arms", Json::array()}, {"paired", Json::array()}};
+  std::map<std::string, std::vector<std::vector<Row>>> rows;
+  for (const std::string arm : {"cold", "warm"}) {
+    Json runs = Json::array();
+    for (std::size_t seed = 0; seed < 5; ++seed) {
+      rows[arm].push_back(random_rows(40));
+      // Seeds of "cold" are lost one after the other, and with the third half of them.
+      if (arm == "cold" && seed < 3) {
+        rows[arm].back().resize(10 * (seed + 1));
+        rows[arm].back().back().loss = std::nan("");
+      }
+      write_run(folder / arm / std::to_string(seed), rows[arm].back(), "ok", "many",
+                std::to_string(seed));
+      runs.push_back({{"seed", seed}, {"outcome", "ok"}, {"test_accuracy", 0.5}});
+    }
+    json["arms"].push_back({{"name", arm},
+                            {"overrides", Json::object()},
+                            {"n", 5},
+                            {"failures", 0},
+                            {"failure_interval", nullptr},
+                            {"runs", runs}});
+  }
+  put_bytes(folder / "compare.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  for (const std::string arm : {"cold", "warm"}) {
+    const Json line = series_of(section, "Training loss", arm + ", median of 5");
+    EXPECT_EQ(line.at("kind"), "median");
+    EXPECT_EQ(line.at("facets"), Json({arm == "cold" ? 0 : 1, -1}));
+    ASSERT_EQ(line.at("x").size(), 40);
+    for (std::size_t step = 0; step < 40; ++step) {
+      std::vector<double> losses;
+      for (const std::vector<Row>& seed : rows[arm]) {
+        if (step < seed.size() && std::isfinite(seed[step].loss)) {
+          losses.push_back(seed[step].loss);
+        }
+      }
+      std::ranges::sort(losses);
+      EXPECT_EQ(line.at("finite").at(step), losses.size());
+      EXPECT_NEAR(line.at("least").at(step).get<double>(), losses.front(), 1e-5 * losses.front());
+      EXPECT_NEAR(line.at("largest").at(step).get<double>(), losses.back(), 1e-5 * losses.back());
+      if (losses.size() < 3) {
+        EXPECT_TRUE(line.at("y").at(step).is_null());
+      } else {
+        EXPECT_NEAR(line.at("y").at(step).get<double>(), losses[2], 1e-5 * losses[2]);
+      }
+    }
+  }
+  const Json arms = section.at("facets").at(0).at("values");
+  EXPECT_EQ(arms.at(0).at("n"), 5);
+  EXPECT_THAT(page, HasSubstr("<th scope=\"row\">cold, median of 5</th>"));
+  write_compare();  // of two seeds the lines are enough
+  EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr("\"kind\":\"median\"")));
+}
+
 TEST_F(Report, ShowsClaimsFirstByWordAndColour) {
   write_compare([](Json& json) {
     json["claims"] = Json::array();

@@ -172,5 +172,45 @@ TEST(Series, FactsAreOfAllValues) {
   EXPECT_TRUE(make_series(x, std::vector<double>(5000, 1), 20000).means.x.empty());
 }
 
+TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {
+  const std::vector<double> x{0, 10, 20, 30};
+  std::vector<SeedCurve> seeds;
+  for (const double seed : {5.0, 1.0, 4.0, 2.0, 3.0}) {
+    seeds.push_back({{x, {seed, 10 * seed, seed, seed}}, 30, {}});
+  }
+  // Twice as many points: at those of the others it is on the same line.
+  seeds.push_back({{{5, 15, 25}, {60, 60, 60}}, 30, {}});
+  const SeedSpread s = spread_over(seeds, Worst::largest);
+  EXPECT_EQ(s.x, x);
+  EXPECT_THAT(s.median, ElementsAre(3.5, 35, 3.5, 3.5));
+  EXPECT_THAT(s.least, ElementsAre(1, 10, 1, 1));
+  EXPECT_THAT(s.largest, ElementsAre(60, 60, 60, 60));
+  EXPECT_THAT(s.finite, ElementsAre(6, 6, 6, 6));
+}
+
+// Dropping the seeds that are lost would make an arm the better the more of them it loses.
+TEST(SpreadOver, CountsALostSeedAsTheWorst) {
+  const std::vector<double> x{0, 1, 2, 3, 4};
+  const auto seed = [&](double value, std::optional<double> lost_at) {
+    return SeedCurve{{x, std::vector<double>(5, value)}, lost_at.value_or(4), lost_at};
+  };
+  const std::vector<SeedCurve> seeds{seed(1, 1), seed(2, 2), seed(3, 3), seed(4, {}), seed(5, {})};
+  const SeedSpread losses = spread_over(seeds, Worst::largest);
+  EXPECT_THAT(std::vector<double>(losses.median.begin(), losses.median.begin() + 3),
+              ElementsAre(3, 4, 5));
+  EXPECT_FALSE(std::isfinite(losses.median[3]));
+  EXPECT_THAT(losses.finite, ElementsAre(5, 4, 3, 2, 2));
+  EXPECT_THAT(losses.least, ElementsAre(1, 2, 3, 4, 4));
+  EXPECT_THAT(losses.largest, ElementsAre(5, 5, 5, 5, 5));
+  const SeedSpread accuracies = spread_over(seeds, Worst::least);
+  EXPECT_THAT(std::vector<double>(accuracies.median.begin(), accuracies.median.begin() + 3),
+              ElementsAre(3, 3, 3));
+  // One that ended without being lost, as it was interrupted, is not a bad one.
+  const SeedSpread ended =
+      spread_over({seed(1, {}), {{{0, 1}, {9, 9}}, 1, {}}, seed(3, {})}, Worst::largest);
+  EXPECT_THAT(ended.median, ElementsAre(3, 3, 2, 2, 2));
+  EXPECT_TRUE(spread_over({}, Worst::least).x.empty());
+}
+
 }  // namespace
 }  // namespace preheat

@@ -74,6 +74,16 @@ Chart& Chart::cap_y(double most) {
   return *this;
 }
 
+Chart& Chart::span_x(double least, double largest) {
+  json_["xspan"] = {short_number(least), short_number(largest)};
+  return *this;
+}
+
+Chart& Chart::span_y(double least, double largest) {
+  json_["span"] = {short_number(least), short_number(largest)};
+  return *this;
+}
+
 Chart& Chart::rows(const std::vector<std::string>& names) {
   for (const std::string& name : names) json_["rows"].push_back(clean(name));
   return *this;

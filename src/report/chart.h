@@ -12,7 +12,9 @@ namespace preheat {
 /// What a series looks like. Colours are names of variables in report.css; dashes and, where there
 /// are only points, shapes differ with `pattern` too, so that nobody needs the colours.
 struct Style {
-  std::string color = "c0";  // c0 .. c6, ok, spiked, stuck, non_finite, soft
+  // c0 .. c6, ok, spiked, stuck, non_finite, soft; "depth:0.5" is a place between the first layer
+  // and the last, "order:0.5" one between the least and the largest of values.
+  std::string color = "c0";
   int pattern = 0;
 };
 
@@ -37,6 +39,9 @@ class Chart {
   Chart& log_x();
   /// Where the axis of y ends at first, if there are larger values.
   Chart& cap_y(double most);
+  /// What an axis shows at least.
+  Chart& span_x(double least, double largest);
+  Chart& span_y(double least, double largest);
   /// Names for the whole values 0, 1, ... of y.
   Chart& rows(const std::vector<std::string>& names);
   Chart& band(const std::string& name, double from, double to);

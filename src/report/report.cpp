@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <map>
+#include <ranges>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -322,10 +324,19 @@ Cell map_cell(const Json& cell) {
           outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
+// A value of an axis. Those of a logarithmic axis have as many digits as a double.
+std::string axis_value(const Json& value) {
+  constexpr std::size_t most_characters = 8;
+  const std::string text = scalar(value);
+  return value.is_number_float() && text.size() > most_characters
+             ? fmt::format("{:.3g}", value.get<double>())
+             : text;
+}
+
 std::string point_text(const Json& point) {
   std::string text;
   for (const auto& [key, value] : point.items()) {
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key, scalar(value));
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key, axis_value(value));
   }
   return text;
 }
@@ -338,90 +349,256 @@ std::string cells_table(const Json& axes, const Json& cells) {
   for (const Json& cell : cells) {
     std::vector<Cell>& row = rows.emplace_back();
     for (const Json& axis : axes) {
-      row.emplace_back(escape(scalar(cell.at("point").at(axis.at("key").get<std::string>()))));
+      row.emplace_back(escape(axis_value(cell.at("point").at(axis.at("key").get<std::string>()))));
     }
     add_outcomes(row, cell);
   }
   return table(heads, rows);
 }
 
+struct StabilityMap {
+  std::string caption;             // the further axes' values
+  std::vector<std::string> names;  // of the rows
+  std::vector<std::vector<Cell>> rows;
+};
+
+// All maps of a grid are as wide. Where a screen is narrow and there are more columns than rows,
+// report.css turns the table by its diagonal, and with it the arrows of the corner.
+std::string map_html(const StabilityMap& map, const std::string& across, const std::string& down,
+                     const std::vector<std::string>& columns) {
+  const auto corner = [&](const char* css_class, const char* arrow_down, const char* arrow_across) {
+    return fmt::format("<span class=\"{}\">{}{}\u00a0{}</span>", css_class,
+                       down.empty() ? "" : fmt::format("{}\u00a0{}<br/>", escape(down), arrow_down),
+                       escape(across), arrow_across);
+  };
+  std::string html = fmt::format(
+      "<div class=\"wide\" tabindex=\"0\"><table class=\"map{}\" style=\"--across: {}; --down: "
+      "{}\">"
+      "\n{}<thead><tr><th>{}{}</th>",
+      columns.size() > map.rows.size() ? " turns" : "", columns.size(), map.rows.size(),
+      map.caption.empty() ? "" : "<caption>" + escape(map.caption) + "</caption>\n",
+      corner("as-is", "↓", "→"), corner("turned", "→", "↓"));
+  for (const std::string& column : columns) {
+    html += fmt::format("<th scope=\"col\">{}</th>", escape(column));
+  }
+  html += "</tr></thead>\n<tbody>\n";
+  for (std::size_t i = 0; i < map.rows.size(); ++i) {
+    html += fmt::format("<tr><th scope=\"row\">{}</th>", escape(map.names[i]));
+    for (const Cell& cell : map.rows[i]) {
+      html += fmt::format("<td class=\"{}\">{}</td>", cell.css_class, cell.html);
+    }
+    html += "</tr>\n";
+  }
+  return html + "</tbody>\n</table></div>\n";
+}
+
 // The first axis across, the last down; further axes make a map for each of their combinations.
 void add_maps(Page& page, const Json& result) {
   const Json& axes = result.at("axes");
   const Json& cells = result.at("cells");
-  const Json& across = axes.at(0);
+  const auto across = axes.at(0).at("key").get<std::string>();
   const bool has_rows = axes.size() > 1;
-  const Json& down = axes.at(axes.size() - 1);
-  std::vector<std::string> heads = {has_rows ? short_key(down.at("key").get<std::string>()) : ""};
-  for (const Json& value : across.at("values")) heads.push_back(scalar(value));
-  std::vector<std::string> maps;  // their captions, in order
-  std::map<std::string, std::vector<std::vector<Cell>>> rows;
-  const std::size_t columns = across.at("values").size();
-  const std::size_t per_column = cells.size() / std::max<std::size_t>(1, columns);
+  const auto down = has_rows ? axes.at(axes.size() - 1).at("key").get<std::string>() : "";
+  std::vector<std::string> columns;
+  for (const Json& value : axes.at(0).at("values")) columns.push_back(axis_value(value));
+  std::vector<StabilityMap> maps;
+  const std::size_t per_column = cells.size() / std::max<std::size_t>(1, columns.size());
   for (std::size_t i = 0; i < per_column; ++i) {
     Json further = cells.at(i).at("point");
-    further.erase(across.at("key").get<std::string>());
-    std::vector<Cell> row = {
-        has_rows ? escape(scalar(further.at(down.at("key").get<std::string>()))) : "failed"};
-    if (has_rows) further.erase(down.at("key").get<std::string>());
-    for (std::size_t c = 0; c < columns; ++c) row.push_back(map_cell(cells.at(c * per_column + i)));
+    further.erase(across);
+    const std::string name = has_rows ? axis_value(further.at(down)) : "all";
+    if (has_rows) further.erase(down);
     const std::string caption = point_text(further);
-    if (std::ranges::find(maps, caption) == maps.end()) maps.push_back(caption);
-    rows[caption].push_back(std::move(row));
+    auto map = std::ranges::find(maps, caption, &StabilityMap::caption);
+    if (map == maps.end()) {
+      maps.push_back({caption, {}, {}});
+      map = maps.end() - 1;
+    }
+    map->names.push_back(name);
+    std::vector<Cell>& row = map->rows.emplace_back();
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      row.push_back(map_cell(cells.at(c * per_column + i)));
+    }
   }
-  page.add(fmt::format(
-      "<h2>Stability map</h2>\n<p class=\"soft\">Failed runs of n by <code>{}</code> (across){}. "
-      "● ok, ▲ spiked, ■ stuck, ✕ not finite: what most runs of a cell did; hatched where runs of "
-      "a cell differ in whether they failed; below, the mean test accuracy of those that did "
-      "not.</p>\n<div class=\"maps\">\n",
-      escape(across.at("key").get<std::string>()),
-      has_rows
-          ? fmt::format(" and <code>{}</code> (down)", escape(down.at("key").get<std::string>()))
-          : ""));
-  for (const std::string& caption : maps) {
-    page.add("<div class=\"map\">" + table(heads, rows[caption], caption) + "</div>\n");
+  page.add(
+      "<h2>Stability map</h2>\n<p class=\"soft\">In a cell: how many of its n runs failed, and the "
+      "mean test accuracy of those that did not. Colour and sign are what most of its runs "
+      "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
+      "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
+      "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
+      "class=\"maps\">\n");
+  for (const StabilityMap& map : maps) {
+    page.add(map_html(map, short_key(across), has_rows ? short_key(down) : "", columns));
   }
   page.add("</div>\n" + folded("Every cell", cells_table(axes, cells)));
 }
 
-// Of each line of the grid along the base rate, unless they are too many to be told apart.
-void add_accuracy_chart(Page& page, const Json& result) {
+// ---- Along the base rate -----------------------------------------------------------------------
+
+constexpr const char* rate_key = "schedule.base_lr";
+constexpr const char* warmup_key = "schedule.warmup.length";
+
+// "64 steps" -> 64, "steps"; a number has no unit.
+std::pair<double, std::string> length_of(const Json& value) {
+  if (value.is_number()) return {value.get<double>(), ""};
+  const std::string text = scalar(value);
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  return {number, end == text.c_str() ? text : std::string(end)};
+}
+
+// From the shortest to the longest, if they can be told: 0 is less than anything in any unit.
+std::vector<std::string> by_length(const Json& values) {
+  std::vector<Json> sorted(values.begin(), values.end());
+  std::string unit;
+  bool comparable = true;
+  for (const Json& value : sorted) {
+    const auto [number, its_unit] = length_of(value);
+    if (number == 0 && its_unit != scalar(value)) continue;
+    comparable &= unit.empty() || unit == its_unit;
+    unit = its_unit;
+  }
+  if (comparable) {
+    std::ranges::stable_sort(sorted, {}, [](const Json& value) { return length_of(value).first; });
+  }
+  std::vector<std::string> names;
+  for (const Json& value : sorted) names.push_back(axis_value(value));
+  return names;
+}
+
+std::string runs_in_a_cell(const std::vector<const Json*>& cells) {
+  std::vector<std::int64_t> n;
+  for (const Json* cell : cells) n.push_back(cell->at("n").get<std::int64_t>());
+  const auto [least, most] = std::ranges::minmax(n);
+  return least == most ? fmt::format("n = {} runs in a cell.", least)
+                       : fmt::format("n = {} to {} runs in a cell.", least, most);
+}
+
+// What a line of a chart is: a value of the axis `key`, at which the cells go along the base rate.
+struct RateLines {
+  std::string key;                  // "" where the base rate is the only axis
+  std::vector<std::string> values;  // in order
+  std::vector<const Json*> cells;
+
+  std::string value_of(const Json& cell) const {
+    return key.empty() ? "all" : axis_value(cell.at("point").at(key));
+  }
+  std::string label(const std::string& value) const {
+    return key.empty() ? value : short_key(key) + " " + value;
+  }
+};
+
+// A line for each value, coloured by its place among them; `value_of` is null where a cell has
+// none.
+template <class ValueOf>
+void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
+  for (std::size_t i = 0; i < lines.values.size(); ++i) {
+    std::map<double, double> by_rate;
+    for (const Json* cell : lines.cells) {
+      const Number value = value_of(*cell);
+      if (lines.value_of(*cell) != lines.values[i] || !value) continue;
+      by_rate[cell->at("point").at(rate_key).get<double>()] = *value;
+    }
+    Points points;
+    for (const auto& [lr, value] : by_rate) {
+      points.x.push_back(lr);
+      points.y.push_back(value);
+    }
+    if (points.x.empty()) continue;
+    const auto last = static_cast<double>(std::max<std::size_t>(1, lines.values.size() - 1));
+    chart.add(lines.label(lines.values[i]), Chart::Kind::line,
+              {fmt::format("order:{:.3f}", static_cast<double>(i) / last), static_cast<int>(i)},
+              points);
+  }
+  const auto lr_of = [](const Json* cell) { return cell->at("point").at(rate_key).get<double>(); };
+  const auto [least, largest] = std::ranges::minmax(lines.cells | std::views::transform(lr_of));
+  chart.log_x().span_x(least, largest).legend();
+}
+
+// The table behind the charts: their numbers, and of how many runs they are.
+std::string rate_table(const RateLines& lines) {
+  std::vector<std::vector<Cell>> rows;
+  for (const std::string& value : lines.values) {
+    for (const Json* cell : lines.cells) {
+      if (lines.value_of(*cell) != value) continue;
+      const auto interval = interval_at(*cell, "failure_interval");
+      const std::vector<double> accuracies = accuracies_of_the_others(*cell);
+      rows.push_back({escape(value), rate(cell->at("point").at(rate_key).get<double>()),
+                      std::to_string(cell->at("n").get<std::int64_t>()),
+                      std::to_string(cell->at("failures").get<std::int64_t>()),
+                      interval ? to_string(*interval) : "–",
+                      accuracies.empty() ? "–" : percent(mean(accuracies)),
+                      accuracies.empty() ? "–" : percent(std::ranges::min(accuracies)),
+                      accuracies.empty() ? "–" : percent(std::ranges::max(accuracies))});
+    }
+  }
+  return table({lines.key.empty() ? "" : short_key(lines.key), "base rate", "n", "failed",
+                "share that fails, 95 %", "mean accuracy", "least", "largest"},
+               rows);
+}
+
+// Accuracy and failures along the base rate, a line for each warmup length (or each value of the
+// last axis, where no warmup is varied), and a pair of charts for each combination of the others.
+void add_rate_charts(Page& page, const Json& result) {
   constexpr std::size_t most_lines = 24;
-  std::vector<std::string> labels;
-  std::vector<std::map<double, double>> lines;  // by rate
+  constexpr std::size_t most_pairs = 4;
+  RateLines lines;
+  std::size_t rates = 0;
+  for (const Json& axis : result.at("axes")) {
+    const auto key = axis.at("key").get<std::string>();
+    if (key == rate_key) {
+      rates = axis.at("values").size();
+    } else if (lines.key != warmup_key) {
+      lines.key = key;
+      lines.values = by_length(axis.at("values"));
+    }
+  }
+  if (lines.key.empty()) lines.values = {"all"};
+  if (rates < 2 || lines.values.size() > most_lines) return;
+  std::vector<std::pair<std::string, RateLines>> pairs;
   for (const Json& cell : result.at("cells")) {
-    Json point = cell.at("point");
-    const Json lr = point.value("schedule.base_lr", Json());
-    if (!lr.is_number()) return;
-    point.erase("schedule.base_lr");
-    std::string label;
-    for (const auto& [key, value] : point.items()) {
-      label += fmt::format("{}{} {}", label.empty() ? "" : ", ", short_key(key), scalar(value));
-    }
-    if (label.empty()) label = "test";
-    const auto at = static_cast<std::size_t>(std::ranges::find(labels, label) - labels.begin());
-    if (at == labels.size()) {
-      labels.push_back(label);
-      lines.emplace_back();
-    }
-    const std::vector<double> accuracies = accuracies_of_the_others(cell);
-    if (accuracies.empty()) continue;
-    lines[at][lr.get<double>()] = 100 * mean(accuracies);
+    Json further = cell.at("point");
+    if (!further.at(rate_key).is_number()) return;
+    further.erase(rate_key);
+    if (!lines.key.empty()) further.erase(lines.key);
+    const std::string caption = point_text(further);
+    auto pair = std::ranges::find(pairs, caption, &std::pair<std::string, RateLines>::first);
+    if (pair == pairs.end()) pair = pairs.insert(pair, {caption, lines});
+    pair->second.cells.push_back(&cell);
   }
-  if (labels.size() > most_lines) return;
-  Chart chart("Test accuracy by base rate", "base learning rate", "accuracy, %");
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    std::vector<double> x, y;
-    for (const auto& [lr, accuracy] : lines[i]) {
-      x.push_back(lr);
-      y.push_back(accuracy);
-    }
-    if (x.empty()) continue;
-    chart.add(labels[i], style_of(i), make_series(x, y, x.size()), {}, Chart::Kind::line);
+  if (pairs.size() > most_pairs) {
+    page.add(
+        fmt::format("<p class=\"soft\">Charts of {} of {} combinations; the table of every cell "
+                    "has them all.</p>\n",
+                    most_pairs, pairs.size()));
+    pairs.resize(most_pairs);
   }
-  if (chart.empty()) return;
-  chart.log_x().legend().caption("Mean of the runs of a cell that did not fail.");
-  page.add_charts({chart}, Facets({}, {}), "");
+  for (const auto& [caption, of] : pairs) {
+    std::vector<Chart> charts;
+    const std::string where = caption.empty() ? "" : ", " + caption;
+    const std::string n = runs_in_a_cell(of.cells);
+    Chart accuracy("Test accuracy by base rate" + where, "base learning rate", "accuracy, %");
+    add_lines(accuracy, of, [](const Json& cell) {
+      const std::vector<double> accuracies = accuracies_of_the_others(cell);
+      return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
+    });
+    accuracy.caption(
+        "Mean over the runs of a cell that did not fail, so it is to be read with the "
+        "failures beside it. " +
+        n);
+    Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
+    add_lines(failures, of, [](const Json& cell) {
+      const auto runs = cell.at("n").get<double>();
+      return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
+    });
+    failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
+    for (Chart* chart : {&accuracy, &failures}) {
+      if (chart->empty()) continue;
+      chart->numbers(rate_table(of));
+      charts.push_back(std::move(*chart));
+    }
+    page.add_charts(charts, Facets({}, {}), "");
+  }
 }
 
 void add_boundaries(Page& page, const Json& result) {
@@ -624,7 +801,7 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
       break;
     case Experiment::Kind::sweep:
       add_maps(page, e.result);
-      add_accuracy_chart(page, e.result);
+      add_rate_charts(page, e.result);
       add_boundaries(page, e.result);
       break;
     case Experiment::Kind::find_lr: {

@@ -12,6 +12,7 @@
   const dashes = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2]];
   const shapes = ['circle', 'triangle', 'rect', 'rectRot', 'star', 'crossRot', 'cross'];
   const thinAbove = 6;  // runs in a chart: more are thin lines
+  const fewPoints = 40;  // of a median: they are shown, as the evaluations of a run are
   const meansAbove = 6;  // and of more only the means are shown at first, where there are any
 
   // "warmup, mean of 8" is of the series "warmup" (src/report/chart.cpp).
@@ -46,11 +47,14 @@
   const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const withAlpha = (hex, alpha) => `rgba(${channels(hex).join(',')},${alpha})`;
 
-  // "depth:0.25" is a place on a scale from the first layer to the last.
+  // "depth:0.25" is a place on a scale from the first layer to the last, "order:0.25" on one of values,
+  // which get lighter or darker throughout, so that nobody needs the hues.
+  const scales = { depth: ['c0', 'c2', 'c4', 'c1'], order: ['s0', 's1', 's2', 's3'] };
   const colorOf = (name) => {
-    if (!name.startsWith('depth:')) return variable(name);
-    const stops = ['c0', 'c2', 'c4', 'c1'].map((stop) => channels(variable(stop)));
-    const at = Number(name.slice(6)) * (stops.length - 1);
+    const [scale, place] = name.split(':');
+    if (place === undefined) return variable(name);
+    const stops = scales[scale].map((stop) => channels(variable(stop)));
+    const at = Number(place) * (stops.length - 1);
     const i = Math.min(Math.floor(at), stops.length - 2);
     const hex = stops[i].map((low, k) => Math.round(low + (stops[i + 1][k] - low) * (at - i)));
     return '#' + hex.map((c) => c.toString(16).padStart(2, '0')).join('');
@@ -72,7 +76,8 @@
       pointBorderColor: ink,
       pointBackgroundColor: dataset.isMark ? ink : withAlpha(ink, 0.85),
       pointBorderWidth: dataset.isMark ? 2.2 : 1,
-      pointRadius: dataset.isMark ? 5 : kind === 'dots' ? 5.5 : kind === 'line' ? (many ? 2 : 3) : 0,
+      pointRadius: dataset.isMark ? 5 : kind === 'dots' ? 5.5 : kind === 'line' ? (many ? 2 : 3)
+        : kind === 'median' && dataset.data.length <= fewPoints ? 3 : 0,
     });
   }
 
@@ -153,6 +158,7 @@
       ctx.clip();
       ctx.font = '11px system-ui, sans-serif';
       ctx.textBaseline = 'bottom';
+      let free = area.left;  // where the next name may begin
       list.forEach((band, i) => {
         const left = Math.max(x.getPixelForValue(Math.max(band.from, x.min)), area.left);
         const right = Math.min(x.getPixelForValue(Math.min(band.to, x.max)), area.right);
@@ -160,8 +166,12 @@
         ctx.fillStyle = withAlpha(variable('soft'), i % 2 === 0 ? 0.13 : 0.04);
         ctx.fillRect(left, area.top, right - left, area.height);
         ctx.fillStyle = variable('soft');
-        if (ctx.measureText(band.label).width + 8 < right - left) {
-          ctx.fillText(band.label, left + 4, area.top - 2);
+        // The name of a short phase, as a warmup is, reaches into the next, whose own gives way.
+        const at = Math.max(left, free) + 4;
+        const width = ctx.measureText(band.label).width;
+        if (at < right && at + width <= area.right) {
+          ctx.fillText(band.label, at, area.top - 2);
+          free = at + width + 4;
         }
       });
       ctx.restore();
@@ -226,14 +236,28 @@
     };
   }
 
+  // Where a logarithmic axis is too short for its own: 1, 2 or 5 times a power of ten apart.
+  function evenTicks(min, max) {
+    const power = 10 ** Math.floor(Math.log10((max - min) / 3));
+    const apart = power * [1, 2, 5, 10].find((lead) => (max - min) / (lead * power) <= 5);
+    const ticks = [];
+    for (let i = Math.ceil(min / apart); i * apart <= max; ++i) {
+      ticks.push({ value: Number((i * apart).toPrecision(10)) });
+    }
+    return ticks;
+  }
+
   // Powers of ten, and 2 and 5 times them where there are few.
   function logTicks(scale) {
     const decades = Math.log10(scale.max / scale.min);
-    scale.ticks = scale.ticks.filter(({ value }) => {
+    const all = scale.ticks;
+    scale.ticks = all.filter(({ value }) => {
       const lead = value / 10 ** Math.floor(Math.log10(value) + 1e-9);
       const leads = decades > 3 ? [1] : decades > 0.7 ? [1, 2, 5] : [1, 2, 3, 4, 5, 6, 7, 8, 9];
       return leads.some((wanted) => Math.abs(lead - wanted) < 1e-6);
     });
+    const seen = ({ value }) => value >= scale.min && value <= scale.max;
+    if (scale.ticks.filter(seen).length < 2) scale.ticks = evenTicks(scale.min, scale.max);
   }
 
   function setAxis(chart, name, isLog) {
@@ -247,6 +271,7 @@
       made.afterBuildTicks = (scale) => { scale.ticks = spec.rows.map((_, value) => ({ value })); };
       made.ticks.callback = (value) => spec.rows[value] ?? '';
     }
+    if (name === 'y' && spec.span) [made.suggestedMin, made.suggestedMax] = spec.span;
     if (name === 'x' && spec.rows) {
       made.grace = '5%';  // or points hide behind the names of rows
       if (!isLog && spec.series.every((series) => series.x.every((x) => x >= 0))) {
@@ -254,7 +279,7 @@
       }
     }
     if (name === 'x' && isLog && !sharesSteps(chart)) {  // or it begins at a power of ten
-      const all = spec.series.flatMap((series) => series.x);
+      const all = [...spec.series.flatMap((series) => series.x), ...spec.xspan ?? []];
       const [least, largest] = [Math.min(...all), Math.max(...all)];
       const more = (largest / least) ** 0.04;
       if (more > 1) Object.assign(made, chart.whole = { min: least / more, max: largest * more });

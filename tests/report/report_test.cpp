@@ -514,14 +514,32 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                                     "<td>2</td><td class=\"stuck\">1</td><td>–</td><td>0</td>"
                                     "<td>1</td><td>0</td><td>1</td><td>60.00 %"),
                           HasSubstr("incomplete: 14 of 16 runs")));
-  // One line along the rate for each row of a map, where some run of it trained.
-  const Json by_rate = data_of(page).at("sections").at(0);
-  EXPECT_EQ(by_rate.at("charts").at(0).at("series").size(), 3u);
-  const Json line =
-      series_of(by_rate, "Test accuracy by base rate", "momentum 0.0, warmup.length 0 steps");
-  EXPECT_EQ(line.at("x"), Json({0.1, 0.2}));
-  EXPECT_EQ(line.at("y"), Json({60, 70}));
-  const Json facets = data_of(page).at("sections").at(1).at("facets");
+  // The corner says what goes down and what goes across.
+  EXPECT_THAT(
+      page, HasSubstr("<th><span class=\"as-is\">warmup.length\u00a0↓<br/>base_lr\u00a0→</span>"));
+  // Two charts along the rate for each map, and a line in them for each warmup length.
+  const Json sections = data_of(page).at("sections");
+  const auto line = [&](const std::string& chart, const std::string& warmup) {
+    const Json& section = sections.at(chart.ends_with("0.0") ? 0 : 1);
+    EXPECT_EQ(section.at("charts").size(), 2);
+    return series_of(section, chart, "warmup.length " + warmup);
+  };
+  const Json accuracy = line("Test accuracy by base rate, optimizer.momentum 0.0", "0 steps");
+  EXPECT_EQ(accuracy.at("x"), Json({0.1, 0.2}));
+  EXPECT_EQ(accuracy.at("y"), Json({60, 70}));
+  EXPECT_EQ(accuracy.at("color"), "order:0.000");
+  const Json failed = line("Failed runs by base rate, optimizer.momentum 0.0", "9 steps");
+  EXPECT_EQ(failed.at("x"), Json({0.1, 0.2}));
+  EXPECT_EQ(failed.at("y"), Json({50, 0}));
+  EXPECT_EQ(failed.at("color"), "order:1.000");
+  // Of a cell that has no runs there is no share, and no accuracy where all failed.
+  EXPECT_EQ(line("Failed runs by base rate, optimizer.momentum 0.5", "9 steps").at("x"),
+            Json({0.1}));
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("n = 0 to 2 runs in a cell."), HasSubstr("n = 2 runs in a cell."),
+                    HasSubstr("<th scope=\"row\">9 steps</th><td>1.00e-01</td><td>2</td>"
+                              "<td>1</td><td>–</td><td>60.00 %</td><td>60.00 %</td>")));
+  const Json facets = sections.at(2).at("facets");
   ASSERT_EQ(facets.size(), 5);
   std::vector<std::string> order;
   for (const Json& value : facets.at(0).at("values")) order.push_back(value.at("label"));

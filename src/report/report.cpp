@@ -676,7 +676,9 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
   }
   chart.log_x().rows(seeds).legend().numbers(numbers).caption(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights that raises the loss by a tenth.");
+      "initial weights that raises the loss by a tenth. A seed has no point of an arm, and – in "
+      "the "
+      "table, where its search found no rate that trains.");
   page.add_charts({chart}, Facets({}, {}), "");
 }
 
@@ -698,7 +700,8 @@ std::string search_table(const Experiment& e) {
   }
   std::vector<Cell> medians = {"median"};
   for (const std::vector<double>& rates : all) {
-    medians.emplace_back(rates.empty() ? "–" : rate(median(rates)));
+    medians.emplace_back(fmt::format("{}<br/><small>n = {}</small>",
+                                     rates.empty() ? "–" : rate(median(rates)), rates.size()));
   }
   medians.emplace_back("");
   rows.push_back(std::move(medians));
@@ -766,8 +769,24 @@ std::string progress_of(const Experiment& e) {
 std::string outcome_sentence(const Experiment& e) {
   if (e.kind == Experiment::Kind::find_lr) {
     std::size_t searches = 0;
-    for (const Json& arm : e.result.at("arms")) searches += arm.at("searches").size();
-    return fmt::format("{} searches, {} runs", searches, e.runs.size());
+    std::string medians;
+    for (const Json& arm : e.result.at("arms")) {
+      std::vector<double> rates;
+      for (const Json& search : arm.at("searches")) {
+        const Number largest = optional_at<double>(search, "largest");
+        if (largest) rates.push_back(*largest);
+      }
+      searches += arm.at("searches").size();
+      medians += fmt::format(
+          "<br/><strong>{}</strong>: {}", escape(arm.at("name").get<std::string>()),
+          rates.empty()
+              ? fmt::format("no rate that was tried trains, n = {} seeds",
+                            arm.at("searches").size())
+              : fmt::format("trains up to a base rate of {}, the median of the {} of n = {} seeds "
+                            "that have one",
+                            rate(median(rates)), rates.size(), arm.at("searches").size()));
+    }
+    return fmt::format("{} searches, {} runs{}", searches, e.runs.size(), medians);
   }
   std::int64_t failures = 0;
   for (const Json& arm : e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms")) {

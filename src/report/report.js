@@ -91,6 +91,24 @@
     return marks;
   }
 
+  // Points of a row that would cover each other stand above and below it.
+  function spreadOut(datasets, spec) {
+    const place = (x) => (spec.xlog ? Math.log(x) : x);
+    const dots = datasets.filter(({ series }) => series.kind === 'dots').flatMap(({ data }) => data);
+    const all = dots.map(({ x }) => place(x));
+    const near = (Math.max(...all) - Math.min(...all)) * 0.02;
+    const taken = {};  // by row and height: the last place
+    for (const point of dots.sort((a, b) => place(a.x) - place(b.x))) {
+      for (const above of [0, 0.16, -0.16, 0.32, -0.32]) {
+        const key = `${point.row} ${above}`;
+        if (taken[key] !== undefined && place(point.x) - taken[key] <= near) continue;
+        taken[key] = place(point.x);
+        point.y = point.row + above;
+        break;
+      }
+    }
+  }
+
   function datasetsOf(spec) {
     const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => withoutMean(s.label)));
     const datasets = [];
@@ -100,7 +118,7 @@
       const common = { series, label: series.label, parsing: sorted ? false : {}, normalized: sorted };
       datasets.push({
         ...common,
-        data: series.x.map((x, i) => ({ x, y: series.y[i] })),
+        data: series.x.map((x, i) => (spec.rows ? { x, y: series.y[i], row: series.y[i] } : { x, y: series.y[i] })),
         showLine: series.kind !== 'dots',
         hasMeans: series.kind === 'raw' && means.has(series.label),
         order: { raw: 2, limit: 3, median: 0 }[series.kind] ?? 1,  // the least is on top
@@ -113,6 +131,7 @@
           showLine: false, isMark: true, order: 0, clip: 8 });
       }
     }
+    if (spec.rows) spreadOut(datasets, spec);
     return datasets;
   }
 
@@ -435,9 +454,9 @@
             usePointStyle: true, boxWidth: 9, boxHeight: 9, caretSize: 0,
             callbacks: {
               title: (items) => (items.length === 0 ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
-              label: ({ dataset, dataIndex, parsed }) => (dataset.isMark ? dataset.label
+              label: ({ dataset, dataIndex, parsed, raw }) => (dataset.isMark ? dataset.label
                 : isMedian(dataset.series) ? medianText(dataset, dataIndex)
-                : spec.rows ? `${dataset.label}: ${text(parsed.x)}, ${spec.rows[parsed.y]}`
+                : spec.rows ? `${dataset.label}: ${text(parsed.x)}, ${spec.rows[raw.row]}`
                   : `${dataset.label}: ${text(parsed.y)}`),
             },
           },

@@ -54,7 +54,21 @@ void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
   const double most = 20 * first;
   if (first <= 0 || largest <= most) return;
   chart.cap_y(most).caption(
-      fmt::format("Losses over {:.3g} are outside; the largest is {:.2g}.", most, largest));
+      fmt::format("Losses over {:.3g} are outside; the largest is {:.3g}.", most, largest));
+}
+
+// Likewise, but a gradient's norm of a run that goes well covers more orders of magnitude.
+void cap_norms(Chart& chart, const std::vector<RunData>& runs) {
+  double first = 0;
+  double largest = 0;
+  for (const RunData& run : runs) {
+    first = std::max(first, run.grad_norm.facts.first.value_or(0));
+    largest = std::max(largest, run.grad_norm.facts.largest.value_or(0));
+  }
+  const double most = 1e4 * first;
+  if (first <= 0 || largest <= most) return;
+  chart.cap_y(most).caption(
+      fmt::format("Norms over {:.3g} are outside; the largest is {:.3g}.", most, largest));
 }
 
 // ---- The seeds of an arm ------------------------------------------------------------------------
@@ -153,7 +167,8 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
   }
   if (is_one && !runs.front().evaluations.step.empty()) {
     chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
-    chart.legend();
+    chart.legend().caption(
+        "In training of the update's own batch; in the test after so many updates.");
   }
   if (facets.has_spreads()) chart.caption(spread_words);
   add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
@@ -184,14 +199,22 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
 // Of runs that were evaluated once or twice: over updates they would all stand in a place or two.
 Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Test accuracy", "accuracy, %", "");
-  chart.rows(facets.rows()).caption("A point for each run, at its end.");
+  std::size_t points = 0;
   for (const RunData& run : runs) {
     if (run.evaluations.step.empty()) continue;
     const std::vector<int> indices = facets.indices(run);
     chart.add(facets.label(run), Chart::Kind::dots, facets.style(run),
               {{100 * run.evaluations.accuracy.back()}, {static_cast<double>(indices[0])}},
               indices);
+    ++points;
   }
+  chart.rows(facets.rows());
+  chart.caption(
+      points == runs.size()
+          ? fmt::format("A point for each run, at its end, n = {}.", points)
+          : fmt::format("A point for each run, at its end, {} of n = {}; the others ended "
+                        "before they were evaluated.",
+                        points, runs.size()));
   return chart;
 }
 
@@ -200,8 +223,8 @@ std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facet
   if (runs.size() == 1) return charts;
   const bool seldom = std::ranges::all_of(
       runs, [](const RunData& run) { return run.evaluations.step.size() <= 2; });
-  // A grid has its map of them.
-  if (seldom && facets.by_outcome()) return charts;
+  // A grid has its map of them, and those of a search are of as many rates.
+  if (seldom && (facets.by_outcome() || facets.by_search())) return charts;
   charts.push_back(seldom ? final_accuracy_chart(runs, facets) : test_accuracy_chart(runs, facets));
   if (charts.back().empty()) charts.pop_back();
   return charts;
@@ -266,6 +289,7 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     charts.back().add("weights", {"c2", 2}, run.weight_norm);
     charts.back().add("gradient", {"c0", 0}, run.grad_norm);
     charts.back().add("update", {"c1", 1}, run.update_norm);
+    cap_norms(charts.back(), runs);
     shade_phases(charts.back(), runs);
   } else if (runs.size() <= most_with_norms) {
     charts.emplace_back("Norm of the gradient", "step", "norm");
@@ -274,6 +298,7 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
       charts.back().add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
     }
     if (facets.has_spreads()) charts.back().caption(spread_words);
+    cap_norms(charts.back(), runs);
     add_spreads_of(charts.back(), runs, facets, Worst::largest,
                    [](const RunData& run) -> const Series& { return run.grad_norm; });
   }

@@ -24,6 +24,7 @@ class Facets {
   /// median and a range to say more than so many lines.
   bool has_spreads() const;
 
+  bool by_search() const { return names_.size() > 1 && names_[1] == "trained"; }
   bool by_outcome() const { return !names_.empty() && names_[0] == "outcome"; }
   const std::vector<std::string>& rows() const { return values_.at(0); }  // of the first facet
 

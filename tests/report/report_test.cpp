@@ -578,8 +578,12 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
-  EXPECT_THAT(page, AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
-                          HasSubstr("4 searches, 4 runs"), Not(HasSubstr("incomplete"))));
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
+                    HasSubstr("4 searches, 4 runs"),
+                    HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
+                              "the median of the 1 of n = 2 seeds that have one"),
+                    HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete"))));
   const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
   EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
   std::map<std::string, Json> dots;

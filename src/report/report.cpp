@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
-#include <ranges>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -510,8 +509,10 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
               {fmt::format("order:{:.3f}", static_cast<double>(i) / last), static_cast<int>(i)},
               points);
   }
-  const auto lr_of = [](const Json* cell) { return cell->at("point").at(rate_key).get<double>(); };
-  const auto [least, largest] = std::ranges::minmax(lines.cells | std::views::transform(lr_of));
+  std::vector<double> rates;
+  for (const Json* cell : lines.cells)
+    rates.push_back(cell->at("point").at(rate_key).get<double>());
+  const auto [least, largest] = std::ranges::minmax(rates);
   chart.log_x().span_x(least, largest).legend();
 }
 

@@ -36,9 +36,10 @@ std::filesystem::path behind_links(const std::filesystem::path& path) {
 // A pipe or a terminal is written to as it is: what links under /proc say of one is no path.
 AtomicFile::AtomicFile(const std::filesystem::path& path) {
   std::error_code none;
-  const bool special = std::filesystem::exists(path, none) &&
-                       !std::filesystem::is_regular_file(path, none) &&
-                       !std::filesystem::is_directory(path, none);
+  // The file beside it could be written, and no more than that.
+  if (std::filesystem::is_directory(path, none)) preheat::fail(path, "cannot be written", EISDIR);
+  const bool special =
+      std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none);
   path_ = special ? path : behind_links(path);
   if (!special) temporary_ = path_.string() + ".tmp";
   file_ =

@@ -10,7 +10,7 @@ namespace preheat {
 /// Writes a temporary file beside `path` and, with commit(), renames it over `path`: whatever
 /// happens, the old file or the new one stands there, never half of one. A link is followed; what
 /// is not a regular file, such as a pipe or a terminal, is written to as it is. Throws Error with
-/// the system's reason.
+/// the system's reason, for a folder at once.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);

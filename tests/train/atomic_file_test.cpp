@@ -34,6 +34,21 @@ TEST(AtomicFile, WithoutCommitTheOldFileStands) {
   EXPECT_FALSE(fs::exists(folder / "a.tmp"));
 }
 
+TEST(AtomicFile, RefusesAFolderAtOnce) {
+  const TemporaryFolder folder;
+  fs::create_directory(folder / "inner");
+  fs::create_symlink("inner", folder / "link");
+  for (const char* name : {"inner", "link"}) {
+    try {
+      AtomicFile file(folder / name);
+      ADD_FAILURE() << name;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.what(), (folder / name).string() + ": cannot be written: Is a directory");
+    }
+    EXPECT_FALSE(fs::exists(folder / "inner.tmp"));
+  }
+}
+
 TEST(AtomicFile, FollowsALink) {
   const TemporaryFolder folder;
   write_atomically(folder / "target", "old");

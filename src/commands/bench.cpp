@@ -38,6 +38,11 @@ void require_different_files(const BenchOptions& options) {
   }
 }
 
+// "a.json and a.html"
+std::string listed(const std::vector<std::string>& files) {
+  return fmt::format("{}", fmt::join(files, " and "));
+}
+
 std::string ratio_text(double ratio) {
   return std::isfinite(ratio) ? fmt::format("{:.2f}", ratio) : "-";
 }
@@ -176,6 +181,7 @@ void BenchResults::measure(const std::function<void()>& work) {
   try {
     work();
   } catch (const Interrupted&) {
+    if (json["figures"].empty()) refuse_to_write_nothing();
     json["interrupted"] = true;
   }
   const Condition condition = backend_.benches().condition();
@@ -190,17 +196,32 @@ void BenchResults::measure(const std::function<void()>& work) {
   const bool cut = json["interrupted"];
   if (cut) fmt::print("\ninterrupted: incomplete, there is nothing here of what was to come\n");
   std::fflush(stdout);
-  std::string written;
+  std::vector<std::string> written;
+  std::vector<std::string> problems;
+  if (cut) problems.emplace_back("interrupted");
   const auto write = [&](const std::string& file, const std::string& text) {
-    write_atomically(file, text);
-    written += (written.empty() ? "" : " and ") + file;
+    try {
+      write_atomically(file, text);
+      written.push_back(file);
+    } catch (const Error& error) {  // the other file may have room all the same
+      problems.emplace_back(error.what());
+    }
   };
   if (!files_.json.empty()) write(files_.json, json.dump(2) + "\n");
   if (!files_.html.empty()) write(files_.html, bench_page(json));
-  if (cut) {
-    throw Error(written.empty() ? "interrupted"
-                                : "interrupted; what was measured is in " + written);
+  if (problems.empty()) return;
+  if (!written.empty()) problems.push_back("what was measured is in " + listed(written));
+  throw Error(fmt::format("{}", fmt::join(problems, "; ")));
+}
+
+// A file of an earlier run is worth more.
+void BenchResults::refuse_to_write_nothing() const {
+  std::vector<std::string> kept;
+  for (const std::string& file : {files_.json, files_.html}) {
+    if (!file.empty()) kept.push_back(file);
   }
+  throw Error("interrupted before anything was measured" +
+              (kept.empty() ? std::string() : "; nothing is written to " + listed(kept)));
 }
 
 void add_bench_command(CLI::App& app) {

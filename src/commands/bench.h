@@ -59,12 +59,14 @@ class BenchResults {
   std::string head() const;
 
   /// Runs `work`, which measures and adds, to its end or to an interruption; then prints the
-  /// condition of the device and the summary of the comparison, and writes the files. Throws Error,
-  /// after an interruption too.
+  /// condition of the device and the summary of the comparison, and writes the files; where nothing
+  /// was measured before the interruption, nothing. Throws Error after an interruption, and where a
+  /// file cannot be written, when the other one has been.
   void measure(const std::function<void()>& work);
 
  private:
   void summarize();
+  [[noreturn]] void refuse_to_write_nothing() const;
 
   Backend& backend_;
   const BenchOptions files_;

@@ -157,7 +157,7 @@ Change change_of(const Spread& earlier, const Spread& now) {
 }
 
 Earlier::Earlier(const std::string& file, const std::string& bench)
-    : figures_(file, "preheat bench " + bench + " --json", is_bench_file) {
+    : figures_(file, "preheat bench " + bench + " --json of this version", is_bench_file) {
   if (!given()) return;
   const std::string of = text_of(figures_.json()["bench"]);
   if (of != bench) {

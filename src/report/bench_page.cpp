@@ -29,6 +29,12 @@ std::string spread_text(const Json& spread) {
                      number(spread, "largest"));
 }
 
+// Of a time that was too short to be told from 0 there is none.
+std::string ratio_text(const Json& ratio) {
+  const bool is_there = ratio.is_number() && std::isfinite(ratio.get<double>());
+  return is_there ? fmt::format("{:.2f}", ratio.get<double>()) : "–";
+}
+
 // What --compare has found.
 void add_comparison(Page& page, const Json& results) {
   if (!results.contains("comparison")) return;
@@ -56,10 +62,7 @@ void add_comparison(Page& page, const Json& results) {
     const std::string colour = change == "faster" ? "ok" : change == "slower" ? "non_finite" : "";
     rows.push_back({escape(scalar(figure.at("key"))), escape(scalar(figure.at("unit"))),
                     spread_text(figure), is_new ? "–" : spread_text(figure.at("earlier")),
-                    is_new || !figure.at("ratio").is_number()
-                        ? "–"
-                        : fmt::format("{:.2f}", number(figure, "ratio")),
-                    Cell(change, colour)});
+                    is_new ? "–" : ratio_text(figure.at("ratio")), Cell(change, colour)});
     if (!colour.empty()) changed.push_back(rows.back());
   }
   const std::vector<std::string> heads = {"figure", "unit", "now", "earlier", "earlier / now", ""};

@@ -168,11 +168,14 @@ TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
                           "clocks_mhz", "figures"}) {
     Json without = valid();
     without.erase(key);
-    EXPECT_THAT(refused(without), HasSubstr("is not what preheat bench update --json writes"))
+    EXPECT_THAT(refused(without),
+                HasSubstr("is not what preheat bench update --json of this version writes"))
         << key;
     Json wrong = valid();
     wrong[key] = {5};
-    EXPECT_THAT(refused(wrong), HasSubstr("is not what preheat bench update --json writes")) << key;
+    EXPECT_THAT(refused(wrong),
+                HasSubstr("is not what preheat bench update --json of this version writes"))
+        << key;
   }
   for (const char* figure : {"5", R"({"key": 5, "median": 2, "least": 1, "largest": 3})",
                              R"({"key": "a", "median": 2, "least": 1})",

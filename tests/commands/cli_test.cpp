@@ -961,6 +961,22 @@ TEST_F(Cli, BenchRefusesWhatIsNoEarlierRun) {
   EXPECT_EQ(bytes_of(folder_ / "update.json"), whole);
 }
 
+TEST_F(Cli, BenchWritesWhatItCan) {
+  std::filesystem::create_directory(folder_ / "taken");
+  const Result at_once = preheat(with(small_update, {"--json", "taken"}));
+  expect_one_line(at_once, 1);
+  EXPECT_EQ(at_once.err, "preheat: taken: cannot be written: Is a directory\n");
+  EXPECT_THAT(at_once.out, Not(HasSubstr("median us")));
+  const char* full = "/dev/full";
+  if (!std::filesystem::exists(full)) GTEST_SKIP() << "no " << full;
+  const Result result = preheat(with(small_update, {"--json", full, "--html", "page.html"}));
+  expect_one_line(result, 1);
+  EXPECT_EQ(result.err,
+            "preheat: /dev/full: cannot be written: No space left on device; what was measured is "
+            "in page.html\n");
+  EXPECT_THAT(bytes_of(folder_ / "page.html"), HasSubstr("three_pass"));
+}
+
 TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
   struct Case {
     std::vector<std::string> arguments;
@@ -979,6 +995,7 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(c.arguments, " ")));
     put_bytes(folder_ / "out", "");  // of the case before
     put_bytes(folder_ / "cut.json", "old");
+    std::filesystem::remove(folder_ / "cut.html");
     std::vector<std::string> arguments =
         with(c.arguments, {"--json", "cut.json", "--html", "cut.html"});
     arguments.insert(arguments.begin(), PREHEAT_BINARY);
@@ -992,13 +1009,21 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
     const Result result = wait(child);
     EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(20));
     expect_one_line(result, 1);
+    for (const std::string& name : files()) EXPECT_FALSE(name.ends_with(".tmp")) << name;
+    if (c.until == "load") {
+      EXPECT_EQ(result.err,
+                "preheat: interrupted before anything was measured; nothing is written to cut.json "
+                "and cut.html\n");
+      EXPECT_EQ(bytes_of(folder_ / "cut.json"), "old");
+      EXPECT_FALSE(std::filesystem::exists(folder_ / "cut.html"));
+      continue;
+    }
     EXPECT_EQ(result.err, "preheat: interrupted; what was measured is in cut.json and cut.html\n");
     EXPECT_THAT(result.out, HasSubstr("interrupted: incomplete"));
     const auto json = nlohmann::json::parse(bytes_of(folder_ / "cut.json"));
     EXPECT_EQ(json["interrupted"], true);
-    EXPECT_EQ(json["figures"].empty(), c.until == "load");
+    EXPECT_FALSE(json["figures"].empty());
     EXPECT_THAT(bytes_of(folder_ / "cut.html"), HasSubstr("interrupted: incomplete"));
-    for (const std::string& name : files()) EXPECT_FALSE(name.ends_with(".tmp")) << name;
     // It is an earlier run like any other, of which less is known.
     if (c.arguments[1] == "update") {
       const Result beside = preheat(with(small_update, {"--compare", "cut.json"}));

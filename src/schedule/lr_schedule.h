@@ -102,6 +102,9 @@ enum ShapeKeys : unsigned {
   takes_timescale = 1u << 7,
   takes_center = 1u << 8,
   takes_bounds = 1u << 9,
+  takes_endpoints = 1u << 10,
+  takes_every = 1u << 11,
+  has_progress = takes_endpoints | takes_every,
 };
 
 struct ShapeFacts {
@@ -112,18 +115,18 @@ struct ShapeFacts {
 /// Indexed by Shape.
 inline constexpr ShapeFacts shape_facts[] = {
     {"constant", 0},
-    {"linear", takes_to},
-    {"cosine", takes_to | takes_cycles},
-    {"power", takes_to | takes_power},
-    {"exponential", takes_to | takes_gamma | takes_over | takes_staircase},
-    {"saturating", takes_to | takes_timescale},
-    {"one_minus_sqrt", takes_to},
-    {"inverse_sqrt", takes_timescale},
-    {"step", takes_gamma | takes_over},
-    {"multistep", takes_gamma | takes_at},
-    {"inverse", takes_gamma | takes_power | takes_over | takes_staircase},
-    {"sigmoid", takes_gamma | takes_center},
-    {"tanh", takes_to | takes_bounds},
+    {"linear", takes_to | has_progress},
+    {"cosine", takes_to | takes_cycles | has_progress},
+    {"power", takes_to | takes_power | has_progress},
+    {"exponential", takes_to | takes_gamma | takes_over | takes_staircase | has_progress},
+    {"saturating", takes_to | takes_timescale | has_progress},
+    {"one_minus_sqrt", takes_to | has_progress},
+    {"inverse_sqrt", takes_timescale | takes_every},
+    {"step", takes_gamma | takes_over | takes_every},
+    {"multistep", takes_gamma | takes_at | takes_every},
+    {"inverse", takes_gamma | takes_power | takes_over | takes_staircase | takes_every},
+    {"sigmoid", takes_gamma | takes_center | takes_every},
+    {"tanh", takes_to | takes_bounds | has_progress},
 };
 
 /// The progress p at k of n, both in updates, where the value changes every `unit` of them. k and n

@@ -224,7 +224,10 @@ class Layout {
                 {takes_timescale, "timescale", given.timescale.has_value()},
                 {takes_center, "center", given.center.has_value()},
                 {takes_bounds, "lower", given.lower.has_value()},
-                {takes_bounds, "upper", given.upper.has_value()}};
+                {takes_bounds, "upper", given.upper.has_value()},
+                // A configuration that a run has written names the default of these two as well.
+                {takes_endpoints, "endpoints", given.endpoints != "end"},
+                {takes_every, "every", given.every != Every::step}};
     for (const auto& [taken, key, is_given] : keys) {
       if (is_given && (facts.keys & taken) == 0) {
         fail(given.key + "." + key, fmt::format("shape {} takes no {}", facts.name, key),
@@ -298,6 +301,9 @@ class Layout {
     const std::string key = given.key + ".";
     if (given.gamma) {
       if (given.to) fail(key + "gamma", ends.to_key + " is given too", "keep one of the two");
+      if (given.endpoints != "end") {
+        fail(key + "endpoints", "gamma has no end value to go by", "leave it out");
+      }
       take_gamma(given, phase, std::nullopt);
       if (phase.over == 0) missing(key + "over", "the length over which gamma multiplies once");
       phase.to = phase.from;

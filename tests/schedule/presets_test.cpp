@@ -79,6 +79,7 @@ std::vector<Row> rows() {
   const std::string thousandth = "schedule.warmup.start_factor=0.001";
   const std::string tenth = "schedule.warmup.start_factor=0.1";
   const std::string constant = "schedule.warmup.shape=constant";
+  const std::string no_ends = "schedule.warmup.endpoints=end";
   const std::string to_curve = "schedule.warmup.toward=curve";
   const std::string overlap = "schedule.warmup.overlap=true";
   return {
@@ -178,23 +179,23 @@ std::vector<Row> rows() {
 
       {"detectron2/cosine", "detectron2-cosine", {warmup}},
       {"detectron2/cosine_end", "detectron2-cosine", {warmup, end}},
-      {"detectron2/cosine_constant", "detectron2-cosine", {warmup, constant, tenth, end}},
+      {"detectron2/cosine_constant", "detectron2-cosine", {warmup, constant, no_ends, tenth, end}},
       {"detectron2/cosine_rescale", "detectron2-cosine-rescale", {warmup}},
       {"detectron2/cosine_end_rescale", "detectron2-cosine-rescale", {warmup, end}},
       {"detectron2/cosine_constant_rescale",
        "detectron2-cosine-rescale",
-       {warmup, constant, tenth, end}},
+       {warmup, constant, no_ends, tenth, end}},
       {"detectron2/multistep", "detectron2-multistep", {warmup, milestones}},
       {"detectron2/WarmupMultiStepLR", "detectron2-multistep", {warmup, milestones}},
       {"detectron2/multistep_constant",
        "detectron2-multistep",
-       {warmup, constant, tenth, milestones}},
+       {warmup, constant, no_ends, tenth, milestones}},
       {"detectron2/multistep_rescale",
        "detectron2-multistep",
        {warmup, "schedule.decay.at=[13 steps, 17 steps]"}},
       {"detectron2/multistep_constant_rescale",
        "detectron2-multistep",
-       {warmup, constant, tenth, "schedule.decay.at=[13 steps, 17 steps]"}},
+       {warmup, constant, no_ends, tenth, "schedule.decay.at=[13 steps, 17 steps]"}},
       {"detectron2/WarmupCosineLR",
        "detectron2-cosine",
        {warmup, "schedule.warmup.toward=multiply"}},

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <iterator>
+#include <set>
 
 namespace preheat {
 namespace {
@@ -388,6 +390,53 @@ TEST(WrongSchedules, AKeyThatTheShapeDoesNotTake) {
               HasSubstr("schedule.decay.final_factor: shape constant takes no final_factor"));
   EXPECT_THAT(wrong("  phases:\n    - {shape: constant, to: 0.3}\n"),
               StartsWith("f.yaml:4:25: schedule.phases.0.to: shape constant takes no to"));
+  EXPECT_THAT(wrong("  decay: {shape: constant, every: epoch}\n"),
+              StartsWith("f.yaml:3:28: schedule.decay.every: shape constant takes no every"));
+}
+
+// They are accepted of exactly the shapes whose rates they move, and their default of all.
+TEST(WrongSchedules, EndpointsOfAShapeThatHasNone) {
+  const std::pair<std::string, bool> decays[] = {
+      {"shape: constant", false},
+      {"shape: linear", true},
+      {"shape: cosine", true},
+      {"shape: cosine, cycles: 2", true},
+      {"shape: power, power: 2", true},
+      {"shape: exponential, final_lr: 0.01", true},
+      {"shape: exponential, gamma: 0.9, over: 1 steps", false},
+      {"shape: saturating", true},
+      {"shape: one_minus_sqrt", true},
+      {"shape: inverse_sqrt", false},
+      {"shape: step, over: 3 steps", false},
+      {"shape: multistep, at: [5 steps]", false},
+      {"shape: inverse, gamma: 0.1, power: 1", false},
+      {"shape: sigmoid, gamma: -0.1, center: 8 steps", false},
+      {"shape: tanh", true}};
+  std::set<std::string> shapes;
+  for (const auto& [decay, has_ends] : decays) {
+    SCOPED_TRACE(decay);
+    const std::string shape = decay.substr(7, decay.find(',') - 7);
+    shapes.insert(shape);
+    const auto text = [&](const std::string& endpoints) {
+      return "schedule:\n  warmup: {length: 2 steps}\n  decay: {endpoints: " + endpoints + ", " +
+             decay + "}\n" + run_of(20);
+    };
+    const Schedule as_it_is = schedule_of(text("end"));
+    for (const char* endpoints : {"start", "both", "neither"}) {
+      if (!has_ends) {
+        EXPECT_THAT(error_of(text(endpoints)),
+                    AllOf(StartsWith("f.yaml:3:11: schedule.decay.endpoints: "),
+                          testing::AnyOf(HasSubstr("shape " + shape + " takes no endpoints"),
+                                         HasSubstr("gamma has no end value"))));
+        continue;
+      }
+      const Schedule other = schedule_of(text(endpoints));
+      bool moves = false;
+      for (std::int64_t k = 2; k < 20; ++k) moves |= lr_at(as_it_is.lr, k) != lr_at(other.lr, k);
+      EXPECT_TRUE(moves) << endpoints;
+    }
+  }
+  EXPECT_EQ(shapes.size(), std::size(shape_facts));
 }
 
 TEST(WrongSchedules, StepWithoutOver) {

@@ -127,13 +127,13 @@ std::string text_of(const Stretch& s) {
   if (s.begin > 0) {
     text += fmt::format("    - {{shape: constant, from: 0.1, length: {} steps}}\n", s.begin);
   }
-  text += fmt::format("    - {{shape: {}, from: {}, endpoints: {}, length: {} steps", s.shape,
-                      number(s.from), s.endpoints, s.length);
+  text += fmt::format("    - {{shape: {}, from: {}, length: {} steps", s.shape, number(s.from),
+                      s.length);
   const bool ends = s.shape == "linear" || s.shape == "cosine" || s.shape == "power" ||
                     s.shape == "one_minus_sqrt" || s.shape == "tanh" || s.shape == "saturating" ||
                     (s.shape == "exponential" && s.over == 0);
-  if (ends) text += ", to: " + number(s.to);
-  if (s.by_epoch) text += ", every: epoch";
+  if (ends) text += ", to: " + number(s.to) + ", endpoints: " + s.endpoints;
+  if (s.by_epoch && s.shape != "constant") text += ", every: epoch";
   if (s.shape == "power" || s.shape == "inverse") text += ", power: " + number(s.power);
   if (s.over > 0) text += fmt::format(", over: {} steps", s.over);
   if (s.over > 0 || s.shape == "multistep" || s.shape == "sigmoid") {

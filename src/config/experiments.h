@@ -81,15 +81,20 @@ struct Bound {
   double value() const { return above ? *above : *below; }
 };
 template <class Io>
-void describe(Io& io, Bound& c, const std::string& unit, const Range& range) {
-  io.field(unit + "above", c.above, range);
-  io.field(unit + "below", c.below, range);
+void describe(Io& io, Bound& c, const std::string& unit, const Range& above, const Range& below) {
+  io.field(unit + "above", c.above, above);
+  io.field(unit + "below", c.below, below);
   io.check(c.above.has_value() != c.below.has_value(), unit + "above",
            "one of " + unit + "above and " + unit + "below is meant", "give one of the two");
 }
 
-constexpr Range kShare{0, 1};
-constexpr Range kLevel{0, 1, true, true};  // of a p-value
+// A claim that whatever happens would meet, or miss, is none: hence the ends that are left out.
+constexpr Range kShareAbove{0, 1, false, true};
+constexpr Range kShareBelow{0, 1, true};
+constexpr Range kLeastShare{0, 1, true};
+constexpr Range kAccuracies{-1, 1, true, true};  // differences of two
+constexpr Range kAlike{0, 1, true, true};        // how far two accuracies are apart
+constexpr Range kLevel{0, 1, true, true};        // of a p-value
 constexpr ListSize kPair{2, 2};
 
 struct FailuresClaim {
@@ -101,7 +106,7 @@ struct FailuresClaim {
 template <class Io>
 void describe(Io& io, FailuresClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
-  describe(io, c.share, "", kShare);
+  describe(io, c.share, "", kShareAbove, kShareBelow);
 }
 
 struct FailsMoreClaim {
@@ -137,7 +142,7 @@ struct AccuracyClaim {
 template <class Io>
 void describe(Io& io, AccuracyClaim& c) {
   io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("at_least", c.at_least, Range{-1, 1});
+  io.field("at_least", c.at_least, kAccuracies);
 }
 
 struct AccuracyAlikeClaim {
@@ -149,7 +154,7 @@ struct AccuracyAlikeClaim {
 template <class Io>
 void describe(Io& io, AccuracyAlikeClaim& c) {
   io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("within", c.within, Range{0, 1, true});
+  io.required("within", c.within, kAlike);
 }
 
 struct AccuracyFallsClaim {
@@ -175,7 +180,7 @@ template <class Io>
 void describe(Io& io, AccuracyGapClaim& c) {
   io.required("arms", c.arms, kPair, TextRule::run_name);
   io.required("than", c.than, kPair, TextRule::run_name);
-  describe(io, c.factor, "", kAnySign);
+  describe(io, c.factor, "", kAnySign, kAnySign);
 }
 
 struct SoonerClaim {
@@ -221,7 +226,7 @@ void describe(Io& io, GateClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
   io.required("from", c.from, LengthRule{});
   io.required("to", c.to, LengthRule{.zero = false});
-  io.field("share", c.share, kShare);
+  io.field("share", c.share, kLeastShare);
 }
 
 struct SharpnessFallsClaim {
@@ -261,7 +266,7 @@ struct UnstableStartClaim {
 template <class Io>
 void describe(Io& io, UnstableStartClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
-  io.field("share", c.share, kShare);
+  io.field("share", c.share, kLeastShare);
 }
 
 struct EdgeOfStabilityClaim {
@@ -319,7 +324,7 @@ template <class Io>
 void describe(Io& io, BoundaryMovesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("at", c.at);
-  describe(io, c.octaves, "octaves_", kAnySign);
+  describe(io, c.octaves, "octaves_", kAnySign, kAnySign);
 }
 
 struct SensitivityFallsClaim {
@@ -348,8 +353,8 @@ void describe(Io& io, AccuracyMovesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("over", c.over);
   io.field("octaves_from_boundary", c.octaves_from_boundary, at_least(0));
-  io.field("within", c.within, Range{0, 1, true});
-  io.field("beyond", c.beyond, kShare);
+  io.field("within", c.within, kAlike);
+  io.field("beyond", c.beyond, kShareAbove);
   io.check(c.within.has_value() != c.beyond.has_value(), "within",
            "one of within and beyond is meant", "give one of the two");
 }
@@ -363,7 +368,7 @@ struct RateRatioClaim {
 template <class Io>
 void describe(Io& io, RateRatioClaim& c) {
   io.required("arms", c.arms, kPair, TextRule::run_name);
-  describe(io, c.log2, "log2_", kAnySign);
+  describe(io, c.log2, "log2_", kAnySign, kAnySign);
 }
 
 using Claim =

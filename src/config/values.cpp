@@ -440,7 +440,11 @@ void check_list(const Node& node, const ListSize& size) {
   if (size.min == size.max && node.items.size() != size.min) {
     wrong(node, fmt::format("of {}", node.items.size()), fmt::format("write {} items", size.min));
   }
-  if (node.items.size() < size.min) wrong(node, "is empty", "give at least one item");
+  if (node.items.empty() && size.min > 0) wrong(node, "is empty", "give at least one item");
+  if (node.items.size() < size.min) {
+    wrong(node, fmt::format("of {} is too short", node.items.size()),
+          fmt::format("write at least {} items", size.min));
+  }
   if (node.items.size() > size.max) {
     wrong(node, fmt::format("of {} items is too long", node.items.size()),
           fmt::format("write at most {}", size.max));

@@ -380,6 +380,14 @@ std::string text_of(const SoonerClaim& c) {
                      per_cent(c.train_error), c.arms[1]);
 }
 
+void check(const SoonerClaim&, const ClaimedArm& arm) {
+  const std::int64_t steps = run_length(arm.config, steps_per_epoch(arm.config)).steps;
+  if (steps >= static_cast<std::int64_t>(window)) return;
+  arm.refuse(fmt::format("{} trains for {} updates, and a training error is the mean of {}",
+                         arm.name, steps, window),
+             "a longer train.length");
+}
+
 std::optional<double> updates_until(const Metrics& metrics, double error) {
   for (std::size_t end = window; end <= metrics.accuracy.size(); ++end) {
     const auto last = metrics.accuracy.begin() + static_cast<std::ptrdiff_t>(end);
@@ -519,7 +527,8 @@ Finding judge(const GateClaim& c, const Arms& arms) {
 
 // ---- Sharpness at both ends of a run -----------------------------------------------------------
 
-// What sharpness.csv says first and at its last finite value, by run; of runs that have both.
+// What sharpness.csv says first and at its last finite value, by run; of runs that have both: one
+// that failed before it was measured again says nothing of what it would have become.
 struct Ends {
   std::vector<double> first;
   std::vector<double> last;
@@ -528,7 +537,7 @@ struct Ends {
 
   std::string text() const {
     return fmt::format(
-        "{}; left out: {} without measurements, {} whose step sizes disagree",
+        "{}; left out: {} without measurements at both ends, {} whose step sizes disagree",
         first.empty() ? "" : fmt::format(", median {:.3g} to {:.3g}", median(first), median(last)),
         missing, disagreed);
   }
@@ -546,6 +555,10 @@ Ends ends_of(const ComparedArm& arm, std::vector<double> SharpnessRows::*column)
       continue;
     }
     const auto at = static_cast<std::size_t>(values.rend() - finite) - 1;
+    if (at == 0) {
+      ++ends.missing;
+      continue;
+    }
     if (rows->agrees.front() == 0 || rows->agrees[at] == 0) {
       ++ends.disagreed;
       continue;
@@ -558,7 +571,8 @@ Ends ends_of(const ComparedArm& arm, std::vector<double> SharpnessRows::*column)
 
 // ---- sharpness_falls ---------------------------------------------------------------------------
 // By run, whether the first sharpness is at least `by` times the magnitude of the last finite one.
-// Runs without measurements, or whose two step sizes disagree at either, are left out and counted.
+// Runs without two such measurements, or whose two step sizes disagree at either, are left out and
+// counted.
 // The sign test, one-sided: against half.
 
 std::string text_of(const SharpnessFallsClaim& c) {

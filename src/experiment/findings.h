@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
@@ -60,7 +61,8 @@ class ClaimableArms {
                 const std::vector<RunConfig>& configs);
 
   /// Calls check(arm) for each that a claim names. Throws ConfigError at a name that is of none of
-  /// them, stands there twice, or is of one that runs the same as another one named.
+  /// them, stands there twice, or is of one that runs the same as another one named; and at a pair
+  /// that is to be held against itself.
   template <class Claim, class Check>
   void check(const Claim& claim, const std::string& place, const Check& check) const {
     if constexpr (requires { claim.arm; }) {
@@ -68,7 +70,13 @@ class ClaimableArms {
     } else {
       check_list(claim.arms, place, "arms", check);
     }
-    if constexpr (requires { claim.than; }) check_list(claim.than, place, "than", check);
+    if constexpr (requires { claim.than; }) {
+      check_list(claim.than, place, "than", check);
+      if (std::ranges::is_permutation(claim.arms, claim.than)) {
+        throw ConfigError(base_.where(place + ".than"), "are the same two arms",
+                          "another pair, which may have one of them");
+      }
+    }
   }
 
  private:

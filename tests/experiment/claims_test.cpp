@@ -44,6 +44,7 @@ compare:
     twin: {}
     plain: {schedule.warmup.until: null, diagnostics: null}
     flat: {model.layers: [{linear: {out: 10}}]}
+    short: {train.length: 49 steps, schedule.warmup.length: 9 steps, schedule.warmup.until: null}
 )";
 
 std::string with(const std::string& claims, const std::string& base = experiment) {
@@ -169,7 +170,7 @@ TEST(Claims, Accuracy) {
   expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -0.0048}", arms);
   expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: 0.0448}", arms);
   expect_verdict("FAIL", "accuracy: {arms: [a, b], at_least: 0.045}", arms);
-  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -1}",
+  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -0.99}",
                  {accurate("a", {0.9}), accurate("b", {0.1})});
   EXPECT_THAT(judge_one("accuracy: {arms: [a, b]}", arms).evidence,
               AllOf(HasSubstr("3 seeds"), HasSubstr("+2.00 points"), HasSubstr("[-0.48, 4.48]")));
@@ -373,11 +374,15 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   put_sharpness(5, 100, 90, false, true);
   put_sharpness(6, 100, 90, true, false);
   put("a", 7, "sharpness.csv", std::string(sharpness_header) + "\n");
+  // What was not measured again has neither fallen nor stayed.
+  put("a", 9, "sharpness.csv", std::string(sharpness_header) + "\n0,0.1,9,9,0,1,1,1,1\n");
   // Five of five: 1 / 2^5 = 0.03125.
   expect_verdict("PASS", claim, arms(9), folder_.path());
   EXPECT_THAT(judge_one(claim, arms(9), folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs, median 100 to 20"), HasSubstr("2 without"),
                     HasSubstr("2 whose step sizes disagree"), HasSubstr("p = 0.031")));
+  EXPECT_THAT(judge_one(claim, arms(10), folder_.path()).evidence,
+              AllOf(StartsWith("5 of 5 runs"), HasSubstr("3 without")));
   expect_verdict("INCONCLUSIVE", claim, arms(4), folder_.path());
   expect_verdict("FAIL", "sharpness_falls: {arm: a, by: 5.01, p_below: 0.032}", arms(9),
                  folder_.path());
@@ -887,6 +892,9 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
        "expect.0.deep_layers_move_more.arms.1", "flat has one layer"},
       {run_compare, experiment, "smaller_spike: {arms: [a, b], after: 200 steps, within: 9 steps}",
        "expect.0.smaller_spike.after", "not before the end of a run of 200 updates"},
+      {run_compare, experiment, "sooner: {arms: [a, short], train_error: 0.5}",
+       "expect.0.sooner.arms.1",
+       "short trains for 49 updates, and a training error is the mean of 50"},
       {run_sweep, grid, "boundary_rises: {along: schedule.hold}", "expect.0.boundary_rises.along",
        "one of schedule.warmup.length"},
       {run_sweep, grid, "sensitivity_falls: {along: schedule.base_lr}",
@@ -914,6 +922,8 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
        "expect.0.accuracy_moves.over.schedule.warmup.length", "stands there twice"},
       {run_compare, experiment, "accuracy_gap: {arms: [a, b], than: [c, d], above: 1}",
        "expect.0.accuracy_gap.than.1", "there is no arm d"},
+      {run_compare, experiment, "accuracy_gap: {arms: [a, b], than: [b, a], above: 1}",
+       "expect.0.accuracy_gap.than", "are the same two arms"},
       {run_compare, experiment, "sharpness_stays: {arm: plain, within: 2}",
        "expect.0.sharpness_stays.arm", "diagnostics: {sharpness"},
       {run_compare, experiment, "edge_of_stability: {arms: [a, plain], slope: [0, 1]}",

@@ -396,34 +396,39 @@ TEST(WrongSchedules, AKeyThatTheShapeDoesNotTake) {
 
 // They are accepted of exactly the shapes whose rates they move, and their default of all.
 TEST(WrongSchedules, EndpointsOfAShapeThatHasNone) {
-  const std::pair<std::string, bool> decays[] = {
-      {"shape: constant", false},
-      {"shape: linear", true},
-      {"shape: cosine", true},
-      {"shape: cosine, cycles: 2", true},
-      {"shape: power, power: 2", true},
-      {"shape: exponential, final_lr: 0.01", true},
-      {"shape: exponential, gamma: 0.9, over: 1 steps", false},
-      {"shape: saturating", true},
-      {"shape: one_minus_sqrt", true},
-      {"shape: inverse_sqrt", false},
-      {"shape: step, over: 3 steps", false},
-      {"shape: multistep, at: [5 steps]", false},
-      {"shape: inverse, gamma: 0.1, power: 1", false},
-      {"shape: sigmoid, gamma: -0.1, center: 8 steps", false},
-      {"shape: tanh", true}};
+  struct Decay {
+    std::string keys;
+    bool has_ends;
+  };
+  const Decay decays[] = {{"shape: constant", false},
+                          {"shape: linear", true},
+                          {"shape: cosine", true},
+                          {"shape: cosine, cycles: 2", true},
+                          {"shape: power, power: 2", true},
+                          {"shape: exponential, final_lr: 0.01", true},
+                          {"shape: exponential, gamma: 0.9, over: 1 steps", false},
+                          {"shape: saturating", true},
+                          {"shape: one_minus_sqrt", true},
+                          {"shape: inverse_sqrt", false},
+                          {"shape: step, over: 3 steps", false},
+                          {"shape: multistep, at: [5 steps]", false},
+                          {"shape: inverse, gamma: 0.1, power: 1", false},
+                          {"shape: sigmoid, gamma: -0.1, center: 8 steps", false},
+                          {"shape: tanh", true}};
   std::set<std::string> shapes;
-  for (const auto& [decay, has_ends] : decays) {
-    SCOPED_TRACE(decay);
-    const std::string shape = decay.substr(7, decay.find(',') - 7);
+  for (const Decay& decay : decays) {
+    SCOPED_TRACE(decay.keys);
+    const std::string shape = decay.keys.substr(7, decay.keys.find(',') - 7);
     shapes.insert(shape);
-    const auto text = [&](const std::string& endpoints) {
-      return "schedule:\n  warmup: {length: 2 steps}\n  decay: {endpoints: " + endpoints + ", " +
-             decay + "}\n" + run_of(20);
+    const auto text = [&](const char* endpoints) {
+      return fmt::format(
+                 "schedule:\n  warmup: {{length: 2 steps}}\n  decay: {{endpoints: {}, {}}}\n",
+                 endpoints, decay.keys) +
+             run_of(20);
     };
     const Schedule as_it_is = schedule_of(text("end"));
     for (const char* endpoints : {"start", "both", "neither"}) {
-      if (!has_ends) {
+      if (!decay.has_ends) {
         EXPECT_THAT(error_of(text(endpoints)),
                     AllOf(StartsWith("f.yaml:3:11: schedule.decay.endpoints: "),
                           testing::AnyOf(HasSubstr("shape " + shape + " takes no endpoints"),

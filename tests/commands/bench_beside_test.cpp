@@ -13,14 +13,17 @@
 #include <random>
 
 #include "config/error.h"
+#include "report/bench_page.h"
 #include "temporary_folder.h"
 
 namespace preheat {
 namespace {
 
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using Json = nlohmann::json;
 
 // A figure as its rounds: those of a machine that is disturbed now and then.
@@ -193,6 +196,27 @@ TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
     EXPECT_THROW(Earlier((folder_ / "bad.json").string(), "update"), Error) << text;
   }
   EXPECT_THROW(Earlier((folder_ / "missing.json").string(), "update"), Error);
+}
+
+TEST(BenchPage, ATimeTooShortToBeToldFromZeroHasNoRatio) {
+  for (const double ratio : {HUGE_VAL, std::nan("")}) {
+    const nlohmann::ordered_json spread = {{"median", 0}, {"least", 0}, {"largest", 0}};
+    nlohmann::ordered_json figure = spread;
+    figure.update({{"key", "gone"},
+                   {"unit", "us"},
+                   {"earlier", spread},
+                   {"ratio", ratio},
+                   {"change", "faster"}});
+    const std::string page = bench_page({{"bench", "schedule"},
+                                         {"condition", nlohmann::ordered_json::object()},
+                                         {"interrupted", false},
+                                         {"comparison",
+                                          {{"notes", nlohmann::ordered_json::array()},
+                                           {"only_earlier", nlohmann::ordered_json::array()}}},
+                                         {"figures", nlohmann::ordered_json::array({figure})},
+                                         {"schedules", nlohmann::ordered_json::array()}});
+    EXPECT_THAT(page, AllOf(HasSubstr(">gone<"), Not(HasSubstr(">inf<")), Not(HasSubstr(">nan<"))));
+  }
 }
 
 }  // namespace

@@ -47,8 +47,8 @@ nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims);
 /// Refuses, before anything runs, claims that could not be judged: of an experiment that the file
 /// does not have; of arms or axes that are not there, are twice the same, or run the same; that
 /// need diagnostics, a gate or updates that an arm lacks. Those of another experiment of the file
-/// are left to its command. `configs` are the arms' (arm_configs). Throws ConfigError at the claim's
-/// place.
+/// are left to its command. `configs` are the arms' (arm_configs). Throws ConfigError at the
+/// claim's place.
 void check_compare_claims(const RunConfig& base, const std::vector<RunConfig>& configs);
 void check_sweep_claims(const RunConfig& base);
 void check_find_lr_claims(const RunConfig& base, const std::vector<Arm>& arms,

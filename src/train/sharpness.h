@@ -44,8 +44,8 @@ class Hessian {
   /// the first call one more.
   std::vector<float> times(std::span<const float> v, double step = narrow_step);
 
-  /// The curvature v H v along a v whose norm is 1, from both sides of the weights, so that no third
-  /// derivative is in it: v (g(w + e v) - g(w - e v)) / (2 e). Takes two gradients.
+  /// The curvature v H v along a v whose norm is 1, from both sides of the weights, so that no
+  /// third derivative is in it: v (g(w + e v) - g(w - e v)) / (2 e). Takes two gradients.
   double along(std::span<const float> v, double step = narrow_step);
 
   /// How many gradients the products took so far.

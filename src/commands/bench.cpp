@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -41,6 +42,10 @@ void require_different_files(const BenchOptions& options) {
 // "a.json and a.html"
 std::string listed(const std::vector<std::string>& files) {
   return fmt::format("{}", fmt::join(files, " and "));
+}
+
+bool has_changed(std::optional<Change> change) {
+  return change && *change != Change::within_spread;
 }
 
 std::string ratio_text(double ratio) {
@@ -119,6 +124,7 @@ std::string BenchResults::add(const std::string& key, const char* unit, const Sp
   if (!earlier_.given()) return "";
   nlohmann::ordered_json& figure = json["figures"].back();
   const auto beside = earlier_.beside(own, time);
+  changes_.push_back(beside ? std::optional(beside->change) : std::nullopt);
   if (!beside) {
     figure["earlier"] = nullptr;
     return fmt::format("  {:>13}", "new");
@@ -134,41 +140,34 @@ std::string BenchResults::add(const std::string& key, const char* unit, const Sp
 }
 
 bool BenchResults::last_has_changed() const {
-  const nlohmann::ordered_json& last = json["figures"].back();
-  return last.contains("change") && last["change"] != to_string(Change::within_spread);
+  return !changes_.empty() && has_changed(changes_.back());
 }
 
 // How many rows have become what, and which ones.
 void BenchResults::summarize() {
   nlohmann::ordered_json& comparison = json["comparison"];
-  std::int64_t counts[3] = {};
-  std::int64_t only_now = 0;
-  for (const auto& figure : json["figures"]) {
-    if (figure["earlier"].is_null()) {
-      ++only_now;
-      continue;
-    }
-    for (const Change change : {Change::faster, Change::slower, Change::within_spread}) {
-      if (figure["change"] == to_string(change)) ++counts[static_cast<int>(change)];
-    }
-  }
+  const auto count = [&](std::optional<Change> change) {
+    return std::ranges::count(changes_, change);
+  };
+  const auto faster = count(Change::faster);
+  const auto slower = count(Change::slower);
+  const auto within = count(Change::within_spread);
+  const auto only_now = count(std::nullopt);
   const std::vector<std::string> only_earlier = earlier_.missing_from(keys_);
-  comparison["faster"] = counts[0];
-  comparison["slower"] = counts[1];
-  comparison["within_spread"] = counts[2];
+  comparison["faster"] = faster;
+  comparison["slower"] = slower;
+  comparison["within_spread"] = within;
   comparison["only_now"] = only_now;
   comparison["only_earlier"] = only_earlier;
   fmt::print(
       "\nbeside {} ({}): {} faster, {} slower, {} within the spread, {} only here, {} only "
       "there\n",
-      earlier_.file(), earlier_.date(), counts[0], counts[1], counts[2], only_now,
-      only_earlier.size());
-  for (const auto& figure : json["figures"]) {
-    if (figure["earlier"].is_null() || figure["change"] == to_string(Change::within_spread)) {
-      continue;
-    }
+      earlier_.file(), earlier_.date(), faster, slower, within, only_now, only_earlier.size());
+  for (std::size_t i = 0; i < changes_.size(); ++i) {
+    if (!has_changed(changes_[i])) continue;
+    const nlohmann::ordered_json& figure = json["figures"][i];
     fmt::print("  {:>6} {}  {}: {:.4g} {}, was {:.4g}\n", ratio_text(figure["ratio"]),
-               figure["change"].get<std::string>(), figure["key"].get<std::string>(),
+               to_string(*changes_[i]), figure["key"].get<std::string>(),
                figure["median"].get<double>(), figure["unit"].get<std::string>(),
                figure["earlier"]["median"].get<double>());
   }

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,8 +36,8 @@ void stop_if_interrupted();
 /// the same of an earlier run.
 class BenchResults {
  public:
-  /// `earlier.bench` is what the page is to make of them (report/bench_page.h); `options` what was
-  /// asked for, by name. From here on an interruption asks the measurement to stop. Throws
+  /// `bench` is what the page is to make of them (report/bench_page.h); `options` what was asked
+  /// for, by name. From here on an interruption asks the measurement to stop. Throws
   /// ConfigError where two of the files are one, and Error where one cannot be written: before
   /// anything is measured.
   BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
@@ -72,6 +73,7 @@ class BenchResults {
   const BenchOptions files_;
   const Earlier earlier_;
   std::set<std::string> keys_;
+  std::vector<std::optional<Change>> changes_;  // by figure; nothing where it is new
 };
 
 void add_bench_schedule(CLI::App& bench);

@@ -43,32 +43,38 @@ void shade_phases(Chart& chart, const std::vector<RunData>& runs) {
   }
 }
 
-// A loss that blows up would flatten all that is of interest below it.
-void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
+// A run that blows up would flatten all that is of interest below it: what is over `times` the
+// largest first value is left out of the axis, and the caption says so of these `values`.
+template <class SeriesOf>
+void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of, double times,
+         const char* values) {
   double first = 0;
   double largest = 0;
   for (const RunData& run : runs) {
-    first = std::max(first, run.loss.facts.first.value_or(0));
-    largest = std::max(largest, run.loss.facts.largest.value_or(0));
+    first = std::max(first, series_of(run).facts.first.value_or(0));
+    largest = std::max(largest, series_of(run).facts.largest.value_or(0));
   }
-  const double most = 20 * first;
+  const double most = times * first;
   if (first <= 0 || largest <= most) return;
   chart.cap_y(most).caption(
-      fmt::format("Losses over {:.3g} are outside; the largest is {:.3g}.", most, largest));
+      fmt::format("{} over {:.3g} are outside; the largest is {:.3g}.", values, most, largest));
 }
 
-// Likewise, but a gradient's norm of a run that goes well covers more orders of magnitude.
+const Series& loss_of(const RunData& run) {
+  return run.loss;
+}
+
+const Series& norm_of(const RunData& run) {
+  return run.grad_norm;
+}
+
+void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
+  cap(chart, runs, loss_of, 20, "Losses");
+}
+
+// A gradient's norm covers more orders of magnitude in a run that goes well.
 void cap_norms(Chart& chart, const std::vector<RunData>& runs) {
-  double first = 0;
-  double largest = 0;
-  for (const RunData& run : runs) {
-    first = std::max(first, run.grad_norm.facts.first.value_or(0));
-    largest = std::max(largest, run.grad_norm.facts.largest.value_or(0));
-  }
-  const double most = 1e4 * first;
-  if (first <= 0 || largest <= most) return;
-  chart.cap_y(most).caption(
-      fmt::format("Norms over {:.3g} are outside; the largest is {:.3g}.", most, largest));
+  cap(chart, runs, norm_of, 1e4, "Norms");
 }
 
 // ---- The seeds of an arm ------------------------------------------------------------------------
@@ -110,9 +116,15 @@ constexpr const char* spread_words =
     "Line: median of an arm's n seeds; band: from the least to the largest of those that are "
     "finite.";
 
-std::string how_drawn(const std::vector<RunData>& runs) {
+// Of the means of losses, in updates.
+std::size_t widest_window(const std::vector<RunData>& runs) {
   std::size_t window = 1;
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
+  return window;
+}
+
+std::string how_drawn(const std::vector<RunData>& runs) {
+  const std::size_t window = widest_window(runs);
   return window == 1
              ? "Every update; ✕: not finite from there on."
              : fmt::format(
@@ -123,8 +135,7 @@ std::string how_drawn(const std::vector<RunData>& runs) {
 }
 
 std::string how_spread(const std::vector<RunData>& runs) {
-  std::size_t window = 1;
-  for (const RunData& run : runs) window = std::max(window, run.loss.window);
+  const std::size_t window = widest_window(runs);
   return fmt::format(
       "{} {}A seed that is lost counts as the worst; a line ends, ✕, where half are lost.",
       spread_words,
@@ -146,8 +157,7 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
     chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
     chart.legend();
   }
-  add_spreads_of(chart, runs, facets, Worst::largest,
-                 [](const RunData& run) -> const Series& { return run.loss; });
+  add_spreads_of(chart, runs, facets, Worst::largest, loss_of);
   cap_losses(chart, runs);
   shade_phases(chart, runs);
   return chart;
@@ -299,8 +309,7 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     }
     if (facets.has_spreads()) charts.back().caption(spread_words);
     cap_norms(charts.back(), runs);
-    add_spreads_of(charts.back(), runs, facets, Worst::largest,
-                   [](const RunData& run) -> const Series& { return run.grad_norm; });
+    add_spreads_of(charts.back(), runs, facets, Worst::largest, norm_of);
   }
   return charts;
 }

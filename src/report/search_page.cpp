@@ -1,0 +1,137 @@
+#include "report/experiment_page.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "experiment/statistics.h"
+#include "report/arm_outcomes.h"
+#include "report/label_text.h"
+
+namespace preheat {
+namespace {
+
+// The largest rate of an arm at a seed; nothing where the search did not get there.
+Number largest_rate(const Json& arm, const Json& seed) {
+  for (const Json& search : arm.at("searches")) {
+    if (search.at("seed") == seed) return optional_at<double>(search, "largest");
+  }
+  return std::nullopt;
+}
+
+void add_search_chart(Page& page, const Experiment& e, const std::string& numbers) {
+  Chart chart("The largest base rate that trains", "base learning rate", "");
+  const Json& arms = e.result.at("arms");
+  std::vector<std::string> seeds;
+  std::vector<Points> links;
+  std::vector<Points> dots(arms.size());
+  Points critical;
+  for (const Json& r : e.result.at("critical_rates")) {
+    const auto row = static_cast<double>(seeds.size());
+    seeds.push_back("seed " + scalar(r.at("seed")));
+    Points& link = links.emplace_back();
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      const Number largest = largest_rate(arms.at(i), r.at("seed"));
+      if (!largest) continue;
+      for (Points* points : {&dots[i], &link}) {
+        points->x.push_back(*largest);
+        points->y.push_back(row);
+      }
+    }
+    if (const Number rate_here = optional_at<double>(r, "rate")) {
+      critical.x.push_back(*rate_here);
+      critical.y.push_back(row);
+    }
+  }
+  for (Points& link : links) {
+    if (link.x.size() > 1) chart.add("", Chart::Kind::limit, {"soft", 3}, link);
+  }
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    chart.add(arms.at(i).at("name").get<std::string>(), Chart::Kind::dots, style_of(i), dots[i]);
+  }
+  if (!critical.x.empty()) {
+    chart.add("critical rate of the initial weights", Chart::Kind::dots, {"soft", 3}, critical);
+  }
+  chart.log_x().rows(seeds).legend().numbers(numbers).caption(
+      "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
+      "initial weights that raises the loss by a tenth. A seed has no point of an arm, and – in "
+      "the "
+      "table, where its search found no rate that trains.");
+  page.add_charts({chart}, Facets({}, {}), "");
+}
+
+std::string search_table(const Experiment& e) {
+  std::vector<std::string> heads = {"seed"};
+  for (const Json& arm : e.result.at("arms")) heads.push_back(arm.at("name").get<std::string>());
+  heads.emplace_back("critical rate");
+  std::vector<std::vector<Cell>> rows;
+  std::vector<std::vector<double>> all(e.result.at("arms").size());
+  for (const Json& r : e.result.at("critical_rates")) {
+    std::vector<Cell> row = {escape(scalar(r.at("seed")))};
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const Number largest = largest_rate(e.result.at("arms").at(i), r.at("seed"));
+      if (largest) all[i].push_back(*largest);
+      row.emplace_back(rate(largest));
+    }
+    row.emplace_back(rate(optional_at<double>(r, "rate")));
+    rows.push_back(std::move(row));
+  }
+  std::vector<Cell> medians = {"median"};
+  for (const std::vector<double>& rates : all) {
+    medians.emplace_back(fmt::format("{}<br/><small>n = {}</small>",
+                                     rates.empty() ? "–" : rate(median(rates)), rates.size()));
+  }
+  medians.emplace_back("");
+  rows.push_back(std::move(medians));
+  return table(heads, rows);
+}
+
+void add_ratios(Page& page, const Json& result) {
+  if (result.at("ratios").empty()) return;
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& r : result.at("ratios")) {
+    const Number mean = optional_at<double>(r, "log2_mean");
+    const auto octaves = interval_at(r, "interval");
+    rows.push_back(
+        {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
+         mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
+         octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
+         std::to_string(r.at("n").get<std::int64_t>())});
+  }
+  page.add("<h2>How many times the rate</h2>\n" +
+           table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
+           "<p class=\"soft\">Geometric mean over seeds; the interval is a bootstrap over them."
+           "</p>\n");
+}
+
+std::string tried_table(const Json& result) {
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& arm : result.at("arms")) {
+    for (const Json& search : arm.at("searches")) {
+      for (const Json& trial : search.at("tried")) {
+        rows.push_back({escape(arm.at("name").get<std::string>()),
+                        escape(scalar(search.at("seed"))), rate(trial.at("lr").get<double>()),
+                        trial.at("trained").get<bool>() ? "yes" : "no",
+                        outcome_cell(trial.at("outcome").get<std::string>()),
+                        plain(optional_at<double>(trial, "final_train_loss")),
+                        percent(optional_at<double>(trial, "test_accuracy"))});
+      }
+    }
+  }
+  return table(
+      {"arm", "seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"},
+      rows);
+}
+
+}  // namespace
+
+void add_search(Page& page, const Experiment& e) {
+  const std::string numbers = search_table(e);
+  page.add("<div class=\"beside\">\n<div>\n" + numbers + "</div>\n");
+  add_search_chart(page, e, numbers);
+  page.add("</div>\n");
+  add_ratios(page, e.result);
+  page.add(folded("Every rate that was tried", tried_table(e.result)));
+}
+
+}  // namespace preheat

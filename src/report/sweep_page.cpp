@@ -1,0 +1,360 @@
+#include "report/experiment_page.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <utility>
+
+#include "experiment/statistics.h"
+#include "report/arm_outcomes.h"
+#include "report/label_text.h"
+
+namespace preheat {
+namespace {
+
+// ---- The stability map --------------------------------------------------------------------------
+
+// What a cell shows: the outcome that most of its runs had, a failure where half failed.
+std::string outcome_of_cell(const Json& cell) {
+  const auto n = cell.at("n").get<std::int64_t>();
+  if (2 * cell.at("failures").get<std::int64_t>() >= n) {
+    return count(cell, "non_finite") >= count(cell, "stuck") ? "non_finite" : "stuck";
+  }
+  return 2 * count(cell, "spiked") >= n ? "spiked" : "ok";
+}
+
+Cell map_cell(const Json& cell) {
+  const auto n = cell.at("n").get<std::int64_t>();
+  if (n == 0) return {"–", "empty"};
+  const std::string outcome = outcome_of_cell(cell);
+  const auto failures = cell.at("failures").get<std::int64_t>();
+  const std::vector<double> accuracies = accuracies_of_the_others(cell);
+  return {fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}",
+                      count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
+                      count(cell, "ok"), outcome_sign(outcome), failures, n,
+                      accuracies.empty()
+                          ? ""
+                          : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies))),
+          outcome + (failures > 0 && failures < n ? " mixed" : "")};
+}
+
+// A value of an axis. Those of a logarithmic axis have as many digits as a double.
+std::string axis_value(const Json& value) {
+  constexpr std::size_t most_characters = 8;
+  const std::string text = scalar(value);
+  return value.is_number_float() && text.size() > most_characters
+             ? fmt::format("{:.3g}", value.get<double>())
+             : text;
+}
+
+std::string point_text(const Json& point) {
+  std::string text;
+  for (const auto& [key, value] : point.items()) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", key, axis_value(value));
+  }
+  return text;
+}
+
+std::string cells_table(const Json& axes, const Json& cells) {
+  std::vector<std::string> heads;
+  for (const Json& axis : axes) heads.push_back(short_key(axis.at("key").get<std::string>()));
+  heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& cell : cells) {
+    std::vector<Cell>& row = rows.emplace_back();
+    for (const Json& axis : axes) {
+      row.emplace_back(escape(axis_value(cell.at("point").at(axis.at("key").get<std::string>()))));
+    }
+    add_outcomes(row, cell);
+  }
+  return table(heads, rows);
+}
+
+struct StabilityMap {
+  std::string caption;             // the further axes' values
+  std::vector<std::string> names;  // of the rows
+  std::vector<std::vector<Cell>> rows;
+};
+
+// All maps of a grid are as wide. Where a screen is narrow and there are more columns than rows,
+// report.css turns the table by its diagonal, and with it the arrows of the corner.
+std::string map_html(const StabilityMap& map, const std::string& across, const std::string& down,
+                     const std::vector<std::string>& columns) {
+  const auto corner = [&](const char* css_class, const char* arrow_down, const char* arrow_across) {
+    return fmt::format("<span class=\"{}\">{}{}\u00a0{}</span>", css_class,
+                       down.empty() ? "" : fmt::format("{}\u00a0{}<br/>", escape(down), arrow_down),
+                       escape(across), arrow_across);
+  };
+  std::string html = fmt::format(
+      "<div class=\"wide\" tabindex=\"0\"><table class=\"map{}\" style=\"--across: {}; --down: "
+      "{}\">"
+      "\n{}<thead><tr><th>{}{}</th>",
+      columns.size() > map.rows.size() ? " turns" : "", columns.size(), map.rows.size(),
+      map.caption.empty() ? "" : "<caption>" + escape(map.caption) + "</caption>\n",
+      corner("as-is", "↓", "→"), corner("turned", "→", "↓"));
+  for (const std::string& column : columns) {
+    html += fmt::format("<th scope=\"col\">{}</th>", escape(column));
+  }
+  html += "</tr></thead>\n<tbody>\n";
+  for (std::size_t i = 0; i < map.rows.size(); ++i) {
+    html += fmt::format("<tr><th scope=\"row\">{}</th>", escape(map.names[i]));
+    for (const Cell& cell : map.rows[i]) {
+      html += fmt::format("<td class=\"{}\">{}</td>", cell.css_class, cell.html);
+    }
+    html += "</tr>\n";
+  }
+  return html + "</tbody>\n</table></div>\n";
+}
+
+// The first axis across, the last down; further axes make a map for each of their combinations.
+void add_maps(Page& page, const Json& result) {
+  const Json& axes = result.at("axes");
+  const Json& cells = result.at("cells");
+  const auto across = axes.at(0).at("key").get<std::string>();
+  const bool has_rows = axes.size() > 1;
+  const auto down = has_rows ? axes.at(axes.size() - 1).at("key").get<std::string>() : "";
+  std::vector<std::string> columns;
+  for (const Json& value : axes.at(0).at("values")) columns.push_back(axis_value(value));
+  std::vector<StabilityMap> maps;
+  const std::size_t per_column = cells.size() / std::max<std::size_t>(1, columns.size());
+  for (std::size_t i = 0; i < per_column; ++i) {
+    Json further = cells.at(i).at("point");
+    further.erase(across);
+    const std::string name = has_rows ? axis_value(further.at(down)) : "all";
+    if (has_rows) further.erase(down);
+    const std::string caption = point_text(further);
+    auto map = std::ranges::find(maps, caption, &StabilityMap::caption);
+    if (map == maps.end()) {
+      maps.push_back({caption, {}, {}});
+      map = maps.end() - 1;
+    }
+    map->names.push_back(name);
+    std::vector<Cell>& row = map->rows.emplace_back();
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      row.push_back(map_cell(cells.at(c * per_column + i)));
+    }
+  }
+  page.add(
+      "<h2>Stability map</h2>\n<p class=\"soft\">In a cell: how many of its n runs failed, and the "
+      "mean test accuracy of those that did not. Colour and sign are what most of its runs "
+      "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
+      "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
+      "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
+      "class=\"maps\">\n");
+  for (const StabilityMap& map : maps) {
+    page.add(map_html(map, short_key(across), has_rows ? short_key(down) : "", columns));
+  }
+  page.add("</div>\n" + folded("Every cell", cells_table(axes, cells)));
+}
+
+// ---- Along the base rate -----------------------------------------------------------------------
+
+constexpr const char* rate_key = "schedule.base_lr";
+constexpr const char* warmup_key = "schedule.warmup.length";
+
+// "64 steps" -> 64, "steps"; a number has no unit.
+std::pair<double, std::string> length_of(const Json& value) {
+  if (value.is_number()) return {value.get<double>(), ""};
+  const std::string text = scalar(value);
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  return {number, end == text.c_str() ? text : std::string(end)};
+}
+
+// From the shortest to the longest, if they can be told: 0 is less than anything in any unit.
+std::vector<std::string> by_length(const Json& values) {
+  std::vector<Json> sorted(values.begin(), values.end());
+  std::string unit;
+  bool comparable = true;
+  for (const Json& value : sorted) {
+    const auto [number, its_unit] = length_of(value);
+    if (number == 0 && its_unit != scalar(value)) continue;
+    comparable &= unit.empty() || unit == its_unit;
+    unit = its_unit;
+  }
+  if (comparable) {
+    std::ranges::stable_sort(sorted, {}, [](const Json& value) { return length_of(value).first; });
+  }
+  std::vector<std::string> names;
+  for (const Json& value : sorted) names.push_back(axis_value(value));
+  return names;
+}
+
+std::string runs_in_a_cell(const std::vector<const Json*>& cells) {
+  std::vector<std::int64_t> n;
+  for (const Json* cell : cells) n.push_back(cell->at("n").get<std::int64_t>());
+  const auto [least, most] = std::ranges::minmax(n);
+  return least == most ? fmt::format("n = {} runs in a cell.", least)
+                       : fmt::format("n = {} to {} runs in a cell.", least, most);
+}
+
+// What a line of a chart is: a value of the axis `key`, at which the cells go along the base rate.
+struct RateLines {
+  std::string key;                  // "" where the base rate is the only axis
+  std::vector<std::string> values;  // in order
+  std::vector<const Json*> cells;
+
+  std::string value_of(const Json& cell) const {
+    return key.empty() ? "all" : axis_value(cell.at("point").at(key));
+  }
+  std::string label(const std::string& value) const {
+    return key.empty() ? value : short_key(key) + " " + value;
+  }
+};
+
+// A line for each value, coloured by its place among them; `value_of` is null where a cell has
+// none.
+template <class ValueOf>
+void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
+  for (std::size_t i = 0; i < lines.values.size(); ++i) {
+    std::map<double, double> by_rate;
+    for (const Json* cell : lines.cells) {
+      const Number value = value_of(*cell);
+      if (lines.value_of(*cell) != lines.values[i] || !value) continue;
+      by_rate[cell->at("point").at(rate_key).get<double>()] = *value;
+    }
+    Points points;
+    for (const auto& [lr, value] : by_rate) {
+      points.x.push_back(lr);
+      points.y.push_back(value);
+    }
+    if (points.x.empty()) continue;
+    const auto last = static_cast<double>(std::max<std::size_t>(1, lines.values.size() - 1));
+    chart.add(lines.label(lines.values[i]), Chart::Kind::line,
+              {fmt::format("order:{:.3f}", static_cast<double>(i) / last), static_cast<int>(i)},
+              points);
+  }
+  std::vector<double> rates;
+  for (const Json* cell : lines.cells)
+    rates.push_back(cell->at("point").at(rate_key).get<double>());
+  const auto [least, largest] = std::ranges::minmax(rates);
+  chart.log_x().span_x(least, largest).legend();
+}
+
+// The table behind the charts: their numbers, and of how many runs they are.
+std::string rate_table(const RateLines& lines) {
+  std::vector<std::vector<Cell>> rows;
+  for (const std::string& value : lines.values) {
+    for (const Json* cell : lines.cells) {
+      if (lines.value_of(*cell) != value) continue;
+      const auto interval = interval_at(*cell, "failure_interval");
+      const std::vector<double> accuracies = accuracies_of_the_others(*cell);
+      rows.push_back({escape(value), rate(cell->at("point").at(rate_key).get<double>()),
+                      std::to_string(cell->at("n").get<std::int64_t>()),
+                      std::to_string(cell->at("failures").get<std::int64_t>()),
+                      interval ? to_string(*interval) : "–",
+                      accuracies.empty() ? "–" : percent(mean(accuracies)),
+                      accuracies.empty() ? "–" : percent(std::ranges::min(accuracies)),
+                      accuracies.empty() ? "–" : percent(std::ranges::max(accuracies))});
+    }
+  }
+  return table({lines.key.empty() ? "" : short_key(lines.key), "base rate", "n", "failed",
+                "share that fails, 95 %", "mean accuracy", "least", "largest"},
+               rows);
+}
+
+// Accuracy and failures along the base rate, a line for each warmup length (or each value of the
+// last axis, where no warmup is varied), and a pair of charts for each combination of the others.
+void add_rate_charts(Page& page, const Json& result) {
+  constexpr std::size_t most_lines = 24;
+  constexpr std::size_t most_pairs = 4;
+  RateLines lines;
+  std::size_t rates = 0;
+  for (const Json& axis : result.at("axes")) {
+    const auto key = axis.at("key").get<std::string>();
+    if (key == rate_key) {
+      rates = axis.at("values").size();
+    } else if (lines.key != warmup_key) {
+      lines.key = key;
+      lines.values = by_length(axis.at("values"));
+    }
+  }
+  if (lines.key.empty()) lines.values = {"all"};
+  if (rates < 2 || lines.values.size() > most_lines) return;
+  std::vector<std::pair<std::string, RateLines>> pairs;
+  for (const Json& cell : result.at("cells")) {
+    Json further = cell.at("point");
+    if (!further.at(rate_key).is_number()) return;
+    further.erase(rate_key);
+    if (!lines.key.empty()) further.erase(lines.key);
+    const std::string caption = point_text(further);
+    auto pair = std::ranges::find(pairs, caption, &std::pair<std::string, RateLines>::first);
+    if (pair == pairs.end()) pair = pairs.insert(pair, {caption, lines});
+    pair->second.cells.push_back(&cell);
+  }
+  if (pairs.size() > most_pairs) {
+    page.add(
+        fmt::format("<p class=\"soft\">Charts of {} of {} combinations; the table of every cell "
+                    "has them all.</p>\n",
+                    most_pairs, pairs.size()));
+    pairs.resize(most_pairs);
+  }
+  for (const auto& [caption, of] : pairs) {
+    std::vector<Chart> charts;
+    const std::string where = caption.empty() ? "" : ", " + caption;
+    const std::string n = runs_in_a_cell(of.cells);
+    Chart accuracy("Test accuracy by base rate" + where, "base learning rate", "accuracy, %");
+    add_lines(accuracy, of, [](const Json& cell) {
+      const std::vector<double> accuracies = accuracies_of_the_others(cell);
+      return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
+    });
+    accuracy.caption(
+        "Mean over the runs of a cell that did not fail, so it is to be read with the "
+        "failures beside it. " +
+        n);
+    Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
+    add_lines(failures, of, [](const Json& cell) {
+      const auto runs = cell.at("n").get<double>();
+      return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
+    });
+    failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
+    for (Chart* chart : {&accuracy, &failures}) {
+      if (chart->empty()) continue;
+      chart->numbers(rate_table(of));
+      charts.push_back(std::move(*chart));
+    }
+    page.add_charts(charts, Facets({}, {}), "");
+  }
+}
+
+void add_boundaries(Page& page, const Json& result) {
+  const Json& boundaries = result.at("boundaries");
+  if (boundaries.empty()) return;
+  std::vector<std::string> heads;
+  for (const auto& [key, value] : boundaries.front().at("point").items()) heads.push_back(key);
+  const bool is_one = heads.empty();
+  if (is_one) heads.emplace_back();
+  for (const char* head :
+       {"runs", "largest that trains", "first that fails", "violations", "sensitivity"}) {
+    heads.emplace_back(head);
+  }
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& b : boundaries) {
+    std::vector<Cell>& row = rows.emplace_back();
+    for (const Json& value : b.at("point")) row.emplace_back(escape(scalar(value)));
+    if (is_one) row.emplace_back("all");
+    row.emplace_back(b.contains("n") ? scalar(b.at("n")) : "–");
+    row.emplace_back(rate(optional_at<double>(b, "largest_training")));
+    row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
+    row.emplace_back(std::to_string(b.at("violations").get<std::int64_t>()));
+    row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
+  }
+  page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
+  page.add(
+      "<p class=\"soft\">A cell fails where at least half of its runs do; violations are rates "
+      "above the first that fails at which it trains all the same. Sensitivity is the mean over "
+      "the row's rates of how far the final loss, at most that of chance, is above the least of "
+      "all cells.</p>\n");
+}
+
+}  // namespace
+
+void add_sweep(Page& page, const Experiment& e) {
+  add_maps(page, e.result);
+  add_rate_charts(page, e.result);
+  add_boundaries(page, e.result);
+}
+
+}  // namespace preheat

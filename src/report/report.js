@@ -137,11 +137,15 @@
 
   // ---- What is under the pointer ------------------------------------------------------------------
 
-  // Of every series the point nearest in x; of many series only the one that is nearest.
+  // Of every series the point nearest in x, where there are rows in that under the pointer; of many
+  // series only the one that is nearest.
   Chart.Interaction.modes.nearestOfEach = (chart, event) => {
     const items = [];
+    const row = chart.spec.rows && Math.round(chart.scales.y.getValueForPixel(event.y));
     for (const meta of chart.getSortedVisibleDatasetMetas()) {
       const points = meta.data;
+      const { series, data: values } = chart.data.datasets[meta.index];
+      if (chart.spec.rows && series.kind !== 'dots') continue;
       let best = null;
       let low = 0;
       let high = points.length - 1;
@@ -153,6 +157,7 @@
       }
       for (let i = low; i <= high; ++i) {
         if (points[i].skip || isNaN(points[i].x)) continue;
+        if (chart.spec.rows && values[i].row !== row) continue;
         const away = Math.abs(points[i].x - event.x);
         if (best === null || away < best.away) best = { away, i };
       }
@@ -402,24 +407,46 @@
     canvas.addEventListener('dblclick', () => zoom(group, chart, null));
   }
 
-  // The arrow keys move along the lines; what is there is shown, and said to those who listen.
+  // The dots of all rows, row by row.
+  function dotsInOrder(chart) {
+    const dots = [];
+    for (const { index: datasetIndex, data: points } of chart.getSortedVisibleDatasetMetas()) {
+      const { series, data: values } = chart.data.datasets[datasetIndex];
+      if (series.kind !== 'dots') continue;
+      points.forEach((element, index) => dots.push({ element, datasetIndex, index, row: values[index].row }));
+    }
+    return dots.sort((a, b) => a.row - b.row || a.element.x - b.element.x);
+  }
+
+  // The arrow keys move along the lines, or from dot to dot; what is there is shown, and said to
+  // those who listen.
   function readByKeys(chart, plot) {
     const said = document.createElement('output');
     said.className = 'hidden';
     plot.append(said);
     let at = 0.5;
-    chart.canvas.addEventListener('keydown', (event) => {
-      const move = { ArrowLeft: -0.02, ArrowRight: 0.02 }[event.key];
-      if (move === undefined) return;
-      event.preventDefault();
-      at = Math.min(Math.max(at + move, 0), 1);
+    let dot = -1;
+    const along = (move) => {
+      at = Math.min(Math.max(at + 0.02 * move, 0), 1);
       const { left, width, top, height } = chart.chartArea;
       const place = { x: left + at * width, y: top + height / 2 };
-      const items = Chart.Interaction.modes.nearestOfEach(chart, place);
+      return { place, items: Chart.Interaction.modes.nearestOfEach(chart, place) };
+    };
+    const toDot = (move) => {
+      const dots = dotsInOrder(chart);
+      dot = Math.min(Math.max(dot + move, 0), dots.length - 1);
+      return { place: dots[dot]?.element ?? { x: 0, y: 0 }, items: dots.slice(dot, dot + 1) };
+    };
+    chart.canvas.addEventListener('keydown', (event) => {
+      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (move === undefined) return;
+      event.preventDefault();
+      const { place, items } = chart.spec.rows ? toDot(move) : along(move);
       chart.setActiveElements(items);
       chart.tooltip.setActiveElements(items, place);
       chart.update('none');
-      said.textContent = [...chart.tooltip.title, ...chart.tooltip.body.flatMap((b) => b.lines)].join(', ');
+      said.textContent = items.length === 0 ? ''
+        : [...chart.tooltip.title, ...chart.tooltip.body.flatMap((b) => b.lines)].join(', ');
     });
   }
 

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
@@ -104,23 +107,71 @@ void add_ratios(Page& page, const Json& result) {
            "</p>\n");
 }
 
-std::string tried_table(const Json& result) {
+std::string tried_table(const Json& arm) {
   std::vector<std::vector<Cell>> rows;
-  for (const Json& arm : result.at("arms")) {
-    for (const Json& search : arm.at("searches")) {
-      for (const Json& trial : search.at("tried")) {
-        rows.push_back({escape(arm.at("name").get<std::string>()),
-                        escape(scalar(search.at("seed"))), rate(trial.at("lr").get<double>()),
-                        trial.at("trained").get<bool>() ? "yes" : "no",
-                        outcome_cell(trial.at("outcome").get<std::string>()),
-                        plain(optional_at<double>(trial, "final_train_loss")),
-                        percent(optional_at<double>(trial, "test_accuracy"))});
-      }
+  for (const Json& search : arm.at("searches")) {
+    for (const Json& trial : search.at("tried")) {
+      rows.push_back({escape(scalar(search.at("seed"))), rate(trial.at("lr").get<double>()),
+                      trial.at("trained").get<bool>() ? "yes" : "no",
+                      outcome_cell(trial.at("outcome").get<std::string>()),
+                      plain(optional_at<double>(trial, "final_train_loss")),
+                      percent(optional_at<double>(trial, "test_accuracy"))});
     }
   }
   return table(
-      {"arm", "seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"},
-      rows);
+      {"seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"}, rows);
+}
+
+// What became of a rate that was tried, from good to bad.
+struct TriedKind {
+  const char* label;
+  Style style;
+};
+constexpr std::size_t tried_kinds = 4;
+const std::array<TriedKind, tried_kinds> kinds_of_tried{
+    {{"trains", {"ok", 0}},
+     {"finite, its loss too high", {"spiked", 1}},
+     {"stuck", {"stuck", 2}},
+     {"not finite", {"non_finite", 5}}}};  // a cross, as elsewhere
+
+std::size_t kind_of(const Json& trial) {
+  if (trial.at("trained").get<bool>()) return 0;
+  const auto outcome = trial.at("outcome").get<std::string>();
+  return outcome == "non_finite" ? 3 : outcome == "stuck" ? 2 : 1;
+}
+
+// A chart of each arm, on one axis: where the border of each seed lies, and how sharp it is.
+void add_tried_charts(Page& page, const Json& result) {
+  double least = std::numeric_limits<double>::infinity();
+  double largest = 0;
+  std::vector<Chart> charts;
+  for (const Json& arm : result.at("arms")) {
+    std::vector<std::string> seeds;
+    std::array<Points, tried_kinds> points;
+    for (const Json& search : arm.at("searches")) {
+      for (const Json& trial : search.at("tried")) {
+        const auto lr = trial.at("lr").get<double>();
+        least = std::min(least, lr);
+        largest = std::max(largest, lr);
+        Points& of_kind = points[kind_of(trial)];
+        of_kind.x.push_back(lr);
+        of_kind.y.push_back(static_cast<double>(seeds.size()));
+      }
+      seeds.push_back("seed " + scalar(search.at("seed")));
+    }
+    Chart chart(arm.at("name").get<std::string>(), "base learning rate", "");
+    for (std::size_t kind = 0; kind < tried_kinds; ++kind) {
+      if (points[kind].x.empty()) continue;
+      const auto& [label, style] = kinds_of_tried[kind];
+      chart.add(label, Chart::Kind::dots, style, points[kind]);
+    }
+    if (chart.empty()) continue;
+    chart.log_x().rows(seeds).legend().numbers(tried_table(arm));
+    charts.push_back(std::move(chart));
+  }
+  if (charts.empty()) return;
+  for (Chart& chart : charts) chart.span_x(least, largest);
+  page.add_charts(charts, Facets({}, {}), "Every rate that was tried");
 }
 
 }  // namespace
@@ -131,7 +182,7 @@ void add_search(Page& page, const Experiment& e) {
   add_search_chart(page, e, numbers);
   page.add("</div>\n");
   add_ratios(page, e.result);
-  page.add(folded("Every rate that was tried", tried_table(e.result)));
+  add_tried_charts(page, e.result);
 }
 
 }  // namespace preheat

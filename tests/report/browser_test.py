@@ -228,6 +228,19 @@ USE = """
     const said = canvas.parentNode.querySelector('output').textContent;
     const hasPoints = chart.spec.series.some((s) => s.x.length > 1);
     expect(!hasPoints || said.includes(chart.spec.x), `${chart.spec.title}: keys read, "${said}"`);
+    if (chart.spec.rows) {
+      const dots = chart.spec.series.filter((s) => s.kind === 'dots')
+        .flatMap((s) => s.x.map((x, i) => `${s.label}, ${chart.spec.rows[s.y[i]]}`));
+      const read = [];
+      const press = (key) => canvas.dispatchEvent(new KeyboardEvent('keydown', { key }));
+      for (const dot of dots) press('ArrowLeft');
+      for (const dot of dots) {
+        const [, label, row] = /, (.*): .*, (.*)/.exec(canvas.parentNode.querySelector('output').textContent);
+        read.push(`${label}, ${row}`);
+        press('ArrowRight');
+      }
+      expect(String(read.sort()) === String(dots.sort()), `${chart.spec.title}: keys read every dot, ${read}`);
+    }
     for (const log of buttons(canvas.closest('figure'), 'log')) {
       const before = chart.scales.y.type;
       log.click();
@@ -356,8 +369,8 @@ def main():
                  (page_of("compare", root / "pair"), 8),
                  (page_of("seeds", root / "seeds"), 4),
                  (page_of("sweep", root / "map"), 3),
-                 (page_of("find-lr", root / "search"), 4),
-                 (page_of("mixed", root / "map", root / "one", root / "search"), 12)]
+                 (page_of("find-lr", root / "search"), 6),
+                 (page_of("mixed", root / "map", root / "one", root / "search"), 14)]
         right = [check(page, browser, least) for (page, _), least in pages]
         return 0 if all(right) else 1
 

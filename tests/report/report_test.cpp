@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "config/error.h"
+#include "experiment/find_lr.h"
 #include "report/xml.h"
 #include "temporary_folder.h"
 
@@ -592,6 +593,65 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   EXPECT_EQ(dots["warm"].dump(), "[[0.025,0.025],[0,1]]");
   EXPECT_EQ(dots["critical rate of the initial weights"].dump(), "[[0.0625],[0]]");
   EXPECT_EQ(dots[""].dump(), "[[0.025,0.025],[0,0]]");  // only seed 3 has both arms
+}
+
+TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
+  const Path folder = folder_ / "f";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: search\ndata: {dataset: synthetic}\nfind_lr: {seeds: [3, 5]}\n");
+  const auto trial = [](double lr, bool trained, const char* outcome) {
+    return Json{{"lr", lr},
+                {"trained", trained},
+                {"outcome", outcome},
+                {"final_train_loss", nullptr},
+                {"test_accuracy", nullptr}};
+  };
+  const auto search = [](int seed, const Json& tried) {
+    return Json{{"seed", seed}, {"largest", 0.25}, {"smallest_failing", 0.5}, {"tried", tried}};
+  };
+  const Json cold = {search(3, {trial(0.25, true, "ok"), trial(0.5, false, "non_finite"),
+                                trial(0.125, false, "stuck")}),
+                     search(5, {trial(0.25, true, "spiked"), trial(0.5, false, "spiked"),
+                                trial(0.0625, false, "ok")})};
+  const Json warm = Json::array({search(3, Json::array({trial(2, true, "ok")}))});  // not seed 5
+  const auto arm = [](const char* name, const Json& searches) {
+    return Json{{"name", name}, {"overrides", Json::object()}, {"searches", searches}};
+  };
+  const Json json = {
+      {"arms", {arm("cold", cold), arm("warm", warm), arm("not begun", Json::array())}},
+      {"critical_rates", {{{"seed", 3}, {"rate", nullptr}}, {{"seed", 5}, {"rate", nullptr}}}},
+      {"ratios", Json::array()}};
+  for (const Json& of : json.at("arms")) {
+    for (const Json& s : of.at("searches")) {
+      for (const Json& t : s.at("tried")) {
+        write_run(folder / of.at("name").get<std::string>() / s.at("seed").dump() /
+                      rate_name(t.at("lr").get<double>()),
+                  random_rows(8), t.at("outcome").get<std::string>(), "search");
+      }
+    }
+  }
+  put_bytes(folder / "find_lr.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  EXPECT_THAT(page, HasSubstr("<h2>Every rate that was tried</h2>"));
+  const Json charts = data_of(page).at("sections").at(1).at("charts");
+  ASSERT_EQ(charts.size(), 2);
+  EXPECT_EQ(charts.at(0).at("title"), "cold");
+  EXPECT_EQ(charts.at(1).at("rows"), Json({"seed 3"}));
+  std::map<std::string, std::string> dots;
+  for (const Json& s : charts.at(0).at("series")) {
+    dots[s.at("label")] = s.at("color").get<std::string>() + s.at("x").dump() + s.at("y").dump();
+  }
+  const std::map<std::string, std::string> expected = {
+      {"trains", "ok[0.25,0.25][0,1]"},
+      {"finite, its loss too high", "spiked[0.5,0.0625][1,1]"},
+      {"stuck", "stuck[0.125][0]"},
+      {"not finite", "non_finite[0.5][0]"}};
+  EXPECT_EQ(dots, expected);
+  // All arms have one axis.
+  EXPECT_EQ(charts.at(0).at("xspan"), Json({0.0625, 2}));
+  EXPECT_EQ(charts.at(1).at("xspan"), Json({0.0625, 2}));
 }
 
 TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {

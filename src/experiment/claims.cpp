@@ -29,7 +29,7 @@ void decide(Judged& judged, const Test& test, double p, std::size_t tests) {
   const bool significant = p < *judged.p_below;
   const bool could_be = test.least_p < *judged.p_below;
   ClaimResult& result = judged.result;
-  if (judged.finding.contradicted || (!test.right_way && could_be)) {
+  if (judged.finding.contradicted || test.opposite_p < *judged.p_below) {
     result.verdict = Verdict::fail;
   } else if (significant && test.right_way) {
     result.verdict = Verdict::pass;
@@ -128,9 +128,12 @@ TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
   std::vector<double> perfect;
   for (std::size_t i = 0; i < outcomes.size(); ++i) perfect.push_back(sign * order[i % levels]);
   const PageTrend trend = page_trend(order, outcomes, direction);
+  const Alternative other =
+      direction == Alternative::increasing ? Alternative::decreasing : Alternative::increasing;
   return {trend, Test{.name = "Page p",
                       .p = trend.p,
                       .right_way = sign * trend.rho > 0,
+                      .opposite_p = page_trend(order, outcomes, other).p,
                       .least_p = page_trend(order, perfect, direction).p}};
 }
 

@@ -8,8 +8,8 @@
 // arms is compared over the seeds that both have. An interval is one of 95 % unless said otherwise.
 // The p-values of all claims of a command that carry p_below are adjusted by Holm together; one
 // whose data are missing counts as 1 among them. Such a claim passes where the adjusted p is below
-// p_below and the effect has the claimed direction. It fails where the effect is absent or opposite
-// although a perfect result of as many runs would have had a p below p_below, unadjusted.
+// p_below and the effect has the claimed direction. It fails where the opposite claim would have a
+// p below p_below, unadjusted: that an effect was not seen is no evidence that there is none.
 //
 // Each kind stands in compare_claims.cpp, sweep_claims.cpp or find_lr_claims.cpp: how it is
 // decided, what it says, and what has to be there for it.

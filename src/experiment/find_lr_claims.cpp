@@ -13,7 +13,7 @@ namespace {
 // ---- rate_ratio --------------------------------------------------------------------------------
 // log2 of the second arm's largest rate over the first's, by the bootstrap over the seeds for which
 // both have one. log2_above: PASS where the interval is above it, FAIL where it is below;
-// log2_below likewise.
+// log2_below likewise. Needs five such seeds.
 
 std::string text_of(const RateRatioClaim& c) {
   return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],
@@ -35,7 +35,11 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
   }
   if (ratio.log2_interval) {
     finding.evidence += fmt::format(", bootstrap at 95 % {}", to_string(*ratio.log2_interval));
-    finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
+    if (ratio.seeds < std::int64_t{least_for_bootstrap}) {
+      finding.evidence += bootstrap_needs;
+    } else {
+      finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
+    }
   }
   return finding;
 }

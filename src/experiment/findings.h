@@ -96,6 +96,7 @@ struct Test {
   std::string name;  // "exact McNemar p"
   double p = 1;
   bool right_way = false;  // whether the effect has the claimed direction
+  double opposite_p = 1;   // for the opposite claim; of a two-sided test 1 where right_way
   double least_p = 1;      // of a perfect result of as many runs
 };
 
@@ -113,6 +114,11 @@ struct TrendTest {
 };
 TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                      Alternative direction);
+
+/// Fewer seeds are too few for the interval of a bootstrap to hold what it promises, expanded or
+/// not.
+constexpr std::size_t least_for_bootstrap = 5;
+constexpr const char* bootstrap_needs = ", too few for a bootstrap, which needs 5";
 
 /// Whether the interval is wholly above (PASS) or below (FAIL) a value; the other way round where
 /// the claim is that it is below.

@@ -209,6 +209,17 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
   return std::min(1.0, 2 * regularized_incomplete_beta(0.5, more, fewer + 1));
 }
 
+Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_t n,
+                                     double confidence) {
+  if (b < 0 || c < 0 || b + c > n) {
+    throw Error(fmt::format("{} and {} of {} seeds are no counts", b, c, n));
+  }
+  if (n == 0) return {-1, 1};
+  const Interval first = clopper_pearson(b, n, (1 + confidence) / 2);
+  const Interval second = clopper_pearson(c, n, (1 + confidence) / 2);
+  return {first.lo - second.hi, first.hi - second.lo};
+}
+
 double sign_test(std::int64_t positive, std::int64_t n) {
   check_count(positive, n);
   if (positive == 0) return 1;
@@ -378,7 +389,13 @@ Bootstrap bootstrap_rows(std::size_t rows,
     values[r] = checked(drawn);
   }
   std::ranges::sort(values);
-  result.percentile = {quantile_of_sorted(values, tail), quantile_of_sorted(values, 1 - tail)};
+  const auto between = [&](double level) {
+    return Interval{quantile_of_sorted(values, level), quantile_of_sorted(values, 1 - level)};
+  };
+  const auto n = static_cast<double>(rows);
+  result.percentile = between(tail);
+  result.expanded =
+      between(normal_cdf(-std::sqrt(n / (n - 1)) * t_quantile(1 - confidence, n - 1)));
 
   const auto below_estimate = std::ranges::lower_bound(values, result.estimate) - values.begin();
   const auto up_to_estimate = std::ranges::upper_bound(values, result.estimate) - values.begin();

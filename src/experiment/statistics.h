@@ -42,6 +42,15 @@ Interval wilson(std::int64_t failures, std::int64_t n, double confidence = 0.95)
 /// percentages", Psychometrika 12, 1947.
 double mcnemar_exact(std::int64_t b, std::int64_t c);
 
+/// Confidence interval for the share of failures under one arm less that under another, of `n`
+/// seeds that both have, `b` failed only in the first and `c` only in the second: from the lower
+/// end for b less the upper one for c to the upper for b less the lower for c, each an end of
+/// clopper_pearson at confidence (1 + confidence) / 2. By Bonferroni it holds at least the
+/// confidence, whatever the two arms share. n = 0 says nothing: [-1, 1]. Throws Error unless 0 <=
+/// b, c and b + c <= n, and 0 < confidence < 1.
+Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_t n,
+                                     double confidence = 0.90);
+
 /// One-sided exact p-value of the sign test, for the claim that more than half of what there is to
 /// draw from is positive: P(X >= positive) with X ~ Binomial(n, 1/2). Throws Error unless
 /// 0 <= positive <= n.
@@ -113,17 +122,23 @@ Equivalence tost(std::span<const double> differences, double margin);
 struct Bootstrap {
   double estimate = 0;  // the statistic of the sample itself
   Interval percentile;
+  Interval expanded;
   Interval bca;
 };
 
 /// Bootstrap intervals of `statistic`, which must not depend on the order of the values. Of the
 /// replicates' sorted values the percentile interval takes the quantiles (1 -+ confidence) / 2,
-/// linearly between two values. BCa takes other quantiles, corrected for bias (by the share of
-/// replicates below the estimate, with half of those equal to it) and for skewness (by the
-/// jackknife): where the statistic is smooth, the error in what each end leaves out shrinks like 1
-/// / n and not like 1 / sqrt(n); for a median, which is not, read the percentile one. Neither is
-/// exact, and both are too short for few values: for the mean of ten normal ones 95 % becomes about
-/// 90 %. All equal: a point.
+/// linearly between two values. The expanded one takes those at Phi(-+ sqrt(n / (n - 1)) t), t the
+/// quantile of Student's distribution with n - 1 degrees of freedom for that confidence: as much
+/// wider as the t interval is than that of a normal mean whose spread is taken for known
+/// (Hesterberg: "What teachers should know about the bootstrap", The American Statistician 69,
+/// 2015). It cannot be wider than what resamples reach, so that it is still short below five
+/// values. BCa takes other quantiles, corrected for bias (by the share of replicates below the
+/// estimate, with half of those equal to it) and for skewness (by the jackknife): where the
+/// statistic is smooth, the error in what each end leaves out shrinks like 1 / n and not like 1 /
+/// sqrt(n); for a median, which is not, read the percentile one. Neither is exact, and both are too
+/// short for few values: for the mean of ten normal ones 95 % becomes about 90 %, and about 95 %
+/// where expanded. All equal: a point.
 ///     bootstrap(paired_differences(a, b), mean)
 /// The resamples are a function of (seed, number of values) and the same on every machine. Throws
 /// Error for fewer than two values, for values or results that are not finite, unless

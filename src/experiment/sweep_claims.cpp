@@ -184,7 +184,7 @@ class Grid {
     return by_seed;
   }
 
-  std::string few_text() const { return seeds < 5 ? ", few for a bootstrap" : ""; }
+  std::string few_text() const { return seeds < least_for_bootstrap ? bootstrap_needs : ""; }
 
   const RunConfig& base;
   const std::vector<GridLine> lines;
@@ -265,8 +265,8 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
 
 // ---- boundary_moves ----------------------------------------------------------------------------
 // The same log2, at the last value of the axis less at the first, by seed, the mean over the other
-// axes. octaves_above: PASS where the percentile interval of the bootstrap over seeds is above it,
-// FAIL where it is below; octaves_below likewise.
+// axes. octaves_above: PASS where the expanded interval of the bootstrap over seeds is above it,
+// FAIL where it is below; octaves_below likewise. Needs five seeds.
 
 std::string text_of(const BoundaryMovesClaim& c) {
   return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
@@ -293,8 +293,8 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
                   to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
                   fmt::join(by_seed, ", "), grid.few_text());
-  if (grid.seeds < 2) return finding;
-  const Interval interval = bootstrap(by_seed, mean).percentile;
+  if (grid.seeds < least_for_bootstrap) return finding;
+  const Interval interval = bootstrap(by_seed, mean).expanded;
   finding.verdict = verdict_of(interval, c.octaves);
   finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
   return finding;
@@ -302,8 +302,8 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
 
 // ---- sensitivity_falls -------------------------------------------------------------------------
 // The sensitivity (experiment/sweep.h) at the first value of the axis minus that at the last, its
-// mean over the other axes: PASS where the percentile interval of the bootstrap over seeds is above
-// 0, FAIL where it is below. Needs two.
+// mean over the other axes: PASS where the expanded interval of the bootstrap over seeds is above
+// 0, FAIL where it is below. Needs five seeds.
 
 std::string text_of(const SensitivityFallsClaim& c) {
   return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
@@ -331,11 +331,11 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
   finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
                                  to_flow_text(axis.values.front()), last,
                                  to_flow_text(axis.values.back()), grid.seeds, grid.few_text());
-  if (grid.seeds < 2) return finding;
+  if (grid.seeds < least_for_bootstrap) return finding;
   const Interval interval = bootstrap_rows(grid.seeds, [&](std::span<const std::size_t> drawn) {
                               const auto [a, b] = at_ends(drawn);
                               return a - b;
-                            }).percentile;
+                            }).expanded;
   finding.verdict = verdict_above(interval, 0);
   finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]",
                                   first - last, interval.lo, interval.hi);

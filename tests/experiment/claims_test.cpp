@@ -139,8 +139,7 @@ TEST(Claims, FailsMore) {
   expect_verdict("FAIL", "fails_more: {arms: [b, a], p_below: 0.016}", clear);
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [b, a], p_below: 0.015}", clear);
   const std::vector<ArmResult> alike = {failing("a", 3, 7), failing("b", 3, 7)};
-  expect_verdict("FAIL", "fails_more: {arms: [a, b], p_below: 0.016}", alike);
-  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015}", alike);
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.016}", alike);
   // 5 against 0 of 7: 2 / 2^5.
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.05}",
                  {failing("a", 5, 7), failing("b", 0, 7)});
@@ -153,13 +152,23 @@ TEST(Claims, FailsAlike) {
   const auto arms = [](std::size_t a, std::size_t b, std::size_t n) {
     return std::vector{failing("a", a, n), failing("b", b, n)};
   };
-  expect_verdict("PASS", "fails_alike: {arms: [a, b]}", arms(0, 0, 6));  // 2 / 2^6 could be
-  expect_verdict("INCONCLUSIVE", "fails_alike: {arms: [a, b]}", arms(0, 0, 5));
-  expect_verdict("PASS", "fails_alike: {arms: [a, b]}", arms(5, 0, 6));  // 0.0625
-  expect_verdict("FAIL", "fails_alike: {arms: [a, b]}", arms(6, 0, 6));
-  expect_verdict("FAIL", "fails_alike: {arms: [a, b]}", arms(0, 6, 6));
-  EXPECT_THAT(judge_one("fails_alike: {arms: [a, b]}", arms(0, 6, 6)).evidence,
-              AllOf(HasSubstr("[0.00, 0.46]"), HasSubstr("[0.54, 1.00]")));
+  // 0 of 20: at most 0.1684 at 95 %. 20 of 20: at least 0.8316.
+  const auto claim = [](double within) {
+    return fmt::format("fails_alike: {{arms: [a, b], within: {}}}", within);
+  };
+  for (const std::size_t failed : {0, 7, 20}) {
+    expect_verdict("PASS", claim(0.17), arms(failed, failed, 20));
+    expect_verdict("INCONCLUSIVE", claim(0.16), arms(failed, failed, 20));
+  }
+  expect_verdict("PASS", "fails_alike: {arms: [a, b]}", arms(0, 0, 20));
+  expect_verdict("INCONCLUSIVE", "fails_alike: {arms: [a, b]}", arms(1, 0, 20));
+  for (const auto& [a, b] : {std::pair(20, 0), std::pair(0, 20)}) {
+    expect_verdict("FAIL", claim(0.66), arms(a, b, 20));  // 0.8316 - 0.1684
+    expect_verdict("INCONCLUSIVE", claim(0.67), arms(a, b, 20));
+  }
+  expect_verdict("INCONCLUSIVE", claim(0.99), arms(0, 0, 0));
+  EXPECT_THAT(judge_one(claim(0.2), arms(0, 20, 20)).evidence,
+              HasSubstr("90 % interval of the difference of shares [-1.00, -0.66]"));
 }
 
 TEST(Claims, Accuracy) {
@@ -205,10 +214,10 @@ TEST(Claims, AccuracyAlike) {
 }
 
 TEST(Claims, AccuracyGap) {
-  // Gaps of 0.1 and 0.4 at each of three seeds: 0.1 is less than half of 0.4, more than a fifth.
+  // Gaps of 0.1 and 0.4 at each of five seeds: 0.1 is less than half of 0.4, more than a fifth.
   const std::vector<ArmResult> arms = {
-      accurate("a", {0.5, 0.6, 0.7}), accurate("b", {0.4, 0.5, 0.6}),
-      accurate("c", {0.9, 0.8, 0.7}), accurate("twin", {0.5, 0.4, 0.3})};
+      accurate("a", {0.5, 0.6, 0.7, 0.6, 0.5}), accurate("b", {0.4, 0.5, 0.6, 0.5, 0.4}),
+      accurate("c", {0.9, 0.8, 0.7, 0.8, 0.9}), accurate("twin", {0.5, 0.4, 0.3, 0.4, 0.5})};
   const auto claim = [](const char* limit) {
     return fmt::format("accuracy_gap: {{arms: [a, b], than: [c, twin], {}}}", limit);
   };
@@ -217,14 +226,17 @@ TEST(Claims, AccuracyGap) {
   expect_verdict("PASS", claim("above: 0.2"), arms);
   expect_verdict("FAIL", claim("below: 0.2"), arms);
   EXPECT_THAT(judge_one(claim("below: 0.5"), arms).evidence,
-              AllOf(StartsWith("3 seeds"), HasSubstr("mean gaps 10.00 and 40.00 points"),
+              AllOf(StartsWith("5 seeds"), HasSubstr("mean gaps 10.00 and 40.00 points"),
                     HasSubstr("-10.00")));
-  // A failed run counts with a tenth: the gap of its seed is 0.3, and so the interval spans zero.
+  // A failed run counts with a tenth: the gap of its seed is 0.4, and so the interval spans zero.
   std::vector<ArmResult> one_failed = arms;
   one_failed[1].runs[0].run = stuck();
   expect_verdict("INCONCLUSIVE", claim("below: 0.5"), one_failed);
-  for (ArmResult& arm : one_failed) arm.runs.resize(1);
-  expect_verdict("INCONCLUSIVE", claim("below: 0.5"), one_failed);
+  std::vector<ArmResult> four = arms;
+  for (ArmResult& arm : four) arm.runs.resize(4);
+  expect_verdict("INCONCLUSIVE", claim("below: 0.5"), four);
+  EXPECT_THAT(judge_one(claim("below: 0.5"), four).evidence,
+              HasSubstr("4 seeds that all arms have, too few"));
 }
 
 TEST(Claims, AccuracyFalls) {
@@ -326,7 +338,9 @@ TEST_F(ClaimsOfFiles, SmallerSpike) {
   };
   const auto claim = [](const char* pair) {
     return fmt::format(
-        "smaller_spike: {{arms: {}, after: 60 steps, within: 1 epochs, p_below: 0.032}}", pair);
+        "smaller_spike: {{arms: {}, after: [60 steps, 60 steps], within: 1 epochs, p_below: "
+        "0.032}}",
+        pair);
   };
   expect_verdict("PASS", claim("[a, b]"), arms(6), folder_.path());
   expect_verdict("INCONCLUSIVE", claim("[a, b]"), arms(5), folder_.path());
@@ -338,6 +352,23 @@ TEST_F(ClaimsOfFiles, SmallerSpike) {
   put_spike("b", 5, 9);
   EXPECT_THAT(judge_one(claim("[a, b]"), arms(6), folder_.path()).evidence,
               HasSubstr("0 and 0 were not finite"));
+  // Each arm has its own restart: that of the first is 20 updates later, with a spike of 3.
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_metrics(
+        "a", seed, 200, [](int i) { return i == 85   ? 3.0
+                                           : i == 69 ? 8.0
+                                                     : 1.0; }, one);
+  }
+  EXPECT_THAT(
+      judge_one("smaller_spike: {arms: [a, b], after: [80 steps, 60 steps], within: 1 epochs}",
+                arms(6), folder_.path())
+          .evidence,
+      StartsWith("median factor 2.63 against"));  // 3 / (57 / 50), as 8 is before it
+  EXPECT_THAT(
+      judge_one("smaller_spike: {arms: [b, a], after: [60 steps, 80 steps], within: 1 epochs}",
+                arms(6), folder_.path())
+          .evidence,
+      HasSubstr("against 2.63 over 6 seeds"));
 }
 
 TEST(Claims, GateOpens) {
@@ -346,13 +377,18 @@ TEST(Claims, GateOpens) {
     for (std::size_t i = 0; i < opened.size(); ++i) runs[i].gate_opened_at = opened[i];
     return std::vector{arm_of("a", runs)};
   };
-  const char* claim = "gate_opens: {arm: a, from: 20 steps, to: 50%, share: 0.8}";
-  // The upper ends for 3 and 5 of 10 are 0.652 and 0.813.
-  expect_verdict("PASS", claim, arms({20, 20, 30, 40, 50, 60, 99, 99, 19, 100}));
-  expect_verdict("INCONCLUSIVE", claim, arms({20, 20, 30, 40, 99, 19, 100}));
-  expect_verdict("FAIL", claim, arms({20, 20, 99, 19, 100}));
-  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", {})});
-  EXPECT_THAT(judge_one(claim, arms({20, 20, 99, 19, 100})).evidence,
+  const auto claim = [](double share) {
+    return fmt::format("gate_opens: {{arm: a, from: 20 steps, to: 50%, share: {}}}", share);
+  };
+  // 8 and 3 of 10: 95 % intervals [0.444, 0.975] and [0.067, 0.652].
+  const std::vector<ArmResult> eight = arms({20, 20, 30, 40, 50, 60, 99, 99, 19, 100});
+  const std::vector<ArmResult> three = arms({20, 20, 99, 19, 100});
+  expect_verdict("PASS", claim(0.44), eight);
+  expect_verdict("INCONCLUSIVE", claim(0.45), eight);
+  expect_verdict("INCONCLUSIVE", claim(0.65), three);
+  expect_verdict("FAIL", claim(0.66), three);
+  expect_verdict("INCONCLUSIVE", claim(0.5), {arm_of("a", {})});
+  EXPECT_THAT(judge_one(claim(0.5), three).evidence,
               AllOf(StartsWith("3 of 10 in [20, 100)"), HasSubstr("0.65]"),
                     HasSubstr("opened in 5, at a median of 20")));
 }
@@ -473,20 +509,22 @@ TEST_F(ClaimsOfFiles, UnstableStart) {
       put_metrics("a", i, 3, one, one, [](int step) { return step == 1 ? 0.1 : 0.01; });
     }
   };
-  const std::string claim = "unstable_start: {arm: a, share: 0.9}";
-  set(5, 20.2);  // 20.2 x 0.1 / 2 = 1.01
-  expect_verdict("PASS", claim, {arm_of("a", runs)}, folder_.path());
-  EXPECT_THAT(judge_one(claim, {arm_of("a", runs)}, folder_.path()).evidence,
+  const auto claim = [](double share) {
+    return fmt::format("unstable_start: {{arm: a, share: {}}}", share);
+  };
+  set(5, 20.2);  // 20.2 x 0.1 / 2 = 1.01; 5 of 5: at least 0.025^(1/5) = 0.478
+  expect_verdict("PASS", claim(0.47), {arm_of("a", runs)}, folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.48), {arm_of("a", runs)}, folder_.path());
+  EXPECT_THAT(judge_one(claim(0.9), {arm_of("a", runs)}, folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs"), HasSubstr("median 1.01")));
-  set(1, 19.8);  // 4 of 5 is less than 0.9 and not less by 95 %
-  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", runs)}, folder_.path());
-  set(5, 19.8);  // 0 of 5: at most 1 - 0.025^(1/5) = 0.52
-  expect_verdict("FAIL", claim, {arm_of("a", runs)}, folder_.path());
+  set(5, 19.8);  // 0 of 5: at most 1 - 0.478
+  expect_verdict("FAIL", claim(0.53), {arm_of("a", runs)}, folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.52), {arm_of("a", runs)}, folder_.path());
   set(5, 20.2);
   runs[4].initial_sharpness.reset();
-  expect_verdict("INCONCLUSIVE", claim, {arm_of("a", runs)}, folder_.path());
-  EXPECT_THAT(judge_one(claim, {arm_of("a", runs)}, folder_.path()).evidence,
+  EXPECT_THAT(judge_one(claim(0.9), {arm_of("a", runs)}, folder_.path()).evidence,
               AllOf(StartsWith("4 of 4 runs"), HasSubstr("1 more without")));
+  expect_verdict("INCONCLUSIVE", claim(0.5), {failing("a", 0, 0)}, folder_.path());
 }
 
 TEST_F(ClaimsOfFiles, DeepLayersMoveMore) {
@@ -580,8 +618,7 @@ TEST(Claims, BoundaryRises) {
             HasSubstr("all rates train in 2 of 6 rows, none in 0"), HasSubstr("p = 0.028")));
   EXPECT_EQ(judge_boundaries("p_below: 0.027", 2, {0.1, 0.2, 0.4}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05", 1, {0.1, 0.2, 0.4}).verdict, Verdict::inconclusive);
-  EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.2, 0.2, 0.2}).verdict, Verdict::fail);
-  EXPECT_EQ(judge_boundaries("p_below: 0.05", 1, {0.2, 0.2, 0.2}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.2, 0.2, 0.2}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.4, 0.2, 0.1}).verdict, Verdict::fail);
   // None trains at the first: half the smallest rate.
   EXPECT_THAT(judge_boundaries("p_below: 0.05", 2, {0, 0.2, 0.4}).evidence,
@@ -603,15 +640,19 @@ TEST(Claims, BoundaryMoves) {
                       });
   };
   // From 0.1 to 0.4 is two octaves, from 0.2 one.
-  EXPECT_EQ(judge_moves("octaves_above: 1.9", 2, {0.1, 0.1}).verdict, Verdict::pass);
-  EXPECT_EQ(judge_moves("octaves_below: 1.9", 2, {0.1, 0.1}).verdict, Verdict::fail);
-  EXPECT_EQ(judge_moves("octaves_above: 2.1", 2, {0.1, 0.1}).verdict, Verdict::fail);
-  EXPECT_EQ(judge_moves("octaves_above: 1.5", 2, {0.1, 0.2}).verdict, Verdict::inconclusive);
-  EXPECT_EQ(judge_moves("octaves_above: 1.9", 1, {0.1}).verdict, Verdict::inconclusive);
-  EXPECT_THAT(judge_moves("octaves_above: 1.5", 2, {0.1, 0.2}).evidence,
-              AllOf(StartsWith("1.50 octaves from 0 steps to 20 steps, the mean of 2 seeds "
-                               "(2.00, 1.00), few"),
-                    HasSubstr("[1.00, 2.00]")));
+  const std::vector<double> two(5, 0.1);
+  EXPECT_EQ(judge_moves("octaves_above: 1.9", 5, two).verdict, Verdict::pass);
+  EXPECT_EQ(judge_moves("octaves_below: 1.9", 5, two).verdict, Verdict::fail);
+  EXPECT_EQ(judge_moves("octaves_above: 2.1", 5, two).verdict, Verdict::fail);
+  EXPECT_EQ(judge_moves("octaves_above: 1.9", 4, two).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_moves("octaves_above: 1.9", 1, two).verdict, Verdict::inconclusive);
+  EXPECT_THAT(judge_moves("octaves_above: 1.5", 4, {0.1, 0.2, 0.1, 0.2}).evidence,
+              StartsWith("1.50 octaves from 0 steps to 20 steps, the mean of 4 seeds "
+                         "(2.00, 1.00, 2.00, 1.00), too few"));
+  // Even (2/5)^5 = 0.010 is above what the expanded interval leaves out, 0.00095.
+  const ClaimResult mixed = judge_moves("octaves_above: 1.5", 5, {0.1, 0.2, 0.1, 0.2, 0.1});
+  EXPECT_EQ(mixed.verdict, Verdict::inconclusive);
+  EXPECT_THAT(mixed.evidence, HasSubstr("bootstrap at 95 % [1.00, 2.00]"));
 }
 
 // Accuracy by (rate, level, seed); none where the run failed.
@@ -702,7 +743,7 @@ TEST(Claims, AtAValueOfAnotherAxis) {
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
 train: {length: 200 steps}
 sweep:
-  seeds: 2
+  seeds: 5
   axes:
     model.init.gain: [1.0, 2]
     schedule.base_lr: [0.1, 0.2, 0.4]
@@ -724,7 +765,7 @@ sweep:
       const bool rises = *as_number(cell.overrides[0].value) == 2;
       const bool warms = cell.overrides[2].value.scalar == "20 steps";
       ArmResult arm{cell, {}};
-      for (std::uint64_t seed = 0; seed < 2; ++seed) {
+      for (std::uint64_t seed = 0; seed < 5; ++seed) {
         RunResult run = died(3);
         if (rate < 0.15 || rises == warms) {
           run = ended(0.5);
@@ -752,15 +793,16 @@ TEST(Claims, SensitivityFalls) {
                                            : 1.0);
         });
   };
-  // Seed 0: (0 + 0 + 0.9) / 3 = 0.3 against 0; both seeds: 0.95 / 3 against 0.05 / 3.
-  const ClaimResult falls = judge_losses(2, {1.9, 9, 1.0});
+  // The mean of five seeds is that of seed 2: (0 + 0 + 1.1) / 3 against 0.2 / 3.
+  const ClaimResult falls = judge_losses(5, {1.9, 9, 1.0});
   EXPECT_EQ(falls.verdict, Verdict::pass) << falls.evidence;
   EXPECT_THAT(falls.evidence,
-              AllOf(StartsWith("0.3167 at 0 steps against 0.0167 at 20 steps, 2 seeds, few"),
+              AllOf(StartsWith("0.3667 at 0 steps against 0.0667 at 20 steps, 5 seeds;"),
                     HasSubstr("difference 0.3000, bootstrap at 95 % [0.3000, 0.3000]")));
-  EXPECT_EQ(judge_losses(2, {1.0, 9, 1.9}).verdict, Verdict::fail);
-  EXPECT_EQ(judge_losses(2, {1.5, 9, 1.5}).verdict, Verdict::inconclusive);
-  EXPECT_EQ(judge_losses(1, {1.9, 9, 1.0}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_losses(5, {1.0, 9, 1.9}).verdict, Verdict::fail);
+  EXPECT_EQ(judge_losses(5, {1.5, 9, 1.5}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_losses(4, {1.9, 9, 1.0}).verdict, Verdict::inconclusive);
+  EXPECT_THAT(judge_losses(4, {1.9, 9, 1.0}).evidence, HasSubstr("4 seeds, too few"));
 }
 
 TEST(Claims, RateRatio) {
@@ -780,7 +822,7 @@ TEST(Claims, RateRatio) {
     }
     return judge_find_lr(base, result).at(0);
   };
-  const auto verdict = [&](const std::string& claim) { return judge_ratio(claim, 2).verdict; };
+  const auto verdict = [&](const std::string& claim) { return judge_ratio(claim, 5).verdict; };
   // log2 of 0.4 / 0.1 is 2 for every seed.
   EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 1.9}"), Verdict::pass);
   EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 2.1}"), Verdict::fail);
@@ -791,6 +833,9 @@ TEST(Claims, RateRatio) {
   const ClaimResult one_seed = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 1);
   EXPECT_EQ(one_seed.verdict, Verdict::inconclusive);
   EXPECT_THAT(one_seed.evidence, StartsWith("1 of 1 seeds"));
+  const ClaimResult four_seeds = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 4);
+  EXPECT_EQ(four_seeds.verdict, Verdict::inconclusive);
+  EXPECT_THAT(four_seeds.evidence, HasSubstr("[2.00, 2.00], too few for a bootstrap"));
 }
 
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
@@ -890,8 +935,9 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
        "expect.0.deep_layers_move_more.arms.1", "diagnostics: {layers_every"},
       {run_compare, experiment, "deep_layers_move_more: {arms: [a, flat], within: 9 steps}",
        "expect.0.deep_layers_move_more.arms.1", "flat has one layer"},
-      {run_compare, experiment, "smaller_spike: {arms: [a, b], after: 200 steps, within: 9 steps}",
-       "expect.0.smaller_spike.after", "not before the end of a run of 200 updates"},
+      {run_compare, experiment,
+       "smaller_spike: {arms: [a, b], after: [9 steps, 200 steps], within: 9 steps}",
+       "expect.0.smaller_spike.after.1", "not before the end of a run of 200 updates"},
       {run_compare, experiment, "sooner: {arms: [a, short], train_error: 0.5}",
        "expect.0.sooner.arms.1",
        "short trains for 49 updates, and a training error is the mean of 50"},

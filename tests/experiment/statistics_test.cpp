@@ -180,6 +180,46 @@ TEST(Mcnemar, MatchesScipy) {
   EXPECT_NEAR(mcnemar_exact(1500, 1400), 0.06598734966518463, 1e-11);
 }
 
+TEST(PairedDifferenceOfShares, IsOfTwoClopperPearsonIntervals) {
+  const auto expect = [](std::int64_t b, std::int64_t c, std::int64_t n, double lo, double hi) {
+    const Interval found = paired_difference_of_shares(b, c, n);
+    EXPECT_NEAR(found.lo, lo, 1e-9);
+    EXPECT_NEAR(found.hi, hi, 1e-9);
+    const Interval mirrored = paired_difference_of_shares(c, b, n);
+    EXPECT_NEAR(mirrored.lo, -hi, 1e-9);
+    EXPECT_NEAR(mirrored.hi, -lo, 1e-9);
+  };
+  const double none = 1 - std::pow(0.025, 1.0 / 20);  // the upper end for 0 of 20 at 95 %
+  expect(0, 0, 20, -none, none);
+  expect(20, 0, 20, 1 - none - none, 1);
+  expect(0, 0, 0, -1, 1);
+  EXPECT_THROW(paired_difference_of_shares(3, 2, 4), Error);
+  EXPECT_THROW(paired_difference_of_shares(-1, 2, 4), Error);
+  EXPECT_THROW(paired_difference_of_shares(1, -1, 4), Error);
+  EXPECT_THROW(paired_difference_of_shares(1, 1, 4, 1), Error);
+}
+
+// Over all outcomes of n pairs, each with its probability.
+TEST(PairedDifferenceOfShares, HoldsItsConfidenceWhateverTheShares) {
+  constexpr std::int64_t n = 12;
+  for (double p = 0; p <= 1; p += 0.1) {
+    for (double q = 0; q <= 1 - p + 1e-9; q += 0.1) {
+      double covered = 0;
+      for (std::int64_t b = 0; b <= n; ++b) {
+        for (std::int64_t c = 0; b + c <= n; ++c) {
+          const Interval i = paired_difference_of_shares(b, c, n);
+          if (p - q < i.lo - 1e-12 || p - q > i.hi + 1e-12) continue;
+          covered += std::tgamma(n + 1) /
+                     (std::tgamma(b + 1) * std::tgamma(c + 1) * std::tgamma(n - b - c + 1)) *
+                     std::pow(p, b) * std::pow(q, c) *
+                     std::pow(std::max(0.0, 1 - p - q), n - b - c);
+        }
+      }
+      EXPECT_GE(covered, 0.90) << p << " " << q;
+    }
+  }
+}
+
 TEST(Mcnemar, RefusesNegativeCounts) {
   EXPECT_THAT(error_of([] { mcnemar_exact(-1, 3); }), HasSubstr("-1 and 3"));
 }
@@ -674,8 +714,9 @@ TEST(Bootstrap, PercentilesAreThoseOfEveryResample) {
 
 // What the intervals promise and what they do not. For the mean of n normal values the percentile
 // interval is z times a standard deviation with n below it, so it covers P(|T| < z sqrt((n - 1) /
-// n)), 0.9040 for n = 10 (scipy 1.17.1: 1 - 2 t.sf(1.959964 sqrt(0.9), 9)). For exponential values
-// it misses far more often on one side than the other, and BCa makes up for a part of that.
+// n)), 0.9040 for n = 10 (scipy 1.17.1: 1 - 2 t.sf(1.959964 sqrt(0.9), 9)); the expanded one is
+// that of t. For exponential values the percentile one misses far more often on one side than the
+// other, and BCa makes up for a part of that.
 TEST(Bootstrap, Coverage) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -683,6 +724,7 @@ TEST(Bootstrap, Coverage) {
   constexpr int trials = 2000;
   const double sigma = std::sqrt(0.904 * 0.096 / trials);
   int normal_percentile = 0;
+  int normal_expanded = 0;
   int normal_bca = 0;
   int too_low[2] = {};
   int too_high[2] = {};
@@ -691,6 +733,7 @@ TEST(Bootstrap, Coverage) {
     const auto covers = [](Interval i, double value) { return i.lo <= value && value <= i.hi; };
     const Bootstrap normal = bootstrap(normals(10, 2, 1, generator), mean, 400, 0.95, generator());
     normal_percentile += covers(normal.percentile, 2) ? 1 : 0;
+    normal_expanded += covers(normal.expanded, 2) ? 1 : 0;
     normal_bca += covers(normal.bca, 2) ? 1 : 0;
 
     std::vector<double> sample(20);
@@ -702,10 +745,26 @@ TEST(Bootstrap, Coverage) {
     too_high[1] += skew.bca.lo > 1 ? 1 : 0;
   }
   EXPECT_NEAR(normal_percentile / double{trials}, 0.904, 5 * sigma + 0.005);
+  EXPECT_NEAR(normal_expanded / double{trials}, 0.95, 5 * std::sqrt(0.95 * 0.05 / trials) + 0.015);
   EXPECT_NEAR(normal_bca / double{trials}, 0.904, 5 * sigma + 0.01);
   // About 8.4 % against 2.3 %, and 6.6 % against 3.8 %.
   EXPECT_GT(too_low[0], too_high[0]);
   EXPECT_LT(std::abs(too_low[1] - too_high[1]), too_low[0] - too_high[0]);
+}
+
+// t at 97.5 % with 9 and with 4 degrees of freedom is 2.262157 and 2.776445 in the
+// tables; Phi(-sqrt(10/9) t) and Phi(-sqrt(5/4) t) are 0.00855064 and 0.00095410.
+TEST(Bootstrap, TheExpandedIntervalIsAPercentileIntervalOfMoreConfidence) {
+  const std::uint32_t seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 generator(seed);
+  for (const auto& [n, tail] : {std::pair(10, 0.00855064), std::pair(5, 0.00095410)}) {
+    const std::vector<double> sample = normals(n, 2, 1, generator);
+    const Interval expanded = bootstrap(sample, mean, 4000, 0.95, 7).expanded;
+    const Interval wide = bootstrap(sample, mean, 4000, 1 - 2 * tail, 7).percentile;
+    EXPECT_NEAR(expanded.lo, wide.lo, 1e-4);
+    EXPECT_NEAR(expanded.hi, wide.hi, 1e-4);
+  }
 }
 
 TEST(LeastSquaresSlope, IsCovarianceOverVariance) {

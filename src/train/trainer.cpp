@@ -58,9 +58,10 @@ Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
   return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
 }
 
-// The critical rate at the initial weights, at most the base rate; a tenth of that where no rate
-// makes the loss rise (Kalra and Barkeshli 2024, section 6.2). Nothing unless schedule.warmup
-// leaves its start to the network.
+// The critical rate at the initial weights (Kalra and Barkeshli 2024, section 6.2) times 1 -
+// momentum, as a gradient that stays moves the weights by 1 / (1 - momentum) times the rate; at
+// most the base rate, and a tenth of that where no rate makes the loss rise. Nothing unless
+// schedule.warmup leaves its start to the network.
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
@@ -69,7 +70,8 @@ std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
   backend.require_memory(network, config.data.batch_size);
   try {
     const auto critical = critical_rate(config, backend, network, schedule, data.train);
-    return std::min(critical.value_or(unlimited_share * schedule.base_lr), schedule.base_lr);
+    if (!critical) return unlimited_share * schedule.base_lr;
+    return std::min((1 - config.optimizer.momentum) * *critical, schedule.base_lr);
   } catch (const Error& e) {
     throw ConfigError(config.where("schedule.warmup.start_lr"),
                       fmt::format("auto finds none: {}", e.what()),

@@ -224,25 +224,32 @@ void expect_linear_warmup(const std::filesystem::path& folder, double start, dou
   }
 }
 
-TEST(AutomaticStart, IsTheCriticalRateOfTheInitialWeights) {
+// A quarter of it at momentum 0.75, with which a gradient that stays moves the weights by four
+// times the rate.
+TEST(AutomaticStart, IsTheCriticalRateOfTheInitialWeightsForTheMomentum) {
   const TemporaryFolder folder;
   for (const std::string seed : {"0", "3"}) {
-    const RunConfig config = automatic_with(
-        {"seed=" + seed, "schedule.base_lr=5", "label_smoothing=0.1", "model.init.gain=4"});
-    run_into(folder / seed, config);
-    const double start = summary_of(folder / seed).at("start_lr");
-    EXPECT_FALSE(loss_rises(config, start)) << start;
-    EXPECT_TRUE(loss_rises(config, 1.05 * start)) << start;
-    EXPECT_LT(start, 5);
-    expect_linear_warmup(folder / seed, start, 5);
-    EXPECT_EQ(trainer_of(config).critical_rate(), start);
+    for (const double momentum : {0.0, 0.75}) {
+      const RunConfig config =
+          automatic_with({"seed=" + seed, "schedule.base_lr=5", "label_smoothing=0.1",
+                          "model.init.gain=4", fmt::format("optimizer.momentum={}", momentum)});
+      const auto path = folder / fmt::format("{}-{}", seed, momentum);
+      run_into(path, config);
+      const double start = summary_of(path).at("start_lr");
+      const double critical = start / (1 - momentum);
+      EXPECT_FALSE(loss_rises(config, critical)) << critical;
+      EXPECT_TRUE(loss_rises(config, 1.05 * critical)) << critical;
+      EXPECT_LT(start, 5);
+      expect_linear_warmup(path, start, 5);
+      EXPECT_EQ(trainer_of(config).critical_rate(), critical);
+    }
   }
-  EXPECT_NE(summary_of(folder / "0").at("start_lr"), summary_of(folder / "3").at("start_lr"));
+  EXPECT_NE(summary_of(folder / "0-0").at("start_lr"), summary_of(folder / "3-0").at("start_lr"));
 }
 
 TEST(AutomaticStart, IsNeverAboveTheBaseRate) {
   const TemporaryFolder folder;
-  run_into(folder / "run", automatic_with());
+  run_into(folder / "run", automatic_with({"optimizer.momentum=0"}));
   EXPECT_EQ(summary_of(folder / "run").at("start_lr"), 0.05);
   expect_linear_warmup(folder / "run", 0.05, 0.05);
 }

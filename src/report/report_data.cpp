@@ -261,13 +261,19 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {
-    // Layers are shown of an arm's first run; all of them would make the page as large as the
-    // files.
-    const RunData* before = nullptr;
+    // Of a search the runs of an arm have different rates: one of each is read.
+    const std::size_t most_seeds = e.kind == Experiment::Kind::find_lr ? 1 : most_layer_seeds;
+    std::string arm;
+    std::size_t arms = 0;
+    std::size_t seeds = 0;
     for (RunData& run : e.runs) {
-      const bool first = before == nullptr || before->arm != run.arm;
-      read_run(run, points, first ? Depth::with_layers : Depth::without_layers);
-      before = &run;
+      if (arms == 0 || run.arm != arm) {
+        arm = run.arm;
+        ++arms;
+        seeds = 0;
+      }
+      const bool is_read = arms <= most_layer_arms && ++seeds <= most_seeds;
+      read_run(run, points, is_read ? Depth::with_layers : Depth::without_layers);
     }
   }
   return data;

@@ -62,6 +62,11 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
   std::vector<RunData> runs;
 };
 
+/// The arms (or cells, or runs by themselves) whose layers are read, and the seeds of each: all of
+/// them would make a page as slow to write as the files are large.
+inline constexpr std::size_t most_layer_arms = 4;
+inline constexpr std::size_t most_layer_seeds = 10;
+
 struct ReportData {
   std::vector<Experiment> experiments;
   std::vector<RunData> runs;  // that were given by themselves

@@ -5,9 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <utility>
+
+#include "experiment/statistics.h"
 
 namespace preheat {
 namespace {
@@ -15,7 +18,6 @@ namespace {
 constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t most_with_norms = 24;       // runs in one chart of gradient norms
 constexpr std::size_t most_sharpness_charts = 8;  // arms
-constexpr std::size_t most_layer_charts = 4;      // runs
 constexpr std::size_t most_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
 constexpr std::size_t least_seeds = 5;  // of an arm, for a median and a range
@@ -371,15 +373,24 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
 
 // ---- Layers ------------------------------------------------------------------------------------
 
-// Rows of a file that holds, for each step, one of each name: a series for each name, in their
-// order.
+// The rows of one run's file, of which there is one for each step and name.
+struct NamedRows {
+  const std::vector<double>& step;
+  const std::vector<std::string>& name;
+  std::function<double(std::size_t)> value;  // of a row
+};
+
+// The same of several seeds, by name, the names in the order of the first.
 class ByName {
  public:
-  explicit ByName(const std::vector<std::string>& names) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      const auto [at, is_new] = rows_.try_emplace(names[i]);
-      if (is_new) order_.push_back(names[i]);
-      at->second.push_back(i);
+  explicit ByName(std::vector<NamedRows> seeds) : seeds_(std::move(seeds)) {
+    for (std::size_t seed = 0; seed < seeds_.size(); ++seed) {
+      const std::vector<std::string>& names = seeds_[seed].name;
+      for (std::size_t i = 0; i < names.size(); ++i) {
+        const auto [at, is_new] = rows_.try_emplace(names[i], seeds_.size());
+        if (is_new) order_.push_back(names[i]);
+        at->second[seed].push_back(i);
+      }
     }
   }
 
@@ -401,13 +412,30 @@ class ByName {
 
   std::size_t size() const { return order_.size(); }
 
-  template <class Value>
-  Series series(const std::string& name, const std::vector<double>& step,
-                const Value& value) const {
+  // At each step the median of the seeds that have a finite value there; a gap where fewer than
+  // half of them do.
+  Series series(const std::string& name) const {
+    const std::vector<std::vector<std::size_t>>& rows = rows_.at(name);
+    std::vector<std::size_t> next(rows.size());
     std::vector<double> x, y;
-    for (const std::size_t i : rows_.at(name)) {
-      x.push_back(step[i]);
-      y.push_back(value(i));
+    while (true) {
+      double step = std::numeric_limits<double>::infinity();
+      for (std::size_t seed = 0; seed < rows.size(); ++seed) {
+        if (next[seed] == rows[seed].size()) continue;
+        step = std::min(step, seeds_[seed].step[rows[seed][next[seed]]]);
+      }
+      if (std::isinf(step)) break;
+      std::vector<double> values;
+      for (std::size_t seed = 0; seed < rows.size(); ++seed) {
+        if (next[seed] == rows[seed].size()) continue;
+        const std::size_t row = rows[seed][next[seed]];
+        if (seeds_[seed].step[row] != step) continue;
+        ++next[seed];
+        const double value = seeds_[seed].value(row);
+        if (std::isfinite(value)) values.push_back(value);
+      }
+      x.push_back(step);
+      y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? median(values) : gap);
     }
     Series series = make_series(x, y, layer_points);
     series.means = {};
@@ -415,58 +443,79 @@ class ByName {
   }
 
  private:
+  std::vector<NamedRows> seeds_;
   std::vector<std::string> order_;
-  std::map<std::string, std::vector<std::size_t>> rows_;
+  std::map<std::string, std::vector<std::vector<std::size_t>>> rows_;  // of each seed
 };
 
 // A line for each name, coloured by how deep it is.
-template <class Value>
-void add_by_name(Chart& chart, const ByName& names, const std::vector<double>& step,
-                 const Value& value) {
+void add_by_name(Chart& chart, const std::string& caption, std::vector<NamedRows> seeds) {
+  const std::size_t n = seeds.size();
+  const ByName names(std::move(seeds));
   const std::vector<std::string> chosen = names.chosen();
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const double depth =
         chosen.size() < 2 ? 0 : static_cast<double>(i) / static_cast<double>(chosen.size() - 1);
     chart.add(chosen[i], {fmt::format("depth:{:.3f}", depth), static_cast<int>(i)},
-              names.series(chosen[i], step, value), {}, Chart::Kind::mean);
+              names.series(chosen[i]), {}, Chart::Kind::mean);
   }
-  chart.legend();
-  if (chosen.size() < names.size()) {
-    chart.caption(fmt::format("{} of {}.", chosen.size(), names.size()));
-  }
+  std::string text = caption;
+  if (n > 1) text += fmt::format(" Median of n = {} seeds, where half or more have a value.", n);
+  if (chosen.size() < names.size()) text += fmt::format(" {} of {}.", chosen.size(), names.size());
+  chart.legend().caption(text);
 }
 
-void add_layer_charts(std::vector<Chart>& charts, const RunData& run, const std::string& of) {
+// Of the seeds of an arm, or of one run.
+void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunData*>& runs,
+                      const std::string& of) {
+  const auto add = [&](Chart chart, const char* caption, auto file, auto names, auto value) {
+    std::vector<NamedRows> seeds;
+    for (const RunData* run : runs) {
+      const auto& rows = run->*file;
+      if (!rows) continue;
+      seeds.push_back({rows->step, (*rows).*names,
+                       [&rows = *rows, value](std::size_t i) { return value(rows, i); }});
+    }
+    if (seeds.empty()) return;
+    add_by_name(chart, caption, std::move(seeds));
+    charts.push_back(std::move(chart));
+  };
+  const auto chart = [&](const char* title, const char* y) { return Chart(title + of, "step", y); };
   const auto ratio = [](double a, double b) { return b > 0 ? a / b : gap; };
-  if (run.layers) {
-    const LayerRows& l = *run.layers;
-    const ByName names(l.parameter);
-    const auto add = [&](const char* title, const char* y, const char* caption, bool log,
-                         const auto& value) {
-      charts.emplace_back(title + of, "step", y);
-      if (log) charts.back().log_y();
-      charts.back().caption(caption);
-      add_by_name(charts.back(), names, l.step, value);
-    };
-    add("Velocity over weights", "ratio", "Norm of the velocity over that of the weights.", true,
-        [&](std::size_t i) { return ratio(l.velocity_norm[i], l.weight_norm[i]); });
-    add("Update over weights", "ratio", "Norm of the update over that of the weights.", true,
-        [&](std::size_t i) { return ratio(l.update_norm[i], l.weight_norm[i]); });
-    add("Angle of an update", "degrees", "Between the weights before and after it.", true,
-        [&](std::size_t i) { return l.angle[i]; });
-    add("Distance from the start", "norm", "Norm of the weights minus the initial ones.", false,
-        [&](std::size_t i) { return l.distance[i]; });
+  const auto layers = &RunData::layers;
+  const auto parameter = &LayerRows::parameter;
+  add(chart("Velocity over weights", "ratio").log_y(),
+      "Norm of the velocity over that of the weights.", layers, parameter,
+      [=](const LayerRows& l, std::size_t i) {
+        return ratio(l.velocity_norm[i], l.weight_norm[i]);
+      });
+  add(chart("Update over weights", "ratio").log_y(), "Norm of the update over that of the weights.",
+      layers, parameter,
+      [=](const LayerRows& l, std::size_t i) { return ratio(l.update_norm[i], l.weight_norm[i]); });
+  add(chart("Angle of an update", "degrees").log_y(), "Between the weights before and after it.",
+      layers, parameter, [](const LayerRows& l, std::size_t i) { return l.angle[i]; });
+  add(chart("Distance from the start", "norm"), "Norm of the weights minus the initial ones.",
+      layers, parameter, [](const LayerRows& l, std::size_t i) { return l.distance[i]; });
+  const auto activations = &RunData::activations;
+  const auto layer = &ActivationRows::layer;
+  add(chart("Largest activation", "activation").log_y(), "In magnitude, in the update's own batch.",
+      activations, layer, [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });
+  add(chart("Dead units", "%"), "Channels that are zero on the whole batch.", activations, layer,
+      [](const ActivationRows& a, std::size_t i) { return 100 * a.dead[i]; });
+}
+
+// The runs that have what is asked for, by arm; a run without an arm is one of its own.
+using Group = std::pair<std::string, std::vector<const RunData*>>;
+template <class Has>
+std::vector<Group> by_arm(const std::vector<RunData>& runs, const Facets& facets, const Has& has) {
+  std::vector<Group> arms;
+  for (const RunData& run : runs) {
+    if (!has(run)) continue;
+    const std::string name = run.arm.empty() && runs.size() > 1 ? facets.label(run) : run.arm;
+    if (arms.empty() || arms.back().first != name) arms.emplace_back(name, 0);
+    arms.back().second.push_back(&run);
   }
-  if (run.activations) {
-    const ActivationRows& a = *run.activations;
-    const ByName names(a.layer);
-    charts.emplace_back("Largest activation" + of, "step", "activation");
-    charts.back().log_y().caption("In magnitude, in the update's own batch.");
-    add_by_name(charts.back(), names, a.step, [&](std::size_t i) { return a.largest[i]; });
-    charts.emplace_back("Dead units" + of, "step", "%");
-    charts.back().caption("Channels that are zero on the whole batch.");
-    add_by_name(charts.back(), names, a.step, [&](std::size_t i) { return 100 * a.dead[i]; });
-  }
+  return arms;
 }
 
 }  // namespace
@@ -554,13 +603,9 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
 }
 
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets) {
-  std::vector<std::pair<std::string, std::vector<const RunData*>>> arms;
-  for (const RunData& run : runs) {
-    if (!run.sharpness || run.sharpness->step.empty()) continue;
-    const std::string name = run.arm.empty() && runs.size() > 1 ? facets.label(run) : run.arm;
-    if (arms.empty() || arms.back().first != name) arms.emplace_back(name, 0);
-    arms.back().second.push_back(&run);
-  }
+  std::vector<Group> arms = by_arm(runs, facets, [](const RunData& run) {
+    return run.sharpness && !run.sharpness->step.empty();
+  });
   if (arms.size() > most_sharpness_charts) arms.resize(most_sharpness_charts);
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {
@@ -570,12 +615,13 @@ std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Face
 }
 
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<Group> arms =
+      by_arm(runs, facets, [](const RunData& run) { return run.layers || run.activations; });
+  if (arms.size() > most_layer_arms) arms.resize(most_layer_arms);
   std::vector<Chart> charts;
-  std::size_t shown = 0;
-  for (const RunData& run : runs) {
-    if ((!run.layers && !run.activations) || shown == most_layer_charts) continue;
-    ++shown;
-    add_layer_charts(charts, run, runs.size() == 1 ? "" : ", " + facets.label(run));
+  for (const auto& [name, of_arm] : arms) {
+    const std::string of = of_arm.size() > 1 ? name : facets.label(*of_arm.front());
+    add_layer_charts(charts, of_arm, runs.size() == 1 ? "" : ", " + of);
   }
   return charts;
 }

@@ -47,7 +47,7 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 /// What updates did to each parameter, and the activations of each layer, of the runs whose rows
-/// were read.
+/// were read: of an arm with several seeds their median.
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 }  // namespace preheat

@@ -682,6 +682,32 @@ TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
   EXPECT_EQ(series_of(section, "Dead units", "a").at("y").dump(), "[50,25]");
 }
 
+TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
+  write_compare();
+  const auto put_layers = [&](const char* run, const std::string& rows) {
+    put_bytes(folder_ / "c" / run / "layers.csv",
+              "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n" + rows);
+    put_bytes(folder_ / "c" / run / "activations.csv", "step,layer,largest,dead\n0,a,7,0.5\n");
+  };
+  put_layers("cold/0",
+             "0,a.weight,4,2,1,30,0.5\n20,a.weight,5,1,1,20,1\n30,a.weight,1,nan,1,20,1\n");
+  put_layers("cold/1", "0,a.weight,4,1,1,10,0.5\n");  // it is lost before update 20
+  put_layers("warm/0", "0,a.weight,0,1,1,1,1\n20,a.weight,1,1,1,1,1\n");
+  put_layers("warm/1", "0,a.weight,0,1,1,1,1\n20,a.weight,1,3,1,1,1\n");
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  const auto moves = [&](const char* arm) {
+    return series_of(section, std::string("Velocity over weights, ") + arm, "a.weight")
+        .at("y")
+        .dump();
+  };
+  EXPECT_EQ(moves("cold"), "[0.375,0.2,null]");
+  EXPECT_EQ(moves("warm"), "[null,2]");
+  EXPECT_EQ(series_of(section, "Dead units, cold", "a").at("y").dump(), "[50]");
+  EXPECT_THAT(page, HasSubstr("Median of n = 2 seeds"));
+}
+
 TEST_F(Report, NamesWhatIsDamaged) {
   const auto message = [&](const char* folder) {
     return message_of([&] { page_of({folder_ / folder}); });

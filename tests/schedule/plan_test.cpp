@@ -127,16 +127,53 @@ TEST(Remarks, OfWhatPeopleTripOver) {
       IsEmpty());
   EXPECT_THAT(remarks(schedule_of("{base_lr: 0.1, min_lr: 1, warmup: {length: 0 steps}}")),
               ElementsAre("decay has a floor of 1.00e+00, above the base rate"));
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 0.1, min_lr: 0.1, warmup: {length: 0 steps}}")),
+              IsEmpty());
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: multistep, at: [50 "
                                   "steps, 100 steps]}}")),
               ElementsAre("decay has a milestone at update 100, behind the 100 of the run"));
   EXPECT_THAT(
       remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 95 steps}}")),
       ElementsAre("decay ends before its first drop, after 95 updates"));
+  EXPECT_THAT(
+      remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 94 steps}}")),
+      IsEmpty());
   // A double that no float holds is 0 for the weights.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1e-40, warmup: {shape: power, power: 30,"
                                   " length: 10 steps}}")),
               testing::Contains(HasSubstr("updates have rate 0")));
+  // 1 - exp(-1) of the base rate is all that this warmup comes to.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {shape: saturating, length: 10 steps}}")),
+              ElementsAre(StartsWith("from warmup to decay the rate jumps: warmup ends at "
+                                     "6.32e-01, update 10 has ")));
+  // Half of a warmup, whether it is the gate or at_most that ends it there.
+  const std::string half = "from warmup to decay the rate jumps: warmup ends at 5.00e-01, update ";
+  EXPECT_THAT(
+      remarks(schedule_of("{base_lr: 1, warmup: {length: 40 steps, until: "
+                          "{train_error_below: 0.5, window: 5 steps, at_most: 20 steps}}}")),
+      ElementsAre(StartsWith(half + "20 has ")));
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 40 steps, until: "
+                                  "{train_error_below: 0.5, window: 5 steps}}}"),
+                      20),
+              ElementsAre(StartsWith(half + "20 has ")));
+  // A milestone under the warmup has lowered the rate by the time the decay begins.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 10 steps}, decay: {shape: "
+                                  "multistep, at: [5 steps, 50 steps]}}")),
+              ElementsAre("from warmup to decay the rate jumps: warmup ends at 1.00e+00, update 10 "
+                          "has 1.00e-01"));
+  // A phase that begins below its floor begins at the floor.
+  EXPECT_THAT(remarks(schedule_of("{base_lr: 1, phases: [{shape: linear, from: base, to: 0.05, "
+                                  "length: 50 steps}, {shape: linear, from: 0, to: 0.04, min_lr: "
+                                  "0.05}]}")),
+              IsEmpty());
+  // Half of the run, however little the first update of the decay is above the warmup's last.
+  EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5000 steps, endpoints: start}}", 10000)),
+              ElementsAre("the first update has rate 0 and changes no weight"));
+  // From a rate to itself, which rounding misses by the last bit.
+  EXPECT_THAT(remarks(schedule_of("{phases: [{shape: linear, from: 0.23, to: 0.23, endpoints: "
+                                  "start}]}",
+                                  9)),
+              IsEmpty());
   // Stairs, and a decay that comes in with a step of its own size, are no jumps.
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, hold: 5 steps,"
                                   " decay: {every: epoch}}")),
@@ -172,6 +209,12 @@ TEST(Parting, IsTheFirstAndTheFurthest) {
   const Schedule shorter =
       schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}", 30);
   EXPECT_FALSE(parting(shorter, -1, b, -1));
+  EXPECT_FALSE(parting(b, -1, shorter, -1));
+  // As far apart everywhere: at the first of them.
+  const auto constant = [](const std::string& lr) {
+    return schedule_of("{base_lr: " + lr + ", phases: [{shape: constant, from: base}]}");
+  };
+  EXPECT_EQ(parting(constant("1"), -1, constant("2"), -1)->largest_at, 0);
   // A gate makes one schedule two.
   const Schedule gated =
       schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");

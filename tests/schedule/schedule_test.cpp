@@ -126,6 +126,17 @@ TEST(Lengths, ZeroIsNoPhaseAtAll) {
       run_of(12));
   EXPECT_EQ(names(s), "final:12");
   for (std::int64_t k = 0; k < 12; ++k) EXPECT_EQ(lr_at(s.lr, k), 0.3);
+  // The base rate that is then left has the floor that all phases have.
+  EXPECT_EQ(lr_at(schedule_of("schedule: {base_lr: 0.3, min_lr: 0.5, warmup: {length: 0 steps}, "
+                              "decay: {length: 0 steps}}\n" +
+                              run_of(12))
+                      .lr,
+                  7),
+            0.5);
+  // An arm without the warmup whose length is the timescale of its shape.
+  EXPECT_EQ(
+      names(schedule_of("schedule: {warmup: {shape: saturating, length: 0 steps}}\n" + run_of(12))),
+      "decay:12");
   EXPECT_EQ(names(schedule_of("schedule: {warmup: {length: 0%}}\n" + run_of(12))), "decay:12");
   EXPECT_EQ(
       names(schedule_of("schedule: {warmup: {length: 0 epochs}, hold: 12 steps}\n" + run_of(12))),
@@ -235,15 +246,49 @@ TEST(Gates, ARestThatTheyLeaveGrows) {
   EXPECT_EQ(lr_at(s.lr, 15, 10), 0.5);
   EXPECT_EQ(phase_name(s, 19, 10), "decay");
   EXPECT_EQ(phase_name(s, 19), "warmup");
+  // A decay of its own length does not grow; what it leaves is a phase of its own.
+  const Schedule kept =
+      schedule_of("schedule: {base_lr: 1, warmup: {length: 10 steps, " + gate +
+                  "}, decay: {shape: linear, final_lr: 0.1, length: 10 steps}}\n" + run_of(20));
+  EXPECT_EQ(phase_name(kept, 14, 5), "decay");
+  EXPECT_EQ(phase_name(kept, 15, 5), "final");
+  EXPECT_EQ(lr_at(kept.lr, 19, 5), 0.1);
+}
+
+// Cycles that grow go on growing to the end of a decay that a gate has made longer.
+TEST(Gates, CyclesGrowThroughWhatTheyLeave) {
+  const std::string decay =
+      ", decay: {shape: cosine, period: 10 steps, multiply: 2, endpoints: start}}\n" + run_of(120);
+  const Schedule s = schedule_of(
+      "schedule: {base_lr: 1, warmup: {length: 100 steps, until: {train_error_below: 0.5, window: "
+      "5 steps}}" +
+      decay);
+  const Schedule shorter = schedule_of("schedule: {base_lr: 1, warmup: {length: 8 steps}" + decay);
+  for (std::int64_t k = 8; k < 120; ++k) {
+    EXPECT_EQ(lr_at(s.lr, k, 8), lr_at(shorter.lr, k)) << k;
+  }
+  // Of 10, 20 and 40 updates, and the fourth on its way.
+  for (const std::int64_t begin : {8, 18, 38, 78}) EXPECT_EQ(lr_at(s.lr, begin, 8), 1.0) << begin;
+}
+
+// at_most below the length: the ramp is of the whole length and is cut off on the way.
+TEST(Gates, AtMostCutsALongerWarmupOff) {
+  const Schedule s = schedule_of(
+      "schedule: {base_lr: 1, warmup: {length: 10 steps, until: {train_error_below: 0.5,\n"
+      "  window: 2 steps, at_most: 4 steps}}}\n" +
+      run_of(20));
+  EXPECT_EQ(names(s), "warmup:4 decay:16");
+  EXPECT_EQ(lr_at(s.lr, 3), 0.4);
 }
 
 TEST(Gates, AreLookedAtWhereTheyHaveOpenedToo) {
   const std::string warmup =
       "schedule:\n  base_lr: 1\n"
       "  warmup: {length: 100 steps, until: {train_error_below: 0.5, window: 5 steps}}\n";
-  for (const char* decay : {"{shape: step, gamma: 1e6, over: 1 steps}",
+  // Of 100 updates they are a float's; of the 199 that a gate may leave them they are not.
+  for (const char* decay : {"{shape: step, gamma: 1e6, over: 20 steps}",
                             "{shape: exponential, gamma: 2, over: 1 steps}"}) {
-    EXPECT_THAT(error_of(warmup + "  decay: " + decay + "\n" + run_of(250)),
+    EXPECT_THAT(error_of(warmup + "  decay: " + decay + "\n" + run_of(200)),
                 HasSubstr("schedule.decay.gamma: takes the learning rate beyond"));
   }
   // Ramps that a late opening leaves no room for make no rate of their own.
@@ -271,6 +316,13 @@ TEST(WrongSchedules, RatesThatNoFloatHolds) {
 TEST(WrongSchedules, CyclesThatDoNotFit) {
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 21}\n"),
               HasSubstr("schedule.decay.cycles: 21 are more than its 10 updates"));
+  EXPECT_EQ(wrong("  decay: {shape: cosine, cycles: 10}\n"), "");
+  // A gate may leave the decay all but the first of the run's updates.
+  const std::string gate =
+      "  warmup: {length: 10 steps, until: {train_error_below: 0.5, window: 5 steps}}\n";
+  EXPECT_EQ(wrong(gate + "  decay: {shape: cosine, cycles: 20}\n"), "");
+  EXPECT_THAT(wrong(gate + "  decay: {shape: cosine, cycles: 21}\n"),
+              HasSubstr("schedule.decay.cycles: 21 are more than its 20 updates"));
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 4, rewarmup: 5 steps}\n"),
               HasSubstr("schedule.decay.rewarmup: 5 steps before each cycle leaves nothing"));
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 2, period: 3 steps}\n"),
@@ -478,18 +530,27 @@ TEST(WrongSchedules, ALengthThatRoundsToNothing) {
               HasSubstr("schedule.decay.over: 0.04 epochs comes to no update at all"));
 }
 
+// Room for as many as there may be, and none for one more.
 TEST(WrongSchedules, TooManyPhasesAndMilestones) {
-  std::string phases = "  phases:\n";
-  for (int i = 0; i < max_phases + 1; ++i) {
-    phases += "    - {shape: constant, from: 0.1, length: 1 steps}\n";
-  }
-  const std::string head = "schedule:\n  base_lr: 0.1\n";
-  EXPECT_THAT(error_of(head + phases + run_of(1000)), HasSubstr("more than 32 phases"));
-  std::string at;
-  for (int i = 1; i <= max_marks + 1; ++i) at += fmt::format("{} steps, ", i);
-  EXPECT_THAT(
-      error_of(head + "  decay: {shape: multistep, at: [" + at + "200 steps]}\n" + run_of(1000)),
-      HasSubstr("more than 128 milestones"));
+  const auto with_phases = [](int count) {
+    std::string phases = "schedule:\n  base_lr: 0.1\n  phases:\n";
+    for (int i = 0; i < count; ++i) {
+      phases += "    - {shape: constant, from: 0.1, length: 1 steps}\n";
+    }
+    return phases;
+  };
+  EXPECT_EQ(error_of(with_phases(max_phases) + run_of(max_phases)), "");
+  EXPECT_THAT(error_of(with_phases(max_phases + 1) + run_of(max_phases + 1)),
+              HasSubstr("more than 32 phases"));
+  EXPECT_THAT(error_of(with_phases(max_phases) + run_of(1000)), HasSubstr("more than 32 phases"));
+  const auto with_milestones = [](int count) {
+    std::string at;
+    for (int i = 1; i < count; ++i) at += fmt::format("{} steps, ", i);
+    return "schedule:\n  base_lr: 0.1\n  decay: {shape: multistep, at: [" + at + "200 steps]}\n";
+  };
+  EXPECT_EQ(error_of(with_milestones(max_marks) + run_of(1000)), "");
+  EXPECT_THAT(error_of(with_milestones(max_marks + 1) + run_of(1000)),
+              HasSubstr("more than 128 milestones"));
 }
 
 }  // namespace

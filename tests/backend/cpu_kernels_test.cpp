@@ -90,6 +90,25 @@ TEST_F(CpuKernels, BatchNormStatistics) {
   }
 }
 
+// A mean and a variance that are no numbers are not taken for 0; one that no float holds does not
+// make the running variance infinite, from where it could not come back.
+TEST_F(CpuKernels, BatchNormStatisticsOfWhatIsNotFiniteOrHuge) {
+  const std::vector<float> x = {std::nanf(""), INFINITY, 1e25f, 1, 2, -1e25f};
+  Output mean(3);
+  Output inv_std(3);
+  std::vector<float> running_mean(3, 0.0f);
+  std::vector<float> running_var(3, 1.0f);
+  Buffer<double> sums(2 * sum_blocks * 3);
+  batch_norm_statistics({2, 3}, x.data(), mean.data(), inv_std.data(), running_mean.data(),
+                        running_var.data(), sums.data());
+  for (int c = 0; c < 2; ++c) {
+    EXPECT_TRUE(std::isnan(inv_std[c])) << c;
+    EXPECT_TRUE(std::isnan(running_var[c])) << c;
+  }
+  EXPECT_NEAR(inv_std[2], 1e-25, 1e-30);
+  EXPECT_TRUE(std::isfinite(running_var[2]));
+}
+
 TEST_F(CpuKernels, BatchNormForwardAndBackward) {
   for (const Matrix size : matrices) {
     for (const float slope : {0.0f, 0.1f, 1.0f}) {
@@ -262,6 +281,7 @@ TEST_F(CpuKernels, MaxPoolAndWhereItsGradientGoes) {
       const ImageShape out{7 / kernel, 8 / kernel, channels};
       const Pooling pooling{3, in, out, kernel};
       auto x = normals(3 * in.size());
+      for (float& v : x) v = std::round(v);  // so that maxima tie: the first is it
       x[10 % x.size()] = std::nanf("");
       x[x.size() / 2] = -INFINITY;
       Output y(3 * out.size());
@@ -370,9 +390,12 @@ TEST_F(CpuKernels, CrossEntropyOfHugeLogitsIsFiniteAndOfNaNIsNot) {
   const std::vector<std::uint8_t> labels = {1};
   const std::vector<float> huge = {3e38f, -3e38f, 0.0f};
   EXPECT_NEAR(cross_entropy(labels, 3, 0, huge.data(), nullptr).sum, 6e38, 1e37);
+  const std::vector<float> certain = {-INFINITY, 0.0f, 0.0f};
+  EXPECT_NEAR(cross_entropy(labels, 3, 0, certain.data(), nullptr).sum, std::log(2), 1e-12);
   for (int at = 0; at < 3; ++at) {
     std::vector<float> bad = {1.0f, 2.0f, 0.0f};
     bad[at] = std::nanf("");
+    EXPECT_EQ(squared_error(labels, 3, bad.data(), nullptr).correct, 0) << at;
     const LossResult result = cross_entropy(labels, 3, 0, bad.data(), nullptr);
     EXPECT_FALSE(std::isfinite(result.sum)) << at;
     EXPECT_EQ(result.correct, 0) << at;

@@ -304,9 +304,18 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
        "f.yaml:3:5: schedule.warmup.lenght: unknown key; did you mean length?",
        {}},
       {"optimiser: {}\n", "f.yaml:1:1: optimiser:", {"unknown key; did you mean optimizer?"}},
+      {"sede: 1\n", "f.yaml:1:1: sede:", {"unknown key; did you mean seed?"}},
+      {"modxyz: 1\n", "f.yaml:1:1: modxyz:", {"unknown key; the keys here are name, seed, data"}},
       {"seed: 1\nbatch_size: 3\n", "f.yaml:2:1: batch_size:", {"did you mean data.batch_size?"}},
       {"lr: 3\n", "f.yaml:1:1: lr:", {"did you mean schedule.base_lr or "}},
       {"zzzz: {}\n", "f.yaml:1:1: zzzz:", {"unknown key", "the keys here are name, seed, data"}},
+      {"length: 3\n",
+       "f.yaml:1:1: length: unknown key; did you mean schedule.phases[].length or "
+       "schedule.warmup.length or schedule.decay.length?",
+       {}},
+      {fmt::format("model: {{layers: [{}]}}\n", std::string(100, 'x')),
+       "f.yaml:1:18: model.layers.0: ",
+       {"where a section of keys is expected"}},
       {"train: {epochs: 3}\n", "f.yaml:1:9: train.epochs:", {"unknown key", "length, eval_every"}},
       {"train: {precision: fp64}\n",
        "f.yaml:1:9: train.precision:",
@@ -610,6 +619,36 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
     }
     EXPECT_EQ(message.find('\n'), std::string::npos) << message;
   }
+}
+
+// As many as a message says there may be, and not one more.
+TEST(Config, LimitsAreWhereTheyAreSaidToBe) {
+  const auto path = [](std::size_t size) {
+    return fmt::format("data: {{dir: {}}}\n", std::string(size, 'd'));
+  };
+  EXPECT_EQ(error_of(path(4000)), "");
+  EXPECT_THAT(error_of(path(4001)), HasSubstr("write the path of a folder"));
+  const auto arms = [](int count) {
+    std::vector<std::string> names;
+    for (int i = 0; i < count; ++i) names.push_back(fmt::format("a{}: {{}}", i));
+    return fmt::format("compare: {{arms: {{{}}}}}\n", fmt::join(names, ", "));
+  };
+  EXPECT_EQ(error_of(arms(100)), "");
+  EXPECT_THAT(error_of(arms(101)), HasSubstr("has too many arms; write at most 100"));
+  const auto grid = [](const char* fifth) {
+    return fmt::format(
+        "sweep: {{axes: {{schedule.base_lr: [1], optimizer.momentum: [0.5], data.batch_size: [8], "
+        "loss: [mse]{}}}}}\n",
+        fifth);
+  };
+  EXPECT_EQ(error_of(grid("")), "");
+  EXPECT_THAT(error_of(grid(", train.length: [2 steps]")),
+              HasSubstr("has too many axes; write at most 4"));
+}
+
+TEST(Config, ZeroHasNoSign) {
+  const RunConfig c = config_of("optimizer: {weight_decay: -0.0}\n");
+  EXPECT_EQ(write_config(c), write_config(RunConfig{}));
 }
 
 TEST(Config, ReportsSettingsWhereTheyWereGiven) {

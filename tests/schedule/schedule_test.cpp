@@ -271,6 +271,16 @@ TEST(Gates, CyclesGrowThroughWhatTheyLeave) {
   for (const std::int64_t begin : {8, 18, 38, 78}) EXPECT_EQ(lr_at(s.lr, begin, 8), 1.0) << begin;
 }
 
+// An error below 0.55 is more than 45 % of 6400 right, and 0.45 x 6400 is 2880, which doubles miss.
+TEST(Gates, CountTheExamplesThatTheErrorLeaves) {
+  const Schedule s = schedule_of(
+      "data: {batch_size: 128}\n"
+      "schedule: {warmup: {length: 60 steps, until: {train_error_below: 0.55}}}\n" +
+      run_of(100));
+  EXPECT_EQ(s.lr.gate.window, 50);
+  EXPECT_EQ(s.lr.gate.hits_above, 2880);
+}
+
 // at_most below the length: the ramp is of the whole length and is cut off on the way.
 TEST(Gates, AtMostCutsALongerWarmupOff) {
   const Schedule s = schedule_of(
@@ -344,6 +354,9 @@ TEST(WrongSchedules, GatesWithoutAWindow) {
                        "  window: 1025 steps}}}\n" +
                        run_of(4000)),
               HasSubstr("are more than 1024 updates"));
+  EXPECT_THAT(wrong("  warmup: {length: 5 steps, until: {train_error_below: 0.5, window: 8 steps,"
+                    " at_most: 10 steps}}\n"),
+              HasSubstr("schedule.warmup.until.window: 8 steps are more than the 5 updates"));
   // Without a warmup there is nothing to end.
   EXPECT_EQ(wrong("  warmup: {length: 0 steps, until: {train_error_below: 0.5}}\n"), "");
 }

@@ -44,12 +44,14 @@ TEST(Outcome, StuckByItsAccuracy) {
   // The test accuracy stands in where there is one.
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.9), 0.149), Outcome::stuck);
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.1), 0.151), Outcome::ok);
+  EXPECT_EQ(of(history_of(2.3, 1.0, 0.1), 0.15), Outcome::ok);  // not under it
   EXPECT_EQ(of(history_of(2.3, 0.09, 0.14), {}, 10, Loss::mse), Outcome::stuck);
 }
 
 TEST(Outcome, SpikedIsOverThreeTimesTheFirstLossAndThenRecovered) {
   EXPECT_EQ(of(history_of(2, 0.4, 0.85, 6.01)), Outcome::spiked);
   EXPECT_EQ(of(history_of(2, 0.4, 0.85, 5.99)), Outcome::ok);
+  EXPECT_EQ(of(history_of(2, 0.4, 0.85, 6)), Outcome::ok);
   EXPECT_EQ(of(history_of(2, 0.4, 0.10, 6.01)), Outcome::stuck);
   LossHistory long_ago;
   long_ago.add(1, 0.1);

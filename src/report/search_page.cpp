@@ -148,6 +148,7 @@ void add_tried_charts(Page& page, const Json& result) {
   for (const Json& arm : result.at("arms")) {
     std::vector<std::string> seeds;
     std::array<Points, tried_kinds> points;
+    std::size_t runs = 0;
     for (const Json& search : arm.at("searches")) {
       for (const Json& trial : search.at("tried")) {
         const auto lr = trial.at("lr").get<double>();
@@ -156,6 +157,7 @@ void add_tried_charts(Page& page, const Json& result) {
         Points& of_kind = points[kind_of(trial)];
         of_kind.x.push_back(lr);
         of_kind.y.push_back(static_cast<double>(seeds.size()));
+        ++runs;
       }
       seeds.push_back("seed " + scalar(search.at("seed")));
     }
@@ -166,7 +168,11 @@ void add_tried_charts(Page& page, const Json& result) {
       chart.add(label, Chart::Kind::dots, style, points[kind]);
     }
     if (chart.empty()) continue;
-    chart.log_x().rows(seeds).legend().numbers(tried_table(arm));
+    chart.log_x()
+        .rows(seeds)
+        .legend()
+        .numbers(tried_table(arm))
+        .caption(fmt::format("A point for each run, n = {}.", runs));
     charts.push_back(std::move(chart));
   }
   if (charts.empty()) return;

@@ -634,7 +634,8 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
-  EXPECT_THAT(page, HasSubstr("<h2>Every rate that was tried</h2>"));
+  EXPECT_THAT(page, AllOf(HasSubstr("<h2>Every rate that was tried</h2>"),
+                          HasSubstr("A point for each run, n = 6.")));
   const Json charts = data_of(page).at("sections").at(1).at("charts");
   ASSERT_EQ(charts.size(), 2);
   EXPECT_EQ(charts.at(0).at("title"), "cold");

@@ -317,12 +317,14 @@ TEST_F(ClaimsOfFiles, Sooner) {
 }
 
 TEST_F(ClaimsOfFiles, SmallerSpike) {
-  // A loss of 1 in updates 10 .. 59, and the spike at 65; what is around them does not matter.
+  // A loss of 1 in updates 10 .. 59, and the spike at the first or the last of those looked at;
+  // what is around them does not matter.
   const auto put_spike = [&](const std::string& arm, std::size_t seed, double spike) {
     put_metrics(
-        arm, seed, 200, [&](int i) { return i < 10 || i >= 70 ? 99.0
-                                            : i == 69         ? spike
-                                                              : 1.0; },
+        arm, seed, 200,
+        [&](int i) {
+          return i < 10 || i >= 70 ? 99.0 : i == (seed % 2 == 0 ? 60 : 69) ? spike : 1.0;
+        },
         one);
   };
   std::vector<RunResult> b(6, ended(0.5));
@@ -423,6 +425,9 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   expect_verdict("FAIL", "sharpness_falls: {arm: a, by: 5.01, p_below: 0.032}", arms(9),
                  folder_.path());
   expect_verdict("INCONCLUSIVE", claim, {failing("a", 0, 0)}, folder_.path());
+  // A curvature that has turned over is as sharp as its magnitude.
+  put_sharpness(0, 100, -90, true, true);
+  EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence, StartsWith("0 of 1 runs"));
 }
 
 // A file of sharpness and of the curvature along the random direction, first and last.
@@ -463,13 +468,13 @@ TEST_F(ClaimsOfFiles, SharpnessStays) {
 
 TEST_F(ClaimsOfFiles, EdgeOfStability) {
   // Momentum is 0.9, so that 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of 19
-  // over 19. The median of the last quarter of eight measurements is that of two.
+  // over 19. The median of the last quarter of seven measurements is that of two.
   const auto put_late = [&](const char* arm, double rate, double late) {
     std::string text = std::string(sharpness_header) + "\n";
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < 7; ++i) {
       text += fmt::format("{},{},{},1,0,1,1,1,1\n", i, rate,
-                          i < 6    ? 999
-                          : i == 6 ? late - 1
+                          i < 5    ? 999
+                          : i == 5 ? late - 1
                                    : late + 1);
     }
     put(arm, 0, "sharpness.csv", text);
@@ -480,7 +485,8 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
   const ClaimResult right =
       judge_one("edge_of_stability: {arms: [a, b], slope: [0.99, 1.01]}", arms, folder_.path());
   EXPECT_EQ(right.verdict, Verdict::pass) << right.evidence;
-  EXPECT_THAT(right.evidence, HasSubstr("2 runs, slope 1.000; "));
+  EXPECT_THAT(right.evidence,
+              AllOf(HasSubstr("2 runs, slope 1.000; "), HasSubstr(" 1.00 to 1.00,")));
   put_late("a", 0.1, 57);  // (57 - 19) / 19 = 2
   expect_verdict("FAIL", "edge_of_stability: {arms: [a, b], slope: [0.8, 1.99]}", arms,
                  folder_.path());
@@ -528,13 +534,13 @@ TEST_F(ClaimsOfFiles, UnstableStart) {
 }
 
 TEST_F(ClaimsOfFiles, DeepLayersMoveMore) {
-  // By depth velocity over weight is 1, 2, 3, or 3, 2, 1; other rows say the opposite.
+  // By depth velocity over weight is 1, 2, 3, or 3, 2, 1; other rows say the opposite, and louder.
   const auto put_layers = [&](const std::string& arm, std::size_t seed, bool deep) {
     const char* names[] = {"0.conv.weight", "2.conv.weight", "3.linear.weight"};
     std::string text = std::string(layers_header) + "\n";
     for (const int step : {0, 10, 20}) {
       for (int i = 0; i < 3; ++i) {
-        const int move = (deep == (step < 20)) ? i + 1 : 3 - i;
+        const int move = ((deep == (step < 20)) ? i + 1 : 3 - i) * (step < 20 ? 1 : 100);
         text += fmt::format("{},{},2,{},1,1,1\n", step, names[i], 2 * move);
         text += fmt::format("{},{}.batch_norm.weight,1,{},1,1,1\n", step, i, 100 - i);
       }

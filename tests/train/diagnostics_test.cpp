@@ -93,6 +93,30 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
   EXPECT_EQ(summary.at("last_sharpness"), s.sharpness.back());
 }
 
+// The last measurement of a run is checked also where the next would come right at its end.
+TEST(Diagnostics, TheLastOfARunIsChecked) {
+  const TemporaryFolder folder;
+  run_into(folder / "run", looking_with({"train.length=8 steps"}));
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  EXPECT_THAT(s.step, testing::ElementsAre(0, 4));
+  EXPECT_TRUE(std::isfinite(s.wide.back()));
+  EXPECT_TRUE(std::isfinite(s.random_direction.back()));
+}
+
+// A direction goes with the network that it was found on.
+TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
+  const TemporaryFolder folder;
+  const RunConfig config = looking_with({});
+  StopAfter stopper(6);
+  run_into(folder / "run", config, stopper.listener);
+  const auto path = folder / "run/checkpoints/last.ckpt";
+  Checkpoint checkpoint = read_checkpoint(path);
+  checkpoint.direction.at(1).name = "another";
+  write_checkpoint(path, checkpoint);
+  EXPECT_THAT(resume_error(folder / "run", config),
+              testing::HasSubstr("the direction of the sharpness is of another network"));
+}
+
 // The norms over all parameters are the root of the sum of squares of each one's.
 TEST(Diagnostics, OfTheLayersAddUpToTheMetrics) {
   const TemporaryFolder folder;

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <set>
 
 #include "config/error.h"
 #include "temporary_folder.h"
@@ -127,9 +128,26 @@ TEST(RunFilesOfMetrics, HavePhasesAsStretchesOfRows) {
   EXPECT_EQ(m.phases[1].first, 2u);
   EXPECT_EQ(m.phases[2].first, 3u);
   EXPECT_EQ(m.phases[2].last, 5u);
-  // Rows are sorted by these two.
-  put_bytes(folder / "m.csv", text + "nan,1,decay,0.1,1,1,1,1,1\n");
-  EXPECT_THROW(read_metrics(folder / "m.csv"), Error);
+  // Rows are sorted and drawn by these two.
+  for (const char* row : {"nan,1,decay,0.1,1,1,1,1,1\n", "6,1,decay,nan,1,1,1,1,1\n"}) {
+    put_bytes(folder / "m.csv", text + row);
+    EXPECT_THROW(read_metrics(folder / "m.csv"), Error) << row;
+  }
+}
+
+// Two runs of one second do not share a folder.
+TEST(RunFolderNames, AreOfFoldersThatAreNotThere) {
+  const TemporaryFolder folder;
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.path());
+  std::set<std::filesystem::path> names;
+  for (int i = 0; i < 3; ++i) {
+    const std::filesystem::path name = default_folder("net", "7");
+    EXPECT_TRUE(names.insert(name).second) << name;
+    EXPECT_EQ(name.parent_path(), "runs/net");
+    make_folder(name);
+  }
+  std::filesystem::current_path(before);
 }
 
 // What a run folder writes is what is read.

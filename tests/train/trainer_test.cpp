@@ -95,6 +95,21 @@ TEST(Trainer, TheFolderHoldsWhatTheContractSays) {
   }
 }
 
+// At a rate that changes no weight all evaluations are the same, and the first is the best, of a
+// resumed run too.
+TEST(Trainer, OfEquallyGoodEvaluationsTheFirstIsTheBest) {
+  const TemporaryFolder folder;
+  const RunConfig config =
+      config_of({"schedule.base_lr=1e-30", "train.eval_every=5 steps", "train.length=20 steps",
+                 "schedule.warmup.length=0 steps", "model.layers.2.conv.batch_norm=false"});
+  StopAfter stopper(12);
+  ASSERT_TRUE(run_into(folder / "run", config, stopper.listener).interrupted);
+  const RunResult result = resume_in(folder / "run", config);
+  EXPECT_EQ(result.best_test_accuracy, result.test_accuracy);
+  EXPECT_EQ(result.best_step, 5);
+  EXPECT_EQ(run_into(folder / "whole", config).best_step, 5);
+}
+
 TEST(Trainer, TheSameSeedGivesTheSameBits) {
   const TemporaryFolder folder;
   run_into(folder / "a", config_of(augmented));

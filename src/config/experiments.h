@@ -92,7 +92,7 @@ void describe(Io& io, Bound& c, const std::string& unit, const Range& above, con
 constexpr Range kShareAbove{0, 1, false, true};
 constexpr Range kShareBelow{0, 1, true};
 constexpr Range kAccuracies{-1, 1, true, true};  // differences of two
-constexpr Range kAlike{0, 1, true, true};        // how far two accuracies are apart
+constexpr Range kAlike{0, 1, true, true};        // how far two shares are apart
 constexpr Range kLevel{0, 1, true, true};        // of a p-value
 constexpr ListSize kPair{2, 2};
 

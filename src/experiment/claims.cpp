@@ -137,6 +137,20 @@ TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                       .least_p = page_trend(order, perfect, direction).p}};
 }
 
+Test two_sided(const std::string& name, double p, bool right_way, double least_p) {
+  return {.name = name,
+          .p = p,
+          .right_way = right_way,
+          .opposite_p = right_way ? 1 : p,
+          .least_p = least_p};
+}
+
+std::string few_text(std::int64_t seeds) {
+  return seeds < least_for_bootstrap
+             ? fmt::format(", too few for a bootstrap, which needs {}", least_for_bootstrap)
+             : "";
+}
+
 Verdict verdict_above(const Interval& interval, double value) {
   if (interval.lo > value) return Verdict::pass;
   return interval.hi < value ? Verdict::fail : Verdict::inconclusive;
@@ -149,6 +163,11 @@ Verdict verdict_below(const Interval& interval, double value) {
 Verdict verdict_of(const Interval& interval, const Bound& bound) {
   return bound.above ? verdict_above(interval, *bound.above)
                      : verdict_below(interval, *bound.below);
+}
+
+Verdict verdict_within(const Interval& interval, double margin) {
+  if (interval.lo > -margin && interval.hi < margin) return Verdict::pass;
+  return interval.lo >= margin || interval.hi <= -margin ? Verdict::fail : Verdict::inconclusive;
 }
 
 const char* more_or_less(const Bound& bound) {

@@ -108,16 +108,8 @@ Finding too_few(const Pairs& pairs) {
 Test smaller_in_first(const Pairs& pairs) {
   const SignedRank found = wilcoxon_signed_rank(paired_differences(pairs.first, pairs.second));
   const std::vector<double> perfect(pairs.first.size(), -1.0);
-  const bool right_way = found.w_minus > found.w_plus;
-  return {.name = "Wilcoxon p",
-          .p = found.p,
-          .right_way = right_way,
-          .opposite_p = right_way ? 1 : found.p,
-          .least_p = wilcoxon_signed_rank(perfect).p};
-}
-
-std::string share_text(std::int64_t count, std::int64_t n) {
-  return fmt::format("95 % interval {}", to_string(clopper_pearson(count, n)));
+  return two_sided("Wilcoxon p", found.p, found.w_minus > found.w_plus,
+                   wilcoxon_signed_rank(perfect).p);
 }
 
 // ---- What a claim asks of an arm ---------------------------------------------------------------
@@ -169,13 +161,10 @@ Finding judge(const FailsMoreClaim& c, const Arms& arms) {
   const ArmResult& a = arms[c.arms[0]].result;
   const ArmResult& b = arms[c.arms[1]].result;
   const PairResult pair = pair_of(a, b);
-  const bool right_way = pair.only_first_failed > pair.only_second_failed;
   return {.evidence = discordant_text(a, b, pair),
-          .test = Test{.name = "exact McNemar p",
-                       .p = pair.mcnemar_p,
-                       .right_way = right_way,
-                       .opposite_p = right_way ? 1 : pair.mcnemar_p,
-                       .least_p = mcnemar_exact(pair.pairs, 0)}};
+          .test = two_sided("exact McNemar p", pair.mcnemar_p,
+                            pair.only_first_failed > pair.only_second_failed,
+                            mcnemar_exact(pair.pairs, 0))};
 }
 
 // ---- fails_alike -------------------------------------------------------------------------------
@@ -194,15 +183,9 @@ Finding judge(const FailsAlikeClaim& c, const Arms& arms) {
   const PairResult pair = pair_of(a, b);
   const Interval interval = paired_difference_of_shares(pair.only_first_failed,
                                                         pair.only_second_failed, pair.pairs, 0.90);
-  Finding finding;
-  finding.evidence = fmt::format("{}; 90 % interval of the difference of shares {}",
-                                 discordant_text(a, b, pair), to_string(interval));
-  if (interval.lo > -c.within && interval.hi < c.within) {
-    finding.verdict = Verdict::pass;
-  } else if (interval.lo >= c.within || interval.hi <= -c.within) {
-    finding.verdict = Verdict::fail;
-  }
-  return finding;
+  return {.evidence = fmt::format("{}; 90 % interval of the difference of shares {}",
+                                  discordant_text(a, b, pair), to_string(interval)),
+          .verdict = verdict_within(interval, c.within)};
 }
 
 // ---- Test accuracies ---------------------------------------------------------------------------
@@ -274,8 +257,8 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
 }
 
 // ---- accuracy_alike ----------------------------------------------------------------------------
-// Two one-sided t tests: PASS where p < 0.05, FAIL where the 90 % interval lies outside
-// (-within, within).
+// Two one-sided t tests: PASS where p < 0.05, which is the t interval at 90 % inside
+// (-within, within), FAIL where it lies outside.
 
 std::string text_of(const AccuracyAlikeClaim& c) {
   return fmt::format("{} and {} are equally accurate, to {}", c.arms[0], c.arms[1],
@@ -288,16 +271,10 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const Equivalence both = tost(differences, c.within);
   const Interval interval = paired_t(differences, 0.90).interval;
-  Finding finding;
-  if (both.p < 0.05) {
-    finding.verdict = Verdict::pass;
-  } else if (interval.lo >= c.within || interval.hi <= -c.within) {
-    finding.verdict = Verdict::fail;
-  }
-  finding.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
-                                 difference_text(pairs, both.mean), points_text(interval), both.p,
-                                 chance_text(arms, c.arms));
-  return finding;
+  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
+                                  difference_text(pairs, both.mean), points_text(interval), both.p,
+                                  chance_text(arms, c.arms)),
+          .verdict = verdict_within(interval, c.within)};
 }
 
 // ---- accuracy_falls ----------------------------------------------------------------------------
@@ -351,11 +328,9 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
     differences.push_back(gaps.back() - factor * than.back());
   }
   Finding finding;
-  finding.evidence = fmt::format("{} seeds that all arms have", differences.size());
-  if (differences.size() < least_for_bootstrap) {
-    finding.evidence += bootstrap_needs;
-    return finding;
-  }
+  const std::int64_t n = std::ssize(differences);
+  finding.evidence = fmt::format("{} seeds that all arms have{}", n, few_text(n));
+  if (n < least_for_bootstrap) return finding;
   const Interval interval = bootstrap(differences, mean).expanded;
   finding.verdict = c.factor.above ? verdict_above(interval, 0) : verdict_below(interval, 0);
   finding.evidence += fmt::format(
@@ -417,8 +392,8 @@ Finding judge(const SoonerClaim& c, const Arms& arms) {
 // ---- smaller_spike -----------------------------------------------------------------------------
 // By run the largest training loss of the updates [after, after + within) over the mean of the 50
 // before `after` (or as many as there are), `after` being the arm's own: the update of its restart,
-// which a ramp delays. A run that is not finite by then, or not to be divided
-// by, is above all others. Wilcoxon's signed ranks of the differences of the logarithms, two-sided.
+// which a ramp delays. A run that is not finite by then, or not to be divided by, is above all
+// others. Wilcoxon's signed ranks of the differences of the logarithms, two-sided.
 
 std::string text_of(const SmallerSpikeClaim& c) {
   return fmt::format("the loss spikes less in {} after {} than in {} after {}, within {}",
@@ -426,8 +401,12 @@ std::string text_of(const SmallerSpikeClaim& c) {
                      to_string(c.within));
 }
 
+std::size_t place_of(const std::string& arm, const SmallerSpikeClaim& c) {
+  return arm == c.arms[0] ? 0 : 1;
+}
+
 void check(const SmallerSpikeClaim& c, const ClaimedArm& arm) {
-  const std::size_t i = arm.name == c.arms[0] ? 0 : 1;
+  const std::size_t i = place_of(arm.name, c);
   arm.require_within_run(c.after[i], i == 0 ? "after.0" : "after.1");
   arm.updates(c.within, "within");
 }
@@ -455,8 +434,7 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
   const auto spike = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
     const auto metrics = arm.file(r, "metrics.csv", read_metrics);
     if (!metrics) return std::nullopt;
-    const Length& restart = c.after[&arm == &arms[c.arms[0]] ? 0 : 1];
-    const auto after = static_cast<double>(arm.updates(restart));
+    const auto after = static_cast<double>(arm.updates(c.after[place_of(arm.result.arm.name, c)]));
     const auto within = static_cast<double>(arm.updates(c.within));
     const auto died = r.run.first_non_finite_step;
     if (died && static_cast<double>(*died) < after + within) return never;
@@ -518,11 +496,12 @@ Finding judge(const GateClaim& c, const Arms& arms) {
     opened.push_back(static_cast<double>(*r.run.gate_opened_at));
     inside += *r.run.gate_opened_at >= from && *r.run.gate_opened_at < to ? 1 : 0;
   }
+  const Interval interval = clopper_pearson(inside, arm.n());
   return {.evidence = fmt::format(
-              "{} of {} in [{}, {}), {}; it opened in {}{}", inside, arm.n(), from, to,
-              share_text(inside, arm.n()), opened.size(),
+              "{} of {} in [{}, {}), 95 % interval {}; it opened in {}{}", inside, arm.n(), from,
+              to, to_string(interval), opened.size(),
               opened.empty() ? "" : fmt::format(", at a median of {:g}", median(opened))),
-          .verdict = verdict_above(clopper_pearson(inside, arm.n()), c.share)};
+          .verdict = verdict_above(interval, c.share)};
 }
 
 // ---- Sharpness at both ends of a run -----------------------------------------------------------
@@ -669,13 +648,13 @@ Finding judge(const UnstableStartClaim& c, const Arms& arms) {
   }
   const std::int64_t n = std::ssize(ratios);
   const std::int64_t above = std::ranges::count_if(ratios, [](double x) { return x > 1; });
-  Finding finding;
-  finding.verdict = verdict_above(clopper_pearson(above, n), c.share);
-  finding.evidence =
-      fmt::format("{} of {} runs that were not finite, {}{}; {} more without measurements", above,
-                  n, share_text(above, n),
-                  n == 0 ? "" : fmt::format(", median {:.3g}", median(ratios)), failed - n);
-  return finding;
+  const Interval interval = clopper_pearson(above, n);
+  return {.evidence =
+              fmt::format("{} of {} runs that were not finite, 95 % interval {}{}; {} more "
+                          "without measurements",
+                          above, n, to_string(interval),
+                          n == 0 ? "" : fmt::format(", median {:.3g}", median(ratios)), failed - n),
+          .verdict = verdict_above(interval, c.share)};
 }
 
 // ---- edge_of_stability -------------------------------------------------------------------------

@@ -34,10 +34,9 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
                                     std::exp2(*ratio.log2_mean), *ratio.log2_mean);
   }
   if (ratio.log2_interval) {
-    finding.evidence += fmt::format(", bootstrap at 95 % {}", to_string(*ratio.log2_interval));
-    if (ratio.seeds < std::int64_t{least_for_bootstrap}) {
-      finding.evidence += bootstrap_needs;
-    } else {
+    finding.evidence += fmt::format(", bootstrap at 95 % {}{}", to_string(*ratio.log2_interval),
+                                    few_text(ratio.seeds));
+    if (ratio.seeds >= least_for_bootstrap) {
       finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
     }
   }

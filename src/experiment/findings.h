@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <optional>
 #include <string>
@@ -96,9 +97,12 @@ struct Test {
   std::string name;  // "exact McNemar p"
   double p = 1;
   bool right_way = false;  // whether the effect has the claimed direction
-  double opposite_p = 1;   // for the opposite claim; of a two-sided test 1 where right_way
+  double opposite_p = 1;   // for the opposite claim
   double least_p = 1;      // of a perfect result of as many runs
 };
+
+/// A two-sided one.
+Test two_sided(const std::string& name, double p, bool right_way, double least_p);
 
 struct Finding {
   std::string evidence;
@@ -116,15 +120,18 @@ TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                      Alternative direction);
 
 /// Fewer seeds are too few for the interval of a bootstrap to hold what it promises, expanded or
-/// not.
-constexpr std::size_t least_for_bootstrap = 5;
-constexpr const char* bootstrap_needs = ", too few for a bootstrap, which needs 5";
+/// not; and what is said of them, "" where there are enough.
+constexpr std::int64_t least_for_bootstrap = 5;
+std::string few_text(std::int64_t seeds);
 
 /// Whether the interval is wholly above (PASS) or below (FAIL) a value; the other way round where
 /// the claim is that it is below.
 Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
 Verdict verdict_of(const Interval& interval, const Bound& bound);
+
+/// Whether the interval is wholly inside (-margin, margin) (PASS) or outside (FAIL).
+Verdict verdict_within(const Interval& interval, double margin);
 
 /// "more" than the bound's value, or "less".
 const char* more_or_less(const Bound& bound);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "config/values.h"
@@ -263,17 +264,13 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   for (Experiment& e : data.experiments) {
     // Of a search the runs of an arm have different rates: one of each is read.
     const std::size_t most_seeds = e.kind == Experiment::Kind::find_lr ? 1 : most_layer_seeds;
-    std::string arm;
-    std::size_t arms = 0;
-    std::size_t seeds = 0;
+    std::map<std::string, std::size_t> seeds;  // that have layers, of each arm that has any
     for (RunData& run : e.runs) {
-      if (arms == 0 || run.arm != arm) {
-        arm = run.arm;
-        ++arms;
-        seeds = 0;
-      }
-      const bool is_read = arms <= most_layer_arms && ++seeds <= most_seeds;
+      const auto of_arm = seeds.find(run.arm);
+      const bool is_read =
+          of_arm == seeds.end() ? seeds.size() < most_layer_arms : of_arm->second < most_seeds;
       read_run(run, points, is_read ? Depth::with_layers : Depth::without_layers);
+      if (run.layers || run.activations) ++seeds[run.arm];
     }
   }
   return data;

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -373,22 +373,18 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
 
 // ---- Layers ------------------------------------------------------------------------------------
 
-// The rows of one run's file, of which there is one for each step and name.
-struct NamedRows {
-  const std::vector<double>& step;
-  const std::vector<std::string>& name;
-  std::function<double(std::size_t)> value;  // of a row
-};
-
-// The same of several seeds, by name, the names in the order of the first.
+// The rows of the files of several seeds, of which each has one for each step and name; by name,
+// the names in the order of the first.
+template <class Rows>
 class ByName {
  public:
-  explicit ByName(std::vector<NamedRows> seeds) : seeds_(std::move(seeds)) {
+  ByName(std::vector<const Rows*> seeds, std::vector<std::string> Rows::*names)
+      : seeds_(std::move(seeds)) {
     for (std::size_t seed = 0; seed < seeds_.size(); ++seed) {
-      const std::vector<std::string>& names = seeds_[seed].name;
-      for (std::size_t i = 0; i < names.size(); ++i) {
-        const auto [at, is_new] = rows_.try_emplace(names[i], seeds_.size());
-        if (is_new) order_.push_back(names[i]);
+      const std::vector<std::string>& of_seed = seeds_[seed]->*names;
+      for (std::size_t i = 0; i < of_seed.size(); ++i) {
+        const auto [at, is_new] = rows_.try_emplace(of_seed[i], seeds_.size());
+        if (is_new) order_.push_back(of_seed[i]);
         at->second[seed].push_back(i);
       }
     }
@@ -411,10 +407,12 @@ class ByName {
   }
 
   std::size_t size() const { return order_.size(); }
+  std::size_t seeds() const { return seeds_.size(); }
 
-  // At each step the median of the seeds that have a finite value there; a gap where fewer than
-  // half of them do.
-  Series series(const std::string& name) const {
+  // At each step the median of the seeds for which value(rows, row) is finite there; a gap where
+  // fewer than half of them have one.
+  template <class Value>
+  Series series(const std::string& name, const Value& value) const {
     const std::vector<std::vector<std::size_t>>& rows = rows_.at(name);
     std::vector<std::size_t> next(rows.size());
     std::vector<double> x, y;
@@ -422,17 +420,17 @@ class ByName {
       double step = std::numeric_limits<double>::infinity();
       for (std::size_t seed = 0; seed < rows.size(); ++seed) {
         if (next[seed] == rows[seed].size()) continue;
-        step = std::min(step, seeds_[seed].step[rows[seed][next[seed]]]);
+        step = std::min(step, seeds_[seed]->step[rows[seed][next[seed]]]);
       }
       if (std::isinf(step)) break;
       std::vector<double> values;
       for (std::size_t seed = 0; seed < rows.size(); ++seed) {
         if (next[seed] == rows[seed].size()) continue;
         const std::size_t row = rows[seed][next[seed]];
-        if (seeds_[seed].step[row] != step) continue;
+        if (seeds_[seed]->step[row] != step) continue;
         ++next[seed];
-        const double value = seeds_[seed].value(row);
-        if (std::isfinite(value)) values.push_back(value);
+        const double there = value(*seeds_[seed], row);
+        if (std::isfinite(there)) values.push_back(there);
       }
       x.push_back(step);
       y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? median(values) : gap);
@@ -443,65 +441,73 @@ class ByName {
   }
 
  private:
-  std::vector<NamedRows> seeds_;
+  std::vector<const Rows*> seeds_;
   std::vector<std::string> order_;
   std::map<std::string, std::vector<std::vector<std::size_t>>> rows_;  // of each seed
 };
 
+// The files of the runs that have one.
+template <class Rows>
+std::vector<const Rows*> files_of(const std::vector<const RunData*>& runs,
+                                  std::optional<Rows> RunData::*file) {
+  std::vector<const Rows*> files;
+  for (const RunData* run : runs) {
+    if (run->*file) files.push_back(&*(run->*file));
+  }
+  return files;
+}
+
 // A line for each name, coloured by how deep it is.
-void add_by_name(Chart& chart, const std::string& caption, std::vector<NamedRows> seeds) {
-  const std::size_t n = seeds.size();
-  const ByName names(std::move(seeds));
+template <class Rows, class Value>
+void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& caption,
+                 const ByName<Rows>& names, const Value& value) {
   const std::vector<std::string> chosen = names.chosen();
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const double depth =
         chosen.size() < 2 ? 0 : static_cast<double>(i) / static_cast<double>(chosen.size() - 1);
     chart.add(chosen[i], {fmt::format("depth:{:.3f}", depth), static_cast<int>(i)},
-              names.series(chosen[i]), {}, Chart::Kind::mean);
+              names.series(chosen[i], value), {}, Chart::Kind::mean);
   }
   std::string text = caption;
-  if (n > 1) text += fmt::format(" Median of n = {} seeds, where half or more have a value.", n);
+  if (names.seeds() > 1) {
+    text += fmt::format(" Median of n = {} seeds, where half or more have a value.", names.seeds());
+  }
   if (chosen.size() < names.size()) text += fmt::format(" {} of {}.", chosen.size(), names.size());
   chart.legend().caption(text);
+  charts.push_back(std::move(chart));
 }
 
 // Of the seeds of an arm, or of one run.
 void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunData*>& runs,
                       const std::string& of) {
-  const auto add = [&](Chart chart, const char* caption, auto file, auto names, auto value) {
-    std::vector<NamedRows> seeds;
-    for (const RunData* run : runs) {
-      const auto& rows = run->*file;
-      if (!rows) continue;
-      seeds.push_back({rows->step, (*rows).*names,
-                       [&rows = *rows, value](std::size_t i) { return value(rows, i); }});
-    }
-    if (seeds.empty()) return;
-    add_by_name(chart, caption, std::move(seeds));
-    charts.push_back(std::move(chart));
-  };
   const auto chart = [&](const char* title, const char* y) { return Chart(title + of, "step", y); };
   const auto ratio = [](double a, double b) { return b > 0 ? a / b : gap; };
-  const auto layers = &RunData::layers;
-  const auto parameter = &LayerRows::parameter;
-  add(chart("Velocity over weights", "ratio").log_y(),
-      "Norm of the velocity over that of the weights.", layers, parameter,
-      [=](const LayerRows& l, std::size_t i) {
-        return ratio(l.velocity_norm[i], l.weight_norm[i]);
-      });
-  add(chart("Update over weights", "ratio").log_y(), "Norm of the update over that of the weights.",
-      layers, parameter,
-      [=](const LayerRows& l, std::size_t i) { return ratio(l.update_norm[i], l.weight_norm[i]); });
-  add(chart("Angle of an update", "degrees").log_y(), "Between the weights before and after it.",
-      layers, parameter, [](const LayerRows& l, std::size_t i) { return l.angle[i]; });
-  add(chart("Distance from the start", "norm"), "Norm of the weights minus the initial ones.",
-      layers, parameter, [](const LayerRows& l, std::size_t i) { return l.distance[i]; });
-  const auto activations = &RunData::activations;
-  const auto layer = &ActivationRows::layer;
-  add(chart("Largest activation", "activation").log_y(), "In magnitude, in the update's own batch.",
-      activations, layer, [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });
-  add(chart("Dead units", "%"), "Channels that are zero on the whole batch.", activations, layer,
-      [](const ActivationRows& a, std::size_t i) { return 100 * a.dead[i]; });
+  if (const ByName layers(files_of(runs, &RunData::layers), &LayerRows::parameter);
+      layers.seeds() > 0) {
+    const auto add = [&](const Chart& empty, const char* caption, const auto& value) {
+      add_by_name(charts, empty, caption, layers, value);
+    };
+    add(chart("Velocity over weights", "ratio").log_y(),
+        "Norm of the velocity over that of the weights.", [&](const LayerRows& l, std::size_t i) {
+          return ratio(l.velocity_norm[i], l.weight_norm[i]);
+        });
+    add(chart("Update over weights", "ratio").log_y(),
+        "Norm of the update over that of the weights.", [&](const LayerRows& l, std::size_t i) {
+          return ratio(l.update_norm[i], l.weight_norm[i]);
+        });
+    add(chart("Angle of an update", "degrees").log_y(), "Between the weights before and after it.",
+        [](const LayerRows& l, std::size_t i) { return l.angle[i]; });
+    add(chart("Distance from the start", "norm"), "Norm of the weights minus the initial ones.",
+        [](const LayerRows& l, std::size_t i) { return l.distance[i]; });
+  }
+  if (const ByName layers(files_of(runs, &RunData::activations), &ActivationRows::layer);
+      layers.seeds() > 0) {
+    add_by_name(charts, chart("Largest activation", "activation").log_y(),
+                "In magnitude, in the update's own batch.", layers,
+                [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });
+    add_by_name(charts, chart("Dead units", "%"), "Channels that are zero on the whole batch.",
+                layers, [](const ActivationRows& a, std::size_t i) { return 100 * a.dead[i]; });
+  }
 }
 
 // The runs that have what is asked for, by arm; a run without an arm is one of its own.

@@ -709,6 +709,33 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_THAT(page, HasSubstr("Median of n = 2 seeds"));
 }
 
+// Of arms without layers there may be any number before those that have them.
+TEST_F(Report, OfLayersShowsFourArmsThatHaveThem) {
+  const std::vector<std::string> more = {"a", "b", "c", "d", "e", "f", "g"};
+  write_compare([&](Json& json) {
+    for (const std::string& name : more) {
+      json["arms"].push_back(json["arms"][1]);
+      json["arms"].back()["name"] = name;
+    }
+  });
+  for (const std::string& name : more) {
+    for (const std::string seed : {"0", "1"}) {
+      const Path run = folder_ / "c" / name / seed;
+      write_run(run, random_rows(40), "ok", "pair", seed);
+      put_bytes(run / "activations.csv", "step,layer,largest,dead\n0,a,7,0.5\n");
+      if (name < "c") std::filesystem::remove(run / "activations.csv");
+    }
+  }
+  std::vector<std::string> titles;
+  const Json data = data_of(page_of({folder_ / "c"}));
+  for (const Json& chart : data.at("sections").at(0).at("charts")) {
+    const auto title = chart.at("title").get<std::string>();
+    if (title.starts_with("Dead units")) titles.push_back(title);
+  }
+  EXPECT_THAT(titles,
+              ElementsAre("Dead units, c", "Dead units, d", "Dead units, e", "Dead units, f"));
+}
+
 TEST_F(Report, NamesWhatIsDamaged) {
   const auto message = [&](const char* folder) {
     return message_of([&] { page_of({folder_ / folder}); });

@@ -14,7 +14,7 @@ namespace {
 
 // Every so many measurements one is checked, and the last of the run: by the wide step, and by a
 // random direction. The two cost nearly as much as a measurement.
-constexpr std::int64_t checks_every = 10;
+constexpr std::int64_t checks_every = 20;
 
 std::int64_t updates_between(const std::optional<Length>& every, const char* key,
                              const RunConfig& config, const RunLength& run) {

@@ -40,7 +40,7 @@ struct SharpnessRecord {
   float lr = 0;  // of that update
   Sharpness sharpness;
   // The curvature along a direction that stays the same, for control; like the wide step taken at
-  // every tenth measurement, the first among them, and the run's last, and NaN at the others.
+  // every twentieth measurement, the first among them, and the run's last, and NaN at the others.
   double random_direction = std::numeric_limits<double>::quiet_NaN();
   std::int64_t gradients = 0;  // that all of it took
 };

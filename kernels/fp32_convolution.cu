@@ -220,11 +220,11 @@ cudaError_t convolve(const Images& images, std::int32_t out, const float* x, con
       const Strips<pixels> strips(images);
       const auto tiling = tiling_of<pixels, outputs>(strips, out);
       const auto kernel = convolution_kernel<pixels, outputs, transposed>;
-      const std::size_t shared = tiling.shared_bytes();
-      const cudaError_t allowed = allow_shared_memory(kernel, shared);
+      const cudaError_t allowed = allow_shared_memory(kernel);
       if (allowed != cudaSuccess) return allowed;
       const dim3 blocks(quotient_up(strips.count, tiling.strips), out / outputs);
-      kernel<<<blocks, threads, shared, stream>>>(strips, tiling, images.channels, out, x, w, y);
+      kernel<<<blocks, threads, tiling.shared_bytes(), stream>>>(strips, tiling, images.channels,
+                                                                 out, x, w, y);
       return cudaGetLastError();
     };
     return out % 32 == 0 ? launch.template operator()<32>() : launch.template operator()<16>();

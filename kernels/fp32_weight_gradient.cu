@@ -245,11 +245,10 @@ cudaError_t fp32_weight_gradient(const Images& shape, std::int32_t out, const fl
     const Strips<pixels> strips(shape);
     const int segments = strips.segments(Block::strips);
     const auto kernel = weight_gradient_kernel<pixels, part>;
-    const std::size_t shared = Block::shared_bytes(segments);
-    const cudaError_t allowed = allow_shared_memory(kernel, shared);
+    const cudaError_t allowed = allow_shared_memory(kernel);
     if (allowed != cudaSuccess) return allowed;
-    kernel<<<blocks, threads, shared, stream>>>(strips, Block::tiles(strips), segments,
-                                                shape.channels, out, x, dy, partials);
+    kernel<<<blocks, threads, Block::shared_bytes(segments), stream>>>(
+        strips, Block::tiles(strips), segments, shape.channels, out, x, dy, partials);
     return cudaGetLastError();
   });
   if (status != cudaSuccess) return status;

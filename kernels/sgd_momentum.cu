@@ -52,6 +52,11 @@ __device__ void write(float* data, std::int64_t i, const float4& value) {
 // The type of "there are none".
 struct Nothing {};
 
+// The segment that an entry of Arena::segment_of names.
+__device__ std::uint16_t number_of(std::uint16_t entry) {
+  return entry & static_cast<std::uint16_t>(~has_small_gradient);
+}
+
 // Four gradients, of whichever type the chunk's are.
 template <class Small, bool streaming>
 __device__ float4 read_gradients(const Arena& arena, std::int64_t i, std::uint16_t entry) {
@@ -104,34 +109,37 @@ __global__ void __launch_bounds__(threads)
            const GradientCheck* gradient_check, NormPartial* partials, NonFinite* non_finite) {
   const std::int64_t first = std::int64_t{blockIdx.x} * (threads * packs) + threadIdx.x;
   const std::int64_t end = arena.size / 4;
-  // All loads before the first use, those that decide whether to write included.
+  // All loads before the first use of any: what decides whether to write, then the entry, which the
+  // segment's waits for.
+  const float lr = state->lr;
+  const float previous_lr = state->previous_lr;
+  const bool is_training = updates(*state);
+  const double loss_sum = loss != nullptr ? loss->sum : 0;
+  // Scaling and clipping need a pass of their own over the gradients: theirs is the scale then.
+  const bool is_checked = gradient_check != nullptr;
+  const float scale = is_checked ? gradient_check->scale : 1;
+  const bool has_finite_gradients = !is_checked || gradient_check->finite != 0;
   float4 w4[packs];
   float4 v4[packs];
   float4 g4[packs];
   Segment segment[packs];
-  std::uint16_t number[packs];
+  std::uint16_t entry[packs];
 #pragma unroll
   for (int k = 0; k < packs; ++k) {
     const std::int64_t i = first + k * threads;
     w4[k] = v4[k] = g4[k] = float4{0, 0, 0, 0};
-    segment[k] = Segment{0, 0, 0};
-    number[k] = 0;
+    entry[k] = 0;
     if (i >= end) continue;
-    const std::uint16_t entry = arena.segment_of[i / (chunk_floats / 4)];
+    entry[k] = arena.segment_of[i / (chunk_floats / 4)];
     w4[k] = read<streaming>(arena.weights, i);
     v4[k] = read<streaming>(arena.velocity, i);
-    g4[k] = read_gradients<Small, streaming>(arena, i, entry);
-    number[k] = entry & static_cast<std::uint16_t>(~has_small_gradient);
-    segment[k] = arena.segments[number[k]];
+    g4[k] = read_gradients<Small, streaming>(arena, i, entry[k]);
   }
-  // Scaling and clipping need a pass of their own over the gradients: theirs is the scale then.
-  UpdateScalars common = update_scalars(rule, state->lr, state->previous_lr, 0, 0);
-  bool applied = updates(*state);
-  if (loss != nullptr) applied = applied && is_finite(loss->sum);
-  if (gradient_check != nullptr) {
-    applied = applied && gradient_check->finite != 0;
-    common.scale = gradient_check->scale;
-  }
+#pragma unroll
+  for (int k = 0; k < packs; ++k) segment[k] = arena.segments[number_of(entry[k])];
+  UpdateScalars common = update_scalars(rule, lr, previous_lr, 0, 0);
+  if (is_checked) common.scale = scale;
+  const bool applied = is_training && is_finite(loss_sum) && has_finite_gradients;
 
   float gradient_sum = 0;
   float taken_sum = 0;
@@ -174,8 +182,8 @@ __global__ void __launch_bounds__(threads)
       }
       finite = finite && finite_gradient && finite_weight;
       // Once in a run: which tensors it is does not depend on who comes first.
-      if (applied && !finite_gradient) atomicMax(&non_finite->last_gradient, int{number[k]});
-      if (applied && !finite_weight) atomicMin(&non_finite->first_weight, int{number[k]});
+      if (applied && !finite_gradient) atomicMax(&non_finite->last_gradient, int{number_of(entry[k])});
+      if (applied && !finite_weight) atomicMin(&non_finite->first_weight, int{number_of(entry[k])});
     }
   }
   if (norms) {
@@ -195,7 +203,7 @@ __global__ void __launch_bounds__(check_threads)
        i += stride) {
     const std::uint16_t entry = arena.segment_of[i / (chunk_floats / 4)];
     const float4 g = read_gradients<Small, false>(arena, i, entry);
-    if (arena.segments[entry & ~has_small_gradient].trained == 0) continue;
+    if (arena.segments[number_of(entry)].trained == 0) continue;
     sum = fmaf(g.x, g.x, fmaf(g.y, g.y, fmaf(g.z, g.z, fmaf(g.w, g.w, sum))));
     finite = finite && is_finite(g.x) && is_finite(g.y) && is_finite(g.z) && is_finite(g.w);
   }

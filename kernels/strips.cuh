@@ -95,11 +95,13 @@ auto with_strips(const Images& x, Work&& work) {
   return covered(7) < covered(8) ? work.template operator()<7>() : work.template operator()<8>();
 }
 
-/// Lets blocks of a kernel have that much shared memory.
+/// Lets blocks of a kernel have as much shared memory as any shape asks for. Not what a launch
+/// needs: it is a property of the kernel, and a smaller launch would take it from a larger one that
+/// waits in a graph.
 template <class Kernel>
-cudaError_t allow_shared_memory(Kernel kernel, std::size_t bytes) {
+cudaError_t allow_shared_memory(Kernel kernel) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(bytes));
+                              static_cast<int>(shared_limit));
 }
 
 }  // namespace preheat::kernels

@@ -129,6 +129,27 @@ TEST_F(EmulatedDevice, CapturesWhatStreamsDo) {
   cudaGetLastError();
 }
 
+// A real one is not said to look again; nor that it does not.
+TEST_F(EmulatedDevice, RefusesGraphsOfKernelsThatLostTheirSharedMemory) {
+  const auto allow = [](int bytes) {
+    EXPECT_EQ(cudaFuncSetAttribute(add_one, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+              cudaSuccess);
+  };
+  allow(60 << 10);
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  configure(add_one, 1, threads, 60 << 10, a_)(numbers_);
+  ASSERT_EQ(cudaStreamEndCapture(a_, &graph), cudaSuccess);
+  cudaGraphExec_t exec = nullptr;
+  allow(20 << 10);
+  EXPECT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaErrorInvalidValue);
+  allow(60 << 10);
+  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  cudaGetLastError();
+}
+
 TEST_F(EmulatedDevice, RefusesWhatIsNotThere) {
   int host[2 * threads] = {};
   EXPECT_EQ(cudaMemcpy(numbers_, host, sizeof host, cudaMemcpyHostToDevice), cudaErrorInvalidValue);

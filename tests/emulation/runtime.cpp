@@ -721,6 +721,12 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t handle, unsi
   const Lock lock(device_mutex());
   Graph* const graph = known(graphs, handle);
   if (graph == nullptr) return tell(cudaErrorInvalidValue);
+  for (const NodePointer& node : graph->nodes) {  // what its kernel may have may be less by now
+    if (!node->launch) continue;
+    if (const cudaError_t error = check_launch(*node->launch); error != cudaSuccess) {
+      return tell(error);
+    }
+  }
   auto* const made = new Exec{graph->nodes, graph, nullptr};
   execs.insert(made);
   *exec = reinterpret_cast<cudaGraphExec_t>(made);

@@ -13,7 +13,7 @@
 namespace preheat::cuda {
 
 /// Chooses among cuDNN's candidates and our own by a timed trial, once per convolution: kept in
-/// memory, and on disk for the next start, by device and versions. The first of the
+/// memory, and on disk for the next start, by device, versions and our kernels. The first of the
 /// heuristics stands unless another is clearly faster, or it cannot be run after all.
 class ConvolutionPlans {
  public:

@@ -103,6 +103,18 @@ TEST(Diagnostics, TheLastOfARunIsChecked) {
   EXPECT_TRUE(std::isfinite(s.random_direction.back()));
 }
 
+TEST(Diagnostics, EveryTwentiethMeasurementIsChecked) {
+  const TemporaryFolder folder;
+  run_into(folder / "run",
+           looking_with({"train.length=43 steps", "diagnostics.sharpness.every=1 step"}));
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  std::vector<double> checked;
+  for (std::size_t i = 0; i < s.step.size(); ++i) {
+    if (!std::isnan(s.wide[i])) checked.push_back(s.step[i]);
+  }
+  EXPECT_THAT(checked, testing::ElementsAre(0, 20, 40, 42));
+}
+
 // A direction goes with the network that it was found on.
 TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
   const TemporaryFolder folder;

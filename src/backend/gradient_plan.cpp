@@ -56,16 +56,4 @@ int GradientPlan::target(const Network& network, int op, int reader, bool as_res
   return earlier ? second[op] : first[op];
 }
 
-float slope_of(const Activation& activation) {
-  switch (activation.kind) {
-    case ActivationKind::none:
-      return 1;
-    case ActivationKind::relu:
-      return 0;
-    case ActivationKind::leaky_relu:
-      return static_cast<float>(activation.slope);
-  }
-  return 1;
-}
-
 }  // namespace preheat

@@ -24,7 +24,4 @@ struct GradientPlan {
 
 GradientPlan plan_gradients(const Network& network);
 
-/// What an activation multiplies values below zero with: none 1, relu 0.
-float slope_of(const Activation& activation);
-
 }  // namespace preheat

@@ -56,4 +56,9 @@ PREHEAT_HD inline double unit(std::uint32_t word) {
   return (word + 0.5) * 0x1p-32;
 }
 
+/// The standard normal quantile of u in (0, 1), from +, -, *, / and sqrt alone, so that its bits do
+/// not depend on a mathematics library. Relative error below 1e-14.
+/// Wichura 1988, "Algorithm AS 241: The percentage points of the normal distribution".
+double normal_quantile(double u);
+
 }  // namespace preheat

@@ -10,7 +10,6 @@
 
 #include "config/error.h"
 #include "data/random.h"
-#include "nn/network.h"
 
 namespace preheat {
 namespace {

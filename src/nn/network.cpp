@@ -175,4 +175,16 @@ Network build_network(const RunConfig& config, ImageShape input, std::int64_t cl
   return Builder(config, input, classes).build();
 }
 
+float slope_of(const Activation& activation) {
+  switch (activation.kind) {
+    case ActivationKind::none:
+      return 1;
+    case ActivationKind::relu:
+      return 0;
+    case ActivationKind::leaky_relu:
+      return static_cast<float>(activation.slope);
+  }
+  return 1;
+}
+
 }  // namespace preheat

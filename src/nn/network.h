@@ -87,9 +87,7 @@ Network build_network(const RunConfig& config, ImageShape input, std::int64_t cl
 std::vector<float> initial_parameters(const Network& network, const ModelConfig& model,
                                       std::uint64_t seed);
 
-/// The standard normal quantile of u in (0, 1), from +, -, *, / and sqrt alone, so that its bits do
-/// not depend on a mathematics library. Relative error below 1e-14.
-/// Wichura 1988, "Algorithm AS 241: The percentage points of the normal distribution".
-double normal_quantile(double u);
+/// What an activation multiplies values below zero with: none 1, relu 0.
+float slope_of(const Activation& activation);
 
 }  // namespace preheat

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <random>
 
 #include "data/random.h"
 
@@ -225,43 +224,6 @@ TEST(Network, ErrorsNameTheLayer) {
 
 TEST(Network, AConvolutionAndAPoolMayEndIt) {
   EXPECT_EQ(error_of("model: {layers: [{conv: {out: 10}}, global_avg_pool]}"), "");
-}
-
-// The quantile by bisection of the distribution function in long double.
-long double quantile(long double u) {
-  if (u > 0.5L) return -quantile(1 - u);
-  long double low = -40;
-  long double high = 0;
-  for (int i = 0; i < 200; ++i) {
-    const long double middle = (low + high) / 2;
-    (std::erfc(-middle / std::numbers::sqrt2_v<long double>) / 2 < u ? low : high) = middle;
-  }
-  return (low + high) / 2;
-}
-
-TEST(NormalQuantile, IsTheInverseOfTheDistribution) {
-  const std::uint32_t seed = std::random_device{}();
-  SCOPED_TRACE(fmt::format("seed {}", seed));
-  std::mt19937 random(seed);
-  std::vector<double> us = {0x1p-33, 0x1.8p-32, 1e-300, 0.075, 0.0750001,
-                            0.49,    0.499999,  1e-11,  0.925};
-  for (int i = 0; i < 300; ++i) us.push_back(unit(static_cast<std::uint32_t>(random())));
-  for (int i = 0; i < 100; ++i) us.push_back(std::exp(-static_cast<double>(random() % 600) - 0.7));
-  for (const double u : us) {
-    const auto expected = static_cast<double>(quantile(static_cast<long double>(u)));
-    EXPECT_NEAR(normal_quantile(u), expected, 1e-13 * std::fabs(expected)) << fmt::format("{}", u);
-  }
-}
-
-TEST(NormalQuantile, IsOddAboutOneHalf) {
-  EXPECT_EQ(normal_quantile(0.5), 0.0);
-  // u and 1 - u are both exact for multiples of 2^-33, which are all that is ever asked for.
-  std::mt19937 random(7);
-  for (int i = 0; i < 1000; ++i) {
-    const double u = unit(static_cast<std::uint32_t>(random()));
-    ASSERT_EQ(normal_quantile(u), -normal_quantile(1 - u)) << fmt::format("{}", u);
-  }
-  EXPECT_NEAR(normal_quantile(0x1p-33), -6.338, 1e-3);  // the largest weight there can be, in stds
 }
 
 // Mean 0 and the variance of the theory, by z-tests at five standard errors of fixed seeds.

@@ -188,9 +188,9 @@ TEST(LinePlotSvg, LabelsOfAnAxisDifferAndStandAtItsEnds) {
       EXPECT_EQ(std::adjacent_find(labels.begin(), labels.end()), labels.end()) << largest * scale;
     }
   }
-  // 6 x 0.05 is more than 0.3, and 1.1 / 0.1 more than 11, by their last bits.
+  // 6 x 0.05 is more than 0.3, and 0.07 / 0.01 more than 7, by their last bits.
   EXPECT_EQ(labels_of(plot_of({{"", {0, 0.3}, {1, 2}}}), "middle").back(), "0.30");
-  EXPECT_EQ(labels_of(plot_of({{"", {1.1, 1.6}, {1, 2}}}), "middle").front(), "1.1");
+  EXPECT_EQ(labels_of(plot_of({{"", {0.07, 0.12}, {1, 2}}}), "middle").front(), "0.07");
   EXPECT_EQ(labels_of(plot_of({{"", {0, 1e7}, {1, 2}}}), "middle").back(), "1.0e+07");
 }
 

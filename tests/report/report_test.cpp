@@ -728,6 +728,7 @@ TEST_F(Report, OfAGridCountsInEachCell) {
             HasSubstr("<th scope=\"col\">0.235</th>"),
             HasSubstr("<th scope=\"row\">1000000000</th>"),
             HasSubstr("<th scope=\"row\">0.723</th>"),
+            Not(HasSubstr("<th scope=\"row\">0.7234567</th>")),
             HasSubstr("<span title=\"0 not finite, 0 stuck, 0 spiked, 3 ok\">"),
             HasSubstr("<td>50.00 % (50.00 .. 80.00), n = 3</td>"),
             // The table behind the charts: n, failed, interval, mean, least and largest.

@@ -214,6 +214,44 @@ TEST_F(LoadDataset, PrefersPlainFilesAndOverlooksFoldersOfTheirName) {
   EXPECT_EQ(data.test.labels, Bytes{4});
 }
 
+// One image more than MNIST has, which an epoch would silently leave out.
+TEST_F(FindDataset, MoreThanTheKnownSizeIsTakenOnlyWhenAsked) {
+  const auto idx = [](std::uint8_t magic, std::uint32_t count) {
+    Bytes bytes(magic == 3 ? 16 + std::size_t{784} * count : 8 + std::size_t{count});
+    const Bytes header{0,
+                       0,
+                       8,
+                       magic,
+                       0,
+                       static_cast<std::uint8_t>(count >> 16),
+                       static_cast<std::uint8_t>(count >> 8),
+                       static_cast<std::uint8_t>(count),
+                       0,
+                       0,
+                       0,
+                       28,
+                       0,
+                       0,
+                       0,
+                       28};
+    std::copy_n(header.begin(), magic == 3 ? 16 : 8, bytes.begin());
+    return bytes;
+  };
+  folder.write("train-images-idx3-ubyte", idx(3, 60001));
+  folder.write("train-labels-idx1-ubyte", idx(1, 60001));
+  folder.write("t10k-images-idx3-ubyte", idx(3, 1));
+  folder.write("t10k-labels-idx1-ubyte", idx(1, 1));
+  DataConfig config = data_config(DatasetName::mnist);
+  config.dir = ".";
+  EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
+            ".: holds 60001 training images, where mnist has 60000; data.train_limit: 60000 uses "
+            "the first of them");
+  for (const std::int64_t limit : {60'000, 70'000}) {
+    config.train_limit = limit;
+    EXPECT_EQ(load_dataset(config).train.size(), 60'000);
+  }
+}
+
 TEST(TrainExamples, AreLimitedByTheLimitAndTheDataset) {
   DataConfig config = data_config(DatasetName::synthetic);
   EXPECT_EQ(train_examples(config), 4096);

@@ -138,6 +138,11 @@ TEST(Claims, FailsMore) {
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015}", clear);
   expect_verdict("FAIL", "fails_more: {arms: [b, a], p_below: 0.016}", clear);
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [b, a], p_below: 0.015}", clear);
+  // At the level itself it is not below it, and no 7 seeds could be.
+  EXPECT_THAT(judge_one("fails_more: {arms: [a, b], p_below: 0.015625}", clear).evidence,
+              HasSubstr("p = 0.016, not below 0.015625, which so few could not show"));
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015625}", clear);
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [b, a], p_below: 0.015625}", clear);
   const std::vector<ArmResult> alike = {failing("a", 3, 7), failing("b", 3, 7)};
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.016}", alike);
   // 5 against 0 of 7: 2 / 2^5.

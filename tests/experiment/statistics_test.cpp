@@ -173,6 +173,16 @@ TEST(Mcnemar, MatchesTheBinomialSum) {
   }
 }
 
+// A level may be the very p-value, which is then not below it.
+TEST(Mcnemar, IsExactToTheLastBit) {
+  for (int n = 1; n <= 53; ++n) EXPECT_EQ(mcnemar_exact(n, 0), std::ldexp(1.0, 1 - n)) << n;
+  EXPECT_EQ(mcnemar_exact(2, 6), 2 * (1 + 8 + 28) / 256.0);
+  EXPECT_EQ(sign_test(3, 4), (1 + 4) / 16.0);
+  // Half of the ways that 53 coins can fall, and what is beyond: 54 coins no longer sum exactly.
+  EXPECT_EQ(sign_test(27, 53), 0.5);
+  EXPECT_NEAR(mcnemar_exact(54, 0), std::ldexp(1.0, -53), 1e-28);
+}
+
 // scipy 1.17.1: binomtest(b, b + c).pvalue.
 TEST(Mcnemar, MatchesScipy) {
   EXPECT_NEAR(mcnemar_exact(60, 40), 0.05688793364098089, 1e-13);

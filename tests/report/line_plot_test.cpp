@@ -162,6 +162,57 @@ TEST(LinePlotSvg, SmallLearningRatesAreNotPrintedAsZeros) {
   EXPECT_THAT(svg, Not(HasSubstr(">0.0000")));
 }
 
+// The labels of an axis, from its lower end.
+std::vector<std::string> labels_of(const LinePlot& plot, const std::string& anchor) {
+  std::vector<std::string> labels;
+  for (const Element& element : parse(to_svg({plot})).elements) {
+    if (has_class(element, "lp-soft") && element.attributes.at("text-anchor") == anchor) {
+      labels.push_back(element.text);
+    }
+  }
+  return labels;
+}
+
+std::vector<std::string> labels_up(const std::vector<double>& y, bool log_y = false) {
+  LinePlot plot = plot_of({{"", std::vector<double>(y.size()), y}});
+  plot.log_y = log_y;
+  return labels_of(plot, "end");
+}
+
+TEST(LinePlotSvg, LabelsOfAnAxisDifferAndStandAtItsEnds) {
+  for (const double scale : {1e-9, 1e-4, 1e-2, 1.0, 1e3, 1e7, 1e12}) {
+    for (const double largest : {1.1, 3.2, 9.9}) {
+      std::vector<std::string> labels = labels_up({0, largest * scale});
+      EXPECT_GE(labels.size(), 4u);
+      std::sort(labels.begin(), labels.end());
+      EXPECT_EQ(std::adjacent_find(labels.begin(), labels.end()), labels.end()) << largest * scale;
+    }
+  }
+  // 6 x 0.05 is more than 0.3, and 0.07 / 0.01 more than 7, by their last bits.
+  EXPECT_EQ(labels_of(plot_of({{"", {0, 0.3}, {1, 2}}}), "middle").back(), "0.30");
+  EXPECT_EQ(labels_of(plot_of({{"", {0.07, 0.12}, {1, 2}}}), "middle").front(), "0.07");
+  EXPECT_EQ(labels_of(plot_of({{"", {0, 1e7}, {1, 2}}}), "middle").back(), "1.0e+07");
+}
+
+TEST(LinePlotSvg, ZeroIsInThePictureWhereItIsNear) {
+  EXPECT_EQ(labels_up({4, 10}).front(), "0");
+  EXPECT_EQ(labels_up({6, 10}).front(), "6");
+  EXPECT_EQ(labels_up({-4, -10}).back(), "0");
+  EXPECT_EQ(labels_up({-6, -10}).back(), "-6");
+}
+
+TEST(LinePlotSvg, LogarithmicAxesAreLabelledByTheirDecades) {
+  EXPECT_THAT(labels_up({0.02, 9}, true), testing::ElementsAre("0.1", "1", "10"));
+  EXPECT_THAT(labels_up({0.2, 9}, true), testing::ElementsAre("0.2", "0.5", "1", "2", "5", "10"));
+  EXPECT_THAT(labels_up({0.1, 0.1}, true), testing::ElementsAre("0.05", "0.1", "0.2"));
+  EXPECT_GE(labels_up({1.9, 2.2}, true).size(), 2u);
+  // A rate of 0 has no place on it.
+  LinePlot plot = plot_of({{"", {0, 1, 2, 3, 4}, {1, 2, 0, 2, 1}}});
+  plot.log_y = true;
+  EXPECT_EQ(drawn(to_svg({plot})).at(0).size(), 2u);
+  EXPECT_THAT(labels_of(plot, "end"), testing::ElementsAre("1", "2"));
+}
+
 TEST(LinePlotSvg, EscapesWhatLabelsBring) {
   LinePlot plot = plot_of({{"<b> & \"c\" \x01 \xff\xfe \xc3\xa9", {0, 1, 2}, {1, nan, 2}}});
   plot.title = "</title><script>alert(1)</script>";
@@ -237,6 +288,39 @@ TEST(LinePlotSvg, NonFiniteValuesBreakTheLineAndAreMarked) {
     EXPECT_NEAR(corner.x + 4, last.x, 0.02);
     EXPECT_NEAR(corner.y + 4, last.y, 0.02);
   }
+}
+
+// It has no finite point of its own: the mark stands at the upper edge, where it would begin.
+TEST(LinePlotSvg, ACurveThatIsLostFromTheStartIsMarkedThere) {
+  const std::string svg = to_svg({plot_of({{"a", {0, 10}, {1, 2}}, {"b", {5, 10}, {nan, nan}}})});
+  const auto line = drawn(svg).at(0).at(0);
+  for (const Element& element : parse(svg).elements) {
+    if (!has_class(element, "lp-mark")) continue;
+    std::istringstream in(element.attributes.at("d").substr(1));
+    Pixel corner{};
+    in >> corner.x >> corner.y;
+    EXPECT_NEAR(corner.x + 4, (line[0].x + line[1].x) / 2, 0.02);
+    EXPECT_LT(corner.y + 4, line[1].y);
+  }
+  EXPECT_EQ(count(svg, "class=\"lp-mark"), 1);
+}
+
+TEST(LinePlotSvg, WordsStayInThePicture) {
+  LinePlot plot = plot_of({});
+  for (int i = 0; i < 12; ++i)
+    plot.curves.push_back({"a long label " + std::to_string(i), {0, 60}, {1, 2}, i});
+  for (int i = 0; i < 10; ++i) plot.bands.push_back({1.0 * i, i + 1.0, "a phase of its name"});
+  std::vector<std::string> rows;  // of the names of bands
+  for (const Element& element : parse(to_svg({plot}, 560)).elements) {
+    if (element.name != "text" || !element.attributes.contains("x")) continue;
+    if (element.text.starts_with("a long label")) {
+      EXPECT_LE(std::stod(element.attributes.at("x")) + 6 * 14, 560);
+    }
+    if (element.text.starts_with("a phase")) rows.push_back(element.attributes.at("y"));
+  }
+  std::sort(rows.begin(), rows.end());
+  rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+  EXPECT_EQ(rows.size(), 3u);
 }
 
 TEST(LinePlotSvg, DrawsWhateverThereIs) {
@@ -394,10 +478,20 @@ TEST(LinePlotText, ARampRisesFromCornerToCorner) {
   }
   EXPECT_THAT(lines[11], AllOf(HasSubstr("0"), HasSubstr("50"), HasSubstr("100")));
   EXPECT_THAT(lines[9], HasSubstr("0 ┤"));
+  // A number stands in the middle below its tick.
+  std::vector<std::string> axis;
+  for (std::size_t i = 0; i < lines[10].size(); ++i) {
+    if ((static_cast<unsigned char>(lines[10][i]) & 0xC0) == 0x80) {
+      axis.back() += lines[10][i];
+    } else {
+      axis.emplace_back(1, lines[10][i]);
+    }
+  }
+  EXPECT_EQ(axis.at(lines[11].find("50") + 1), "┬");
 }
 
 TEST(LinePlotText, FitsIntoItsColumns) {
-  for (const int columns : {30, 61, 80, 200}) {
+  for (const int columns : {30, 35, 61, 80, 200}) {
     LinePlot plot = plot_of({{"the first arm", {0, 1000}, {1e-7, 3e-7}},
                              {"the second arm", {0, 500, 1000}, {3e-7, 1e-7, nan}, 1}});
     plot.bands = {{0, 300, "warmup"}, {300, 1000, "a decay with a long name that goes on and on"}};
@@ -405,7 +499,7 @@ TEST(LinePlotText, FitsIntoItsColumns) {
     for (const std::string& line : lines_of(text)) EXPECT_LE(characters_in(line), columns) << text;
     EXPECT_THAT(text, AllOf(HasSubstr("⠶⠶ the first arm"), HasSubstr("oo the second arm"),
                             HasSubstr("×"), HasSubstr("e-07"), HasSubstr("warm"), HasSubstr("┊"),
-                            HasSubstr("update"), Not(HasSubstr("\x1b"))));
+                            HasSubstr("update"), Not(HasSubstr("\x1b")), Not(HasSubstr("│┊"))));
   }
 }
 

@@ -221,6 +221,12 @@ TEST_F(Report, OfARunHasEveryValueOfAShortOne) {
     EXPECT_NEAR(rate.at("y").at(i).get<double>(), rows[i].lr, 1e-5 * rows[i].lr);
   }
   EXPECT_EQ(series_of(section, "Accuracy", "test").at("y").dump(), "[50,90]");
+  const auto norm = [&](const char* of) {
+    return series_of(section, "Norms over all parameters", of).at("y").back();
+  };
+  EXPECT_EQ(norm("gradient"), 1.5);
+  EXPECT_EQ(norm("update"), 0.0625);
+  EXPECT_EQ(norm("weights"), 12);
   EXPECT_EQ(section.at("charts").at(0).at("bands").dump(),
             R"([{"label":"warmup","from":0.0,"to":20.0},{"label":"decay","from":20.0,"to":80.0}])");
   EXPECT_THAT(page, AllOf(HasSubstr("<title>small-cnn, seed 7</title>"),
@@ -250,6 +256,19 @@ TEST_F(Report, OfALongRunKeepsItsExtremes) {
   EXPECT_LT(page.size(), 500'000);
 }
 
+TEST_F(Report, OfALongRunTakesNoMeanAcrossTheEndOfAPhase) {
+  std::vector<Row> rows(20000, {"warmup", 0.125, 2, 0.25});
+  for (std::size_t i = 5077; i < rows.size(); ++i) rows[i] = {"decay", 0.125, 1, 0.75};
+  write_run(folder_ / "run", rows);
+  const Json section = data_of(page_of({folder_ / "run"})).at("sections").at(0);
+  const auto means = [&](const char* chart) {
+    return series_of(section, chart, "training, mean of 200").at("y");
+  };
+  EXPECT_GE(means("Training loss").size(), 100u);
+  for (const Json& y : means("Training loss")) EXPECT_TRUE(y == 2 || y == 1) << y;
+  for (const Json& y : means("Accuracy")) EXPECT_TRUE(y == 25 || y == 75) << y;
+}
+
 TEST_F(Report, SaysWhereARunIsLostAndWhenOneHasNotEnded) {
   std::vector<Row> rows = random_rows(30);
   rows[29].loss = std::nan("");
@@ -267,6 +286,30 @@ TEST_F(Report, SaysWhereARunIsLostAndWhenOneHasNotEnded) {
   page = page_of({folder_ / "cut"});
   expect_well_formed(page);
   EXPECT_THAT(page, HasSubstr("has not ended, or was killed: 30 updates are recorded"));
+}
+
+TEST_F(Report, OfARunSaysHowItEndedAndWhatItTook) {
+  const std::vector<Row> rows = {
+      {"warmup", 0.25, 2, 0.1}, {"warmup", 0.5, 2, 0.1}, {"decay", 0.5, 2, 0.1},
+      {"decay", 0.125, 1, 0.1}, {"decay", 0.25, 1, 0.1},
+  };
+  const auto page_of_one = [&](const std::string& outcome) {
+    write_run(folder_ / "run", rows, outcome);
+    Json summary = summary_of(outcome, rows.size());
+    summary["gate_opened_at"] = 2;
+    put_bytes(folder_ / "run/summary.json", summary.dump());
+    return page_of({folder_ / "run"});
+  };
+  EXPECT_THAT(page_of_one("stuck"), HasSubstr("■ stuck: the loss stayed finite, and the network "
+                                              "did not learn</p>"));
+  EXPECT_THAT(
+      page_of_one("spiked"),
+      AllOf(HasSubstr("▲ spiked: the loss went over 3 times its first value, and the network"),
+            HasSubstr("<dt>warmup ended early</dt><dd>before update 2</dd>"),
+            HasSubstr("<dt>wall time</dt><dd>12.3 s</dd>"),
+            HasSubstr("<dt>training speed</dt><dd>988 images/s</dd>"),
+            HasSubstr("<th scope=\"row\">warmup</th><td>0 – 1</td><td>2.50e-01</td><td>5.00e-01"),
+            HasSubstr("<th scope=\"row\">decay</th><td>2 – 4</td><td>1.25e-01</td><td>5.00e-01")));
 }
 
 TEST_F(Report, NothingInAFileBecomesMarkup) {
@@ -297,6 +340,42 @@ TEST_F(Report, OfSeveralRunsTellsThemApart) {
   EXPECT_THAT(page, HasSubstr("1 of n = 3 runs failed"));
 }
 
+TEST_F(Report, OfAFolderOfRunsHasThemByName) {
+  for (const char* name : {"d", "b", "e", "a", "c"}) {
+    write_run(folder_ / "runs" / name, random_rows(8), "ok", name);
+  }
+  std::vector<std::string> order;
+  const Json data = data_of(page_of({folder_ / "runs"}));
+  for (const Json& value : data.at("sections").at(0).at("facets").at(0).at("values")) {
+    order.push_back(value.at("label"));
+  }
+  EXPECT_THAT(order, ElementsAre("a, seed 7", "b, seed 7", "c, seed 7", "d, seed 7", "e, seed 7"));
+}
+
+TEST_F(Report, OfManyRunsHasARowForEachAndTwentyConfigurations) {
+  std::vector<Path> folders;
+  for (int i = 0; i < 21; ++i) {
+    folders.push_back(folder_ / fmt::format("{:02}", i));
+    write_run(folders.back(), random_rows(8), i == 3 ? "non_finite" : "ok", "many",
+              std::to_string(i));
+  }
+  const std::string page = page_of(folders);
+  expect_well_formed(page);
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("<th scope=\"row\">many, seed 3</th><td class=\"non_finite\">✕ not "
+                              "finite at 7</td><td>8</td><td>0.0625</td><td>81.25 %</td>"),
+                    HasSubstr("<th scope=\"row\">many, seed 20</th><td class=\"ok\">● ok</td>"),
+                    HasSubstr("environment of many, seed 19<"),
+                    Not(HasSubstr("environment of many, seed 20<"))));
+  // Beside an experiment they are one part of the page.
+  write_compare();
+  EXPECT_THAT(
+      page_of({folder_ / "c", folders[0], folders[1]}),
+      AllOf(HasSubstr("<title>pair, 2 runs</title>"), HasSubstr("<h1>Runs and experiments</h1>"),
+            HasSubstr("<h2>2 runs</h2>"), HasSubstr("<h2>pair <small>2 arms, 2 seeds</small></h2>"),
+            HasSubstr("<tr><th scope=\"row\">cold/1</th>")));
+}
+
 TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   write_compare();
   const std::string page = page_of({folder_ / "c"});
@@ -323,6 +402,36 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   }
   // Both seeds of "warm" have one schedule, which no seed switches off.
   EXPECT_EQ(series_of(section, "Learning rate", "warm").at("facets"), Json({1, -1}));
+}
+
+TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
+  // Seed 1 fails under both, seed 0 under "warm" alone, whose seed 2 has no partner; and stands
+  // first.
+  write_compare([](Json& json) {
+    json["arms"][1]["runs"][0]["outcome"] = "stuck";
+    json["arms"][1]["runs"][1]["outcome"] = "stuck";
+    Json other = json["arms"][1]["runs"][1];
+    other["seed"] = 2;
+    other["outcome"] = "ok";
+    json["arms"][1]["runs"].insert(json["arms"][1]["runs"].begin(), other);
+    json["arms"][1]["overrides"] = Json::object();
+  });
+  write_run(folder_ / "c/warm/2", random_rows(8), "ok", "pair", "2");
+  EXPECT_THAT(page_of({folder_ / "c"}),
+              AllOf(HasSubstr("of n = 2 seeds 0 failed only under cold, 1 only under warm;"),
+                    HasSubstr("<td>as configured</td>"), Not(HasSubstr("comparisons;"))));
+  const auto page_of_pairs = [&](std::size_t pairs) {
+    write_compare([&](Json& json) {
+      const Json pair = json["paired"][0];
+      json["paired"] = Json::array();
+      for (std::size_t i = 0; i < pairs; ++i) json["paired"].push_back(pair);
+    });
+    return page_of({folder_ / "c"});
+  };
+  EXPECT_THAT(page_of_pairs(0), Not(HasSubstr("The same seeds under two arms")));
+  EXPECT_THAT(page_of_pairs(2), HasSubstr("2 comparisons; the p-values are not corrected"));
+  EXPECT_THAT(page_of_pairs(6), Not(HasSubstr("<summary>6 pairs</summary>")));
+  EXPECT_THAT(page_of_pairs(7), HasSubstr("<summary>7 pairs</summary>"));
 }
 
 // Of five seeds or more: held against medians of the rows that the files were made of.
@@ -436,6 +545,10 @@ TEST_F(Report, SaysThatAnExperimentIsNotDone) {
   EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("incomplete: 3 of 4 runs have ended"));
   write_compare([](Json& json) { json["interrupted"] = true; });
   EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("interrupted: 4 of 4 runs have ended"));
+  // A folder may have more seeds than the configuration it was last taken up with.
+  put_bytes(folder_ / "c/config.yaml",
+            "data: {dataset: synthetic}\ncompare: {seeds: 1, arms: {cold: {}, warm: {}}}\n");
+  EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("interrupted: 4 of 4 runs have ended"));
 }
 
 TEST_F(Report, OfAGridIsAMapOfOutcomes) {
@@ -547,6 +660,131 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   EXPECT_THAT(order, ElementsAre("● ok", "▲ spiked", "■ stuck", "✕ not finite"));
 }
 
+// A grid by its axes; of each cell what its runs ended as, and with what accuracy.
+using CellRuns = std::vector<std::pair<std::string, double>>;
+std::string page_of_grid(const Path& folder, const std::vector<std::pair<std::string, Json>>& axes,
+                         const std::vector<CellRuns>& runs_of_cells,
+                         const Json& boundaries = Json::array()) {
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: grid\ndata: {dataset: synthetic}\nsweep:\n  seeds: 1\n  axes:\n"
+            "    schedule.base_lr: [0.1, 0.2]\n");
+  std::vector<Json> points = {Json::object()};
+  Json json = {{"axes", Json::array()}, {"cells", Json::array()}, {"boundaries", boundaries}};
+  for (const auto& [key, values] : axes) {
+    json["axes"].push_back({{"key", key}, {"values", values}});
+    std::vector<Json> finer;
+    for (const Json& point : points) {
+      for (const Json& value : values) finer.emplace_back(point)[key] = value;
+    }
+    points = finer;
+  }
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const std::string name = fmt::format("cell{}", i);
+    Json runs = Json::array();
+    int failures = 0;
+    for (const auto& [outcome, accuracy] : runs_of_cells[i % runs_of_cells.size()]) {
+      write_run(folder / name / std::to_string(runs.size()), random_rows(4), outcome, "grid");
+      failures += outcome == "stuck" || outcome == "non_finite" ? 1 : 0;
+      runs.push_back({{"seed", runs.size()}, {"outcome", outcome}, {"test_accuracy", accuracy}});
+    }
+    json["cells"].push_back({{"name", name},
+                             {"n", runs.size()},
+                             {"failures", failures},
+                             {"failure_interval", {0.25, 0.75}},
+                             {"runs", runs},
+                             {"point", points[i]}});
+  }
+  put_bytes(folder / "sweep.json", json.dump());
+  return page_of({folder});
+}
+
+TEST_F(Report, OfAGridCountsInEachCell) {
+  const std::string page = page_of_grid(
+      folder_ / "s",
+      {{"schedule.base_lr", {0.123457, 0.2345678}}, {"data.train_limit", {1000000000, 0.7234567}}},
+      {{{"spiked", 0.5}, {"ok", 0.5}, {"ok", 0.9}, {"spiked", 0.9}},
+       {{"stuck", 0.1}, {"stuck", 0.1}},
+       {{"ok", 0.5}, {"ok", 0.5}, {"ok", 0.8}},
+       {{"non_finite", 0.1}, {"ok", 0.4}, {"ok", 0.5}}},
+      Json::array({{{"point", Json::object()},
+                    {"n", 12},
+                    {"largest_training", nullptr},
+                    {"smallest_failing", 0.5},
+                    {"violations", 1},
+                    {"sensitivity", nullptr}}}));
+  expect_well_formed(page);
+  // Half of the runs make a spiked cell. Where all failed nothing is mixed. Numbers of a
+  // logarithmic axis are cut, whole ones are not.
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("4 cells, 1 seeds"),
+            HasSubstr("<td class=\"spiked\"><span title=\"0 not finite, 0 stuck, 2 spiked, 2 ok\">"
+                      "▲ 0/4</span><br/><small>70.0 %</small>"),
+            HasSubstr("<td class=\"stuck\"><span title=\"0 not finite, 2 stuck, 0 spiked, 0 ok\">"
+                      "■ 2/2"),
+            HasSubstr("<small>60.0 %</small>"), HasSubstr("<td class=\"ok mixed\">"),
+            HasSubstr("<table class=\"map\""), HasSubstr("<th scope=\"col\">0.123457</th>"),
+            HasSubstr("<th scope=\"col\">0.235</th>"),
+            HasSubstr("<th scope=\"row\">1000000000</th>"),
+            HasSubstr("<th scope=\"row\">0.723</th>"),
+            Not(HasSubstr("<th scope=\"row\">0.7234567</th>")),
+            HasSubstr("<span title=\"0 not finite, 0 stuck, 0 spiked, 3 ok\">"),
+            HasSubstr("<td>50.00 % (50.00 .. 80.00), n = 3</td>"),
+            // The table behind the charts: n, failed, interval, mean, least and largest.
+            HasSubstr("<td>1.23e-01</td><td>4</td><td>0</td><td>[0.25, 0.75]</td><td>70.00 %</td>"
+                      "<td>50.00 %</td><td>90.00 %</td>"),
+            HasSubstr("<th scope=\"row\">all</th><td>12</td><td>–</td><td>5.00e-01</td><td>1</td>"
+                      "<td>–</td>")));
+  EXPECT_THAT(page_of_grid(folder_ / "wide", {{"schedule.base_lr", {0.1, 0.2}}}, {{{"ok", 0.5}}}),
+              HasSubstr("<table class=\"map turns\""));
+}
+
+// Lines go by the length of the warmup wherever its axis stands, from the shortest to the longest.
+TEST_F(Report, OfAGridDrawsALineForEachLengthInOrder) {
+  const std::pair<std::string, Json> rates = {"schedule.base_lr", {0.1, 0.2}};
+  const auto lines_of = [&](const std::vector<std::pair<std::string, Json>>& axes) {
+    std::vector<std::string> labels;
+    const Json sections =
+        data_of(page_of_grid(folder_ / "s", axes, {{{"ok", 0.5}}})).at("sections");
+    for (const Json& s : sections.at(0).at("charts").at(0).at("series")) {
+      labels.push_back(s.at("label"));
+    }
+    return labels;
+  };
+  const auto by_warmup = [&](const Json& lengths) {
+    return lines_of({rates, {"schedule.warmup.length", lengths}, {"optimizer.momentum", {0.5}}});
+  };
+  EXPECT_THAT(
+      by_warmup({"16 steps", "0 epochs", "4 steps"}),
+      ElementsAre("warmup.length 0 epochs", "warmup.length 4 steps", "warmup.length 16 steps"));
+  // Which is longer nobody can tell: as they stand in the file.
+  EXPECT_THAT(by_warmup({"16 steps", "5%"}),
+              ElementsAre("warmup.length 16 steps", "warmup.length 5%"));
+  EXPECT_THAT(lines_of({rates, {"optimizer.momentum", {0.5, 0.25}}}),
+              ElementsAre("momentum 0.25", "momentum 0.5"));
+}
+
+TEST_F(Report, OfALargeGridDrawsWhatCanBeRead) {
+  const auto numbers = [](int count) {
+    Json values = Json::array();
+    for (int i = 1; i <= count; ++i) values.push_back(i);
+    return values;
+  };
+  const auto page = [&](int pairs, int lines) {
+    return page_of_grid(folder_ / fmt::format("{}-{}", pairs, lines),
+                        {{"schedule.base_lr", {0.1, 0.2}},
+                         {"data.batch_size", numbers(pairs)},
+                         {"data.train_limit", numbers(lines)}},
+                        {{{"ok", 0.5}}});
+  };
+  const std::string chart = "\"Test accuracy by base rate";
+  EXPECT_THAT(page(1, 24), HasSubstr(chart));
+  EXPECT_THAT(page(1, 25), Not(HasSubstr(chart)));
+  EXPECT_THAT(page(4, 1), Not(HasSubstr("Charts of 4 of")));
+  EXPECT_THAT(page(5, 1), HasSubstr("Charts of 4 of 5 combinations"));
+}
+
 TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   const Path folder = folder_ / "f";
   std::filesystem::create_directories(folder);
@@ -614,7 +852,8 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
                                 trial(0.125, false, "stuck")}),
                      search(5, {trial(0.25, true, "spiked"), trial(0.5, false, "spiked"),
                                 trial(0.0625, false, "ok")})};
-  const Json warm = Json::array({search(3, Json::array({trial(2, true, "ok")}))});  // not seed 5
+  const Json warm = Json::array(
+      {search(3, Json::array({trial(2, true, "ok"), trial(1, true, "ok")}))});  // not seed 5
   const auto arm = [](const char* name, const Json& searches) {
     return Json{{"name", name}, {"overrides", Json::object()}, {"searches", searches}};
   };
@@ -636,6 +875,7 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
   expect_well_formed(page);
   EXPECT_THAT(page, AllOf(HasSubstr("<h2>Every rate that was tried</h2>"),
                           HasSubstr("A point for each run, n = 6.")));
+  EXPECT_THAT(page, Not(HasSubstr("\"critical rate of the initial weights\"")));  // no seed has one
   const Json charts = data_of(page).at("sections").at(1).at("charts");
   ASSERT_EQ(charts.size(), 2);
   EXPECT_EQ(charts.at(0).at("title"), "cold");
@@ -653,6 +893,40 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
   // All arms have one axis.
   EXPECT_EQ(charts.at(0).at("xspan"), Json({0.0625, 2}));
   EXPECT_EQ(charts.at(1).at("xspan"), Json({0.0625, 2}));
+}
+
+TEST_F(Report, OfASearchHasTheMedianOfItsSeeds) {
+  const Path folder = folder_ / "f";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: search\ndata: {dataset: synthetic}\nfind_lr: {seeds: [1, 2, 3, 4]}\n");
+  Json json = {{"arms", {{{"name", "cold"}, {"searches", Json::array()}}}},
+               {"critical_rates", Json::array()},
+               {"ratios", Json::array()}};
+  const double largest[] = {0.125, 4, 0.5};
+  for (int seed = 1; seed <= 3; ++seed) {
+    const Json tried = {{{"lr", 0.5},
+                         {"trained", seed != 2},
+                         {"outcome", "ok"},
+                         {"final_train_loss", 0.75},
+                         {"test_accuracy", 0.5}}};
+    json["arms"][0]["searches"].push_back(
+        {{"seed", seed}, {"largest", largest[seed - 1]}, {"tried", tried}});
+    json["critical_rates"].push_back({{"seed", seed}, {"rate", 0.03125}});
+    write_run(folder / "cold" / std::to_string(seed) / "0.5", random_rows(4), "ok", "search");
+  }
+  put_bytes(folder / "find_lr.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("incomplete: 3 of 4 searches have ended"),
+            HasSubstr("<strong>cold</strong>: trains up to a base rate of 5.00e-01, the median of "
+                      "the 3 of n = 3 seeds"),
+            HasSubstr("<td>5.00e-01<br/><small>n = 3</small></td>"),
+            HasSubstr("<th scope=\"row\">2</th><td>4.00e+00</td><td>3.12e-02</td>"),
+            HasSubstr("<th scope=\"row\">2</th><td>5.00e-01</td><td>no</td><td class=\"ok\">● ok"
+                      "</td><td>0.75</td><td>50.00 %</td>")));
 }
 
 TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {

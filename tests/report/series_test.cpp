@@ -71,6 +71,10 @@ TEST(Thin, KeepsWhatIsExtremeNearEveryValue) {
   }
 }
 
+TEST(Thin, OfAsManyAsThereMayBeIsAll) {
+  EXPECT_THAT(thin(std::vector<double>{1, 2, 3}, 3), ElementsAre(0, 1, 2));
+}
+
 TEST(Thin, OfNothingIsNothing) {
   EXPECT_TRUE(thin({}, 10).empty());
   EXPECT_THAT(thin(std::vector<double>{nan, nan, nan}, 2), ElementsAre(0, 2));
@@ -172,6 +176,14 @@ TEST(Series, FactsAreOfAllValues) {
   EXPECT_TRUE(make_series(x, std::vector<double>(5000, 1), 20000).means.x.empty());
 }
 
+TEST(Series, FactsAreOfTheFirstOfEqualValues) {
+  const std::vector<double> x{10, 20, 30, 40, 50, 60};
+  const SeriesFacts facts = make_series(x, std::vector<double>{7, nan, 7, inf, 2, 2}, 100).facts;
+  EXPECT_EQ(facts.largest_at, 10);
+  EXPECT_EQ(facts.not_finite_at, 20);
+  EXPECT_EQ(facts.least_at, 50);
+}
+
 TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {
   const std::vector<double> x{0, 10, 20, 30};
   std::vector<SeedCurve> seeds;
@@ -186,6 +198,9 @@ TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {
   EXPECT_THAT(s.least, ElementsAre(1, 10, 1, 1));
   EXPECT_THAT(s.largest, ElementsAre(60, 60, 60, 60));
   EXPECT_THAT(s.finite, ElementsAre(6, 6, 6, 6));
+  // At its own points a seed has its own value, whatever was before.
+  EXPECT_THAT(spread_over({{{{0, 1, 2}, {nan, 4, 5}}, 2, {}}}, Worst::largest).finite,
+              ElementsAre(0, 1, 1));
 }
 
 // Dropping the seeds that are lost would make an arm the better the more of them it loses.

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <iterator>
+#include <numbers>
 #include <set>
 
 namespace preheat {
@@ -271,6 +272,22 @@ TEST(Gates, CyclesGrowThroughWhatTheyLeave) {
   for (const std::int64_t begin : {8, 18, 38, 78}) EXPECT_EQ(lr_at(s.lr, begin, 8), 1.0) << begin;
 }
 
+// Where the gate stays shut, ramps that would take all of the decay are left out, and what is left
+// is one cosine; where it opens, there is room for them.
+TEST(Gates, RampsThatWouldFillTheDecayNeedWhatTheyLeave) {
+  const Schedule s = schedule_of(
+      "schedule: {base_lr: 1, warmup: {length: 20 steps, until: {train_error_below: 0.5, window: "
+      "5 steps}}, decay: {shape: cosine, cycles: 3, rewarmup: 10 steps}}\n" +
+      run_of(40));
+  for (int k = 0; k < 20; ++k) {
+    EXPECT_NEAR(lr_at(s.lr, 20 + k), (1 + std::cos(std::numbers::pi * (k + 1) / 20)) / 2, 1e-12);
+  }
+  // Of 35 updates the ramps take 20: cycles of 5, the second from 5 + 10 on.
+  EXPECT_NEAR(lr_at(s.lr, 5 + 4, 5), 0, 1e-12);
+  EXPECT_EQ(lr_at(s.lr, 5 + 5 + 9, 5), 1);
+  EXPECT_NEAR(lr_at(s.lr, 39, 5), 0, 1e-12);
+}
+
 // An error below 0.55 is more than 45 % of 6400 right, and 0.45 x 6400 is 2880, which doubles miss.
 TEST(Gates, CountTheExamplesThatTheErrorLeaves) {
   const Schedule s = schedule_of(
@@ -323,6 +340,36 @@ TEST(WrongSchedules, RatesThatNoFloatHolds) {
               HasSubstr("schedule.warmup.start_lr: takes the learning rate beyond"));
 }
 
+// Where cycles begin is a whole number, which doubles miss by their last bit: 21 / 1.4 is 15 and
+// 69 / 2.3 is 30, but not in doubles, nor is 25 (1 + 2.2 + 2.2^2) 201.
+TEST(Phases, CyclesBeginWhereTheyShould) {
+  const auto decay_of = [](const std::string& keys, std::int64_t steps) {
+    return schedule_of("schedule: {base_lr: 1, warmup: {length: 0 steps}, decay: {shape: cosine, " +
+                       keys + "}}\n" + run_of(steps))
+        .lr;
+  };
+  EXPECT_EQ(lr_at(decay_of("cycles: 1.4, endpoints: start", 21), 15), 1);
+  const LrSchedule twice = decay_of("cycles: 2.3, endpoints: start", 69);
+  EXPECT_EQ(lr_at(twice, 30), 1);
+  EXPECT_EQ(lr_at(twice, 60), 1);
+  EXPECT_EQ(lr_at(decay_of("period: 25 steps, multiply: 2.2, endpoints: start", 300), 201), 1);
+  // A ramp of one update behind the first 15, then the first update of a cosine over 15.
+  const LrSchedule ramp = decay_of("cycles: 1.4, rewarmup: 1 steps", 22);
+  EXPECT_EQ(lr_at(ramp, 15), 1);
+  EXPECT_NEAR(lr_at(ramp, 16), (1 + std::cos(std::numbers::pi / 15)) / 2, 1e-12);
+}
+
+// The floor is the decay's own, so that the warmup shows where it leads.
+TEST(Phases, AWarmupTowardACurveLeadsToItsFloor) {
+  const Schedule s = schedule_of(
+      "schedule: {base_lr: 1, warmup: {length: 10 steps, overlap: true, toward: curve}, "
+      "decay: {shape: linear, min_lr: 0.6}}\n" +
+      run_of(20));
+  // The line has fallen to 0.45 at update 10.
+  for (int k = 0; k < 10; ++k) EXPECT_NEAR(lr_at(s.lr, k), 0.06 * (k + 1), 1e-12) << k;
+  EXPECT_EQ(lr_at(s.lr, 10), 0.6);
+}
+
 TEST(WrongSchedules, CyclesThatDoNotFit) {
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 21}\n"),
               HasSubstr("schedule.decay.cycles: 21 are more than its 10 updates"));
@@ -335,6 +382,10 @@ TEST(WrongSchedules, CyclesThatDoNotFit) {
               HasSubstr("schedule.decay.cycles: 21 are more than its 20 updates"));
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 4, rewarmup: 5 steps}\n"),
               HasSubstr("schedule.decay.rewarmup: 5 steps before each cycle leaves nothing"));
+  // The two ramps of three cycles take all 10 updates, or 8 of them.
+  EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 3, rewarmup: 5 steps}\n"),
+              HasSubstr("schedule.decay.rewarmup: 5 steps before each cycle leaves nothing"));
+  EXPECT_EQ(wrong("  decay: {shape: cosine, cycles: 3, rewarmup: 4 steps}\n"), "");
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 2, period: 3 steps}\n"),
               HasSubstr("schedule.decay.cycles: period is given too"));
   EXPECT_THAT(wrong("  decay: {shape: cosine, peak_factor: 0.5}\n"),

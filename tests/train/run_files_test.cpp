@@ -81,12 +81,13 @@ TEST_P(RunFiles, ADamagedRowIsNamed) {
   EXPECT_EQ(error(header_ + row_ + "\n" + row_), damaged);
   EXPECT_EQ(error(header_ + row_ + row + ",1\n"), damaged);
   EXPECT_EQ(error(header_ + row_ + row.substr(0, row.rfind(',')) + "\n"), damaged);
-  // Each number in turn becomes none, is missing, or has something behind it.
+  // Each number in turn becomes none, is missing, has something behind it, or is beyond the largest
+  // that a double holds.
   std::size_t column = 0;
   for (std::size_t begin = 0; begin <= row.size(); ++column) {
     const std::size_t end = std::min(row.find(',', begin), row.size());
-    for (const std::string& field :
-         {std::string("x"), std::string(), row.substr(begin, end - begin) + "x"}) {
+    for (const std::string& field : {std::string("x"), std::string(),
+                                     row.substr(begin, end - begin) + "x", std::string("1e999")}) {
       const std::string changed = row.substr(0, begin) + field + row.substr(end) + "\n";
       EXPECT_EQ(error(header_ + row_ + changed + row_), column == GetParam().words ? "" : damaged)
           << changed;

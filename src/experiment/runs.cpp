@@ -22,15 +22,12 @@ namespace fs = std::filesystem;
 
 // What the folder says of a run of this configuration that has ended; nothing where none has.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
-  const fs::path path = folder / "summary.json";
-  if (!fs::exists(path)) return std::nullopt;
-  return read_json(path, [&](const nlohmann::ordered_json& json) -> std::optional<RunResult> {
-    if (json.at("fingerprint") != fingerprint(config)) {
-      throw Error(folder.string() + ": holds a run of another configuration; take another folder");
-    }
-    if (json.at("interrupted").get<bool>()) return std::nullopt;
-    return result_in(json, path);
-  });
+  const std::optional<RunSummary> summary = read_summary(folder);
+  if (!summary) return std::nullopt;
+  if (summary->fingerprint != fingerprint(config)) {
+    throw Error(folder.string() + ": holds a run of another configuration; take another folder");
+  }
+  return summary->result;
 }
 
 // The files of a run that did not end; nothing else is touched.

@@ -126,6 +126,39 @@ void read_number(const nlohmann::ordered_json& json, const char* key, std::optio
   value = optional_at<T>(json, key);
 }
 
+// Throws Error unless the numbers are there that a run of this outcome has: those who read a result
+// rely on them. The test loss may not be there, as JSON has none that is not finite.
+void check_numbers(const RunResult& result, const std::filesystem::path& path) {
+  const auto require = [&](const char* key, bool is_there) {
+    if (is_there) return;
+    throw Error(fmt::format("{}: is damaged: the run is '{}' and has no {}", path.string(),
+                            to_string(result.outcome), key));
+  };
+  if (result.outcome == Outcome::non_finite) {
+    require("first_non_finite_step", result.first_non_finite_step.has_value());
+    require("first_non_finite_tensor", !result.first_non_finite_tensor.empty());
+    return;
+  }
+  require("final_train_loss", result.final_train_loss.has_value());
+  require("final_train_accuracy", result.final_train_accuracy.has_value());
+  require("test_accuracy", result.test_accuracy.has_value());
+  require("best_test_accuracy", result.best_test_accuracy.has_value());
+  require("best_step", result.best_step.has_value());
+}
+
+// Of a run that has ended.
+RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
+  RunResult result;
+  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
+  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
+  if (!outcome) throw Error(path.string() + ": is damaged: it has an unknown outcome");
+  result.outcome = *outcome;
+  result.first_non_finite_tensor =
+      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
+  check_numbers(result, path);
+  return result;
+}
+
 // Throws Error unless the run that was made as `before` may go on as `now`.
 void require_same_run(const std::filesystem::path& config_path, const RunConfig& before,
                       const RunConfig& now, bool new_schedule) {
@@ -154,15 +187,14 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 
 }  // namespace
 
-RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
-  RunResult result;
-  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
-  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
-  if (!outcome) throw Error(path.string() + ": has an unknown outcome");
-  result.outcome = *outcome;
-  result.first_non_finite_tensor =
-      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
-  return result;
+std::optional<RunSummary> read_summary(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "summary.json";
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  return read_json(path, [&](const nlohmann::ordered_json& json) {
+    RunSummary summary{json.at("fingerprint"), std::nullopt};
+    if (!json.at("interrupted").get<bool>()) summary.result = result_in(json, path);
+    return summary;
+  });
 }
 
 void check_run(const RunConfig& config) {

@@ -137,6 +137,39 @@ TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
   EXPECT_THAT(error(config_with({})), AllOf(HasSubstr("summary.json"), HasSubstr("is damaged")));
 }
 
+// What a run of an outcome has is demanded of its summary: no number is made up in its place.
+TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
+  const struct {
+    std::vector<std::string> settings;
+    std::vector<const char*> keys;
+  } cases[] = {{{},
+                {"final_train_loss", "final_train_accuracy", "test_accuracy", "best_test_accuracy",
+                 "best_step"}},
+               {{"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"},
+                {"first_non_finite_step", "first_non_finite_tensor"}}};
+  for (const auto& [settings, keys] : cases) {
+    Counter counter;
+    run(config_with(settings), counter);
+    const auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
+    for (const char* key : keys) {
+      auto damaged = summary;
+      damaged[key] = nullptr;
+      put_bytes(path_ / "summary.json", damaged.dump());
+      EXPECT_THAT(error(config_with(settings)),
+                  AllOf(HasSubstr((path_ / "summary.json").string() + ": is damaged: "),
+                        HasSubstr(fmt::format("and has no {}", key))));
+    }
+    std::filesystem::remove_all(path_);
+  }
+  // A test loss that was not finite is null in JSON, and the run a result.
+  Counter counter;
+  run(config_with({}), counter);
+  auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
+  summary["test_loss"] = nullptr;
+  put_bytes(path_ / "summary.json", summary.dump());
+  EXPECT_EQ(error(config_with({})), "");
+}
+
 TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
   for (const std::string rate : {"0.1", "1e12"}) {
     Counter counter;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <map>
 #include <system_error>
@@ -177,13 +178,23 @@ void BenchResults::summarize() {
 }
 
 void BenchResults::measure(const std::function<void()>& work) {
+  std::exception_ptr failure;  // of a later part: what was measured before it is worth as much
   try {
     work();
   } catch (const Interrupted&) {
     if (json["figures"].empty()) refuse_to_write_nothing();
     json["interrupted"] = true;
+  } catch (const std::exception&) {
+    if (json["figures"].empty()) throw;
+    failure = std::current_exception();
+    json["interrupted"] = true;
   }
-  const Condition condition = backend_.benches().condition();
+  Condition condition;
+  try {
+    condition = backend_.benches().condition();
+  } catch (const std::exception&) {  // a device that has failed need not answer any more
+    if (!failure) throw;
+  }
   json["condition"]["after"] = condition.text;
   json["clocks_mhz"] = nlohmann::ordered_json::object();
   for (const auto& [name, mhz] : condition.clocks) json["clocks_mhz"][name] = mhz;
@@ -197,7 +208,7 @@ void BenchResults::measure(const std::function<void()>& work) {
   std::fflush(stdout);
   std::vector<std::string> written;
   std::vector<std::string> problems;
-  if (cut) problems.emplace_back("interrupted");
+  if (cut && !failure) problems.emplace_back("interrupted");
   const auto write = [&](const std::string& file, const std::string& text) {
     try {
       write_atomically(file, text);
@@ -208,9 +219,13 @@ void BenchResults::measure(const std::function<void()>& work) {
   };
   if (!files_.json.empty()) write(files_.json, json.dump(2) + "\n");
   if (!files_.html.empty()) write(files_.html, bench_page(json));
-  if (problems.empty()) return;
+  if (problems.empty() && !failure) return;
   if (!written.empty()) problems.push_back("what was measured is in " + listed(written));
-  throw Error(fmt::format("{}", fmt::join(problems, "; ")));
+  const std::string text = fmt::format("{}", fmt::join(problems, "; "));
+  if (!failure) throw Error(text);
+  // The error has its own line and exit code.
+  if (!text.empty()) fmt::print("{}\n", text);
+  std::rethrow_exception(failure);
 }
 
 // A file of an earlier run is worth more.

@@ -59,10 +59,11 @@ class BenchResults {
   /// What stands above that of add(); "" likewise.
   std::string head() const;
 
-  /// Runs `work`, which measures and adds, to its end or to an interruption; then prints the
-  /// condition of the device and the summary of the comparison, and writes the files; where nothing
-  /// was measured before the interruption, nothing. Throws Error after an interruption, and where a
-  /// file cannot be written, when the other one has been.
+  /// Runs `work`, which measures and adds, to its end, to an interruption or to where it fails;
+  /// then prints the condition of the device and the summary of the comparison, and writes the
+  /// files, as interrupted where it did not end; where nothing was measured by then, nothing.
+  /// Throws Error after an interruption, what `work` threw, and Error where a file cannot be
+  /// written, when the other one has been.
   void measure(const std::function<void()>& work);
 
  private:

@@ -30,9 +30,22 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
   return summary->result;
 }
 
+// Whether a run was begun there: it has a configuration, or was killed so early that there is
+// nothing but files that it opens.
+bool is_begun(const fs::path& folder) {
+  std::error_code none;
+  if (!fs::is_directory(folder, none)) return false;
+  if (fs::exists(folder / "config.yaml")) return true;
+  return std::ranges::all_of(fs::directory_iterator(folder), [](const auto& entry) {
+    const fs::path name = entry.path().filename();
+    return name == "config.yaml.tmp" ||
+           ((name == "metrics.csv" || name == "eval.csv") && fs::is_empty(entry.path()));
+  });
+}
+
 // The files of a run that did not end; nothing else is touched.
 void remove_unfinished(const fs::path& folder) {
-  if (!fs::exists(folder / "config.yaml")) return;
+  if (!is_begun(folder)) return;
   std::error_code none;
   fs::remove_all(folder / "checkpoints", none);
   for (const auto& entry : fs::directory_iterator(folder)) {

@@ -36,6 +36,14 @@ bool has_begun(const std::filesystem::path& path, const std::string& header) {
   return false;
 }
 
+// The configuration is written first: by it a run that was killed at once is known for one.
+FolderLock begin_run(const std::filesystem::path& folder, const RunConfig& config) {
+  make_folder(folder);
+  FolderLock lock(folder);
+  write_atomically(folder / "config.yaml", write_config(config));
+  return lock;
+}
+
 }  // namespace
 
 std::filesystem::path default_folder(const std::string& name, const std::string& suffix) {
@@ -106,8 +114,7 @@ RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
       evaluations_(path_ / "eval.csv", evaluations_header) {}
 
 RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config)
-    : RunFolder(folder, (make_folder(folder), FolderLock(folder))) {
-  write_atomically(path_ / "config.yaml", write_config(config));
+    : RunFolder(folder, begin_run(folder, config)) {
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
   if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());

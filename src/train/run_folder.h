@@ -58,7 +58,7 @@ class FolderLock {
 
 class RunFolder {
  public:
-  /// Makes `folder` and writes the configuration. Throws Error.
+  /// Makes `folder` and writes the configuration, before any other file. Throws Error.
   RunFolder(const std::filesystem::path& folder, const RunConfig& config);
 
   /// What a folder holds of the run before `step`.

@@ -111,6 +111,22 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
   }
 }
 
+// A run that was killed while its folder was made is begun again.
+TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
+  for (const char* left : {"", "config.yaml.tmp", "metrics.csv"}) {
+    SCOPED_TRACE(left);
+    std::filesystem::create_directory(path_);
+    if (*left != '\0') put_bytes(path_ / left, "");
+    Counter counter;
+    EXPECT_FALSE(run(config_with({}), counter).interrupted);
+    EXPECT_EQ(counter.ran, 1);
+    std::filesystem::remove_all(path_);
+  }
+  std::filesystem::create_directory(path_);
+  put_bytes(path_ / "metrics.csv", "of somebody else");
+  EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
+}
+
 TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
   std::filesystem::create_directory(path_);
   put_bytes(path_ / "precious.csv", "x");

@@ -20,11 +20,6 @@ void ExperimentOptions::add_to(CLI::App& app) {
   app.get_option("--out")->excludes(option);
 }
 
-Document ExperimentOptions::document() const {
-  if (config.path.empty() && resume.empty()) throw CLI::RequiredError("CONFIG");
-  return config.overrides.applied_to(config.path.empty() ? resume + "/config.yaml" : config.path);
-}
-
 std::filesystem::path ExperimentOptions::folder(const std::string& name,
                                                 const std::string& command) const {
   if (!resume.empty()) return resume;

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <csignal>
 
+#include "train/run_folder.h"
+
 namespace preheat {
 namespace {
 
@@ -40,6 +42,13 @@ void ConfigOptions::add_to(CLI::App& app, bool required) {
   app.add_option("CONFIG", path, "YAML file; configs/reference.yaml explains every key")
       ->required(required);
   overrides.add_to(app);
+}
+
+Document ConfigOptions::document(const std::string& resume) const {
+  if (!path.empty()) return overrides.applied_to(path);
+  if (resume.empty()) throw CLI::RequiredError("CONFIG");
+  config_in(resume);  // so that what is wrong with it is not taken for what was typed
+  return overrides.applied_to(resume + "/config.yaml");
 }
 
 void RunOptions::add_device_to(CLI::App& app) {

@@ -28,7 +28,10 @@ struct ConfigOptions {
   Overrides overrides;
 
   void add_to(CLI::App& app, bool required = true);
-  Document document() const { return overrides.applied_to(path); }
+
+  /// CONFIG with the settings; where none is given that of the folder `resume`, if that is given.
+  /// Throws ConfigError, and Error where the folder's is damaged.
+  Document document(const std::string& resume = "") const;
 };
 
 /// --device, --out, --quiet and --verbose of the commands that train.

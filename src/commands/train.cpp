@@ -74,7 +74,7 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
 
 // --seed is read as --set seed is, by the rules of the configuration.
 Document document_of(const TrainOptions& options) {
-  Document document = options.config.document();
+  Document document = options.config.document(options.resume);
   if (!options.seed) return document;
   Override seed = parse_override("seed=" + *options.seed);
   seed.value.where.source = "--seed " + *options.seed;
@@ -163,13 +163,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
                  "with --resume: schedule, length and stages may differ from the run's; it goes on "
                  "from its step of the new ones")
       ->needs(resume);
-  command->callback([options, &exit_code] {
-    if (options->config.path.empty() && options->resume.empty()) {
-      throw CLI::RequiredError("CONFIG");
-    }
-    if (options->config.path.empty()) options->config.path = options->resume + "/config.yaml";
-    exit_code = train(*options);
-  });
+  command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 
 }  // namespace preheat

@@ -239,8 +239,8 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     }
   }
   const fs::path path = folder / "config.yaml";
-  const auto differs = resume ? first_difference(read_config(load_document(path)), config)
-                              : std::optional<Difference>();
+  const auto differs =
+      resume ? first_difference(config_in(folder), config) : std::optional<Difference>();
   if (differs) {
     throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
                             path.string(), differs->before, differs->now));

@@ -121,7 +121,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 /// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
 /// configuration: seeds, arms and what is expected may be others than they were. No other process
 /// may have it meanwhile. Throws Error, with `resume` also where the folder is one of another
-/// command or its base run differs from this one (naming the key), and ConfigError.
+/// command, its configuration is damaged, or its base run differs from this one (naming the key).
 FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
                           const RunConfig& config, bool resume);
 

@@ -70,6 +70,14 @@ void make_folder(const std::filesystem::path& folder) {
   if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
 }
 
+RunConfig config_in(const std::filesystem::path& folder) {
+  try {
+    return read_config(load_document(folder / "config.yaml"));
+  } catch (const ConfigError& e) {
+    throw Error(e.what());
+  }
+}
+
 FolderLock::FolderLock(const std::filesystem::path& folder)
     : file_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (file_ >= 0 && flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {

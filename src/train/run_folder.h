@@ -42,6 +42,10 @@ std::filesystem::path default_folder(const std::string& name, const std::string&
 /// cannot be made.
 void make_folder(const std::filesystem::path& folder);
 
+/// The configuration of the run or the experiment in `folder`. Throws Error: what is wrong with it
+/// is not what the user has typed, so the file is damaged.
+RunConfig config_in(const std::filesystem::path& folder);
+
 /// Keeps other processes from writing into a folder, for as long as it is there.
 class FolderLock {
  public:

@@ -91,14 +91,6 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
-RunConfig read_folder_config(const std::filesystem::path& path) {
-  try {
-    return read_config(load_document(path));
-  } catch (const ConfigError& e) {
-    throw Error(e.what());
-  }
-}
-
 // The numbers of a result, by their names in summary.json.
 template <class Result, class Visit>
 void for_numbers(Result& result, const Visit& visit) {
@@ -260,7 +252,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   Checkpoint checkpoint = read_checkpoint(checkpoint_path);
   StepState& step = checkpoint.state.step;
   const float lr_before = step.lr;
-  const RunConfig before = read_folder_config(config_path);
+  const RunConfig before = config_in(folder);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
   if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
   try {

@@ -630,6 +630,27 @@ TEST_F(Cli, WrongUsageOfExperimentsIsTwo) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
 }
 
+// A file in a folder is not what was typed: a damaged one is 1 in every command.
+TEST_F(Cli, ADamagedConfigurationInAFolderIsOne) {
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
+  for (const std::string command : {"train", "compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    ASSERT_EQ(preheat({command, "e.yaml", "--quiet", "--out", command}).code, 0);
+    const std::string path = command + "/config.yaml";
+    const std::string config = bytes_of(folder_ / path);
+    // What is typed stays a matter of the command line.
+    expect_one_line(preheat({command, "--resume", command, "--set", "nonsense.key=1"}), 2);
+    put_bytes(folder_ / path, config + "nonsense: 1\n");
+    for (const auto& arguments : {std::vector<std::string>{command, "--resume", command},
+                                  {command, "e.yaml", "--resume", command}}) {
+      const Result result = preheat(arguments);
+      expect_one_line(result, 1);
+      EXPECT_THAT(result.err, AllOf(HasSubstr(path), HasSubstr("nonsense: unknown key")));
+    }
+  }
+}
+
 TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
   const Result result =
       preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.start_lr=auto"});

@@ -471,6 +471,38 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
 }
 
+TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  std::map<std::string, std::string> before;
+  std::map<std::string, std::filesystem::file_time_type> written;
+  const std::filesystem::recursive_directory_iterator run(folder_ / "run");
+  for (const auto& entry : run) {
+    if (!entry.is_regular_file()) continue;
+    before[entry.path()] = bytes_of(entry.path());
+    written[entry.path()] = entry.last_write_time();
+  }
+  ASSERT_TRUE(before.contains(folder_ / "run/summary.json"));
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"train", "--resume", "run"},
+           {"train", "tiny.yaml", "--resume", "run", "--set", "train.eval_every=7 steps"},
+           {"train", "tiny.yaml", "--resume", "run", "--new-schedule"}}) {
+    const Result again = preheat(arguments);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(again.out, "run: has ended, after 20 updates, and stays as it is\n");
+    for (const auto& [path, bytes] : before) {
+      EXPECT_EQ(bytes_of(path), bytes) << path;
+      EXPECT_EQ(std::filesystem::last_write_time(path), written[path]) << path;
+    }
+  }
+  EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).out, "");
+  // One that was killed between its last checkpoint and its summary gets it.
+  std::filesystem::remove(folder_ / "run/summary.json");
+  EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(summary["outcome"],
+            nlohmann::json::parse(before[folder_ / "run/summary.json"])["outcome"]);
+}
+
 TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
   ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
   const std::vector<std::string> longer = {"train",    "tiny.yaml",

@@ -287,6 +287,10 @@ std::string report_page(const ReportData& data) {
   return page.document(fmt::format("{}", fmt::join(titles, ", ")));
 }
 
+bool is_page(std::string_view html) {
+  return html.starts_with(page_begin) && html.find(page_footer) != std::string_view::npos;
+}
+
 void write_report(const std::vector<std::filesystem::path>& folders,
                   const std::filesystem::path& file) {
   write_atomically(file, report_page(read_report_data(folders)));

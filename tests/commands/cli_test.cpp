@@ -725,6 +725,16 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: is there and is not a page"));
   EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
+  // Under the usual names too, here and in a folder.
+  const std::string other = "<!doctype html>\n<html><body>of another program</body></html>\n";
+  for (const std::string usual : {"report.html", "a/report.html"}) {
+    put_bytes(folder_ / usual, other);
+    result = usual[0] == 'a' ? preheat({"report", "a"}) : preheat({"report", "a", "b"});
+    expect_one_line(result, 1);
+    EXPECT_THAT(result.err, HasSubstr(usual + ": is there and is not a page of preheat's; -o"));
+    EXPECT_EQ(bytes_of(folder_ / usual), other);
+    std::filesystem::remove(folder_ / usual);
+  }
   std::filesystem::resize_file(folder_ / "a/summary.json", 50);
   result = preheat({"report", "a"});
   expect_one_line(result, 1);

@@ -9,9 +9,6 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
-#include <filesystem>
-#include <map>
-#include <system_error>
 #include <utility>
 
 #include "commands/commands.h"
@@ -23,22 +20,6 @@ namespace preheat {
 namespace {
 
 struct Interrupted {};
-
-// Each file that is given has to be one of its own.
-void require_different_files(const BenchOptions& options) {
-  std::map<std::filesystem::path, std::string> taken;
-  const std::pair<const char*, std::string> given[] = {
-      {"--compare", options.compare}, {"--json", options.json}, {"--html", options.html}};
-  for (const auto& [option, file] : given) {
-    if (file.empty()) continue;
-    std::error_code none;
-    const auto added = taken.try_emplace(std::filesystem::weakly_canonical(file, none), option);
-    if (!added.second) {
-      throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
-                        "is the file of " + added.first->second + " as well", "another file");
-    }
-  }
-}
 
 // "a.json and a.html"
 std::string listed(const std::vector<std::string>& files) {
@@ -69,6 +50,11 @@ void BenchOptions::add_peers_to(CLI::App& app) {
       ->type_name("FILE");
 }
 
+void BenchOptions::check(const std::string& config) const {
+  require_own_files({{"CONFIG", config}, {"--compare", compare}, {"--peers", peers}},
+                    {{"--json", json}, {"--html", html}});
+}
+
 void stop_if_interrupted() {
   if (interrupted()) throw Interrupted();
 }
@@ -76,7 +62,7 @@ void stop_if_interrupted() {
 BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                            Earlier earlier, nlohmann::ordered_json options)
     : backend_(backend), files_(files), earlier_(std::move(earlier)) {
-  require_different_files(files);
+  files.check();
   catch_interrupts();
   for (const std::string& file : {files.json, files.html}) {
     if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was

@@ -7,6 +7,9 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
+#include <map>
+#include <system_error>
 
 #include "train/run_folder.h"
 
@@ -77,6 +80,26 @@ std::unique_ptr<Backend> RunOptions::backend() const {
                    : "");
   }
   return backend;
+}
+
+void require_own_files(const GivenFiles& read, const GivenFiles& written) {
+  std::map<std::filesystem::path, std::string> taken;
+  const auto take = [&](const std::string& option, const std::string& file) {
+    std::error_code none;
+    const auto path = std::filesystem::absolute(file, none);
+    return taken.try_emplace(std::filesystem::weakly_canonical(path, none), option);
+  };
+  for (const auto& [option, file] : read) {
+    if (!file.empty()) take(option, file);
+  }
+  for (const auto& [option, file] : written) {
+    if (file.empty()) continue;
+    const auto [other, is_own] = take(option, file);
+    if (!is_own) {
+      throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
+                        "is the file of " + other->second + " as well", "another file");
+    }
+  }
 }
 
 bool on_terminal() {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -48,6 +49,13 @@ struct RunOptions {
   /// that does not exist, and Error for one that this machine does not have.
   std::unique_ptr<Backend> backend() const;
 };
+
+/// Files by the options that they were given with; "" where one was not.
+using GivenFiles = std::vector<std::pair<std::string, std::string>>;
+
+/// Throws ConfigError where a file that is to be written is that of another option too, whether
+/// that one is read or written.
+void require_own_files(const GivenFiles& read, const GivenFiles& written);
 
 /// Standard output is a terminal, and how wide it is (80 where it is none).
 bool on_terminal();

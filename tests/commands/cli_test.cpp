@@ -293,6 +293,33 @@ TEST_F(Cli, ScheduleAsCsv) {
   EXPECT_EQ(bytes_of(folder_ / "lr2.svg"), svg);
 }
 
+// What is read is not written over, and two tables do not go into one file.
+TEST_F(Cli, AFileToBeWrittenIsNoOtherOnes) {
+  std::filesystem::create_symlink("tiny.yaml", folder_ / "link.yaml");
+  put_bytes(folder_ / "other.yaml", "train: {length: 5 steps}\n");
+  const std::string absolute = (folder_ / "new").string();
+  const std::vector<std::string> wrong[] = {
+      {"schedule", "tiny.yaml", "--csv", "tiny.yaml"},
+      {"schedule", "tiny.yaml", "--csv", "./tiny.yaml"},
+      {"schedule", "tiny.yaml", "--svg", "link.yaml"},
+      {"schedule", "other.yaml", "tiny.yaml", "--svg", "tiny.yaml"},
+      {"schedule", "tiny.yaml", "--csv", "new", "--svg", "new"},
+      {"schedule", "tiny.yaml", "--csv", "new", "--svg", absolute},
+      {"bench", "step", "tiny.yaml", "--json", "tiny.yaml"},
+      {"bench", "step", "tiny.yaml", "--html", "link.yaml"},
+      {"bench", "step", "tiny.yaml", "--json", "new", "--html", absolute}};
+  for (const auto& arguments : wrong) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
+    const Result result = preheat(arguments);
+    expect_one_line(result, 2);
+    EXPECT_THAT(result.err, HasSubstr(" as well; another file"));
+    EXPECT_EQ(bytes_of(folder_ / "tiny.yaml"), tiny);
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
+  }
+  // One configuration may be read twice.
+  EXPECT_EQ(preheat({"schedule", "tiny.yaml", "tiny.yaml", "--csv", "-"}).code, 0);
+}
+
 TEST_F(Cli, SchedulesAreCompared) {
   put_bytes(folder_ / "a.yaml",
             "name: own\nschedule: {base_lr: 0.1, warmup: {length: 5 steps, endpoints: start}}\n"

@@ -201,12 +201,13 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     result.arms.push_back({arm, {}});
     width = std::max(width, arm.name.size());
   }
+  Runs runs(base, backend, listener);
+  if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  Runs runs(base, backend, listener);
   result.critical_rates.resize(settings.seeds.size());
   runs.side_by_side(std::ssize(settings.seeds), [&](std::int64_t k) {
     const std::uint64_t seed = settings.seeds[k];

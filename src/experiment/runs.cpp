@@ -139,6 +139,10 @@ void Runs::tell_end(const std::string& label, const RunResult& run, bool was_rea
   if (listener_.on_end) listener_.on_end(label, run, was_read);
 }
 
+void Runs::load(const std::vector<RunConfig>& configs) {
+  for (const RunConfig& config : configs) data(config.data);
+}
+
 const ResidentData& Runs::data(const DataConfig& config) {
   const std::lock_guard lock(mutex_);
   const std::string key = fmt::format("{}|{}|{}", to_string(config.dataset),

@@ -70,6 +70,10 @@ class Runs {
   /// Tells the listener how many runs there will be.
   void plan(std::int64_t count);
 
+  /// Loads the datasets of all of them, so that one that is missing is known before anything is
+  /// made. Throws Error.
+  void load(const std::vector<RunConfig>& configs);
+
   /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
   const ResidentData& data(const DataConfig& config);
 

@@ -670,6 +670,19 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
   }
 }
 
+TEST_F(Cli, AnExperimentWhoseDataAreMissingLeavesNoFolder) {
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
+  for (const std::string command : {"train", "compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    const Result result = preheat({command, "e.yaml", "--quiet", "--out", "out", "--set",
+                                   "data.dataset=mnist", "--set", "data.dir=nowhere"});
+    expect_one_line(result, 1);
+    EXPECT_THAT(result.err, HasSubstr("nowhere"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+  }
+}
+
 TEST_F(Cli, WrongUsageOfExperimentsIsTwo) {
   put_bytes(folder_ / "s.yaml", std::string(tiny) + grid);
   for (const std::string command : {"compare", "sweep", "find-lr"}) {

@@ -196,6 +196,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   check_find_lr_claims(base, arms, configs);
   FindLrResult result;
   result.share = settings.share;
+  result.planned = std::ssize(arms) * std::ssize(settings.seeds);
   std::size_t width = 0;
   for (const Arm& arm : arms) {
     result.arms.push_back({arm, {}});
@@ -290,6 +291,9 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
+  std::int64_t ended = 0;
+  for (const SearchArm& arm : result.arms) ended += std::ssize(arm.searches);
+  note_missing(json, ended, result.planned);
   return json;
 }
 

@@ -67,6 +67,7 @@ struct FindLrResult {
   std::vector<RateRatio> ratios;  // of every pair of arms
   std::vector<SeedRate> critical_rates;
   std::vector<ClaimResult> claims;
+  std::int64_t planned = 0;  // searches, of all arms
   bool interrupted = false;
 };
 

@@ -253,6 +253,16 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
   return lock;
 }
 
+std::int64_t count_runs(const std::vector<ArmResult>& arms) {
+  std::int64_t count = 0;
+  for (const ArmResult& arm : arms) count += std::ssize(arm.runs);
+  return count;
+}
+
+void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned) {
+  if (ended < planned) json["incomplete"] = {{"ended", ended}, {"planned", planned}};
+}
+
 nlohmann::ordered_json to_json(const Node& value) {
   if (value.kind == Node::Kind::null) return nullptr;
   if (value.kind != Node::Kind::scalar) return to_flow_text(value);

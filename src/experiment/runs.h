@@ -133,6 +133,13 @@ FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind ki
 /// exist.
 nlohmann::ordered_json to_json(const ArmResult& arm);
 
+/// The runs of all of them.
+std::int64_t count_runs(const std::vector<ArmResult>& arms);
+
+/// Adds "incomplete": {"ended", "planned"} where fewer runs, or searches, have ended than were
+/// planned: a file of a program that was killed says so by itself.
+void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned);
+
 /// Keys with their values.
 nlohmann::ordered_json to_json(const std::vector<Override>& changes);
 

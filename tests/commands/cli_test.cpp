@@ -661,12 +661,14 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
     expect_one_line(cut, 1);
     EXPECT_EQ(cut.err, "preheat: interrupted; go on with --resume " + command + "\n");
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
-    EXPECT_THAT(bytes_of(folder_ / command / json), HasSubstr("\"interrupted\": true"));
+    EXPECT_THAT(bytes_of(folder_ / command / json),
+                AllOf(HasSubstr("\"interrupted\": true"), HasSubstr("\"incomplete\"")));
     // Without CONFIG: its own.
     const Result rest = preheat({command, "--resume", command, "--quiet"});
     EXPECT_EQ(rest.code, 0) << rest.err;
     EXPECT_EQ(rest.out, "");
-    EXPECT_THAT(bytes_of(folder_ / command / json), Not(HasSubstr("interrupted")));
+    EXPECT_THAT(bytes_of(folder_ / command / json),
+                AllOf(Not(HasSubstr("interrupted")), Not(HasSubstr("incomplete"))));
   }
 }
 

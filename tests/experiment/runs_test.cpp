@@ -243,6 +243,23 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
 }
 
+// What is there while it goes on is what is left of one that is killed.
+TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
+  const auto path = folder_ / "out" / "compare.json";
+  std::vector<nlohmann::json> seen;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    if (!std::filesystem::exists(path)) return;
+    seen.push_back(nlohmann::json::parse(bytes_of(path)).at("incomplete"));
+  };
+  compare(document(), shared_backend(), folder_ / "out", false, listener);
+  ASSERT_EQ(seen.size(), 3u);
+  for (int k = 0; k < 3; ++k) {
+    EXPECT_EQ(seen[k], nlohmann::json({{"ended", k + 1}, {"planned", 4}}));
+  }
+  EXPECT_FALSE(nlohmann::json::parse(bytes_of(path)).contains("incomplete"));
+}
+
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {
   const auto path = folder_ / "out";
   compare(document(), shared_backend(), path, false, {});

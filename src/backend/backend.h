@@ -217,7 +217,8 @@ constexpr auto spelling(DeviceChoice) {
   return Spelling{"a device", {"auto", "cpu", "cuda"}};
 }
 
-/// Throws Error where CUDA is asked for and there is none. `automatic` takes CUDA where it can.
-std::unique_ptr<Backend> make_backend(DeviceChoice choice);
+/// Throws Error where CUDA is asked for and cannot be used. `automatic` takes CUDA where it can;
+/// where it cannot, `why_not` has the reason.
+std::unique_ptr<Backend> make_backend(DeviceChoice choice, std::string* why_not = nullptr);
 
 }  // namespace preheat

@@ -11,7 +11,7 @@ namespace preheat {
 
 void ExperimentOptions::add_to(CLI::App& app) {
   config.add_to(app, false);
-  run.add_to(app);
+  run.add_to(app, "what a run takes of memory, and how each goes on where the output is piped");
   auto* option =
       app.add_option("--resume", resume,
                      "go on with the experiment in DIR; runs that have ended are not run again; "

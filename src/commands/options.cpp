@@ -58,13 +58,12 @@ void RunOptions::add_device_to(CLI::App& app) {
   app.add_option("--device", device, "auto | cpu | cuda")->type_name("DEVICE");
 }
 
-void RunOptions::add_to(CLI::App& app) {
+void RunOptions::add_to(CLI::App& app, const std::string& more) {
   add_device_to(app);
   app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
       ->type_name("DIR");
   auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");
-  app.add_flag("--verbose", verbose, "print more: memory, libraries, every layer")
-      ->excludes(quiet_flag);
+  app.add_flag("--verbose", verbose, "print more: " + more)->excludes(quiet_flag);
 }
 
 std::unique_ptr<Backend> RunOptions::backend() const {
@@ -72,12 +71,11 @@ std::unique_ptr<Backend> RunOptions::backend() const {
   if (!choice) {
     throw ConfigError({"--device " + device, 0, 0, ""}, "is not a device", "auto, cpu or cuda");
   }
-  auto backend = make_backend(*choice);
+  std::string why_cpu;
+  auto backend = make_backend(*choice, &why_cpu);
   if (!quiet) {
     fmt::print("device: {}, {}{}\n", backend->device(), backend->library(),
-               device == "auto" && backend->name() == "cpu"
-                   ? " (no CUDA device; --device auto took the CPU)"
-                   : "");
+               why_cpu.empty() ? "" : fmt::format(" (--device auto took the CPU: {})", why_cpu));
   }
   return backend;
 }

@@ -42,11 +42,12 @@ struct RunOptions {
   bool quiet = false;
   bool verbose = false;
 
-  void add_to(CLI::App& app);
-  void add_device_to(CLI::App& app);  // and no more
+  void add_to(CLI::App& app, const std::string& more);  // what --verbose adds
+  void add_device_to(CLI::App& app);                    // and no more
 
-  /// The backend; says on standard output which one `auto` chose. Throws ConfigError for a device
-  /// that does not exist, and Error for one that this machine does not have.
+  /// The backend; says on standard output which it is, and why `auto` took the CPU. Throws
+  /// ConfigError for a device that does not exist, and Error for one that this machine does not
+  /// have.
   std::unique_ptr<Backend> backend() const;
 };
 

@@ -169,7 +169,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "One training run");
   options->config.add_to(*command, false);
-  options->run.add_to(*command);
+  options->run.add_to(*command, "where the data are from, every layer and parameter");
   command->add_option("--seed", options->seed, "in place of the configuration's seed")
       ->type_name("N");
   auto* resume =

@@ -196,6 +196,35 @@ TEST_F(Cli, CudaThatIsNotThereIsAnError) {
   EXPECT_THAT(result.err, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
 }
 
+// The reason is that which --device cuda gives.
+TEST_F(Cli, WhyTheCpuWasTakenIsSaid) {
+  const Result cuda = preheat({"train", "tiny.yaml", "--device", "cuda", "--out", "cuda"});
+  if (cuda.code == 0) GTEST_SKIP() << "there is a CUDA device";
+  const std::string begin = "preheat: ";
+  ASSERT_THAT(cuda.err, StartsWith(begin));
+  const std::string reason = cuda.err.substr(begin.size(), cuda.err.find(';') - begin.size());
+  const Result taken = preheat({"train", "tiny.yaml", "--out", "auto"});
+  EXPECT_EQ(taken.code, 0) << taken.err;
+  EXPECT_THAT(taken.out, HasSubstr(" (--device auto took the CPU: " + reason + ")\n"));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "cpu", "--device", "cpu"}).out,
+              Not(HasSubstr("took the CPU")));
+}
+
+TEST_F(Cli, VerbosePrintsWhatItsHelpSays) {
+  EXPECT_THAT(preheat({"train", "--help"}).out, HasSubstr("every layer"));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "loud", "--verbose"}).out,
+              AllOf(HasSubstr("data: "), HasSubstr("0.conv.weight"), HasSubstr("2.linear.bias")));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "usual"}).out,
+              AllOf(Not(HasSubstr("data: ")), Not(HasSubstr("0.conv.weight"))));
+  put_bytes(folder_ / "c.yaml", std::string(tiny) + "compare: {seeds: 1, arms: {a: {}}}\n");
+  EXPECT_THAT(preheat({"compare", "--help"}).out,
+              AllOf(HasSubstr("memory"), Not(HasSubstr("every layer"))));
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "c", "--verbose"}).out,
+              AllOf(HasSubstr("memory: "), HasSubstr("20/20")));
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "d"}).out,
+              AllOf(Not(HasSubstr("memory: ")), Not(HasSubstr("20/20"))));
+}
+
 TEST_F(Cli, ADivergedRunIsThree) {
   const Result result =
       preheat({"train", "tiny.yaml", "--device", "cpu", "--out", "run", "--set",

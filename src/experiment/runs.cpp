@@ -112,7 +112,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     return none;
   }
   Trainer trainer(config, backend_, data(config.data));
-  RunFolder run_folder(folder, config);
+  RunFolder run_folder(folder, config, checkpoints);
   if (listener_.on_start) {
     const std::lock_guard lock(mutex_);
     listener_.on_start(label, trainer);
@@ -122,10 +122,6 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     if (listener_.on_records) listener_.on_records(label, records);
   };
   RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
-  if (checkpoints == Checkpoints::drop) {
-    std::error_code none;
-    fs::remove_all(folder / "checkpoints", none);
-  }
   tell_end(label, run, false);
   return run;
 }

@@ -53,17 +53,14 @@ struct RunsListener {
   std::function<bool()> wants_stop;
 };
 
-enum class Checkpoints { keep, drop };
-
 class Runs {
  public:
   /// Of an experiment whose base run is `base`: runs that take as much of the machine as that one.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
   /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
-  /// interrupted run has left there is written over. With Checkpoints::drop the folder has none
-  /// when the run has ended. Throws Error, also where the folder holds a run of another
-  /// configuration.
+  /// interrupted run has left there is written over. With Checkpoints::drop none is written. Throws
+  /// Error, also where the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 

@@ -121,8 +121,11 @@ RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
       metrics_(path_ / "metrics.csv", metrics_header),
       evaluations_(path_ / "eval.csv", evaluations_header) {}
 
-RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config)
+RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config,
+                     Checkpoints checkpoints)
     : RunFolder(folder, begin_run(folder, config)) {
+  checkpoints_ = checkpoints;
+  if (checkpoints == Checkpoints::drop) return;
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
   if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());

@@ -60,10 +60,14 @@ class FolderLock {
   int file_;
 };
 
+/// Whether a run writes any.
+enum class Checkpoints { keep, drop };
+
 class RunFolder {
  public:
   /// Makes `folder` and writes the configuration, before any other file. Throws Error.
-  RunFolder(const std::filesystem::path& folder, const RunConfig& config);
+  RunFolder(const std::filesystem::path& folder, const RunConfig& config,
+            Checkpoints checkpoints = Checkpoints::keep);
 
   /// What a folder holds of the run before `step`.
   struct Past {
@@ -81,6 +85,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
+  Checkpoints checkpoints() const { return checkpoints_; }
 
   /// From update `step` on the run has another configuration; the one it had is kept. Throws Error.
   void replace_config(const RunConfig& config, std::int64_t step);
@@ -116,6 +121,7 @@ class RunFolder {
 
   std::filesystem::path path_;
   FolderLock lock_;
+  Checkpoints checkpoints_ = Checkpoints::keep;
   AppendFile metrics_;
   AppendFile evaluations_;
   std::optional<AppendFile> layers_;  // made with the first row, as those below

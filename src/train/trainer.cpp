@@ -325,7 +325,7 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
   }
   if (folder != nullptr) {
     folder->add(step, step / schedule_.run.steps_per_epoch, evaluation);
-    if (best) save(*folder, "best");
+    if (best && folder->checkpoints() == Checkpoints::keep) save(*folder, "best");
   }
   if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
 }
@@ -341,7 +341,11 @@ void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, Ru
 void Trainer::save_last(RunFolder* folder) {
   if (folder == nullptr) return;
   folder->sync();
-  save(*folder, "last");
+  if (folder->checkpoints() == Checkpoints::keep) {
+    save(*folder, "last");
+  } else {
+    note_gate(replica_->save().step);
+  }
 }
 
 void Trainer::save(const RunFolder& folder, const std::string& which) {

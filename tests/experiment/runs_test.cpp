@@ -189,6 +189,9 @@ TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
 TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
   for (const std::string rate : {"0.1", "1e12"}) {
     Counter counter;
+    counter.listener.on_records = [&](const std::string&, std::span<const StepRecord>) {
+      expect_no_checkpoints(path_);  // nor are they on the way
+    };
     run(config_with({"schedule.base_lr=" + rate, "train.checkpoint_every=5 steps"}), counter,
         Checkpoints::drop);
     expect_no_checkpoints(path_);

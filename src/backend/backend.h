@@ -184,6 +184,7 @@ class Backend {
   /// by a thread of its own; more gain nothing.
   virtual int concurrent_replicas(int cpu_threads) const = 0;
 
+  /// Copies it to where replicas read it. Throws Error where memory does not suffice.
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 
   /// Throws Error, saying how much is needed and how much there is, where compile() would not have

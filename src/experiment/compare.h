@@ -31,6 +31,7 @@ struct CompareResult {
   bool interrupted = false;
 };
 
+/// Over the seeds that have a run in both, whatever their order.
 PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes

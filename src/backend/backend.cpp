@@ -7,20 +7,31 @@
 #endif
 
 namespace preheat {
+namespace {
 
-std::unique_ptr<Backend> make_backend(DeviceChoice choice) {
-  if (choice == DeviceChoice::cpu) return make_cpu_backend();
+constexpr std::string_view advice = "; use --device cpu";
+
+std::unique_ptr<Backend> make_cuda() {
 #ifdef PREHEAT_HAS_CUDA
-  try {
-    return make_cuda_backend();
-  } catch (const Error&) {
-    if (choice == DeviceChoice::cuda) throw;
-  }
+  return make_cuda_backend();
 #else
-  if (choice == DeviceChoice::cuda) {
-    throw Error("this preheat was built without CUDA; use --device cpu");
-  }
+  throw Error("this preheat was built without CUDA" + std::string(advice));
 #endif
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(DeviceChoice choice, std::string* why_not) {
+  if (choice == DeviceChoice::cpu) return make_cpu_backend();
+  try {
+    return make_cuda();
+  } catch (const Error& error) {
+    if (choice == DeviceChoice::cuda) throw;
+    if (why_not != nullptr) {
+      *why_not = error.what();
+      if (why_not->ends_with(advice)) why_not->resize(why_not->size() - advice.size());
+    }
+  }
   return make_cpu_backend();
 }
 

@@ -184,6 +184,7 @@ class Backend {
   /// by a thread of its own; more gain nothing.
   virtual int concurrent_replicas(int cpu_threads) const = 0;
 
+  /// Copies it to where replicas read it. Throws Error where memory does not suffice.
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 
   /// Throws Error, saying how much is needed and how much there is, where compile() would not have
@@ -217,7 +218,8 @@ constexpr auto spelling(DeviceChoice) {
   return Spelling{"a device", {"auto", "cpu", "cuda"}};
 }
 
-/// Throws Error where CUDA is asked for and there is none. `automatic` takes CUDA where it can.
-std::unique_ptr<Backend> make_backend(DeviceChoice choice);
+/// Throws Error where CUDA is asked for and cannot be used. `automatic` takes CUDA where it can;
+/// where it cannot, `why_not` has the reason.
+std::unique_ptr<Backend> make_backend(DeviceChoice choice, std::string* why_not = nullptr);
 
 }  // namespace preheat

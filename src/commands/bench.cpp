@@ -8,9 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <map>
-#include <system_error>
+#include <exception>
 #include <utility>
 
 #include "commands/commands.h"
@@ -22,22 +20,6 @@ namespace preheat {
 namespace {
 
 struct Interrupted {};
-
-// Each file that is given has to be one of its own.
-void require_different_files(const BenchOptions& options) {
-  std::map<std::filesystem::path, std::string> taken;
-  const std::pair<const char*, std::string> given[] = {
-      {"--compare", options.compare}, {"--json", options.json}, {"--html", options.html}};
-  for (const auto& [option, file] : given) {
-    if (file.empty()) continue;
-    std::error_code none;
-    const auto added = taken.try_emplace(std::filesystem::weakly_canonical(file, none), option);
-    if (!added.second) {
-      throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
-                        "is the file of " + added.first->second + " as well", "another file");
-    }
-  }
-}
 
 // "a.json and a.html"
 std::string listed(const std::vector<std::string>& files) {
@@ -68,6 +50,11 @@ void BenchOptions::add_peers_to(CLI::App& app) {
       ->type_name("FILE");
 }
 
+void BenchOptions::check(const std::string& config) const {
+  require_own_files({{"CONFIG", config}, {"--compare", compare}, {"--peers", peers}},
+                    {{"--json", json}, {"--html", html}});
+}
+
 void stop_if_interrupted() {
   if (interrupted()) throw Interrupted();
 }
@@ -75,7 +62,7 @@ void stop_if_interrupted() {
 BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                            Earlier earlier, nlohmann::ordered_json options)
     : backend_(backend), files_(files), earlier_(std::move(earlier)) {
-  require_different_files(files);
+  files.check();
   catch_interrupts();
   for (const std::string& file : {files.json, files.html}) {
     if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was
@@ -177,13 +164,23 @@ void BenchResults::summarize() {
 }
 
 void BenchResults::measure(const std::function<void()>& work) {
+  std::exception_ptr failure;  // of a later part: what was measured before it is worth as much
   try {
     work();
   } catch (const Interrupted&) {
     if (json["figures"].empty()) refuse_to_write_nothing();
     json["interrupted"] = true;
+  } catch (const std::exception&) {
+    if (json["figures"].empty()) throw;
+    failure = std::current_exception();
+    json["interrupted"] = true;
   }
-  const Condition condition = backend_.benches().condition();
+  Condition condition;
+  try {
+    condition = backend_.benches().condition();
+  } catch (const std::exception&) {  // a device that has failed need not answer any more
+    if (!failure) throw;
+  }
   json["condition"]["after"] = condition.text;
   json["clocks_mhz"] = nlohmann::ordered_json::object();
   for (const auto& [name, mhz] : condition.clocks) json["clocks_mhz"][name] = mhz;
@@ -197,7 +194,7 @@ void BenchResults::measure(const std::function<void()>& work) {
   std::fflush(stdout);
   std::vector<std::string> written;
   std::vector<std::string> problems;
-  if (cut) problems.emplace_back("interrupted");
+  if (cut && !failure) problems.emplace_back("interrupted");
   const auto write = [&](const std::string& file, const std::string& text) {
     try {
       write_atomically(file, text);
@@ -208,9 +205,13 @@ void BenchResults::measure(const std::function<void()>& work) {
   };
   if (!files_.json.empty()) write(files_.json, json.dump(2) + "\n");
   if (!files_.html.empty()) write(files_.html, bench_page(json));
-  if (problems.empty()) return;
+  if (problems.empty() && !failure) return;
   if (!written.empty()) problems.push_back("what was measured is in " + listed(written));
-  throw Error(fmt::format("{}", fmt::join(problems, "; ")));
+  const std::string text = fmt::format("{}", fmt::join(problems, "; "));
+  if (!failure) throw Error(text);
+  // The error has its own line and exit code.
+  if (!text.empty()) fmt::print("{}\n", text);
+  std::rethrow_exception(failure);
 }
 
 // A file of an earlier run is worth more.

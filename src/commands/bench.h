@@ -26,6 +26,9 @@ struct BenchOptions {
 
   void add_to(CLI::App& app);
   void add_peers_to(CLI::App& app);
+
+  /// Throws ConfigError where a file that is to be written is another one of these or `config`.
+  void check(const std::string& config = "") const;
 };
 
 /// Ends the measurement that BenchResults::measure() runs where the user has asked to stop. To be
@@ -38,7 +41,7 @@ class BenchResults {
  public:
   /// `bench` is what the page is to make of them (report/bench_page.h); `options` what was asked
   /// for, by name. From here on an interruption asks the measurement to stop. Throws
-  /// ConfigError where two of the files are one, and Error where one cannot be written: before
+  /// ConfigError as BenchOptions::check() does, and Error where one cannot be written: before
   /// anything is measured.
   BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                Earlier earlier, nlohmann::ordered_json options);
@@ -59,10 +62,11 @@ class BenchResults {
   /// What stands above that of add(); "" likewise.
   std::string head() const;
 
-  /// Runs `work`, which measures and adds, to its end or to an interruption; then prints the
-  /// condition of the device and the summary of the comparison, and writes the files; where nothing
-  /// was measured before the interruption, nothing. Throws Error after an interruption, and where a
-  /// file cannot be written, when the other one has been.
+  /// Runs `work`, which measures and adds, to its end, to an interruption or to where it fails;
+  /// then prints the condition of the device and the summary of the comparison, and writes the
+  /// files, as interrupted where it did not end; where nothing was measured by then, nothing.
+  /// Throws Error after an interruption, what `work` threw, and Error where a file cannot be
+  /// written, when the other one has been.
   void measure(const std::function<void()>& work);
 
  private:

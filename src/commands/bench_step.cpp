@@ -411,6 +411,7 @@ void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
 }
 
 void bench_step(const StepOptions& options) {
+  options.bench.check(options.config.path);
   const Peers peers(options.bench.peers);
   Earlier earlier(options.bench.compare, "step");
   const RunConfig config = read_config(options.config.document());

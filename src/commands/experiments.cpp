@@ -11,18 +11,13 @@ namespace preheat {
 
 void ExperimentOptions::add_to(CLI::App& app) {
   config.add_to(app, false);
-  run.add_to(app);
+  run.add_to(app, "what a run takes of memory, and how each goes on where the output is piped");
   auto* option =
       app.add_option("--resume", resume,
                      "go on with the experiment in DIR; runs that have ended are not run again; "
                      "CONFIG is then its own unless given")
           ->type_name("DIR");
   app.get_option("--out")->excludes(option);
-}
-
-Document ExperimentOptions::document() const {
-  if (config.path.empty() && resume.empty()) throw CLI::RequiredError("CONFIG");
-  return config.overrides.applied_to(config.path.empty() ? resume + "/config.yaml" : config.path);
 }
 
 std::filesystem::path ExperimentOptions::folder(const std::string& name,

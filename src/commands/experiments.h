@@ -27,8 +27,7 @@ struct ExperimentOptions {
 
   void add_to(CLI::App& app);
 
-  /// CONFIG with the settings; with --resume and without CONFIG that of the folder.
-  Document document() const;
+  Document document() const { return config.document(resume); }
 
   /// --resume, --out, or runs/<name>/<time>-<command>.
   std::filesystem::path folder(const std::string& name, const std::string& command) const;

@@ -7,6 +7,11 @@
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
+#include <map>
+#include <system_error>
+
+#include "train/run_folder.h"
 
 namespace preheat {
 namespace {
@@ -42,17 +47,23 @@ void ConfigOptions::add_to(CLI::App& app, bool required) {
   overrides.add_to(app);
 }
 
+Document ConfigOptions::document(const std::string& resume) const {
+  if (!path.empty()) return overrides.applied_to(path);
+  if (resume.empty()) throw CLI::RequiredError("CONFIG");
+  config_in(resume);  // so that what is wrong with it is not taken for what was typed
+  return overrides.applied_to(resume + "/config.yaml");
+}
+
 void RunOptions::add_device_to(CLI::App& app) {
   app.add_option("--device", device, "auto | cpu | cuda")->type_name("DEVICE");
 }
 
-void RunOptions::add_to(CLI::App& app) {
+void RunOptions::add_to(CLI::App& app, const std::string& more) {
   add_device_to(app);
   app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
       ->type_name("DIR");
   auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");
-  app.add_flag("--verbose", verbose, "print more: memory, libraries, every layer")
-      ->excludes(quiet_flag);
+  app.add_flag("--verbose", verbose, "print more: " + more)->excludes(quiet_flag);
 }
 
 std::unique_ptr<Backend> RunOptions::backend() const {
@@ -60,14 +71,33 @@ std::unique_ptr<Backend> RunOptions::backend() const {
   if (!choice) {
     throw ConfigError({"--device " + device, 0, 0, ""}, "is not a device", "auto, cpu or cuda");
   }
-  auto backend = make_backend(*choice);
+  std::string why_cpu;
+  auto backend = make_backend(*choice, &why_cpu);
   if (!quiet) {
     fmt::print("device: {}, {}{}\n", backend->device(), backend->library(),
-               device == "auto" && backend->name() == "cpu"
-                   ? " (no CUDA device; --device auto took the CPU)"
-                   : "");
+               why_cpu.empty() ? "" : fmt::format(" (--device auto took the CPU: {})", why_cpu));
   }
   return backend;
+}
+
+void require_own_files(const GivenFiles& read, const GivenFiles& written) {
+  std::map<std::filesystem::path, std::string> taken;
+  const auto take = [&](const std::string& option, const std::string& file) {
+    std::error_code none;
+    const auto path = std::filesystem::absolute(file, none);
+    return taken.try_emplace(std::filesystem::weakly_canonical(path, none), option);
+  };
+  for (const auto& [option, file] : read) {
+    if (!file.empty()) take(option, file);
+  }
+  for (const auto& [option, file] : written) {
+    if (file.empty()) continue;
+    const auto [other, is_own] = take(option, file);
+    if (!is_own) {
+      throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
+                        "is the file of " + other->second + " as well", "another file");
+    }
+  }
 }
 
 bool on_terminal() {

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/backend.h"
@@ -28,7 +29,10 @@ struct ConfigOptions {
   Overrides overrides;
 
   void add_to(CLI::App& app, bool required = true);
-  Document document() const { return overrides.applied_to(path); }
+
+  /// CONFIG with the settings; where none is given that of the folder `resume`, if that is given.
+  /// Throws ConfigError, and Error where the folder's is damaged.
+  Document document(const std::string& resume = "") const;
 };
 
 /// --device, --out, --quiet and --verbose of the commands that train.
@@ -38,13 +42,21 @@ struct RunOptions {
   bool quiet = false;
   bool verbose = false;
 
-  void add_to(CLI::App& app);
-  void add_device_to(CLI::App& app);  // and no more
+  void add_to(CLI::App& app, const std::string& more);  // what --verbose adds
+  void add_device_to(CLI::App& app);                    // and no more
 
-  /// The backend; says on standard output which one `auto` chose. Throws ConfigError for a device
-  /// that does not exist, and Error for one that this machine does not have.
+  /// The backend; says on standard output which it is, and why `auto` took the CPU. Throws
+  /// ConfigError for a device that does not exist, and Error for one that this machine does not
+  /// have.
   std::unique_ptr<Backend> backend() const;
 };
+
+/// Files by the options that they were given with; "" where one was not.
+using GivenFiles = std::vector<std::pair<std::string, std::string>>;
+
+/// Throws ConfigError where a file that is to be written is that of another option too, whether
+/// that one is read or written.
+void require_own_files(const GivenFiles& read, const GivenFiles& written);
 
 /// Standard output is a terminal, and how wide it is (80 where it is none).
 bool on_terminal();

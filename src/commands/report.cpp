@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <string_view>
 #include <system_error>
 
 #include "commands/commands.h"
@@ -19,22 +18,22 @@ struct ReportOptions {
   std::string file;
 };
 
-// So that a slip of the hand does not write over what a run has recorded. Throws Error.
+// So that neither a slip of the hand writes over what a run has recorded, nor the usual name over a
+// page that something else has made. Throws Error.
 void check_is_page(const std::filesystem::path& file) {
-  constexpr std::string_view begin = "<!doctype html>";
   std::error_code none;
   if (!std::filesystem::is_regular_file(file, none) || std::filesystem::is_empty(file, none))
     return;
-  if (!read_file(file).starts_with(begin)) {
-    throw Error(file.string() + ": is there and is not a page; -o takes another name");
+  if (!is_page(read_file(file))) {
+    throw Error(file.string() + ": is there and is not a page of preheat's; -o takes another name");
   }
 }
 
 void report(const ReportOptions& options) {
   const std::vector<std::filesystem::path> folders(options.folders.begin(), options.folders.end());
   std::filesystem::path file = options.file;
-  if (!file.empty()) check_is_page(file);
   if (file.empty()) file = folders.size() == 1 ? folders.front() / report_name : report_name;
+  check_is_page(file);
   write_report(folders, file);
   fmt::print("{}\n", file.string());
 }
@@ -50,7 +49,8 @@ void add_report_command(CLI::App& app) {
       ->required();
   command
       ->add_option("-o,--output", options->file,
-                   "the page; default: report.html in the DIR where there is one, else here")
+                   "the page; default: report.html in the DIR where there is one, else here; what "
+                   "is there and no page of preheat's is kept")
       ->type_name("FILE");
   command->callback([options] { report(*options); });
 }

@@ -264,6 +264,10 @@ PictureSize size_of(const std::string& text) {
 }
 
 void schedule_command(const ScheduleOptions& options) {
+  GivenFiles configs;
+  for (const std::string& path : options.paths) configs.emplace_back("CONFIG", path);
+  require_own_files(configs,
+                    {{"--csv", options.csv == "-" ? "" : options.csv}, {"--svg", options.svg}});
   const PictureSize size = size_of(options.size);
   const std::vector<DrawnSchedule> all = resolved(options);
   const LinePlot plot = plot_of(all, options.log);

@@ -9,6 +9,7 @@
 #include "commands/progress.h"
 #include "report/report.h"
 #include "schedule/plan.h"
+#include "train/fingerprint.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -74,11 +75,21 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
 
 // --seed is read as --set seed is, by the rules of the configuration.
 Document document_of(const TrainOptions& options) {
-  Document document = options.config.document();
+  Document document = options.config.document(options.resume);
   if (!options.seed) return document;
   Override seed = parse_override("seed=" + *options.seed);
   seed.value.where.source = "--seed " + *options.seed;
   return with_overrides(document, {seed});
+}
+
+// The updates of the run that is to go on, where it has ended as a run of this very configuration:
+// there is nothing to add to it. One that diverged is left to the trainer, which refuses it.
+std::optional<std::int64_t> finished_after(const std::string& folder, const RunConfig& config) {
+  const std::optional<RunSummary> summary = read_summary(folder);
+  if (!summary || !summary->result || summary->result->outcome == Outcome::non_finite) return {};
+  const std::string own = fingerprint(config);
+  if (summary->fingerprint != own || fingerprint(config_in(folder)) != own) return {};
+  return summary->result->steps;
 }
 
 RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
@@ -97,6 +108,15 @@ int train(const TrainOptions& options) {
   const RunConfig config = read_config(document_of(options));
   check_run(config);
   const bool talks = !options.run.quiet;
+  const std::optional<std::int64_t> finished =
+      options.resume.empty() ? std::nullopt : finished_after(options.resume, config);
+  if (finished) {
+    if (talks) {
+      fmt::print("{}: has ended, after {} updates, and stays as it is\n", options.resume,
+                 *finished);
+    }
+    return 0;
+  }
   const auto backend = options.run.backend();
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
@@ -149,13 +169,15 @@ void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<TrainOptions>();
   CLI::App* command = app.add_subcommand("train", "One training run");
   options->config.add_to(*command, false);
-  options->run.add_to(*command);
+  options->run.add_to(*command, "where the data are from, every layer and parameter");
   command->add_option("--seed", options->seed, "in place of the configuration's seed")
       ->type_name("N");
   auto* resume =
       command
-          ->add_option("--resume", options->resume,
-                       "go on with the interrupted run in DIR; CONFIG is then its own unless given")
+          ->add_option(
+              "--resume", options->resume,
+              "go on with the interrupted run in DIR; CONFIG is then its own unless given; one "
+              "that has ended stays as it is")
           ->type_name("DIR");
   command->get_option("--out")->excludes(resume);
   command
@@ -163,13 +185,7 @@ void add_train_command(CLI::App& app, int& exit_code) {
                  "with --resume: schedule, length and stages may differ from the run's; it goes on "
                  "from its step of the new ones")
       ->needs(resume);
-  command->callback([options, &exit_code] {
-    if (options->config.path.empty() && options->resume.empty()) {
-      throw CLI::RequiredError("CONFIG");
-    }
-    if (options->config.path.empty()) options->config.path = options->resume + "/config.yaml";
-    exit_code = train(*options);
-  });
+  command->callback([options, &exit_code] { exit_code = train(*options); });
 }
 
 }  // namespace preheat

@@ -142,8 +142,11 @@ void refuse_shared_key(const std::string& key, const Node& value) {
   }
 }
 
-// Whether the folder of an experiment has a file of that name, beside the folders of its arms.
+// Whether the folder of an experiment has a file of that name, beside the folders of its arms; each
+// is made under a temporary name.
 bool is_file_beside_arms(std::string_view name) {
+  constexpr std::string_view temporary = ".tmp";
+  if (name.ends_with(temporary)) name.remove_suffix(temporary.size());
   return name == "config.yaml" || name == "report.html" ||
          std::ranges::any_of(all_values<ExperimentKind>(),
                              [&](ExperimentKind kind) { return result_file(kind) == name; });

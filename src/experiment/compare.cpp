@@ -50,12 +50,14 @@ CompareResult compare(const Document& document, Backend& backend,
   check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
+  result.planned = std::ssize(result.arms) * std::ssize(base.compare->seeds);
+  Runs runs(base, backend, listener);
+  if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::compare, base, resume);
   const auto write = [&] {
     result.paired = pairs_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::compare), to_json(result).dump(2) + "\n");
   };
-  Runs runs(base, backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
@@ -78,6 +80,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
+  note_missing(json, count_runs(result.arms), result.planned);
   return json;
 }
 

@@ -27,16 +27,19 @@ struct CompareResult {
   std::vector<ArmResult> arms;
   std::vector<PairResult> paired;
   std::vector<ClaimResult> claims;
+  std::int64_t planned = 0;  // runs, of all arms
   bool interrupted = false;
 };
 
+/// Over the seeds that have a run in both, whatever their order.
 PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
-/// compare.json after each. A run that is not finite any more ends at once. An interrupted
-/// experiment keeps what was finished, and `resume` goes on in its folder. What is wrong in any arm
-/// is said before anything is loaded or made. Throws ConfigError, also where there is no compare
-/// section, and Error.
+/// compare.json after each; while runs are missing it says how many of how many there are. A run
+/// that is not finite any more ends at once. An interrupted experiment keeps what was finished, and
+/// `resume` goes on in its folder. What is wrong in any arm is said before anything is loaded or
+/// made, and missing data before anything is made. Throws ConfigError, also where there is no
+/// compare section, and Error.
 CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, bool resume,
                       const RunsListener& listener);

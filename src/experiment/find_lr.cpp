@@ -196,17 +196,19 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   check_find_lr_claims(base, arms, configs);
   FindLrResult result;
   result.share = settings.share;
+  result.planned = std::ssize(arms) * std::ssize(settings.seeds);
   std::size_t width = 0;
   for (const Arm& arm : arms) {
     result.arms.push_back({arm, {}});
     width = std::max(width, arm.name.size());
   }
+  Runs runs(base, backend, listener);
+  if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  Runs runs(base, backend, listener);
   result.critical_rates.resize(settings.seeds.size());
   runs.side_by_side(std::ssize(settings.seeds), [&](std::int64_t k) {
     const std::uint64_t seed = settings.seeds[k];
@@ -289,6 +291,9 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
+  std::int64_t ended = 0;
+  for (const SearchArm& arm : result.arms) ended += std::ssize(arm.searches);
+  note_missing(json, ended, result.planned);
   return json;
 }
 

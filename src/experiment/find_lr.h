@@ -67,6 +67,7 @@ struct FindLrResult {
   std::vector<RateRatio> ratios;  // of every pair of arms
   std::vector<SeedRate> critical_rates;
   std::vector<ClaimResult> claims;
+  std::int64_t planned = 0;  // searches, of all arms
   bool interrupted = false;
 };
 
@@ -85,6 +86,7 @@ Search search_rate(double first, double resolution, const Trials& trials);
 /// seed trains at its answer and below. Nothing where fewer have an answer, or none was searched.
 std::optional<double> rate_for_share(const SearchArm& arm, double share);
 
+/// Of b to a, over the seeds that have an answer in both; its interval needs two of them.
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm (without any, those without and with the warmup) at every seed, each run into

@@ -22,20 +22,30 @@ namespace fs = std::filesystem;
 
 // What the folder says of a run of this configuration that has ended; nothing where none has.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
-  const fs::path path = folder / "summary.json";
-  if (!fs::exists(path)) return std::nullopt;
-  return read_json(path, [&](const nlohmann::ordered_json& json) -> std::optional<RunResult> {
-    if (json.at("fingerprint") != fingerprint(config)) {
-      throw Error(folder.string() + ": holds a run of another configuration; take another folder");
-    }
-    if (json.at("interrupted").get<bool>()) return std::nullopt;
-    return result_in(json, path);
+  const std::optional<RunSummary> summary = read_summary(folder);
+  if (!summary) return std::nullopt;
+  if (summary->fingerprint != fingerprint(config)) {
+    throw Error(folder.string() + ": holds a run of another configuration; take another folder");
+  }
+  return summary->result;
+}
+
+// Whether a run was begun there: it has a configuration, or was killed so early that there is
+// nothing but files that it opens.
+bool is_begun(const fs::path& folder) {
+  std::error_code none;
+  if (!fs::is_directory(folder, none)) return false;
+  if (fs::exists(folder / "config.yaml")) return true;
+  return std::ranges::all_of(fs::directory_iterator(folder), [](const auto& entry) {
+    const fs::path name = entry.path().filename();
+    return name == "config.yaml.tmp" ||
+           ((name == "metrics.csv" || name == "eval.csv") && fs::is_empty(entry.path()));
   });
 }
 
 // The files of a run that did not end; nothing else is touched.
 void remove_unfinished(const fs::path& folder) {
-  if (!fs::exists(folder / "config.yaml")) return;
+  if (!is_begun(folder)) return;
   std::error_code none;
   fs::remove_all(folder / "checkpoints", none);
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -102,7 +112,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     return none;
   }
   Trainer trainer(config, backend_, data(config.data));
-  RunFolder run_folder(folder, config);
+  RunFolder run_folder(folder, config, checkpoints);
   if (listener_.on_start) {
     const std::lock_guard lock(mutex_);
     listener_.on_start(label, trainer);
@@ -112,10 +122,6 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     if (listener_.on_records) listener_.on_records(label, records);
   };
   RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
-  if (checkpoints == Checkpoints::drop) {
-    std::error_code none;
-    fs::remove_all(folder / "checkpoints", none);
-  }
   tell_end(label, run, false);
   return run;
 }
@@ -127,6 +133,10 @@ void Runs::plan(std::int64_t count) {
 void Runs::tell_end(const std::string& label, const RunResult& run, bool was_read) {
   const std::lock_guard lock(mutex_);
   if (listener_.on_end) listener_.on_end(label, run, was_read);
+}
+
+void Runs::load(const std::vector<RunConfig>& configs) {
+  for (const RunConfig& config : configs) data(config.data);
 }
 
 const ResidentData& Runs::data(const DataConfig& config) {
@@ -229,14 +239,24 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     }
   }
   const fs::path path = folder / "config.yaml";
-  const auto differs = resume ? first_difference(read_config(load_document(path)), config)
-                              : std::optional<Difference>();
+  const auto differs =
+      resume ? first_difference(config_in(folder), config) : std::optional<Difference>();
   if (differs) {
     throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
                             path.string(), differs->before, differs->now));
   }
   write_atomically(path, write_config(config));
   return lock;
+}
+
+std::int64_t count_runs(const std::vector<ArmResult>& arms) {
+  std::int64_t count = 0;
+  for (const ArmResult& arm : arms) count += std::ssize(arm.runs);
+  return count;
+}
+
+void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned) {
+  if (ended < planned) json["incomplete"] = {{"ended", ended}, {"planned", planned}};
 }
 
 nlohmann::ordered_json to_json(const Node& value) {

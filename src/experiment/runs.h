@@ -53,22 +53,23 @@ struct RunsListener {
   std::function<bool()> wants_stop;
 };
 
-enum class Checkpoints { keep, drop };
-
 class Runs {
  public:
   /// Of an experiment whose base run is `base`: runs that take as much of the machine as that one.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
   /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
-  /// interrupted run has left there is written over. With Checkpoints::drop the folder has none
-  /// when the run has ended. Throws Error, also where the folder holds a run of another
-  /// configuration.
+  /// interrupted run has left there is written over. With Checkpoints::drop none is written. Throws
+  /// Error, also where the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
   /// Tells the listener how many runs there will be.
   void plan(std::int64_t count);
+
+  /// Loads the datasets of all of them, so that one that is missing is known before anything is
+  /// made. Throws Error.
+  void load(const std::vector<RunConfig>& configs);
 
   /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
   const ResidentData& data(const DataConfig& config);
@@ -121,13 +122,20 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 /// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
 /// configuration: seeds, arms and what is expected may be others than they were. No other process
 /// may have it meanwhile. Throws Error, with `resume` also where the folder is one of another
-/// command or its base run differs from this one (naming the key), and ConfigError.
+/// command, its configuration is damaged, or its base run differs from this one (naming the key).
 FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
                           const RunConfig& config, bool resume);
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not
 /// exist.
 nlohmann::ordered_json to_json(const ArmResult& arm);
+
+/// The runs of all of them.
+std::int64_t count_runs(const std::vector<ArmResult>& arms);
+
+/// Adds "incomplete": {"ended", "planned"} where fewer runs, or searches, have ended than were
+/// planned: a file of a program that was killed says so by itself.
+void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned);
 
 /// Keys with their values.
 nlohmann::ordered_json to_json(const std::vector<Override>& changes);

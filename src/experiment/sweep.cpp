@@ -219,12 +219,14 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   SweepResult result;
   result.axes = base.sweep->axes;
   for (const Arm& cell : cells) result.cells.push_back({cell, {}});
+  result.planned = std::ssize(result.cells) * std::ssize(base.sweep->seeds);
+  Runs runs(base, backend, listener);
+  if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume);
   const auto write = [&] {
     result.boundaries = boundaries_of(result.axes, result.cells, base);
     write_atomically(folder / result_file(ExperimentKind::sweep), to_json(result).dump(2) + "\n");
   };
-  Runs runs(base, backend, listener);
   result.interrupted =
       !run_arms(runs, configs, base.sweep->seeds, folder, Checkpoints::drop, result.cells, write);
   result.claims = judge_sweep(base, result);
@@ -255,6 +257,7 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
+  note_missing(json, count_runs(result.cells), result.planned);
   return json;
 }
 

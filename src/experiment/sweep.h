@@ -37,6 +37,7 @@ struct SweepResult {
   std::vector<ArmResult> cells;      // the last axis fastest; an arm's overrides are its point
   std::vector<Boundary> boundaries;  // where schedule.base_lr is an axis and all cells have runs
   std::vector<ClaimResult> claims;
+  std::int64_t planned = 0;  // runs, of all cells
   bool interrupted = false;
 };
 

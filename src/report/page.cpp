@@ -34,13 +34,14 @@ std::string Page::document(const std::string& title) const {
     json.replace(at, 1, "\\u003c");
   }
   return fmt::format(
-      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+      "{}<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
       "<title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<main>\n{}</main>\n"
-      "<footer>preheat {}</footer>\n"
+      "{}{}</footer>\n"
       "<script type=\"application/json\" id=\"data\">{}</script>\n"
       "<script>{}</script>\n<script>\n{}</script>\n</body>\n</html>\n",
-      escape(title), report_css(), body_, PREHEAT_VERSION, json, chart_js(), report_js());
+      page_begin, escape(title), report_css(), body_, page_footer, PREHEAT_VERSION, json,
+      chart_js(), report_js());
 }
 
 }  // namespace preheat

@@ -10,6 +10,10 @@
 
 namespace preheat {
 
+/// What every page begins with, and the line in it that says what made it.
+inline constexpr const char* page_begin = "<!doctype html>\n";
+inline constexpr const char* page_footer = "<footer>preheat ";
+
 class Page {
  public:
   void add(const std::string& html) { body_ += html; }

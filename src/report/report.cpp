@@ -19,6 +19,17 @@ namespace {
 
 constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
 
+// What the files of ours hold that were read whole is only looked at here, and may not be there:
+// what is missing is said of the file.
+template <class Act>
+auto reading(const std::filesystem::path& file, const Act& act) {
+  try {
+    return act();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(fmt::format("{}: is damaged: {}", file.string(), problem_of(error)));
+  }
+}
+
 // ---- Runs --------------------------------------------------------------------------------------
 
 std::string text_at(const Json& summary, const char* key) {
@@ -73,19 +84,22 @@ std::string numbers_of(const RunData& run) {
   return terms(numbers);
 }
 
-std::string environment_of(const Json& s) {
+std::string environment_of(const RunData& run) {
+  const Json& s = run.summary;
   if (s.is_null()) return "";
-  double memory = 0;
-  for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
-  return terms({{"device", text_at(s, "device")},
-                {"library", text_at(s, "library")},
-                {"preheat", text_at(s, "preheat")},
-                {"data", text_at(s, "data")},
-                {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
-                {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
-                {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
-                {"training speed",
-                 fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
+  return reading(run.folder / "summary.json", [&] {
+    double memory = 0;
+    for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
+    return terms({{"device", text_at(s, "device")},
+                  {"library", text_at(s, "library")},
+                  {"preheat", text_at(s, "preheat")},
+                  {"data", text_at(s, "data")},
+                  {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
+                  {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
+                  {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
+                  {"training speed",
+                   fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
+  });
 }
 
 std::string phases_table(const RunData& run) {
@@ -102,12 +116,14 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
   const auto number = [&](const char* key) {
     return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
   };
-  const auto step = run.summary.is_null()
-                        ? std::nullopt
-                        : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
-  return {escape(heading), outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
-          std::to_string(run.updates), plain(number("final_train_loss")),
-          percent(number("test_accuracy"))};
+  return reading(run.folder / "summary.json", [&]() -> std::vector<Cell> {
+    const auto step = run.summary.is_null()
+                          ? std::nullopt
+                          : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
+    return {escape(heading), outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
+            std::to_string(run.updates), plain(number("final_train_loss")),
+            percent(number("test_accuracy"))};
+  });
 }
 const std::vector<std::string> run_heads = {"run", "outcome", "updates", "training loss, last 50",
                                             "test accuracy"};
@@ -127,7 +143,7 @@ void add_run(Page& page, const RunData& run, const std::string& heading) {
   add_run_charts(page, {run}, Facets({}, {}));
   page.add("<h2>Phases of the schedule</h2>\n" + phases_table(run));
   page.add(folded("Configuration", preformatted(run.config)));
-  const std::string environment = environment_of(run.summary);
+  const std::string environment = environment_of(run);
   if (!environment.empty()) page.add(folded("Environment", environment));
 }
 
@@ -144,7 +160,7 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
   add_run_charts(page, runs, Facets({"run"}, runs));
   for (std::size_t i = 0; i < std::min(runs.size(), most_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
-                    environment_of(runs[i].summary) + preformatted(runs[i].config)));
+                    environment_of(runs[i]) + preformatted(runs[i].config)));
   }
 }
 
@@ -250,17 +266,7 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
   }
   page.add(folded("Configuration", preformatted(e.config)));
   if (!e.runs.empty() && !e.runs.front().summary.is_null()) {
-    page.add(folded("Environment of the first run", environment_of(e.runs.front().summary)));
-  }
-}
-
-// What the files of ours hold that were read whole is only looked at here, and may not be there.
-template <class Act>
-void reading(const std::filesystem::path& file, const Act& act) {
-  try {
-    act();
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: is damaged: {}", file.string(), problem_of(error)));
+    page.add(folded("Environment of the first run", environment_of(e.runs.front())));
   }
 }
 
@@ -281,10 +287,14 @@ std::string report_page(const ReportData& data) {
     reading(run.folder / "summary.json", [&] { add_run(page, run, heading); });
     titles.push_back(fmt::format("{}, seed {}", run.name, run.seed));
   } else if (!data.runs.empty()) {
-    reading("summary.json", [&] { add_runs(page, data.runs, heading); });
+    add_runs(page, data.runs, heading);
     titles.push_back(fmt::format("{} runs", data.runs.size()));
   }
   return page.document(fmt::format("{}", fmt::join(titles, ", ")));
+}
+
+bool is_page(std::string_view html) {
+  return html.starts_with(page_begin) && html.find(page_footer) != std::string_view::npos;
 }
 
 void write_report(const std::vector<std::filesystem::path>& folders,

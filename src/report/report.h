@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "report/report_data.h"
@@ -15,6 +16,9 @@ inline constexpr const char* report_name = "report.html";
 /// The page of all of `data`. Tables are in its HTML; charts are drawn by its scripts. Throws Error
 /// where what an experiment says of itself is not as it was written.
 std::string report_page(const ReportData& data);
+
+/// Whether it is one of preheat's pages, of a bench's too.
+bool is_page(std::string_view html);
 
 /// Reads the folders (read_report_data) and writes their page. Throws Error.
 void write_report(const std::vector<std::filesystem::path>& folders,

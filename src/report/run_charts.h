@@ -16,7 +16,10 @@ class Facets {
  public:
   Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs);
 
+  /// Which of its values the run has, of each facet in turn.
   std::vector<int> indices(const RunData& run) const;
+
+  /// By the value of the first facet.
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 

@@ -10,8 +10,8 @@
 namespace preheat {
 
 /// non_finite: a loss, gradient or weight was not finite at some step. stuck: it never learned.
-/// spiked: the loss went over 3 x its first value and the run learned all the same. ok: none of
-/// these.
+/// spiked: the loss went over 3 x its first value and the run recovered, which is to say that it is
+/// not stuck: where its loss ends beside its first value is not asked. ok: none of these.
 enum class Outcome { ok, spiked, stuck, non_finite };
 constexpr auto spelling(Outcome) {
   return Spelling{"an outcome", {"ok", "spiked", "stuck", "non_finite"}};

@@ -36,6 +36,14 @@ bool has_begun(const std::filesystem::path& path, const std::string& header) {
   return false;
 }
 
+// The configuration is written first: by it a run that was killed at once is known for one.
+FolderLock begin_run(const std::filesystem::path& folder, const RunConfig& config) {
+  make_folder(folder);
+  FolderLock lock(folder);
+  write_atomically(folder / "config.yaml", write_config(config));
+  return lock;
+}
+
 }  // namespace
 
 std::filesystem::path default_folder(const std::string& name, const std::string& suffix) {
@@ -60,6 +68,14 @@ void make_folder(const std::filesystem::path& folder) {
   }
   std::filesystem::create_directories(folder, error);
   if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
+}
+
+RunConfig config_in(const std::filesystem::path& folder) {
+  try {
+    return read_config(load_document(folder / "config.yaml"));
+  } catch (const ConfigError& e) {
+    throw Error(e.what());
+  }
 }
 
 FolderLock::FolderLock(const std::filesystem::path& folder)
@@ -105,9 +121,11 @@ RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
       metrics_(path_ / "metrics.csv", metrics_header),
       evaluations_(path_ / "eval.csv", evaluations_header) {}
 
-RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config)
-    : RunFolder(folder, (make_folder(folder), FolderLock(folder))) {
-  write_atomically(path_ / "config.yaml", write_config(config));
+RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config,
+                     Checkpoints checkpoints)
+    : RunFolder(folder, begin_run(folder, config)) {
+  checkpoints_ = checkpoints;
+  if (checkpoints == Checkpoints::drop) return;
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
   if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());

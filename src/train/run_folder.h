@@ -42,6 +42,10 @@ std::filesystem::path default_folder(const std::string& name, const std::string&
 /// cannot be made.
 void make_folder(const std::filesystem::path& folder);
 
+/// The configuration of the run or the experiment in `folder`. Throws Error: what is wrong with it
+/// is not what the user has typed, so the file is damaged.
+RunConfig config_in(const std::filesystem::path& folder);
+
 /// Keeps other processes from writing into a folder, for as long as it is there.
 class FolderLock {
  public:
@@ -56,10 +60,14 @@ class FolderLock {
   int file_;
 };
 
+/// Whether a run writes any.
+enum class Checkpoints { keep, drop };
+
 class RunFolder {
  public:
-  /// Makes `folder` and writes the configuration. Throws Error.
-  RunFolder(const std::filesystem::path& folder, const RunConfig& config);
+  /// Makes `folder` and writes the configuration, before any other file. Throws Error.
+  RunFolder(const std::filesystem::path& folder, const RunConfig& config,
+            Checkpoints checkpoints = Checkpoints::keep);
 
   /// What a folder holds of the run before `step`.
   struct Past {
@@ -77,6 +85,7 @@ class RunFolder {
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
+  Checkpoints checkpoints() const { return checkpoints_; }
 
   /// From update `step` on the run has another configuration; the one it had is kept. Throws Error.
   void replace_config(const RunConfig& config, std::int64_t step);
@@ -112,6 +121,7 @@ class RunFolder {
 
   std::filesystem::path path_;
   FolderLock lock_;
+  Checkpoints checkpoints_ = Checkpoints::keep;
   AppendFile metrics_;
   AppendFile evaluations_;
   std::optional<AppendFile> layers_;  // made with the first row, as those below

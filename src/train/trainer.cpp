@@ -91,14 +91,6 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
-RunConfig read_folder_config(const std::filesystem::path& path) {
-  try {
-    return read_config(load_document(path));
-  } catch (const ConfigError& e) {
-    throw Error(e.what());
-  }
-}
-
 // The numbers of a result, by their names in summary.json.
 template <class Result, class Visit>
 void for_numbers(Result& result, const Visit& visit) {
@@ -124,6 +116,39 @@ void read_number(const nlohmann::ordered_json& json, const char* key, T& value) 
 template <class T>
 void read_number(const nlohmann::ordered_json& json, const char* key, std::optional<T>& value) {
   value = optional_at<T>(json, key);
+}
+
+// Throws Error unless the numbers are there that a run of this outcome has: those who read a result
+// rely on them. The test loss may not be there, as JSON has none that is not finite.
+void check_numbers(const RunResult& result, const std::filesystem::path& path) {
+  const auto require = [&](const char* key, bool is_there) {
+    if (is_there) return;
+    throw Error(fmt::format("{}: is damaged: the run is '{}' and has no {}", path.string(),
+                            to_string(result.outcome), key));
+  };
+  if (result.outcome == Outcome::non_finite) {
+    require("first_non_finite_step", result.first_non_finite_step.has_value());
+    require("first_non_finite_tensor", !result.first_non_finite_tensor.empty());
+    return;
+  }
+  require("final_train_loss", result.final_train_loss.has_value());
+  require("final_train_accuracy", result.final_train_accuracy.has_value());
+  require("test_accuracy", result.test_accuracy.has_value());
+  require("best_test_accuracy", result.best_test_accuracy.has_value());
+  require("best_step", result.best_step.has_value());
+}
+
+// Of a run that has ended.
+RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
+  RunResult result;
+  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
+  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
+  if (!outcome) throw Error(path.string() + ": is damaged: it has an unknown outcome");
+  result.outcome = *outcome;
+  result.first_non_finite_tensor =
+      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
+  check_numbers(result, path);
+  return result;
 }
 
 // Throws Error unless the run that was made as `before` may go on as `now`.
@@ -154,15 +179,14 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 
 }  // namespace
 
-RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
-  RunResult result;
-  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
-  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
-  if (!outcome) throw Error(path.string() + ": has an unknown outcome");
-  result.outcome = *outcome;
-  result.first_non_finite_tensor =
-      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
-  return result;
+std::optional<RunSummary> read_summary(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / "summary.json";
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  return read_json(path, [&](const nlohmann::ordered_json& json) {
+    RunSummary summary{json.at("fingerprint"), std::nullopt};
+    if (!json.at("interrupted").get<bool>()) summary.result = result_in(json, path);
+    return summary;
+  });
 }
 
 void check_run(const RunConfig& config) {
@@ -228,7 +252,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   Checkpoint checkpoint = read_checkpoint(checkpoint_path);
   StepState& step = checkpoint.state.step;
   const float lr_before = step.lr;
-  const RunConfig before = read_folder_config(config_path);
+  const RunConfig before = config_in(folder);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
   if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
   try {
@@ -301,7 +325,7 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
   }
   if (folder != nullptr) {
     folder->add(step, step / schedule_.run.steps_per_epoch, evaluation);
-    if (best) save(*folder, "best");
+    if (best && folder->checkpoints() == Checkpoints::keep) save(*folder, "best");
   }
   if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
 }
@@ -317,7 +341,11 @@ void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, Ru
 void Trainer::save_last(RunFolder* folder) {
   if (folder == nullptr) return;
   folder->sync();
-  save(*folder, "last");
+  if (folder->checkpoints() == Checkpoints::keep) {
+    save(*folder, "last");
+  } else {
+    note_gate(replica_->save().step);
+  }
 }
 
 void Trainer::save(const RunFolder& folder, const std::string& which) {

@@ -53,9 +53,15 @@ struct RunResult {
   double images_per_second = 0;  // of training alone
 };
 
-/// What the summary.json at `path` says of a run that has ended. Throws what nlohmann::json throws
-/// where a key is missing or of another type, and Error for an outcome that there is not.
-RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path);
+/// What a folder's summary.json says of its run.
+struct RunSummary {
+  std::string fingerprint;          // of its configuration
+  std::optional<RunResult> result;  // nothing where it was interrupted
+};
+
+/// Nothing where there is no summary.json. Throws Error where it is damaged, which it also is where
+/// a number is null that a run of its outcome has.
+std::optional<RunSummary> read_summary(const std::filesystem::path& folder);
 
 /// Hears of a run while it goes on. Every function may be left empty.
 struct RunListener {

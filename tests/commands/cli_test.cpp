@@ -196,6 +196,35 @@ TEST_F(Cli, CudaThatIsNotThereIsAnError) {
   EXPECT_THAT(result.err, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
 }
 
+// The reason is that which --device cuda gives.
+TEST_F(Cli, WhyTheCpuWasTakenIsSaid) {
+  const Result cuda = preheat({"train", "tiny.yaml", "--device", "cuda", "--out", "cuda"});
+  if (cuda.code == 0) GTEST_SKIP() << "there is a CUDA device";
+  const std::string begin = "preheat: ";
+  ASSERT_THAT(cuda.err, StartsWith(begin));
+  const std::string reason = cuda.err.substr(begin.size(), cuda.err.find(';') - begin.size());
+  const Result taken = preheat({"train", "tiny.yaml", "--out", "auto"});
+  EXPECT_EQ(taken.code, 0) << taken.err;
+  EXPECT_THAT(taken.out, HasSubstr(" (--device auto took the CPU: " + reason + ")\n"));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "cpu", "--device", "cpu"}).out,
+              Not(HasSubstr("took the CPU")));
+}
+
+TEST_F(Cli, VerbosePrintsWhatItsHelpSays) {
+  EXPECT_THAT(preheat({"train", "--help"}).out, HasSubstr("every layer"));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "loud", "--verbose"}).out,
+              AllOf(HasSubstr("data: "), HasSubstr("0.conv.weight"), HasSubstr("2.linear.bias")));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "usual"}).out,
+              AllOf(Not(HasSubstr("data: ")), Not(HasSubstr("0.conv.weight"))));
+  put_bytes(folder_ / "c.yaml", std::string(tiny) + "compare: {seeds: 1, arms: {a: {}}}\n");
+  EXPECT_THAT(preheat({"compare", "--help"}).out,
+              AllOf(HasSubstr("memory"), Not(HasSubstr("every layer"))));
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "c", "--verbose"}).out,
+              AllOf(HasSubstr("memory: "), HasSubstr("20/20")));
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "d"}).out,
+              AllOf(Not(HasSubstr("memory: ")), Not(HasSubstr("20/20"))));
+}
+
 TEST_F(Cli, ADivergedRunIsThree) {
   const Result result =
       preheat({"train", "tiny.yaml", "--device", "cpu", "--out", "run", "--set",
@@ -291,6 +320,33 @@ TEST_F(Cli, ScheduleAsCsv) {
   const Result both = preheat({"schedule", "s.yaml", "--csv", "-", "--svg", "lr2.svg"});
   EXPECT_EQ(both.out, expected);
   EXPECT_EQ(bytes_of(folder_ / "lr2.svg"), svg);
+}
+
+// What is read is not written over, and two tables do not go into one file.
+TEST_F(Cli, AFileToBeWrittenIsNoOtherOnes) {
+  std::filesystem::create_symlink("tiny.yaml", folder_ / "link.yaml");
+  put_bytes(folder_ / "other.yaml", "train: {length: 5 steps}\n");
+  const std::string absolute = (folder_ / "new").string();
+  const std::vector<std::string> wrong[] = {
+      {"schedule", "tiny.yaml", "--csv", "tiny.yaml"},
+      {"schedule", "tiny.yaml", "--csv", "./tiny.yaml"},
+      {"schedule", "tiny.yaml", "--svg", "link.yaml"},
+      {"schedule", "other.yaml", "tiny.yaml", "--svg", "tiny.yaml"},
+      {"schedule", "tiny.yaml", "--csv", "new", "--svg", "new"},
+      {"schedule", "tiny.yaml", "--csv", "new", "--svg", absolute},
+      {"bench", "step", "tiny.yaml", "--json", "tiny.yaml"},
+      {"bench", "step", "tiny.yaml", "--html", "link.yaml"},
+      {"bench", "step", "tiny.yaml", "--json", "new", "--html", absolute}};
+  for (const auto& arguments : wrong) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
+    const Result result = preheat(arguments);
+    expect_one_line(result, 2);
+    EXPECT_THAT(result.err, HasSubstr(" as well; another file"));
+    EXPECT_EQ(bytes_of(folder_ / "tiny.yaml"), tiny);
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
+  }
+  // One configuration may be read twice.
+  EXPECT_EQ(preheat({"schedule", "tiny.yaml", "tiny.yaml", "--csv", "-"}).code, 0);
 }
 
 TEST_F(Cli, SchedulesAreCompared) {
@@ -471,6 +527,38 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
 }
 
+TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  std::map<std::string, std::string> before;
+  std::map<std::string, std::filesystem::file_time_type> written;
+  const std::filesystem::recursive_directory_iterator run(folder_ / "run");
+  for (const auto& entry : run) {
+    if (!entry.is_regular_file()) continue;
+    before[entry.path()] = bytes_of(entry.path());
+    written[entry.path()] = entry.last_write_time();
+  }
+  ASSERT_TRUE(before.contains(folder_ / "run/summary.json"));
+  for (const auto& arguments : std::vector<std::vector<std::string>>{
+           {"train", "--resume", "run"},
+           {"train", "tiny.yaml", "--resume", "run", "--set", "train.eval_every=7 steps"},
+           {"train", "tiny.yaml", "--resume", "run", "--new-schedule"}}) {
+    const Result again = preheat(arguments);
+    EXPECT_EQ(again.code, 0) << again.err;
+    EXPECT_EQ(again.out, "run: has ended, after 20 updates, and stays as it is\n");
+    for (const auto& [path, bytes] : before) {
+      EXPECT_EQ(bytes_of(path), bytes) << path;
+      EXPECT_EQ(std::filesystem::last_write_time(path), written[path]) << path;
+    }
+  }
+  EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).out, "");
+  // One that was killed between its last checkpoint and its summary gets it.
+  std::filesystem::remove(folder_ / "run/summary.json");
+  EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(summary["outcome"],
+            nlohmann::json::parse(before[folder_ / "run/summary.json"])["outcome"]);
+}
+
 TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
   ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
   const std::vector<std::string> longer = {"train",    "tiny.yaml",
@@ -602,12 +690,27 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
     expect_one_line(cut, 1);
     EXPECT_EQ(cut.err, "preheat: interrupted; go on with --resume " + command + "\n");
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
-    EXPECT_THAT(bytes_of(folder_ / command / json), HasSubstr("\"interrupted\": true"));
+    EXPECT_THAT(bytes_of(folder_ / command / json),
+                AllOf(HasSubstr("\"interrupted\": true"), HasSubstr("\"incomplete\"")));
     // Without CONFIG: its own.
     const Result rest = preheat({command, "--resume", command, "--quiet"});
     EXPECT_EQ(rest.code, 0) << rest.err;
     EXPECT_EQ(rest.out, "");
-    EXPECT_THAT(bytes_of(folder_ / command / json), Not(HasSubstr("interrupted")));
+    EXPECT_THAT(bytes_of(folder_ / command / json),
+                AllOf(Not(HasSubstr("interrupted")), Not(HasSubstr("incomplete"))));
+  }
+}
+
+TEST_F(Cli, AnExperimentWhoseDataAreMissingLeavesNoFolder) {
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
+  for (const std::string command : {"train", "compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    const Result result = preheat({command, "e.yaml", "--quiet", "--out", "out", "--set",
+                                   "data.dataset=mnist", "--set", "data.dir=nowhere"});
+    expect_one_line(result, 1);
+    EXPECT_THAT(result.err, HasSubstr("nowhere"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
   }
 }
 
@@ -628,6 +731,27 @@ TEST_F(Cli, WrongUsageOfExperimentsIsTwo) {
   expect_one_line(preheat({"sweep", "s.yaml", "--set", "sweep.axes={schedule.base_lr: [fast]}"}),
                   2);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+}
+
+// A file in a folder is not what was typed: a damaged one is 1 in every command.
+TEST_F(Cli, ADamagedConfigurationInAFolderIsOne) {
+  put_bytes(folder_ / "e.yaml",
+            std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
+  for (const std::string command : {"train", "compare", "sweep", "find-lr"}) {
+    SCOPED_TRACE(command);
+    ASSERT_EQ(preheat({command, "e.yaml", "--quiet", "--out", command}).code, 0);
+    const std::string path = command + "/config.yaml";
+    const std::string config = bytes_of(folder_ / path);
+    // What is typed stays a matter of the command line.
+    expect_one_line(preheat({command, "--resume", command, "--set", "nonsense.key=1"}), 2);
+    put_bytes(folder_ / path, config + "nonsense: 1\n");
+    for (const auto& arguments : {std::vector<std::string>{command, "--resume", command},
+                                  {command, "e.yaml", "--resume", command}}) {
+      const Result result = preheat(arguments);
+      expect_one_line(result, 1);
+      EXPECT_THAT(result.err, AllOf(HasSubstr(path), HasSubstr("nonsense: unknown key")));
+    }
+  }
 }
 
 TEST_F(Cli, ScheduleSaysThatAStartIsLeftToTheNetwork) {
@@ -672,6 +796,16 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: is there and is not a page"));
   EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
+  // Under the usual names too, here and in a folder.
+  const std::string other = "<!doctype html>\n<html><body>of another program</body></html>\n";
+  for (const std::string usual : {"report.html", "a/report.html"}) {
+    put_bytes(folder_ / usual, other);
+    result = usual[0] == 'a' ? preheat({"report", "a"}) : preheat({"report", "a", "b"});
+    expect_one_line(result, 1);
+    EXPECT_THAT(result.err, HasSubstr(usual + ": is there and is not a page of preheat's; -o"));
+    EXPECT_EQ(bytes_of(folder_ / usual), other);
+    std::filesystem::remove(folder_ / usual);
+  }
   std::filesystem::resize_file(folder_ / "a/summary.json", 50);
   result = preheat({"report", "a"});
   expect_one_line(result, 1);

@@ -111,6 +111,22 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
   }
 }
 
+// A run that was killed while its folder was made is begun again.
+TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
+  for (const char* left : {"", "config.yaml.tmp", "metrics.csv"}) {
+    SCOPED_TRACE(left);
+    std::filesystem::create_directory(path_);
+    if (*left != '\0') put_bytes(path_ / left, "");
+    Counter counter;
+    EXPECT_FALSE(run(config_with({}), counter).interrupted);
+    EXPECT_EQ(counter.ran, 1);
+    std::filesystem::remove_all(path_);
+  }
+  std::filesystem::create_directory(path_);
+  put_bytes(path_ / "metrics.csv", "of somebody else");
+  EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
+}
+
 TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
   std::filesystem::create_directory(path_);
   put_bytes(path_ / "precious.csv", "x");
@@ -137,9 +153,45 @@ TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
   EXPECT_THAT(error(config_with({})), AllOf(HasSubstr("summary.json"), HasSubstr("is damaged")));
 }
 
+// What a run of an outcome has is demanded of its summary: no number is made up in its place.
+TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
+  const struct {
+    std::vector<std::string> settings;
+    std::vector<const char*> keys;
+  } cases[] = {{{},
+                {"final_train_loss", "final_train_accuracy", "test_accuracy", "best_test_accuracy",
+                 "best_step"}},
+               {{"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"},
+                {"first_non_finite_step", "first_non_finite_tensor"}}};
+  for (const auto& [settings, keys] : cases) {
+    Counter counter;
+    run(config_with(settings), counter);
+    const auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
+    for (const char* key : keys) {
+      auto damaged = summary;
+      damaged[key] = nullptr;
+      put_bytes(path_ / "summary.json", damaged.dump());
+      EXPECT_THAT(error(config_with(settings)),
+                  AllOf(HasSubstr((path_ / "summary.json").string() + ": is damaged: "),
+                        HasSubstr(fmt::format("and has no {}", key))));
+    }
+    std::filesystem::remove_all(path_);
+  }
+  // A test loss that was not finite is null in JSON, and the run a result.
+  Counter counter;
+  run(config_with({}), counter);
+  auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
+  summary["test_loss"] = nullptr;
+  put_bytes(path_ / "summary.json", summary.dump());
+  EXPECT_EQ(error(config_with({})), "");
+}
+
 TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
   for (const std::string rate : {"0.1", "1e12"}) {
     Counter counter;
+    counter.listener.on_records = [&](const std::string&, std::span<const StepRecord>) {
+      expect_no_checkpoints(path_);  // nor are they on the way
+    };
     run(config_with({"schedule.base_lr=" + rate, "train.checkpoint_every=5 steps"}), counter,
         Checkpoints::drop);
     expect_no_checkpoints(path_);
@@ -192,6 +244,23 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   EXPECT_EQ(more.read, 4);
   EXPECT_EQ(more.ran, 2);
   EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
+}
+
+// What is there while it goes on is what is left of one that is killed.
+TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
+  const auto path = folder_ / "out" / "compare.json";
+  std::vector<nlohmann::json> seen;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    if (!std::filesystem::exists(path)) return;
+    seen.push_back(nlohmann::json::parse(bytes_of(path)).at("incomplete"));
+  };
+  compare(document(), shared_backend(), folder_ / "out", false, listener);
+  ASSERT_EQ(seen.size(), 3u);
+  for (int k = 0; k < 3; ++k) {
+    EXPECT_EQ(seen[k], nlohmann::json({{"ended", k + 1}, {"planned", 4}}));
+  }
+  EXPECT_FALSE(nlohmann::json::parse(bytes_of(path)).contains("incomplete"));
 }
 
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {

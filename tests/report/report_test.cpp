@@ -1030,6 +1030,24 @@ TEST_F(Report, NamesWhatIsDamaged) {
     put_bytes(folder_ / "run/summary.json", summary);
     EXPECT_THAT(message("run"), HasSubstr("summary.json: is damaged")) << summary;
   }
+  // Of several runs, which one, and of an experiment's not the experiment.
+  write_run(folder_ / "sound", random_rows(5));
+  EXPECT_THAT(message_of([&] {
+                page_of({folder_ / "sound", folder_ / "run"});
+              }),
+              HasSubstr((folder_ / "run/summary.json").string() + ": is damaged"));
+  write_compare();
+  put_bytes(folder_ / "c/warm/1/summary.json", "{\"outcome\": \"ok\"}");
+  EXPECT_THAT(message("c"),
+              HasSubstr((folder_ / "c/warm/1/summary.json").string() + ": is damaged"));
+  write_run(folder_ / "half", random_rows(5));
+  put_bytes(folder_ / "half/summary.json",
+            "{\"outcome\": \"ok\", \"first_non_finite_step\": null, \"final_train_loss\": 1, "
+            "\"test_accuracy\": 1}");
+  EXPECT_THAT(message_of([&] {
+                page_of({folder_ / "sound", folder_ / "half"});
+              }),
+              HasSubstr((folder_ / "half/summary.json").string() + ": is damaged"));
   for (const char* arm : {"..", "a/b", ".hidden", ""}) {
     write_compare([&](Json& json) { json["arms"][0]["name"] = arm; });
     EXPECT_THAT(message("c"), AllOf(HasSubstr("compare.json: is damaged"), HasSubstr(arm)));

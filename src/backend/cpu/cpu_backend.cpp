@@ -1,7 +1,6 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <omp.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>

@@ -30,12 +30,6 @@ double rounded(double rate) {
   return std::strtod(rate_name(rate).c_str(), nullptr);
 }
 
-// The loss of a network that tells all classes alike.
-double chance_loss(const RunConfig& config) {
-  const auto k = static_cast<double>(facts(config.data.dataset).classes);
-  return config.loss == Loss::mse ? (1 - 1 / k) / 2 : std::log(k);
-}
-
 bool trained(const RunResult& run, double loss_below) {
   return !is_failure(run.outcome) && run.final_train_loss && *run.final_train_loss < loss_below;
 }
@@ -87,6 +81,7 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
 std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::vector<double>& rates,
                               double loss_below, const std::string& label,
                               const std::filesystem::path& folder) {
+  const double chance = chance_loss(config.loss, facts(config.data.dataset).classes);
   std::vector<std::optional<Trial>> trials(rates.size());
   runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
     RunConfig at_rate = config;
@@ -95,7 +90,7 @@ std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::ve
     const RunResult run =
         runs.run(fmt::format("{} {:<9}", label, name), at_rate, folder / name, Checkpoints::drop);
     if (!run.interrupted) {
-      trials[k] = Trial{rates[k], run, trained(run, loss_below * chance_loss(config))};
+      trials[k] = Trial{rates[k], run, trained(run, loss_below * chance)};
     }
     return !run.interrupted;
   });

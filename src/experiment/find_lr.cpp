@@ -18,8 +18,6 @@
 namespace preheat {
 namespace {
 
-constexpr double least_rate = 1e-8;
-constexpr double largest_rate = 1e8;
 constexpr int confirmations = 3;
 constexpr int most_climbs = 6;  // doublings without a run that trains, before a search turns around
 constexpr int most_slow = 12;   // halvings in a row that are only too slow, before it ends
@@ -47,7 +45,7 @@ void confirm(Search& search, const Trials& trials) {
   double rate = *search.largest;
   for (int i = 0; i < confirmations; ++i) {
     rate = rounded(rate / confirmation_step);
-    if (rate < least_rate) break;
+    if (rate < kSearchedRates.min) break;
     if (std::ranges::find(search.trials, rate, &Trial::rate) == search.trials.end()) {
       rates.push_back(rate);
     }
@@ -129,7 +127,7 @@ Search search_rate(double first, double resolution, const Trials& trials) {
   // A run that is finite and has not learned may have been too slow: then those that train lie
   // above.
   double rate = rounded(first);
-  for (int climbs = 0; climbs <= most_climbs && rate <= largest_rate; ++climbs) {
+  for (int climbs = 0; climbs <= most_climbs && rate <= kSearchedRates.max; ++climbs) {
     if (!run(rate)) return search;
     if (search.trials.back().trained) search.largest = rate;
     if (slow == 0) break;
@@ -144,7 +142,8 @@ Search search_rate(double first, double resolution, const Trials& trials) {
       if (*hi <= resolution * *lo || rate <= *lo || rate >= *hi) break;
     } else {
       rate = rounded(lo ? 2 * *lo : *hi / 2);
-      if (rate < least_rate || rate > largest_rate || slow > most_slow) break;
+      const bool in_range = rate >= kSearchedRates.min && rate <= kSearchedRates.max;
+      if (!in_range || slow > most_slow) break;
     }
     if (!run(rate)) return search;
     (search.trials.back().trained ? search.largest : search.smallest_failing) = rate;

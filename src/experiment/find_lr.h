@@ -77,7 +77,7 @@ struct FindLrResult {
 /// and there may be more: so three rates a quarter of an octave apart right below `largest` are
 /// tried as well, and those that fail are violations. `trials` is asked once for each rate, for
 /// those of the confirmation together; fewer from it than it was asked for, in their order, end the
-/// search. Rates stay between 1e-8 and 1e8.
+/// search. Rates stay within kSearchedRates, as `first` has to.
 using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates)>;
 Search search_rate(double first, double resolution, const Trials& trials);
 

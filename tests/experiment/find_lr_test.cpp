@@ -154,6 +154,9 @@ TEST_F(SearchRate, EndsAtItsLimits) {
   EXPECT_LE(*always.largest, 1e8);
   EXPECT_GT(*always.largest, 5e7);
   expect_once_each();
+  // It may begin at either of them.
+  EXPECT_EQ(search(1e8, 1.19, [](double) { return true; }).largest, 1e8);
+  EXPECT_EQ(search(1e-8, 1.19, [](double) { return false; }).smallest_failing, 1e-8);
 }
 
 TEST_F(SearchRate, EndsWhereATrialDoes) {

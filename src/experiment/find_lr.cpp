@@ -62,13 +62,16 @@ void confirm(Search& search, const Trials& trials) {
   }
 }
 
-// Of the initial weights, which the arms share with their seed. They have none where loss or
-// gradient is not finite: then nothing trains, which is a result.
+// There is none where loss or gradient is not finite at the initial weights: then nothing trains,
+// which is a result.
 std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
   config.seed = seed;
-  const Trainer trainer(config, runs.backend(), runs.data(config.data));
+  const ResidentData& data = runs.data(config.data);
+  const Network network = build_network(config, data.shape, data.classes);
+  const Schedule schedule =
+      resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
   try {
-    return trainer.critical_rate();
+    return critical_rate(config, runs.backend(), network, schedule, data.train);
   } catch (const NotFinite&) {
     return std::nullopt;
   }
@@ -271,7 +274,8 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                             {"searches", searches}});
   }
   for (const SeedRate& r : result.critical_rates) {
-    json["critical_rates"].push_back({{"seed", r.seed}, {"rate", or_null(r.rate)}});
+    json["critical_rates"].push_back(
+        {{"arm", result.arms.front().arm.name}, {"seed", r.seed}, {"rate", or_null(r.rate)}});
   }
   for (const RateRatio& r : result.ratios) {
     Json interval;

@@ -54,8 +54,8 @@ struct RateRatio {
   std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs two
 };
 
-/// The rate at which a step along the gradient from the initial weights raises the loss by a tenth;
-/// forward passes alone (train/critical_rate.h).
+/// The rate at which a step along the gradient from the initial weights of the first arm raises the
+/// loss by a tenth; forward passes alone (train/critical_rate.h).
 struct SeedRate {
   std::uint64_t seed = 0;
   std::optional<double> rate;

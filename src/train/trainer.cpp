@@ -218,10 +218,6 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
   }
 }
 
-std::optional<double> Trainer::critical_rate() const {
-  return preheat::critical_rate(config_, backend_, network_, schedule_, data_.train);
-}
-
 Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) {
   const std::filesystem::path config_path = folder / "config.yaml";
   const std::filesystem::path checkpoint_path = folder / "checkpoints" / "last.ckpt";

@@ -100,9 +100,6 @@ class Trainer {
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
 
-  /// That of the initial weights (train/critical_rate.h). Throws NotFinite, and Error.
-  std::optional<double> critical_rate() const;
-
   /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
   /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the
   /// run's configuration differs from this one in a key that its numbers depend on (naming the

@@ -266,6 +266,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
         network, replica_options(config, network, resolve_schedule(config, {60, 10})),
         shared_backend().load(train), 32);
     const auto rate = critical_rate(*probe, initial_parameters(network, config.model, config.seed));
+    EXPECT_EQ(json["critical_rates"][k]["arm"], "no-warmup");
     EXPECT_EQ(json["critical_rates"][k]["seed"], seeds[k]);
     EXPECT_EQ(json["critical_rates"][k]["rate"], *rate);
   }

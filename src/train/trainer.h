@@ -91,8 +91,9 @@ struct UpdateTime {
 class Trainer {
  public:
   /// Builds the network and compiles it. Where the schedule's start_lr is `auto`, it is found here
-  /// from the initial weights, and schedule() has the number. `config` is checked against the data:
-  /// throws ConfigError and Error.
+  /// from the initial weights, and schedule() has the number. Where loss or gradient is not finite
+  /// there, none is found and the stand-in of resolve_schedule() stays: that such a run diverges is
+  /// its result. `config` is checked against the data: throws ConfigError and Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "config/error.h"
+#include "experiment/small_experiment.h"
 #include "schedule/plan.h"
 #include "train/checkpoint.h"
 #include "train/replica_options.h"
@@ -313,17 +314,40 @@ RunConfig overflowing(std::vector<std::string> settings) {
   return config_of(settings);
 }
 
-TEST(AutomaticStart, OfALossThatIsNotFiniteIsAnErrorOfTheConfiguration) {
+// A divergence is a result, as it is with a number.
+TEST(AutomaticStart, OfALossThatIsNotFiniteIsARunThatDiverges) {
+  const TemporaryFolder folder;
+  const RunResult automatic_start = run_into(folder / "auto", overflowing({automatic}));
+  const RunResult number =
+      run_into(folder / "number", overflowing({"schedule.warmup.start_factor=0.1"}));
+  EXPECT_EQ(automatic_start.outcome, Outcome::non_finite);
+  EXPECT_EQ(automatic_start.first_non_finite_step, 0);
+  EXPECT_EQ(automatic_start.first_non_finite_tensor, number.first_non_finite_tensor);
+  EXPECT_TRUE(summary_of(folder / "auto").at("start_lr").is_null());
+  EXPECT_EQ(rows_of(folder / "auto/metrics.csv"), rows_of(folder / "number/metrics.csv"));
+}
+
+// It is none of the network: the device has failed.
+TEST(AutomaticStart, AnErrorThatIsNoDivergenceStaysOne) {
+  class Failing : public AtATime {
+   public:
+    Failing() : AtATime(1) {}
+    std::unique_ptr<Probe> probe(const Network&, const ReplicaOptions&,
+                                 std::shared_ptr<const ResidentDataset>, std::int64_t) override {
+      throw Error("out of memory on the device");
+    }
+  };
+  Failing backend;
+  const RunConfig config = automatic_with();
+  const ResidentData data = load_data(config.data, backend);
   try {
-    trainer_of(overflowing({automatic}));
-    FAIL();
+    const Trainer trainer(config, backend, data);
+    FAIL() << "no error";
   } catch (const ConfigError& error) {
-    EXPECT_THAT(
-        error.what(),
-        AllOf(HasSubstr("schedule.warmup.start_lr: auto finds none: the loss is not finite"),
-              HasSubstr("model.init.gain")));
+    FAIL() << error.what();
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "out of memory on the device");
   }
-  EXPECT_NO_THROW(trainer_of(overflowing({})));
 }
 
 TEST(AutomaticStart, IsNothingWithoutAWarmup) {

@@ -271,6 +271,10 @@ TEST(Config, SettingsMakeTheirSections) {
   EXPECT_EQ(c.compare->seeds.size(), 5u);
   ASSERT_EQ(c.compare->arms[0].overrides.size(), 1u);
   EXPECT_EQ(c.compare->arms[0].overrides[0].value.scalar, "2 steps");
+  const RunConfig axes = config_of("", {"sweep.axes.schedule.base_lr=[0.1, 0.2]"});
+  ASSERT_EQ(axes.sweep->axes.size(), 1u);
+  EXPECT_EQ(axes.sweep->axes[0].key, "schedule.base_lr");
+  EXPECT_EQ(axes.sweep->axes[0].values.size(), 2u);
   // null takes a section away, so that another form can stand in its place.
   EXPECT_EQ(config_of("schedule: {warmup: {power: 1}}",
                       {"schedule.warmup=null", "schedule.phases=[{shape: constant, from: base}]"})

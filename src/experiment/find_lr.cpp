@@ -204,12 +204,15 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
   Runs runs(base, backend, listener);
-  result.critical_rates.resize(settings.seeds.size());
-  runs.side_by_side(std::ssize(settings.seeds), [&](std::int64_t k) {
+  std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
+  runs.side_by_side(std::ssize(critical), [&](std::int64_t k) {
+    if (runs.wants_stop()) return false;
     const std::uint64_t seed = settings.seeds[k];
-    result.critical_rates[k] = {seed, critical_rate_of(runs, configs.front(), seed)};
+    critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
     return true;
   });
+  result.critical_rates = ended_of(critical, 0, 1);
+  result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
   std::mutex mutex;  // of the result and of what has ended
   runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {

@@ -63,9 +63,9 @@ struct SeedRate {
 
 struct FindLrResult {
   std::vector<SearchArm> arms;
-  double share = 0.9;             // that of rate_for_share in the JSON and the table
-  std::vector<RateRatio> ratios;  // of every pair of arms
-  std::vector<SeedRate> critical_rates;
+  double share = 0.9;                    // that of rate_for_share in the JSON and the table
+  std::vector<RateRatio> ratios;         // of every pair of arms
+  std::vector<SeedRate> critical_rates;  // in the order of the seeds, those there was time for
   std::vector<ClaimResult> claims;
   bool interrupted = false;
 };

@@ -77,6 +77,9 @@ void print_table(const FindLrResult& result) {
 
 int run_find_lr(const ExperimentOptions& options) {
   const auto run = [&](const ExperimentStart& start) {
+    if (!options.run.quiet && start.config.schedule.scale) {
+      fmt::print("note: rates are those of the updates, without schedule.scale\n");
+    }
     return find_lr(start.document, start.backend, start.folder, start.resume, start.listener,
                    [&](const Arm& arm, const Search& search) {
                      if (options.run.quiet) return;

@@ -188,8 +188,11 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   const RunConfig base = read_config(document);
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
-  const std::vector<RunConfig> configs = arm_configs(document, arms);
-  for (const RunConfig& config : configs) check_precision(config, backend);
+  std::vector<RunConfig> configs = arm_configs(document, arms);
+  for (RunConfig& config : configs) {
+    config.schedule.scale.reset();  // rates that are searched are those of the updates
+    check_precision(config, backend);
+  }
   check_find_lr_claims(base, arms, configs);
   FindLrResult result;
   result.share = settings.share;

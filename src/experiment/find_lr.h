@@ -15,8 +15,9 @@
 
 namespace preheat {
 
-/// A base rate that was tried, and whether the run trained: finite, not stuck, its final training
-/// loss below loss_below times that of chance.
+/// A base rate that was tried, as the updates have it (schedule.scale is not applied), and whether
+/// the run trained: finite, not stuck, its final training loss below loss_below times that of
+/// chance.
 struct Trial {
   double rate = 0;
   RunResult run;

@@ -108,6 +108,11 @@ std::vector<RateRatio> ratios_of(const std::vector<SearchArm>& arms) {
 
 std::vector<Arm> arms_of(const RunConfig& config) {
   if (config.find_lr && !config.find_lr->arms.empty()) return config.find_lr->arms;
+  if (!config.schedule.phases.empty()) {
+    throw ConfigError(config.where("find_lr.arms"),
+                      "is missing, and schedule.phases has no warmup to search without",
+                      "write arms, as in find_lr: {arms: {base: {}}}");
+  }
   return {{"no-warmup", {parse_override("schedule.warmup.length=0 steps")}}, {"warmup", {}}};
 }
 

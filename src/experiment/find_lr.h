@@ -90,8 +90,10 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm (without any, those without and with the warmup) at every seed, each run into
 /// <folder>/<arm>/<seed>/<rate>, and writes find_lr.json after each search; like compare() in all
-/// else. Searches go on beside each other as the runs of compare() do, and to the same results.
-/// `on_search` hears of each that has ended, of one at a time.
+/// else, and throws ConfigError without arms where the schedule is a list of phases. A rate that is
+/// tried is base_lr of a run without schedule.scale. Searches go on beside each other as the runs
+/// of compare() do, and to the same results. `on_search` hears of each that has ended, of one at a
+/// time.
 FindLrResult find_lr(const Document& document, Backend& backend,
                      const std::filesystem::path& folder, bool resume, const RunsListener& listener,
                      const std::function<void(const Arm&, const Search&)>& on_search);

@@ -29,9 +29,9 @@ void print_table(const FindLrResult& result) {
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
   fmt::print(
       "\nthe largest base rate that trains, by seed, and that at which {:g} % of the seeds "
-      "train\n\n"
+      "train; below them the critical rate of the initial weights of {}\n\n"
       "{:<{}}",
-      100 * result.share, "seed", width + 2);
+      100 * result.share, result.arms.front().arm.name, "seed", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", r.seed);
   fmt::print("  {:>8}  {:>8}  {:>8}  {}\n", "median", fmt::format("{:g} %", 100 * result.share),
              "seeds", "violations");
@@ -77,6 +77,9 @@ void print_table(const FindLrResult& result) {
 
 int run_find_lr(const ExperimentOptions& options) {
   const auto run = [&](const ExperimentStart& start) {
+    if (!options.run.quiet && start.config.schedule.scale) {
+      fmt::print("note: rates are those of the updates, without schedule.scale\n");
+    }
     return find_lr(start.document, start.backend, start.folder, start.resume, start.listener,
                    [&](const Arm& arm, const Search& search) {
                      if (options.run.quiet) return;

@@ -83,8 +83,8 @@ void print_boundaries(const SweepResult& result) {
 int run_sweep(const ExperimentOptions& options) {
   const auto run = [&](const ExperimentStart& start) {
     if (!options.run.quiet && start.config.sweep) {
-      const std::size_t cells = cells_of(start.config.sweep->axes).size();
-      const std::size_t seeds = start.config.sweep->seeds.size();
+      const std::int64_t cells = cells_in(start.config.sweep->axes);
+      const std::int64_t seeds = std::ssize(start.config.sweep->seeds);
       fmt::print("{}: {} cells x {} seeds, {} runs\n", start.config.name, cells, seeds,
                  cells * seeds);
     }

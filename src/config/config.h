@@ -240,7 +240,7 @@ struct TrainConfig {
 struct SharpnessConfig {
   Length every{10, LengthUnit::steps};
   std::int64_t examples = 2048;  // the first of the training set, one fixed batch
-  double tolerance = 0.02;       // relative change at which the power iteration stops
+  double tolerance = 0.02;       // relative change at which the Lanczos iteration stops
   std::int64_t iterations = 30;  // at most
 };
 

@@ -310,15 +310,23 @@ Node& item(Node& sequence, const std::string& index, const Where& where) {
   return sequence.items[i];
 }
 
+// Whether the keys of a map are paths of a run's keys: those of an arm, of a sweep's axes and of
+// the axes that a claim names. `parent` is what the map is an entry of.
+bool has_dotted_keys(const Node& map, const Node& parent) {
+  const std::string& key = map.where.key;
+  return parent.where.key == "compare.arms" || parent.where.key == "find_lr.arms" ||
+         key == "sweep.axes" ||
+         (key.starts_with("expect.") && (key.ends_with(".at") || key.ends_with(".over")));
+}
+
 // How many parts of the path name the next key. An arm's name, and the keys in it, have dots of
 // their own.
-std::size_t parts_of_key(const Node& map, const std::vector<std::string>& parts,
+std::size_t parts_of_key(const Node& map, const Node& parent, const std::vector<std::string>& parts,
                          std::size_t begin) {
   for (std::size_t end = parts.size(); end > begin + 1; --end) {
     if (map.find(join(parts, begin, end))) return end - begin;
   }
-  const bool in_arm = map.where.key.starts_with("compare.arms.");
-  return in_arm ? parts.size() - begin : 1;
+  return has_dotted_keys(map, parent) ? parts.size() - begin : 1;
 }
 
 void apply(Node& root, const Override& change) {
@@ -330,9 +338,11 @@ void apply(Node& root, const Override& change) {
     throw ConfigError(place, "not a key", "write names with dots between them, as in train.length");
   }
   Node* node = &root;
+  Node* parent = &root;
   for (std::size_t i = 0; i < parts.size();) {
     const bool is_number =
         std::all_of(parts[i].begin(), parts[i].end(), [](char c) { return c >= '0' && c <= '9'; });
+    Node* const here = node;
     if (node->kind == Node::Kind::sequence) {
       node = &item(*node, parts[i++], place);
     } else if (node->kind == Node::Kind::scalar) {
@@ -343,10 +353,11 @@ void apply(Node& root, const Override& change) {
                         "give the whole list before changing an item of it");
     } else {
       node->kind = Node::Kind::map;
-      const std::size_t count = parts_of_key(*node, parts, i);
+      const std::size_t count = parts_of_key(*node, *parent, parts, i);
       node = &find_or_make(*node, join(parts, i, i + count), place);
       i += count;
     }
+    parent = here;
   }
   const std::string key = node->where.key;
   *node = change.value;

@@ -51,6 +51,9 @@ void describe(Io& io, SweepConfig& c) {
   io.required("axes", c.axes);
 }
 
+/// The rates that a search tries.
+constexpr Range kSearchedRates{1e-8, 1e8};
+
 /// The search for the largest base rate that trains.
 struct FindLrConfig {
   std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4};
@@ -63,7 +66,7 @@ struct FindLrConfig {
 template <class Io>
 void describe(Io& io, FindLrConfig& c) {
   io.field("seeds", c.seeds);
-  io.field("first", c.first, above(0));
+  io.field("first", c.first, kSearchedRates);
   io.field("resolution", c.resolution, Range{1, 16, true});
   io.field("loss_below", c.loss_below, Range{0, 1, true});
   io.field("share", c.share, Range{0, 1, true});

@@ -19,6 +19,7 @@ constexpr std::size_t kMaxArms = 100;
 constexpr std::size_t kMaxArmKeys = 1000;
 constexpr std::size_t kMaxAxes = 4;
 constexpr std::size_t kMaxAxisValues = 200;
+constexpr std::int64_t kMaxCells = 10'000;
 constexpr std::size_t kMaxNameLength = 100;
 constexpr double kMaxLength = 1e12;
 
@@ -434,6 +435,16 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
       value.where.key = key;
     }
   }
+  if (const std::int64_t cells = cells_in(axes); cells > kMaxCells) {
+    wrong(node, fmt::format("of {} cells is too large a grid", cells),
+          fmt::format("write axes of at most {} together", kMaxCells));
+  }
+}
+
+std::int64_t cells_in(const std::vector<Axis>& axes) {
+  std::int64_t cells = 1;
+  for (const Axis& axis : axes) cells *= std::ssize(axis.values);
+  return cells;
 }
 
 void check_list(const Node& node, const ListSize& size) {

@@ -56,6 +56,9 @@ struct Axis {
   std::vector<Node> values;
 };
 
+/// How many cells the grid of these axes has.
+std::int64_t cells_in(const std::vector<Axis>& axes);
+
 /// The numbers a key takes. Every range is finite, so that no sum or product of a few of them is
 /// not.
 struct Range {
@@ -116,7 +119,8 @@ void read_value(const Node& node, std::vector<Override>& changes);
 /// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
 /// applied.
 void read_value(const Node& node, std::vector<Arm>& arms);
-/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}.
+/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}; of
+/// at most 10'000 cells.
 void read_value(const Node& node, std::vector<Axis>& axes);
 
 /// Which of the names the node is; throws that it is not `what` where it is none of them.

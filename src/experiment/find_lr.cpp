@@ -18,8 +18,6 @@
 namespace preheat {
 namespace {
 
-constexpr double least_rate = 1e-8;
-constexpr double largest_rate = 1e8;
 constexpr int confirmations = 3;
 constexpr int most_climbs = 6;  // doublings without a run that trains, before a search turns around
 constexpr int most_slow = 12;   // halvings in a row that are only too slow, before it ends
@@ -28,12 +26,6 @@ constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 // A rate that a configuration shows as it was.
 double rounded(double rate) {
   return std::strtod(rate_name(rate).c_str(), nullptr);
-}
-
-// The loss of a network that tells all classes alike.
-double chance_loss(const RunConfig& config) {
-  const auto k = static_cast<double>(facts(config.data.dataset).classes);
-  return config.loss == Loss::mse ? (1 - 1 / k) / 2 : std::log(k);
 }
 
 bool trained(const RunResult& run, double loss_below) {
@@ -53,7 +45,7 @@ void confirm(Search& search, const Trials& trials) {
   double rate = *search.largest;
   for (int i = 0; i < confirmations; ++i) {
     rate = rounded(rate / confirmation_step);
-    if (rate < least_rate) break;
+    if (rate < kSearchedRates.min) break;
     if (std::ranges::find(search.trials, rate, &Trial::rate) == search.trials.end()) {
       rates.push_back(rate);
     }
@@ -70,13 +62,16 @@ void confirm(Search& search, const Trials& trials) {
   }
 }
 
-// Of the initial weights, which the arms share with their seed. They have none where loss or
-// gradient is not finite: then nothing trains, which is a result.
+// There is none where loss or gradient is not finite at the initial weights: then nothing trains,
+// which is a result.
 std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
   config.seed = seed;
-  const Trainer trainer(config, runs.backend(), runs.data(config.data));
+  const ResidentData& data = runs.data(config.data);
+  const Network network = build_network(config, data.shape, data.classes);
+  const Schedule schedule =
+      resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
   try {
-    return trainer.critical_rate();
+    return critical_rate(config, runs.backend(), network, schedule, data.train);
   } catch (const NotFinite&) {
     return std::nullopt;
   }
@@ -87,6 +82,7 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
 std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::vector<double>& rates,
                               double loss_below, const std::string& label,
                               const std::filesystem::path& folder) {
+  const double chance = chance_loss(config.loss, facts(config.data.dataset).classes);
   std::vector<std::optional<Trial>> trials(rates.size());
   runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
     RunConfig at_rate = config;
@@ -95,7 +91,7 @@ std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::ve
     const RunResult run =
         runs.run(fmt::format("{} {:<9}", label, name), at_rate, folder / name, Checkpoints::drop);
     if (!run.interrupted) {
-      trials[k] = Trial{rates[k], run, trained(run, loss_below * chance_loss(config))};
+      trials[k] = Trial{rates[k], run, trained(run, loss_below * chance)};
     }
     return !run.interrupted;
   });
@@ -112,6 +108,11 @@ std::vector<RateRatio> ratios_of(const std::vector<SearchArm>& arms) {
 
 std::vector<Arm> arms_of(const RunConfig& config) {
   if (config.find_lr && !config.find_lr->arms.empty()) return config.find_lr->arms;
+  if (!config.schedule.phases.empty()) {
+    throw ConfigError(config.where("find_lr.arms"),
+                      "is missing, and schedule.phases has no warmup to search without",
+                      "write arms, as in find_lr: {arms: {base: {}}}");
+  }
   return {{"no-warmup", {parse_override("schedule.warmup.length=0 steps")}}, {"warmup", {}}};
 }
 
@@ -134,7 +135,7 @@ Search search_rate(double first, double resolution, const Trials& trials) {
   // A run that is finite and has not learned may have been too slow: then those that train lie
   // above.
   double rate = rounded(first);
-  for (int climbs = 0; climbs <= most_climbs && rate <= largest_rate; ++climbs) {
+  for (int climbs = 0; climbs <= most_climbs && rate <= kSearchedRates.max; ++climbs) {
     if (!run(rate)) return search;
     if (search.trials.back().trained) search.largest = rate;
     if (slow == 0) break;
@@ -149,7 +150,8 @@ Search search_rate(double first, double resolution, const Trials& trials) {
       if (*hi <= resolution * *lo || rate <= *lo || rate >= *hi) break;
     } else {
       rate = rounded(lo ? 2 * *lo : *hi / 2);
-      if (rate < least_rate || rate > largest_rate || slow > most_slow) break;
+      const bool in_range = rate >= kSearchedRates.min && rate <= kSearchedRates.max;
+      if (!in_range || slow > most_slow) break;
     }
     if (!run(rate)) return search;
     (search.trials.back().trained ? search.largest : search.smallest_failing) = rate;
@@ -191,8 +193,11 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   const RunConfig base = read_config(document);
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
-  const std::vector<RunConfig> configs = arm_configs(document, arms);
-  for (const RunConfig& config : configs) check_precision(config, backend);
+  std::vector<RunConfig> configs = arm_configs(document, arms);
+  for (RunConfig& config : configs) {
+    config.schedule.scale.reset();  // rates that are searched are those of the updates
+    check_precision(config, backend);
+  }
   check_find_lr_claims(base, arms, configs);
   FindLrResult result;
   result.share = settings.share;
@@ -209,12 +214,15 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     result.ratios = ratios_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  result.critical_rates.resize(settings.seeds.size());
-  runs.side_by_side(std::ssize(settings.seeds), [&](std::int64_t k) {
+  std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
+  runs.side_by_side(std::ssize(critical), [&](std::int64_t k) {
+    if (runs.wants_stop()) return false;
     const std::uint64_t seed = settings.seeds[k];
-    result.critical_rates[k] = {seed, critical_rate_of(runs, configs.front(), seed)};
+    critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
     return true;
   });
+  result.critical_rates = ended_of(critical, 0, 1);
+  result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
   std::mutex mutex;  // of the result and of what has ended
   runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
@@ -279,7 +287,8 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                             {"searches", searches}});
   }
   for (const SeedRate& r : result.critical_rates) {
-    json["critical_rates"].push_back({{"seed", r.seed}, {"rate", or_null(r.rate)}});
+    json["critical_rates"].push_back(
+        {{"arm", result.arms.front().arm.name}, {"seed", r.seed}, {"rate", or_null(r.rate)}});
   }
   for (const RateRatio& r : result.ratios) {
     Json interval;

@@ -15,8 +15,9 @@
 
 namespace preheat {
 
-/// A base rate that was tried, and whether the run trained: finite, not stuck, its final training
-/// loss below loss_below times that of chance.
+/// A base rate that was tried, as the updates have it (schedule.scale is not applied), and whether
+/// the run trained: finite, not stuck, its final training loss below loss_below times that of
+/// chance.
 struct Trial {
   double rate = 0;
   RunResult run;
@@ -54,8 +55,8 @@ struct RateRatio {
   std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs two
 };
 
-/// The rate at which a step along the gradient from the initial weights raises the loss by a tenth;
-/// forward passes alone (train/critical_rate.h).
+/// The rate at which a step along the gradient from the initial weights of the first arm raises the
+/// loss by a tenth; forward passes alone (train/critical_rate.h).
 struct SeedRate {
   std::uint64_t seed = 0;
   std::optional<double> rate;
@@ -63,9 +64,9 @@ struct SeedRate {
 
 struct FindLrResult {
   std::vector<SearchArm> arms;
-  double share = 0.9;             // that of rate_for_share in the JSON and the table
-  std::vector<RateRatio> ratios;  // of every pair of arms
-  std::vector<SeedRate> critical_rates;
+  double share = 0.9;                    // that of rate_for_share in the JSON and the table
+  std::vector<RateRatio> ratios;         // of every pair of arms
+  std::vector<SeedRate> critical_rates;  // in the order of the seeds, those there was time for
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // searches, of all arms
   bool interrupted = false;
@@ -78,7 +79,7 @@ struct FindLrResult {
 /// and there may be more: so three rates a quarter of an octave apart right below `largest` are
 /// tried as well, and those that fail are violations. `trials` is asked once for each rate, for
 /// those of the confirmation together; fewer from it than it was asked for, in their order, end the
-/// search. Rates stay between 1e-8 and 1e8.
+/// search. Rates stay within kSearchedRates, as `first` has to.
 using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates)>;
 Search search_rate(double first, double resolution, const Trials& trials);
 
@@ -91,8 +92,10 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm (without any, those without and with the warmup) at every seed, each run into
 /// <folder>/<arm>/<seed>/<rate>, and writes find_lr.json after each search; like compare() in all
-/// else. Searches go on beside each other as the runs of compare() do, and to the same results.
-/// `on_search` hears of each that has ended, of one at a time.
+/// else, and throws ConfigError without arms where the schedule is a list of phases. A rate that is
+/// tried is base_lr of a run without schedule.scale. Searches go on beside each other as the runs
+/// of compare() do, and to the same results. `on_search` hears of each that has ended, of one at a
+/// time.
 FindLrResult find_lr(const Document& document, Backend& backend,
                      const std::filesystem::path& folder, bool resume, const RunsListener& listener,
                      const std::function<void(const Arm&, const Search&)>& on_search);

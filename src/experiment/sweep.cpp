@@ -171,7 +171,7 @@ Boundary boundary_of(const GridLine& line, RunNumbers runs) {
 
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
                                      RunNumbers runs) {
-  const double worst = std::log(static_cast<double>(facts(base.data.dataset).classes));
+  const double worst = chance_loss(base.loss, facts(base.data.dataset).classes);
   double least = std::numeric_limits<double>::infinity();
   std::vector<double> sensitivities;
   for (const GridLine& line : lines) {

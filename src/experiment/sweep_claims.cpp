@@ -348,7 +348,7 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
 // test accuracy at a value of the axis, which may be schedule.base_lr, less that at its first.
 // `within`: PASS where for each value two one-sided t tests of the mean have p < 0.05 (all have to,
 // so nothing is adjusted), FAIL where the 90 % interval of one lies outside (-within, within).
-// `beyond`, of the last value: PASS where the t interval at 95 % lies outside [-beyond, beyond],
+// `beyond`, of the last value: PASS where the t interval at 95 % lies outside (-beyond, beyond),
 // FAIL where it lies inside. INCONCLUSIVE also where so far below there is no rate (along the rate:
 // fewer than two).
 
@@ -391,8 +391,12 @@ std::string failed_text(const CellsByValue& levels) {
 
 Verdict verdict_of(const std::vector<Interval>& intervals, const AccuracyMovesClaim& c) {
   const double limit = c.within ? *c.within : *c.beyond;
-  const auto is_inside = [&](const Interval& i) { return i.lo > -limit && i.hi < limit; };
-  const auto is_outside = [&](const Interval& i) { return i.lo > limit || i.hi < -limit; };
+  const auto is_inside = [&](const Interval& i) {
+    return verdict_within(i, limit) == Verdict::pass;
+  };
+  const auto is_outside = [&](const Interval& i) {
+    return verdict_within(i, limit) == Verdict::fail;
+  };
   if (std::ranges::all_of(intervals, is_inside)) return c.within ? Verdict::pass : Verdict::fail;
   if (std::ranges::any_of(intervals, is_outside)) return c.within ? Verdict::fail : Verdict::pass;
   return Verdict::inconclusive;

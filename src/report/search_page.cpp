@@ -55,11 +55,11 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
   if (!critical.x.empty()) {
     chart.add("critical rate of the initial weights", Chart::Kind::dots, {"soft", 3}, critical);
   }
-  chart.log_x().rows(seeds).legend().numbers(numbers).caption(
+  chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights that raises the loss by a tenth. A seed has no point of an arm, and – in "
-      "the "
-      "table, where its search found no rate that trains.");
+      "initial weights of {} that raises the loss by a tenth. A seed has no point of an arm, and – "
+      "in the table, where its search found no rate that trains.",
+      scalar(arms.at(0).at("name"))));
   page.add_charts({chart}, Facets({}, {}), "");
 }
 

@@ -137,7 +137,8 @@ std::string jump_text(const Schedule& schedule, const Stretch& before, const Str
 }
 
 // What of a phase never comes: milestones behind the run's end, a first drop behind its own.
-std::string waits_in_vain(const Schedule& schedule, const Stretch& part) {
+std::string waits_in_vain(const Schedule& schedule, const Stretch& part,
+                          std::int64_t gate_opened_at) {
   const Phase& phase = schedule.lr.phases[part.phase];
   const std::string& name = schedule.phase_names[part.phase];
   if (phase.shape == Shape::multistep) {
@@ -146,7 +147,10 @@ std::string waits_in_vain(const Schedule& schedule, const Stretch& part) {
     return fmt::format("{} has a milestone at update {:.0f}, behind the {} of the run", name, last,
                        schedule.run.steps);
   }
-  if (phase.shape == Shape::step && part.last - part.first < phase.over) {
+  // Under an overlap it counts from before its stretch.
+  const std::int64_t shift = part.phase > 0 ? gate_shift(schedule.lr, gate_opened_at) : 0;
+  if (phase.shape == Shape::step && phase.gamma != 1 &&
+      phase_value(schedule.lr, part.phase, shift, part.last) == phase.from) {
     return fmt::format("{} ends before its first drop, after {}", name,
                        updates_text(static_cast<double>(phase.over)));
   }
@@ -222,7 +226,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
     add(jump_text(schedule, parts[i], parts[i + 1], gate_opened_at, largest));
   }
-  for (const Stretch& part : parts) add(waits_in_vain(schedule, part));
+  for (const Stretch& part : parts) add(waits_in_vain(schedule, part, gate_opened_at));
   const Stretch& end = parts.back();
   const Phase& last = schedule.lr.phases[end.phase];
   const double reached = rate(schedule, end.last, gate_opened_at);

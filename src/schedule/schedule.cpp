@@ -18,6 +18,9 @@ constexpr std::int64_t default_warmup_epochs = 5;
 // Of base_lr, for a start_lr that only the network can tell.
 constexpr double automatic_stand_in = 0.1;
 
+// The phase that keeps the last value to the end of the run.
+constexpr const char* rest_name = "final";
+
 const ShapeFacts& facts_of(Shape shape) {
   return shape_facts[static_cast<int>(shape)];
 }
@@ -130,12 +133,20 @@ class Layout {
     const LrSchedule& lr = schedule_.lr;
     const bool may_grow = longest_shift() > 0 && !lr.phases[lr.phase_count - 1].takes_rest;
     if (left() == 0 && !may_grow) return;
+    for (const PhaseConfig& phase : config_.schedule.phases) {
+      if (phase.name == rest_name) {
+        fail(phase.key + ".name",
+             fmt::format("'{}' is what the {} updates after the last phase are called", rest_name,
+                         left()),
+             "another name, or phases to the end of the run");
+      }
+    }
     Phase rest;
     rest.length = rest.span = left();
     rest.takes_rest = true;
     rest.from = rest.to =
         used_ == 0 ? std::max(schedule_.base_lr, config_.schedule.min_lr) : last_value();
-    append(rest, "final");
+    append(rest, rest_name);
   }
 
   Schedule take() { return std::move(schedule_); }

@@ -41,7 +41,8 @@ struct Schedule {
 
 /// Checks everything that depends on the length of the run or on the catalogue of shapes, and lays
 /// the phases out over updates 0 .. run.steps - 1. What is left after the last phase is a phase
-/// "final" that keeps its last value. Throws ConfigError at the key that is wrong.
+/// "final" that keeps its last value; no other may then have that name. Throws ConfigError at the
+/// key that is wrong.
 Schedule resolve_schedule(const RunConfig& config, const RunLength& run);
 
 /// The name of the phase that update `step` lies in; `gate_opened_at` as lr_at takes it.

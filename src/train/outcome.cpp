@@ -28,13 +28,17 @@ double LossHistory::final_accuracy() const {
   return sum / static_cast<double>(recent_.size());
 }
 
+double chance_loss(Loss loss, std::int64_t classes) {
+  const auto k = static_cast<double>(classes);
+  return loss == Loss::mse ? (1 - 1 / k) / 2 : std::log(k);
+}
+
 Outcome outcome_of(const LossHistory& history, std::optional<double> test_accuracy,
                    std::int64_t classes, Loss loss) {
-  const auto k = static_cast<double>(classes);
   const double accuracy = test_accuracy.value_or(history.final_accuracy());
-  const bool at_chance =
-      loss == Loss::cross_entropy && std::fabs(history.final_loss() - std::log(k)) < 0.05;
-  if (accuracy < 1.5 / k || at_chance) return Outcome::stuck;
+  const bool at_chance = loss == Loss::cross_entropy &&
+                         std::fabs(history.final_loss() - chance_loss(loss, classes)) < 0.05;
+  if (accuracy < 1.5 / static_cast<double>(classes) || at_chance) return Outcome::stuck;
   return history.largest_loss() > 3 * history.first_loss() ? Outcome::spiked : Outcome::ok;
 }
 

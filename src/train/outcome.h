@@ -43,6 +43,10 @@ class LossHistory {
   std::deque<Update> recent_;
 };
 
+/// The loss of a network that finds all classes alike: ln(classes) with cross entropy; with mse
+/// half the squared distance of 1 / classes each from a one-hot target.
+double chance_loss(Loss loss, std::int64_t classes);
+
 /// The outcome of a run whose steps were all finite. `test_accuracy`, where there is one, stands in
 /// for the training accuracy. Stuck is an accuracy under 1.5 / classes or, with cross entropy, a
 /// final loss within 0.05 of ln(classes).

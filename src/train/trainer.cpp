@@ -61,21 +61,19 @@ Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
 // The critical rate at the initial weights (Kalra and Barkeshli 2024, section 6.2) times 1 -
 // momentum, as a gradient that stays moves the weights by 1 / (1 - momentum) times the rate; at
 // most the base rate, and a tenth of that where no rate makes the loss rise. Nothing unless
-// schedule.warmup leaves its start to the network.
+// schedule.warmup leaves its start to the network, and where loss or gradient is not finite: that
+// the run diverges is its result then, as it is with a number for a start.
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
   const Schedule schedule = schedule_of(config, data);
   if (!schedule.start_is_automatic) return std::nullopt;
-  backend.require_memory(network, config.data.batch_size);
   try {
     const auto critical = critical_rate(config, backend, network, schedule, data.train);
     if (!critical) return unlimited_share * schedule.base_lr;
     return std::min((1 - config.optimizer.momentum) * *critical, schedule.base_lr);
-  } catch (const Error& e) {
-    throw ConfigError(config.where("schedule.warmup.start_lr"),
-                      fmt::format("auto finds none: {}", e.what()),
-                      "a rate, or a smaller model.init.gain");
+  } catch (const NotFinite&) {
+    return std::nullopt;
   }
 }
 
@@ -240,10 +238,6 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
   if (config_.train.checkpoint_every) {
     checkpoint_every_ = every(*config_.train.checkpoint_every, "train.checkpoint_every");
   }
-}
-
-std::optional<double> Trainer::critical_rate() const {
-  return preheat::critical_rate(config_, backend_, network_, schedule_, data_.train);
 }
 
 Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) {

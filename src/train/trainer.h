@@ -97,17 +97,15 @@ struct UpdateTime {
 class Trainer {
  public:
   /// Builds the network and compiles it. Where the schedule's start_lr is `auto`, it is found here
-  /// from the initial weights, and schedule() has the number. `config` is checked against the data:
-  /// throws ConfigError and Error.
+  /// from the initial weights, and schedule() has the number. Where loss or gradient is not finite
+  /// there, none is found and the stand-in of resolve_schedule() stays: that such a run diverges is
+  /// its result. `config` is checked against the data: throws ConfigError and Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }
   const Network& network() const { return network_; }
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
-
-  /// That of the initial weights (train/critical_rate.h). Throws NotFinite, and Error.
-  std::optional<double> critical_rate() const;
 
   /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
   /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the

@@ -271,6 +271,10 @@ TEST(Config, SettingsMakeTheirSections) {
   EXPECT_EQ(c.compare->seeds.size(), 5u);
   ASSERT_EQ(c.compare->arms[0].overrides.size(), 1u);
   EXPECT_EQ(c.compare->arms[0].overrides[0].value.scalar, "2 steps");
+  const RunConfig axes = config_of("", {"sweep.axes.schedule.base_lr=[0.1, 0.2]"});
+  ASSERT_EQ(axes.sweep->axes.size(), 1u);
+  EXPECT_EQ(axes.sweep->axes[0].key, "schedule.base_lr");
+  EXPECT_EQ(axes.sweep->axes[0].values.size(), 2u);
   // null takes a section away, so that another form can stand in its place.
   EXPECT_EQ(config_of("schedule: {warmup: {power: 1}}",
                       {"schedule.warmup=null", "schedule.phases=[{shape: constant, from: base}]"})
@@ -605,6 +609,12 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"sweep: {axes: {schedule.base_lr: {log: [1, 2]}}}\n",
        "f.yaml:1:35: sweep.axes.schedule.base_lr.log: ",
        {"write 3 items"}},
+      {"find_lr: {first: 1.1e8}\n", "f.yaml:1:11: find_lr.first:", {"is out of range", "1e-08"}},
+      {"find_lr: {first: 9e-9}\n", "f.yaml:1:11: find_lr.first:", {"is out of range"}},
+      {"sweep: {axes: {schedule.base_lr: {log: [1, 2, 200]}, optimizer.momentum: {linear: [0, 0.5, "
+       "200]}}}\n",
+       "f.yaml:1:9: sweep.axes:",
+       {"of 40000 cells is too large a grid", "at most 10000"}},
       {"find_lr: {resolution: 1}\n", "f.yaml:1:11: find_lr.resolution:", {"above 1"}},
       {"find_lr: {arms: {a: {schedule.base_l: 3}}}\n", "f.yaml:1:22:", {"did you mean base_lr?"}},
       {"diagnostics: {sharpness: {examples: 0}}\n",
@@ -639,6 +649,14 @@ TEST(Config, LimitsAreWhereTheyAreSaidToBe) {
     return fmt::format("compare: {{arms: {{{}}}}}\n", fmt::join(names, ", "));
   };
   EXPECT_EQ(error_of(arms(100)), "");
+  const auto cells = [](int first, int second) {
+    return fmt::format(
+        "sweep: {{axes: {{schedule.base_lr: {{log: [1, 2, {}]}}, optimizer.momentum: {{linear: [0, "
+        "0.5, {}]}}}}}}\n",
+        first, second);
+  };
+  EXPECT_EQ(error_of(cells(100, 100)), "");
+  EXPECT_THAT(error_of(cells(101, 100)), HasSubstr("at most 10000"));
   EXPECT_THAT(error_of(arms(101)), HasSubstr("has too many arms; write at most 100"));
   const auto grid = [](const char* fifth) {
     return fmt::format(

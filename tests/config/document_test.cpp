@@ -175,6 +175,29 @@ TEST(Override, KeepsTheDotsOfAnArm) {
             "{compare: {arms: {v1.5: {schedule.hold: 0 steps}, new: {train.length: 2 steps}}}}");
 }
 
+// As the keys of every map of dotted keys, and of no other.
+TEST(Override, KeepsTheDotsOfKeysOfARun) {
+  for (const std::string kind : {"compare", "find_lr"}) {
+    const std::string set = kind + ".arms.y.schedule.warmup.length=0 steps";
+    const std::string arm = "{schedule.warmup.length: 0 steps}";
+    EXPECT_EQ(applied("", {set}), "{" + kind + ": {arms: {y: " + arm + "}}}");
+    EXPECT_EQ(applied(kind + ": {arms: {x: {}, y: null}}", {set}),
+              "{" + kind + ": {arms: {x: {}, y: " + arm + "}}}");
+    EXPECT_EQ(
+        applied(kind + ": {arms: {y: {diagnostics: {}}}}",
+                {kind + ".arms.y.diagnostics.sharpness.every=1 step"}),
+        "{" + kind + ": {arms: {y: {diagnostics: {}, diagnostics.sharpness.every: 1 step}}}}");
+  }
+  EXPECT_EQ(applied("", {"sweep.axes.schedule.base_lr=[0.1, 0.2]"}),
+            "{sweep: {axes: {schedule.base_lr: [0.1, 0.2]}}}");
+  const std::string grid = "sweep: {axes: {schedule.base_lr: {log: [1, 2, 3]}}}";
+  EXPECT_EQ(applied(grid, {"sweep.axes.schedule.base_lr.log.2=5", "sweep.axes.train.length=[1]"}),
+            "{sweep: {axes: {schedule.base_lr: {log: [1, 2, 5]}, train.length: [1]}}}");
+  EXPECT_EQ(applied("expect: [{boundary_moves: {}}]", {"expect.0.boundary_moves.at.model.init=1"}),
+            "{expect: [{boundary_moves: {at: {model.init: 1}}}]}");
+  EXPECT_EQ(applied("", {"schedule.decay.at=[1 step]"}), "{schedule: {decay: {at: [1 step]}}}");
+}
+
 TEST(Override, SaysWhereAPathEnds) {
   EXPECT_EQ(applied("a: 1", {"a.b=2"}),
             "--set a.b=2: a.b: a is a single value; it has no keys of its own");

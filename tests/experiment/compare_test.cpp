@@ -242,6 +242,24 @@ TEST(Compare, WrongExperiments) {
       Error);
 }
 
+// Of the arm of which no start can be found, beside one that trains.
+TEST(Compare, AnArmWithoutAFiniteGradientIsAFailureOfItsOwn) {
+  const TemporaryFolder folder;
+  const CompareResult result = compare(
+      parse_document("data: {dataset: synthetic, batch_size: 32, train_limit: 320}\n"
+                     "model: {layers: [linear: {out: 10}, linear: {out: 10}, linear: {out: 10}, "
+                     "linear: {out: 10}, linear: {out: 10}, linear: {out: 10}, linear: {out: 10}, "
+                     "linear: {out: 10}]}\n"
+                     "schedule: {base_lr: 1e-5, warmup: {length: 4 steps, start_lr: auto}}\n"
+                     "train: {length: 10 steps, eval_every: 10 steps}\n"
+                     "compare: {seeds: 2, arms: {a: {}, wide: {model.init.gain: 1e6}}}\n",
+                     "f.yaml"),
+      shared_backend(), folder / "x", false, {});
+  for (const SeedResult& r : result.arms.at(0).runs) EXPECT_FALSE(r.run.first_non_finite_step);
+  ASSERT_EQ(result.arms.at(1).runs.size(), 2u);
+  for (const SeedResult& r : result.arms.at(1).runs) EXPECT_EQ(r.run.first_non_finite_step, 0);
+}
+
 TEST(Compare, OverridesKeepTheirKinds) {
   CompareResult result;
   Arm arm{"arm", {}};

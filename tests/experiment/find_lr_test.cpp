@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
+#include <sstream>
 
 #include "config/error.h"
 #include "experiment/small_experiment.h"
@@ -154,6 +155,9 @@ TEST_F(SearchRate, EndsAtItsLimits) {
   EXPECT_LE(*always.largest, 1e8);
   EXPECT_GT(*always.largest, 5e7);
   expect_once_each();
+  // It may begin at either of them.
+  EXPECT_EQ(search(1e8, 1.19, [](double) { return true; }).largest, 1e8);
+  EXPECT_EQ(search(1e-8, 1.19, [](double) { return false; }).smallest_failing, 1e-8);
 }
 
 TEST_F(SearchRate, EndsWhereATrialDoes) {
@@ -263,6 +267,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
         network, replica_options(config, network, resolve_schedule(config, {60, 10})),
         shared_backend().load(train), 32);
     const auto rate = critical_rate(*probe, initial_parameters(network, config.model, config.seed));
+    EXPECT_EQ(json["critical_rates"][k]["arm"], "no-warmup");
     EXPECT_EQ(json["critical_rates"][k]["seed"], seeds[k]);
     EXPECT_EQ(json["critical_rates"][k]["rate"], *rate);
   }
@@ -318,6 +323,79 @@ TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {
   for (const Trial& trial : result.arms.at(0).searches.at(0).trials) {
     if (is_failure(trial.run.outcome)) continue;
     EXPECT_EQ(trial.trained, *trial.run.final_train_loss < 0.5 * chance) << trial.rate;
+  }
+}
+
+// What is tried, what is found, the folders and the critical rate are all rates of the updates.
+TEST(FindLr, RatesAreThoseOfTheUpdatesUnderAScale) {
+  const TemporaryFolder folder;
+  const Document plain =
+      with_overrides(parse_document(std::string(small_run) + searched, "f.yaml"),
+                     {parse_override("find_lr.seeds=[2]"),
+                      parse_override("find_lr.arms={a: {schedule.warmup.length: 0 steps}}")});
+  const Document scaled =
+      with_overrides(plain, {parse_override("schedule.scale={rule: linear, reference_batch: 8}")});
+  const FindLrResult result = find_lr(scaled, shared_backend(), folder / "x", false, {}, {});
+  for (const Trial& trial : result.arms.at(0).searches.at(0).trials) {
+    std::istringstream metrics(bytes_of(folder / "x/a/2" / rate_name(trial.rate) / "metrics.csv"));
+    std::string row;
+    std::getline(metrics, row);  // step,epoch,phase,lr,...
+    std::getline(metrics, row);
+    std::istringstream fields(row);
+    std::string field;
+    for (int i = 0; i < 4; ++i) std::getline(fields, field, ',');
+    EXPECT_EQ(std::stof(field), static_cast<float>(trial.rate));
+  }
+  EXPECT_EQ(to_json(result),
+            to_json(find_lr(plain, shared_backend(), folder / "y", false, {}, {})));
+}
+
+TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
+  const TemporaryFolder folder;
+  const std::string phases =
+      "data: {dataset: synthetic}\nschedule: {phases: [{shape: constant, from: base}]}\n";
+  try {
+    find_lr(parse_document(phases, "f.yaml"), shared_backend(), folder / "x", false, {}, {});
+    FAIL() << "no error";
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), testing::StartsWith("f.yaml: find_lr.arms: is missing, and"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "x"));
+}
+
+// Before the first search the critical rates of the seeds are found, one by one.
+TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
+  class Counting : public AtATime {
+   public:
+    Counting() : AtATime(1) {}
+    std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                     std::span<const float> initial,
+                                     std::shared_ptr<const ResidentDataset> train) override {
+      ++replicas;
+      return AtATime::compile(network, options, initial, std::move(train));
+    }
+    std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                                 std::shared_ptr<const ResidentDataset> data,
+                                 std::int64_t examples) override {
+      ++probes;
+      return AtATime::probe(network, options, std::move(data), examples);
+    }
+    int replicas = 0;
+    int probes = 0;
+  };
+  const TemporaryFolder folder;
+  const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
+  for (const int most : {0, 1, 2}) {
+    Counting backend;
+    RunsListener listener;
+    listener.wants_stop = [&] { return backend.probes >= most; };
+    const auto place = folder / std::to_string(most);
+    EXPECT_TRUE(find_lr(document, backend, place, false, listener, {}).interrupted);
+    EXPECT_EQ(backend.probes, most);
+    EXPECT_EQ(backend.replicas, 0);
+    const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
+    EXPECT_EQ(json["interrupted"], true);
+    EXPECT_EQ(static_cast<int>(json["critical_rates"].size()), most);
   }
 }
 

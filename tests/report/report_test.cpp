@@ -819,7 +819,7 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   expect_well_formed(page);
   EXPECT_THAT(page,
               AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
-                    HasSubstr("4 searches, 4 runs"),
+                    HasSubstr("4 searches, 4 runs"), HasSubstr("initial weights of cold that"),
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),
                     HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete"))));

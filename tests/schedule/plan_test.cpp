@@ -135,6 +135,26 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(
       remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 95 steps}}")),
       ElementsAre("decay ends before its first drop, after 95 updates"));
+  // Under an overlap the drops are counted from the start of the run, as the rates say.
+  const Schedule under = schedule_of(
+      "{base_lr: 1, warmup: {length: 40 steps, overlap: true}, decay: {shape: step, over: 70 "
+      "steps}}");
+  EXPECT_EQ(lr_at(under.lr, 69), 1);
+  EXPECT_EQ(lr_at(under.lr, 70), 0.1);
+  EXPECT_THAT(remarks(under), IsEmpty());
+  EXPECT_THAT(
+      remarks(schedule_of("{warmup: {length: 40 steps, overlap: true}, decay: {shape: step, over: "
+                          "100 steps}}")),
+      ElementsAre("decay ends before its first drop, after 100 updates"));
+  // Where the rate changes at epochs only, of ten updates, the first at or after the drop counts.
+  const std::string by_epoch =
+      "{{base_lr: 1, warmup: {{length: 0 steps}}, decay: {{shape: step, every: epoch, over: {} "
+      "steps}}}}";
+  EXPECT_EQ(lr_at(schedule_of(fmt::format(fmt::runtime(by_epoch), 90)).lr, 99), 0.1);
+  EXPECT_THAT(remarks(schedule_of(fmt::format(fmt::runtime(by_epoch), 90))), IsEmpty());
+  EXPECT_EQ(lr_at(schedule_of(fmt::format(fmt::runtime(by_epoch), 91)).lr, 99), 1);
+  EXPECT_THAT(remarks(schedule_of(fmt::format(fmt::runtime(by_epoch), 91))),
+              ElementsAre("decay ends before its first drop, after 91 updates"));
   EXPECT_THAT(
       remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 94 steps}}")),
       IsEmpty());

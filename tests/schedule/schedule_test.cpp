@@ -455,6 +455,15 @@ TEST(WrongSchedules, OnlyTheLastPhaseMayLeaveOutItsLength) {
                     HasSubstr("schedule.phases.0.length: is missing; only the last phase may")));
 }
 
+TEST(WrongSchedules, TwoPhasesCalledFinal) {
+  const std::string phases = "  phases:\n    - {name: final, shape: constant, from: base, length: ";
+  EXPECT_THAT(wrong(phases + "12 steps}\n"),
+              StartsWith("f.yaml:4:8: schedule.phases.0.name: 'final' is what the 8 updates after "
+                         "the last phase are called"));
+  // Where nothing is left it is a name like others.
+  EXPECT_EQ(wrong(phases + "20 steps}\n"), "");
+}
+
 TEST(WrongSchedules, UnknownShapesNameTheNearestOrAll) {
   EXPECT_THAT(wrong("  warmup: {shape: lineer, length: 5 steps}\n"),
               AllOf(StartsWith("f.yaml:3:12: schedule.warmup.shape: 'lineer'"),

@@ -26,6 +26,17 @@ TEST(Outcome, ARunThatLearned) {
   EXPECT_EQ(of(history_of(2.3, 0.4, 0.85), 0.80), Outcome::ok);
 }
 
+// Of a target of k classes that are given 1 / k each.
+TEST(ChanceLoss, IsThatOfTellingAllClassesAlike) {
+  for (const int k : {2, 10, 100}) {
+    const double share = 1.0 / k;
+    double squares = (1 - share) * (1 - share);
+    for (int other = 1; other < k; ++other) squares += share * share;
+    EXPECT_NEAR(chance_loss(Loss::cross_entropy, k), -std::log(share), 1e-12);
+    EXPECT_NEAR(chance_loss(Loss::mse, k), squares / 2, 1e-12);
+  }
+}
+
 TEST(Outcome, StuckByItsLoss) {
   const double chance = std::log(10.0);
   EXPECT_EQ(of(history_of(2.8, chance, 0.9)), Outcome::stuck);

@@ -182,7 +182,8 @@ __global__ void __launch_bounds__(threads)
       }
       finite = finite && finite_gradient && finite_weight;
       // Once in a run: which tensors it is does not depend on who comes first.
-      if (applied && !finite_gradient) atomicMax(&non_finite->last_gradient, int{number_of(entry[k])});
+      if (applied && !finite_gradient)
+        atomicMax(&non_finite->last_gradient, int{number_of(entry[k])});
       if (applied && !finite_weight) atomicMin(&non_finite->first_weight, int{number_of(entry[k])});
     }
   }

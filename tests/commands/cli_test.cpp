@@ -706,11 +706,11 @@ TEST_F(Cli, AnExperimentWhoseDataAreMissingLeavesNoFolder) {
             std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
   for (const std::string command : {"train", "compare", "sweep", "find-lr"}) {
     SCOPED_TRACE(command);
-    const Result result = preheat({command, "e.yaml", "--quiet", "--out", "out", "--set",
+    const Result result = preheat({command, "e.yaml", "--quiet", "--out", "new", "--set",
                                    "data.dataset=mnist", "--set", "data.dir=nowhere"});
     expect_one_line(result, 1);
     EXPECT_THAT(result.err, HasSubstr("nowhere"));
-    EXPECT_FALSE(std::filesystem::exists(folder_ / "out"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
   }
 }
 

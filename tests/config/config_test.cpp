@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -750,7 +751,7 @@ TEST(Reference, AlternativesAreRightToo) {
   // These stand there already, as null or empty.
   const auto in_place_of = [&](const std::string& line, const std::string& key) {
     std::string changed = with_alternatives(text, key);
-    changed.replace(changed.find(line), line.size(), "#");
+    changed.insert(changed.find(line), "#");
     return config_of(changed);
   };
   EXPECT_THAT(in_place_of("  normalize: null", "normalize:").data.normalize->mean,
@@ -908,7 +909,7 @@ class RandomConfig {
     }
     if (flip()) {
       c.find_lr = FindLrConfig{};
-      c.find_lr->first = number();
+      c.find_lr->first = std::clamp(number(), 1e-8, 1e8);
       if (flip()) c.find_lr->arms = compare().arms;
     }
     return c;

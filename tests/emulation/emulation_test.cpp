@@ -145,6 +145,7 @@ TEST_F(EmulatedDevice, RefusesGraphsOfKernelsThatLostTheirSharedMemory) {
   EXPECT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaErrorInvalidValue);
   allow(60 << 10);
   ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  allow(0);
   cudaGraphExecDestroy(exec);
   cudaGraphDestroy(graph);
   cudaGetLastError();

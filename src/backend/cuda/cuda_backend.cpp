@@ -32,9 +32,12 @@ class CudaBackend : public Backend {
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
       cudaGetLastError();
-      throw Error(
-          fmt::format("no CUDA device can be used here ({}); use --device cpu",
-                      status != cudaSuccess ? cudaGetErrorString(status) : "there is none"));
+      int driver = 0;  // what CUDA says without one is that it is too old
+      const bool has_driver = cudaDriverGetVersion(&driver) != cudaSuccess || driver > 0;
+      throw Error(fmt::format("no CUDA device can be used here: {}; use --device cpu",
+                              !has_driver             ? "no driver is installed"
+                              : status != cudaSuccess ? cudaGetErrorString(status)
+                                                      : "there is none"));
     }
     PREHEAT_CHECK(cudaSetDevice(0));
     cudaDeviceProp properties{};

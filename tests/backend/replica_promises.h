@@ -793,6 +793,20 @@ double distance(const ReplicaState& a, const ReplicaState& b) {
   return std::sqrt(sum);
 }
 
+TEST_P(ReplicaTest, TheNormOfAnUpdateIsHowFarTheWeightsMove) {
+  for (const char* form : {"separate", "folded"}) {
+    for (const char* nesterov : {"false", "true"}) {
+      SCOPED_TRACE(fmt::format("{}, nesterov {}", form, nesterov));
+      auto r = replica_with({fmt::format("optimizer.momentum_form={}", form),
+                             fmt::format("optimizer.nesterov={}", nesterov)});
+      train(*r, 0, 5);
+      const ReplicaState before = r->save();
+      const StepRecord record = train(*r, 5, 6).at(0);
+      EXPECT_NEAR(record.update_norm / distance(r->save(), before), 1, 1e-3);
+    }
+  }
+}
+
 TEST_P(ReplicaTest, FoldedMomentumIsTheSeparateFormWhereItIsCorrected) {
   const std::string ramp =
       "schedule={base_lr: 0.02, warmup: {length: 20 steps, start_lr: 0.0005}, decay: {shape: "

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <tuple>
 
 namespace preheat {
 namespace {
@@ -108,6 +109,24 @@ TEST(CropFlip, StaysInRangeAndUsesAllOfIt) {
     for (const auto& [offset, count] : counts) EXPECT_NEAR(count, 400, 110) << "seed " << seed;
   }
   EXPECT_NEAR(flips, 1000, 140) << "seed " << seed;
+}
+
+// Every offset of the rows comes with every one of the columns, mirrored and not.
+TEST(CropFlip, DrawsItsPartsIndependently) {
+  const auto seed = std::random_device{}();
+  constexpr int examples = 10000;
+  std::map<std::tuple<int, int, bool>, int> counts;
+  for (std::uint32_t example = 0; example < examples; ++example) {
+    const CropFlip crop = crop_flip(seed, 1, example, 2, true);
+    ++counts[{crop.dy, crop.dx, crop.flip}];
+  }
+  ASSERT_EQ(counts.size(), 50U) << "seed " << seed;
+  double chi_square = 0;
+  for (const auto& [drawn, count] : counts) {
+    chi_square += (count - examples / 50.0) * (count - examples / 50.0) / (examples / 50.0);
+  }
+  // 49 degrees of freedom: over 112 once in a million seeds.
+  EXPECT_LT(chi_square, 112) << "seed " << seed;
 }
 
 }  // namespace

@@ -49,6 +49,22 @@ TEST(AtomicFile, RefusesAFolderAtOnce) {
   }
 }
 
+TEST(AtomicFile, NothingIsLeftOfALongerFileThatWasNotFinished) {
+  const TemporaryFolder folder;
+  put_bytes(folder / "a.tmp", "what a run that was killed had written");
+  write_atomically(folder / "a", "short");
+  EXPECT_EQ(read_file(folder / "a"), "short");
+}
+
+TEST(AtomicFile, WhatCannotTakeItsPlaceLeavesNothing) {
+  const TemporaryFolder folder;
+  AtomicFile file(folder / "a");
+  file.write("new");
+  fs::create_directory(folder / "a");
+  EXPECT_THROW(file.commit(), Error);
+  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+}
+
 TEST(AtomicFile, FollowsALink) {
   const TemporaryFolder folder;
   write_atomically(folder / "target", "old");

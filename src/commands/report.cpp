@@ -48,9 +48,10 @@ void add_report_command(CLI::App& app) {
                    "folders of runs and of experiments, or of several of them")
       ->required();
   command
-      ->add_option("-o,--output", options->file,
-                   "the page; default: report.html in the DIR where there is one, else here; what "
-                   "is there and no page of preheat's is kept")
+      ->add_option(
+          "-o,--output", options->file,
+          "the page; default: report.html, in DIR if there is one DIR and here if there are "
+          "several; a file that is no page of preheat's is not written over")
       ->type_name("FILE");
   command->callback([options] { report(*options); });
 }

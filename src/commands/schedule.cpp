@@ -274,7 +274,7 @@ void schedule_command(const ScheduleOptions& options) {
   if (!options.svg.empty()) {
     constexpr int least_height_for_words = 200;
     write_atomically(options.svg,
-                     to_svg({size.height < least_height_for_words ? without_words(plot) : plot},
+                     to_svg(size.height < least_height_for_words ? without_words(plot) : plot,
                             size.width, size.height));
   }
   if (options.csv == "-") {  // standard output is the table and nothing else

@@ -137,8 +137,8 @@ Axis y_axis(const LinePlot& plot, int wanted) {
   Extent extent;
   for (const Curve& curve : plot.curves) {
     for (std::size_t i = 0; i < points(curve); ++i) {
-      const double y = std::min(curve.y[i], plot.y_max.value_or(curve.y[i]));
-      if (std::isfinite(curve.y[i]) && (!plot.log_y || y > 0)) extent.add(y);
+      const double y = curve.y[i];
+      if (std::isfinite(y) && (!plot.log_y || y > 0)) extent.add(y);
     }
   }
   Axis axis;
@@ -255,19 +255,6 @@ std::vector<const Curve*> legend_of(const LinePlot& plot) {
   return legend;
 }
 
-bool same_legend(const std::vector<const Curve*>& a, const std::vector<const Curve*>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Curve* p, const Curve* q) {
-    return p->label == q->label && p->color == q->color;
-  });
-}
-
-std::vector<const Curve*> faint_first(const LinePlot& plot) {
-  std::vector<const Curve*> order;
-  for (const Curve& curve : plot.curves) order.push_back(&curve);
-  std::stable_partition(order.begin(), order.end(), [](const Curve* c) { return c->faint; });
-  return order;
-}
-
 std::size_t cyclic(int color, std::size_t count) {
   return static_cast<std::size_t>(static_cast<unsigned>(color)) % count;
 }
@@ -316,9 +303,8 @@ void write_style(std::string& svg) {
       ".lp-axis,.lp-grid{stroke-width:1;fill:none;shape-rendering:crispEdges}"
       ".lp-band{fill-opacity:.02}.lp-odd{fill-opacity:.09}"
       ".lp-line,.lp-mark,.lp-halo{fill:none;stroke-linejoin:round;stroke-linecap:round}"
-      ".lp-line{stroke-width:2;stroke-linecap:butt}.lp-faint{stroke-width:1.2;stroke-opacity:.5}"
-      ".lp-mark{stroke-width:2.2}.lp-halo{stroke-width:5;stroke-opacity:.8}"
-      ".lp-dot-faint{fill-opacity:.5}";
+      ".lp-line{stroke-width:2;stroke-linecap:butt}"
+      ".lp-mark{stroke-width:2.2}.lp-halo{stroke-width:5;stroke-opacity:.8}";
   write_theme("#ffffff", "#1b1f24", "#5a626b", light_palette);
   svg += "@media (prefers-color-scheme:dark){";
   write_theme("#15181c", "#e8eaed", "#a3abb5", dark_palette);
@@ -345,8 +331,8 @@ void write_curve(std::string& svg, const Curve& curve, const Trace& trace, const
   std::string path;
   for (const auto& line : trace.lines) {
     if (line.size() == 1) {
-      fmt::format_to(out, "<circle class=\"lp-f{}{}\" cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"2.5\"/>",
-                     color, curve.faint ? " lp-dot-faint" : "", box.x(line[0].x), box.y(line[0].y));
+      fmt::format_to(out, "<circle class=\"lp-f{}\" cx=\"{:.2f}\" cy=\"{:.2f}\" r=\"2.5\"/>", color,
+                     box.x(line[0].x), box.y(line[0].y));
       continue;
     }
     char command = 'M';
@@ -357,8 +343,8 @@ void write_curve(std::string& svg, const Curve& curve, const Trace& trace, const
     }
   }
   if (!path.empty()) {
-    fmt::format_to(out, "<path class=\"lp-line lp-c{}{}\"{} d=\"{}\"/>", color,
-                   curve.faint ? " lp-faint" : "", dash_attribute(curve.color), path);
+    fmt::format_to(out, "<path class=\"lp-line lp-c{}\"{} d=\"{}\"/>", color,
+                   dash_attribute(curve.color), path);
   }
   svg += "</g>\n";
 }
@@ -425,15 +411,14 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, co
   return labels;
 }
 
-void write_panel(std::string& svg, const LinePlot& plot, const std::vector<const Curve*>& legend,
-                 const Axis& x, const Axis& y, Box box) {
+void write_plot(std::string& svg, const LinePlot& plot, const Axis& x, const Axis& y, Box box) {
   const auto out = std::back_inserter(svg);
   double top = box.top;
   if (!plot.title.empty()) {
     write_text(svg, box.left, top + 18, "start", "lp-text lp-title", plot.title);
     top += 26;
   }
-  top = write_legend(svg, legend, box.left, box.right, top);
+  top = write_legend(svg, legend_of(plot), box.left, box.right, top);
   const std::vector<BandLabel> band_labels = place_band_labels(plot, x, box);
   for (const BandLabel& label : band_labels) {
     write_text(svg, label.x, top + 12 + text_height * label.row, "start", "lp-soft", label.text);
@@ -470,13 +455,12 @@ void write_panel(std::string& svg, const LinePlot& plot, const std::vector<const
   fmt::format_to(out, "<path class=\"lp-axis\" d=\"M{:.2f} {:.2f}V{:.2f}H{:.2f}\"/>\n", box.left,
                  box.top, box.bottom, box.right);
 
-  const std::vector<const Curve*> order = faint_first(plot);
   std::vector<Trace> traces;
-  for (const Curve* const curve : order) {
-    traces.push_back(trace(*curve, x, y, box.width()));
-    write_curve(svg, *curve, traces.back(), box);
+  for (const Curve& curve : plot.curves) {
+    traces.push_back(trace(curve, x, y, box.width()));
+    write_curve(svg, curve, traces.back(), box);
   }
-  for (std::size_t i = 0; i < order.size(); ++i) write_marks(svg, *order[i], traces[i], box);
+  for (std::size_t i = 0; i < traces.size(); ++i) write_marks(svg, plot.curves[i], traces[i], box);
 
   if (!plot.x_label.empty()) {
     write_text(svg, (box.left + box.right) / 2, box.bottom + 37, "middle", "lp-text", plot.x_label);
@@ -616,43 +600,23 @@ class TextLine {
 
 }  // namespace
 
-std::string to_svg(const std::vector<LinePlot>& panels, int width, int height) {
-  const double panel_height = height / std::max(1.0, static_cast<double>(panels.size()));
-  std::vector<Axis> y_axes;
-  double left = 0;
-  for (const LinePlot& plot : panels) {
-    y_axes.push_back(y_axis(plot, std::max(2, static_cast<int>((panel_height - 90) / 40))));
-    double labels = 0;
-    for (const Tick& tick : y_axes.back().ticks) {
-      labels = std::max(labels, character_width * width_of(tick.label));
-    }
-    left = std::max(left, labels + (plot.y_label.empty() ? 16 : 36));
+std::string to_svg(const LinePlot& plot, int width, int height) {
+  const Axis y = y_axis(plot, std::max(2, (height - 90) / 40));
+  double labels = 0;
+  for (const Tick& tick : y.ticks) {
+    labels = std::max(labels, character_width * width_of(tick.label));
   }
-
-  std::string title;
-  for (const LinePlot& plot : panels) {
-    if (plot.title.empty()) continue;
-    title += (title.empty() ? "" : "; ") + plot.title;
-  }
+  const double left = labels + (plot.y_label.empty() ? 16 : 36);
+  const Box box{left, 6, std::max(left + 20, width - 24.0),
+                height - (plot.x_label.empty() ? 28.0 : 46.0)};
+  const Axis x = x_axis(plot, std::max(2, static_cast<int>(box.width() / 90)));
   std::string svg = fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} "
       "{1}\" role=\"img\">\n<title>{2}</title>\n",
-      width, height, escape(title.empty() ? "plot" : title));
+      width, height, escape(plot.title.empty() ? "plot" : plot.title));
   write_style(svg);
   svg += "<rect class=\"lp-back\" width=\"100%\" height=\"100%\"/>\n";
-
-  std::vector<const Curve*> previous;
-  for (std::size_t i = 0; i < panels.size(); ++i) {
-    const LinePlot& plot = panels[i];
-    const double top = panel_height * static_cast<double>(i);
-    const Box box{left, top + 6, std::max(left + 20, width - 24.0),
-                  top + panel_height - (plot.x_label.empty() ? 28 : 46)};
-    std::vector<const Curve*> legend = legend_of(plot);
-    const bool repeated = i > 0 && same_legend(legend, previous);
-    const Axis x = x_axis(plot, std::max(2, static_cast<int>(box.width() / 90)));
-    write_panel(svg, plot, repeated ? std::vector<const Curve*>{} : legend, x, y_axes[i], box);
-    previous = std::move(legend);
-  }
+  write_plot(svg, plot, x, y, box);
   return svg + "</svg>\n";
 }
 
@@ -702,17 +666,16 @@ std::string to_text(const LinePlot& plot, int columns, int rows, bool color) {
   }
   if (any_band) text += bands.text();
 
-  const std::vector<const Curve*> order = faint_first(plot);
-  for (const Curve* const curve : order) {
-    for (const auto& line : trace(*curve, x, y, 2 * width).lines) {
+  for (const Curve& curve : plot.curves) {
+    for (const auto& line : trace(curve, x, y, 2 * width).lines) {
       for (std::size_t i = 0; i < line.size(); ++i) {
-        canvas.line(line[i == 0 ? 0 : i - 1], line[i], curve->color);
+        canvas.line(line[i == 0 ? 0 : i - 1], line[i], curve.color);
       }
     }
   }
-  for (const Curve* const curve : order) {
-    for (const Mark& mark : trace(*curve, x, y, 2 * width).marks) {
-      canvas.mark(mark.point, curve->color);
+  for (const Curve& curve : plot.curves) {
+    for (const Mark& mark : trace(curve, x, y, 2 * width).marks) {
+      canvas.mark(mark.point, curve.color);
     }
   }
 

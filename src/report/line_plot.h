@@ -1,7 +1,6 @@
 // Curves over updates, as a picture for a page and as characters for a terminal.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +12,7 @@ struct Curve {
   std::string label;  // curves of one label and colour share an entry of the legend; "" has none
   std::vector<double> x;
   std::vector<double> y;
-  int color = 0;       // the index of an arm: colour and dashes
-  bool faint = false;  // one of many: thin, and behind the others
+  int color = 0;  // the index of an arm: colour and dashes
 };
 
 /// A stretch of the x axis with a name: a phase of the schedule.
@@ -28,17 +26,14 @@ struct LinePlot {
   std::string title;
   std::string x_label;
   std::string y_label;
-  bool log_y = false;           // values <= 0 are left out
-  std::optional<double> y_max;  // larger values are drawn at the upper edge
+  bool log_y = false;  // values <= 0 are left out
   std::vector<Curve> curves;
   std::vector<Band> bands;
 };
 
-/// A self-contained SVG of `width` x `height` pixels, the panels one above the other with their
-/// plotting areas aligned; follows the reader's light or dark theme. A legend that would repeat the
-/// one of the panel above is left out. Curves of more than 2000 points are thinned to the extremes
-/// of every pixel column.
-std::string to_svg(const std::vector<LinePlot>& panels, int width = 880, int height = 420);
+/// A self-contained SVG of `width` x `height` pixels that follows the reader's light or dark theme.
+/// Curves of more than 2000 points are thinned to the extremes of every pixel column.
+std::string to_svg(const LinePlot& plot, int width = 880, int height = 420);
 
 /// The plot as lines of UTF-8 text, `columns` characters wide, `rows` of them for the curves.
 /// Arms differ by ANSI colours if `color`, else by the character that draws them.

@@ -134,7 +134,7 @@ TEST_P(PointsLandWhereTheTicksSay, ForRandomCurves) {
     }
     LinePlot plot = plot_of({curve});
     plot.log_y = GetParam();
-    const std::string svg = to_svg({plot}, 913, 407);
+    const std::string svg = to_svg(plot, 913, 407);
     ASSERT_EQ(xml_error(svg), "");
     const auto lines = drawn(svg);
     ASSERT_EQ(lines.size(), 1u);
@@ -157,7 +157,7 @@ TEST_P(PointsLandWhereTheTicksSay, ForRandomCurves) {
 INSTANTIATE_TEST_SUITE_P(LinearAndLog, PointsLandWhereTheTicksSay, testing::Bool());
 
 TEST(LinePlotSvg, SmallLearningRatesAreNotPrintedAsZeros) {
-  const std::string svg = to_svg({plot_of({{"lr", {0, 1, 2}, {1e-7, 2e-7, 3.2e-7}}})});
+  const std::string svg = to_svg(plot_of({{"lr", {0, 1, 2}, {1e-7, 2e-7, 3.2e-7}}}));
   EXPECT_THAT(svg, HasSubstr("e-07</text>"));
   EXPECT_THAT(svg, Not(HasSubstr(">0.0000")));
 }
@@ -165,7 +165,7 @@ TEST(LinePlotSvg, SmallLearningRatesAreNotPrintedAsZeros) {
 // The labels of an axis, from its lower end.
 std::vector<std::string> labels_of(const LinePlot& plot, const std::string& anchor) {
   std::vector<std::string> labels;
-  for (const Element& element : parse(to_svg({plot})).elements) {
+  for (const Element& element : parse(to_svg(plot)).elements) {
     if (has_class(element, "lp-soft") && element.attributes.at("text-anchor") == anchor) {
       labels.push_back(element.text);
     }
@@ -209,7 +209,7 @@ TEST(LinePlotSvg, LogarithmicAxesAreLabelledByTheirDecades) {
   // A rate of 0 has no place on it.
   LinePlot plot = plot_of({{"", {0, 1, 2, 3, 4}, {1, 2, 0, 2, 1}}});
   plot.log_y = true;
-  EXPECT_EQ(drawn(to_svg({plot})).at(0).size(), 2u);
+  EXPECT_EQ(drawn(to_svg(plot)).at(0).size(), 2u);
   EXPECT_THAT(labels_of(plot, "end"), testing::ElementsAre("1", "2"));
 }
 
@@ -218,7 +218,7 @@ TEST(LinePlotSvg, EscapesWhatLabelsBring) {
   plot.title = "</title><script>alert(1)</script>";
   plot.x_label = plot.y_label = "a<b & c>d";
   plot.bands = {{0, 1, "<warm&up>"}};
-  const std::string svg = to_svg({plot});
+  const std::string svg = to_svg(plot);
   EXPECT_EQ(xml_error(svg), "");
   EXPECT_THAT(svg, AllOf(HasSubstr("&lt;b&gt; &amp; &quot;c&quot;"), HasSubstr("\xc3\xa9"),
                          Not(HasSubstr("<script")), Not(HasSubstr("\xff"))));
@@ -227,8 +227,8 @@ TEST(LinePlotSvg, EscapesWhatLabelsBring) {
 TEST(LinePlotSvg, AccessibleAndInTwoThemes) {
   LinePlot plot = plot_of({{"arm one", {0, 1}, {1, 2}}});
   plot.bands = {{0, 1, "warmup"}};
-  const std::string svg = to_svg({plot, plot});
-  EXPECT_THAT(svg, AllOf(HasSubstr("role=\"img\""), HasSubstr("<title>a title; a title</title>"),
+  const std::string svg = to_svg(plot);
+  EXPECT_THAT(svg, AllOf(HasSubstr("role=\"img\""), HasSubstr("<title>a title</title>"),
                          HasSubstr("<title>arm one</title>"), HasSubstr("<title>warmup</title>"),
                          HasSubstr("prefers-color-scheme:dark"),
                          Not(HasSubstr("http://www.w3.org/1")), Not(HasSubstr("href"))));
@@ -242,18 +242,17 @@ int count(const std::string& text, const std::string& part) {
 
 TEST(LinePlotSvg, OneLegendEntryForTheSeedsOfAnArm) {
   std::vector<Curve> curves;
-  for (int seed = 0; seed < 5; ++seed) curves.push_back({"arm", {0, 1}, {1, 2.0 + seed}, 0, true});
+  for (int seed = 0; seed < 5; ++seed) curves.push_back({"arm", {0, 1}, {1, 2.0 + seed}, 0});
   curves.push_back({"", {0, 1}, {1, 2}, 1});
-  const std::string svg = to_svg({plot_of(curves)});
+  const std::string svg = to_svg(plot_of(curves));
   EXPECT_EQ(count(svg, ">arm</text>"), 1);
   EXPECT_EQ(count(svg, "<title>arm</title>"), 5);
-  EXPECT_EQ(count(to_svg({plot_of(curves), plot_of(curves)}), ">arm</text>"), 1);
 }
 
 TEST(LinePlotSvg, ManyArmsDifferInColourAndDashes) {
   std::vector<Curve> curves;
   for (int arm = 0; arm < 35; ++arm) curves.push_back({"", {0, 1}, {1.0 * arm, 2}, arm});
-  const std::string svg = to_svg({plot_of(curves)});
+  const std::string svg = to_svg(plot_of(curves));
   std::vector<std::string> styles;
   for (const Element& element : parse(svg).elements) {
     if (!has_class(element, "lp-line")) continue;
@@ -268,7 +267,7 @@ TEST(LinePlotSvg, ManyArmsDifferInColourAndDashes) {
 
 TEST(LinePlotSvg, NonFiniteValuesBreakTheLineAndAreMarked) {
   const Curve curve{"seed 3", {0, 1, 2, 3, 4, 5, 6, 7}, {1, 2, 3, infinity, nan, 2, 1, nan}};
-  const std::string svg = to_svg({plot_of({curve})});
+  const std::string svg = to_svg(plot_of({curve}));
   EXPECT_EQ(xml_error(svg), "");
   const auto lines = drawn(svg);
   ASSERT_EQ(lines.size(), 1u);
@@ -292,7 +291,7 @@ TEST(LinePlotSvg, NonFiniteValuesBreakTheLineAndAreMarked) {
 
 // It has no finite point of its own: the mark stands at the upper edge, where it would begin.
 TEST(LinePlotSvg, ACurveThatIsLostFromTheStartIsMarkedThere) {
-  const std::string svg = to_svg({plot_of({{"a", {0, 10}, {1, 2}}, {"b", {5, 10}, {nan, nan}}})});
+  const std::string svg = to_svg(plot_of({{"a", {0, 10}, {1, 2}}, {"b", {5, 10}, {nan, nan}}}));
   const auto line = drawn(svg).at(0).at(0);
   for (const Element& element : parse(svg).elements) {
     if (!has_class(element, "lp-mark")) continue;
@@ -311,7 +310,7 @@ TEST(LinePlotSvg, WordsStayInThePicture) {
     plot.curves.push_back({"a long label " + std::to_string(i), {0, 60}, {1, 2}, i});
   for (int i = 0; i < 10; ++i) plot.bands.push_back({1.0 * i, i + 1.0, "a phase of its name"});
   std::vector<std::string> rows;  // of the names of bands
-  for (const Element& element : parse(to_svg({plot}, 560)).elements) {
+  for (const Element& element : parse(to_svg(plot, 560)).elements) {
     if (element.name != "text" || !element.attributes.contains("x")) continue;
     if (element.text.starts_with("a long label")) {
       EXPECT_LE(std::stod(element.attributes.at("x")) + 6 * 14, 560);
@@ -343,7 +342,7 @@ TEST(LinePlotSvg, DrawsWhateverThereIs) {
       LinePlot plot = plot_of(i < all.size() ? std::vector{all[i]} : all);
       plot.log_y = log_y;
       SCOPED_TRACE(testing::Message() << plot.curves[0].label << (log_y ? ", log" : ""));
-      const std::string svg = to_svg({plot});
+      const std::string svg = to_svg(plot);
       EXPECT_EQ(xml_error(svg), "");
       for (const Element& element : parse(svg).elements) {
         for (const auto& [name, value] : element.attributes) {
@@ -357,12 +356,11 @@ TEST(LinePlotSvg, DrawsWhateverThereIs) {
       EXPECT_FALSE(to_text(plot).empty());
     }
   }
-  EXPECT_EQ(xml_error(to_svg({})), "");
-  EXPECT_EQ(xml_error(to_svg({LinePlot{}}, 10, 10)), "");
+  EXPECT_EQ(xml_error(to_svg(LinePlot{}, 10, 10)), "");
 }
 
 TEST(LinePlotSvg, ASinglePointIsADot) {
-  const std::string svg = to_svg({plot_of({{"p", {3}, {0.1}}})});
+  const std::string svg = to_svg(plot_of({{"p", {3}, {0.1}}}));
   EXPECT_EQ(count(svg, "<circle"), 1);
 }
 
@@ -381,7 +379,7 @@ TEST(LinePlotSvg, ThinningKeepsEveryExtreme) {
   curve.y[spike] = 100;
   curve.y[(spike + 7) % n] = -100;
 
-  const std::string svg = to_svg({plot_of({curve})}, 800, 400);
+  const std::string svg = to_svg(plot_of({curve}), 800, 400);
   const auto lines = drawn(svg);
   ASSERT_EQ(lines.size(), 1u);
   ASSERT_EQ(lines[0].size(), 1u);
@@ -418,27 +416,7 @@ TEST(LinePlotSvg, ThinningKeepsEveryExtreme) {
   }
 
   curve.x.resize(2000);
-  EXPECT_EQ(drawn(to_svg({plot_of({curve})}))[0][0].size(), 2000u);
-}
-
-TEST(LinePlotSvg, ValuesAboveYMaxRunAlongTheUpperEdge) {
-  LinePlot plot = plot_of({{"c", {0, 1, 2, 3}, {1, 2, 1e30, 2}}});
-  plot.y_max = 10;
-  const std::string svg = to_svg({plot});
-  EXPECT_THAT(svg, Not(HasSubstr("e+")));
-  const auto line = drawn(svg)[0][0];
-  EXPECT_LT(line[2].y, line[1].y);
-  EXPECT_LE(line[2].y, Ruler(svg).at(2, 10).y);
-  EXPECT_GT(line[2].y, 20);
-}
-
-TEST(LinePlotSvg, PanelsShareTheirLeftEdge) {
-  const auto lines = drawn(to_svg(
-      {plot_of({{"", {0, 1}, {1, 2}}}), plot_of({{"", {0, 1}, {123456, 123457}}})}, 800, 600));
-  ASSERT_EQ(lines.size(), 2u);
-  EXPECT_EQ(lines[0][0][0].x, lines[1][0][0].x);
-  EXPECT_LT(lines[0][0][0].y, 300);
-  EXPECT_GT(lines[1][0][0].y, 300);
+  EXPECT_EQ(drawn(to_svg(plot_of({curve})))[0][0].size(), 2000u);
 }
 
 std::vector<std::string> lines_of(const std::string& text) {

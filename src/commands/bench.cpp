@@ -62,7 +62,6 @@ void stop_if_interrupted() {
 BenchResults::BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                            Earlier earlier, nlohmann::ordered_json options)
     : backend_(backend), files_(files), earlier_(std::move(earlier)) {
-  files.check();
   catch_interrupts();
   for (const std::string& file : {files.json, files.html}) {
     if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was

@@ -40,9 +40,8 @@ void stop_if_interrupted();
 class BenchResults {
  public:
   /// `bench` is what the page is to make of them (report/bench_page.h); `options` what was asked
-  /// for, by name. From here on an interruption asks the measurement to stop. Throws
-  /// ConfigError as BenchOptions::check() does, and Error where one cannot be written: before
-  /// anything is measured.
+  /// for, by name. From here on an interruption asks the measurement to stop. Throws Error where a
+  /// file cannot be written: before anything is measured.
   BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                Earlier earlier, nlohmann::ordered_json options);
 

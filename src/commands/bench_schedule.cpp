@@ -149,6 +149,7 @@ void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules
 }
 
 void bench_schedule(const ScheduleOptions& options) {
+  options.bench.check();
   Earlier earlier(options.bench.compare, "schedule");
   const auto backend = options.run.backend();
   BenchResults results("schedule", *backend, options.bench, std::move(earlier),

@@ -188,6 +188,7 @@ void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, B
 }
 
 void bench_update(const UpdateOptions& options) {
+  options.bench.check();
   const Peers peers(options.bench.peers);
   Earlier earlier(options.bench.compare, "update");
   const auto backend = options.run.backend();

@@ -68,10 +68,8 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   config.seed = seed;
   const ResidentData& data = runs.data(config.data);
   const Network network = build_network(config, data.shape, data.classes);
-  const Schedule schedule =
-      resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
   try {
-    return critical_rate(config, runs.backend(), network, schedule, data.train);
+    return critical_rate(config, runs.backend(), network, schedule_of(config, data), data.train);
   } catch (const NotFinite&) {
     return std::nullopt;
   }

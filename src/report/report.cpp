@@ -13,22 +13,12 @@
 #include "report/run_charts.h"
 #include "train/atomic_file.h"
 #include "train/outcome.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
 
 constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
-
-// What the files of ours hold that were read whole is only looked at here, and may not be there:
-// what is missing is said of the file.
-template <class Act>
-auto reading(const std::filesystem::path& file, const Act& act) {
-  try {
-    return act();
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(fmt::format("{}: is damaged: {}", file.string(), problem_of(error)));
-  }
-}
 
 // ---- Runs --------------------------------------------------------------------------------------
 
@@ -87,7 +77,7 @@ std::string numbers_of(const RunData& run) {
 std::string environment_of(const RunData& run) {
   const Json& s = run.summary;
   if (s.is_null()) return "";
-  return reading(run.folder / "summary.json", [&] {
+  return taking_from(run.folder / "summary.json", [&] {
     double memory = 0;
     for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
     return terms({{"device", text_at(s, "device")},
@@ -116,7 +106,7 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
   const auto number = [&](const char* key) {
     return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
   };
-  return reading(run.folder / "summary.json", [&]() -> std::vector<Cell> {
+  return taking_from(run.folder / "summary.json", [&]() -> std::vector<Cell> {
     const auto step = run.summary.is_null()
                           ? std::nullopt
                           : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
@@ -279,12 +269,12 @@ std::string report_page(const ReportData& data) {
   std::vector<std::string> titles;
   if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
   for (const Experiment& e : data.experiments) {
-    reading(e.file, [&] { add_experiment(page, e, heading); });
+    taking_from(e.file, [&] { add_experiment(page, e, heading); });
     titles.push_back(e.name);
   }
   if (data.runs.size() == 1) {
     const RunData& run = data.runs.front();
-    reading(run.folder / "summary.json", [&] { add_run(page, run, heading); });
+    taking_from(run.folder / "summary.json", [&] { add_run(page, run, heading); });
     titles.push_back(fmt::format("{}, seed {}", run.name, run.seed));
   } else if (!data.runs.empty()) {
     add_runs(page, data.runs, heading);

@@ -108,15 +108,22 @@ SharpnessRows read_sharpness(const std::filesystem::path& path);
 /// What is wrong with a JSON text, in a few words on one line.
 std::string problem_of(const nlohmann::json::exception& error);
 
-/// What `make` takes from the file; it may ask for keys and types that are not there. Throws Error.
-template <class Make>
-auto read_json(const std::filesystem::path& path, const Make& make) {
-  const std::string text = read_file(path);
+/// What `take` makes of JSON that the file holds; it may ask for keys and types that are not there.
+/// Throws Error, naming the file.
+template <class Take>
+auto taking_from(const std::filesystem::path& path, const Take& take) {
   try {
-    return make(nlohmann::ordered_json::parse(text));
+    return take();
   } catch (const nlohmann::json::exception& e) {
     throw Error(fmt::format("{}: is damaged: {}", path.string(), problem_of(e)));
   }
+}
+
+/// The same of a file that is yet to be read: `make` is given its JSON.
+template <class Make>
+auto read_json(const std::filesystem::path& path, const Make& make) {
+  const std::string text = read_file(path);
+  return taking_from(path, [&] { return make(nlohmann::ordered_json::parse(text)); });
 }
 
 /// The value, or null where there is none; optional_at reads it back.

@@ -54,10 +54,6 @@ RunConfig checked(const RunConfig& config, const Backend& backend, const Residen
   return config;
 }
 
-Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
-  return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
-}
-
 // The critical rate at the initial weights (Kalra and Barkeshli 2024, section 6.2) times 1 -
 // momentum, as a gradient that stays moves the weights by 1 / (1 - momentum) times the rate; at
 // most the base rate, and a tenth of that where no rate makes the loss rise. Nothing unless
@@ -176,6 +172,10 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 }
 
 }  // namespace
+
+Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
+  return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
+}
 
 std::optional<RunSummary> read_summary(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "summary.json";

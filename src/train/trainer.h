@@ -34,6 +34,9 @@ struct ResidentData {
 /// Reads the configured dataset and hands it to the backend. Throws Error.
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
+/// The schedule of a run on these data. Throws ConfigError as resolve_schedule() does.
+Schedule schedule_of(const RunConfig& config, const ResidentData& data);
+
 struct RunResult {
   Outcome outcome = Outcome::ok;
   bool interrupted = false;  // then the outcome says nothing

@@ -60,7 +60,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("preheat ") + PREHEAT_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 `train` "
+      "Exit codes: 0 success, 1 runtime error, 2 wrong usage or configuration, 3 `train` "
       "diverged.");
   int exit_code = 0;
   preheat::add_train_command(app, exit_code);

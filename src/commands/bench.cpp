@@ -37,16 +37,16 @@ std::string ratio_text(double ratio) {
 }  // namespace
 
 void BenchOptions::add_to(CLI::App& app) {
-  app.add_option("--json", json, "write the figures")->type_name("FILE");
-  app.add_option("--html", html, "write a page with the figures and their pictures")
-      ->type_name("FILE");
+  app.add_option("--json", json, "write the figures as JSON")->type_name("FILE");
+  app.add_option("--html", html, "write a page with the figures and charts")->type_name("FILE");
   app.add_option("--compare", compare,
-                 "what an earlier run of this bench wrote with --json, to be held against")
+                 "compare with an earlier run of this bench, as written by --json")
       ->type_name("FILE");
 }
 
 void BenchOptions::add_peers_to(CLI::App& app) {
-  app.add_option("--peers", peers, "what scripts/peers/ measured of PyTorch, to be printed beside")
+  app.add_option("--peers", peers,
+                 "print PyTorch's figures beside ours, as written by scripts/peers/")
       ->type_name("FILE");
 }
 
@@ -146,7 +146,7 @@ void BenchResults::summarize() {
   comparison["only_now"] = only_now;
   comparison["only_earlier"] = only_earlier;
   fmt::print(
-      "\nbeside {} ({}): {} faster, {} slower, {} within the spread, {} only here, {} only "
+      "\ncompared with {} ({}): {} faster, {} slower, {} within the spread, {} only here, {} only "
       "there\n",
       earlier_.file(), earlier_.date(), faster, slower, within, only_now, only_earlier.size());
   for (std::size_t i = 0; i < changes_.size(); ++i) {
@@ -158,7 +158,7 @@ void BenchResults::summarize() {
                figure["earlier"]["median"].get<double>());
   }
   fmt::print(
-      "A ratio is the earlier median over this one. A row has changed where the two are further "
+      "A ratio is the earlier median over this one. A row has changed if the two are further "
       "apart\nthan the least and the largest of either run.\n");
 }
 
@@ -189,7 +189,7 @@ void BenchResults::measure(const std::function<void()>& work) {
     summarize();
   }
   const bool cut = json["interrupted"];
-  if (cut) fmt::print("\ninterrupted: incomplete, there is nothing here of what was to come\n");
+  if (cut) fmt::print("\ninterrupted and incomplete: later figures are missing\n");
   std::fflush(stdout);
   std::vector<std::string> written;
   std::vector<std::string> problems;
@@ -220,11 +220,12 @@ void BenchResults::refuse_to_write_nothing() const {
     if (!file.empty()) kept.push_back(file);
   }
   throw Error("interrupted before anything was measured" +
-              (kept.empty() ? std::string() : "; nothing is written to " + listed(kept)));
+              (kept.empty() ? std::string() : "; nothing was written to " + listed(kept)));
 }
 
 void add_bench_command(CLI::App& app) {
-  CLI::App* bench = app.add_subcommand("bench", "What the parts of a step cost on this machine");
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure what a training step and its parts cost on this machine");
   bench->require_subcommand(1);
   add_bench_schedule(*bench);
   add_bench_update(*bench);

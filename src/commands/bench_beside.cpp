@@ -161,7 +161,8 @@ Earlier::Earlier(const std::string& file, const std::string& bench)
   if (!given()) return;
   const std::string of = text_of(figures_.json()["bench"]);
   if (of != bench) {
-    throw Error(fmt::format("{}: is of preheat bench {}, not of bench {}", file, of, bench));
+    throw Error(
+        fmt::format("{}: was written by preheat bench {}, not by bench {}", file, of, bench));
   }
   date_ = text_of(figures_.json()["date"]);
 }
@@ -203,7 +204,7 @@ std::vector<std::string> Earlier::notes_before(const nlohmann::ordered_json& now
     notes.push_back(fmt::format("other options: {}", fmt::join(options, ", ")));
   }
   if (was["interrupted"]) {
-    notes.push_back(file() + " was interrupted; what had not been measured by then is not in it");
+    notes.push_back(file() + " was interrupted and is incomplete");
   }
   return notes;
 }

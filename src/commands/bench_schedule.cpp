@@ -174,7 +174,7 @@ void bench_schedule(const ScheduleOptions& options) {
 void add_bench_schedule(CLI::App& bench) {
   auto options = std::make_shared<ScheduleOptions>();
   CLI::App* command = bench.add_subcommand(
-      "schedule", "One evaluation of the learning rate by shape, alone and in the step");
+      "schedule", "Time the learning rate by shape, alone and inside the step");
   options->run.add_device_to(*command);
   options->bench.add_to(*command);
   command->callback([options] { bench_schedule(*options); });

@@ -272,7 +272,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   }
   fmt::print(
       "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
-      "the product's.\nWhat lies in a cache can be faster, and a product of another shape.\n");
+      "the product's.\nData in a cache and products of other shapes can be faster.\n");
   std::fflush(stdout);
 }
 
@@ -420,7 +420,7 @@ void bench_step(const StepOptions& options) {
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
   if (data.train->size() / config.data.batch_size < 2) {
-    throw Error("an epoch has but one update, too few to time its parts; lower data.batch_size");
+    throw Error("an epoch has only one update, too few to time its parts; lower data.batch_size");
   }
   Trainer trainer(config, *backend, data);
   trainer.time_updates(1);
@@ -448,18 +448,19 @@ void add_bench_step(CLI::App& bench) {
       },
       "");
   auto options = std::make_shared<StepOptions>();
-  CLI::App* command = bench.add_subcommand(
-      "step", "A whole training step of a configuration's network, and what it is made of");
+  CLI::App* command =
+      bench.add_subcommand("step", "Time a whole training step of a configuration, and its parts");
   options->config.add_to(*command);
   options->run.add_device_to(*command);
-  command->add_option("--seconds", options->seconds, "how long each figure is measured for")
+  command->add_option("--seconds", options->seconds, "measuring time per figure, in seconds")
       ->type_name("S")
       ->check(CLI::Range(0.1, 600.0))
       ->check(finite);
-  command->add_flag("--layers", options->layers, "print every layer's parts, not their sums");
+  command->add_flag("--layers", options->layers,
+                    "print the parts of every layer instead of their sums");
   command
       ->add_option("--replicas", options->replicas,
-                   "also so many replicas at the same time, as in 1,4,16")
+                   "also measure this many replicas at the same time, such as 1,4,16")
       ->type_name("N,...")
       ->delimiter(',')
       ->allow_extra_args(false)

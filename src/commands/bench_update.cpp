@@ -180,10 +180,9 @@ void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, B
     }
   }
   if (changed_ceilings > 0) {
-    results.note(
-        {fmt::format("{} of the ceilings have changed too, which are not the update: then "
-                     "so has the machine",
-                     changed_ceilings)});
+    results.note({fmt::format(
+        "{} of the ceilings, which do not run the update, have changed too: so has the machine",
+        changed_ceilings)});
   }
 }
 
@@ -216,10 +215,10 @@ void bench_update(const UpdateOptions& options) {
     measure(options, sets, benches, peers, results);
     peers.note_device(backend->device());
     fmt::print(
-        "\nThe first update of every variant was compared with the reference's: to the bit, and "
-        "within 1e-6\nwhere it is done in several passes. Shares are of the ceilings of the same "
-        "run. Above 100 % the data\nlie in a cache; a copy on a CPU also reads what it "
-        "overwrites, which is not counted.\n");
+        "\nThe first update of every variant was checked against the reference: bit for bit, or "
+        "within 1e-6\nif it takes several passes. Shares are of ceilings measured in the same run. "
+        "Above 100 % the data\nare in a cache; a copy on a CPU also reads what it overwrites, "
+        "which is not counted.\n");
   });
 }
 
@@ -227,15 +226,16 @@ void bench_update(const UpdateOptions& options) {
 
 void add_bench_update(CLI::App& bench) {
   auto options = std::make_shared<UpdateOptions>();
-  CLI::App* command =
-      bench.add_subcommand("update", "The update beside what the memory allows and alternatives");
+  CLI::App* command = bench.add_subcommand(
+      "update", "Time the update against the memory's limit and other implementations");
   options->run.add_device_to(*command);
-  command->add_flag("--quick", options->quick, "fewer sizes, fewer rounds");
-  CLI::Option* parameters =
-      command->add_option("--parameters", options->parameters, "so many in place of the usual sets")
-          ->type_name("N")
-          ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
-  command->add_option("--tensors", options->tensors, "that these are split into")
+  command->add_flag("--quick", options->quick, "fewer sizes and rounds");
+  CLI::Option* parameters = command
+                                ->add_option("--parameters", options->parameters,
+                                             "this many parameters instead of the default sets")
+                                ->type_name("N")
+                                ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+  command->add_option("--tensors", options->tensors, "number of tensors to split them into")
       ->type_name("N")
       ->check(CLI::Range(1, 32767))
       ->needs(parameters);

@@ -64,7 +64,7 @@ int run_compare(const ExperimentOptions& options) {
 void add_compare_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command = app.add_subcommand(
-      "compare", "The arms of one experiment over seeds: who fails, and how often");
+      "compare", "Train the arms of an experiment over several seeds and count who fails");
   options->add_to(*command);
   command->callback([options, &exit_code] { exit_code = run_compare(*options); });
 }

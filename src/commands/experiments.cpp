@@ -11,12 +11,11 @@ namespace preheat {
 
 void ExperimentOptions::add_to(CLI::App& app) {
   config.add_to(app, false);
-  run.add_to(app, "what a run takes of memory, and how each goes on where the output is piped");
-  auto* option =
-      app.add_option("--resume", resume,
-                     "go on with the experiment in DIR; runs that have ended are not run again; "
-                     "CONFIG is then its own unless given")
-          ->type_name("DIR");
+  run.add_to(app, "memory per run, and every run's progress even if the output is piped");
+  auto* option = app.add_option("--resume", resume,
+                                "continue the experiment in DIR under its own configuration unless "
+                                "CONFIG is given; finished runs are not repeated")
+                     ->type_name("DIR");
   app.get_option("--out")->excludes(option);
 }
 
@@ -104,7 +103,7 @@ void print_claims(const std::vector<ClaimResult>& claims) {
 
 int experiment_exit_code(bool interrupted, const std::filesystem::path& folder) {
   if (!interrupted) return 0;
-  fmt::print(stderr, "preheat: interrupted; go on with --resume {}\n", folder.string());
+  fmt::print(stderr, "preheat: interrupted; continue with --resume {}\n", folder.string());
   return 1;
 }
 

@@ -94,7 +94,7 @@ int run_find_lr(const ExperimentOptions& options) {
 void add_find_lr_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command = app.add_subcommand(
-      "find-lr", "The largest stable base learning rate, without and with warmup");
+      "find-lr", "Find the largest stable base learning rate, without and with warmup");
   options->add_to(*command);
   command->callback([options, &exit_code] { exit_code = run_find_lr(*options); });
 }

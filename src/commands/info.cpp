@@ -31,7 +31,7 @@ void info_command() {
     try {
       row(label, find_dataset(config).string());
     } catch (const Error&) {
-      row(label, "not found (data/README.md says where it is looked for)");
+      row(label, "not found (data/README.md says where preheat looks)");
     }
   }
 }
@@ -39,7 +39,8 @@ void info_command() {
 }  // namespace
 
 void add_info_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("info", "Devices, libraries, versions, data found");
+  CLI::App* command =
+      app.add_subcommand("info", "Show devices, libraries, versions and the data found");
   command->callback([] { info_command(); });
 }
 

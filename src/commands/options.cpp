@@ -29,7 +29,7 @@ extern "C" void count_signal(int signal) {
 }  // namespace
 
 void Overrides::add_to(CLI::App& app) {
-  app.add_option("--set", texts, "key=value in place of what the file says; may be repeated")
+  app.add_option("--set", texts, "override a key of the configuration; may be repeated")
       ->type_name("KEY=VALUE")
       ->expected(1)
       ->take_all();
@@ -60,8 +60,7 @@ void RunOptions::add_device_to(CLI::App& app) {
 
 void RunOptions::add_to(CLI::App& app, const std::string& more) {
   add_device_to(app);
-  app.add_option("--out", out, "folder for the results (default: runs/<name>/<time>-...)")
-      ->type_name("DIR");
+  app.add_option("--out", out, "output folder (default: runs/<name>/<time>-...)")->type_name("DIR");
   auto* quiet_flag = app.add_flag("--quiet", quiet, "print errors only");
   app.add_flag("--verbose", verbose, "print more: " + more)->excludes(quiet_flag);
 }
@@ -95,7 +94,7 @@ void require_own_files(const GivenFiles& read, const GivenFiles& written) {
     const auto [other, is_own] = take(option, file);
     if (!is_own) {
       throw ConfigError({fmt::format("{} {}", option, file), 0, 0, ""},
-                        "is the file of " + other->second + " as well", "another file");
+                        "is the same file as " + other->second, "another file");
     }
   }
 }

@@ -25,7 +25,8 @@ void check_is_page(const std::filesystem::path& file) {
   if (!std::filesystem::is_regular_file(file, none) || std::filesystem::is_empty(file, none))
     return;
   if (!is_page(read_file(file))) {
-    throw Error(file.string() + ": is there and is not a page of preheat's; -o takes another name");
+    throw Error(file.string() +
+                ": exists and is not a page of preheat's; choose another name with -o");
   }
 }
 
@@ -42,16 +43,15 @@ void report(const ReportOptions& options) {
 
 void add_report_command(CLI::App& app) {
   auto options = std::make_shared<ReportOptions>();
-  CLI::App* command = app.add_subcommand("report", "One HTML page of runs and experiments");
+  CLI::App* command = app.add_subcommand("report", "Write one HTML page for runs and experiments");
   command
       ->add_option("DIR", options->folders,
-                   "folders of runs and of experiments, or of several of them")
+                   "folders of runs or experiments, or folders that contain them")
       ->required();
   command
-      ->add_option(
-          "-o,--output", options->file,
-          "the page; default: report.html, in DIR if there is one DIR and here if there are "
-          "several; a file that is no page of preheat's is not written over")
+      ->add_option("-o,--output", options->file,
+                   "output file (default: report.html, in DIR if there is only one, else in the "
+                   "current folder); a file that is not a page of preheat's is never overwritten")
       ->type_name("FILE");
   command->callback([options] { report(*options); });
 }

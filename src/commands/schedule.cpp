@@ -85,7 +85,7 @@ std::vector<DrawnSchedule> resolved(const ScheduleOptions& options) {
       const std::int64_t latest = s.schedule.lr.phases[0].length;
       if (*options.gate_opens < gate.window || *options.gate_opens > latest) {
         throw wrong_option(fmt::format("--gate-opens {}", *options.gate_opens),
-                           "the gate cannot open then",
+                           "the gate cannot open there",
                            fmt::format("from {} to {}", gate.window, latest));
       }
       s.gate_opened_at = *options.gate_opens;
@@ -217,7 +217,7 @@ void print_plan(const DrawnSchedule& s) {
   fmt::print("\nsum of rates {}\n",
              sum ? fmt::format("{:.6g}, mean {}", *sum,
                                lr_text(*sum / static_cast<double>(schedule.run.steps)))
-                 : fmt::format("not taken over more than {} updates", most_updates_walked));
+                 : fmt::format("not computed beyond {} updates", most_updates_walked));
   for (const std::string& remark : remarks(schedule, s.gate_opened_at)) {
     fmt::print("note: {}\n", remark);
   }
@@ -233,9 +233,10 @@ void print_partings(const std::vector<DrawnSchedule>& all) {
     if (!p) {
       fmt::print("{} and {} are the same", a.name, b.name);
     } else {
-      fmt::print("{} and {} part at update {}: {} and {}; furthest apart at update {}: {} and {}",
-                 a.name, b.name, p->first, lr_text(a.rate(p->first)), lr_text(b.rate(p->first)),
-                 p->largest_at, lr_text(p->a), lr_text(p->b));
+      fmt::print(
+          "{} and {} first differ at update {}: {} and {}; furthest apart at update {}: {} and {}",
+          a.name, b.name, p->first, lr_text(a.rate(p->first)), lr_text(b.rate(p->first)),
+          p->largest_at, lr_text(p->a), lr_text(p->b));
       if (p->a > 0) fmt::print(" ({:+.3g} %)", 100 * (p->b / p->a - 1));
     }
     const std::int64_t steps[] = {a.schedule.run.steps, b.schedule.run.steps};
@@ -257,8 +258,8 @@ PictureSize size_of(const std::string& text) {
   char rest = 0;
   const bool read = std::sscanf(text.c_str(), "%5dx%5d%c", &size.width, &size.height, &rest) == 2;
   if (!read || size.width < 120 || size.height < 80 || size.width > 10000 || size.height > 10000) {
-    throw wrong_option("--size " + text, "is not the size of a picture",
-                       "width x height in pixels, as 880x420, from 120x80 to 10000x10000");
+    throw wrong_option("--size " + text, "is not a picture size",
+                       "width x height in pixels, such as 880x420, from 120x80 to 10000x10000");
   }
   return size;
 }
@@ -300,24 +301,24 @@ void schedule_command(const ScheduleOptions& options) {
 void add_schedule_command(CLI::App& app) {
   auto options = std::make_shared<ScheduleOptions>();
   CLI::App* command =
-      app.add_subcommand("schedule", "The learning rate of every update, without training");
+      app.add_subcommand("schedule", "Show the learning rate of every update, without training");
   command
       ->add_option("CONFIG", options->paths,
-                   "YAML files, those of configs/schedules among them; several are compared")
+                   "YAML files, such as those in configs/schedules; several are compared")
       ->required();
   options->overrides.add_to(*command);
   command
       ->add_option("--csv", options->csv,
-                   "write step,epoch,phase,lr (led by name where there are several); - for "
-                   "standard output")
+                   "write step,epoch,phase,lr (after a name column if there are several files); - "
+                   "for standard output")
       ->type_name("FILE");
-  command->add_option("--svg", options->svg, "draw it")->type_name("FILE");
-  command->add_option("--size", options->size, "of the picture (default 880x420)")
+  command->add_option("--svg", options->svg, "write a picture")->type_name("FILE");
+  command->add_option("--size", options->size, "size of the picture (default 880x420)")
       ->type_name("WxH");
-  command->add_flag("--log", options->log, "a logarithmic axis for the rates");
+  command->add_flag("--log", options->log, "use a logarithmic axis for the rate");
   command
       ->add_option("--gate-opens", options->gate_opens,
-                   "as if the warmup's gate opened before update N")
+                   "assume that the warmup's gate opens before update N")
       ->type_name("N");
   command->callback([options] { schedule_command(*options); });
 }

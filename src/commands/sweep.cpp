@@ -61,7 +61,7 @@ void print_map(const SweepResult& result) {
 
 void print_boundaries(const SweepResult& result) {
   if (result.boundaries.empty()) return;
-  fmt::print("\nthe boundary along the base rate (a cell fails where half of its runs do)\n\n");
+  fmt::print("\nthe boundary along the base rate (a cell fails if half of its runs do)\n\n");
   std::vector<std::string> names;
   std::size_t width = 5;
   for (const Boundary& b : result.boundaries) {
@@ -102,7 +102,7 @@ int run_sweep(const ExperimentOptions& options) {
 void add_sweep_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command =
-      app.add_subcommand("sweep", "A grid over any keys and seeds: the stability map");
+      app.add_subcommand("sweep", "Train a grid over any keys and seeds: the stability map");
   options->add_to(*command);
   command->callback([options, &exit_code] { exit_code = run_sweep(*options); });
 }

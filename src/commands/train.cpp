@@ -98,7 +98,7 @@ RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
     fmt::print("resumed after {} updates{}\n", run.step,
                run.lr_before == run.lr_now
                    ? ""
-                   : fmt::format("; the next one's learning rate was to be {} and is now {}",
+                   : fmt::format("; the next learning rate changes from {} to {}",
                                  lr_text(run.lr_before), lr_text(run.lr_now)));
   }
   return std::move(run.folder);
@@ -112,8 +112,7 @@ int train(const TrainOptions& options) {
       options.resume.empty() ? std::nullopt : finished_after(options.resume, config);
   if (finished) {
     if (talks) {
-      fmt::print("{}: has ended, after {} updates, and stays as it is\n", options.resume,
-                 *finished);
+      fmt::print("{}: finished after {} updates; nothing to do\n", options.resume, *finished);
     }
     return 0;
   }
@@ -147,7 +146,7 @@ int train(const TrainOptions& options) {
   if (talks) print_end(result, report);
 
   if (result.interrupted) {
-    fmt::print(stderr, "preheat: interrupted after {} updates; go on with --resume {}\n",
+    fmt::print(stderr, "preheat: interrupted after {} updates; continue with --resume {}\n",
                result.steps, folder.path().string());
     return 1;
   }
@@ -167,23 +166,20 @@ int train(const TrainOptions& options) {
 
 void add_train_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "One training run");
+  CLI::App* command = app.add_subcommand("train", "Train one network");
   options->config.add_to(*command, false);
-  options->run.add_to(*command, "where the data are from, every layer and parameter");
-  command->add_option("--seed", options->seed, "in place of the configuration's seed")
-      ->type_name("N");
-  auto* resume =
-      command
-          ->add_option(
-              "--resume", options->resume,
-              "go on with the interrupted run in DIR; CONFIG is then its own unless given; one "
-              "that has ended stays as it is")
-          ->type_name("DIR");
+  options->run.add_to(*command, "where the data come from, every layer and parameter");
+  command->add_option("--seed", options->seed, "override the configuration's seed")->type_name("N");
+  auto* resume = command
+                     ->add_option("--resume", options->resume,
+                                  "continue the interrupted run in DIR under its own configuration "
+                                  "unless CONFIG is given; a finished run is left as it is")
+                     ->type_name("DIR");
   command->get_option("--out")->excludes(resume);
   command
       ->add_flag("--new-schedule", options->new_schedule,
-                 "with --resume: schedule, length and stages may differ from the run's; it goes on "
-                 "from its step of the new ones")
+                 "with --resume: schedule, length and stages may differ from the run's; it "
+                 "continues at its current update of the new ones")
       ->needs(resume);
   command->callback([options, &exit_code] { exit_code = train(*options); });
 }

@@ -96,7 +96,7 @@ template <class Io>
 void describe(Io& io, OptimizerConfig& c) {
   io.field("momentum", c.momentum, Range{0, 1, false, true});
   io.field("nesterov", c.nesterov);
-  io.check(!c.nesterov || c.momentum > 0, "nesterov", "there is no momentum to look ahead with",
+  io.check(!c.nesterov || c.momentum > 0, "nesterov", "needs a momentum above 0",
            "write momentum: 0.9 or nesterov: false");
   io.field("weight_decay", c.weight_decay, at_least(0));
   io.field("momentum_form", c.momentum_form);
@@ -178,7 +178,7 @@ void describe(Io& io, ScheduleConfig& c) {
     warmup.field("overlap", c.overlap);
     warmup.field("toward", c.toward);
     warmup.check(c.overlap || c.toward == Toward::base, "toward",
-                 "only a warmup that overlaps the decay has its curve to go by",
+                 "only a warmup that overlaps the decay can follow its curve",
                  "write overlap: true, or toward: base");
     warmup.optional_section("until", c.until);
   });

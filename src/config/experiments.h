@@ -88,7 +88,7 @@ void describe(Io& io, Bound& c, const std::string& unit, const Range& above, con
   io.field(unit + "above", c.above, above);
   io.field(unit + "below", c.below, below);
   io.check(c.above.has_value() != c.below.has_value(), unit + "above",
-           "one of " + unit + "above and " + unit + "below is meant", "give one of the two");
+           "needs exactly one of " + unit + "above and " + unit + "below", "give one of the two");
 }
 
 // A claim that whatever happens would meet, or miss, is none: hence the ends that are left out.
@@ -281,7 +281,7 @@ template <class Io>
 void describe(Io& io, EdgeOfStabilityClaim& c) {
   io.required("arms", c.arms, ListSize{2, 100}, TextRule::run_name);
   io.required("slope", c.slope, kPair, kAnySign);
-  io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is no range",
+  io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is not a range",
            "the smaller first, as in [0.8, 1.2]");
 }
 
@@ -358,7 +358,7 @@ void describe(Io& io, AccuracyMovesClaim& c) {
   io.field("within", c.within, kAlike);
   io.field("beyond", c.beyond, kShareAbove);
   io.check(c.within.has_value() != c.beyond.has_value(), "within",
-           "one of within and beyond is meant", "give one of the two");
+           "needs exactly one of within and beyond", "give one of the two");
 }
 
 struct RateRatioClaim {

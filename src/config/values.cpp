@@ -253,7 +253,7 @@ void read_value(const Node& node, std::string& value, TextRule rule) {
 
 void read_value(const Node& node, Length& value, const LengthRule& rule) {
   const std::string units =
-      rule.percent ? "steps, epochs or a per cent of the run" : "steps or epochs";
+      rule.percent ? "steps, epochs or a percentage of the run" : "steps or epochs";
   const std::string example =
       fmt::format("write a length such as 400 steps{} 2.5 epochs{}", rule.percent ? "," : " or",
                   rule.percent ? " or 10%" : "");
@@ -270,7 +270,7 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
   if (unit.empty()) {
     wrong(node, "has no unit",
           fmt::format("write {0} steps{1} {0} epochs{2}", number, rule.percent ? "," : " or",
-                      rule.percent ? " or a per cent of the run" : ""));
+                      rule.percent ? " or a percentage of the run" : ""));
   }
   if (unit == "step" || unit == "steps") {
     length.unit = LengthUnit::steps;
@@ -286,7 +286,7 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
     wrong(node, "is out of range",
           fmt::format("write from 0 to {}", to_string({most, length.unit})));
   }
-  if (length.value == 0 && !rule.zero) wrong(node, "is no length", "write more than 0");
+  if (length.value == 0 && !rule.zero) wrong(node, "is too short", "write more than 0");
   if (length.unit == LengthUnit::steps && length.value != std::floor(length.value)) {
     wrong(node, "is not a whole number of steps", "a step is one update of the weights");
   }
@@ -355,7 +355,7 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
     std::set<std::uint64_t> seen;
     for (const Node& item : node.items) {
       read_value(item, seeds.emplace_back());
-      if (!seen.insert(seeds.back()).second) wrong(item, "is there twice", "give each seed once");
+      if (!seen.insert(seeds.back()).second) wrong(item, "appears twice", "give each seed once");
     }
   } else if (!is_plain(node)) {
     wrong(node, "is not a set of seeds", remedy);
@@ -372,7 +372,7 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
     std::uint64_t count = 0;
     const Parsed parsed = parse_integer(node.scalar, count);
     if (parsed == Parsed::not_a_number) wrong(node, "is not a set of seeds", remedy);
-    if (parsed == Parsed::ok && count == 0) wrong(node, "is no seed at all", remedy);
+    if (parsed == Parsed::ok && count == 0) wrong(node, "leaves no seed", remedy);
     take_seeds(node, 0, parsed == Parsed::ok ? count - 1 : kMaxSeeds, seeds);
   }
 }
@@ -406,7 +406,7 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
     Arm& arm = arms.emplace_back();
     read_value(label, arm.name, TextRule::run_name);
     if (is_file_beside_arms(arm.name)) {
-      wrong(label, "is a file in the folder of an experiment", "take another name");
+      wrong(label, "is the name of a file in an experiment's folder", "choose another name");
     }
     if (changes.kind != Node::Kind::null) read_value(changes, arm.overrides);
   }

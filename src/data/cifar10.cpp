@@ -21,7 +21,7 @@ void read_batch(const std::filesystem::path& path, Dataset& dataset) {
   for (std::int64_t i = 0; i == 0 || !file.at_end(); ++i) {
     const std::int64_t begin = file.position();
     if (i == most_records) {
-      file.fail(begin, fmt::format("the file goes on after {} records", i), "nothing more");
+      file.fail(begin, fmt::format("the file continues after {} records", i), "nothing more");
     }
     record.clear();
     file.append(record, record_bytes, fmt::format("record {} of {} bytes each", i, record_bytes));

@@ -174,7 +174,7 @@ TrainTest load_dataset(const DataConfig& config) {
   if (data.train.size() < used || (data.train.size() > used && !config.train_limit)) {
     throw Error(
         fmt::format("{}: holds {} training images, where {} has {}; data.train_limit: {} "
-                    "uses the first of them",
+                    "uses the first ones",
                     data.origin, data.train.size(), to_string(config.dataset), known.train_size,
                     std::min(data.train.size(), known.train_size)));
   }

@@ -37,8 +37,7 @@ std::string describe(std::uint32_t magic) {
 std::int64_t read_start(InputFile& file, std::uint32_t magic) {
   const std::uint32_t found = read_word(file);
   if (found != magic) {
-    file.fail(0, fmt::format("the file holds {}", describe(found)),
-              fmt::format("{} are due", describe(magic)));
+    file.fail(0, fmt::format("the file holds {}", describe(found)), describe(magic));
   }
   const std::int64_t count = read_word(file);
   if (count < 1 || count > most_examples) {
@@ -60,7 +59,7 @@ void read_data(InputFile& file, std::vector<std::uint8_t>& out, std::int64_t byt
                std::string_view what) {
   file.append(out, bytes, what);
   if (!file.at_end()) {
-    file.fail(file.position(), "the file goes on after the data that its header promises",
+    file.fail(file.position(), "the file continues after the data that its header promises",
               "nothing more");
   }
 }

@@ -21,7 +21,7 @@ InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
-    throw Error(fmt::format("{}: is {}; a file is due", path.string(),
+    throw Error(fmt::format("{}: is {}; expected a file", path.string(),
                             std::filesystem::is_directory(status) ? "a folder" : "not a file"));
   }
   errno = 0;
@@ -79,7 +79,7 @@ bool InputFile::at_end() {
 }
 
 void InputFile::fail(std::int64_t byte, std::string_view problem, std::string_view remedy) const {
-  throw Error(fmt::format("{}: byte {}: {}; {}", path_.string(), byte, problem, remedy));
+  throw Error(fmt::format("{}: byte {}: {}; expected {}", path_.string(), byte, problem, remedy));
 }
 
 }  // namespace preheat

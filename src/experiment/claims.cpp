@@ -49,7 +49,7 @@ void refuse_foreign_claims(const RunConfig& base, ExperimentKind experiment) {
           if (claim.experiment == experiment || has_section(base, claim.experiment)) return;
           throw ConfigError(
               base.where(fmt::format("expect.{}.{}", i, claim.section)),
-              fmt::format("is a claim about {}, which this file does not have",
+              fmt::format("is a claim about {}, which this file lacks",
                           to_string(claim.experiment)),
               fmt::format(
                   "a {} section, or a claim about {}; configs/reference.yaml says which are",

@@ -25,7 +25,7 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
   const std::optional<RunSummary> summary = read_summary(folder);
   if (!summary) return std::nullopt;
   if (summary->fingerprint != fingerprint(config)) {
-    throw Error(folder.string() + ": holds a run of another configuration; take another folder");
+    throw Error(folder.string() + ": holds a run of another configuration; choose another folder");
   }
   return summary->result;
 }
@@ -234,7 +234,7 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
   }
   for (const ExperimentKind other : all_values<ExperimentKind>()) {
     if (resume && other != kind && fs::exists(folder / result_file(other))) {
-      throw Error(fmt::format("{}: is of another command: it has a {}", folder.string(),
+      throw Error(fmt::format("{}: belongs to another command: it has a {}", folder.string(),
                               result_file(other)));
     }
   }

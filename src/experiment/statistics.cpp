@@ -225,7 +225,7 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
 Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_t n,
                                      double confidence) {
   if (b < 0 || c < 0 || b + c > n) {
-    throw Error(fmt::format("{} and {} of {} seeds are no counts", b, c, n));
+    throw Error(fmt::format("{} and {} of {} seeds are not counts", b, c, n));
   }
   if (n == 0) return {-1, 1};
   const Interval first = clopper_pearson(b, n, (1 + confidence) / 2);

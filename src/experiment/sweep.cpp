@@ -71,7 +71,7 @@ void check_values_differ(const std::vector<Axis>& axes) {
       const auto same = std::find_if(axis.values.begin(), value,
                                      [&](const Node& other) { return is_same(other, *value); });
       if (same != value) {
-        throw ConfigError(value->where, fmt::format("'{}' is there twice", to_flow_text(*value)),
+        throw ConfigError(value->where, fmt::format("'{}' appears twice", to_flow_text(*value)),
                           "write each value once");
       }
     }

@@ -40,7 +40,7 @@ class ClaimableAxes {
                    const std::string& place) const {
     const std::string key = place + ".along";
     if (std::ranges::find(others_, along) == others_.end()) {
-      refuse(key, fmt::format("{} is no axis beside schedule.base_lr", along),
+      refuse(key, fmt::format("{} is not an axis besides schedule.base_lr", along),
              others_.empty() ? "one more of sweep.axes"
                              : fmt::format("one of {}", fmt::join(others_, ", ")));
     }
@@ -48,7 +48,7 @@ class ClaimableAxes {
     for (const Override& o : at) {
       const std::string at_key = place + ".at." + o.key;
       if (axis(o.key) == nullptr || o.key == along || axis(o.key) == rate_) {
-        refuse(at_key, fmt::format("{} is no further axis", o.key),
+        refuse(at_key, fmt::format("{} is not a further axis", o.key),
                "an axis other than schedule.base_lr and the one gone along");
       }
       require_value(*axis(o.key), o.value, at_key);
@@ -60,14 +60,14 @@ class ClaimableAxes {
     for (const Axis& wanted : over) {
       const std::string key = place + ".over." + wanted.key;
       if (axis(wanted.key) == nullptr || axis(wanted.key) == rate_) {
-        refuse(key, fmt::format("{} is no axis beside schedule.base_lr", wanted.key),
+        refuse(key, fmt::format("{} is not an axis besides schedule.base_lr", wanted.key),
                "an axis; the rates follow from the boundary");
       }
       for (std::size_t i = 0; i < wanted.values.size(); ++i) {
         require_value(*axis(wanted.key), wanted.values[i], key);
         for (std::size_t k = 0; k < i; ++k) {
           if (is_same(wanted.values[i], wanted.values[k])) {
-            refuse(key, fmt::format("{} stands there twice", to_flow_text(wanted.values[i])),
+            refuse(key, fmt::format("{} appears twice", to_flow_text(wanted.values[i])),
                    "each value once");
           }
         }
@@ -107,7 +107,7 @@ class ClaimableAxes {
 
   void require_value(const Axis& axis, const Node& value, const std::string& key) const {
     if (std::ranges::any_of(axis.values, [&](const Node& v) { return is_same(v, value); })) return;
-    refuse(key, fmt::format("{} is no value of the axis", to_flow_text(value)),
+    refuse(key, fmt::format("{} is not a value of the axis", to_flow_text(value)),
            "one of its values");
   }
 

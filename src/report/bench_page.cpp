@@ -40,10 +40,11 @@ void add_comparison(Page& page, const Json& results) {
   if (!results.contains("comparison")) return;
   const Json& comparison = results.at("comparison");
   page.add(fmt::format(
-      "<h2>Beside {} <small>{}</small></h2>\n<p>{} faster, {} slower, {} within the spread; {} "
+      "<h2>Compared with {} <small>{}</small></h2>\n<p>{} faster, {} slower, {} within the spread; "
+      "{} "
       "only "
       "here, {} only there. <small>A ratio is the earlier median over this one. A row has changed "
-      "where the two are further apart than the least and the largest of either run.</small></p>\n",
+      "if the two are further apart than the least and the largest of either run.</small></p>\n",
       escape(text_at(comparison, "file")), escape(text_at(comparison, "date")),
       text_at(comparison, "faster"), text_at(comparison, "slower"),
       text_at(comparison, "within_spread"), text_at(comparison, "only_now"),
@@ -67,7 +68,7 @@ void add_comparison(Page& page, const Json& results) {
   }
   const std::vector<std::string> heads = {"figure", "unit", "now", "earlier", "earlier / now", ""};
   if (!changed.empty()) page.add(table(heads, changed));
-  page.add(folded("every figure beside the earlier one", table(heads, rows)));
+  page.add(folded("every figure and the earlier one", table(heads, rows)));
   const std::string missing = add_list("only_earlier");
   if (!missing.empty()) page.add(folded("only in " + text_at(comparison, "file"), missing));
 }
@@ -83,8 +84,8 @@ void add_heading(Page& page, const std::string& title, const Json& results) {
                   {"afterwards", text_at(results.at("condition"), "after")}}));
   if (results.at("interrupted").get<bool>()) {
     page.add(
-        "<p class=\"outcome stuck\">… interrupted: incomplete, there is nothing here of what "
-        "was to come.</p>\n");
+        "<p class=\"outcome stuck\">… interrupted and incomplete: later figures are "
+        "missing.</p>\n");
   }
   add_comparison(page, results);
 }
@@ -108,7 +109,7 @@ void add_peers(Page& page, const Json& peers, const char* key, const char* unit)
                     failed ? "failed" : fmt::format("{:.4f} {}", number(peer, key), unit),
                     failed ? "–" : fmt::format("{:.2f}", number(peer, "ratio"))});
   }
-  page.add("<h2>Beside PyTorch</h2>\n" +
+  page.add("<h2>Compared with PyTorch</h2>\n" +
            table({"peer", "tensors", "its time", "times ours"}, rows));
 }
 
@@ -311,11 +312,11 @@ std::string update_page(const Json& results) {
   std::set<double> sizes;
   for (const Json* row : single) sizes.insert(parameters(*row));
   if (sizes.size() > 1) {
-    charts.push_back(Chart("One tensor of growing size", "parameters", "GB/s")
-                         .log_x()
-                         .caption("Bytes that have to be moved, over the time: small sets lie in "
-                                  "the cache, very small ones "
-                                  "are over before all of the device is at work."));
+    charts.push_back(
+        Chart("One tensor of growing size", "parameters", "GB/s")
+            .log_x()
+            .caption("Bytes that must be moved, over the time: small sets fit into the cache, very "
+                     "small ones are done before the whole device is busy."));
     add_series(charts.back(), by_variant(single, parameters, rate_of), "GB/s at parameters");
     charts.push_back(Chart("The same in time", "parameters", "microseconds").log_x().log_y());
     add_series(charts.back(), by_variant(single, parameters, us), "us at parameters");
@@ -332,7 +333,7 @@ std::string update_page(const Json& results) {
                            "tensors", "microseconds")
                          .log_x()
                          .log_y()
-                         .caption("One launch for all of them does not mind their number."));
+                         .caption("A single launch does not depend on their number."));
     add_series(charts.back(), by_variant(of_size, tensors, us), "us at tensors");
   }
   if (!rows.empty()) charts.push_back(roofline(results, rows));
@@ -461,7 +462,7 @@ std::string step_page(const Json& results) {
              .caption(
                  "The limit of a part is the slower of its bytes at the rate of the memory and its "
                  "operations at the rate of a large matrix product, both measured in this run; "
-                 "what lies in a cache can be faster.")},
+                 "data in a cache can be faster.")},
         Facets({}, {}), "");
   }
 
@@ -530,7 +531,7 @@ std::string bench_page(const Json& results) {
   if (bench == "update") return update_page(results);
   if (bench == "step") return step_page(results);
   if (bench == "schedule") return schedule_page(results);
-  throw Error(fmt::format("'{}' is no bench", bench));
+  throw Error(fmt::format("'{}' is not a bench", bench));
 }
 
 }  // namespace preheat

@@ -29,11 +29,11 @@ std::string text_at(const Json& summary, const char* key) {
 std::string outcome_sentence(const RunData& run) {
   const Json& s = run.summary;
   if (s.is_null()) {
-    return fmt::format("… has not ended, or was killed: {} updates are recorded", run.updates);
+    return fmt::format("… still running, or killed: {} updates recorded", run.updates);
   }
   const std::string words = outcome_words(run.outcome);
   if (run.outcome.empty()) {
-    return fmt::format("… interrupted after {} of {} updates: how it would have ended is open",
+    return fmt::format("… interrupted after {} of {} updates: its outcome is open",
                        s.at("steps").get<std::int64_t>(),
                        s.at("steps_planned").get<std::int64_t>());
   }
@@ -43,11 +43,10 @@ std::string outcome_sentence(const RunData& run) {
                        text_at(s, "first_non_finite_tensor"));
   }
   if (run.outcome == "stuck") {
-    return words + ": the loss stayed finite, and the network did not learn";
+    return words + ": the loss stayed finite, but the network did not learn";
   }
   if (run.outcome == "spiked") {
-    return words +
-           ": the loss went over 3 times its first value, and the network learned all the same";
+    return words + ": the loss exceeded 3 times its first value, but the network still learned";
   }
   return run.outcome == "ok" ? words + ": the network learned, and the loss did not spike" : words;
 }
@@ -158,7 +157,7 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
 
 std::string claims(const Json& result) {
   if (!result.contains("claims") || result.at("claims").empty()) return "";
-  std::string html = "<h2>What it was to show</h2>\n<ul class=\"claims\">\n";
+  std::string html = "<h2>Expected results</h2>\n<ul class=\"claims\">\n";
   for (const Json& claim : result.at("claims")) {
     const auto verdict = claim.at("verdict").get<std::string>();
     const char* sign = verdict == "PASS" ? "●" : verdict == "FAIL" ? "✕" : "?";

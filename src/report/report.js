@@ -603,7 +603,7 @@
       const every = chart.everyUpdate = toggle('every update', chart.showsEvery, (isOn) => {
         chart.showsEvery = isOn;
         show(chart, group);
-      }, 'faint: what the means are of');
+      }, 'faint: the values behind the means');
       every.classList.add('switch');
       every.hidden = hasMedians(spec);
       keys.append(every);
@@ -612,7 +612,7 @@
       const whole = toggle('whole range', false, (isOn) => {
         chart.isCapped = !isOn;
         refresh(chart);
-      }, 'also the values that are outside');
+      }, 'also show the values outside');
       whole.classList.add('switch');
       keys.append(whole);
     }
@@ -654,7 +654,7 @@
       group.eachSeed = isOn;
       for (const other of others) other.hidden = !isOn;
       for (const chart of group.charts) show(chart, group);
-    }, 'the seeds by themselves, as thin lines');
+    }, 'each seed as a thin line');
     made.classList.add('switch');
     return made;
   }

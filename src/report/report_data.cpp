@@ -232,10 +232,9 @@ std::vector<fs::path> reported(const fs::path& folder) {
     if (is_reported(entry.path())) found.push_back(entry.path());
   }
   if (found.empty()) {
-    throw Error(
-        folder.string() +
-        ": neither it nor a folder right below it is of a run or an experiment: there is no "
-        "metrics.csv, compare.json, sweep.json or find_lr.json");
+    throw Error(folder.string() +
+                ": neither it nor a folder directly below it is a run or an experiment: there is "
+                "no metrics.csv, compare.json, sweep.json or find_lr.json");
   }
   std::ranges::sort(found);
   return found;

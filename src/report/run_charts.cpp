@@ -127,23 +127,23 @@ std::size_t widest_window(const std::vector<RunData>& runs) {
 
 std::string how_drawn(const std::vector<RunData>& runs) {
   const std::size_t window = widest_window(runs);
-  return window == 1
-             ? "Every update; ✕: not finite from there on."
-             : fmt::format(
-                   "Means of up to {} updates, none across the end of a phase or a jump of the "
-                   "rate; faint, where switched on: every update, or the least and the "
-                   "largest of some; ✕: not finite from there on.",
-                   window);
+  return window == 1 ? "Every update; ✕: not finite from there on."
+                     : fmt::format(
+                           "Means over up to {} updates, never across the end of a phase or a jump "
+                           "of the rate; faint, if switched on: every update, or the minimum and "
+                           "maximum of several; ✕: not finite from there on.",
+                           window);
 }
 
 std::string how_spread(const std::vector<RunData>& runs) {
   const std::size_t window = widest_window(runs);
   return fmt::format(
-      "{} {}A seed that is lost counts as the worst; a line ends, ✕, where half are lost.",
+      "{} {}A seed that is no longer finite counts as the worst; a line ends, ✕, where half are "
+      "not.",
       spread_words,
       window == 1 ? ""
-                  : fmt::format("Of each seed the mean over up to {} updates, none across the end "
-                                "of a phase or a jump of the rate. ",
+                  : fmt::format("For each seed the mean over up to {} updates, never across the "
+                                "end of a phase or a jump of the rate. ",
                                 window));
 }
 
@@ -179,8 +179,7 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
   }
   if (is_one && !runs.front().evaluations.step.empty()) {
     chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
-    chart.legend().caption(
-        "In training of the update's own batch; in the test after so many updates.");
+    chart.legend().caption("Training: on the update's own batch. Test: after that many updates.");
   }
   if (facets.has_spreads()) chart.caption(spread_words);
   add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
@@ -193,7 +192,7 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
 
 Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Test accuracy", "step", "accuracy, %");
-  chart.caption("After the updates of the run so far.");
+  chart.caption("On the test set, after that many updates.");
   for (const RunData& run : runs) {
     if (run.evaluations.step.empty()) continue;
     chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
@@ -361,11 +360,11 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
     chart.add("step sizes disagree", Chart::Kind::dots, {"non_finite", 3}, doubtful);
   }
   chart.legend().caption(fmt::format(
-      "Largest eigenvalue of the loss's Hessian, and what the learning rate of the moment can "
+      "Largest eigenvalue of the loss's Hessian, and what the current learning rate can "
       "take; "
       "m = {}.{}",
       runs.front()->momentum,
-      doubtful.x.empty() ? "" : " Marked: the two step sizes of the measurement disagree."));
+      doubtful.x.empty() ? "" : " Marked: the measurement's two step sizes disagree."));
   if (largest > 0) chart.cap_y(20 * largest);
   if (is_positive) chart.log_y();
   return chart;

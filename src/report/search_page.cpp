@@ -101,7 +101,7 @@ void add_ratios(Page& page, const Json& result) {
          octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
          std::to_string(r.at("n").get<std::int64_t>())});
   }
-  page.add("<h2>How many times the rate</h2>\n" +
+  page.add("<h2>Ratio of the largest rates</h2>\n" +
            table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
            "<p class=\"soft\">Geometric mean over seeds; the interval is a bootstrap over them."
            "</p>\n");

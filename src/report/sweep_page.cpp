@@ -301,9 +301,7 @@ void add_rate_charts(Page& page, const Json& result) {
       return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
     });
     accuracy.caption(
-        "Mean over the runs of a cell that did not fail, so it is to be read with the "
-        "failures beside it. " +
-        n);
+        "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
     Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
     add_lines(failures, of, [](const Json& cell) {
       const auto runs = cell.at("n").get<double>();
@@ -343,8 +341,8 @@ void add_boundaries(Page& page, const Json& result) {
   }
   page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
   page.add(
-      "<p class=\"soft\">A cell fails where at least half of its runs do; violations are rates "
-      "above the first that fails at which it trains all the same. Sensitivity is the mean over "
+      "<p class=\"soft\">A cell fails if at least half of its runs do; violations are rates above "
+      "the first failing one at which it still trains. Sensitivity is the mean over "
       "the row's rates of how far the final loss, at most that of chance, is above the least of "
       "all cells.</p>\n");
 }

@@ -124,7 +124,7 @@ class Layout {
     const int next = later_phase_at(lr, seam, 0);
     lr.phases[0].to = std::max(phase_value(lr, next, 0, seam), lr.phases[next].min_lr);
     if (lr.phases[0].shape == Shape::exponential && lr.phases[0].to <= 0) {
-      fail(key, "shape exponential never reaches 0, which the curve has there", "shape: linear");
+      fail(key, "shape exponential never reaches 0, the curve's value there", "shape: linear");
     }
   }
 
@@ -136,7 +136,7 @@ class Layout {
     for (const PhaseConfig& phase : config_.schedule.phases) {
       if (phase.name == rest_name) {
         fail(phase.key + ".name",
-             fmt::format("'{}' is what the {} updates after the last phase are called", rest_name,
+             fmt::format("'{}' is the name of the {} updates after the last phase", rest_name,
                          left()),
              "another name, or phases to the end of the run");
       }
@@ -177,7 +177,7 @@ class Layout {
       if (std::isfinite(static_cast<float>(phase_value(schedule_.lr, i, shift, step)))) return;
       const bool by_gamma = (facts_of(phase.shape).keys & takes_gamma) != 0;
       fail(given.key + "." + (by_gamma ? "gamma" : ends.from_key),
-           "takes the learning rate beyond the largest number there is",
+           "makes the learning rate overflow",
            by_gamma ? "a smaller factor, or fewer steps of it" : "a smaller rate");
     };
     if (phase.length > 0) {
@@ -202,7 +202,7 @@ class Layout {
     std::vector<std::string> names;
     for (const Shape shape : allowed) names.emplace_back(facts_of(shape).name);
     const std::vector<std::string> near = nearest(given.shape, names);
-    fail(given.key + ".shape", fmt::format("'{}' is not a shape it can have", given.shape),
+    fail(given.key + ".shape", fmt::format("'{}' is not an allowed shape", given.shape),
          near.size() == 1 ? did_you_mean(near) : fmt::format("one of {}", fmt::join(names, ", ")));
   }
 
@@ -266,7 +266,7 @@ class Layout {
       case Shape::step:
         take_gamma(given, phase, 0.1);
         if (phase.over == 0)
-          missing(given.key + ".over", "the length from one drop to the next, as 30 epochs");
+          missing(given.key + ".over", "the length from one drop to the next, such as 30 epochs");
         break;
       case Shape::multistep:
         take_gamma(given, phase, 0.1);
@@ -277,7 +277,8 @@ class Layout {
         if (phase.over == 0) phase.over = 1;
         break;
       case Shape::sigmoid:
-        if (given.gamma.value_or(0) == 0) missing(given.key + ".gamma", "the slope, as -0.001");
+        if (given.gamma.value_or(0) == 0)
+          missing(given.key + ".gamma", "the slope, such as -0.001");
         phase.gamma = *given.gamma;
         if (!given.center) missing(given.key + ".center", "where half of the rate is reached");
         phase.center = updates(*given.center, given.key + ".center");
@@ -313,7 +314,7 @@ class Layout {
     if (given.gamma) {
       if (given.to) fail(key + "gamma", ends.to_key + " is given too", "keep one of the two");
       if (given.endpoints != "end") {
-        fail(key + "endpoints", "gamma has no end value to go by", "leave it out");
+        fail(key + "endpoints", "gamma has no end value", "leave it out");
       }
       take_gamma(given, phase, std::nullopt);
       if (phase.over == 0) missing(key + "over", "the length over which gamma multiplies once");
@@ -338,7 +339,7 @@ class Layout {
     const std::int64_t otherwise = lead_.value_or(
         phase.shape == Shape::saturating ? std::max<std::int64_t>(phase.span, 1) : 0);
     phase.timescale = given.timescale ? at_least_one(*given.timescale, key) : otherwise;
-    if (phase.timescale == 0) missing(key, "a length; without a warmup there is none to take");
+    if (phase.timescale == 0) missing(key, "a length; there is no warmup to take it from");
   }
 
   void take_cycles(const PhaseConfig& given, Phase& phase) {
@@ -392,7 +393,7 @@ class Layout {
 
   void take_milestones(const PhaseConfig& given, Phase& phase) {
     const std::string key = given.key + ".at";
-    if (given.at.empty()) missing(key, "a list of lengths, as [100 epochs, 150 epochs]");
+    if (given.at.empty()) missing(key, "a list of lengths, such as [100 epochs, 150 epochs]");
     phase.first_mark = marks_;
     std::int64_t previous = 0;
     for (const Length& length : given.at) {
@@ -515,7 +516,7 @@ void lay_out_phases(Layout& layout, const RunConfig& config) {
       layout.fail(phase.key, "has no updates left", "shorter phases before it");
     }
     if (!names.insert(phase.name).second) {
-      layout.fail(phase.key + ".name", fmt::format("'{}' is another phase's too", phase.name),
+      layout.fail(phase.key + ".name", fmt::format("'{}' names another phase too", phase.name),
                   "give each phase its own");
     }
     if (phase.from && phase.from->last && &phase == &phases.front()) {
@@ -533,7 +534,7 @@ void lay_out_phases(Layout& layout, const RunConfig& config) {
 RunLength checked(const RunLength& run, const RunConfig& config, const std::string& key,
                   const std::string& what) {
   if (run.steps < 1) {
-    throw ConfigError(config.where(key), what + " come to no update at all",
+    throw ConfigError(config.where(key), what + " round to no update",
                       fmt::format("at least 1 step; an epoch is {}", run.steps_per_epoch));
   }
   return run;
@@ -564,10 +565,10 @@ std::int64_t updates_of(const Length& length, const RunLength& run, const RunCon
   if (length.unit == LengthUnit::percent) updates *= static_cast<double>(run.steps) / 100;
   const std::int64_t rounded = std::llround(updates);
   if (rounded == 0 && length.value > 0) {
-    throw ConfigError(config.where(key),
-                      fmt::format("{} comes to no update at all in a run of {} steps",
-                                  to_string(length), run.steps),
-                      "a longer stretch, or 0 steps for none");
+    throw ConfigError(
+        config.where(key),
+        fmt::format("{} rounds to no update in a run of {} steps", to_string(length), run.steps),
+        "a longer one, or 0 steps for none");
   }
   return rounded;
 }
@@ -576,8 +577,8 @@ RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch) {
   if (!config.train.length) return length_of_stages(config, steps_per_epoch);
   const Length& length = *config.train.length;
   if (length.unit == LengthUnit::percent) {
-    throw ConfigError(config.where("train.length"), "a run cannot be a per cent of itself",
-                      "<n> epochs or <n> steps");
+    throw ConfigError(config.where("train.length"),
+                      "a run's length cannot be a percentage of itself", "<n> epochs or <n> steps");
   }
   double updates = length.value;
   if (length.unit == LengthUnit::epochs) updates *= static_cast<double>(steps_per_epoch);

@@ -149,7 +149,7 @@ void Diagnostics::set_direction(const std::vector<NamedTensor>& direction) {
                                        [](const NamedTensor& t, const Parameter& p) {
                                          return t.name == p.name && t.shape == p.shape;
                                        });
-  if (!fits) throw Error("the direction of the sharpness is of another network");
+  if (!fits) throw Error("the direction of the sharpness belongs to another network");
   direction_ = arena_of(network_, direction);
 }
 

@@ -52,9 +52,10 @@ std::vector<ParameterRule> parameter_rules(const RunConfig& config, const Networ
   }
   if (const auto unused = std::ranges::find(is_used, false); unused != is_used.end()) {
     const auto i = unused - is_used.begin();
-    throw ConfigError(config.where(fmt::format("optimizer.groups.{}.match", i)),
-                      fmt::format("all that '{}' matches is in a group before it", groups[i].match),
-                      "put it first");
+    throw ConfigError(
+        config.where(fmt::format("optimizer.groups.{}.match", i)),
+        fmt::format("everything that '{}' matches belongs to an earlier group", groups[i].match),
+        "put it first");
   }
   return rules;
 }
@@ -97,7 +98,7 @@ std::vector<TrainingStage> training_stages(const RunConfig& config, const Networ
     if (begin > run.steps || length == 0 || (is_last && begin != run.steps)) {
       throw ConfigError(
           config.where(key + ".length"),
-          fmt::format("the stages so far are {} updates, the run is {}", begin, run.steps),
+          fmt::format("the stages so far take {} updates, the run has {}", begin, run.steps),
           is_last ? "leave it out for the rest of the run, or change train.length"
                   : "shorter stages, or a longer train.length");
     }

@@ -23,7 +23,7 @@ std::vector<std::string_view> split(std::string_view row) {
 RowReader::RowReader(std::filesystem::path path, std::string_view header)
     : path_(std::move(path)), text_(read_file(path_)) {
   if (!text_.starts_with(fmt::format("{}\n", header))) {
-    throw Error(path_.string() + ": has lost its header");
+    throw Error(path_.string() + ": has no header");
   }
   for (const std::string_view column : split(header)) {
     is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");

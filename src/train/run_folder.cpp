@@ -67,7 +67,7 @@ void make_folder(const std::filesystem::path& folder) {
     }
   }
   std::filesystem::create_directories(folder, error);
-  if (error) throw Error(folder.string() + ": cannot be made: " + error.message());
+  if (error) throw Error(folder.string() + ": cannot be created: " + error.message());
 }
 
 RunConfig config_in(const std::filesystem::path& folder) {
@@ -82,7 +82,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder)
     : file_(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (file_ >= 0 && flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     close(file_);
-    throw Error(folder.string() + ": another preheat is at work in it");
+    throw Error(folder.string() + ": another preheat process is using it");
   }
 }
 
@@ -128,7 +128,8 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
   if (checkpoints == Checkpoints::drop) return;
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
-  if (error) throw Error((path_ / "checkpoints").string() + ": cannot be made: " + error.message());
+  if (error)
+    throw Error((path_ / "checkpoints").string() + ": cannot be created: " + error.message());
 }
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {

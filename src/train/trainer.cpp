@@ -154,7 +154,7 @@ void require_same_run(const std::filesystem::path& config_path, const RunConfig&
   const bool by_schedule = !first_difference(before, under_old_schedule);
   throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'{}",
                           config_path.string(), differs->before, differs->now,
-                          by_schedule ? "; --new-schedule goes on under the new one" : ""));
+                          by_schedule ? "; --new-schedule continues under the new one" : ""));
 }
 
 // Goes on from the same step under another schedule. A gate goes on with what it has seen only
@@ -253,16 +253,17 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     replica_->load(checkpoint.state);
     diagnostics_.set_direction(checkpoint.direction);
   } catch (const Error& e) {
-    throw Error(fmt::format("{}: is of another network: {}", checkpoint_path.string(), e.what()));
+    throw Error(
+        fmt::format("{}: belongs to another network: {}", checkpoint_path.string(), e.what()));
   }
   if (!updates(step)) {
-    throw Error(fmt::format("{}: the run diverged at step {}; there is nothing to go on with",
+    throw Error(fmt::format("{}: the run diverged at step {} and cannot be continued",
                             folder.string(), step.first_non_finite));
   }
   require_same_run(config_path, before, config_, new_schedule);
   if (checkpoint.fingerprint != fingerprint(before) &&
       checkpoint.fingerprint != fingerprint(config_)) {
-    throw Error(fmt::format("{}: was made under another configuration than {} now holds",
+    throw Error(fmt::format("{}: was saved under a configuration other than the one in {}",
                             checkpoint_path.string(), config_path.string()));
   }
   if (step.step < 0 || step.step > schedule_.run.steps) {
@@ -272,8 +273,8 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const double planned = lr_at(schedule_.lr, step.step, step.gate_opened_at);
   if (start_lr_ && step.lr != static_cast<float>(planned)) {
     throw Error(fmt::format(
-        "{}: the rate of update {} was to be {} and is {} on this machine, where "
-        "schedule.warmup.start_lr: auto finds {}; give it a number and go on with "
+        "{}: update {} was to have the rate {} and has {} on this machine, where "
+        "schedule.warmup.start_lr: auto finds {}; give it a number and continue with "
         "--new-schedule",
         checkpoint_path.string(), step.step, step.lr, static_cast<float>(planned), *start_lr_));
   }
@@ -365,7 +366,7 @@ void Trainer::set_epoch_order() {
 // Of updates that were only timed; counts them.
 void Trainer::count_timed(const std::vector<StepRecord>& records) {
   if (!records.back().finite) {
-    throw Error(fmt::format("the run diverged at step {}; take a lower schedule.base_lr",
+    throw Error(fmt::format("the run diverged at step {}; use a lower schedule.base_lr",
                             records.back().step));
   }
   step_ += static_cast<std::int64_t>(records.size());
@@ -386,7 +387,7 @@ UpdateTime Trainer::time_updates(std::int64_t most) {
 
 std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
-  if (per_epoch < 2) throw Error("an epoch has but one update; lower data.batch_size");
+  if (per_epoch < 2) throw Error("an epoch has only one update; lower data.batch_size");
   updates = std::min(updates, per_epoch);
   while (next_boundary(step_) - step_ < updates) time_updates(updates);  // as far as it goes
   if (step_ % per_epoch == 0) set_epoch_order();

@@ -341,7 +341,7 @@ TEST_F(Cli, AFileToBeWrittenIsNoOtherOnes) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
     const Result result = preheat(arguments);
     expect_one_line(result, 2);
-    EXPECT_THAT(result.err, HasSubstr(" as well; another file"));
+    EXPECT_THAT(result.err, HasSubstr("is the same file as"));
     EXPECT_EQ(bytes_of(folder_ / "tiny.yaml"), tiny);
     EXPECT_FALSE(std::filesystem::exists(folder_ / "new"));
   }
@@ -544,7 +544,7 @@ TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
            {"train", "tiny.yaml", "--resume", "run", "--new-schedule"}}) {
     const Result again = preheat(arguments);
     EXPECT_EQ(again.code, 0) << again.err;
-    EXPECT_EQ(again.out, "run: has ended, after 20 updates, and stays as it is\n");
+    EXPECT_EQ(again.out, "run: finished after 20 updates; nothing to do\n");
     for (const auto& [path, bytes] : before) {
       EXPECT_EQ(bytes_of(path), bytes) << path;
       EXPECT_EQ(std::filesystem::last_write_time(path), written[path]) << path;
@@ -688,7 +688,7 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
     kill(child, SIGINT);
     const Result cut = wait(child);
     expect_one_line(cut, 1);
-    EXPECT_EQ(cut.err, "preheat: interrupted; go on with --resume " + command + "\n");
+    EXPECT_EQ(cut.err, "preheat: interrupted; continue with --resume " + command + "\n");
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
     EXPECT_THAT(bytes_of(folder_ / command / json),
                 AllOf(HasSubstr("\"interrupted\": true"), HasSubstr("\"incomplete\"")));
@@ -933,7 +933,7 @@ TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
   ASSERT_EQ(json["peers"].size(), 1u);
   EXPECT_EQ(json["peers"][0]["set"], "small CNN");
   EXPECT_THAT(bytes_of(folder_ / "update.html"),
-              AllOf(HasSubstr("Roofline"), HasSubstr("Beside PyTorch")));
+              AllOf(HasSubstr("Roofline"), HasSubstr("Compared with PyTorch")));
   for (const char* rows :
        {"[1]", R"([{"mode": 5}])", R"([{"tensors": "1"}])", R"([{"us": 0}])", R"([{"us": -3}])"}) {
     put_bytes(folder_ / "bad.json",
@@ -1145,9 +1145,10 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
     expect_one_line(result, 1);
     for (const std::string& name : files()) EXPECT_FALSE(name.ends_with(".tmp")) << name;
     if (c.until == "load") {
-      EXPECT_EQ(result.err,
-                "preheat: interrupted before anything was measured; nothing is written to cut.json "
-                "and cut.html\n");
+      EXPECT_EQ(
+          result.err,
+          "preheat: interrupted before anything was measured; nothing was written to cut.json "
+          "and cut.html\n");
       EXPECT_EQ(bytes_of(folder_ / "cut.json"), "old");
       EXPECT_FALSE(std::filesystem::exists(folder_ / "cut.html"));
       continue;

@@ -71,7 +71,7 @@ TEST(Cifar10, NamesTheByteOfWhatIsWrong) {
   bad[3073] = 10;
   EXPECT_EQ(error(write(bad)), path + ": byte 3073: label 10 of record 1; 0 to 9");
   EXPECT_EQ(error(write(Bytes(10001 * 3073))),
-            path + ": byte 30730000: the file goes on after 10000 records; nothing more");
+            path + ": byte 30730000: the file continues after 10000 records; nothing more");
   EXPECT_EQ(error(folder.path()), folder.path().string() + ": is a folder; a file is due");
 }
 

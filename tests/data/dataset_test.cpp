@@ -169,7 +169,7 @@ class LoadDataset : public FindDataset {
 TEST_F(LoadDataset, TakesASubsetOnlyWhenAsked) {
   EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
             ".: holds 5 training images, where cifar10 has 50000; data.train_limit: 5 uses the "
-            "first of them");
+            "first ones");
   config.train_limit = 6;
   EXPECT_THAT(message<Error>([&] { load_dataset(config); }), HasSubstr("data.train_limit: 5"));
   config.train_limit = 3;
@@ -245,7 +245,7 @@ TEST_F(FindDataset, MoreThanTheKnownSizeIsTakenOnlyWhenAsked) {
   config.dir = ".";
   EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
             ".: holds 60001 training images, where mnist has 60000; data.train_limit: 60000 uses "
-            "the first of them");
+            "the first ones");
   for (const std::int64_t limit : {60'000, 70'000}) {
     config.train_limit = limit;
     EXPECT_EQ(load_dataset(config).train.size(), 60'000);

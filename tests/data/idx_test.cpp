@@ -107,15 +107,15 @@ TEST_F(Idx, NamesWhatTheFileHoldsInstead) {
   EXPECT_EQ(error(labels_path, labels_path),
             at(labels_path, 0) +
                 "the file holds labels (magic 0x00000801); images (magic "
-                "0x00000803) are due");
+                "0x00000803)");
   EXPECT_EQ(error(images_path, images_path),
             at(images_path, 0) +
                 "the file holds images (magic 0x00000803); labels (magic "
-                "0x00000801) are due");
+                "0x00000801)");
   EXPECT_EQ(images_error({'<', '!', 'd', 'o', 'c'}),
             at(images_path, 0) +
                 "the file holds something else (magic 0x3c21646f); images (magic "
-                "0x00000803) are due");
+                "0x00000803)");
 }
 
 TEST_F(Idx, NamesTheByteWhereAFileEnds) {
@@ -138,7 +138,7 @@ TEST_F(Idx, NamesTheByteWhereAFileEnds) {
 
 TEST_F(Idx, RefusesBytesAfterTheData) {
   const std::string problem =
-      "the file goes on after the data that its header promises; nothing more";
+      "the file continues after the data that its header promises; nothing more";
   EXPECT_EQ(error(folder.write("i", images_file + Bytes{0}), labels_path),
             at(folder.path() / "i", 16 + 105) + problem);
   EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", labels_file + Bytes{1, 2})),

@@ -287,7 +287,7 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   std::filesystem::remove(path / "sweep.json");
   // One that somebody else writes into.
   const FolderLock lock(path);
-  EXPECT_THAT(error(path, document()), HasSubstr("out: another preheat is at work in it"));
+  EXPECT_THAT(error(path, document()), HasSubstr("out: another preheat process is using it"));
 }
 
 }  // namespace

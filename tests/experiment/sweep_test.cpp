@@ -232,7 +232,7 @@ TEST(Sweep, AValueThatIsThereTwiceIsAnError) {
       sweep(document, shared_backend(), folder / "out", false, {});
       FAIL() << "no error";
     } catch (const ConfigError& e) {
-      EXPECT_THAT(e.what(), HasSubstr("is there twice"));
+      EXPECT_THAT(e.what(), HasSubstr("appears twice"));
     }
     EXPECT_FALSE(std::filesystem::exists(folder / "out"));
   }

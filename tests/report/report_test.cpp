@@ -300,8 +300,8 @@ TEST_F(Report, OfARunSaysHowItEndedAndWhatItTook) {
     put_bytes(folder_ / "run/summary.json", summary.dump());
     return page_of({folder_ / "run"});
   };
-  EXPECT_THAT(page_of_one("stuck"), HasSubstr("■ stuck: the loss stayed finite, and the network "
-                                              "did not learn</p>"));
+  EXPECT_THAT(page_of_one("stuck"),
+              HasSubstr("■ stuck: the loss stayed finite, but the network did not learn</p>"));
   EXPECT_THAT(
       page_of_one("spiked"),
       AllOf(HasSubstr("▲ spiked: the loss went over 3 times its first value, and the network"),

@@ -590,15 +590,14 @@ TEST(WrongSchedules, LengthsOfRuns) {
   EXPECT_THAT(error_of("train: {length: 50%}\n"), StartsWith("f.yaml:1:9: train.length: "));
   EXPECT_THAT(
       error_of("train: {length: 0.01 epochs}\n"),
-      StartsWith(
-          "f.yaml:1:9: train.length: 0.01 epochs come to no update at all; at least 1 step"));
+      StartsWith("f.yaml:1:9: train.length: 0.01 epochs round to no update; at least 1 step"));
 }
 
 TEST(WrongSchedules, ALengthThatRoundsToNothing) {
   EXPECT_THAT(
       wrong("  warmup: {length: 1%}\n"),
       StartsWith("f.yaml:3:12: schedule.warmup.length: 1% comes to no update at all in a run of "
-                 "20 steps; a longer stretch, or 0 steps for none"));
+                 "20 steps; a longer one, or 0 steps for none"));
   EXPECT_THAT(wrong("  decay: {shape: step, over: 0.04 epochs}\n"),
               HasSubstr("schedule.decay.over: 0.04 epochs comes to no update at all"));
 }

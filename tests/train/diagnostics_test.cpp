@@ -126,7 +126,7 @@ TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
   checkpoint.direction.at(1).name = "another";
   write_checkpoint(path, checkpoint);
   EXPECT_THAT(resume_error(folder / "run", config),
-              testing::HasSubstr("the direction of the sharpness is of another network"));
+              testing::HasSubstr("the direction of the sharpness belongs to another network"));
 }
 
 // The norms over all parameters are the root of the sum of squares of each one's.

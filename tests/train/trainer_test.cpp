@@ -231,7 +231,7 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   put_bytes(path_ / "metrics.csv", metrics.substr(0, metrics.size() / 2));
   EXPECT_THAT(resume_error(path_, config_of()), AllOf(HasSubstr("metrics.csv"), HasSubstr("rows")));
   put_bytes(path_ / "metrics.csv", metrics.substr(10));
-  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv: has lost its header"));
+  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv: has no header"));
   std::string torn = metrics;
   torn.replace(torn.find("\n5,") + 1, 2, "6,");
   put_bytes(path_ / "metrics.csv", torn);
@@ -247,7 +247,7 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   put_bytes(path_ / "metrics.csv", metrics);
   EXPECT_EQ(resume_error(path_, config_of()), "");
   const FolderLock lock(path_);
-  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat is at work in it"));
+  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
 }
 
 // The learning rates in a folder's rows; a float's shortest text reads back to its bits.

@@ -24,7 +24,8 @@ class Buffer {
   explicit Buffer(std::size_t size) : size_(size) {
     const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
     data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes)));
-    if (!data_) throw Error(fmt::format("out of memory: {} MiB could not be had", bytes >> 20));
+    if (!data_)
+      throw Error(fmt::format("out of memory: {} MiB could not be allocated", bytes >> 20));
     std::fill_n(data_.get(), size, T{});
   }
 

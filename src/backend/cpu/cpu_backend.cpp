@@ -414,11 +414,10 @@ class CpuBackend : public Backend {
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
     const std::size_t available = cpu::available_memory();
     if (parameters + activations <= available) return;
-    throw Error(
-        fmt::format("out of memory: the network needs {} MiB and its activations {} MiB, and {} "
-                    "MiB are free; {}",
-                    parameters >> 20, activations >> 20, available >> 20,
-                    activations > parameters ? remedy : "take a smaller network"));
+    throw Error(fmt::format(
+        "out of memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; {}",
+        parameters >> 20, activations >> 20, available >> 20,
+        activations > parameters ? remedy : "use a smaller network"));
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
@@ -433,7 +432,7 @@ class CpuBackend : public Backend {
                                std::int64_t examples) override {
     const Dataset& dataset = data_of(*data);
     examples = std::min(examples, dataset.size());
-    require_free(network, examples, "take fewer examples");
+    require_free(network, examples, "use fewer examples");
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<CpuProbe>(network, options, threads, dataset, examples);

@@ -45,7 +45,7 @@ Condition condition() {
   std::istringstream text(line.data());
   for (std::string field; std::getline(text >> std::ws, field, ',');) fields.push_back(field);
   if (fields.size() != 7) {
-    return {"clocks, throttling and ECC not known: nvidia-smi does not say", {}};
+    return {"clocks, throttling and ECC unknown: nvidia-smi does not report them", {}};
   }
   Condition condition;
   condition.text =

@@ -116,7 +116,7 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   std::ranges::copy(planner_.candidates(c, most), std::back_inserter(candidates));
   std::ranges::copy(own, std::back_inserter(candidates));
   if (candidates.empty()) {
-    throw Error(fmt::format("cuDNN {} has no way to compute the {}", cudnnGetVersion(), key));
+    throw Error(fmt::format("cuDNN {} has no engine for the {}", cudnnGetVersion(), key));
   }
   chosen = fastest(c, candidates);
   choices_[key] = chosen->name();

@@ -50,7 +50,7 @@ void* allocate(std::size_t bytes) {
     std::size_t total = 0;
     PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
     throw Error(
-        fmt::format("out of GPU memory: {} MiB were asked for and {} of {} MiB are free; "
+        fmt::format("out of GPU memory: {} MiB requested, {} of {} MiB free; "
                     "lower data.batch_size",
                     rounded >> 20, free >> 20, total >> 20));
   }

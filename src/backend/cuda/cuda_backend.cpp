@@ -34,10 +34,10 @@ class CudaBackend : public Backend {
       cudaGetLastError();
       int driver = 0;  // what CUDA says without one is that it is too old
       const bool has_driver = cudaDriverGetVersion(&driver) != cudaSuccess || driver > 0;
-      throw Error(fmt::format("no CUDA device can be used here: {}; use --device cpu",
+      throw Error(fmt::format("no usable CUDA device: {}; use --device cpu",
                               !has_driver             ? "no driver is installed"
                               : status != cudaSuccess ? cudaGetErrorString(status)
-                                                      : "there is none"));
+                                                      : "none was found"));
     }
     PREHEAT_CHECK(cudaSetDevice(0));
     cudaDeviceProp properties{};
@@ -46,7 +46,7 @@ class CudaBackend : public Backend {
     const int capability = 10 * properties.major + properties.minor;
     if (capability < oldest) {
       throw Error(
-          fmt::format("{} has compute capability {}.{}, and 7.5 is the least; use --device "
+          fmt::format("{} has compute capability {}.{}, at least 7.5 is required; use --device "
                       "cpu",
                       properties.name, properties.major, properties.minor));
     }
@@ -56,7 +56,7 @@ class CudaBackend : public Backend {
     PREHEAT_CHECK(cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, 0));
     if (has_pools == 0) {
       throw Error(
-          fmt::format("{} has no memory pools here, as shared GPUs may not; use --device "
+          fmt::format("{} has no memory pools here (shared GPUs may lack them); use --device "
                       "cpu",
                       properties.name));
     }
@@ -102,9 +102,9 @@ class CudaBackend : public Backend {
     if (parameters + activations <= total) return;  // `free` leaves out what the pool keeps
     throw Error(
         fmt::format("out of GPU memory: the network needs {} MiB and its activations {} "
-                    "MiB, and the device has {} MiB; {}",
+                    "MiB; the device has {} MiB; {}",
                     parameters >> 20, activations >> 20, total >> 20,
-                    activations > parameters ? "lower data.batch_size" : "take a smaller network"));
+                    activations > parameters ? "lower data.batch_size" : "use a smaller network"));
   }
 
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,

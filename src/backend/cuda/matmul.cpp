@@ -76,7 +76,7 @@ Matmul::Matmul(cublasLtHandle_t handle, const Product& p) {
                                      c_.get(), preference.get(), 1, &result, &found);
   if (status != CUBLAS_STATUS_NOT_SUPPORTED) PREHEAT_CHECK(status);
   if (found == 0 || result.state != CUBLAS_STATUS_SUCCESS) {
-    throw Error(fmt::format("cuBLAS {} has no way to compute a product of {} x {} x {}",
+    throw Error(fmt::format("cuBLAS {} has no algorithm for a product of {} x {} x {}",
                             cublasLtGetVersion(), p.m, p.n, p.k));
   }
   algorithm_ = result.algo;

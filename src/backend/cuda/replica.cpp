@@ -65,8 +65,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
     throw std::logic_error("options: not of this network");
   }
   if (network_.parameters.size() >= kernels::has_small_gradient) {
-    throw Error(
-        "the network has more tensors than the GPU's update can tell apart; use --device cpu");
+    throw Error("the network has more tensors than the GPU's update supports; use --device cpu");
   }
   {
     const std::lock_guard lock(libraries_->mutex);

@@ -40,7 +40,7 @@ class ClaimableAxes {
                    const std::string& place) const {
     const std::string key = place + ".along";
     if (std::ranges::find(others_, along) == others_.end()) {
-      refuse(key, fmt::format("{} is not an axis besides schedule.base_lr", along),
+      refuse(key, fmt::format("{} is not an axis other than schedule.base_lr", along),
              others_.empty() ? "one more of sweep.axes"
                              : fmt::format("one of {}", fmt::join(others_, ", ")));
     }
@@ -60,7 +60,7 @@ class ClaimableAxes {
     for (const Axis& wanted : over) {
       const std::string key = place + ".over." + wanted.key;
       if (axis(wanted.key) == nullptr || axis(wanted.key) == rate_) {
-        refuse(key, fmt::format("{} is not an axis besides schedule.base_lr", wanted.key),
+        refuse(key, fmt::format("{} is not an axis other than schedule.base_lr", wanted.key),
                "an axis; the rates follow from the boundary");
       }
       for (std::size_t i = 0; i < wanted.values.size(); ++i) {

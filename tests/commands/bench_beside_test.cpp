@@ -166,7 +166,7 @@ TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
   Json other = valid();
   other["bench"] = "step";
   EXPECT_THAT(refused(other),
-              HasSubstr("before.json: is of preheat bench step, not of bench update"));
+              HasSubstr("before.json: was written by preheat bench step, not by bench update"));
   for (const char* key : {"bench", "preheat", "date", "interrupted", "device", "library", "options",
                           "clocks_mhz", "figures"}) {
     Json without = valid();

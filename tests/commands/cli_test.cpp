@@ -364,7 +364,7 @@ TEST_F(Cli, SchedulesAreCompared) {
   EXPECT_THAT(
       both.out,
       AllOf(HasSubstr("a: T = 20 updates"), HasSubstr("W = 5"), HasSubstr("b: T = 30 updates"),
-            HasSubstr("a and b part at update 0: 0 and 1.00e-05"),
+            HasSubstr("a and b first differ at update 0: 0 and 1.00e-05"),
             HasSubstr("over the first 20 updates"), HasSubstr("note: the first update has rate 0"),
             HasSubstr("sum of rates")));
   EXPECT_THAT(bytes_of(folder_ / "both.svg"), AllOf(HasSubstr(">a<"), HasSubstr(">b<")));
@@ -455,7 +455,7 @@ TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
   // Beside one that has none.
   const Result beside = preheat({"schedule", "gate.yaml", "tiny.yaml", "--gate-opens", "6"});
   EXPECT_EQ(beside.code, 0) << beside.err;
-  EXPECT_THAT(beside.out, HasSubstr("gate and tiny part at update 0"));
+  EXPECT_THAT(beside.out, HasSubstr("gate and tiny first differ at update 0"));
 }
 
 TEST_F(Cli, ScheduleNeedsNoData) {
@@ -572,7 +572,8 @@ TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
   asked.push_back("--new-schedule");
   const Result done = preheat(asked);
   EXPECT_EQ(done.code, 0) << done.err;
-  EXPECT_THAT(done.out, AllOf(HasSubstr("resumed after 20 updates"), HasSubstr("and is now")));
+  EXPECT_THAT(done.out, AllOf(HasSubstr("resumed after 20 updates"),
+                              HasSubstr("the next learning rate changes from")));
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 31);
   EXPECT_THAT(bytes_of(folder_ / "run/config.yaml"), HasSubstr("length: 30 steps"));
   EXPECT_THAT(bytes_of(folder_ / "run/config-before-20.yaml"), HasSubstr("length: 20 steps"));
@@ -783,7 +784,7 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   std::filesystem::create_directory(folder_ / "empty");
   result = preheat({"report", "empty"});
   expect_one_line(result, 1);
-  EXPECT_THAT(result.err, HasSubstr("neither it nor a folder right below it"));
+  EXPECT_THAT(result.err, HasSubstr("neither it nor a folder directly below it"));
   // Those right below.
   EXPECT_EQ(preheat({"report", ".", "-o", "below.html"}).out, "below.html\n");
   EXPECT_THAT(bytes_of(folder_ / "below.html"), HasSubstr("<h1>2 runs</h1>"));
@@ -794,7 +795,7 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   const std::string metrics = bytes_of(folder_ / "a/metrics.csv");
   result = preheat({"report", "a", "-o", "a/metrics.csv"});
   expect_one_line(result, 1);
-  EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: is there and is not a page"));
+  EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: exists and is not a page"));
   EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
   // Under the usual names too, here and in a folder.
   const std::string other = "<!doctype html>\n<html><body>of another program</body></html>\n";
@@ -802,7 +803,7 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
     put_bytes(folder_ / usual, other);
     result = usual[0] == 'a' ? preheat({"report", "a"}) : preheat({"report", "a", "b"});
     expect_one_line(result, 1);
-    EXPECT_THAT(result.err, HasSubstr(usual + ": is there and is not a page of preheat's; -o"));
+    EXPECT_THAT(result.err, HasSubstr(usual + ": exists and is not a page of preheat's; choose"));
     EXPECT_EQ(bytes_of(folder_ / usual), other);
     std::filesystem::remove(folder_ / usual);
   }
@@ -1037,8 +1038,8 @@ TEST_F(Cli, BenchHoldsItsFiguresAgainstAnEarlierRun) {
                                 HasSubstr("library oneDNN"), HasSubstr("--quick true (was false)"),
                                 HasSubstr("other clocks"), HasSubstr("earlier / now")));
   const std::string page = bytes_of(folder_ / "now.html");
-  EXPECT_THAT(page, AllOf(HasSubstr("Beside before.json"), HasSubstr("was measured on another"),
-                          HasSubstr("earlier / now")));
+  EXPECT_THAT(page, AllOf(HasSubstr("Compared with before.json"),
+                          HasSubstr("was measured on another"), HasSubstr("earlier / now")));
   if (!earlier.empty()) {
     EXPECT_THAT(page, HasSubstr("gone "));
   }
@@ -1067,7 +1068,7 @@ TEST_F(Cli, EveryBenchCanBeHeldAgainstItself) {
       EXPECT_EQ(figure["earlier"]["median"], a["figures"][i]["median"]);
       EXPECT_EQ(figure["change"], expected_change(a["figures"][i], figure)) << figure;
     }
-    EXPECT_THAT(bytes_of(folder_ / "b.html"), HasSubstr("Beside a.json"));
+    EXPECT_THAT(bytes_of(folder_ / "b.html"), HasSubstr("Compared with a.json"));
   }
   // Another batch is another row, and a difference that is named.
   ASSERT_EQ(preheat(with(step, {"--json", "a.json"})).code, 0);
@@ -1154,11 +1155,11 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
       continue;
     }
     EXPECT_EQ(result.err, "preheat: interrupted; what was measured is in cut.json and cut.html\n");
-    EXPECT_THAT(result.out, HasSubstr("interrupted: incomplete"));
+    EXPECT_THAT(result.out, HasSubstr("interrupted and incomplete"));
     const auto json = nlohmann::json::parse(bytes_of(folder_ / "cut.json"));
     EXPECT_EQ(json["interrupted"], true);
     EXPECT_FALSE(json["figures"].empty());
-    EXPECT_THAT(bytes_of(folder_ / "cut.html"), HasSubstr("interrupted: incomplete"));
+    EXPECT_THAT(bytes_of(folder_ / "cut.html"), HasSubstr("interrupted and incomplete"));
     // It is an earlier run like any other, of which less is known.
     if (c.arguments[1] == "update") {
       const Result beside = preheat(with(small_update, {"--compare", "cut.json"}));

@@ -373,7 +373,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"optimizer: {nesterov: 1}", "f.yaml:1:13:", {"write true or false"}},
       {"optimizer: {momentum: 0, nesterov: true}",
        "f.yaml:1:26: optimizer.nesterov:",
-       {"there is no momentum", "write momentum: 0.9"}},
+       {"needs a momentum above 0", "write momentum: 0.9"}},
       {"label_smoothing: 1\n", "f.yaml:1:1: label_smoothing:", {"is out of range"}},
       {"loss: mse\nlabel_smoothing: 0.1\n", "f.yaml:2:1: label_smoothing:", {"only cross_entropy"}},
       {"loss: crossentropy\n", "f.yaml:1:1: loss:", {"is not a loss; write cross_entropy | mse"}},
@@ -525,7 +525,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"optimizer: {groups: [{match: *.bias}]}\n", "f.yaml:1:", {"in quotes"}},
       {"optimizer:\n  groups:\n    - match: *bias\n", "f.yaml:3:", {"in quotes"}},
       {"optimizer:\n  groups:\n    - match: *\n", "f.yaml:3:", {"in quotes"}},
-      {"schedule: {decay: {over: 0 steps}}\n", "f.yaml:1:20:", {"is no length; write more than 0"}},
+      {"schedule: {decay: {over: 0 steps}}\n", "f.yaml:1:20:", {"is too short; write more than 0"}},
       {"schedule: {decay: {at: []}}\n", "f.yaml:1:20: schedule.decay.at:", {"is empty"}},
       {"schedule: {decay: {at: [1 step, 5]}}\n",
        "f.yaml:1:33: schedule.decay.at.1:",
@@ -625,7 +625,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"schedule: {warmup: {start_factor: auto}}\n", "f.yaml:1:21:", {"is not a number"}},
       {"compare: {arms: {a: {}}, seeds: [1, 1]}\n",
        "f.yaml:1:37: compare.seeds.1:",
-       {"there twice"}},
+       {"appears twice"}},
   };
   for (const Wrong& row : rows) {
     const std::string message = error_of(row.text);

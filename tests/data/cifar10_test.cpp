@@ -61,18 +61,22 @@ TEST(Cifar10, NamesTheByteOfWhatIsWrong) {
   const auto write = [&](const Bytes& bytes) { return folder.write("x.bin", bytes); };
   const std::string path = (folder.path() / "x.bin").string();
 
-  EXPECT_EQ(error(write({})),
-            path + ": byte 0: the file ends in record 0 of 3073 bytes each; 3073 more bytes");
-  EXPECT_EQ(error(write(Bytes(records.begin(), records.end() - 1))),
-            path + ": byte 9218: the file ends in record 2 of 3073 bytes each; 1 more bytes");
-  EXPECT_EQ(error(write(Bytes(records.begin(), records.begin() + 3074))),
-            path + ": byte 3074: the file ends in record 1 of 3073 bytes each; 3072 more bytes");
+  EXPECT_EQ(
+      error(write({})),
+      path + ": byte 0: the file ends in record 0 of 3073 bytes each; expected 3073 more bytes");
+  EXPECT_EQ(
+      error(write(Bytes(records.begin(), records.end() - 1))),
+      path + ": byte 9218: the file ends in record 2 of 3073 bytes each; expected 1 more bytes");
+  EXPECT_EQ(
+      error(write(Bytes(records.begin(), records.begin() + 3074))),
+      path + ": byte 3074: the file ends in record 1 of 3073 bytes each; expected 3072 more bytes");
   Bytes bad = records;
   bad[3073] = 10;
-  EXPECT_EQ(error(write(bad)), path + ": byte 3073: label 10 of record 1; 0 to 9");
-  EXPECT_EQ(error(write(Bytes(10001 * 3073))),
-            path + ": byte 30730000: the file continues after 10000 records; nothing more");
-  EXPECT_EQ(error(folder.path()), folder.path().string() + ": is a folder; a file is due");
+  EXPECT_EQ(error(write(bad)), path + ": byte 3073: label 10 of record 1; expected 0 to 9");
+  EXPECT_EQ(
+      error(write(Bytes(10001 * 3073))),
+      path + ": byte 30730000: the file continues after 10000 records; expected nothing more");
+  EXPECT_EQ(error(folder.path()), folder.path().string() + ": is a folder; expected a file");
 }
 
 }  // namespace

@@ -106,15 +106,15 @@ TEST_F(Idx, ReadsFilesOfManyChunks) {
 TEST_F(Idx, NamesWhatTheFileHoldsInstead) {
   EXPECT_EQ(error(labels_path, labels_path),
             at(labels_path, 0) +
-                "the file holds labels (magic 0x00000801); images (magic "
+                "the file holds labels (magic 0x00000801); expected images (magic "
                 "0x00000803)");
   EXPECT_EQ(error(images_path, images_path),
             at(images_path, 0) +
-                "the file holds images (magic 0x00000803); labels (magic "
+                "the file holds images (magic 0x00000803); expected labels (magic "
                 "0x00000801)");
   EXPECT_EQ(images_error({'<', '!', 'd', 'o', 'c'}),
             at(images_path, 0) +
-                "the file holds something else (magic 0x3c21646f); images (magic "
+                "the file holds something else (magic 0x3c21646f); expected images (magic "
                 "0x00000803)");
 }
 
@@ -123,22 +123,22 @@ TEST_F(Idx, NamesTheByteWhereAFileEnds) {
     const Bytes cut(images_file.begin(), images_file.begin() + size);
     const int missing = size < 16 ? 4 - size % 4 : static_cast<int>(images_file.size()) - size;
     const std::string problem = "the file ends in " +
-                                std::string(size < 16 ? "its header" : "its images") + "; " +
-                                std::to_string(missing) + " more bytes";
+                                std::string(size < 16 ? "its header" : "its images") +
+                                "; expected " + std::to_string(missing) + " more bytes";
     EXPECT_EQ(images_error(cut), at(images_path, size) + problem);
     const auto gz = folder.write_gzip("cut.gz", cut);
     EXPECT_EQ(error(gz, labels_path), at(gz, size) + problem);
   }
   folder.write("images", images_file);
   EXPECT_EQ(labels_error({0, 0, 8, 1, 0, 0}),
-            at(labels_path, 6) + "the file ends in its header; 2 more bytes");
+            at(labels_path, 6) + "the file ends in its header; expected 2 more bytes");
   EXPECT_EQ(labels_error(words({0x801, n})),
-            at(labels_path, 8) + "the file ends in its labels; 7 more bytes");
+            at(labels_path, 8) + "the file ends in its labels; expected 7 more bytes");
 }
 
 TEST_F(Idx, RefusesBytesAfterTheData) {
   const std::string problem =
-      "the file continues after the data that its header promises; nothing more";
+      "the file continues after the data that its header promises; expected nothing more";
   EXPECT_EQ(error(folder.write("i", images_file + Bytes{0}), labels_path),
             at(folder.path() / "i", 16 + 105) + problem);
   EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", labels_file + Bytes{1, 2})),
@@ -154,40 +154,43 @@ TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   };
   const long before = most_kib();
   const Bytes huge = words({0x803, 0x80000000, 5, 3}) + pixels;
-  EXPECT_EQ(images_error(huge),
-            at(images_path, 4) + "the header promises 2147483648 examples; 1 to 100000000");
+  EXPECT_EQ(
+      images_error(huge),
+      at(images_path, 4) + "the header promises 2147483648 examples; expected 1 to 100000000");
   EXPECT_EQ(images_error(words({0x803, n, 0x80000000, 0x80000000}) + pixels),
-            at(images_path, 8) + "the images' height is 2147483648; 5 pixels");
+            at(images_path, 8) + "the images' height is 2147483648; expected 5 pixels");
   EXPECT_EQ(images_error(words({0x803, n, 5, 0xffffffff}) + pixels),
-            at(images_path, 12) + "the images' width is 4294967295; 3 pixels");
+            at(images_path, 12) + "the images' width is 4294967295; expected 3 pixels");
   EXPECT_EQ(images_error(words({0x803, 0, 5, 3})),
-            at(images_path, 4) + "the header promises 0 examples; 1 to 100000000");
+            at(images_path, 4) + "the header promises 0 examples; expected 1 to 100000000");
   folder.write("images", images_file);
-  EXPECT_EQ(labels_error(words({0x801, 0xffffffff}) + labels),
-            at(labels_path, 4) + "the header promises 4294967295 examples; 1 to 100000000");
+  EXPECT_EQ(
+      labels_error(words({0x801, 0xffffffff}) + labels),
+      at(labels_path, 4) + "the header promises 4294967295 examples; expected 1 to 100000000");
   // Within the limits, but not in the file.
   EXPECT_EQ(labels_error(words({0x801, 100'000'000}) + labels),
-            at(labels_path, 15) + "the file ends in its labels; 99999993 more bytes");
-  EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", words({0x801, 100'000'000}) + labels)),
-            at(folder.path() / "l.gz", 15) + "the file ends in its labels; 99999993 more bytes");
+            at(labels_path, 15) + "the file ends in its labels; expected 99999993 more bytes");
+  EXPECT_EQ(
+      error(images_path, folder.write_gzip("l.gz", words({0x801, 100'000'000}) + labels)),
+      at(folder.path() / "l.gz", 15) + "the file ends in its labels; expected 99999993 more bytes");
   EXPECT_LT(most_kib() - before, 64 * 1024);
 }
 
 TEST_F(Idx, NamesBothFilesWhereCountsDiffer) {
   EXPECT_EQ(labels_error(words({0x801, n - 1}) + Bytes(n - 1, 0)),
-            at(images_path, 4) + "the header promises 7 examples; 6, as many as " +
+            at(images_path, 4) + "the header promises 7 examples; expected 6, as many as " +
                 labels_path.string() + " has labels");
 }
 
 TEST_F(Idx, NamesTheByteOfALabelThatIsNone) {
   Bytes bad = labels_file;
   bad[8 + 5] = 4;
-  EXPECT_EQ(labels_error(bad), at(labels_path, 13) + "label 4 of example 5; 0 to 3");
+  EXPECT_EQ(labels_error(bad), at(labels_path, 13) + "label 4 of example 5; expected 0 to 3");
 }
 
 TEST_F(Idx, RefusesOtherSides) {
   EXPECT_EQ(images_error(words({0x803, n, 3, 5}) + pixels),
-            at(images_path, 8) + "the images' height is 3; 5 pixels");
+            at(images_path, 8) + "the images' height is 3; expected 5 pixels");
 }
 
 TEST_F(Idx, ReportsDamagedGzip) {
@@ -195,21 +198,22 @@ TEST_F(Idx, ReportsDamagedGzip) {
   Bytes bad_crc = whole;
   bad_crc[bad_crc.size() - 8] ^= 1;
   const auto path = folder.write("i.gz", bad_crc);
-  EXPECT_THAT(error(path, labels_path),
-              AllOf(StartsWith(path.string() + ": byte "),
-                    EndsWith(": cannot be read: incorrect data check; an undamaged file")));
+  EXPECT_THAT(
+      error(path, labels_path),
+      AllOf(StartsWith(path.string() + ": byte "),
+            EndsWith(": cannot be read: incorrect data check; expected an undamaged file")));
   Bytes bad_length = whole;
   bad_length[bad_length.size() - 4] ^= 1;
   folder.write("i.gz", bad_length);
   EXPECT_THAT(error(path, labels_path), HasSubstr("incorrect length check"));
   folder.write("i.gz", Bytes(whole.begin(), whole.end() - 9));
   EXPECT_THAT(error(path, labels_path),
-              EndsWith(": cannot be read: unexpected end of file; an undamaged file"));
+              EndsWith(": cannot be read: unexpected end of file; expected an undamaged file"));
   Bytes bad_block = whole;
   bad_block[10] = 0xff;  // the first byte of the compressed data: a block type that does not exist
   folder.write("i.gz", bad_block);
   EXPECT_EQ(error(path, labels_path),
-            at(path, 0) + "cannot be read: invalid block type; an undamaged file");
+            at(path, 0) + "cannot be read: invalid block type; expected an undamaged file");
 }
 
 // Whatever is damaged: an error that names the file and the byte, or data of the right shape.
@@ -237,11 +241,11 @@ TEST_F(Idx, RefusesWhatIsNotAReadableFile) {
   EXPECT_EQ(error(folder.path() / "none", labels_path),
             (folder.path() / "none").string() + ": cannot be opened: No such file or directory");
   EXPECT_EQ(error(folder.path(), labels_path),
-            folder.path().string() + ": is a folder; a file is due");
-  EXPECT_EQ(error(images_path, "/dev/zero"), "/dev/zero: is not a file; a file is due");
+            folder.path().string() + ": is a folder; expected a file");
+  EXPECT_EQ(error(images_path, "/dev/zero"), "/dev/zero: is not a file; expected a file");
   const auto pipe = folder.path() / "pipe";  // opening it would wait for ever
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  EXPECT_EQ(error(pipe, labels_path), pipe.string() + ": is not a file; a file is due");
+  EXPECT_EQ(error(pipe, labels_path), pipe.string() + ": is not a file; expected a file");
 }
 
 TEST_F(Idx, ReportsMissingPermission) {
@@ -252,8 +256,9 @@ TEST_F(Idx, ReportsMissingPermission) {
 
 TEST_F(Idx, ReportsAReadThatFails) {
   if (!std::filesystem::exists("/proc/self/mem")) GTEST_SKIP() << "no /proc";
-  EXPECT_EQ(error("/proc/self/mem", labels_path),
-            "/proc/self/mem: byte 0: cannot be read: Input/output error; an undamaged file");
+  EXPECT_EQ(
+      error("/proc/self/mem", labels_path),
+      "/proc/self/mem: byte 0: cannot be read: Input/output error; expected an undamaged file");
 }
 
 }  // namespace

@@ -283,7 +283,7 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   EXPECT_FALSE(std::filesystem::exists(folder_ / "nowhere"));
   // A folder that another command made.
   put_bytes(path / "sweep.json", "{}");
-  EXPECT_THAT(error(path, document()), HasSubstr("is of another command: it has a sweep.json"));
+  EXPECT_THAT(error(path, document()), HasSubstr("belongs to another command: it has a sweep.json"));
   std::filesystem::remove(path / "sweep.json");
   // One that somebody else writes into.
   const FolderLock lock(path);

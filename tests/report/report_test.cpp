@@ -285,7 +285,7 @@ TEST_F(Report, SaysWhereARunIsLostAndWhenOneHasNotEnded) {
   std::filesystem::remove(folder_ / "cut/summary.json");
   page = page_of({folder_ / "cut"});
   expect_well_formed(page);
-  EXPECT_THAT(page, HasSubstr("has not ended, or was killed: 30 updates are recorded"));
+  EXPECT_THAT(page, HasSubstr("still running, or killed: 30 updates recorded"));
 }
 
 TEST_F(Report, OfARunSaysHowItEndedAndWhatItTook) {
@@ -304,7 +304,7 @@ TEST_F(Report, OfARunSaysHowItEndedAndWhatItTook) {
               HasSubstr("■ stuck: the loss stayed finite, but the network did not learn</p>"));
   EXPECT_THAT(
       page_of_one("spiked"),
-      AllOf(HasSubstr("▲ spiked: the loss went over 3 times its first value, and the network"),
+      AllOf(HasSubstr("▲ spiked: the loss exceeded 3 times its first value, but the network"),
             HasSubstr("<dt>warmup ended early</dt><dd>before update 2</dd>"),
             HasSubstr("<dt>wall time</dt><dd>12.3 s</dd>"),
             HasSubstr("<dt>training speed</dt><dd>988 images/s</dd>"),
@@ -1016,7 +1016,7 @@ TEST_F(Report, NamesWhatIsDamaged) {
   };
   std::filesystem::create_directories(folder_ / "empty");
   EXPECT_THAT(message("empty"),
-              HasSubstr("empty: neither it nor a folder right below it is of a run"));
+              HasSubstr("empty: neither it nor a folder directly below it is a run"));
   EXPECT_THAT(message("nowhere"), HasSubstr("nowhere: is not a folder"));
   write_run(folder_ / "run", random_rows(5));
   const std::string metrics = bytes_of(folder_ / "run/metrics.csv");

@@ -316,7 +316,7 @@ TEST(Gates, AreLookedAtWhereTheyHaveOpenedToo) {
   for (const char* decay : {"{shape: step, gamma: 1e6, over: 20 steps}",
                             "{shape: exponential, gamma: 2, over: 1 steps}"}) {
     EXPECT_THAT(error_of(warmup + "  decay: " + decay + "\n" + run_of(200)),
-                HasSubstr("schedule.decay.gamma: takes the learning rate beyond"));
+                HasSubstr("schedule.decay.gamma: makes the learning rate overflow"));
   }
   // Ramps that a late opening leaves no room for make no rate of their own.
   const Schedule s = schedule_of(
@@ -337,7 +337,7 @@ TEST(WrongSchedules, RatesThatNoFloatHolds) {
   EXPECT_THAT(error_of("schedule: {base_lr: 1e-30, warmup: {length: 10 steps, start_lr: 1e12,\n"
                        "  overlap: true, toward: multiply}}\n" +
                        run_of(20)),
-              HasSubstr("schedule.warmup.start_lr: takes the learning rate beyond"));
+              HasSubstr("schedule.warmup.start_lr: makes the learning rate overflow"));
 }
 
 // Where cycles begin is a whole number, which doubles miss by their last bit: 21 / 1.4 is 15 and
@@ -594,12 +594,11 @@ TEST(WrongSchedules, LengthsOfRuns) {
 }
 
 TEST(WrongSchedules, ALengthThatRoundsToNothing) {
-  EXPECT_THAT(
-      wrong("  warmup: {length: 1%}\n"),
-      StartsWith("f.yaml:3:12: schedule.warmup.length: 1% comes to no update at all in a run of "
-                 "20 steps; a longer one, or 0 steps for none"));
+  EXPECT_THAT(wrong("  warmup: {length: 1%}\n"),
+              StartsWith("f.yaml:3:12: schedule.warmup.length: 1% rounds to no update in a run of "
+                         "20 steps; a longer one, or 0 steps for none"));
   EXPECT_THAT(wrong("  decay: {shape: step, over: 0.04 epochs}\n"),
-              HasSubstr("schedule.decay.over: 0.04 epochs comes to no update at all"));
+              HasSubstr("schedule.decay.over: 0.04 epochs rounds to no update"));
 }
 
 // Room for as many as there may be, and none for one more.

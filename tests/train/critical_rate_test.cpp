@@ -301,7 +301,7 @@ TEST(AutomaticStart, OfACheckpointThatDiffersIsRefused) {
   checkpoint.state.step.lr *= 1.01f;
   write_checkpoint(path, checkpoint);
   EXPECT_THAT(resume_error(folder / "run", config),
-              AllOf(HasSubstr("last.ckpt: the rate of update"), HasSubstr("start_lr: auto"),
+              AllOf(HasSubstr("last.ckpt: update "), HasSubstr("start_lr: auto"),
                     HasSubstr("--new-schedule")));
 }
 

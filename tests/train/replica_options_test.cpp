@@ -164,7 +164,7 @@ TEST(ReplicaOptions, ALengthOfTheRunThatNothingGivesIsMissing) {
   EXPECT_THAT(error_of({"train.stages=[{length: 20%}, {length: 20 steps}]"}),
               AllOf(HasSubstr("train.stages.0.length: "), HasSubstr("train.length")));
   EXPECT_THAT(error_of({"train.stages=[{length: 0.01 epochs}]"}),
-              HasSubstr("train.stages.0.length: 0.01 epochs comes to no update"));
+              HasSubstr("train.stages.0.length: 0.01 epochs rounds to no update"));
 }
 
 TEST(ReplicaOptions, StagesAreAsLongAsTheRun) {
@@ -238,8 +238,9 @@ TEST(ReplicaOptions, TheFirstGroupThatMatchesHolds) {
 }
 
 TEST(ReplicaOptions, AGroupThatNeverHoldsIsRefused) {
-  EXPECT_THAT(error_of({"optimizer.groups=[{match: '*'}, {match: '*.bias', lr_scale: 5}]"}),
-              AllOf(HasSubstr("optimizer.groups.1.match: "), HasSubstr("in a group before it")));
+  EXPECT_THAT(
+      error_of({"optimizer.groups=[{match: '*'}, {match: '*.bias', lr_scale: 5}]"}),
+      AllOf(HasSubstr("optimizer.groups.1.match: "), HasSubstr("belongs to an earlier group")));
 }
 
 }  // namespace

@@ -194,8 +194,9 @@ class WrongResume : public testing::Test {
 };
 
 TEST_F(WrongResume, AnotherNetworkNamesTheTensor) {
-  EXPECT_THAT(resume_error(path_, config_of({"model.layers.0.conv.out=5"})),
-              AllOf(HasSubstr("last.ckpt: is of another network: "), HasSubstr("0.conv.weight")));
+  EXPECT_THAT(
+      resume_error(path_, config_of({"model.layers.0.conv.out=5"})),
+      AllOf(HasSubstr("last.ckpt: belongs to another network: "), HasSubstr("0.conv.weight")));
   EXPECT_THAT(resume_error(path_, config_of({"model.layers.2.conv.batch_norm=false"})),
               HasSubstr("2."));
   EXPECT_THAT(resume_error(path_, config_of({"model.layers.3={linear: {out: 10}, name: head}"})),
@@ -624,7 +625,7 @@ TEST_F(WrongResume, ACheckpointOfAnotherConfigurationThanTheFoldersIsRefused) {
   put_bytes(path_ / "config.yaml", text);
   for (const bool new_schedule : {false, true}) {
     EXPECT_THAT(resume_error(path_, config_of({"seed=3"}), new_schedule),
-                AllOf(HasSubstr("last.ckpt: was made under another configuration"),
+                AllOf(HasSubstr("last.ckpt: was saved under a configuration other"),
                       HasSubstr("config.yaml")));
     EXPECT_THAT(resume_error(path_, config_of(), new_schedule), HasSubstr("'seed: 3'"));
   }

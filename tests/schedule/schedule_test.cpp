@@ -458,8 +458,8 @@ TEST(WrongSchedules, OnlyTheLastPhaseMayLeaveOutItsLength) {
 TEST(WrongSchedules, TwoPhasesCalledFinal) {
   const std::string phases = "  phases:\n    - {name: final, shape: constant, from: base, length: ";
   EXPECT_THAT(wrong(phases + "12 steps}\n"),
-              StartsWith("f.yaml:4:8: schedule.phases.0.name: 'final' is what the 8 updates after "
-                         "the last phase are called"));
+              StartsWith("f.yaml:4:8: schedule.phases.0.name: 'final' is the name of the 8 updates "
+                         "after the last phase"));
   // Where nothing is left it is a name like others.
   EXPECT_EQ(wrong(phases + "20 steps}\n"), "");
 }

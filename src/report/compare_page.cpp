@@ -30,8 +30,8 @@ void add_arms(Page& page, const Json& result) {
   heads.emplace_back("overrides");
   page.add(table(heads, rows));
   page.add(
-      "<p class=\"soft\">The interval is Clopper and Pearson's, for the share of runs that fail "
-      "under an arm.</p>\n");
+      "<p class=\"soft\">The interval is the Clopper-Pearson interval for an arm's failure "
+      "rate.</p>\n");
 }
 
 const Json& arm_named(const Experiment& e, const Json& name) {

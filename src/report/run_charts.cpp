@@ -58,8 +58,8 @@ void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_
   }
   const double most = times * first;
   if (first <= 0 || largest <= most) return;
-  chart.cap_y(most).caption(
-      fmt::format("{} over {:.3g} are outside; the largest is {:.3g}.", values, most, largest));
+  chart.cap_y(most).caption(fmt::format("{} above {:.3g} are off the chart; the largest is {:.3g}.",
+                                        values, most, largest));
 }
 
 const Series& loss_of(const RunData& run) {
@@ -115,8 +115,7 @@ void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets
 }
 
 constexpr const char* spread_words =
-    "Line: median of an arm's n seeds; band: from the least to the largest of those that are "
-    "finite.";
+    "Line: median of the arm's n seeds. Band: smallest to largest finite value.";
 
 // Of the means of losses, in updates.
 std::size_t widest_window(const std::vector<RunData>& runs) {
@@ -220,12 +219,11 @@ Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facet
     ++points;
   }
   chart.rows(facets.rows());
-  chart.caption(
-      points == runs.size()
-          ? fmt::format("A point for each run, at its end, n = {}.", points)
-          : fmt::format("A point for each run, at its end, {} of n = {}; the others ended "
-                        "before they were evaluated.",
-                        points, runs.size()));
+  chart.caption(points == runs.size()
+                    ? fmt::format("One point per run, at its end, n = {}.", points)
+                    : fmt::format("One point per run, at its end, {} of n = {}; the others ended "
+                                  "before they were evaluated.",
+                                  points, runs.size()));
   return chart;
 }
 
@@ -285,7 +283,7 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   }
   if (least > 0 && largest > 20 * least) chart.log_y();
   if (drawn.size() < runs.size()) {
-    chart.caption("One line for the runs of an arm, whose rates are the same.");
+    chart.caption("One line per arm, whose runs share their rates.");
   }
   shade_phases(chart, runs);
   return chart;
@@ -359,12 +357,11 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
   if (!doubtful.x.empty()) {
     chart.add("step sizes disagree", Chart::Kind::dots, {"non_finite", 3}, doubtful);
   }
-  chart.legend().caption(fmt::format(
-      "Largest eigenvalue of the loss's Hessian, and what the current learning rate can "
-      "take; "
-      "m = {}.{}",
-      runs.front()->momentum,
-      doubtful.x.empty() ? "" : " Marked: the measurement's two step sizes disagree."));
+  chart.legend().caption(
+      fmt::format("Largest eigenvalue of the loss's Hessian, and the limits set by the current "
+                  "learning rate; m = {}.{}",
+                  runs.front()->momentum,
+                  doubtful.x.empty() ? "" : " Marked: the measurement's two step sizes disagree."));
   if (largest > 0) chart.cap_y(20 * largest);
   if (is_positive) chart.log_y();
   return chart;
@@ -487,11 +484,12 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
       add_by_name(charts, empty, caption, layers, value);
     };
     add(chart("Velocity over weights", "ratio").log_y(),
-        "Norm of the velocity over that of the weights.", [&](const LayerRows& l, std::size_t i) {
+        "Norm of the velocity over the norm of the weights.",
+        [&](const LayerRows& l, std::size_t i) {
           return ratio(l.velocity_norm[i], l.weight_norm[i]);
         });
     add(chart("Update over weights", "ratio").log_y(),
-        "Norm of the update over that of the weights.", [&](const LayerRows& l, std::size_t i) {
+        "Norm of the update over the norm of the weights.", [&](const LayerRows& l, std::size_t i) {
           return ratio(l.update_norm[i], l.weight_norm[i]);
         });
     add(chart("Angle of an update", "degrees").log_y(), "Between the weights before and after it.",
@@ -502,7 +500,7 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
   if (const ByName layers(files_of(runs, &RunData::activations), &ActivationRows::layer);
       layers.seeds() > 0) {
     add_by_name(charts, chart("Largest activation", "activation").log_y(),
-                "In magnitude, in the update's own batch.", layers,
+                "Largest magnitude in the update's own batch.", layers,
                 [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });
     add_by_name(charts, chart("Dead units", "%"), "Channels that are zero on the whole batch.",
                 layers, [](const ActivationRows& a, std::size_t i) { return 100 * a.dead[i]; });

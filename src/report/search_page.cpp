@@ -57,8 +57,8 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
   }
   chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights of {} that raises the loss by a tenth. A seed has no point of an arm, and – "
-      "in the table, where its search found no rate that trains.",
+      "initial weights of {} that raises the loss by a tenth. Where a search found no rate that "
+      "trains, the seed has no point for that arm and – in the table.",
       scalar(arms.at(0).at("name"))));
   page.add_charts({chart}, Facets({}, {}), "");
 }
@@ -101,10 +101,11 @@ void add_ratios(Page& page, const Json& result) {
          octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
          std::to_string(r.at("n").get<std::int64_t>())});
   }
-  page.add("<h2>Ratio of the largest rates</h2>\n" +
-           table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
-           "<p class=\"soft\">Geometric mean over seeds; the interval is a bootstrap over them."
-           "</p>\n");
+  page.add(
+      "<h2>Ratio of the largest rates</h2>\n" +
+      table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
+      "<p class=\"soft\">Geometric mean over seeds, with a bootstrap interval over the same seeds."
+      "</p>\n");
 }
 
 std::string tried_table(const Json& arm) {
@@ -172,7 +173,7 @@ void add_tried_charts(Page& page, const Json& result) {
         .rows(seeds)
         .legend()
         .numbers(tried_table(arm))
-        .caption(fmt::format("A point for each run, n = {}.", runs));
+        .caption(fmt::format("One point per run, n = {}.", runs));
     charts.push_back(std::move(chart));
   }
   if (charts.empty()) return;

@@ -137,8 +137,8 @@ void add_maps(Page& page, const Json& result) {
     }
   }
   page.add(
-      "<h2>Stability map</h2>\n<p class=\"soft\">In a cell: how many of its n runs failed, and the "
-      "mean test accuracy of those that did not. Colour and sign are what most of its runs "
+      "<h2>Stability map</h2>\n<p class=\"soft\">Each cell shows how many of its n runs failed and "
+      "the mean test accuracy of those that did not. Colour and sign show what most of its runs "
       "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
       "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
       "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "

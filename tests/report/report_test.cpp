@@ -874,7 +874,7 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
   const std::string page = page_of({folder});
   expect_well_formed(page);
   EXPECT_THAT(page, AllOf(HasSubstr("<h2>Every rate that was tried</h2>"),
-                          HasSubstr("A point for each run, n = 6.")));
+                          HasSubstr("One point per run, n = 6.")));
   EXPECT_THAT(page, Not(HasSubstr("\"critical rate of the initial weights\"")));  // no seed has one
   const Json charts = data_of(page).at("sections").at(1).at("charts");
   ASSERT_EQ(charts.size(), 2);

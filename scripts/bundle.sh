@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Packs what a GPU machine needs to run scripts/gpu_check.sh into one preheat-bundle.tar.xz: the
-# programs of build/release, the shared libraries that such a machine lacks, the configurations and
-# Fashion-MNIST. It lacks neither the C and C++ libraries nor CUDA, cuDNN and cuBLAS.
+# Packs what a GPU machine needs for scripts/gpu_check.sh into one preheat-bundle.tar.xz: the
+# programs of build/release, the shared libraries that such a machine lacks, the configurations, and
+# Fashion-MNIST if it is installed here. The machine is expected to have the C and C++ libraries,
+# CUDA, cuDNN and cuBLAS.
 #
 #   scripts/bundle.sh [OUT_DIR]     (default: build/bundle)
-#
-# The images are packed where they are found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -27,8 +26,8 @@ if (($# > 1)) || [[ ${1:-} == -* ]]; then
 fi
 out=${1:-build/bundle}
 
-# A newer system's C and C++ libraries run what was linked with older ones, and CUDA's are hundreds
-# of megabytes; everything else goes along.
+# Not packed: the C and C++ libraries, because a newer system's run what was linked with older ones,
+# and CUDA's, which are hundreds of megabytes. Everything else is packed.
 is_there_already() {
   case $1 in
     linux-vdso.so.* | ld-linux*) ;;

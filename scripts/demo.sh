@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds preheat and shows what warmup does: the same network, data and base learning rate, over
-# several seeds, without and with it. Arguments go to `preheat compare`.
+# Builds preheat and shows what warmup does: it trains the same network on the same data at the same
+# base learning rate, without and with warmup, over several seeds. Arguments are passed on to
+# `preheat compare`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
-# Checks preheat on a machine with an NVIDIA GPU: its tests, the sanitizers of CUDA, real training
-# runs, the effect of warmup over seeds, and how fast it all is. Runs from an unpacked bundle
-# (scripts/bundle.sh) or from a checkout with a build; needs no network; under 8 minutes on an H100.
+# Checks preheat on a machine with an NVIDIA GPU: tests, CUDA's sanitizers, real training runs, the
+# effect of warmup over seeds, and speed. Runs from an unpacked bundle (scripts/bundle.sh) or from a
+# checkout with a build. Needs no network and takes under 8 minutes on an H100.
 #
 #   scripts/gpu_check.sh [--only STAGE[,STAGE]...] [--out DIR] [--quick]
 #
-#   --only   these stages alone; `sanitizer` is its four tools, `bench` all benches
-#   --out    where logs and figures go (default: gpu-check)
-#   --quick  two seeds, and of the sanitizers memcheck alone
+#   --only   run only these stages; `sanitizer` stands for its four tools, `bench` for all benches
+#   --out    folder for logs and figures (default: gpu-check)
+#   --quick  two seeds, and memcheck as the only sanitizer
 #
-# Ends with a table of PASS, FAIL and NOT RUN; the exit code is 1 where anything failed.
+# Ends with a table of PASS, FAIL and NOT RUN; the exit code is 1 if anything failed.
 set -euo pipefail
-export LC_ALL=C  # numbers have a point
+export LC_ALL=C  # a decimal point, not a comma
 
 seeds=5
 accuracy_needed=0.933  # the mean over the seeds
 sanitizer_limit=60     # seconds for each tool
 program_limit=120      # seconds for any other program
 sanitizers=(memcheck racecheck initcheck synccheck)
-# Every kernel, without the tests that make a thousand launches or have millions of numbers.
+# Every kernel, without the tests that make a thousand launches or process millions of numbers.
 sanitized='Kernels*:-KernelsNormalize.LargeBatches:KernelsNormalize.F*PlainLoop:KernelsNormalize.S*PlainLoop'
 sanitized+=':KernelsLoss.AgreesWithTheFormulas:KernelsSgdMomentum.ALargeArena:*.SumsInFp32AndInTheSameOrderEveryTime'
 stages=(environment machine tests "${sanitizers[@]}" accuracy nan map peers bench-update bench-step
@@ -52,7 +52,7 @@ while (($# > 0)); do
   shift
 done
 
-# Without --only every stage; the first two always, as the others rest on what they find out.
+# Without --only, every stage. The first two always run: the others depend on what they find out.
 wanted=" ${stages[*]:0:2} "
 ((${#only[@]} > 0)) || wanted=" ${stages[*]} "
 for name in "${only[@]}"; do
@@ -80,9 +80,10 @@ for program in "$preheat" "$gpu_tests"; do
 done
 
 # --- Stages ---------------------------------------------------------------------------------------
-# Each is a function of its name, with - written as _, whose output goes to its log. It returns 0
-# where it passed and 1 where it failed, or what not_run returns where there was nothing to judge.
-# `set -e` does not hold inside them. What one leaves in `remark` stands in the table.
+# Each stage is a function of the same name, with - written as _. Its output goes to its log. It
+# returns 0 if it passed, 1 if it failed, and the value of not_run if there was nothing to judge.
+# `set -e` has no effect inside these functions. The table shows the text that a stage leaves in
+# `remark`.
 
 remark=
 no_device=
@@ -91,7 +92,7 @@ not_run() {
   return 77
 }
 
-# A program under a time limit; says how it failed.
+# Runs a program under a time limit; if it fails, `remark` says how.
 limited() {
   local code=0
   timeout --kill-after=5 "$@" || code=$?
@@ -103,7 +104,7 @@ limited() {
   return 1
 }
 
-# Our programs see our libraries; nobody else does.
+# Only our own programs see our libraries.
 library_path=${LD_LIBRARY_PATH:-}
 [[ ! -d lib ]] || library_path=$PWD/lib${library_path:+:$library_path}
 ours() {
@@ -125,11 +126,11 @@ is_loadable() {
   for folder in "${folders[@]}"; do
     [[ ! -e $folder/$1 ]] || return 0
   done
-  # Not into grep -q: it would end ldconfig, and pipefail would take that for a failure.
+  # Not piped into grep -q, which would end ldconfig early: pipefail would count that as a failure.
   grep -q "[[:space:]]$1 " < <(PATH=$PATH:/sbin ldconfig -p)
 }
 
-# cuDNN opens its parts, and those of CUDA it needs, by name: all must be on the path.
+# cuDNN opens its own libraries, and those of CUDA that it needs, by name: all must be on the path.
 environment() {
   local name folder missing
   for name in libcudnn.so.9 libcublas.so.13 libcublasLt.so.13 libnvrtc.so.13; do
@@ -155,7 +156,7 @@ environment() {
 
 query_gpu() {
   local fields answer
-  # One query a group: a field that a driver does not know spoils its whole query.
+  # One query per group: a field that the driver does not know makes its whole query fail.
   for fields in name,driver_version memory.total,memory.used clocks.sm,clocks.max.sm \
     clocks.mem,clocks.max.mem ecc.mode.current mig.mode.current power.draw,power.limit \
     temperature.gpu clocks_event_reasons.active clocks_throttle_reasons.active; do
@@ -186,7 +187,7 @@ machine() {
   return 1
 }
 
-# googletest under a tool. A run in which no test passed has shown nothing.
+# Runs googletest, possibly under a tool. A run in which no test passed has shown nothing.
 run_tests() {
   local log=$1 code=0 passed skipped failed
   shift
@@ -216,7 +217,7 @@ racecheck() { sanitizer racecheck; }
 initcheck() { sanitizer initcheck; }
 synccheck() { sanitizer synccheck; }
 
-# Linear warmup and then cosine, as the configuration has it.
+# Linear warmup, then cosine, as in the configuration.
 accuracy() {
   local seed
   rm -rf "$out/accuracy"
@@ -248,13 +249,13 @@ import json, sys
 arms = {arm["name"]: arm for arm in json.load(open(sys.argv[1]))["arms"]}
 print(", ".join(f"{name}: {arm['failures']} of {arm['n']} failed" for name, arm in arms.items()))
 without, warmup = arms["no-warmup"], arms["warmup"]
-# Which seeds fail depends on the last bits; that warmup saves most of them does not.
+# Which seeds fail depends on the last bits. That warmup saves most of them does not.
 sys.exit(not (2 * without["failures"] > without["n"] > 4 * warmup["failures"]))
 PYTHON
   )
 }
 
-# 640 runs of 400 updates: 16 rates by 8 lengths of warmup, 5 seeds.
+# 640 runs of 400 updates: 16 rates by 8 warmup lengths, 5 seeds.
 map() {
   rm -rf "$out/map"
   cat >"$out/map.yaml" <<'YAML'
@@ -289,7 +290,7 @@ PYTHON
   )
 }
 
-# With PyTorch's times beside ours where there are any of this run.
+# With PyTorch's times beside ours if this run has measured them.
 bench_update() {
   local beside=()
   [[ ! -f $out/peer-update.json ]] || beside=(--peers "$out/peer-update.json")
@@ -297,8 +298,9 @@ bench_update() {
     "${beside[@]}"
 }
 
-# The steps that PyTorch's are measured of; the first one's replicas too. ResNet-20 twice: then its
-# convolutions are planned, and the first update comes as soon as it can.
+# Steps that PyTorch is measured on too, the first also with many replicas. ResNet-20 in bf16 runs
+# twice: the second time its convolutions are already planned, so the first update comes as early as
+# it can.
 bench_step() {
   local name config batch precision seconds replicas beside=() files=()
   [[ ! -f $out/peer-step.json ]] || beside=(--peers "$out/peer-step.json")
@@ -335,7 +337,7 @@ bench_schedule() {
     --html "$out/schedule.html"
 }
 
-# The same bench twice differs by less than the spread that it states, or 2 %.
+# The same bench run twice must differ by no more than the spread that it reports, or 2 %.
 bench_repeat() {
   local turn
   for turn in 1 2; do
@@ -350,7 +352,7 @@ worst, apart = 0, []
 for key, a in first.items():
     b = second[key]
     if key[1] not in ("graph", "ceiling"):
-        continue  # launches are of the host's speed too
+        continue  # launches depend on the host's speed too
     allowed = max(a["largest_us"] - a["least_us"], b["largest_us"] - b["least_us"], 0.02 * a["us"])
     worst = max(worst, abs(a["us"] - b["us"]) / a["us"])
     if abs(a["us"] - b["us"]) > allowed:
@@ -361,7 +363,7 @@ PYTHON
   )
 }
 
-# The bytes that the bench counts are those that the profiler sees at the memory, within 2 %.
+# The bytes that the bench counts must match those that the profiler sees at the memory within 2 %.
 bench_bytes() {
   local program
   program=$(PATH=$PATH:/usr/local/cuda/bin command -v ncu) || { not_run "ncu is missing"; return; }

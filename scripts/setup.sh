@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that preheat needs and this machine lacks.
 #   --with-lint    also clang-format and clang-tidy
-#   --with-peers   also PyTorch, to compare with
-# CUDA is used where nvcc is found; installing it is yours to do.
+#   --with-peers   also PyTorch, for comparison
+# The build uses CUDA if it finds nvcc; this script does not install CUDA.
 set -euo pipefail
 
 packages=(
   g++ cmake ninja-build
   libcli11-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev zlib1g-dev
   libdnnl-dev ocl-icd-opencl-dev opencl-c-headers # dnnl's CMake package asks for OpenCL
-  libjs-chart.js # for the pages that report writes
+  libjs-chart.js # for the HTML pages
   libgtest-dev libgmock-dev
   dataset-fashion-mnist
 )

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds preheat, checks the format and the lint of its code, and runs its tests. A failed stage
-# fails the run, but only a failed build ends it early. ctest's summary is the last line.
+# Builds preheat, runs clang-format and clang-tidy over its code, and runs its tests. A failed stage
+# fails the run, but only a failed build ends it early. The last line is ctest's summary.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

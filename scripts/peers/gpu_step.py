@@ -3,11 +3,12 @@
 
   python3 scripts/peers/gpu_step.py [--json FILE] [--modes MODE,MODE] [--layouts nhwc,nchw]
 
-"eager" is the loop that people write; "graph" has the whole step in a CUDA graph; "compile" is
-torch.compile and then captured. The batch is on the device already and not augmented. bf16 is
-autocast. cuDNN picks its algorithms by trying them (cudnn.benchmark). Of several layouts the faster
-counts. Times are the device's own, of 100 steps, the median of 5 rounds. A mode that fails is reported as failed, and the others still run.
---device cpu runs every line of it that a CPU can, to no figures.
+"eager" is the usual training loop; "graph" captures the whole step into a CUDA graph; "compile" uses
+torch.compile and then captures the step. The batch is on the device already and is not augmented.
+bf16 is autocast. cuDNN chooses its algorithms by trying them (cudnn.benchmark). If several layouts
+are measured, the fastest counts. Times are measured by the device's events over 100 steps; the
+figure is the median of 5 rounds. A mode that fails is reported as failed, and the others still run.
+--device cpu is a dry run: it executes every line that a CPU can, and its times mean nothing.
 """
 
 import argparse
@@ -31,13 +32,13 @@ STEPS = 100
 
 
 def allow_tf32(allowed):
-    # Not by fp32_precision, its successor: torch.compile still asks for these, and refuses a mix.
+    # Not fp32_precision, the successor: torch.compile still reads these flags and refuses a mix.
     torch.backends.cuda.matmul.allow_tf32 = allowed
     torch.backends.cudnn.allow_tf32 = allowed
 
 
 class Step:
-    """The state of a training step, and the step; all of its tensors stay where they are."""
+    """A training step and its state. All of its tensors keep their addresses."""
 
     def __init__(self, make, batch, mode, layout, device):
         kind, self.precision = mode.split("-")
@@ -52,7 +53,7 @@ class Step:
         self.forward = torch.compile(self.model) if kind == "compile" else self.model
 
     def __call__(self):
-        # Without the cache: casts kept from outside a capture would be missing from the graph.
+        # No cache: casts cached before the capture would be missing from the graph.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False,
                             enabled=self.precision == "bf16"):
             loss = F.cross_entropy(self.forward(self.x), self.y)
@@ -65,7 +66,7 @@ class Step:
 
 
 def captured(step, warmup):
-    """A graph of one step. Gradients are made during the capture, and overwritten by each replay."""
+    """A graph of one step. The capture allocates the gradients; each replay overwrites them."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -117,11 +118,11 @@ def dry_on_cpu(make, batch, mode, layout, device):
 
 
 def measured(make, batch, mode, arguments):
-    """Milliseconds, or None and why there are none."""
+    """(milliseconds, None), or (None, the reason) if there is no figure."""
     measure = time_on_gpu if arguments.device.type == "cuda" else dry_on_cpu
     try:
         return min(measure(make, batch, mode, l, arguments.device) for l in arguments.layouts), None
-    except Exception as error:  # whatever it is, the other modes are still worth their time
+    except Exception as error:  # whatever it is, the other modes are still worth measuring
         return None, (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""The update alone: torch.optim.SGD on a GPU, over the lists of tensors that `preheat bench update`
-takes: those of networks, one tensor of growing size, and 2^20 parameters in growing numbers.
+"""The update alone: torch.optim.SGD on a GPU, over the lists of tensors of `preheat bench update`.
 
   python3 scripts/peers/gpu_update.py [--json FILE] [--quick]
 
-Momentum 0.9, weight decay 5e-4, fp32. Times are the device's own, the median of 5 turns. A step
-moves 20 bytes a parameter: weight, gradient and velocity are read, weight and velocity written.
-The ceiling is y.copy_(x) of 1 GiB, read and write counted, in the same run. Lists that fit into
-the L2 cache can be above it. --device cpu runs every line of it that a CPU can, to no figures.
+The lists are those of networks, one tensor of growing size, and 2^20 parameters in growing numbers of
+tensors. Momentum 0.9, weight decay 5e-4, fp32. Times are measured by the device's events; the figure
+is the median of 5 turns. A step moves 20 bytes a parameter: it reads weight, gradient and velocity,
+and writes weight and velocity. The ceiling is y.copy_(x) of 1 GiB in the same run, read and write
+counted. Lists that fit into the L2 cache can exceed it. --device cpu is a dry run: it executes every
+line that a CPU can, and its times mean nothing.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from networks import resnet20, resnet50_shapes, small_cnn
 BYTES_PER_PARAMETER = 20
 CEILING_BYTES = 1 << 30
 REPETITIONS = 5
-TURN_US = 30_000  # how long a turn takes at least
+TURN_US = 30_000  # aimed at for a turn
 MODES = {
     "for-loop": {"foreach": False},
     "foreach": {"foreach": True},
@@ -40,7 +41,7 @@ def shapes_of(module):
 
 
 def split(parameters, tensors):
-    """As equal as they can be."""
+    """Into tensors of sizes as equal as possible."""
     ends = [parameters * i // tensors for i in range(tensors + 1)]
     return [(end - begin,) for begin, end in zip(ends, ends[1:])]
 
@@ -60,7 +61,7 @@ def parameters_in(shapes):
 
 
 def timed_us(call, device):
-    """Of one call, back to back, as a training loop makes them."""
+    """The time of one call, with calls back to back as in a training loop."""
     on_gpu = device.type == "cuda"
 
     def turn(calls):
@@ -86,7 +87,7 @@ def captured(call):
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(3):  # the first makes the velocities
+        for _ in range(3):  # the first allocates the velocities
             call()
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()

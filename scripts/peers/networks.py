@@ -38,7 +38,7 @@ def resnet20():
 
 
 def resnet50_shapes():
-    """The 161 parameters of torchvision's ResNet-50, in its order but for the projections."""
+    """The 161 parameters of torchvision's ResNet-50, in its order except for the projections."""
     shapes, channels = [(64, 3, 7, 7), (64,), (64,)], 64
     for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
         for block in range(blocks):

@@ -4,21 +4,21 @@
   scripts/peers/schedules.py [--merge FILE] [--file LIBRARY VERSION PATH]... > rates.json
 
 The case is small: base rate B, W warmup updates, T updates in all, final rate E. lr[u] is the rate
-that the optimizer had in its update u (0-based), each library driven as its own trainer or manual
-does it. A library that is not installed is named on standard error and left out.
+that the optimizer had in its update u (0-based). Each library is driven the way its own trainer or
+manual does it. A library that is not installed is reported on standard error and left out.
 
 Rows come from these pip packages:
   torch/ torch; hf/ transformers; optax/ optax with jax; timm/ timm; keras/ keras; mmengine/ mmengine;
   pytorch_warmup/ pytorch-warmup; paddle/ paddlepaddle; composer/ mosaicml; ildoonet/ warmup-scheduler;
   detectron2/ fvcore, and detectron2 or its solver/lr_scheduler.py (--file detectron2 ...);
   katsura/ no package: cosine_annealing_warmup/scheduler.py (--file katsura ...).
-Of timm, transformers, composer and detectron2 only the modules with the schedules are loaded, so
-`pip install --no-deps` is enough for them.
+Only the schedule modules of timm, transformers, composer and detectron2 are loaded, so `pip install
+--no-deps` is enough for these.
 
-tests/schedule/recorded_rates.json was made with --merge on a recording with torch 2.11 and with both
---file options, on a machine with torch 1.13. --merge leaves a row as it is if another version of its library
-made it, or if it agrees to rounding; a new row by another version than its library's old rows has an
-entry of its own in "versions".
+tests/schedule/recorded_rates.json was made on a machine with torch 1.13, with both --file options
+and with --merge on a recording from torch 2.11. --merge keeps an existing row if another version of
+its library made it, or if the new one agrees to rounding. A new row whose library has another
+version than the library's old rows gets an entry of its own in "versions".
 """
 
 import argparse
@@ -46,7 +46,7 @@ FILES = {}  # of --file: library -> (version, path)
 
 
 def bare(name):
-    """Puts a package in place without running its __init__."""
+    """Registers a package without running its __init__."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         raise ImportError(f"no module {name}")
@@ -68,7 +68,7 @@ def sgd(rate=B):
 
 
 def drive(make, updates=T, optimizer=None):
-    """make(optimizer) gives a scheduler, or several; all are stepped after each update."""
+    """make(optimizer) returns one or several schedulers; all are stepped after each update."""
     optimizer = optimizer or sgd()
     schedulers = make(optimizer)
     if not isinstance(schedulers, (list, tuple)):
@@ -204,7 +204,7 @@ def timm_rows():
 
 
 def optax_rows():
-    """The schedule at the optimizer's count, in float64; an int32 array as count would give float32."""
+    """The schedule at the optimizer's count, in float64; an int32 array as the count would give float32."""
     import optax as o
     return {name: [float(schedule(update)) for update in range(T)] for name, schedule in {
         "warmup_cosine": o.warmup_cosine_decay_schedule(0.0, B, W, T, E),
@@ -227,7 +227,7 @@ def optax_rows():
 
 
 def keras_rows():
-    """In float64 as far as Keras lets it: it takes cosines and powers in float32."""
+    """In float64 as far as Keras allows: it computes cosines and powers in float32."""
     import keras
     keras.config.set_floatx("float64")
     s = keras.optimizers.schedules
@@ -367,7 +367,7 @@ def composer_rows():
     s = importlib.import_module("composer.optim.scheduler")
 
     def trained(schedule):
-        """The rate is set before the clock moves on, as in Trainer._train_loop."""
+        """The rate is set before the timestamp advances, as in Trainer._train_loop."""
         state = types.SimpleNamespace(
             optimizers=[sgd()], timestamp=time.Timestamp(), max_duration=time.Time(T, "ba"), dataloader_len=T)
         scheduler = s.compile_composer_scheduler(schedule, state)

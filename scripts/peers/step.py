@@ -1,13 +1,14 @@
 #!/usr/bin/python3
-"""One training step of preheat and of PyTorch on the same CPU, network and batch, in turns.
+"""One training step of preheat and of PyTorch on the same CPU, network and batch size, in turns.
 
   scripts/setup.sh --with-peers && scripts/peers/step.py [--program build/release/preheat]
 
-Both sides: fp32, NHWC (channels_last), batch 128, SGD with momentum, all threads, the same limit on
-how long idle threads spin. The data of PyTorch's side are in memory already and not augmented;
-preheat's step includes the gathering and normalising of its batch, its records and its files.
-Each figure is the median step of a turn; the ratio is taken turn by turn, as the machine may be
-shared. The share outside the convolutions is taken from oneDNN's own timing of its primitives.
+Both sides use fp32, NHWC (channels_last), batch 128, SGD with momentum, all threads, and the same
+limit on how long idle threads spin. PyTorch's data are in memory already and not augmented;
+preheat's step includes gathering and normalising its batch, its records and its files. Both sides
+are timed in every turn, and figures are medians over the turns. The ratio is taken turn by turn
+because the machine may be shared. The share outside the convolutions comes from oneDNN's own timing
+of its primitives.
 """
 
 import argparse
@@ -50,7 +51,7 @@ class Torch:
 
 
 def preheat(program, config, steps, environment=None):
-    """Runs `steps` updates; gives the summary and the program's output."""
+    """Runs `steps` updates; returns the summary and the program's output."""
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "run")
         result = subprocess.run(
@@ -65,7 +66,7 @@ def preheat(program, config, steps, environment=None):
 
 
 def share_outside_convolutions(program, config, steps):
-    """1 - time in convolutions / time of the steps, over the training steps alone."""
+    """1 - time in convolutions / time of the steps, over the training steps only."""
     summary, output = preheat(program, config, steps, {"DNNL_VERBOSE": "1"})
     convolutions, count = 0.0, 0
     for line in output.splitlines():
@@ -73,7 +74,7 @@ def share_outside_convolutions(program, config, steps):
         if line.startswith("onednn_verbose,exec") and fields[3] == "convolution":
             convolutions += float(fields[-1])
             count += 1
-    # The evaluation at the end runs 79 batches forward; their convolutions are taken off by count.
+    # The evaluation at the end runs 79 batches forward; their convolutions are subtracted by count.
     forward = [float(line.split(",")[-1]) for line in output.splitlines()
                if re.match(r"onednn_verbose,exec,cpu,convolution,[^,]*,forward", line)]
     evaluated = len(forward) * 79 // (79 + steps)

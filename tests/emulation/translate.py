@@ -1,8 +1,8 @@
-"""Makes C++ of CUDA C++ for the emulated device: translate.py FROM TO
+"""Translates CUDA C++ to C++ for the emulated device: translate.py FROM TO
 
-What a C++ compiler does not understand becomes calls of device_code.h: launches, shared memory and the
-PTX instructions in asm statements. All else stays as it is. An instruction that is not known here is
-an error."""
+Launches, shared memory and the PTX instructions in asm statements, which a C++ compiler does not
+understand, become calls of functions in device_code.h. Everything else stays as it is. An unknown
+instruction is an error."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import sys
 
 
 def end_of(text, at):
-    """Behind the bracket that closes the one at `at`."""
+    """The position after the bracket that closes the one at `at`."""
     depth = 0
     for i in range(at, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -28,12 +28,12 @@ def launches(text):
 def shared_memory(text):
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* const \2 = ::emulation::dynamic_shared<\1>();", text)
-    # New to every block, so poisoned where the first of its threads comes by.
+    # New for every block, so the first thread to reach the declaration poisons it.
     return re.sub(r"__shared__ (alignas\(\d+\) )?([\w:<>]+ )(\w+)((?:\[[^;]*\])?);",
                   r"\1 static \2\3\4; ::emulation::declare_shared(&\3, sizeof \3);", text)
 
 
-INSTRUCTIONS = {  # with numbers in place of operands -> function, its operands in order
+INSTRUCTIONS = {  # PTX with numbered operands -> function, which takes them in this order
     r"cp\.async\.cg\.shared\.global \[%(\d)\], \[%(\d)\], 16, %(\d);": "copy_async<16>",
     r"cp\.async\.ca\.shared\.global \[%(\d)\], \[%(\d)\], 4;": "copy_async<4>",
     r"cp\.async\.commit_group;": "commit_copies",
@@ -50,7 +50,7 @@ INSTRUCTIONS = {  # with numbers in place of operands -> function, its operands 
 
 
 def instruction(statement):
-    """Of what stands between the brackets of asm(...)."""
+    """The call for the text between the brackets of asm(...)."""
     ptx = "".join(re.findall(r'"([^"]*)"', statement[:statement.find(":")]))
     if not ptx:
         return None  # only keeps the compiler from moving code

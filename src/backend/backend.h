@@ -31,9 +31,9 @@ struct StepRecord {
   float lr = 0;              // the learning rate it used
   double loss = 0;           // mean over the batch, before the update
   std::int64_t correct = 0;  // of the batch
-  double grad_norm = 0;      // L2 norms: of the loss's gradient, not decayed and not clipped,
-  double update_norm = 0;    // of what the update took off the weights, both over the parameters in
-                             // training,
+  double grad_norm = 0;      // L2 norms: of the loss's gradient, before decay and clipping,
+  double update_norm = 0;    // of what the update subtracted from the weights, both over trained
+                             // parameters,
   double weight_norm = 0;    // and of all weights after it
   bool finite = true;        // loss, gradient and weights are
   int phase = 0;             // of the schedule
@@ -73,8 +73,8 @@ struct TrainingStage {
   std::int64_t begin = 0;
   std::vector<bool> trained;      // by parameter
   bool fresh_velocity = false;    // all velocities are zero before its first update
-  bool fixed_statistics = false;  // a batch norm that stands still uses its running statistics and
-                                  // leaves them; else it uses the batch's, as those in training do
+  bool fixed_statistics = false;  // a frozen batch norm uses its running statistics unchanged;
+                                  // otherwise it uses the batch's, as a trained one does
 };
 
 struct ReplicaOptions {
@@ -177,7 +177,7 @@ class Backend {
   virtual std::string device() const = 0;   // the processor's own name
   virtual std::string library() const = 0;  // "oneDNN 2.6.3"
 
-  /// Whether compile() supports this precision.
+  /// Whether compile() and probe() accept this precision.
   virtual bool computes_in(Precision precision) const = 0;
 
   /// How many replicas with `cpu_threads` threads each may be compiled and trained concurrently,

@@ -29,7 +29,7 @@ struct InTraining {
   /// norm without a trained parameter uses its running statistics unchanged.
   InTraining(const Network& network, const std::vector<bool>& trained, bool keep_statistics);
 
-  std::vector<bool> weights;           // the weight or the bias of a convolution or a matrix
+  std::vector<bool> weights;           // whether the weight or bias of a product is trained
   std::vector<bool> fixed_statistics;  // by batch norm
   int lowest = 0;                      // op; one past the last if nothing is trained
 };

@@ -72,10 +72,9 @@ class Program {
   std::vector<Buffer<float>> normalized_;  // by op: the input of its batch norm; empty without one
   std::vector<Buffer<float>> moments_;     // by op: the batch's mean and 1 / std
   std::vector<Buffer<float>> slots_;       // of the gradient plan
-  std::vector<Buffer<std::uint8_t>>
-      packed_;                    // weights in a primitive's layout; positions of poolings' maxima
-  Buffer<double> sums_;           // scratch of the batch norms
-  Buffer<std::uint8_t> scratch_;  // scratch of oneDNN
+  std::vector<Buffer<std::uint8_t>> packed_;  // weights in a primitive's layout; poolings' maxima
+  Buffer<double> sums_;                       // scratch of the batch norms
+  Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;
   std::vector<Task> backward_;
   InTraining in_training_;

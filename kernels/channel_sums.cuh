@@ -8,7 +8,7 @@
 namespace preheat::kernels {
 
 inline constexpr int channel_threads = 256;       // of a block
-inline constexpr unsigned most_row_blocks = 264;  // two on each multiprocessor of an H100
+inline constexpr unsigned most_row_blocks = 264;  // two on each SM of an H100
 
 /// Most channels that a block sums over: 128 bytes of a row of 16-bit elements. The partials of all
 /// blocks, which one block has to add up, stay few whatever the number of channels.
@@ -18,7 +18,7 @@ inline constexpr int most_sum_channels = 64;
 template <int pack>
 inline constexpr unsigned sum_lanes = pack > 1 ? 8 : most_sum_channels;
 
-/// Blocks per column of the grid if `groups` of them are side by side.
+/// Blocks that split the rows if `groups` blocks are side by side.
 inline constexpr unsigned row_blocks(unsigned groups, unsigned most_blocks) {
   return groups < most_blocks ? most_blocks / groups : 1;
 }
@@ -33,7 +33,7 @@ struct ChannelGrid {
   dim3 grid() const { return {blocks, groups}; }
 };
 
-/// At least `rows_per_thread`, unless `most_blocks` in all would be exceeded.
+/// Gives a thread about `rows_per_thread` rows, or more to keep to `most_blocks` blocks in all.
 inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pack,
                                 int rows_per_thread, unsigned most_blocks,
                                 unsigned most_lanes = channel_threads) {
@@ -69,9 +69,9 @@ struct SumSpace {
   double parts[channel_threads][pack > 1 ? 4 : 2];
 };
 
-/// Adds up `a` and `b` over all threads with the same pack, at most sum_lanes per block, and writes
-/// them to this block's partials: partials[(block * channels + channel) * 2 + which]. Threads
-/// without work must pass 0.
+/// Adds up `a` and `b` over all threads with the same pack (at most sum_lanes packs per block) and
+/// writes them to this block's partials: partials[(block * channels + channel) * 2 + which].
+/// Threads without work must pass 0.
 template <int pack>
 __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned packs,
                                        const float (&a)[pack], const float (&b)[pack],
@@ -112,7 +112,7 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
 template <int pack, class Finish>
 __device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
                                 SumSpace<pack>& space, const Finish& finish) {
-  constexpr unsigned together = pack > 1 ? 2 : 1;  // per thread
+  constexpr unsigned together = pack > 1 ? 2 : 1;  // channels per thread
   constexpr unsigned most_sharers = 32;            // whose sums one thread adds up
   const std::int64_t channels = std::int64_t{packs} * pack;
   const auto columns = static_cast<unsigned>(channels / together);

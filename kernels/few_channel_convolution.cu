@@ -1,6 +1,6 @@
 // Convolutions of images with few channels, the first layer of a network, and their weight
 // gradient. Tensor cores would multiply by the zeros that such images are padded with. With one
-// channel and a 3 x 3 filter there are 9 multiply-adds per value of y, so FMA units keep up with
+// channel and a 3 x 3 filter there are 9 multiply-adds per value of y, so plain FMAs keep up with
 // the memory traffic of y, provided that each thread does enough work per value it loads.
 //
 // A block processes one tile of an image at a time. The tile's receptive field in x lies in shared
@@ -17,7 +17,7 @@ constexpr unsigned threads = 256;
 constexpr unsigned warp = 32;
 constexpr unsigned band = 4;
 constexpr unsigned most_columns = 32;      // of y, in a tile
-constexpr unsigned forward_blocks = 396;   // three on each multiprocessor of an H100
+constexpr unsigned forward_blocks = 396;   // three on each SM of an H100
 constexpr unsigned gradient_blocks = 264;  // two on each
 
 /// Width in x of the receptive field of `pixels` adjacent pixels of y.
@@ -338,7 +338,7 @@ bool few_channels_supports(const FewChannels& c) {
   const bool images = c.x.batch > 0 && c.x.height > 0 && c.x.width > 0 && c.y.batch == c.x.batch &&
                       c.y.height > 0 && c.y.width > 0;
   constexpr std::int64_t most = std::int64_t{1} << 31;  // limit of what is counted in 32 bits
-  // Whatever the threads of a block suffice for fits into 48 KiB of shared memory.
+  // Any tile that a block has enough threads for fits into 48 KiB of shared memory.
   return kernel && channels && images && c.y.rows() < most && c.x.size() / c.x.batch < most &&
          Shares(c, full_pack<float>).slots > 0;
 }

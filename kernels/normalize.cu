@@ -418,8 +418,8 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
   finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
 
-// dx of one element, from dz and the two constants of its channel: d_bias / n and the factor of x -
-// mean, inv_std d_weight / n.
+// dx of one element, from dz and two constants of its channel: d_bias / n, and inv_std d_weight / n
+// as the factor of x - mean.
 template <int pack>
 struct Second {
   float offset[pack];

@@ -99,7 +99,7 @@ struct ReplicaOptions {
 struct ActivationRecord {
   std::string layer;   // the op's name
   double largest = 0;  // absolute value; NaN if any value is
-  double dead = 0;     // share of its channels that were above zero nowhere, in no example
+  double dead = 0;     // share of its channels that were not above zero anywhere, in any example
 };
 
 /// The loss of a network on one fixed batch, as a function of its weights alone: batch norms use

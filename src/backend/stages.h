@@ -29,8 +29,8 @@ struct InTraining {
   /// norm without a trained parameter uses its running statistics unchanged.
   InTraining(const Network& network, const std::vector<bool>& trained, bool keep_statistics);
 
-  std::vector<bool> weights;           // whether the weight or bias of a product is trained
-  std::vector<bool> fixed_statistics;  // by batch norm
+  std::vector<bool> weights;           // whether its weight or its bias is trained
+  std::vector<bool> fixed_statistics;  // whether its batch norm is fixed
   int lowest = 0;                      // op; one past the last if nothing is trained
 };
 

@@ -57,7 +57,8 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
   std::string name;
   std::string config;
   std::size_t seeds = 0;  // planned, per arm
-  // What tells its runs apart: arm and seed; for a sweep outcome, the axes, and seed.
+  // What tells its runs apart. compare: arm, seed; sweep: outcome, the axes, seed; find-lr: arm,
+  // trained, seed.
   std::vector<std::string> facet_names;
   std::vector<RunData> runs;
 };

@@ -1,5 +1,5 @@
-// The end of a step, the only writer of StepState. One block: what it reads are a few partial sums,
-// and everything of the next step waits for what it writes.
+// The end of a step, the only writer of StepState. One block: it reads only a few partial sums, and
+// the whole next step waits for its result.
 #include "device.cuh"
 
 namespace preheat::kernels {

@@ -1,7 +1,6 @@
-// How sums over a batch are laid out: a thread keeps one pack of neighbouring channels, so that
-// what belongs to a channel stays in its registers, and walks down the rows. A block adds up its
-// threads and writes one partial per channel; the last block adds up the partials. Every order is
-// fixed by the sizes.
+// Layout of the sums over a batch: a thread keeps one pack of adjacent channels in registers and
+// walks down the rows. A block adds up its threads and writes one partial per channel; the last
+// block adds up the partials. The sizes alone determine the order of summation.
 #pragma once
 
 #include "device.cuh"
@@ -9,32 +8,32 @@
 namespace preheat::kernels {
 
 inline constexpr int channel_threads = 256;       // of a block
-inline constexpr unsigned most_row_blocks = 264;  // two on each multiprocessor of an H100
+inline constexpr unsigned most_row_blocks = 264;  // two on each SM of an H100
 
-/// Channels that a block sums over at most: 128 bytes of a row of 16-bit elements. The partials of
-/// all blocks, which one block has to add up, stay few however many channels there are.
+/// Most channels that a block sums over: 128 bytes of a row of 16-bit elements. The partials of all
+/// blocks, which one block has to add up, stay few whatever the number of channels.
 inline constexpr int most_sum_channels = 64;
 
-/// Packs of a row that a block covers at most, where it sums.
+/// Most packs of a row that a summing block covers.
 template <int pack>
 inline constexpr unsigned sum_lanes = pack > 1 ? 8 : most_sum_channels;
 
-/// Blocks below each other where `groups` of them are side by side.
+/// Blocks that split the rows if `groups` blocks are side by side.
 inline constexpr unsigned row_blocks(unsigned groups, unsigned most_blocks) {
   return groups < most_blocks ? most_blocks / groups : 1;
 }
 
-/// Blocks of `lanes` x `rows` threads, the packs of channels side by side; what is left of the
-/// block's channel_threads has no work.
+/// Blocks of `lanes` x `rows` threads, with the packs of channels side by side; the remaining
+/// channel_threads of a block have no work.
 struct ChannelGrid {
   unsigned lanes = 1;   // packs of one row that a block covers
-  unsigned rows = 1;    // rows that a block covers at a time
+  unsigned rows = 1;    // rows that a block covers per iteration
   unsigned groups = 1;  // blocks side by side that cover a row: gridDim.y
-  unsigned blocks = 1;  // blocks below each other: gridDim.x
+  unsigned blocks = 1;  // blocks along the rows: gridDim.x
   dim3 grid() const { return {blocks, groups}; }
 };
 
-/// `rows_per_thread` at least, where that leaves fewer than `most_blocks` in all.
+/// Gives a thread about `rows_per_thread` rows, or more to keep to `most_blocks` blocks in all.
 inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pack,
                                 int rows_per_thread, unsigned most_blocks,
                                 unsigned most_lanes = channel_threads) {
@@ -50,7 +49,7 @@ inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pa
   return g;
 }
 
-/// Where the thread is.
+/// The position of the calling thread.
 struct ChannelThread {
   unsigned row;   // of the block
   unsigned pack;  // of a row of the matrix
@@ -61,24 +60,24 @@ struct ChannelThread {
         works(row < rows && pack < packs) {}
 };
 
-/// The shared memory of a block that sums.
+/// The shared memory of a summing block.
 template <int pack>
 struct SumSpace {
-  // 16 more, so that the half warps that read different rows of it find them in different banks.
+  // 16 more, so that half-warps that read different rows hit different banks.
   float values[2 * pack][channel_threads + 16];
   float totals[channel_threads];
   double parts[channel_threads][pack > 1 ? 4 : 2];
 };
 
-/// Adds up `a` and `b` of all threads with the same pack, of at most sum_lanes in a block,
-/// and writes them to the partials of this block: partials[(block * channels + channel) * 2 +
-/// which]. Those of threads without work are 0.
+/// Adds up `a` and `b` over all threads with the same pack (at most sum_lanes packs per block) and
+/// writes them to this block's partials: partials[(block * channels + channel) * 2 + which].
+/// Threads without work must pass 0.
 template <int pack>
 __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned packs,
                                        const float (&a)[pack], const float (&b)[pack],
                                        SumSpace<pack>& space, float* partials) {
-  // A group of threads for each component of a pack, with as many threads for each lane as there is
-  // room: two rounds for any number of lanes.
+  // One group of threads for each component of a pack, with as many threads per lane as fit: two
+  // rounds for any number of lanes.
   constexpr unsigned group = channel_threads / (2 * pack);
   static_assert(sum_lanes<pack> <= group);
 #pragma unroll
@@ -106,14 +105,14 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
   partials[(std::int64_t{blockIdx.x} * packs + at) * (2 * pack) + component] = total;
 }
 
-/// In the last block: the sums of the partials of all blocks, channel by channel, handed to
-/// finish(channel, sum of a, sum of b) in one thread each. A thread reads 16 bytes of partials at a
-/// time where it can, and as many threads share a column of them as there are. Reads pass by the
-/// first cache, which may have older values.
+/// For the last block: reduces the partials of all blocks per channel and calls finish(channel, sum
+/// of a, sum of b) in one thread each. A thread reads 16 bytes of partials at a time if it can, and
+/// as many threads as are available split a column of them. Reads bypass L1, which may hold stale
+/// values.
 template <int pack, class Finish>
 __device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
                                 SumSpace<pack>& space, const Finish& finish) {
-  constexpr unsigned together = pack > 1 ? 2 : 1;  // channels of a thread
+  constexpr unsigned together = pack > 1 ? 2 : 1;  // channels per thread
   constexpr unsigned most_sharers = 32;            // whose sums one thread adds up
   const std::int64_t channels = std::int64_t{packs} * pack;
   const auto columns = static_cast<unsigned>(channels / together);

@@ -1,4 +1,4 @@
-// What the kernels share: stored elements as floats, 16 bytes at a time, and sums in a fixed order.
+// Shared by the kernels: storage types as floats, 16-byte accesses, and sums in a fixed order.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -37,7 +37,7 @@ __device__ inline __half from_float<__half>(float x) {
   return __float2half_rn(x);
 }
 
-/// n elements that are read and written by one instruction.
+/// n elements, loaded and stored by one instruction.
 template <class T, int n>
 struct alignas(sizeof(T) * n) Pack {
   T value[n];
@@ -67,18 +67,18 @@ __device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) 
   reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
 }
 
-/// a / b rounded up, of numbers that are not negative.
+/// a / b rounded up, for non-negative numbers.
 constexpr int quotient_up(std::int64_t a, std::int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-/// Whether 16 bytes can be read there at once; nothing can be read at null.
+/// Whether a 16-byte access is possible there; also true for null, which is never read.
 inline bool is_aligned(const void* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
 }
 
-/// Whether this block is the last of `blocks` to arrive here, the same answer in all its threads.
-/// What the others have written before is then visible. The counter goes back to 0.
+/// Whether this block is the last of `blocks` to arrive here; all of its threads get the same
+/// answer. What the other blocks wrote before is then visible. The counter returns to 0.
 __device__ inline bool is_last_block(unsigned* counter, unsigned blocks) {
   __shared__ bool last;
   __threadfence();
@@ -89,8 +89,8 @@ __device__ inline bool is_last_block(unsigned* counter, unsigned blocks) {
   return last;
 }
 
-/// The sum over a block of up to 1024 threads (a multiple of 32), in thread 0; others have no
-/// result.
+/// The sum over a block of up to 1024 threads (a multiple of 32), in thread 0; undefined in the
+/// others.
 template <class Number>
 __device__ inline Number block_sum(Number value) {
   __shared__ Number sums[32];
@@ -98,7 +98,7 @@ __device__ inline Number block_sum(Number value) {
     value += __shfl_down_sync(0xffffffffu, value, offset);
   }
   const unsigned warp = threadIdx.x / 32;
-  __syncthreads();  // of an earlier call
+  __syncthreads();  // until an earlier call's sums are read
   if (threadIdx.x % 32 == 0) sums[warp] = value;
   __syncthreads();
   if (warp > 0) return value;
@@ -109,7 +109,7 @@ __device__ inline Number block_sum(Number value) {
   return value;
 }
 
-/// Calls work.template operator()<T>() with the type that an Element stands for.
+/// Calls work.template operator()<T>() with the type that `element` stands for.
 template <class Work>
 cudaError_t with_type(Element element, Work&& work) {
   switch (element) {
@@ -123,8 +123,8 @@ cudaError_t with_type(Element element, Work&& work) {
   return cudaErrorInvalidValue;
 }
 
-/// Calls work.template operator()<T, pack>() with packs of 16 bytes where all can be read so, else
-/// of one element.
+/// Calls work.template operator()<T, pack>() with 16-byte packs if all rows and pointers are
+/// 16-byte aligned, else with packs of one element.
 template <class Work>
 cudaError_t with_pack(Element element, std::int32_t channels,
                       std::initializer_list<const void*> pointers, Work&& work) {

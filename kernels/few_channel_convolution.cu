@@ -1,14 +1,13 @@
 // Convolutions of images with few channels, the first layer of a network, and their weight
 // gradient. Tensor cores would multiply by the zeros that such images are padded with. With one
-// channel and a kernel of 3 x 3 there are 9 multiply-adds for each value of y, so plain ones keep
-// up with the memory that y goes to or comes from, if a thread has much to do for each value it
-// loads.
+// channel and a 3 x 3 filter there are 9 multiply-adds per value of y, so plain FMAs keep up with
+// the memory traffic of y, provided that each thread does enough work per value it loads.
 //
-// A block has a tile of an image at a time: what it sees of x lies in shared memory, as floats and
-// with zeros around the image. A thread has strips of `band` pixels of y below each other, which
-// share most of the x they see and all weights, and 16 bytes of their channels. Neighbouring
-// threads have neighbouring channels, then neighbouring columns, so a warp reads and writes y in
-// whole lines.
+// A block processes one tile of an image at a time. The tile's receptive field in x lies in shared
+// memory, as floats and with zeros around the image. A thread computes strips of `band` vertically
+// adjacent pixels of y, which share all weights and most of the x they read, for 16 bytes of their
+// channels. Consecutive threads take consecutive channels, then consecutive columns, so a warp
+// reads and writes y coalesced.
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -18,19 +17,19 @@ constexpr unsigned threads = 256;
 constexpr unsigned warp = 32;
 constexpr unsigned band = 4;
 constexpr unsigned most_columns = 32;      // of y, in a tile
-constexpr unsigned forward_blocks = 396;   // three on each multiprocessor of an H100
-constexpr unsigned gradient_blocks = 264;  // two
+constexpr unsigned forward_blocks = 396;   // three on each SM of an H100
+constexpr unsigned gradient_blocks = 264;  // two on each
 
-/// Pixels of x that `pixels` of y beside each other see.
+/// Width in x of the receptive field of `pixels` adjacent pixels of y.
 __host__ __device__ constexpr unsigned seen_by(unsigned pixels, int kernel, int stride) {
   return (pixels - 1) * static_cast<unsigned>(stride) + static_cast<unsigned>(kernel);
 }
 
-/// How y is cut into tiles: of few rows where there are few images, so that all blocks have some,
-/// and enough of them to have nearly the same number.
+/// How y is cut into tiles: tiles of few rows if there are few images, so that every block gets
+/// some, and enough tiles that the blocks get nearly the same number.
 struct Tiling {
   unsigned columns;  // of a tile
-  unsigned bands;    // of a tile, below each other
+  unsigned bands;    // of a tile, vertically
   unsigned across;   // tiles of an image
   unsigned down;
   unsigned tiles;
@@ -46,8 +45,8 @@ struct Tiling {
   }
 };
 
-/// What a block sees of x. The pitch of its rows is known beforehand, so that a thread reaches all
-/// that a strip sees from one address.
+/// A block's part of x in shared memory. The row pitch is a compile-time constant, so that a thread
+/// reaches everything a strip reads from one address.
 template <int kernel, int stride>
 struct Seen {
   static constexpr unsigned pitch = seen_by(most_columns, kernel, stride);
@@ -78,7 +77,7 @@ struct Tile {
     strips = t.columns * (bands < t.bands ? bands : t.bands);
   }
 
-  /// Fetches what it sees of x, with several loads of a thread in flight.
+  /// Copies its receptive field of x into shared memory, with several loads of a thread in flight.
   template <class T, int kernel, int stride>
   __device__ void fetch(const FewChannels& c, const T* x, const Seen<kernel, stride>& seen) const {
     constexpr unsigned pitch = Seen<kernel, stride>::pitch;
@@ -111,12 +110,12 @@ struct Tile {
   }
 };
 
-/// Values of the kernel, without padding.
+/// Number of filter weights, without padding channels.
 __host__ __device__ unsigned weights_of(const FewChannels& c) {
   return static_cast<unsigned>(c.y.channels * c.kernel * c.kernel * c.channels);
 }
 
-// The weights wait in shared memory: 16 bytes of them serve `band` pixels.
+// The weights stay in shared memory: 16 bytes of them serve `band` pixels.
 template <class T, int kernel, int stride>
 __global__ void __launch_bounds__(threads, 3)
     forward_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* w, T* y) {
@@ -139,7 +138,7 @@ __global__ void __launch_bounds__(threads, 3)
   const unsigned slots = threads / packs;
   for (unsigned t = blockIdx.x; t < tiling.tiles; t += gridDim.x) {
     const Tile tile(shape, tiling, t);
-    __syncthreads();  // of the tile before
+    __syncthreads();  // until the previous tile has been read
     tile.fetch(shape, x, seen);
     __syncthreads();
     for (unsigned strip = slot; slot < slots && strip < tile.strips; strip += slots) {
@@ -178,9 +177,9 @@ __global__ void __launch_bounds__(threads, 3)
   }
 }
 
-/// How the threads of a block share the weights' gradient: `items` of them have each a pack of
-/// channels of y, a channel of x and as many rows of the kernel as there are registers for, and
-/// `slots` such sets share the strips.
+/// How the threads of a block split the weight gradient: each of `items` threads has a pack of
+/// channels of y, a channel of x and as many filter rows as fit into registers, and `slots` such
+/// sets of threads split the strips.
 struct Shares {
   __host__ __device__ static constexpr int rows(int kernel) { return kernel == 3 ? 3 : 1; }
   unsigned packs;
@@ -192,8 +191,8 @@ struct Shares {
         slots(threads / items) {}
 };
 
-// Every block sums over a contiguous share of the tiles, a thread over every slots-th strip of
-// them, in registers. What its slots have found is then added up through shared memory, tap by tap.
+// Every block accumulates over a contiguous range of tiles, a thread over every slots-th strip of
+// them, in registers. The sums of the slots are then reduced through shared memory, tap by tap.
 template <class T, int kernel, int stride>
 __global__ void __launch_bounds__(threads, 2)
     gradient_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* dy,
@@ -213,7 +212,7 @@ __global__ void __launch_bounds__(threads, 2)
   float sums[rows][kernel][pack] = {};
   for (unsigned t = first; t < end; ++t) {
     const Tile tile(shape, tiling, t);
-    __syncthreads();  // of the tile before
+    __syncthreads();  // until the previous tile has been read
     tile.fetch(shape, x, seen);
     __syncthreads();
     for (unsigned strip = slot; slot < shares.slots && strip < tile.strips; strip += shares.slots) {
@@ -250,8 +249,8 @@ __global__ void __launch_bounds__(threads, 2)
     }
   }
 
-  // Eight neighbouring threads add up one sum. One word more in a row, so that they find its parts
-  // in different banks from their neighbours'.
+  // Eight adjacent threads add up one sum. One word of padding per row puts their reads into
+  // different banks from those of their neighbours.
   constexpr unsigned sharers = 8;
   __shared__ float found[pack][threads + 1];
   const unsigned sharer = threadIdx.x % sharers;
@@ -259,11 +258,11 @@ __global__ void __launch_bounds__(threads, 2)
   for (int r = 0; r < rows; ++r) {
 #pragma unroll
     for (int s = 0; s < kernel; ++s) {
-      __syncthreads();  // of the tap before
+      __syncthreads();  // until the previous tap has been read
 #pragma unroll
       for (unsigned k = 0; k < pack; ++k) found[k][threadIdx.x] = sums[r][s][k];
       __syncthreads();
-      // The number of sums is a multiple of four: a whole warp has work or none.
+      // The number of sums is a multiple of four: either a whole warp has work or none of it.
       for (unsigned o = threadIdx.x / sharers; o < shares.items * pack; o += threads / sharers) {
         const unsigned item = o / pack;
         float sum = 0;
@@ -284,7 +283,7 @@ __global__ void __launch_bounds__(threads, 2)
   }
 }
 
-// The sums of the blocks' partials: a lane for each weight, and the warps share the blocks.
+// Sums the blocks' partials: one lane per weight, the warps split the blocks.
 template <class T>
 __global__ void __launch_bounds__(warp* warp)
     finish_kernel(const FewChannels shape, unsigned blocks, const float* partials, T* dw) {
@@ -311,7 +310,8 @@ __global__ void __launch_bounds__(warp* warp)
   for (unsigned zero = channels; zero < shape.x.channels; ++zero) tap[zero] = from_float<T>(0);
 }
 
-/// Calls work.template operator()<T, kernel, stride>() with those of the convolution.
+/// Calls work.template operator()<T, kernel, stride>() for the convolution's filter size and
+/// stride.
 template <class Work>
 cudaError_t with_kernel(Element element, const FewChannels& c, Work&& work) {
   return with_type(element, [&]<class T>() {
@@ -337,8 +337,8 @@ bool few_channels_supports(const FewChannels& c) {
                         c.y.channels > 0 && c.y.channels <= 128 && c.y.channels % 8 == 0;
   const bool images = c.x.batch > 0 && c.x.height > 0 && c.x.width > 0 && c.y.batch == c.x.batch &&
                       c.y.height > 0 && c.y.width > 0;
-  constexpr std::int64_t most = std::int64_t{1} << 31;  // of what is counted in 32 bits
-  // That much fits into 48 KiB of shared memory, as far as the threads of a block suffice.
+  constexpr std::int64_t most = std::int64_t{1} << 31;  // limit of what is counted in 32 bits
+  // Any tile that a block has enough threads for fits into 48 KiB of shared memory.
   return kernel && channels && images && c.y.rows() < most && c.x.size() / c.x.batch < most &&
          Shares(c, full_pack<float>).slots > 0;
 }

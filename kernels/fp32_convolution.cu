@@ -1,21 +1,20 @@
-// Convolutions in fp32 with 3 x 3 filters at stride 1, and their data gradient, without tensor
-// cores: the multiprocessor of an H100 does 128 multiply-adds in a clock and reads 128 bytes of
-// shared memory, one byte for each.
+// 3 x 3 convolutions in fp32 at stride 1, and their data gradient, without tensor cores: an H100 SM
+// does 128 multiply-adds per clock and reads 128 bytes of shared memory, one byte for each.
 //
-// Why this tiling. A thread has the sums of a strip of 7 or 8 pixels for 8 output channels, 56 or
-// 64 registers. For one row of the filter and 4 input channels it loads the 9 pixels that the strip
-// sees and 8 x 3 filter values, as vectors over the channels: 33 loads of 16 bytes for 672
-// multiply-adds. In half a warp lanes beside each other share a strip and lanes two apart share
-// filters, so that such a load passes as two of the 128 bytes a clock (where they were not merged,
-// four): 66 clocks of shared memory beside 168 of arithmetic.
+// Why this tiling. A thread accumulates a strip of 7 or 8 pixels for 8 output channels, in 56 or 64
+// registers. For one row of the filter and 4 input channels it loads the 9 pixels that the strip
+// reads and 8 x 3 filter values, as vectors over the channels: 33 loads of 16 bytes for 672
+// multiply-adds. In a half-warp adjacent lanes share a strip and lanes two apart share filters, so
+// such a load takes two clocks at 128 bytes (four if lanes shared nothing): 66 clocks of shared
+// memory against 168 of arithmetic.
 //
 // Few pixels leave few threads. 14 x 14 images of 64 channels at batch 128 make 896 such warps for
-// the 528 schedulers of an H100, 7 x 7 images 224. So a block can be cut into slices, which share
-// the input channels of the same outputs and add up at the end. There are as many slices as it
-// takes for two blocks of 4 warps on every multiprocessor, up to four; four blocks fit there at 128
-// registers. The tile of a block with one slice is 32 strips x 32 outputs; then x is read about 1.6
-// times, for the neighbours' sake, and 4 input channels of it take 11 KiB with their filters, while
-// the 128 threads do 2016 multiply-adds each.
+// the 528 schedulers of an H100, 7 x 7 images 224. So a block can be cut into slices, which split
+// the input channels of the same outputs and are added up at the end. There are as many slices as
+// it takes for two blocks of 4 warps on every SM, up to four; at 128 registers an SM holds four
+// blocks. A block with one slice has a tile of 32 strips x 32 outputs. It reads x about 1.6 times,
+// because of the halo, and 4 input channels with their filters take 11 KiB, while the 128 threads
+// do 2016 multiply-adds each.
 #include "async_copy.cuh"
 #include "device.cuh"
 #include "strips.cuh"
@@ -24,17 +23,17 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 128;
-constexpr int blocks_together = 4;  // on a multiprocessor
+constexpr int blocks_together = 4;  // per SM
 constexpr int most_slices = 4;
 constexpr int thread_outputs = 8;
 
-/// Threads that share a strip, for the outputs of a block.
+/// Threads that share a strip, for a block of `outputs` channels.
 template <int outputs>
 constexpr int groups_of = outputs / thread_outputs;
 
-/// How the work is cut: a block has so many strips, and slices of a quad of input channels at a
-/// time. In shared memory a quad is the segments, then the filters; there are two stages of a quad
-/// for each slice, and a list of the segments' pixels.
+/// How the work is cut: a block has a number of strips, and each of its slices processes one quad
+/// of input channels at a time. In shared memory a quad is its segments, followed by its filters;
+/// each slice has two stages of a quad. A list of the segments' pixels follows.
 template <int pixels, int outputs>
 struct Tiling {
   static constexpr int pitch = Strips<pixels>::columns | 1;  // of segments, in quads of channels
@@ -56,10 +55,10 @@ struct Tiling {
   }
 };
 
-/// Brings a quad of input channels of the filters for each slice, as [rows, 3, 3, 4]. Thread
+/// Copies a quad of input channels of the filters for each slice, as [rows, 3, 3, 4]. Thread
 /// `group` of the groups has outputs group * 8 .. group * 8 + 7, in rows group, group + groups,
 /// ..., which are in different banks for different groups. The data gradient is a convolution with
-/// filters that are rotated and transposed.
+/// rotated and transposed filters.
 template <int outputs, bool transposed>
 __device__ void bring_filters(const float* w, int in, int out, int first_in, int first_out,
                               int slices, unsigned to, int quad_bytes) {
@@ -107,8 +106,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
   }
   __syncthreads();
 
-  // Copies are not unrolled, so that no registers are kept for them beside the sums.
-  const int step = tiling.slices * quad;  // channels that are brought and used together
+  // The copy loops are not unrolled, so that they take no registers from the sums.
+  const int step = tiling.slices * quad;  // channels that are copied and used together
   const auto bring = [&](int first_in, const float4* stage) {
     const unsigned to = shared_address(stage);
     const int quad_bytes = tiling.quad_size() * 16;
@@ -126,7 +125,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
     commit_copies();
   };
 
-  // Lanes change the group, then the strip, then the rest of the group, then of the strip.
+  // Consecutive lanes vary the group first, then the strip, then the rest of the group, then of the
+  // strip.
   const int slice_threads = threads / tiling.slices;
   const int slice = static_cast<int>(threadIdx.x) / slice_threads;
   const int lane = static_cast<int>(threadIdx.x) % slice_threads;
@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
   int stage = 0;
   for (int next_in = step; next_in <= in; next_in += step) {
     wait_for_copies<0>();
-    __syncthreads();  // this stage is there, and the other one has been read
+    __syncthreads();  // this stage has arrived, the other one has been read
     const float4* row = space + stage + x_at;
     const float4* filter = space + stage + w_at;
     stage = tiling.stage_size() - stage;
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
       }
 #pragma unroll
       for (int s = 0; s < taps; ++s) {
-        // Or filters are loaded so far ahead that registers run out.
+        // Keeps the compiler from loading filters so far ahead that it runs out of registers.
         asm volatile("" ::: "memory");
 #pragma unroll
         for (int k = 0; k < thread_outputs; ++k) {
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
 #endif
 }
 
-/// As few slices as make enough blocks.
+/// The fewest slices that give enough blocks.
 template <int pixels, int outputs>
 Tiling<pixels, outputs> tiling_of(const Strips<pixels>& images, int out) {
   Tiling<pixels, outputs> tiling(images, 1);
@@ -210,7 +210,7 @@ Tiling<pixels, outputs> tiling_of(const Strips<pixels>& images, int out) {
   return tiling;
 }
 
-/// x [images, in] * w -> y [images, out], w being [out, 3, 3, in], or [in, 3, 3, out] where it is
+/// x [images, in] * w -> y [images, out]; w is [out, 3, 3, in], or [in, 3, 3, out] if it is to be
 /// rotated and transposed.
 template <bool transposed>
 cudaError_t convolve(const Images& images, std::int32_t out, const float* x, const float* w,

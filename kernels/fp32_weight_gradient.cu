@@ -1,20 +1,19 @@
 // The gradient of 3 x 3 filters in fp32, without tensor cores.
 //
-// Why this tiling. A thread has the sums of 4 x 4 channels for the three taps of a row of the
-// filter, 48 registers, and goes along a strip: for each pixel it loads 4 channels of dy and 4 of
-// x, as the other two taps meet pixels of x that it has from the steps before. These are 16 loads
-// of 16 bytes for 336 multiply-adds; lanes are arranged as in the convolution, so that they take 32
-// clocks of shared memory beside 84 of arithmetic. 192 threads have all filters between 32 channels
-// on either side and use the same pixels at the same time. Filters of fewer channels have four such
-// sets of threads, slices, which share the strips of a tile and add up at the end.
+// Why this tiling. A thread accumulates 4 x 4 channels for the three taps of a filter row, in 48
+// registers, and walks along a strip: for each pixel it loads 4 channels of dy and 4 of x, since
+// the other two taps use pixels of x that it still has from the steps before. This is 16 loads of
+// 16 bytes for 336 multiply-adds; with the lanes arranged as in the convolution they take 32 clocks
+// of shared memory against 84 of arithmetic. 192 threads hold all filters between 32 channels on
+// either side and use the same pixels at the same time. Filters of fewer channels have four such
+// sets of threads, called slices, which split the strips of a tile and are added up at the end.
 //
-// A tile of 8 strips at 28 x 28 x 32 is 30 KiB. There are two stages of it in each of two blocks on
-// a multiprocessor, which makes 3 warps for a scheduler. Where the pixels of a tile are is worked
-// out by all threads for all, two tiles ahead: divisions for every copy would cost a third of the
-// time.
+// A tile of 8 strips at 28 x 28 x 32 is 30 KiB. Each of two blocks per SM has two stages of it,
+// which makes 3 warps per scheduler. All threads together compute the pixel positions of a tile two
+// tiles ahead: a division per copy would cost a third of the time.
 //
-// The blocks share the tiles evenly, a contiguous part each. Each writes its sums, 10 MB together
-// at 32 x 32 channels, and a second kernel adds those up, in the order of the blocks.
+// Each block takes an equal, contiguous part of the tiles. Each writes its sums, 10 MB together at
+// 32 x 32 channels, and a second kernel adds those up, in the order of the blocks.
 #include "async_copy.cuh"
 #include "device.cuh"
 #include "partial_sums.cuh"
@@ -24,22 +23,22 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 192;
-constexpr int blocks_together = 2;  // on a multiprocessor
+constexpr int blocks_together = 2;  // per SM
 
-/// How a block is laid out that has the filters between `part` channels in and as many out. A slice
-/// of its threads has all of them, each a row of taps of 4 x 4 channels. The slices share the
-/// strips of a tile.
+/// Layout of a block for the filters between `part` input and `part` output channels. Each slice of
+/// its threads holds all of them, each thread one row of taps of 4 x 4 channels. The slices split
+/// the strips of a tile.
 template <int pixels, int part>
 struct Layout {
   static constexpr int columns = Strips<pixels>::columns;
   static constexpr int groups = part / quad;  // of channels
   static constexpr int slice_threads = taps * groups * groups;
   static constexpr int slices = threads / slice_threads;
-  static constexpr int strips = part == 32 ? 8 : 16;  // of a tile
+  static constexpr int strips = part == 32 ? 8 : 16;  // per tile
 
   static int tiles(const Strips<pixels>& images) { return quotient_up(images.count, strips); }
 
-  /// Floats of a stage: the segments of x, then the strips of dy.
+  /// Floats of a stage: the segments of x, followed by the strips of dy.
   __host__ __device__ static int stage_size(int segments) {
     return (segments * columns + strips * pixels) * part;
   }
@@ -51,8 +50,8 @@ struct Layout {
   }
 };
 
-/// What is known of a tile before its pixels are brought: which they are in x and dy, as by
-/// Strips::pixel_in, and which segment is above each strip.
+/// Index lists of a tile, filled before its pixels are copied: the pixels of x and dy, as given by
+/// Strips::pixel_in, and the segment above each strip.
 template <int pixels, int part>
 struct TileList {
   using Block = Layout<pixels, part>;
@@ -78,7 +77,7 @@ struct TileList {
   }
 };
 
-/// Brings `part` channels of `count` pixels.
+/// Copies `part` channels of `count` pixels.
 template <int part>
 __device__ void bring_pixels(const int* list, int count, const float* from, int channels,
                              float* to) {
@@ -107,7 +106,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
   const int begin = static_cast<int>(std::int64_t{tiles} * blockIdx.x / gridDim.x);
   const int end = static_cast<int>(std::int64_t{tiles} * (blockIdx.x + 1) / gridDim.x);
 
-  // Lists of the tile in work, the one on its way and the one after it.
+  // Lists of the current tile, the tile in flight and the one after it.
   const auto list_of = [&](int tile) {
     return TileList<pixels, part>(lists + tile % 3 * Block::list_size(segments), segments);
   };
@@ -130,7 +129,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
     commit_copies();
   };
 
-  // In half a warp lanes beside each other have the same channels of dy, lanes two apart of x.
+  // In a half-warp adjacent lanes share channels of dy, lanes two apart channels of x.
   const int slice = static_cast<int>(threadIdx.x) / Block::slice_threads;
   const int slice_thread = static_cast<int>(threadIdx.x) % Block::slice_threads;
   const int r = slice_thread / (Block::groups * Block::groups);
@@ -145,7 +144,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
   bring(begin);
   for (int tile = begin; tile < end; ++tile) {
     wait_for_copies<0>();
-    __syncthreads();  // this tile is there, and the one before has been used
+    __syncthreads();  // this tile has arrived, the previous one has been used
     bring(tile + 1);
     note(tile + 2);
     const float* const stage = stages + tile % 2 * stage_size;
@@ -205,7 +204,7 @@ auto with_layout(const Images& x, int out, Work&& work) {
   });
 }
 
-/// Blocks in a row share the tiles; one below the other they have different parts of the filters.
+/// Blocks along x split the tiles; blocks along y have different parts of the filters.
 dim3 blocks_of(const Images& x, int out) {
   return with_layout(x, out, [&]<int pixels, int part>() {
     const int parts = x.channels / part * (out / part);

@@ -1,6 +1,6 @@
-// The images of a batch, out of a dataset on the device: which they are, how they are augmented and
-// their normalised values are worked out here, so that a step needs nothing from the host. 1 byte
-// in and an Element out per pixel; a block holds a part of one image.
+// Gathers the images of a batch from a dataset on the device. Selection, augmentation and
+// normalised values are computed here, so that a step needs nothing from the host. Reads 1 byte and
+// writes one Element per pixel; a block holds a part of one image.
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -9,7 +9,7 @@ namespace {
 constexpr int threads = 128;
 constexpr int pixels_per_thread = 2;
 
-// One pixel's channels, the padded ones too.
+// One pixel's channels, including the padding.
 template <class T, int channels>
 __device__ void write_pixel(const ImageSource& source, const std::uint8_t* pixel, T* out) {
   float values[channels];
@@ -40,7 +40,7 @@ __device__ void copy_part(const ImageSource& source, std::int64_t example, const
     const std::uint8_t* pixel =
         inside ? image + (from_y * source.width + from_x) * source.channels : nullptr;
     T* target = out + static_cast<std::int64_t>(position) * padded_channels;
-    // 16 bytes a pixel where a 16-bit batch is padded to 8 channels.
+    // One 16-byte store per pixel if a 16-bit batch is padded to 8 channels.
     if (padded_channels == full_pack<T>) {
       write_pixel<T, full_pack<T>>(source, pixel, target);
       continue;
@@ -117,7 +117,7 @@ cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
                          std::int64_t steps_per_epoch, Element element, const Batch& batch,
                          cudaStream_t stream) {
   if (!is_valid(source, batch) || steps_per_epoch < 1) return cudaErrorInvalidValue;
-  // The last batch of an epoch would read past its order.
+  // Otherwise the last batch of an epoch would read past its order.
   if (batch.size > source.examples / steps_per_epoch) return cudaErrorInvalidValue;
   return with_type(element, [&]<class T>() {
     gather_kernel<T><<<grid_of(source, batch), threads, 0, stream>>>(source, augment, orders, state,

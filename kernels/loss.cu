@@ -1,5 +1,6 @@
-// Loss, hits and the gradient of the logits, one thread per example: a few numbers each, and far
-// fewer examples than the machine has threads, so what counts is that it is one launch.
+// Loss, hits and the gradient of the logits, one thread per example: each has few numbers, and
+// there are far fewer examples than the device has threads, so what counts is that it is one
+// launch.
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -31,7 +32,8 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
     }
     return loss;
   }
-  // -sum_k q_k log softmax(z)_k with q = (1 - s) onehot + s / K, the largest logit taken off first.
+  // -sum_k q_k log softmax(z)_k with q = (1 - s) onehot + s / K, the largest logit subtracted
+  // first.
   const float smoothing = static_cast<float>(options.label_smoothing);
   const float share = smoothing / static_cast<float>(classes);
   float sum = 0;
@@ -43,7 +45,7 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
     if (q != 0) linear = fmaf(q, shifted, linear);
   }
   loss.sum = double{logf(sum)} - double{linear};
-  if (!ordered) loss.sum = nan("");  // whatever the comparisons above made of it
+  if (!ordered) loss.sum = nan("");  // whatever the comparisons above gave
   *largest_out = ordered ? largest : nanf("");
   *sum_out = sum;
   return loss;

@@ -1,8 +1,8 @@
-// Batch norm, bias, residual, activation and pooling between two convolutions. All of it is bound
-// by memory, so each pass reads and writes every tensor once and computes again what it would have
-// to read: the sign of z and the place of a maximum come out of x in backward as they did in
-// forward. With E elements of x, forward moves 2 E (1.25 E pooled), the moments E; backward's sums
-// 2 E (1.25 E) and its second pass 3 E (2.25 E).
+// Batch norm, bias, residual, activation and pooling between two convolutions. All of it is
+// memory-bound, so each pass reads and writes every tensor once and recomputes what it would
+// otherwise have to read: backward derives the sign of z and the position of a maximum from x, as
+// forward does. With E elements of x, forward moves 2 E (1.25 E pooled), the moments E; backward's
+// sums 2 E (1.25 E) and its second pass 3 E (2.25 E).
 #include <cfloat>
 
 #include "channel_sums.cuh"
@@ -10,8 +10,8 @@
 namespace preheat::kernels {
 namespace {
 
-// Blocks that are on a multiprocessor of an H100 at a time, and that registers are counted out for:
-// enough bytes in flight, and each pass one wave of blocks that walk the same number of rows.
+// Resident blocks per SM of an H100, which the register budgets are set for: enough bytes in
+// flight, and each pass one wave of blocks that walk the same number of rows.
 constexpr unsigned multiprocessors = 132;
 constexpr unsigned forward_occupancy = 3;
 constexpr unsigned backward_occupancy = 2;
@@ -24,14 +24,14 @@ __device__ float inv_std_of(float var, float epsilon) {
   return 1.0f / sqrtf(var + epsilon);
 }
 
-// As it is stored: what a thread reads in one go, before it waits for any of it.
+// A pack in its storage type: a thread issues all of these loads before it waits for any.
 template <class T, int pack>
 __device__ Pack<T, pack> read(const T* data, std::int64_t i) {
   return reinterpret_cast<const Pack<T, pack>*>(data)[i];
 }
 
-// A pack of per-channel floats; every tensor of the arena and every array of moments begins on 256
-// bytes.
+// A pack of per-channel floats; every tensor of the arena and every array of moments is 256-byte
+// aligned.
 template <int pack>
 __device__ void load_channels(const float* data, unsigned at, float (&values)[pack]) {
   if constexpr (pack % 4 == 0) {
@@ -49,8 +49,8 @@ __device__ void load_channels(const float* data, unsigned at, float (&values)[pa
   }
 }
 
-// z = (x - mean) * scale + shift, x - mean apart as a mean far from 0 would cancel otherwise. All
-// passes compute it in here, so that they agree on every sign and every maximum.
+// z = (x - mean) * scale + shift; x - mean is kept apart, as a mean far from 0 would cancel
+// otherwise. All passes compute z here, so that they agree on every sign and every maximum.
 template <int pack>
 struct Channels {
   float mean[pack];
@@ -93,11 +93,11 @@ __device__ float activation(float z, float slope) {
   return z > 0 ? z : slope * z;
 }
 
-// A window of the pooling: the rows of x at its four corners, and of the pooled matrix.
+// A pooling window: the rows of x at its four corners, and its row of the pooled matrix.
 struct Window {
   std::int64_t row[4];
   std::int64_t pooled_row = 0;
-  bool exists[4];  // a last odd row or column has half a window, which is not pooled
+  bool exists[4];  // an odd last row or column has half a window, which is not pooled
   bool whole = false;
 
   // `index` counts (height + 1) / 2 x (width + 1) / 2 windows of each image, or only the whole
@@ -128,12 +128,12 @@ __host__ __device__ std::int64_t windows(const Images& shape, bool only_whole) {
   return shape.batch * ((shape.height + more) / 2) * ((shape.width + more) / 2);
 }
 
-// The maximum of the activations of a window, in one channel of a pack.
+// The maximum of a window's activations, in one channel of a pack.
 struct Maximum {
   float y = 0;
   float from_mean = 0;
   int at = 0;
-  bool positive = false;  // z
+  bool positive = false;  // whether z > 0
 };
 
 template <class T, int pack>
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(channel_threads)
     load<T, pack>(x, at.pack, first);
     const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
     std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row;
-    // Without a loop of its own for the last rows, which would wait for one load at a time.
+    // The tail has no loop of its own, as that would wait for one load at a time.
     constexpr int at_once = 4;
     for (; row < rows; row += at_once * stride) {
       Pack<T, pack> raw[at_once];
@@ -265,11 +265,11 @@ __global__ void __launch_bounds__(channel_threads, forward_occupancy)
   }
 }
 
-// What a pass of backward has to read. x: for the sign of z, or for xhat.
+// What a backward pass has to read. x: for the sign of z, or for xhat.
 struct Reads {
   bool x = false;
   bool y = false;
-  bool sign = false;  // of z at all
+  bool sign = false;  // whether the sign of z is used at all
 };
 
 // In the last block of a first pass.
@@ -279,14 +279,15 @@ __device__ void finish_gradients(unsigned packs, const Norm& norm, const float* 
   finish_channels<pack>(packs, gridDim.x, partials, space, [&](std::int64_t c, double a, double b) {
     if (d_bias != nullptr) d_bias[c] = static_cast<float>(a);
     if (d_weight == nullptr) return;
-    // The factor of xhat that is the same in all of a channel.
+    // The factor of xhat that is constant over a channel.
     const float inv_std =
         norm.inv_std != nullptr ? norm.inv_std[c] : inv_std_of(norm.var[c], norm.epsilon);
     d_weight[c] = static_cast<float>(b * double{inv_std});
   });
 }
 
-// Without the sign in y its room is not needed in registers, nor with it what z is made of.
+// sign_of_y is a template parameter to save registers: false needs none for y, true none for the
+// terms of z.
 template <class T, int pack, bool sign_of_y>
 __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows, Reads reads,
@@ -347,7 +348,7 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
   finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
 
-// What a window of the gradient is computed from; of what does not exist, zeros.
+// The inputs of the gradient of one window; zeros if they do not exist.
 template <class T, int pack>
 struct WindowValues {
   Pack<T, pack> x[4] = {};
@@ -364,7 +365,7 @@ struct WindowValues {
     dy = read<T, pack>(from_dy, window.pooled_row * packs + at);
     if (from_extra != nullptr) extra = read<T, pack>(from_extra, window.pooled_row * packs + at);
   }
-  // What goes to the maximum: all of dy where z > 0 there, else its share.
+  // The gradient at the maximum: all of dy if z > 0 there, else slope times it.
   __device__ float gradient(int k, float slope, const Maximum& maximum) const {
     const float d = to_float(dy.value[k]) + to_float(extra.value[k]);
     return maximum.positive ? d : slope * d;
@@ -382,7 +383,7 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
   float product[pack] = {};
   if (at.works) {
     const Channels<pack> channels(norm, at.pack);
-    // Windows that are cut off have no gradient; only where it is written out are they visited.
+    // Incomplete windows have no gradient; they are visited only if dz is written.
     const bool only_whole = dz == nullptr;
     const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
     const std::uint32_t stride = gridDim.x * block_rows;
@@ -417,8 +418,8 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
   finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
 
-// dx of one element, from dz and what all of a channel's elements share: d_bias / n and, times
-// x - mean, inv_std d_weight / n.
+// dx of one element, from dz and two constants of its channel: d_bias / n, and inv_std d_weight / n
+// as the factor of x - mean.
 template <int pack>
 struct Second {
   float offset[pack];
@@ -631,7 +632,7 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
                                void* dx, cudaStream_t stream) {
   if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
   if (around.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
-  // A residual's dz has been written by the first pass.
+  // The first pass has written a residual's dz.
   if (around.residual && around.slope != 1) return cudaErrorInvalidValue;
   Reads reads;
   reads.sign = around.slope != 1;

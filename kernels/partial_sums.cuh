@@ -1,4 +1,4 @@
-// The second half of a sum that many blocks share: each has left its own, and these are added up.
+// The second half of a sum over many blocks: adds up the partials that they have left.
 #pragma once
 
 #include "device.cuh"
@@ -6,8 +6,8 @@
 namespace preheat::kernels {
 
 inline constexpr int partial_pack = 4;
-inline constexpr int partial_lanes = 16;    // packs beside each other
-inline constexpr int partial_sharers = 16;  // threads that share the partials of a pack
+inline constexpr int partial_lanes = 16;    // adjacent packs
+inline constexpr int partial_sharers = 16;  // threads that split the partials of a pack
 
 template <class T>
 __global__ void __launch_bounds__(partial_lanes* partial_sharers)

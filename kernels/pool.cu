@@ -1,5 +1,5 @@
-// Pooling where it cannot go along with what is before it (normalize.cu): each element of the
-// output is one thread's, so nothing is summed across threads but the averages.
+// Pooling that cannot be fused with the preceding operation (normalize.cu): each output element
+// belongs to one thread, so only the averages sum across threads.
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -87,12 +87,12 @@ __global__ void __launch_bounds__(threads)
   store<T, pack>(dx, thread, values);
 }
 
-// A warp for each image and pack: its lanes share the positions.
+// One warp per image and pack: its lanes split the positions.
 template <class T, int pack>
 __global__ void __launch_bounds__(threads) average_kernel(const Images shape, const T* x, T* y) {
   const std::int32_t packs = shape.channels / pack;
   const std::int64_t work = global_thread() / warp;
-  if (work >= shape.batch * packs) return;  // the same in all of a warp
+  if (work >= shape.batch * packs) return;  // uniform over a warp
   const std::int32_t positions = shape.height * shape.width;
   const std::int64_t p = work % packs;
   const std::int64_t first = work / packs * positions;
@@ -137,7 +137,7 @@ bool is_valid(const Images& shape) {
          shape.size() < (std::int64_t{1} << 38);  // blocks of one-element threads fit into a grid
 }
 
-// The place in a window is stored in a byte.
+// The position in a window is stored in a byte.
 constexpr std::int32_t largest_kernel = 16;
 
 bool is_valid(const Images& shape, std::int32_t kernel) {

@@ -1,6 +1,6 @@
-// The update of all parameters in one launch. What bounds it is memory: w, v and g in, w and v out,
-// 20 bytes per parameter, so a thread moves 16 bytes of each and there is nothing else to be won.
-// The rate is read from the state on the device: the host has no part in it.
+// The update of all parameters in one launch. It is memory-bound: w, v and g in, w and v out, 20
+// bytes per parameter, so a thread moves 16 bytes of each and nothing else is left to gain. The
+// rate is read from the state on the device, without the host.
 #include <type_traits>
 
 #include "device.cuh"
@@ -8,22 +8,22 @@
 namespace preheat::kernels {
 namespace {
 
-// Small arenas: as many blocks as there can be, to spread over the machine. Large ones: more floats
-// a block, so that the partial norms stay few, and stores that do not push the rest out of the
-// cache.
+// Small arenas: as many blocks as possible, to spread over the device. Large ones: more floats per
+// block, so that the partial norms stay few, and streaming stores, which do not evict the rest of
+// the cache.
 constexpr std::int64_t large_arena = std::int64_t{8} << 20;  // floats; w, v and g are 100 MB
 constexpr int small_threads = 256;
 constexpr int large_threads = 512;
 constexpr int large_packs = 2;
 
 constexpr int check_threads = 512;
-constexpr int most_check_blocks = 264;  // two on each multiprocessor of an H100
+constexpr int most_check_blocks = 264;  // two on each SM of an H100
 
 bool is_large(std::int64_t size) {
   return size >= large_arena;
 }
 
-// Read as bits: the element path has no arithmetic in double.
+// Tests the bits: the element-wise path has no double arithmetic.
 __device__ bool is_finite(double x) {
   return (static_cast<unsigned long long>(__double_as_longlong(x)) & 0x7ff0000000000000ull) !=
          0x7ff0000000000000ull;
@@ -49,15 +49,15 @@ __device__ void write(float* data, std::int64_t i, const float4& value) {
   }
 }
 
-// The type of "there are none".
+// Stands for no 16-bit type.
 struct Nothing {};
 
-// The segment that an entry of Arena::segment_of names.
+// The segment that an entry of Arena::segment_of refers to.
 __device__ std::uint16_t number_of(std::uint16_t entry) {
   return entry & static_cast<std::uint16_t>(~has_small_gradient);
 }
 
-// Four gradients, of whichever type the chunk's are.
+// Four gradients, in the storage type of their chunk.
 template <class Small, bool streaming>
 __device__ float4 read_gradients(const Arena& arena, std::int64_t i, std::uint16_t entry) {
   if constexpr (!std::is_same_v<Small, Nothing>) {
@@ -109,13 +109,14 @@ __global__ void __launch_bounds__(threads)
            const GradientCheck* gradient_check, NormPartial* partials, NonFinite* non_finite) {
   const std::int64_t first = std::int64_t{blockIdx.x} * (threads * packs) + threadIdx.x;
   const std::int64_t end = arena.size / 4;
-  // All loads before the first use of any: what decides whether to write, then the entry, which the
-  // segment's waits for.
+  // All loads are issued before the first use: the values that decide whether to write, then the
+  // entry, which the load of the segment depends on.
   const float lr = state->lr;
   const float previous_lr = state->previous_lr;
   const bool is_training = updates(*state);
   const double loss_sum = loss != nullptr ? loss->sum : 0;
-  // Scaling and clipping need a pass of their own over the gradients: theirs is the scale then.
+  // Scaling and clipping take a pass of their own over the gradients, which then supplies the
+  // scale.
   const bool is_checked = gradient_check != nullptr;
   const float scale = is_checked ? gradient_check->scale : 1;
   const bool has_finite_gradients = !is_checked || gradient_check->finite != 0;
@@ -181,7 +182,7 @@ __global__ void __launch_bounds__(threads)
         finite_weight = finite_weight && is_finite(w[j]);
       }
       finite = finite && finite_gradient && finite_weight;
-      // Once in a run: which tensors it is does not depend on who comes first.
+      // At most once in a run, and min and max make the result independent of the order of threads.
       if (applied && !finite_gradient)
         atomicMax(&non_finite->last_gradient, int{number_of(entry[k])});
       if (applied && !finite_weight) atomicMin(&non_finite->first_weight, int{number_of(entry[k])});

@@ -1,5 +1,5 @@
-// What sgd_momentum is measured against: the same work without its segments, in more launches, in
-// more passes, and the memory traffic of it without any work.
+// Baselines that sgd_momentum is measured against: the same work without its segments, in more
+// launches, in more passes, and its memory traffic without any work.
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -20,8 +20,8 @@ __device__ float rate_of(const Rate& rate) {
   return rate.state != nullptr ? rate.state->lr : rate.value;
 }
 
-// Calls work(index of the float) for the floats of this thread's four, as floats; the last of an
-// array may be fewer.
+// Calls work(index of the float) for each of this thread's four floats; fewer at the end of an
+// array.
 template <class Work>
 __device__ void over_rest(std::int64_t size, const Work& work) {
   const std::int64_t begin = 4 * four();
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(threads)
   const float4 old_w = __ldcs(w);
   const float4 old_v = __ldcs(v);
   __stcs(w, old_v);
-  // The sum keeps the load of w from being left out.
+  // The sum keeps the compiler from dropping the load of w.
   __stcs(v, {g.x + old_w.x, g.y + old_w.y, g.z + old_w.z, g.w + old_w.w});
 }
 

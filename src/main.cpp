@@ -26,23 +26,22 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
-// A thread of libgomp that waits for the others spins for milliseconds before it sleeps. On a
-// machine with anything else to do it then holds the very core that the others wait for, and each
-// of the hundred parallel regions of a step costs a time slice of the scheduler: 8 ms instead of
-// 0.2. The library reads how long to spin once, while it is loaded, so the program starts over with
-// it set.
+// A libgomp thread that waits for the others spins for milliseconds before it sleeps. If the
+// machine is busy, it then occupies the very core that the others wait for, and each of the hundred
+// parallel regions of a step costs a scheduler time slice: 8 ms instead of 0.2. The library reads
+// the spin count once, while it is loaded, so the program restarts itself with it set.
 void spin_briefly(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   setenv("GOMP_SPINCOUNT", "1000", 1);
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  // Under another name it is the dynamic loader, which would take our arguments for its own.
+  // Under another name it is the dynamic loader, which would parse our arguments as its own.
   const bool is_preheat = self.filename() == std::filesystem::path(argv[0]).filename();
   if (!error && is_preheat)
-    execv(self.c_str(), argv);  // returns only where it failed; slow and right
+    execv(self.c_str(), argv);  // returns only on failure: then slow, but correct
 }
 
-// What to say of a first word that is no command; nothing where it is one.
+// The error for a first word that is not a command; empty if it is one.
 std::string unknown_command(const CLI::App& app, const std::string& name) {
   std::vector<std::string> commands;
   for (const CLI::App* command : app.get_subcommands({})) commands.push_back(command->get_name());
@@ -83,15 +82,15 @@ int run(int argc, char** argv) {
     }
     return fail(2, fmt::format("preheat: {}; see preheat --help", e.what()));
   }
-  // A full disk behind standard output would otherwise pass unnoticed.
+  // A full disk behind standard output would otherwise go unnoticed.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     return fail(1, fmt::format("preheat: standard output: {}", std::strerror(errno)));
   }
   return exit_code;
 }
 
-// A standard stream that was closed would be given to the next file that is opened, and what is
-// meant for people would end up between its rows.
+// A closed standard stream's descriptor would be reused by the next file opened, and messages would
+// end up between that file's rows.
 void open_standard_streams() {
   for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(stream, F_GETFD) < 0 && errno == EBADF) open("/dev/null", O_RDWR);

@@ -1,5 +1,5 @@
-// The one interface between preheat and the machines it trains on. Nothing above this folder knows
-// which backend it has.
+// The one interface between preheat and the devices it trains on. Code above this folder does not
+// know which backend it uses.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 
 namespace preheat {
 
-/// A dataset where a backend can read it during a step; shared by all replicas.
+/// A dataset in memory that a backend can read during a step; shared by all replicas.
 class ResidentDataset {
  public:
   virtual ~ResidentDataset() = default;
@@ -28,12 +28,12 @@ class ResidentDataset {
 /// What one update did.
 struct StepRecord {
   std::int64_t step = 0;     // updates completed before this one
-  float lr = 0;              // the rate it used
+  float lr = 0;              // the learning rate it used
   double loss = 0;           // mean over the batch, before the update
   std::int64_t correct = 0;  // of the batch
-  double grad_norm = 0;      // L2 norms: of the loss's gradient, not decayed and not clipped,
-  double update_norm = 0;    // of what the update took off the weights, both over the parameters in
-                             // training,
+  double grad_norm = 0;      // L2 norms: of the loss's gradient, before decay and clipping,
+  double update_norm = 0;    // of what the update subtracted from the weights, both over trained
+                             // parameters,
   double weight_norm = 0;    // and of all weights after it
   bool finite = true;        // loss, gradient and weights are
   int phase = 0;             // of the schedule
@@ -46,17 +46,17 @@ struct Evaluation {
   double accuracy() const { return static_cast<double>(correct) / static_cast<double>(examples); }
 };
 
-/// One tensor of a state, by its name in the network.
+/// One tensor of a state, with its name in the network.
 struct NamedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
   std::vector<float> values;
 };
 
-/// All that a replica is besides its configuration: enough to go on to the same bits.
+/// The complete state of a replica besides its configuration: enough to resume bit for bit.
 struct ReplicaState {
   std::vector<NamedTensor> parameters;
-  std::vector<NamedTensor> velocity;    // as the parameters
+  std::vector<NamedTensor> velocity;    // like the parameters
   std::vector<NamedTensor> statistics;  // running means and variances of batch norm
   StepState step;
 };
@@ -67,14 +67,14 @@ struct ParameterRule {
   float weight_decay = 0;
 };
 
-/// A stretch of the run, from update `begin` on, in which some parameters may stand still: their
+/// A part of the run, starting at update `begin`, in which some parameters may be frozen: their
 /// weights and velocities keep their bits.
 struct TrainingStage {
   std::int64_t begin = 0;
   std::vector<bool> trained;      // by parameter
   bool fresh_velocity = false;    // all velocities are zero before its first update
-  bool fixed_statistics = false;  // a batch norm that stands still uses its running statistics and
-                                  // leaves them; else it uses the batch's, as those in training do
+  bool fixed_statistics = false;  // a frozen batch norm uses its running statistics unchanged;
+                                  // otherwise it uses the batch's, as a trained one does
 };
 
 struct ReplicaOptions {
@@ -84,88 +84,88 @@ struct ReplicaOptions {
   Loss loss = Loss::cross_entropy;
   double label_smoothing = 0;
   SgdMomentum rule;
-  double clip_norm = 0;  // of the gradient of the parameters in training; 0: not clipped
-  std::vector<ParameterRule> parameters;  // of Network::parameters
+  double clip_norm = 0;  // of the gradient of the trained parameters; 0: not clipped
+  std::vector<ParameterRule> parameters;  // like Network::parameters
   std::vector<TrainingStage> stages;      // in order; the first begins at 0
   LrSchedule schedule;
   std::uint64_t seed = 0;  // of the augmentation
   Precision precision = Precision::fp32;
   bool deterministic = true;
   bool cuda_graph = true;
-  int cpu_threads = 0;  // 0: all there are; bits depend on their number
+  int cpu_threads = 0;  // 0: all; the bits of the result depend on their number
 };
 
-/// What a layer put out for the batch of the last update.
+/// The output of one layer for the batch of the last update.
 struct ActivationRecord {
   std::string layer;   // the op's name
-  double largest = 0;  // absolute value; NaN where any is
-  double dead = 0;     // the share of its channels that were nowhere above zero, in any example
+  double largest = 0;  // absolute value; NaN if any value is
+  double dead = 0;     // share of its channels that were not above zero anywhere, in any example
 };
 
-/// The loss of a network on one fixed batch, as a function of its weights and nothing else: batch
-/// norms use the batch's own moments and keep no statistics, images are not augmented, weight decay
-/// is not part of it.
+/// The loss of a network on one fixed batch, as a function of its weights alone: batch norms use
+/// the batch's own moments and keep no statistics, images are not augmented, weight decay is
+/// excluded.
 class Probe {
  public:
   virtual ~Probe() = default;
 
-  /// `weights` is an arena of Network::arena_size floats, its padding zero.
+  /// `weights` is an arena of Network::arena_size floats with zero padding.
   virtual double loss(std::span<const float> weights) = 0;
 
-  /// The loss, and its gradient into an arena as large; the padding of the result is zero.
+  /// Returns the loss and writes its gradient to an arena of the same size, with zero padding.
   virtual double gradient(std::span<const float> weights, std::span<float> gradient) = 0;
 };
 
 /// In bytes.
 struct MemoryUse {
   std::size_t parameters = 0;   // weights, gradients, velocity
-  std::size_t activations = 0;  // what forward keeps for backward, and the gradients of activations
-  std::size_t workspace = 0;    // packed weights and scratch memory of the libraries
+  std::size_t activations = 0;  // kept by forward for backward, and gradients of activations
+  std::size_t workspace = 0;    // packed weights and the libraries' scratch memory
 };
 
-/// One network in training on one device, with its weights, velocity, statistics and step counter.
+/// One network being trained on one device, with its weights, velocity, statistics and step
+/// counter.
 class Replica {
  public:
   virtual ~Replica() = default;
 
-  /// The order of the epoch that the next update lies in: a permutation of the training examples.
-  /// Epoch and position follow from the step counter.
+  /// Sets the order of the epoch of the next update: a permutation of the training examples. Epoch
+  /// and position follow from the step counter.
   virtual void set_epoch_order(std::span<const std::uint32_t> permutation) = 0;
 
-  /// Does `updates` more updates, which must not run past the end of the epoch or of the stage.
-  /// Enqueues and returns (a GPU works on; a CPU is done). After the first step that is not finite
-  /// nothing is updated.
+  /// Does `updates` more updates, which must not cross the end of the epoch or of the stage.
+  /// Enqueues and returns (a GPU still works, a CPU is done). After the first step that is not
+  /// finite nothing is updated.
   virtual void train(std::int64_t updates) = 0;
 
-  /// Waits, and hands out one record per update since the last call, in order. None follows a
-  /// record that is not finite.
+  /// Waits, and returns one record per update since the last call, in order. A record that is not
+  /// finite is the last.
   virtual std::vector<StepRecord> drain() = 0;
 
-  /// Loss (without label smoothing) and hits over a whole dataset, batch norm on its running
-  /// statistics, images not augmented.
+  /// Loss (without label smoothing) and hits over a whole dataset; batch norm uses its running
+  /// statistics, images are not augmented.
   virtual Evaluation evaluate(const ResidentDataset& test) = 0;
 
   virtual ReplicaState save() const = 0;
 
-  /// Throws Error naming the first tensor that this network does not have in that shape.
+  /// Throws Error naming the first tensor that this network lacks or has in another shape.
   virtual void load(const ReplicaState& state) = 0;
 
-  /// After a step that was not finite: the first tensor, in the order of computation, that holds a
-  /// value which is not ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight").
+  /// After a step that was not finite: the first tensor, in the order of computation, with a value
+  /// that is not finite ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight").
   virtual std::string first_non_finite_tensor() const = 0;
 
-  /// Of every op, in order, after at least one update.
+  /// One record per op, in order; requires at least one update.
   virtual std::vector<ActivationRecord> activations() const = 0;
 
   virtual MemoryUse memory() const = 0;
 
-  /// Launches on the device that one update is made of; 0 where there are none, or none were
-  /// counted yet.
+  /// Device launches per update; 0 if there are none, or none have been counted yet.
   virtual std::int64_t launches_per_update() const = 0;
 
-  /// Does `updates` more, at least 2 and within the epoch and the stage as for train(), and times
-  /// the parts of all but the first, one after the other: what runs side by side in train() does
-  /// not here. Leaves records to drain() as train() does.
+  /// Does `updates` more updates, at least 2, within the epoch and the stage as for train(), and
+  /// times the parts of all but the first. The parts run serially, including those that train()
+  /// overlaps. Leaves records to drain() as train() does.
   virtual std::vector<StepPart> time_parts(std::int64_t updates) = 0;
 };
 
@@ -174,38 +174,38 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string name() const = 0;     // "cpu" or "cuda"
-  virtual std::string device() const = 0;   // the processor, in its own words
+  virtual std::string device() const = 0;   // the processor's own name
   virtual std::string library() const = 0;  // "oneDNN 2.6.3"
 
-  /// Whether compile() and probe() may be asked for it.
+  /// Whether compile() and probe() accept this precision.
   virtual bool computes_in(Precision precision) const = 0;
 
-  /// How many replicas of so many `cpu_threads` may be compiled and trained at the same time, each
-  /// by a thread of its own; more gain nothing.
+  /// How many replicas with `cpu_threads` threads each may be compiled and trained concurrently,
+  /// each by a thread of its own; more gain nothing.
   virtual int concurrent_replicas(int cpu_threads) const = 0;
 
-  /// Copies it to where replicas read it. Throws Error where memory does not suffice.
+  /// Copies the dataset to where replicas read it. Throws Error if memory is insufficient.
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 
-  /// Throws Error, saying how much is needed and how much there is, where compile() would not have
-  /// the memory it needs. Cheap; to be asked before initial parameters are made.
+  /// Throws Error, naming the memory needed and available, if compile() would run out of memory.
+  /// Cheap; call it before creating initial parameters.
   virtual void require_memory(const Network& network, std::int64_t batch_size,
                               Precision precision) const = 0;
 
-  /// The same of probe(), which computes in fp32 whatever the run does.
+  /// The same for probe(), which computes in fp32 whatever the run's precision.
   void require_memory(const Network& network, std::int64_t examples) const {
     require_memory(network, examples, Precision::fp32);
   }
 
   /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
-  /// Throws Error when memory does not suffice.
+  /// Throws Error if memory is insufficient.
   virtual std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                            std::span<const float> initial,
                                            std::shared_ptr<const ResidentDataset> train) = 0;
 
-  /// A probe on the first `examples` of a dataset, with the normalisation, loss and label smoothing
-  /// of the options; on all there are where those are fewer. Throws Error when memory does not
-  /// suffice.
+  /// A probe on the first `examples` of a dataset (all of them if there are fewer), with the
+  /// normalisation, loss and label smoothing of the options. Throws Error if memory is
+  /// insufficient.
   virtual std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                        std::shared_ptr<const ResidentDataset> data,
                                        std::int64_t examples) = 0;
@@ -218,8 +218,8 @@ constexpr auto spelling(DeviceChoice) {
   return Spelling{"a device", {"auto", "cpu", "cuda"}};
 }
 
-/// Throws Error where CUDA is asked for and cannot be used. `automatic` takes CUDA where it can;
-/// where it cannot, `why_not` has the reason.
+/// Throws Error if CUDA is requested and unusable. `automatic` takes CUDA if it is usable;
+/// otherwise `why_not` receives the reason.
 std::unique_ptr<Backend> make_backend(DeviceChoice choice, std::string* why_not = nullptr);
 
 }  // namespace preheat

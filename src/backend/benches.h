@@ -1,4 +1,4 @@
-// What a backend can measure of itself.
+// The benchmarks that a backend can run on itself.
 #pragma once
 
 #include <cstdint>
@@ -22,51 +22,51 @@ struct UpdateSet {
   std::int64_t parameters() const;
 };
 
-/// How an update is put to the device.
+/// How an update is submitted to the device.
 enum class UpdateWay {
-  ceiling,   // none is: the row moves arrays and updates nothing
+  ceiling,   // no update: the row moves arrays only
   graph,     // several steps captured into a graph that is replayed
   launches,  // one by one from the host
-  calls      // of functions, where there is nothing to launch
+  calls      // function calls, on a backend without launches
 };
 
 std::string_view to_string(UpdateWay way);
 
-/// What one update of such a list costs, one way or another.
+/// The cost of one update of such a set, submitted in one way.
 struct UpdateTiming {
   std::string set;
   std::string variant;
   UpdateWay way = UpdateWay::calls;
-  bool cold = false;  // over so many copies in turn that no cache holds what a step reads
+  bool cold = false;  // cycles through so many copies that no cache holds what a step reads
   std::int64_t parameters = 0;
   std::int64_t tensors = 0;
   std::int64_t launches = 0;  // on a GPU
   Spread microseconds;
-  double bytes = 0;             // that have to be moved, the padding of an arena left out
-  double gigabytes = 0;         // a second
-  double share_of_copy = 0;     // of the rate of a copy of as many floats, in the same run
-  double share_of_traffic = 0;  // of the rate at which 3 arrays are read and 2 written
+  double bytes = 0;             // that must be moved, without the padding of an arena
+  double gigabytes = 0;         // per second
+  double share_of_copy = 0;     // of the bandwidth of a copy of as many floats, in the same run
+  double share_of_traffic = 0;  // of the bandwidth of reading 3 arrays and writing 2
 };
 
-/// A learning rate schedule and what it is called.
+/// A learning rate schedule and its name.
 struct NamedSchedule {
   std::string name;
   LrSchedule schedule;
 };
 
-/// What a device can do at most, as measured.
+/// The measured limits of a device.
 struct Ceilings {
-  double bytes_per_second = 0;       // of arrays far larger than any cache, both ways counted
-  double operations_per_second = 0;  // of a large matrix product in the precision asked for
+  double bytes_per_second = 0;       // reads plus writes, over arrays far larger than any cache
+  double operations_per_second = 0;  // of a large matrix product in the requested precision
 };
 
-/// What a measurement depends on besides the device and changes while that is used.
+/// Conditions of a measurement that vary while the device is in use.
 struct Condition {
-  std::string text;  // one line: clocks, what holds them back, temperature, who else is there
-  std::vector<std::pair<std::string, double>> clocks;  // in MHz; those that are known
+  std::string text;  // one line: clocks, what limits them, temperature, other processes
+  std::vector<std::pair<std::string, double>> clocks;  // in MHz; the known ones
 };
 
-/// Called between the rounds of a measurement, and ends it by throwing.
+/// Called between the rounds of a measurement; ends it by throwing.
 using BetweenRounds = std::function<void()>;
 
 class Benches {
@@ -75,26 +75,26 @@ class Benches {
 
   virtual Condition condition() const = 0;
 
-  /// Of the largest set that the memory has room for; about.
+  /// Approximate size of the largest set that fits into memory.
   virtual std::int64_t most_update_floats() const = 0;
 
-  /// What a launch costs that does nothing, as a row; none where there are no launches.
+  /// The cost of an empty launch, as one row; empty on a backend without launches.
   virtual std::vector<UpdateTiming> time_launch() = 0;
 
-  /// The update of a set in every variant that the backend has to compare, the ceilings first.
-  /// Throws Error when memory does not suffice, and where a variant does not compute the update.
+  /// The update of a set in every variant that the backend compares, the ceilings first. Throws
+  /// Error if memory is insufficient or a variant does not compute the update.
   virtual std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
                                                  const BetweenRounds& between_rounds) = 0;
 
-  /// The update of a set together with the end of the step, which evaluates the schedule: for each
-  /// schedule as many times, in microseconds, at steps spread across its run. The schedules take
-  /// turns, so that times of one index belong together.
+  /// The update of a set together with the end of the step, which evaluates the schedule: the same
+  /// number of times per schedule, in microseconds, at steps spread across its run. The schedules
+  /// are interleaved, so times with the same index belong together.
   virtual std::vector<std::vector<double>> time_schedules(
       const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
       const BetweenRounds& between_rounds) = 0;
 
-  /// Measured now, in about a second: products in `precision`; on a CPU with `cpu_threads` threads
-  /// (0: all there are), which a GPU does not look at. Throws Error when memory does not suffice.
+  /// Measures now, in about a second, with products in `precision`, on a CPU with `cpu_threads`
+  /// threads (0: all; ignored by a GPU). Throws Error if memory is insufficient.
   virtual Ceilings measure_ceilings(Precision precision, int cpu_threads) = 0;
 };
 

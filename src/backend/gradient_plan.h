@@ -1,4 +1,4 @@
-// Where the gradients of activations lie while backward runs.
+// Buffers for the gradients of activations during backward.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,17 @@
 
 namespace preheat {
 
-/// Which buffer holds the gradient of each op's output while backward runs. An op's output feeds at
-/// most two others (a block's convolution and its shortcut); each writes a buffer of its own, and
-/// whoever reads the gradient adds them. Buffers are used again as soon as they have been read.
+/// Which buffer holds the gradient of each op's output during backward. An op's output feeds at
+/// most two others (a block's convolution and its shortcut); each writes its own buffer, and the
+/// reader of the gradient adds them. Buffers are reused as soon as they have been read.
 struct GradientPlan {
   std::vector<int> first;                // slot by op
-  std::vector<int> second;               // -1 where only one op reads the output
-  std::vector<std::int64_t> slot_sizes;  // in numbers per example
+  std::vector<int> second;               // -1 if only one op reads the output
+  std::vector<std::int64_t> slot_sizes;  // in elements per example
 
-  /// Where `reader` writes its share of the gradient of the output of `op` (-1: the images, which
-  /// have none): the first to run in backward, which is the last reader, has the first slot. -1
-  /// where there is nothing to write.
+  /// Slot that `reader` writes its share of the gradient of `op`'s output to; -1 if there is
+  /// nothing to write (`op` -1 stands for the images, which have no gradient). The reader that runs
+  /// first in backward, i.e. the last one in forward, has the first slot.
   int target(const Network& network, int op, int reader, bool as_residual) const;
 };
 

@@ -44,7 +44,6 @@ bool all_finite(std::span<const float> values) {
   return std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
 }
 
-// A pixel's normalised value by channel and byte.
 std::vector<float> normalization_table(const Normalize& normalize) {
   std::vector<float> table(256 * normalize.mean.size());
   for (std::size_t c = 0; c < normalize.mean.size(); ++c) {
@@ -60,7 +59,7 @@ ActivationRecord activation_record(const Op& op, std::span<const float> y) {
   const auto channels = static_cast<std::size_t>(op.out.channels);
   std::vector<float> highest(channels, 0.0f);
   std::vector<float> lowest(channels, 0.0f);
-  int unordered = 0;  // whether any is NaN, which the comparisons below pass over
+  int unordered = 0;  // whether any is NaN, which the comparisons below skip
   for (std::size_t row = 0; row < y.size(); row += channels) {
     for (std::size_t c = 0; c < channels; ++c) {
       const float v = y[row + c];

@@ -1,4 +1,4 @@
-// What backends say and ask of tensors alike, once these are on the host.
+// Inspection of tensors on the host, shared by the backends.
 #pragma once
 
 #include <span>
@@ -13,10 +13,10 @@ bool all_finite(std::span<const float> values);
 /// A pixel's normalised value by channel and byte: [channels, 256].
 std::vector<float> normalization_table(const Normalize& normalize);
 
-/// Of what an op put out: values [.., channels].
+/// The record of an op's output: values [.., channels].
 ActivationRecord activation_record(const Op& op, std::span<const float> values);
 
-/// Throws Error naming the first tensor that the network does not have in that shape.
+/// Throws Error naming the first tensor that the network lacks or has in another shape.
 void check_state(const Network& network, const ReplicaState& state);
 
 }  // namespace preheat

@@ -1,4 +1,4 @@
-// What several measurements of one thing come to.
+// Summary of repeated measurements of one quantity.
 #pragma once
 
 #include <algorithm>
@@ -7,12 +7,12 @@
 namespace preheat {
 
 struct Spread {
-  double median = 0;  // of an even number the larger of the two in the middle
+  double median = 0;  // the upper of the two middle values if their number is even
   double least = 0;
   double largest = 0;
 };
 
-/// Of one value or more.
+/// Requires at least one value.
 inline Spread spread_of(std::vector<double> values) {
   std::ranges::sort(values);
   return {values[values.size() / 2], values.front(), values.back()};

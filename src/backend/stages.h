@@ -1,5 +1,5 @@
-// The stages of a run as backends see them: which one a step lies in, and what of the network is in
-// training there.
+// The stages of a run as backends see them: the stage of a step, and which parts of the network it
+// trains.
 #pragma once
 
 #include <cstddef>
@@ -11,27 +11,27 @@
 
 namespace preheat {
 
-/// No stage: of a replica that has not entered one.
+/// The stage of a replica that has not entered one.
 inline constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
 
-/// The index of the stage that update `step` lies in. `stages` are in order and not empty.
+/// The index of the stage that contains update `step`. `stages` are in order and not empty.
 std::size_t stage_at(const std::vector<TrainingStage>& stages, std::int64_t step);
 
-/// Throws std::logic_error where an update of `step` .. `step + updates` - 1 lies in another stage.
+/// Throws std::logic_error if the updates `step` .. `step + updates` - 1 do not lie in one stage.
 void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step, std::int64_t updates);
 
-/// What is in training, by op of a network. Backward need go no further down than `lowest`.
+/// What a stage trains, by op of a network. Backward may stop at `lowest`.
 struct InTraining {
-  /// All of it.
+  /// Everything is trained.
   explicit InTraining(const Network& network);
 
-  /// The parameters that are `trained`, by parameter. With `keep_statistics` a batch norm neither
-  /// of whose parameters is among them uses its running statistics, and leaves them.
+  /// The parameters marked in `trained` (by parameter) are trained. With `keep_statistics` a batch
+  /// norm without a trained parameter uses its running statistics unchanged.
   InTraining(const Network& network, const std::vector<bool>& trained, bool keep_statistics);
 
-  std::vector<bool> weights;           // the weight or the bias of a convolution or a matrix
-  std::vector<bool> fixed_statistics;  // of a batch norm
-  int lowest = 0;                      // op; one behind the last where nothing is
+  std::vector<bool> weights;           // whether its weight or its bias is trained
+  std::vector<bool> fixed_statistics;  // whether its batch norm is fixed
+  int lowest = 0;                      // op; one past the last if nothing is trained
 };
 
 }  // namespace preheat

@@ -1,5 +1,5 @@
-// What an update is made of: each call and kernel of it, what it has to move and to compute, and
-// how long it takes.
+// The parts of an update: each library call and kernel, the bytes and operations it needs, and its
+// time.
 #pragma once
 
 #include <chrono>
@@ -11,16 +11,16 @@
 
 namespace preheat {
 
-/// What a part cannot do without.
+/// The minimum traffic and arithmetic of a part.
 struct Cost {
-  double bytes = 0;       // every array it reads or writes, once for each pass over it
-  double operations = 0;  // in floating point, of products and their sums; a multiply-add is two
+  double bytes = 0;       // every array it reads or writes, counted once per pass
+  double operations = 0;  // floating-point, of products and their sums; a multiply-add is two
 };
 
-/// One call into a library, or one kernel, of an update.
+/// One library call or kernel of an update.
 struct StepPart {
   std::string pass;   // forward, backward or update
-  std::string layer;  // the op's name; "" for what is of no layer
+  std::string layer;  // the op's name; "" if it belongs to no layer
   std::string work;   // "convolution"
   Cost cost;
   std::int64_t launches = 0;  // on a GPU
@@ -32,12 +32,12 @@ inline double microseconds_since(std::chrono::steady_clock::time_point start) {
       .count();
 }
 
-/// The parts of several steps, each of which has the same ones in the same order.
+/// The parts of several steps, all of which have the same parts in the same order.
 class StepParts {
  public:
   void begin_step() { next_ = 0; }
   void add(const StepPart& part);
-  /// Of the host: one that took from `start` until now.
+  /// Adds a host-timed part that ran from `start` until now.
   void add(StepPart part, std::chrono::steady_clock::time_point start);
 
   /// The parts with the median of their times.
@@ -49,7 +49,8 @@ class StepParts {
   std::vector<std::vector<double>> times_;
 };
 
-/// Of the convolution or matrix product of an op over a batch; its two gradients take as many each.
+/// Of the convolution or matrix product of an op over a batch; each of its two gradients takes as
+/// many.
 double operations_of(const Op& op, std::int64_t batch_size);
 
 /// Weights of a convolution or matrix product.

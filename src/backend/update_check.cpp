@@ -35,7 +35,7 @@ UpdatePattern::UpdatePattern()
 void check_update(const UpdateCheck& check, const UpdateSet& set, const UpdateLayout& layout,
                   const UpdatePattern& pattern, const ReadFloats& weights,
                   const ReadFloats& velocity) {
-  constexpr std::int64_t most = 1 << 16;  // floats that are looked at, at either end
+  constexpr std::int64_t most = 1 << 16;  // floats that are checked, at either end
   const UpdateScalars scalars = update_scalars(check.rule, bench_rate, 0, 0, 0);
   const auto check_stretch = [&](std::size_t tensor, std::int64_t from, std::int64_t count) {
     const std::int64_t begin = layout.offsets[tensor] + from;
@@ -48,7 +48,7 @@ void check_update(const UpdateCheck& check, const UpdateSet& set, const UpdateLa
       float expected_v = pattern.velocity[at];
       const double largest = std::max({std::abs(expected_w), std::abs(expected_v), std::abs(g)});
       sgd_momentum(check.rule, scalars, bench_decay, g, expected_w, expected_v);
-      // Written so that a NaN is wrong.
+      // Written so that a NaN fails.
       const auto right = [&](float is, float wanted) {
         return std::abs(double{is} - double{wanted}) <= check.bound * largest;
       };

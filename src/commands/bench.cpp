@@ -64,7 +64,7 @@ BenchResults::BenchResults(const std::string& bench, Backend& backend, const Ben
     : backend_(backend), files_(files), earlier_(std::move(earlier)) {
   catch_interrupts();
   for (const std::string& file : {files.json, files.html}) {
-    if (!file.empty()) AtomicFile{file};  // leaves nothing behind, and what was there as it was
+    if (!file.empty()) AtomicFile{file};  // tests writing; an existing file stays as it is
   }
   const std::string condition = backend.benches().condition().text;
   json = {{"bench", bench},
@@ -100,7 +100,7 @@ std::string BenchResults::head() const {
 }
 
 std::string BenchResults::add(const std::string& key, const char* unit, const Spread& time) {
-  std::string own = key;  // of several that are called alike
+  std::string own = key;  // made unique if several figures share a key
   for (int i = 2; !keys_.insert(own).second; ++i) own = fmt::format("{} #{}", key, i);
   json["figures"].push_back({{"key", own},
                              {"unit", unit},
@@ -129,7 +129,7 @@ bool BenchResults::last_has_changed() const {
   return !changes_.empty() && has_changed(changes_.back());
 }
 
-// How many rows have become what, and which ones.
+// The number of figures per kind of change, and which ones.
 void BenchResults::summarize() {
   nlohmann::ordered_json& comparison = json["comparison"];
   const auto count = [&](std::optional<Change> change) {
@@ -163,7 +163,7 @@ void BenchResults::summarize() {
 }
 
 void BenchResults::measure(const std::function<void()>& work) {
-  std::exception_ptr failure;  // of a later part: what was measured before it is worth as much
+  std::exception_ptr failure;  // of a later part; what was measured before it stays valid
   try {
     work();
   } catch (const Interrupted&) {
@@ -177,7 +177,7 @@ void BenchResults::measure(const std::function<void()>& work) {
   Condition condition;
   try {
     condition = backend_.benches().condition();
-  } catch (const std::exception&) {  // a device that has failed need not answer any more
+  } catch (const std::exception&) {  // a failed device may no longer answer
     if (!failure) throw;
   }
   json["condition"]["after"] = condition.text;
@@ -198,7 +198,7 @@ void BenchResults::measure(const std::function<void()>& work) {
     try {
       write_atomically(file, text);
       written.push_back(file);
-    } catch (const Error& error) {  // the other file may have room all the same
+    } catch (const Error& error) {  // the other file may still have room
       problems.emplace_back(error.what());
     }
   };
@@ -208,12 +208,12 @@ void BenchResults::measure(const std::function<void()>& work) {
   if (!written.empty()) problems.push_back("what was measured is in " + listed(written));
   const std::string text = fmt::format("{}", fmt::join(problems, "; "));
   if (!failure) throw Error(text);
-  // The error has its own line and exit code.
+  // The error is reported separately, with its own exit code.
   if (!text.empty()) fmt::print("{}\n", text);
   std::rethrow_exception(failure);
 }
 
-// A file of an earlier run is worth more.
+// An earlier run's file must not be overwritten with nothing.
 void BenchResults::refuse_to_write_nothing() const {
   std::vector<std::string> kept;
   for (const std::string& file : {files_.json, files_.html}) {

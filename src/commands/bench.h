@@ -1,4 +1,4 @@
-// What the benches have in common: where their figures go, and how they end.
+// Common parts of the benches: the output of their figures, and how they end.
 #pragma once
 
 #include <functional>
@@ -27,45 +27,46 @@ struct BenchOptions {
   void add_to(CLI::App& app);
   void add_peers_to(CLI::App& app);
 
-  /// Throws ConfigError where a file that is to be written is another one of these or `config`.
+  /// Throws ConfigError if an output file is the same as another of these files or `config`.
   void check(const std::string& config = "") const;
 };
 
-/// Ends the measurement that BenchResults::measure() runs where the user has asked to stop. To be
-/// called between rounds; whatever is under way is dropped, so that a figure is whole or not there.
+/// Throws if the user has asked to stop, which ends the measurement that BenchResults::measure()
+/// runs. Call it between rounds; an unfinished round is dropped, so that every figure is complete
+/// or absent.
 void stop_if_interrupted();
 
-/// The figures of a bench as they are collected, with what they were measured on and, beside each,
-/// the same of an earlier run.
+/// Collects the figures of a bench, together with the conditions of the measurement and, for each
+/// figure, its value in an earlier run.
 class BenchResults {
  public:
-  /// `bench` is what the page is to make of them (report/bench_page.h); `options` what was asked
-  /// for, by name. From here on an interruption asks the measurement to stop. Throws Error where a
-  /// file cannot be written: before anything is measured.
+  /// `bench` selects the page to make (report/bench_page.h); `options` are the requested options by
+  /// name. From here on an interrupt asks the measurement to stop. Throws Error if a file cannot be
+  /// written, before anything is measured.
   BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                Earlier earlier, nlohmann::ordered_json options);
 
   nlohmann::ordered_json json;
 
-  /// Takes note of a time in `unit`. `key` says what was timed, the same in every run. Returns how
-  /// it stands beside the earlier one, to be printed at the end of its row: "  1.22 faster"; ""
-  /// where there is nothing to compare with.
+  /// Records a time in `unit`. `key` says what was timed and is the same in every run. Returns the
+  /// comparison with the earlier run, to print at the end of the row: "  1.22 faster"; "" if there
+  /// is nothing to compare with.
   std::string add(const std::string& key, const char* unit, const Spread& time);
 
-  /// Whether the last one that was added has become faster or slower.
+  /// Whether the last added figure has become faster or slower.
   bool last_has_changed() const;
 
-  /// Lines on what makes the comparison doubtful: printed, and written with it.
+  /// Prints and records lines on what makes the comparison doubtful.
   void note(const std::vector<std::string>& notes);
 
-  /// What stands above that of add(); "" likewise.
+  /// The column head for the result of add(); "" likewise.
   std::string head() const;
 
-  /// Runs `work`, which measures and adds, to its end, to an interruption or to where it fails;
-  /// then prints the condition of the device and the summary of the comparison, and writes the
-  /// files, as interrupted where it did not end; where nothing was measured by then, nothing.
-  /// Throws Error after an interruption, what `work` threw, and Error where a file cannot be
-  /// written, when the other one has been.
+  /// Runs `work`, which measures and adds, until it ends, is interrupted or fails. Then prints the
+  /// condition of the device and the summary of the comparison, and writes the files, marked as
+  /// interrupted if `work` did not end; writes nothing if nothing was measured. Throws Error after
+  /// an interrupt, what `work` threw, or Error if a file cannot be written (after writing the other
+  /// one).
   void measure(const std::function<void()>& work);
 
  private:
@@ -76,7 +77,7 @@ class BenchResults {
   const BenchOptions files_;
   const Earlier earlier_;
   std::set<std::string> keys_;
-  std::vector<std::optional<Change>> changes_;  // by figure; nothing where it is new
+  std::vector<std::optional<Change>> changes_;  // by figure; std::nullopt if it is new
 };
 
 void add_bench_schedule(CLI::App& bench);

@@ -61,7 +61,7 @@ std::string text_of(const Json& value) {
   return clean(value.is_string() ? value.get<std::string>() : value.dump());
 }
 
-// "batch 64 (was 32)" of all keys whose values differ.
+// "batch 64 (was 32)" for all keys whose values differ.
 std::vector<std::string> differences(const Json& was, const nlohmann::ordered_json& is) {
   std::vector<std::string> found;
   for (const auto& [key, value] : is.items()) {
@@ -78,7 +78,7 @@ std::vector<std::string> differences(const Json& was, const nlohmann::ordered_js
   return found;
 }
 
-// The entries of two maps of numbers that are more than a twentieth apart.
+// The entries of two maps of numbers that differ by more than a twentieth.
 std::vector<std::string> far_apart(const Json& was, const Json& is, const char* unit) {
   constexpr double allowed = 0.05;
   std::vector<std::string> found;

@@ -1,4 +1,4 @@
-// What the figures of a bench are held against: PyTorch's, and those of an earlier run.
+// What the figures of a bench are compared with: PyTorch's, and those of an earlier run.
 #pragma once
 
 #include <functional>
@@ -13,16 +13,16 @@
 
 namespace preheat {
 
-/// How many times ours theirs is: above 1, ours is the faster. Not finite where ours is 0.
+/// The factor by which theirs exceeds ours: above 1, ours is faster. Not finite if ours is 0.
 inline double times_ours(double theirs, double ours) {
   return theirs / ours;
 }
 
-/// Figures that a file has of another time or another program.
+/// Figures from a file, measured at another time or by another program.
 class OtherFigures {
  public:
-  /// "": none. `writer` says what writes such files, `is_valid` whether this is one. Throws Error
-  /// where it is not, and where it is missing.
+  /// "": none. `writer` names what writes such files, `is_valid` tells whether this is one. Throws
+  /// Error if it is not, or if it is missing.
   OtherFigures(const std::string& file, const std::string& writer,
                const std::function<bool(const nlohmann::json&)>& is_valid);
 
@@ -30,7 +30,7 @@ class OtherFigures {
   const std::string& file() const { return file_; }
   const nlohmann::json& json() const { return json_; }
 
-  /// What is to be said where they are of another device than this one; "" where they are not.
+  /// A note if they were measured on another device than `device`; otherwise "".
   std::string device_note(const std::string& device) const;
 
  private:
@@ -38,14 +38,14 @@ class OtherFigures {
   nlohmann::json json_;
 };
 
-/// What scripts/peers/gpu_step.py or gpu_update.py measured.
+/// Measurements of scripts/peers/gpu_step.py or gpu_update.py.
 class Peers {
  public:
-  /// "": none. Throws Error where the file is missing or is not as they write it.
+  /// "": none. Throws Error if the file is missing or malformed.
   explicit Peers(const std::string& file);
 
-  /// Prints the times in `key`, in `unit`, of the rows that `matches`, each with how many times
-  /// ours it is, or that there is none; returns them as [{"name", key, "ratio"}].
+  /// Prints the times in `key`, in `unit`, of the rows that `matches` accepts, each with its ratio
+  /// to ours, or that there are none; returns them as [{"name", key, "ratio"}].
   template <class Matches>
   nlohmann::ordered_json compare(const char* key, const char* unit, double ours,
                                  const Matches& matches) const {
@@ -58,7 +58,7 @@ class Peers {
     return found;
   }
 
-  /// Prints a note where they were measured on another device than this one.
+  /// Prints a note if they were measured on another device than `device`.
   void note_device(const std::string& device) const;
 
  private:
@@ -69,20 +69,20 @@ class Peers {
   OtherFigures figures_;
 };
 
-/// What has become of a figure.
+/// How a figure has changed.
 enum class Change { faster, slower, within_spread };
 std::string_view to_string(Change change);  // "faster", "slower", "within the spread"
 
-/// The rule: a figure has changed where its two medians are further apart than the rounds of either
-/// run are, from the least to the largest. What a run saw its own rounds differ by, it may differ
-/// by from another run for no reason; a single round that was disturbed makes the rule blind, never
-/// wrong. The spreads stand beside the medians, so that anybody can apply it by eye.
+/// The rule: a figure has changed if its two medians are further apart than the range (least to
+/// largest) of the rounds of either run. Rounds within one run differ by that much without a cause,
+/// so two runs may as well. A single disturbed round makes the rule blind, never wrong. The ranges
+/// are shown next to the medians, so that the rule can be applied by eye.
 Change change_of(const Spread& earlier, const Spread& now);
 
-/// What an earlier `preheat bench ... --json` wrote.
+/// The output of an earlier `preheat bench ... --json`.
 class Earlier {
  public:
-  /// "": none. Throws Error where the file is missing, damaged or of another bench than `bench`.
+  /// "": none. Throws Error if the file is missing, damaged or of another bench than `bench`.
   Earlier(const std::string& file, const std::string& bench);
 
   bool given() const { return figures_.given(); }
@@ -94,15 +94,15 @@ class Earlier {
     double ratio = 0;  // times_ours
     Change change = Change::within_spread;
   };
-  /// Nothing where the earlier run has no figure of that key.
+  /// std::nullopt if the earlier run has no figure with that key.
   std::optional<Beside> beside(const std::string& key, const Spread& now) const;
 
-  /// The keys of its figures that are not among these, in its order.
+  /// The keys of its figures that are not in `keys`, in its order.
   std::vector<std::string> missing_from(const std::set<std::string>& keys) const;
 
-  /// What makes a comparison doubtful, each a line: of the device, the versions and the options of
-  /// `now`, the results of a bench before it has measured; and of what the device was able to do,
-  /// when it has: clocks and ceilings.
+  /// Lines on what makes the comparison doubtful. notes_before compares the device, the versions
+  /// and the options of `now`, a bench's results before it has measured; notes_after compares what
+  /// the device was able to do, after it has: clocks and ceilings.
   std::vector<std::string> notes_before(const nlohmann::ordered_json& now) const;
   std::vector<std::string> notes_after(const nlohmann::ordered_json& now) const;
 

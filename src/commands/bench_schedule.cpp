@@ -28,7 +28,7 @@ NamedSchedule named(const std::string& name, const std::string& schedule) {
   return {name, resolve_schedule(config, run_length(config, 1000)).lr};
 }
 
-// The constant one comes first: it is what the others are compared with.
+// The constant one comes first: the others are compared with it.
 std::vector<NamedSchedule> all_shapes() {
   const std::string ramp = "warmup: {length: 1000 steps}";
   const auto after_a_ramp = [&](const std::string& decay) {
@@ -65,8 +65,8 @@ std::vector<NamedSchedule> all_shapes() {
   return schedules;
 }
 
-// Every update of a run of a million, one after the other, as a training run asks for them. The
-// schedules take turns, so that a machine that slows down slows all of them.
+// Times every update of a run of a million in order, as a training run asks for them. The schedules
+// are interleaved, so that a slowdown of the machine affects all of them.
 std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
   std::vector<std::vector<double>> times(schedules.size());
   for (int repetition = 0; repetition < repetitions; ++repetition) {
@@ -109,7 +109,8 @@ void bench_on_host(const std::vector<NamedSchedule>& schedules, const std::strin
   std::fflush(stdout);
 }
 
-// What a schedule adds to the update of one tensor of so many parameters, against the constant one.
+// The time that a schedule adds to the update of one tensor of `parameters` floats, relative to the
+// constant one.
 void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
                    std::int64_t parameters, BenchResults& results) {
   const std::vector<std::vector<double>> times = benches.time_schedules(

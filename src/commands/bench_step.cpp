@@ -39,19 +39,20 @@ struct StepOptions {
 
 struct StepTiming {
   Spread milliseconds;       // over the rounds
-  Spread host_microseconds;  // that a step keeps the calling thread busy
+  Spread host_microseconds;  // that a step occupies the calling thread
 };
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// How long this process has lived, to a clock tick: also before main, where libraries are loaded.
+// The lifetime of this process, to a clock tick, including the time before main, where libraries
+// are loaded.
 double process_seconds() {
   std::ifstream stat("/proc/self/stat");
   std::string text;
   std::getline(stat, text);
-  std::istringstream fields(text.substr(text.rfind(')') + 1));  // a name may hold anything
+  std::istringstream fields(text.substr(text.rfind(')') + 1));  // a name may contain anything
   std::string skipped;
   for (int field = 3; field < 22; ++field) fields >> skipped;
   double started = 0;
@@ -61,8 +62,8 @@ double process_seconds() {
   return up - started / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
-// Stretches of whole epochs, as a run makes them. On a GPU train() returns before the work is done,
-// and how long it takes to return is what a step costs the host.
+// Times stretches of updates within one epoch, as a run makes them. On a GPU train() returns before
+// the work is done; the time until it returns is the host's cost per step.
 StepTiming time_steps(Trainer& trainer, double seconds) {
   constexpr std::size_t least_rounds = 5;
   trainer.time_updates(4);  // loads code, fills caches
@@ -77,7 +78,7 @@ StepTiming time_steps(Trainer& trainer, double seconds) {
   while (total.size() < least_rounds || seconds_since(start) < seconds) {
     stop_if_interrupted();
     const UpdateTime time = trainer.time_updates(steps);
-    if (time.updates < steps) continue;  // the end of an epoch
+    if (time.updates < steps) continue;  // cut short by the end of an epoch
     total.push_back(1e3 * time.total / static_cast<double>(steps));
     host.push_back(1e6 * time.host / static_cast<double>(steps));
   }
@@ -86,23 +87,23 @@ StepTiming time_steps(Trainer& trainer, double seconds) {
 
 // ---- Parts -------------------------------------------------------------------------------------
 
-// A part of a step, or several that do the same work in one pass.
+// A part of a step, or the sum of several that do the same work in one pass.
 struct PartTiming {
   std::string pass, layer, work;
   Cost cost;
   std::int64_t launches = 0;
-  double limit = 0;            // us, if the slower of memory and arithmetic were all there is
-  std::vector<double> rounds;  // us; of a part in each round the median over its steps
+  double limit = 0;            // us, from the slower of memory and arithmetic alone
+  std::vector<double> rounds;  // us; a part's median over the steps of each round
 
   Spread microseconds() const { return spread_of(rounds); }
-  double gigabytes() const { return cost.bytes / at_least_a_nanosecond() / 1e3; }       // a second
+  double gigabytes() const { return cost.bytes / at_least_a_nanosecond() / 1e3; }  // per second
   double gigaflops() const { return cost.operations / at_least_a_nanosecond() / 1e3; }  // likewise
 
  private:
   double at_least_a_nanosecond() const { return std::max(microseconds().median, 1e-3); }
 };
 
-// As `rounds` times of so many updates each. All rounds have the same parts in the same order.
+// Times `rounds` rounds of equally many updates. All rounds have the same parts in the same order.
 std::vector<PartTiming> time_parts(Trainer& trainer, double seconds, double seconds_a_step) {
   constexpr std::int64_t rounds = 7;
   const auto updates =
@@ -132,7 +133,7 @@ void add(PartTiming& sum, const PartTiming& part) {
   for (std::size_t i = 0; i < part.rounds.size(); ++i) sum.rounds[i] += part.rounds[i];
 }
 
-// Parts of one pass that do the same work, as one.
+// Merges parts of one pass that do the same work.
 std::vector<PartTiming> by_work(const std::vector<PartTiming>& parts) {
   std::vector<PartTiming> sums;
   for (const PartTiming& part : parts) {
@@ -155,8 +156,8 @@ PartTiming total_of(const std::vector<PartTiming>& parts) {
   return sum;
 }
 
-// The parts as rows; a column that would say nothing is left out. Returns for a part, or for the
-// head where there is none, what stands before the columns of time.
+// The parts as rows; a column without information is omitted. Returns the columns before the times,
+// of a part or, for null, of the head.
 std::string part_text(const PartTiming* part, bool layers, bool launches) {
   std::string text = fmt::format("{:<9}", part == nullptr ? "pass" : part->pass);
   if (layers) text += fmt::format(" {:<22}", part == nullptr ? "layer" : part->layer);
@@ -181,7 +182,7 @@ void print_part(const std::string& before, const PartTiming& part, double all,
              unless_too_short(true, 100 * part.limit / us.median, " %"), earlier);
 }
 
-// Prints and takes note of a time of the step as a whole.
+// Prints and records a time of the step as a whole.
 void add_time(const std::string& key, const char* what, const char* unit, int digits,
               const Spread& time, BenchResults& results) {
   const std::string text =
@@ -207,11 +208,11 @@ nlohmann::ordered_json to_json(const PartTiming& part) {
           {"limit_us", part.limit}};
 }
 
-// `key` leads what the figures are called.
+// `key` is the prefix of the figures' keys.
 void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
                  double milliseconds, const std::string& key, BenchResults& results) {
   nlohmann::ordered_json& json = results.json;
-  // In front of the parts and behind them, and of the two the better: others may be at work too.
+  // Measures before and after the parts and takes the better: other processes may interfere.
   const RunConfig& config = trainer.config();
   const auto measure_ceilings = [&] {
     stop_if_interrupted();
@@ -254,7 +255,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   fmt::print("{} {:>10} {:>22} {:>7} {:>8} {:>8} {:>8}{}\n",
              part_text(nullptr, options.layers, launches), "median us", "least .. largest", "share",
              "GB/s", "GFLOP/s", "of limit", results.head());
-  // Both go into the files, and one of them on the screen.
+  // The files get both, the screen one of them.
   for (const PartTiming& work : by_work(parts)) {
     json["works"].push_back(to_json(work));
     const std::string earlier =
@@ -278,8 +279,8 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
 
 // ---- Replicas ----------------------------------------------------------------------------------
 
-// Milliseconds an update of `count` replicas that train at the same time, each in a thread of its
-// own and doing so many updates a round.
+// Milliseconds per update of `count` replicas that train concurrently, each in its own thread and
+// with `updates` updates per round.
 Spread time_replicas(const RunConfig& config, Backend& backend, const ResidentData& data, int count,
                      std::int64_t updates) {
   constexpr int rounds = 5;
@@ -316,7 +317,7 @@ Spread time_replicas(const RunConfig& config, Backend& backend, const ResidentDa
     std::vector<std::thread> threads;
     try {
       for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
-    } catch (...) {  // no more threads are to be had
+    } catch (...) {  // no more threads are available
       fail();
     }
     const auto begin = Clock::now();
@@ -334,7 +335,7 @@ void bench_replicas(const RunConfig& config, Backend& backend, const ResidentDat
   if (options.replicas.empty()) return;
   fmt::print("\n{:<10} {:>14} {:>22} {:>14} {:>14} {:>10}{}\n", "replicas", "ms an update",
              "least .. largest", "updates a s", "images a s", "times one", results.head());
-  // Long enough for one; where many share the device each does fewer.
+  // Long enough for one; if many share the device, each does fewer.
   const auto updates = std::clamp<std::int64_t>(
       static_cast<std::int64_t>(1e3 * options.seconds / milliseconds) / 5, 4, 1 << 12);
   const Spread one = time_replicas(config, backend, data, 1, updates);
@@ -361,7 +362,7 @@ void bench_replicas(const RunConfig& config, Backend& backend, const ResidentDat
 
 // ---- The step ----------------------------------------------------------------------------------
 
-// How long, and all of the configuration that a step depends on.
+// The duration, and all configuration that a step depends on.
 nlohmann::ordered_json options_json(const StepOptions& options, const RunConfig& config) {
   nlohmann::ordered_json json = {{"--seconds", options.seconds},
                                  {"train.cuda_graph", config.train.cuda_graph}};
@@ -395,7 +396,7 @@ void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
                {"images_per_second", images},
                {"host_us", host.median},
                {"launches", launches}});
-  // "graph-bf16"; 16 bits of either kind are compared with each other.
+  // "graph-bf16"; both 16-bit precisions are compared with each other.
   const Precision precision = config.train.precision;
   const std::string peer_precision =
       "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
@@ -441,7 +442,7 @@ void bench_step(const StepOptions& options) {
 }  // namespace
 
 void add_bench_step(CLI::App& bench) {
-  // NaN is in every range, as it compares with none of its ends.
+  // CLI::Range accepts NaN, which compares false with both ends.
   const CLI::Validator finite(
       [](const std::string& text) {
         return std::isfinite(std::strtod(text.c_str(), nullptr)) ? "" : text + " is not a number";

@@ -33,7 +33,7 @@ UpdateSet tensors_of(const std::string& name, const std::string& yaml) {
   return set;
 }
 
-// The 161 tensors of ResNet-50 (He et al. 2015, table 1), as torchvision has them.
+// The 161 tensors of ResNet-50 (He et al. 2015, table 1), as in torchvision.
 UpdateSet resnet50_tensors() {
   UpdateSet set{"ResNet-50", {7 * 7 * 3 * 64, 64, 64}};
   const auto conv = [&](std::int64_t kernel, std::int64_t in, std::int64_t out) {
@@ -60,7 +60,7 @@ std::string number_text(std::int64_t size) {
                                    : std::to_string(size);
 }
 
-// As equal as they can be.
+// Into tensors of sizes as equal as possible.
 UpdateSet split(std::int64_t parameters, std::int64_t tensors) {
   UpdateSet set{
       fmt::format("{} in {} tensor{}", number_text(parameters), tensors, tensors == 1 ? "" : "s"),
@@ -71,7 +71,8 @@ UpdateSet split(std::int64_t parameters, std::int64_t tensors) {
   return set;
 }
 
-// The networks' tensors, then one tensor of growing size, then one size in growing numbers.
+// The networks' tensors, then one tensor of growing size, then one size in a growing number of
+// tensors.
 std::vector<UpdateSet> usual_sets(bool quick, std::int64_t most) {
   std::vector<UpdateSet> sets = {
       tensors_of("small CNN", "name: small"),
@@ -107,7 +108,7 @@ std::string size_text(const UpdateTiming& t) {
                      t.tensors, t.tensors == 1 ? "" : "s");
 }
 
-// The same in every run that times the same.
+// The same in every run that times the same variant and set.
 std::string key_of(const UpdateTiming& t) {
   return fmt::format("{}, {}, fp32: {} ({})", t.variant, way_text(t), size_text(t), t.set);
 }
@@ -201,12 +202,12 @@ void bench_update(const UpdateOptions& options) {
     }
     sets = {split(options.parameters, options.tensors)};
   } else {
-    // Larger ones say nothing new of a CPU and take it long.
+    // Larger sets take long on a CPU and show nothing new.
     constexpr std::int64_t most_on_cpu = std::int64_t{1} << 25;
     const std::int64_t room = benches.most_update_floats();
     sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
   }
-  // The sets are part of what a row is called.
+  // A row's key includes its set, so the sets are no option.
   BenchResults results("update", *backend, options.bench, std::move(earlier),
                        {{"--quick", options.quick}});
   results.json["rows"] = nlohmann::ordered_json::array();

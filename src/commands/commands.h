@@ -1,5 +1,5 @@
-// One function per subcommand: adds it to the command line. When the subcommand is chosen its work
-// is done by CLI11's callback, and `exit_code` says how it ended where that is not 0.
+// One function per subcommand: adds it to the command line. CLI11's callback runs the chosen one
+// and sets `exit_code` if it ends with something other than 0.
 #pragma once
 
 namespace CLI {

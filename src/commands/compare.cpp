@@ -37,7 +37,7 @@ void print_table(const CompareResult& result) {
                arm.count(Outcome::stuck), accuracy_of_survivors(arm));
   }
   fmt::print("\n");
-  // Of many arms only those pairs that some seed tells apart; compare.json has all.
+  // With many arms only the pairs that some seed separates; compare.json has all.
   const bool many = result.arms.size() > 3;
   for (const PairResult& p : result.paired) {
     if (p.pairs == 0 || (many && p.only_first_failed + p.only_second_failed == 0)) continue;

@@ -75,7 +75,7 @@ RunsProgress::RunsProgress(const RunOptions& options)
 }
 
 void RunsProgress::draw_together() {
-  // Many small runs report far more often than anybody can read.
+  // Many small runs report far more often than anyone can read.
   const auto now = std::chrono::steady_clock::now();
   if (now - drawn_ < std::chrono::milliseconds(100)) return;
   drawn_ = now;

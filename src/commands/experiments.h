@@ -1,4 +1,4 @@
-// What the commands that run many runs have in common.
+// Common parts of the commands that train several runs.
 #pragma once
 
 #include <fmt/format.h>
@@ -39,8 +39,8 @@ std::string outcome_text(const RunResult& run);
 /// "1.80e-01", or "-" for none.
 std::string rate_or_dash(const std::optional<double>& rate);
 
-/// Tells of runs on standard output: a bar while they go on, of all of them together where there
-/// are several, and a line when one has ended.
+/// Reports runs on standard output: while they are running a bar (one for all concurrent runs), and
+/// a line when a run has ended.
 class RunsProgress {
  public:
   explicit RunsProgress(const RunOptions& options);
@@ -52,23 +52,23 @@ class RunsProgress {
 
   const RunOptions& options_;
   std::map<std::string, Progress> going_;  // by label
-  std::int64_t planned_ = 0;               // 0: nobody knows
+  std::int64_t planned_ = 0;               // 0: unknown
   std::int64_t ended_ = 0;
-  double trained_ = 0;  // runs, of those that were not read
+  double trained_ = 0;  // runs, without those read from disk
   std::chrono::steady_clock::time_point start_;
   std::chrono::steady_clock::time_point drawn_;
   bool memory_told_ = false;
   RunsListener listener_;
 };
 
-/// A line for each claim and one for what it was decided from.
+/// Prints a line for each claim and one for its evidence.
 void print_claims(const std::vector<ClaimResult>& claims);
 
-/// How an experiment ends: 0, or where it was interrupted 1 and a line on standard error that says
-/// how to go on.
+/// The exit code of an experiment: 0, or if it was interrupted 1, after printing to standard error
+/// how to resume it.
 int experiment_exit_code(bool interrupted, const std::filesystem::path& folder);
 
-/// What a command hands to the experiment that it is about.
+/// What a command passes to the experiment it starts.
 struct ExperimentStart {
   const Document& document;
   const RunConfig& config;
@@ -78,9 +78,9 @@ struct ExperimentStart {
   const RunsListener& listener;
 };
 
-/// Calls run(ExperimentStart), makes the page of what is then in the folder, and unless --quiet
-/// says what came out: print(result), the claims, and where the page is. Returns the exit code.
-/// Throws ConfigError and Error.
+/// Calls run(ExperimentStart), makes the page from the resulting folder, and unless --quiet prints
+/// the outcome: print(result), the claims, and the path of the page. Returns the exit code. Throws
+/// ConfigError and Error.
 template <class Run, class Print>
 int run_experiment(const ExperimentOptions& options, const std::string& command, const Run& run,
                    const Print& print) {

@@ -57,7 +57,7 @@ void print_table(const FindLrResult& result) {
   fmt::print("{:<{}}", "critical", width + 2);
   for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));
   fmt::print("\n\n");
-  // Of many arms only the ratios to the first; find_lr.json has all.
+  // With many arms only the ratios to the first; find_lr.json has all.
   const bool many = result.arms.size() > 3;
   for (const RateRatio& r : result.ratios) {
     if (many && r.first != result.arms.front().arm.name) continue;

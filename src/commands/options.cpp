@@ -50,7 +50,7 @@ void ConfigOptions::add_to(CLI::App& app, bool required) {
 Document ConfigOptions::document(const std::string& resume) const {
   if (!path.empty()) return overrides.applied_to(path);
   if (resume.empty()) throw CLI::RequiredError("CONFIG");
-  config_in(resume);  // so that what is wrong with it is not taken for what was typed
+  config_in(resume);  // reports its errors as a damaged file, not as a typing mistake
   return overrides.applied_to(resume + "/config.yaml");
 }
 

@@ -1,4 +1,4 @@
-// What several subcommands have in common: their options, and how they talk.
+// Shared by several subcommands: their options and their output.
 #pragma once
 
 #include <memory>
@@ -30,8 +30,8 @@ struct ConfigOptions {
 
   void add_to(CLI::App& app, bool required = true);
 
-  /// CONFIG with the settings; where none is given that of the folder `resume`, if that is given.
-  /// Throws ConfigError, and Error where the folder's is damaged.
+  /// CONFIG with the overrides; if no CONFIG is given, that of the folder `resume`, if given.
+  /// Throws ConfigError, and Error if the folder's is damaged.
   Document document(const std::string& resume = "") const;
 };
 
@@ -42,27 +42,26 @@ struct RunOptions {
   bool quiet = false;
   bool verbose = false;
 
-  void add_to(CLI::App& app, const std::string& more);  // what --verbose adds
-  void add_device_to(CLI::App& app);                    // and no more
+  void add_to(CLI::App& app, const std::string& more);  // `more`: what --verbose adds
+  void add_device_to(CLI::App& app);                    // only --device
 
-  /// The backend; says on standard output which it is, and why `auto` took the CPU. Throws
-  /// ConfigError for a device that does not exist, and Error for one that this machine does not
-  /// have.
+  /// The backend; prints which one it is, and why `auto` took the CPU. Throws ConfigError for an
+  /// unknown device, and Error for one that this machine lacks.
   std::unique_ptr<Backend> backend() const;
 };
 
-/// Files by the options that they were given with; "" where one was not.
+/// Files by the options that named them; "" if not given.
 using GivenFiles = std::vector<std::pair<std::string, std::string>>;
 
-/// Throws ConfigError where a file that is to be written is that of another option too, whether
-/// that one is read or written.
+/// Throws ConfigError if an output file is also the file of another option, read or written.
 void require_own_files(const GivenFiles& read, const GivenFiles& written);
 
-/// Standard output is a terminal, and how wide it is (80 where it is none).
+/// Whether standard output is a terminal, and its width (80 if it is not).
 bool on_terminal();
 int terminal_columns();
 
-/// From now on SIGINT, SIGTERM and SIGHUP ask the work to stop; a second one ends the program.
+/// From now on the first SIGINT, SIGTERM or SIGHUP asks the work to stop; a second one ends the
+/// program.
 void catch_interrupts();
 bool interrupted();
 

@@ -64,7 +64,7 @@ void Progress::show(std::span<const StepRecord> records) {
 
 void Progress::clear() {
   if (!drawn_) return;
-  std::fputs("\r\033[K", stdout);  // does not throw, as the destructor must not
+  std::fputs("\r\033[K", stdout);  // does not throw, for the destructor
   std::fflush(stdout);
   drawn_ = false;
 }

@@ -1,5 +1,4 @@
-// A line that says how far a run is: a bar that redraws itself on a terminal, plain lines in a
-// pipe.
+// The progress of a run: a bar that redraws itself on a terminal, plain lines in a pipe.
 #pragma once
 
 #include <chrono>
@@ -12,21 +11,21 @@
 
 namespace preheat {
 
-/// Draws over the terminal's last line: a bar of the share that is done, as long as the text leaves
-/// room for, and the text.
+/// Draws over the terminal's last line: a bar for the share `done`, as long as the text leaves room
+/// for, and the text.
 void draw_bar(double done, const std::string& text);
 
-/// Of one run.
+/// The progress of one run.
 class Progress {
  public:
-  /// `label` leads the line. Silent where `enabled` is false.
+  /// `label` starts the line. Silent unless `enabled`.
   Progress(std::string label, const Schedule& schedule, std::int64_t batch_size, bool enabled);
   ~Progress() { clear(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
   void show(std::span<const StepRecord> records);
-  void note(std::span<const StepRecord> records);  // as show(), but to be shown later
+  void note(std::span<const StepRecord> records);  // as show(), but drawn later
   void clear();                                    // before other lines are printed
 
   /// The share of the run that has been shown or noted.
@@ -39,7 +38,7 @@ class Progress {
   bool enabled_;
   bool terminal_;
   bool drawn_ = false;
-  std::int64_t tenth_ = 0;  // in a pipe: tenths of the run that were reported
+  std::int64_t tenth_ = 0;  // in a pipe: tenths of the run reported so far
   std::int64_t first_step_ = -1;
   double done_ = 0;
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

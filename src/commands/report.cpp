@@ -18,8 +18,8 @@ struct ReportOptions {
   std::string file;
 };
 
-// So that neither a slip of the hand writes over what a run has recorded, nor the usual name over a
-// page that something else has made. Throws Error.
+// Protects what a run has recorded from a mistyped name, and a page of another program from the
+// default name. Throws Error.
 void check_is_page(const std::filesystem::path& file) {
   std::error_code none;
   if (!std::filesystem::is_regular_file(file, none) || std::filesystem::is_empty(file, none))

@@ -46,7 +46,7 @@ ConfigError wrong_option(const std::string& option, const std::string& problem,
   return ConfigError({option, 0, 0, ""}, problem, remedy);
 }
 
-// A name that can stand in a row of CSV.
+// A name without characters that are special in CSV.
 std::string plain_name(std::string text) {
   for (char& c : text) {
     const bool is_plain = std::isalnum(static_cast<unsigned char>(c)) != 0 ||
@@ -56,7 +56,7 @@ std::string plain_name(std::string text) {
   return text;
 }
 
-// Where names are the same, those of the files stand for them, or their whole paths.
+// Replaces equal names by those of their files, or if need be by their paths.
 void tell_apart(std::vector<DrawnSchedule>& all, const std::vector<std::string>& paths) {
   const auto all_differ = [&] {
     std::set<std::string> names;
@@ -100,7 +100,7 @@ std::vector<DrawnSchedule> resolved(const ScheduleOptions& options) {
   return all;
 }
 
-// Hands the table to `write` in pieces: a run may be longer than memory.
+// Passes the table to `write` in chunks: it may exceed memory.
 void write_csv(const std::vector<DrawnSchedule>& all,
                const std::function<void(const std::string&)>& write) {
   constexpr std::size_t piece = 1 << 16;
@@ -135,7 +135,7 @@ std::vector<std::int64_t> drawn_steps(const DrawnSchedule& s) {
   return steps;
 }
 
-// Without words where there is no room for them.
+// Drops the labels, for when there is no room for them.
 LinePlot without_words(LinePlot plot) {
   plot.title = plot.x_label = plot.y_label = "";
   for (Band& band : plot.bands) band.label = "";
@@ -166,7 +166,7 @@ LinePlot plot_of(const std::vector<DrawnSchedule>& all, bool log) {
   return plot;
 }
 
-// A row of a table with words behind it, or where these do not fit on the lines below.
+// A table row followed by `words`, or with these on the lines below if they do not fit.
 std::string with_words(const std::string& row, const std::string& words) {
   const auto columns = static_cast<std::size_t>(std::max(terminal_columns(), 60));
   if (row.size() + 2 + words.size() <= columns) return row + "  " + words + "\n";
@@ -224,7 +224,7 @@ void print_plan(const DrawnSchedule& s) {
   fmt::print("\n");
 }
 
-// Each of the others against the first.
+// Compares each of the others with the first.
 void print_partings(const std::vector<DrawnSchedule>& all) {
   const DrawnSchedule& a = all.front();
   for (std::size_t i = 1; i < all.size(); ++i) {
@@ -278,12 +278,12 @@ void schedule_command(const ScheduleOptions& options) {
                      to_svg(size.height < least_height_for_words ? without_words(plot) : plot,
                             size.width, size.height));
   }
-  if (options.csv == "-") {  // standard output is the table and nothing else
+  if (options.csv == "-") {  // standard output holds the table alone
     write_csv(all, [](const std::string& text) { fmt::print("{}", text); });
     return;
   }
   if (!options.csv.empty()) {
-    catch_interrupts();  // which would leave what is written so far under its temporary name
+    catch_interrupts();  // an interrupt would leave the partial output under its temporary name
     AtomicFile file(options.csv);
     write_csv(all, [&](const std::string& text) {
       if (interrupted()) throw Error("interrupted; " + options.csv + " is as it was");

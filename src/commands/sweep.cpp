@@ -13,7 +13,7 @@
 namespace preheat {
 namespace {
 
-// Failed runs of n, "3/3": a map is read by the eye, a cell by its count.
+// Failed runs out of n, "3/3", with "!" if any of them was not finite; "." for no failure.
 std::string cell_text(const ArmResult& cell) {
   if (cell.runs.empty()) return "-";
   const std::int64_t failures = cell.failures();
@@ -22,7 +22,7 @@ std::string cell_text(const ArmResult& cell) {
                      cell.count(Outcome::non_finite) > 0 ? "!" : "");
 }
 
-// The last axis down, the first across; further axes make a table each.
+// The last axis down, the first across; one table per combination of the further axes.
 void print_map(const SweepResult& result) {
   const std::size_t columns = result.axes.front().values.size();
   const std::size_t per_column = result.cells.size() / columns;

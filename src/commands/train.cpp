@@ -73,7 +73,7 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
   row("report", report.string());
 }
 
-// --seed is read as --set seed is, by the rules of the configuration.
+// --seed is parsed as `--set seed` is, by the rules of the configuration.
 Document document_of(const TrainOptions& options) {
   Document document = options.config.document(options.resume);
   if (!options.seed) return document;
@@ -82,8 +82,8 @@ Document document_of(const TrainOptions& options) {
   return with_overrides(document, {seed});
 }
 
-// The updates of the run that is to go on, where it has ended as a run of this very configuration:
-// there is nothing to add to it. One that diverged is left to the trainer, which refuses it.
+// The update count of the run to be resumed if it has completed under this very configuration:
+// there is nothing left to do. A diverged run is left to the trainer, which refuses it.
 std::optional<std::int64_t> finished_after(const std::string& folder, const RunConfig& config) {
   const std::optional<RunSummary> summary = read_summary(folder);
   if (!summary || !summary->result || summary->result->outcome == Outcome::non_finite) return {};

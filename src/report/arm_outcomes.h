@@ -1,5 +1,5 @@
-// How the runs of an arm, or of a cell of a grid, ended. An arm is JSON as compare.json and
-// sweep.json have it (experiment/runs.h): what is missing in it throws nlohmann::json::exception.
+// How the runs of an arm, or of a grid cell, ended. An arm is JSON in the format of compare.json
+// and sweep.json (experiment/runs.h); a missing entry throws nlohmann::json::exception.
 #pragma once
 
 #include <cstdint>
@@ -12,26 +12,26 @@
 
 namespace preheat {
 
-/// Of the name of an outcome; an unknown one is none.
+/// Whether this outcome is a failure; an unknown name is not.
 bool is_failure(const std::string& outcome);
 
-/// Of a run of an arm.
+/// Whether a run of an arm failed.
 bool failed(const Json& run);
 
-/// The runs that ended so.
+/// Number of runs with this outcome.
 std::int64_t count(const Json& arm, const char* outcome);
 
-/// The two numbers under `key`; nothing where it is null.
+/// The two numbers under `key`; std::nullopt if it is null.
 std::optional<Interval> interval_at(const Json& object, const char* key);
 
 /// Test accuracies of the runs that did not fail.
 std::vector<double> accuracies_of_the_others(const Json& arm);
 
-/// What add_outcomes() adds to a row of a table.
+/// The column heads of the cells that add_outcomes() appends.
 extern const std::vector<std::string> outcome_heads;
 
-/// n, failures and their share's interval, how many runs had which outcome, and the accuracy of
-/// those that did not fail.
+/// Appends n, failures and the interval of their share, the count of each outcome, and the accuracy
+/// of the runs that did not fail.
 void add_outcomes(std::vector<Cell>& row, const Json& arm);
 
 }  // namespace preheat

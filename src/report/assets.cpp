@@ -1,7 +1,7 @@
 #include "report/assets.h"
 
-// CMake says where the files are, and builds this file again when they change. The assembler copies
-// them as they are: no generated source, and no limit on the length of a literal.
+// CMake passes the paths, and rebuilds this file when the assets change. The assembler embeds them
+// verbatim: no generated source, and no limit on the length of a literal.
 #define PREHEAT_FILE(name, path)                                             \
   asm(".pushsection .rodata\n" #name "_begin:\n.incbin \"" path "\"\n" #name \
       "_end:\n.byte 0\n.popsection\n");                                      \

@@ -29,13 +29,13 @@ std::string spread_text(const Json& spread) {
                      number(spread, "largest"));
 }
 
-// Of a time that was too short to be told from 0 there is none.
+// A dash if the time was too short to be told from 0.
 std::string ratio_text(const Json& ratio) {
   const bool is_there = ratio.is_number() && std::isfinite(ratio.get<double>());
   return is_there ? fmt::format("{:.2f}", ratio.get<double>()) : "–";
 }
 
-// What --compare has found.
+// The findings of --compare.
 void add_comparison(Page& page, const Json& results) {
   if (!results.contains("comparison")) return;
   const Json& comparison = results.at("comparison");
@@ -98,7 +98,7 @@ std::string share_text(double share) {
   return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "–";
 }
 
-// `key` names the time of a peer, in `unit`.
+// `key` names the peer's time, in `unit`.
 void add_peers(Page& page, const Json& peers, const char* key, const char* unit) {
   if (peers.empty()) return;
   std::vector<std::vector<Cell>> rows;
@@ -123,11 +123,11 @@ bool is_cold(const Json& row) {
   return row.at("cold").get<bool>();
 }
 
-// A variant as it is measured in training's own way: in a graph where there are graphs.
+// Whether the variant was measured as training runs it: in a graph, if it can be captured.
 bool is_main(const Json& row) {
   if (is_cold(row)) return false;
   if (!is_way(row, UpdateWay::launches)) return true;
-  const std::string variant = scalar(row.at("variant"));  // those that a graph cannot hold
+  const std::string variant = scalar(row.at("variant"));  // those that cannot be captured
   return variant.starts_with("host_rate") || variant == "recapture";
 }
 
@@ -135,7 +135,7 @@ std::string label_of(const Json& row) {
   return scalar(row.at("variant")) + (is_cold(row) ? ", cold" : "");
 }
 
-// The variants of a picture, in the order in which they are first met, as points of rising x.
+// The variants of a picture in order of appearance, as points of ascending x.
 std::vector<std::pair<std::string, Points>> by_variant(
     std::vector<const Json*> rows, const std::function<double(const Json&)>& x,
     const std::function<double(const Json&)>& y) {
@@ -181,7 +181,7 @@ void add_series(Chart& chart, const std::vector<std::pair<std::string, Points>>&
   chart.legend().numbers(points_table(series, across));
 }
 
-// What PyTorch takes, as rows like ours.
+// PyTorch's times, as rows like ours.
 std::vector<Json> peer_rows(const Json& results) {
   std::vector<Json> rows;
   for (const Json& peer : results.at("peers")) {
@@ -209,7 +209,7 @@ std::vector<const Json*> pick(const std::vector<Json>& rows,
 }
 
 // Features of the fused update and the ways of the host are in the table; a picture of all of them
-// would show none.
+// would be unreadable.
 bool in_pictures(const Json& row) {
   const std::string variant = scalar(row.at("variant"));
   return (is_main(row) || is_cold(row)) && !variant.starts_with("fused,") &&
@@ -217,13 +217,13 @@ bool in_pictures(const Json& row) {
          variant != "recapture" && number(row, "parameters") > 0;
 }
 
-// Of products and sums, per parameter: decay, momentum and rate, each a multiply-add; cuBLAS scales
-// in a pass of its own.
+// Multiplications and additions per parameter: decay, momentum and rate, each a multiply-add;
+// cuBLAS scales in a pass of its own.
 double operations_of(const Json& row) {
   return row.at("variant") == "cublas" ? 7 : 6;
 }
 
-// Of the largest set, which no cache holds.
+// For the largest set, which no cache holds.
 Chart roofline(const Json& results, const std::vector<Json>& rows) {
   Chart chart("Roofline", "operations per byte", "GFLOP/s");
   const Json& ceilings = results.at("ceilings");
@@ -321,7 +321,7 @@ std::string update_page(const Json& results) {
     charts.push_back(Chart("The same in time", "parameters", "microseconds").log_x().log_y());
     add_series(charts.back(), by_variant(single, parameters, us), "us at parameters");
   }
-  // The sets of one size that is there in several numbers of tensors.
+  // The sizes for which sets with several numbers of tensors exist.
   std::map<double, std::set<double>> counts;
   for (const Json& row : rows) counts[parameters(row)].insert(tensors(row));
   for (const auto& of_one_size : counts) {
@@ -348,14 +348,14 @@ std::string update_page(const Json& results) {
 struct Row {
   std::string name;
   double us = 0;
-  double least = 0;  // what the limit allows; 0: nothing is known of one
+  double least = 0;  // what the limit allows; 0: no limit is known
 };
 
 bool is_on_gpu(const Json& results) {
   return results.at("launches").get<std::int64_t>() > 0;
 }
 
-// Dots in rows: what was measured, and what the limit allows; in microseconds or what suits them.
+// Dots in rows: the measured time and the limit; in microseconds or a unit that suits them.
 Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
   double most = 0;
   for (const Row& row : rows) most = std::max(most, row.us);
@@ -388,7 +388,7 @@ Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
   return chart;
 }
 
-// Which of the two would take longer by itself.
+// Which of memory and arithmetic would take longer by itself.
 std::string limit_of(const Json& part, const Json& ceilings) {
   const double memory = number(part, "bytes") / number(ceilings, "bytes_per_second");
   const double arithmetic = number(part, "operations") / number(ceilings, "operations_per_second");
@@ -418,7 +418,7 @@ void add_parts(Page& page, const Json& results) {
                  cells));
 }
 
-// What was measured of the step as a whole; less where it was interrupted.
+// The measurements of the step as a whole; fewer if it was interrupted.
 std::vector<std::pair<std::string, std::string>> step_facts(const Json& results) {
   std::vector<std::pair<std::string, std::string>> facts = {
       {"batch, precision",

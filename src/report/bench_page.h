@@ -1,4 +1,4 @@
-// The figures of a bench as a page to look at.
+// The page of a bench's figures.
 #pragma once
 
 #include <string>
@@ -7,10 +7,10 @@
 
 namespace preheat {
 
-/// Of what `preheat bench` writes as JSON; "bench" in it says which: of "update" the scaling, the
-/// roofline and what each feature costs, of "step" what it is made of, of "schedule" what each
-/// shape costs. One HTML file that needs nothing but itself. Throws Error where the JSON is of no
-/// bench.
+/// Makes the page from the JSON that `preheat bench` writes. Its "bench" entry selects the page:
+/// "update" shows scaling, roofline and the cost of each feature, "step" the parts of a step,
+/// "schedule" the cost of each shape. One self-contained HTML file. Throws Error if the JSON is not
+/// a bench's.
 std::string bench_page(const Json& results);
 
 }  // namespace preheat

@@ -11,7 +11,7 @@
 namespace preheat {
 namespace {
 
-// Six digits are more than a screen shows and half as long as all of them.
+// Six digits are more than a screen shows and half the size of full precision.
 Json short_number(double value) {
   if (!std::isfinite(value)) return nullptr;
   if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<std::int64_t>(value);

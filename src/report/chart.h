@@ -1,4 +1,4 @@
-// A chart of a page: what report.js draws, and the table behind it for who does not see it drawn.
+// A chart of a page: what report.js draws, and the table of its numbers.
 #pragma once
 
 #include <string>
@@ -9,50 +9,50 @@
 
 namespace preheat {
 
-/// What a series looks like. Colours are names of variables in report.css; dashes and, where there
-/// are only points, shapes differ with `pattern` too, so that nobody needs the colours.
+/// The look of a series. Colours are names of variables in report.css; dashes and, for points
+/// without lines, shapes differ with `pattern` too, so that nobody depends on colours.
 struct Style {
-  // c0 .. c6, ok, spiked, stuck, non_finite, soft; "depth:0.5" is a place between the first layer
-  // and the last, "order:0.5" one between the least and the largest of values.
+  // c0 .. c6, ok, spiked, stuck, non_finite, soft; "depth:0.5" is a position between the first and
+  // the last layer, "order:0.5" one between the least and the largest of some values.
   std::string color = "c0";
   int pattern = 0;
 };
 
-/// The style of the i-th of some things.
+/// The style of the i-th item of a list.
 Style style_of(std::size_t i);
 
 class Chart {
  public:
   enum class Kind {
-    raw,     // every value or their extremes, thin
+    raw,     // all values or their extremes, thin
     mean,    // strong
     line,    // with points
     median,  // strong, with a band
     dots,
-    limit,  // a threshold: dashed, not asked for its facts
+    limit,  // a threshold: dashed, without facts in the table
   };
 
-  /// Texts. `x` and `y` name the axes.
+  /// All arguments are plain text. `x` and `y` name the axes.
   Chart(std::string title, std::string x, std::string y);
 
   Chart& log_y();
   Chart& log_x();
-  /// Where the axis of y ends at first, if there are larger values.
+  /// The initial upper end of the y axis, if there are larger values.
   Chart& cap_y(double most);
-  /// What an axis shows at least.
+  /// The least range that an axis shows.
   Chart& span_x(double least, double largest);
   Chart& span_y(double least, double largest);
-  /// Names for the whole values 0, 1, ... of y.
+  /// Names for the integer values 0, 1, ... of y.
   Chart& rows(const std::vector<std::string>& names);
   Chart& band(const std::string& name, double from, double to);
-  /// Entries of a legend of its own, for what the facets of the section do not tell apart.
+  /// Gives the chart its own legend, for series that the section's facets do not tell apart.
   Chart& legend();
   Chart& caption(const std::string& text);
-  /// In place of the facts of the series.
+  /// Replaces the facts of the series.
   Chart& numbers(std::string html);
 
-  /// `facets` has, for each facet of the section, the index of the run's value, or -1 where it has
-  /// none of its own; empty for what is always shown.
+  /// `facets` has one entry per facet of the section: the index of the run's value, or -1 if it has
+  /// none of its own. Empty for a series that is always shown.
   void add(const std::string& label, Kind kind, const Style& style, const Points& points,
            const std::vector<int>& facets = {});
   /// The same with its means and a row in the table.
@@ -66,7 +66,7 @@ class Chart {
   bool empty() const { return json_.at("series").empty(); }
   const Json& json() const { return json_; }
 
-  /// The figure of the chart that has this index in its section.
+  /// The HTML figure; `index` is the chart's index in its section.
   std::string figure(std::size_t index) const;
 
  private:

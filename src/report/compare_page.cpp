@@ -42,7 +42,7 @@ const Json& arm_named(const Experiment& e, const Json& name) {
                           clean(scalar(name), 40)));
 }
 
-// Who failed alone, over the seeds that both arms have.
+// The seeds that failed under one arm only, among those that both arms have.
 std::string pair_html(const Experiment& e, const Json& pair) {
   const Json& first = arm_named(e, pair.at("arms").at(0));
   const Json& second = arm_named(e, pair.at("arms").at(1));
@@ -68,7 +68,7 @@ std::string pair_html(const Experiment& e, const Json& pair) {
 void add_pairs(Page& page, const Experiment& e) {
   const Json& pairs = e.result.at("paired");
   if (pairs.empty()) return;
-  // Ten arms make 45 pairs, which few want to read.
+  // Ten arms make 45 pairs, too many to show unfolded.
   const bool many = pairs.size() > 6;
   page.add("<h2>The same seeds under two arms</h2>\n");
   if (many) page.add(fmt::format("<details>\n<summary>{} pairs</summary>\n", pairs.size()));

@@ -1,6 +1,5 @@
-// What a page says of an experiment by what is in its result: tables, charts and the words under
-// them. The result is JSON as the experiment wrote it; what is missing in it throws
-// nlohmann::json::exception.
+// The parts of a page that depend on the kind of experiment: tables, charts and their captions. The
+// result is JSON as the experiment wrote it; a missing entry throws nlohmann::json::exception.
 #pragma once
 
 #include "report/page.h"
@@ -8,8 +7,8 @@
 
 namespace preheat {
 
-/// The arms, and the seeds that failed under one of two alone. Throws Error, naming the file, where
-/// a pair is of an arm that is not there.
+/// The arms, and for each pair of arms the seeds that failed under only one. Throws Error, naming
+/// the file, if a pair refers to an unknown arm.
 void add_compare(Page& page, const Experiment& e);
 
 /// The stability map, accuracy and failures along the base rate, and the boundaries.

@@ -1,4 +1,4 @@
-// The HTML that the parts of a page share.
+// HTML building blocks of a page.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace preheat {
 
 using Json = nlohmann::ordered_json;
-using Number = std::optional<double>;  // null where a value does not exist
+using Number = std::optional<double>;  // null if there is no value
 
 // ---- Words -------------------------------------------------------------------------------------
 
@@ -22,11 +22,11 @@ std::string percent(Number share);      // "91.23 %"; likewise
 std::string rate(Number lr);            // "1.80e-01"; likewise
 std::string scalar(const Json& value);  // text as it is, anything else as JSON
 
-/// "schedule.warmup.length" -> "warmup.length": short, and as it stands in the file.
+/// "schedule.warmup.length" -> "warmup.length": short, and as spelled in the file.
 std::string short_key(const std::string& key);
 
-/// How a run ended, as a sign that does not need its colour, and a word: "✕ not finite". An outcome
-/// that is not known is its own word; none is "… not ended".
+/// How a run ended, as a sign (readable without its colour) and a word: "✕ not finite". An unknown
+/// outcome is shown as it is; an empty one as "… not ended".
 std::string_view outcome_sign(std::string_view outcome);
 std::string outcome_words(const std::string& outcome);
 
@@ -40,20 +40,20 @@ struct Cell {
   std::string css_class;
 };
 
-/// The outcome of a run as a cell, coloured where it is known.
+/// The outcome of a run as a cell, coloured if it is known.
 Cell outcome_cell(const std::string& outcome, const std::string& more = "");
 
 /// The first cell of a row is its heading; `heads` and `caption` are text.
 std::string table(const std::vector<std::string>& heads, const std::vector<std::vector<Cell>>& rows,
                   const std::string& caption = "");
 
-/// Pairs of a term and what it is, both text.
+/// Pairs of a term and its description, both text.
 std::string terms(const std::vector<std::pair<std::string, std::string>>& pairs);
 
-/// Folded away; `summary` is text, `body` HTML.
+/// Collapsed by default; `summary` is text, `body` HTML.
 std::string folded(const std::string& summary, const std::string& body);
 
-/// Lines of text as they are.
+/// Lines of text, unchanged.
 std::string preformatted(std::string_view text);
 
 }  // namespace preheat

@@ -1,5 +1,5 @@
-// Text that came from a file or a user, made fit for a page or a terminal. What is not UTF-8, or a
-// control character, which XML forbids and a terminal obeys, becomes U+FFFD.
+// Makes text from a file or a user fit for a page or a terminal. Invalid UTF-8 and control
+// characters, which XML forbids and a terminal obeys, become U+FFFD.
 #pragma once
 
 #include <limits>
@@ -9,10 +9,10 @@
 
 namespace preheat {
 
-/// The UTF-8 characters, one by one; they point into `text` or at a constant.
+/// The UTF-8 characters one by one, as views into `text` or of a constant.
 std::vector<std::string_view> characters(std::string_view text);
 
-/// How many characters there are.
+/// Number of characters.
 int width_of(std::string_view text);
 
 /// The first `most` characters.

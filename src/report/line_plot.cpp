@@ -36,7 +36,7 @@ struct Axis {
   }
 };
 
-// Differences of two values must not overflow.
+// Keeps differences of two values from overflowing.
 double bounded(double value) {
   return std::clamp(value, -1e300, 1e300);
 }
@@ -45,7 +45,7 @@ int exponent_of(double value) {
   return static_cast<int>(std::floor(std::log10(std::max(value, 1e-300))));
 }
 
-// 1, 2 or 5 times a power of ten, at most `wanted` of which fit into the span, or one more.
+// 1, 2 or 5 times a power of ten, so that at most about `wanted` (or one more) fit into the span.
 double nice_step(double span, int wanted) {
   const double rough = span / std::max(wanted, 1);
   const double power = std::pow(10.0, exponent_of(rough));
@@ -55,7 +55,7 @@ double nice_step(double span, int wanted) {
   return 10 * power;
 }
 
-// All with the same number of digits, in scientific notation where fixed would be mostly zeros.
+// All with the same number of digits, in scientific notation if fixed would be mostly zeros.
 std::vector<Tick> linear_ticks(double lo, double hi, int wanted) {
   const double step = nice_step(hi - lo, wanted);
   const double largest = std::max(std::abs(lo), std::abs(hi));
@@ -155,7 +155,7 @@ Axis y_axis(const LinePlot& plot, int wanted) {
     return axis;
   }
   if (extent.empty()) extent = {0, 1};
-  // Zero belongs to the picture where it is near: a rate of 0.1 is a length, not a position.
+  // Includes zero if it is near: a rate of 0.1 is a length, not a position.
   const bool flat = extent.constant();
   if (extent.lo > 0 && (flat || extent.lo < extent.hi / 2)) extent.lo = 0;
   if (extent.hi < 0 && (flat || extent.hi > extent.lo / 2)) extent.hi = 0;
@@ -169,7 +169,7 @@ Axis y_axis(const LinePlot& plot, int wanted) {
 
 // ---- Curves ------------------------------------------------------------------------------------
 
-// From the lower left corner of the plotting area: 0 to 1 each.
+// Relative to the lower left corner of the plotting area, from 0 to 1.
 struct Point {
   double x;
   double y;
@@ -177,10 +177,10 @@ struct Point {
 
 struct Mark {
   Point point;
-  double x;  // where the first value that is not finite stands
+  double x;  // of the first value that is not finite
 };
 
-// What is drawn of a curve.
+// The drawn parts of a curve.
 struct Trace {
   std::vector<std::vector<Point>> lines;
   std::vector<Mark> marks;
@@ -224,8 +224,7 @@ Trace trace(const Curve& curve, const Axis& x, const Axis& y, double pixels) {
     if (!std::isfinite(curve.x[i])) {
       finish_line();
     } else if (!std::isfinite(value)) {
-      // A curve that is lost from its first point on has no finite point to mark: the upper edge
-      // stands for it.
+      // A curve without a finite point before the break is marked at the upper edge.
       if (!lost) result.marks.push_back({drawn ? last : Point{x.at(curve.x[i]), 1}, curve.x[i]});
       lost = true;
       finish_line();
@@ -261,8 +260,8 @@ std::size_t cyclic(int color, std::size_t count) {
 
 // ---- SVG ---------------------------------------------------------------------------------------
 
-// Okabe and Ito's colours, told apart with any colour vision; their order puts the ones with the
-// most contrast to the background first.
+// Okabe and Ito's colours, distinguishable with any colour vision; those with the most contrast to
+// the background come first.
 constexpr std::array<const char*, 7> light_palette{"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                                    "#e69f00", "#56b4e9", "#000000"};
 constexpr std::array<const char*, 7> dark_palette{"#56b4e9", "#e69f00", "#009e73", "#cc79a7",
@@ -270,7 +269,7 @@ constexpr std::array<const char*, 7> dark_palette{"#56b4e9", "#e69f00", "#009e73
 constexpr std::array<const char*, 5> dashes{"", "7 3", "2 2.5", "9 3 2 3", "14 4"};
 
 constexpr double text_height = 16;
-constexpr double character_width = 6.6;  // of the 12 px text, on the wide side
+constexpr double character_width = 6.6;  // of the 12 px text, an upper estimate
 
 struct Box {
   double left = 0;
@@ -349,7 +348,7 @@ void write_curve(std::string& svg, const Curve& curve, const Trace& trace, const
   svg += "</g>\n";
 }
 
-// Marks stand above all curves, on a halo: they are what a reader looks for.
+// Marks are drawn above all curves, on a halo: they are what a reader looks for.
 void write_marks(std::string& svg, const Curve& curve, const Trace& trace, const Box& box) {
   for (const Mark& mark : trace.marks) {
     const std::string cross = fmt::format("M{:.2f} {:.2f}l8 8m0 -8l-8 8", box.x(mark.point.x) - 4,
@@ -390,7 +389,7 @@ struct BandLabel {
   std::string_view text;
 };
 
-// A name starts where its band does, in the first row where it does not run into another one.
+// A label starts where its band does, in the first row where it does not overlap another one.
 std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, const Box& box) {
   constexpr std::size_t most_rows = 3;
   std::vector<double> row_ends;
@@ -402,7 +401,7 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, co
     auto row = std::find_if(row_ends.begin(), row_ends.end(),
                             [&](double end) { return end + 8 <= start; });
     if (row == row_ends.end()) {
-      if (row_ends.size() == most_rows) continue;  // its band still has its title
+      if (row_ends.size() == most_rows) continue;  // the band still has its tooltip
       row = row_ends.insert(row_ends.end(), 0);
     }
     *row = start + width;
@@ -478,7 +477,7 @@ void write_plot(std::string& svg, const LinePlot& plot, const Axis& x, const Axi
 constexpr std::array<const char*, 6> ansi_colors{"\x1b[36m", "\x1b[33m", "\x1b[32m",
                                                  "\x1b[35m", "\x1b[34m", "\x1b[31m"};
 constexpr const char* ansi_reset = "\x1b[0m";
-// The first arm is drawn in braille, the finest characters there are, the others with these.
+// The first arm is drawn in braille, which has the finest resolution, the others with these.
 constexpr std::array<const char*, 5> glyphs{"o", "+", "*", "#", "@"};
 
 const char* glyph(int color) {
@@ -522,7 +521,7 @@ class Canvas {
     for (int row = 0; row < rows_; ++row) at(column, row).guide = true;
   }
 
-  // Colour codes stand only where the colour changes.
+  // Colour codes are written only where the colour changes.
   std::string row(int row, bool color) {
     std::string text;
     int painted = -1;
@@ -573,7 +572,7 @@ class Canvas {
   std::vector<Cell> cells_;
 };
 
-// A line of text that labels are put onto; `column` may be left of it.
+// A line of text that labels are placed on; `column` may lie left of it.
 class TextLine {
  public:
   explicit TextLine(int columns) : cells_(static_cast<std::size_t>(columns), " ") {}

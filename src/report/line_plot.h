@@ -1,4 +1,4 @@
-// Curves over updates, as a picture for a page and as characters for a terminal.
+// Curves over updates, as SVG for a page and as characters for a terminal.
 #pragma once
 
 #include <string>
@@ -6,16 +6,16 @@
 
 namespace preheat {
 
-/// A line through (x[i], y[i]); the longer of the two is cut. A y that is not finite breaks the
-/// line, and an x-shaped mark stands at the last finite point before it.
+/// A line through (x[i], y[i]); the longer array is truncated. A y that is not finite breaks the
+/// line, and an x-shaped mark is drawn at the last finite point before it.
 struct Curve {
-  std::string label;  // curves of one label and colour share an entry of the legend; "" has none
+  std::string label;  // curves of one label and colour share a legend entry; "" has none
   std::vector<double> x;
   std::vector<double> y;
-  int color = 0;  // the index of an arm: colour and dashes
+  int color = 0;  // index of an arm: selects colour and dashes
 };
 
-/// A stretch of the x axis with a name: a phase of the schedule.
+/// A named range of the x axis: a phase of the schedule.
 struct Band {
   double from = 0;
   double to = 0;
@@ -35,7 +35,7 @@ struct LinePlot {
 /// Curves of more than 2000 points are thinned to the extremes of every pixel column.
 std::string to_svg(const LinePlot& plot, int width = 880, int height = 420);
 
-/// The plot as lines of UTF-8 text, `columns` characters wide, `rows` of them for the curves.
+/// The plot as lines of UTF-8 text, `columns` characters wide, with `rows` lines for the curves.
 /// Arms differ by ANSI colours if `color`, else by the character that draws them.
 std::string to_text(const LinePlot& plot, int columns = 80, int rows = 16, bool color = false);
 

@@ -27,7 +27,7 @@ void Page::add_charts(const std::vector<Chart>& charts, const Facets& facets,
 }
 
 std::string Page::document(const std::string& title) const {
-  // A "<" could end the script element early; inside a string of JSON it may be written so.
+  // A "<" could end the script element early; a JSON string may escape it.
   std::string json =
       Json{{"sections", sections_}}.dump(-1, ' ', false, Json::error_handler_t::replace);
   for (auto at = json.find('<'); at != std::string::npos; at = json.find('<', at)) {

@@ -1,4 +1,4 @@
-// A page as it grows, section by section: its HTML, and the JSON that its scripts read.
+// Builds a page section by section: its HTML, and the JSON that its scripts read.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 
 namespace preheat {
 
-/// What every page begins with, and the line in it that says what made it.
+/// The first line of every page, and the start of the footer that names the program.
 inline constexpr const char* page_begin = "<!doctype html>\n";
 inline constexpr const char* page_footer = "<footer>preheat ";
 
@@ -18,11 +18,11 @@ class Page {
  public:
   void add(const std::string& html) { body_ += html; }
 
-  /// Charts that are switched and zoomed together. `heading` is text; "": none.
+  /// Charts that share their switches and their zoom. `heading` is text; "": none.
   void add_charts(const std::vector<Chart>& charts, const Facets& facets,
                   const std::string& heading);
 
-  /// One HTML file that needs nothing but itself. `title` is text.
+  /// One self-contained HTML file. `title` is text.
   std::string document(const std::string& title) const;
 
  private:

@@ -18,7 +18,7 @@
 namespace preheat {
 namespace {
 
-constexpr std::size_t most_configurations = 20;  // of runs by themselves, shown
+constexpr std::size_t most_configurations = 20;  // shown, of single runs
 
 // ---- Runs --------------------------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ std::string phases_table(const RunData& run) {
   return table({"phase", "updates", "least rate", "largest rate"}, rows);
 }
 
-// The last of what a run recorded, where its summary says less or is not there.
+// The last recorded values of a run, for what its summary lacks or if there is none.
 std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
   const auto number = [&](const char* key) {
     return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
@@ -171,7 +171,7 @@ std::string claims(const Json& result) {
   return html + "</ul>\n";
 }
 
-// "16 of 20 runs", and whether more is to be expected.
+// "16 of 20 runs", and whether more are to come.
 std::string progress_of(const Experiment& e) {
   const bool is_search = e.kind == Experiment::Kind::find_lr;
   const Json& arms = e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms");

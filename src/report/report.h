@@ -1,4 +1,4 @@
-// Runs and experiments as a page to look at: one HTML file that needs nothing but itself.
+// Runs and experiments as a page: one self-contained HTML file.
 #pragma once
 
 #include <filesystem>
@@ -10,21 +10,21 @@
 
 namespace preheat {
 
-/// What a page is called in the folder of a run or an experiment.
+/// The file name of the page in the folder of a run or an experiment.
 inline constexpr const char* report_name = "report.html";
 
-/// The page of all of `data`. Tables are in its HTML; charts are drawn by its scripts. Throws Error
-/// where what an experiment says of itself is not as it was written.
+/// The page for all of `data`. Tables are static HTML; charts are drawn by scripts. Throws Error if
+/// an experiment's result is damaged.
 std::string report_page(const ReportData& data);
 
-/// Whether it is one of preheat's pages, of a bench's too.
+/// Whether it is a page made by preheat, including those of benches.
 bool is_page(std::string_view html);
 
 /// Reads the folders (read_report_data) and writes their page. Throws Error.
 void write_report(const std::vector<std::filesystem::path>& folders,
                   const std::filesystem::path& file);
 
-/// The same of one folder, into it; where the page is.
+/// The same for one folder, into that folder; returns the path of the page.
 std::filesystem::path write_report(const std::filesystem::path& folder);
 
 }  // namespace preheat

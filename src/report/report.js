@@ -1,5 +1,5 @@
-// Draws the charts of a page from the JSON in it (src/report/chart.h says what is in there), and lets
-// a reader switch runs on and off, zoom, and read values. Plain Chart.js, nothing else.
+// Draws the charts of a page from its JSON (described in src/report/chart.h), and lets a reader
+// switch runs on and off, zoom, and read values. Plain Chart.js, nothing else.
 'use strict';
 (() => {
   const body = document.body;
@@ -11,14 +11,14 @@
   const data = JSON.parse(document.getElementById('data').textContent);
   const dashes = [[], [7, 3], [2, 2], [9, 3, 2, 3], [4, 2]];
   const shapes = ['circle', 'triangle', 'rect', 'rectRot', 'star', 'crossRot', 'cross'];
-  const thinAbove = 6;  // runs in a chart: more are thin lines
-  const fewPoints = 40;  // of a median: they are shown, as the evaluations of a run are
-  const meansAbove = 6;  // and of more only the means are shown at first, where there are any
+  const thinAbove = 6;  // runs in a chart; more are drawn as thin lines
+  const fewPoints = 40;  // of a median: up to here its points are drawn, e.g. a run's evaluations
+  const meansAbove = 6;  // runs in a chart; above that only means are shown at first, if there are any
 
-  // "warmup, mean of 8" is of the series "warmup" (src/report/chart.cpp).
+  // "warmup, mean of 8" belongs to the series "warmup" (src/report/chart.cpp).
   const withoutMean = (label) => label.split(', mean of ')[0];
 
-  // The median of an arm's seeds, with its band; the seeds themselves are shown when asked for.
+  // The median of an arm's seeds, with its band; the seeds themselves are shown on request.
   const isMedian = (series) => series.kind === 'median';
   const hasMedians = (spec) => spec.series.some(isMedian);
 
@@ -47,8 +47,8 @@
   const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
   const withAlpha = (hex, alpha) => `rgba(${channels(hex).join(',')},${alpha})`;
 
-  // "depth:0.25" is a place on a scale from the first layer to the last, "order:0.25" on one of values,
-  // which get lighter or darker throughout, so that nobody needs the hues.
+  // "depth:0.25" is a position on a scale from the first layer to the last, "order:0.25" one on a
+  // scale of values whose lightness changes monotonically, so that nobody depends on the hues.
   const scales = { depth: ['c0', 'c2', 'c4', 'c1'], order: ['s0', 's1', 's2', 's3'] };
   const colorOf = (name) => {
     const [scale, place] = name.split(':');
@@ -81,7 +81,7 @@
     });
   }
 
-  // Where values stop being finite the line ends, and a cross stands at the last height it had.
+  // Where values stop being finite the line ends, with a cross at its last height.
   function marksOf(series, cap) {
     const marks = [];
     for (let i = 1; i < series.y.length; ++i) {
@@ -91,13 +91,13 @@
     return marks;
   }
 
-  // Points of a row that would cover each other stand above and below it.
+  // Points of a row that would cover each other are moved above and below it.
   function spreadOut(datasets, spec) {
     const place = (x) => (spec.xlog ? Math.log(x) : x);
     const dots = datasets.filter(({ series }) => series.kind === 'dots').flatMap(({ data }) => data);
     const all = dots.map(({ x }) => place(x));
     const near = (Math.max(...all) - Math.min(...all)) * 0.02;
-    const taken = {};  // by row and height: the last place
+    const taken = {};  // by row and height: the last position
     for (const point of dots.sort((a, b) => place(a.x) - place(b.x))) {
       for (const above of [0, 0.16, -0.16, 0.32, -0.32]) {
         const key = `${point.row} ${above}`;
@@ -113,7 +113,7 @@
     const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => withoutMean(s.label)));
     const datasets = [];
     for (const series of spec.series) {
-      // Chart.js takes what it does not parse as sorted by x, as lines are and rows are not.
+      // Unparsed data must be sorted by x for Chart.js; lines are, rows are not.
       const sorted = !spec.rows;
       const common = { series, label: series.label, parsing: sorted ? false : {}, normalized: sorted };
       datasets.push({
@@ -121,7 +121,7 @@
         data: series.x.map((x, i) => (spec.rows ? { x, y: series.y[i], row: series.y[i] } : { x, y: series.y[i] })),
         showLine: series.kind !== 'dots',
         hasMeans: series.kind === 'raw' && means.has(series.label),
-        order: { raw: 2, limit: 3, median: 0 }[series.kind] ?? 1,  // the least is on top
+        order: { raw: 2, limit: 3, median: 0 }[series.kind] ?? 1,  // the lowest is drawn on top
         clip: series.kind === 'line' || series.kind === 'dots' ? 6 : 0,
       });
       const marks = series.kind === 'raw' || isMedian(series) ? marksOf(series, spec.cap) : [];
@@ -137,8 +137,8 @@
 
   // ---- What is under the pointer ------------------------------------------------------------------
 
-  // Of every series the point nearest in x, where there are rows in that under the pointer; of many
-  // series only the one that is nearest.
+  // The point nearest in x of every series (in the row under the pointer, if there are rows); with
+  // many series only the nearest of them.
   Chart.Interaction.modes.nearestOfEach = (chart, event) => {
     const items = [];
     const row = chart.spec.rows && Math.round(chart.scales.y.getValueForPixel(event.y));
@@ -150,7 +150,7 @@
       let low = 0;
       let high = points.length - 1;
       if (meta.dataset && chart.data.datasets[meta.index].showLine) {
-        while (high - low > 1) {  // x rises along a line
+        while (high - low > 1) {  // x is ascending along a line
           const middle = (low + high) >> 1;
           if (points[middle].x < event.x) low = middle; else high = middle;
         }
@@ -182,7 +182,7 @@
       ctx.clip();
       ctx.font = '11px system-ui, sans-serif';
       ctx.textBaseline = 'bottom';
-      let free = area.left;  // where the next name may begin
+      let free = area.left;  // where the next name may start
       list.forEach((band, i) => {
         const left = Math.max(x.getPixelForValue(Math.max(band.from, x.min)), area.left);
         const right = Math.min(x.getPixelForValue(Math.min(band.to, x.max)), area.right);
@@ -190,7 +190,8 @@
         ctx.fillStyle = withAlpha(variable('soft'), i % 2 === 0 ? 0.13 : 0.04);
         ctx.fillRect(left, area.top, right - left, area.height);
         ctx.fillStyle = variable('soft');
-        // The name of a short phase, as a warmup is, reaches into the next, whose own gives way.
+        // The name of a short phase, such as a warmup, extends into the next, whose own is then
+        // dropped.
         const at = Math.max(left, free) + 4;
         const width = ctx.measureText(band.label).width;
         if (at < right && at + width <= area.right) {
@@ -208,7 +209,7 @@
     id: 'ranges',
     beforeDatasetsDraw(chart) {
       const { ctx, chartArea: area, scales: { x, y } } = chart;
-      // A value of 0 is nowhere on a logarithmic axis.
+      // A logarithmic axis has no position for 0.
       const height = (value) => {
         const at = y.getPixelForValue(value);
         return Number.isFinite(at) ? Math.min(Math.max(at, -9999), 9999) : area.bottom;
@@ -260,7 +261,7 @@
     };
   }
 
-  // Where a logarithmic axis is too short for its own: 1, 2 or 5 times a power of ten apart.
+  // For a logarithmic axis too short for log ticks: spaced by 1, 2 or 5 times a power of ten.
   function evenTicks(min, max) {
     const power = 10 ** Math.floor(Math.log10((max - min) / 3));
     const apart = power * [1, 2, 5, 10].find((lead) => (max - min) / (lead * power) <= 5);
@@ -271,7 +272,7 @@
     return ticks;
   }
 
-  // Powers of ten, and 2 and 5 times them where there are few.
+  // Powers of ten, and 2 and 5 times them if there are few.
   function logTicks(scale) {
     const decades = Math.log10(scale.max / scale.min);
     const all = scale.ticks;
@@ -297,12 +298,12 @@
     }
     if (name === 'y' && spec.span) [made.suggestedMin, made.suggestedMax] = spec.span;
     if (name === 'x' && spec.rows) {
-      made.grace = '5%';  // or points hide behind the names of rows
+      made.grace = '5%';  // keeps points from hiding behind the row names
       if (!isLog && spec.series.every((series) => series.x.every((x) => x >= 0))) {
         made.afterBuildTicks = (scale) => { scale.ticks = scale.ticks.filter(({ value }) => value >= 0); };
       }
     }
-    if (name === 'x' && isLog && !sharesSteps(chart)) {  // or it begins at a power of ten
+    if (name === 'x' && isLog && !sharesSteps(chart)) {  // otherwise it starts at a power of ten
       const all = [...spec.series.flatMap((series) => series.x), ...spec.xspan ?? []];
       const [least, largest] = [Math.min(...all), Math.max(...all)];
       const more = (largest / least) ** 0.04;
@@ -311,7 +312,7 @@
     chart.options.scales[name] = made;
   }
 
-  // The axis of y follows what is seen of the lines; at first it may be capped.
+  // Fits the y axis to the visible part of the lines; initially it may be capped.
   function fit(chart) {
     const { spec, range } = chart;
     if (spec.rows) return;
@@ -319,7 +320,7 @@
     y.min = y.max = undefined;
     const cap = chart.isCapped ? spec.cap : undefined;
     const isLog = y.type === 'logarithmic';
-    // Chart.js gives a logarithmic axis one decade where there is a value of 0.
+    // Chart.js gives a logarithmic axis a single decade if there is a value of 0.
     if (range || isLog || hasMedians(spec)) {
       let least = Infinity;
       let largest = -Infinity;
@@ -362,7 +363,7 @@
     }
   }
 
-  // Zooms by a factor around the middle, or moves by a share of what is seen.
+  // Zooms by a factor around the middle, or moves by a share of the visible range.
   function step(group, factor, shift) {
     const chart = group.charts.find(sharesSteps);
     const { min, max } = chart.scales.x;
@@ -418,8 +419,8 @@
     return dots.sort((a, b) => a.row - b.row || a.element.x - b.element.x);
   }
 
-  // The arrow keys move along the lines, or from dot to dot; what is there is shown, and said to
-  // those who listen.
+  // The arrow keys move along the lines, or from dot to dot; the point reached is shown, and
+  // announced to screen readers.
   function readByKeys(chart, plot) {
     const said = document.createElement('output');
     said.className = 'hidden';
@@ -472,7 +473,7 @@
       options: {
         animation: false, responsive: true, maintainAspectRatio: false, events: ['mousemove', 'mouseout', 'click', 'touchstart'],
         interaction: { mode: 'nearestOfEach', intersect: false },
-        layout: { padding: { top: spec.bands ? 16 : 0 } },  // names of bands, where no line is
+        layout: { padding: { top: spec.bands ? 16 : 0 } },  // names of bands, above the lines
         elements: { line: { tension: 0 }, point: { hoverRadius: 5, hitRadius: 0 } },
         scales: { x: axis(spec.x, false), y: axis(spec.y, false) },
         plugins: {
@@ -518,7 +519,7 @@
     return made;
   }
 
-  // A button that stays down; `act` hears whether it is.
+  // A toggle button; `act` receives its state.
   function toggle(label, isOn, act, title) {
     const made = button(label, () => {
       const now = made.getAttribute('aria-pressed') !== 'true';
@@ -529,7 +530,7 @@
     return made;
   }
 
-  // A piece of the line, or the shape of the points, as it is in the chart.
+  // A sample of the line, or of the shape of the points, as drawn in the chart.
   const swatches = [];
   function swatch(color, pattern, isDots, isBand = false) {
     const made = document.createElement('canvas');
@@ -574,7 +575,7 @@
       const entries = [];
       for (const { label, color, pattern, kind, facets } of spec.series) {
         if (label === '' || withoutMean(label) !== label) continue;
-        // The seeds of an arm look alike; which of them are on is said above the charts.
+        // The seeds of an arm look alike; the controls above the charts show which of them are on.
         const like = facets.length > 0 && entries.find((entry) => entry.facets.length > 0 &&
           entry.color === color && entry.pattern === pattern);
         if (like) like.labels.push(label);
@@ -624,7 +625,7 @@
   function show(chart, group) {
     chart.data.datasets.forEach((dataset, i) => {
       const { facets, label } = dataset.series;
-      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: of any
+      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: any
         !(chart.off?.has(withoutMean(label))) && (chart.showsEvery || !dataset.hasMeans) &&
         (group.eachSeed || isMedian(dataset.series) || !hasMedians(chart.spec));
       chart.setDatasetVisibility(i, isOn);
@@ -639,7 +640,7 @@
     return made;
   };
 
-  // What a median and its band are.
+  // Explains a median and its band.
   function bandKey() {
     const key = document.createElement('span');
     key.className = 'key';
@@ -647,7 +648,7 @@
     return key;
   }
 
-  // Shows the seeds behind the medians, and with them `others`, the buttons for single ones.
+  // Shows the seeds behind the medians, and with them `others`, the buttons for individual seeds.
   function eachSeed(group, others) {
     for (const made of others) made.hidden = true;
     const made = toggle('each seed', false, (isOn) => {
@@ -720,7 +721,7 @@
 
   const groups = data.sections.map((section, s) => {
     const place = document.querySelector(`[data-section="${s}"]`);
-    // Updates are counted from 0, and evaluations by how many there were before.
+    // Updates are counted from 0, evaluations by the updates before them.
     const last = (spec) => Math.max(...spec.series.map(
       ({ x, kind }) => (x.at(-1) ?? 0) + (kind === 'raw' ? 1 : 0)));
     const group = { charts: [], off: section.facets.map(() => new Set()),

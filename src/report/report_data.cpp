@@ -16,12 +16,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t most_points = 400;   // of a run's series
+constexpr std::size_t most_points = 400;   // per series of a run
 constexpr std::size_t least_points = 60;   // likewise
-constexpr std::size_t all_points = 24000;  // of one quantity of all runs of a page, or about
+constexpr std::size_t all_points = 24000;  // about, per quantity over all runs of a page
 
-// The text of a folder's config.yaml, whose document `take` takes. What is wrong with it is not
-// what the user typed, so it is a damaged file.
+// The text of a folder's config.yaml; its document is passed to `take`. The user did not type it,
+// so an error in it is reported as a damaged file.
 template <class Take>
 std::string read_config_file(const fs::path& folder, const Take& take) {
   const fs::path path = folder / "config.yaml";
@@ -51,7 +51,7 @@ std::vector<PhaseFacts> phases_of(const Metrics& m) {
   return phases;
 }
 
-// Where means may not be taken across: what is before an event is not to show it.
+// Indices that means must not be taken across, as an event must not show before it happens.
 std::vector<std::size_t> events_of(const Metrics& m) {
   std::vector<std::size_t> events = jumps(m.lr);
   for (const PhaseRows& rows : m.phases) events.push_back(rows.first);
@@ -60,7 +60,7 @@ std::vector<std::size_t> events_of(const Metrics& m) {
   return events;
 }
 
-// What is needed of metrics.csv, so that no more than one is held whole.
+// Extracts what is needed from metrics.csv, so that only one file is held in full at a time.
 void add_metrics(RunData& run, std::size_t points) {
   const Metrics m = read_metrics(run.folder / "metrics.csv");
   const std::vector<std::size_t> events = events_of(m);
@@ -114,7 +114,7 @@ fs::path arm_folder(const Experiment& experiment, const std::string& arm) {
   return experiment.folder / arm;
 }
 
-// The runs that an arm of a comparison or a cell of a grid says it has.
+// The runs that an arm of a comparison or a cell of a grid lists.
 void list_runs_of_arms(Experiment& e, const char* arms) {
   for (const Json& arm : e.result.at(arms)) {
     const auto name = arm.at("name").get<std::string>();
@@ -137,7 +137,7 @@ void list_runs_of_arms(Experiment& e, const char* arms) {
   }
 }
 
-// The runs that a search says it tried.
+// The runs that a search lists as tried.
 void list_runs_of_searches(Experiment& e) {
   for (const Json& arm : e.result.at("arms")) {
     const auto name = arm.at("name").get<std::string>();
@@ -194,7 +194,7 @@ Experiment read_experiment(const fs::path& folder, Experiment::Kind kind) {
   return e;
 }
 
-// By name and seed; by their folders where that does not tell them apart.
+// Names runs by name and seed, or by folder if that is ambiguous.
 void name_runs(std::vector<RunData>& runs) {
   const auto label = [](const RunData& run) {
     return fmt::format("{}, seed {}", run.name, run.seed);
@@ -207,7 +207,7 @@ void name_runs(std::vector<RunData>& runs) {
   }
 }
 
-// Nothing where it is the folder of none.
+// std::nullopt if it is not an experiment's folder.
 std::optional<Experiment::Kind> experiment_of(const fs::path& folder) {
   for (const Experiment::Kind kind : all_values<Experiment::Kind>()) {
     if (fs::exists(folder / result_file(kind))) return kind;
@@ -219,8 +219,8 @@ bool is_reported(const fs::path& folder) {
   return experiment_of(folder) || fs::exists(folder / "metrics.csv");
 }
 
-// The folder itself, or where it is none of ours those right below it that are, by name: runs/NAME
-// has all that was ever run of a configuration.
+// The folder itself or, if it is neither a run's nor an experiment's, those directly below it that
+// are, by name: runs/NAME holds all runs of a configuration.
 std::vector<fs::path> reported(const fs::path& folder) {
   if (is_reported(folder)) return {folder};
   if (!fs::is_directory(folder)) {
@@ -261,9 +261,9 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {
-    // Of a search the runs of an arm have different rates: one of each is read.
+    // The runs of one arm of a search have different rates, so only one per arm is read.
     const std::size_t most_seeds = e.kind == Experiment::Kind::find_lr ? 1 : most_layer_seeds;
-    std::map<std::string, std::size_t> seeds;  // that have layers, of each arm that has any
+    std::map<std::string, std::size_t> seeds;  // seeds with layers, by arm
     for (RunData& run : e.runs) {
       const auto of_arm = seeds.find(run.arm);
       const bool is_read =

@@ -1,4 +1,4 @@
-// What a page tells of, gathered from the folders of runs and experiments.
+// The contents of a page, collected from the folders of runs and experiments.
 #pragma once
 
 #include <cstdint>
@@ -14,10 +14,10 @@
 
 namespace preheat {
 
-/// A stretch of updates in one phase of the schedule.
+/// A range of updates in one phase of the schedule.
 struct PhaseFacts {
   std::string name;
-  double first = 0;  // updates, both included
+  double first = 0;  // updates, inclusive
   double last = 0;
   double least_lr = 0;
   double largest_lr = 0;
@@ -28,20 +28,20 @@ struct PhaseFacts {
 struct RunData {  // NOLINT(bugprone-exception-escape)
   std::filesystem::path folder;
   std::string name;
-  std::string seed;                // as text: a 64-bit number is more than a double holds
-  std::string arm;                 // of an experiment, or "" for a run by itself
-  std::string outcome;             // "" where the run has not ended
-  nlohmann::ordered_json summary;  // null where the run has not ended or was killed
+  std::string seed;                // as text: a double cannot hold every 64-bit number
+  std::string arm;                 // of an experiment; "" for a single run
+  std::string outcome;             // "" if the run has not ended
+  nlohmann::ordered_json summary;  // null if the run has not ended or was killed
   std::string config;              // the text of config.yaml
   double momentum = 0;
-  std::vector<std::string> facets;  // by Experiment::facet_names
+  std::vector<std::string> facets;  // in the order of Experiment::facet_names
 
   std::size_t updates = 0;
   Series loss, accuracy, lr, grad_norm, update_norm, weight_norm;
   std::vector<float> rates;  // the learning rate of every update
   std::vector<PhaseFacts> phases;
   Evaluations evaluations;
-  // Where the run was asked for them.
+  // If the run recorded them.
   std::optional<SharpnessRows> sharpness;
   std::optional<LayerRows> layers;
   std::optional<ActivationRows> activations;
@@ -52,30 +52,31 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
   using Kind = ExperimentKind;
   Kind kind = Kind::compare;
   std::filesystem::path folder;
-  std::filesystem::path file;  // result_file(), and what is in it:
+  std::filesystem::path file;  // path of result_file(), and its content:
   nlohmann::ordered_json result;
   std::string name;
   std::string config;
-  std::size_t seeds = 0;  // planned, for each arm
-  // By what its runs can be told apart: arm and seed; outcome, the axes, and seed.
+  std::size_t seeds = 0;  // planned, per arm
+  // What tells its runs apart. compare: arm, seed; sweep: outcome, the axes, seed; find-lr: arm,
+  // trained, seed.
   std::vector<std::string> facet_names;
   std::vector<RunData> runs;
 };
 
-/// The arms (or cells, or runs by themselves) whose layers are read, and the seeds of each: all of
-/// them would make a page as slow to write as the files are large.
+/// The most arms (or cells, or single runs) and seeds of each whose layers are read: reading all of
+/// them would make writing a page as slow as the files are large.
 inline constexpr std::size_t most_layer_arms = 4;
 inline constexpr std::size_t most_layer_seeds = 10;
 
 struct ReportData {
   std::vector<Experiment> experiments;
-  std::vector<RunData> runs;  // that were given by themselves
+  std::vector<RunData> runs;  // given individually
 };
 
-/// Reads folders, each of a run or of an experiment, in the order given; of any other folder those
-/// right below it, by name. The more runs there are
-/// the fewer points of each are kept, from 400 down to 60. Throws Error, naming the file and where
-/// it can the line, for a folder that is neither and for files that are missing or damaged.
+/// Reads folders, each of a run or of an experiment, in the order given; for any other folder reads
+/// those directly below it, by name. The more runs there are, the fewer points of each are kept,
+/// from 400 down to 60. Throws Error, naming the file and if possible the line, for a folder that
+/// is neither and for files that are missing or damaged.
 ReportData read_report_data(const std::vector<std::filesystem::path>& folders);
 
 }  // namespace preheat

@@ -20,7 +20,7 @@ constexpr std::size_t most_with_norms = 24;       // runs in one chart of gradie
 constexpr std::size_t most_sharpness_charts = 8;  // arms
 constexpr std::size_t most_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
-constexpr std::size_t least_seeds = 5;  // of an arm, for a median and a range
+constexpr std::size_t least_seeds = 5;  // per arm, for a median and a range
 constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
 
 Points in_percent(Points points) {
@@ -45,8 +45,8 @@ void shade_phases(Chart& chart, const std::vector<RunData>& runs) {
   }
 }
 
-// A run that blows up would flatten all that is of interest below it: what is over `times` the
-// largest first value is left out of the axis, and the caption says so of these `values`.
+// A run that blows up would flatten everything of interest below it: the axis ends at `times` the
+// largest first value, and the caption says so, calling the values `values`.
 template <class SeriesOf>
 void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of, double times,
          const char* values) {
@@ -74,7 +74,7 @@ void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
   cap(chart, runs, loss_of, 20, "Losses");
 }
 
-// A gradient's norm covers more orders of magnitude in a run that goes well.
+// A gradient norm spans more orders of magnitude in a run that goes well.
 void cap_norms(Chart& chart, const std::vector<RunData>& runs) {
   cap(chart, runs, norm_of, 1e4, "Norms");
 }
@@ -104,7 +104,7 @@ void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& f
   }
 }
 
-// Of a quantity of every update.
+// The same for a quantity recorded at every update.
 template <class SeriesOf>
 void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
                     Worst worst, const SeriesOf& series_of) {
@@ -117,7 +117,7 @@ void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets
 constexpr const char* spread_words =
     "Line: median of the arm's n seeds. Band: smallest to largest finite value.";
 
-// Of the means of losses, in updates.
+// Widest window, in updates, of the means of losses.
 std::size_t widest_window(const std::vector<RunData>& runs) {
   std::size_t window = 1;
   for (const RunData& run : runs) window = std::max(window, run.loss.window);
@@ -206,7 +206,8 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
   return chart;
 }
 
-// Of runs that were evaluated once or twice: over updates they would all stand in a place or two.
+// For runs that were evaluated once or twice: over updates their points would share one or two
+// positions.
 Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Test accuracy", "accuracy, %", "");
   std::size_t points = 0;
@@ -232,7 +233,7 @@ std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facet
   if (runs.size() == 1) return charts;
   const bool seldom = std::ranges::all_of(
       runs, [](const RunData& run) { return run.evaluations.step.size() <= 2; });
-  // A grid has its map of them, and those of a search are of as many rates.
+  // A sweep has its map for this, and the runs of a search all have different rates.
   if (seldom && (facets.by_outcome() || facets.by_search())) return charts;
   charts.push_back(seldom ? final_accuracy_chart(runs, facets) : test_accuracy_chart(runs, facets));
   if (charts.back().empty()) charts.pop_back();
@@ -243,7 +244,7 @@ bool begins_with(const std::vector<float>& all, const std::vector<float>& part) 
   return part.size() <= all.size() && std::equal(part.begin(), part.end(), all.begin());
 }
 
-// Seeds of an arm have the same rates but for a gate, up to where they end; one line is enough.
+// Seeds of an arm share their rates (except with a gate), up to their ends; one line is enough.
 Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Learning rate", "step", "learning rate");
   std::vector<const RunData*> order;
@@ -269,13 +270,13 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   }
   for (const auto& [run, indices] : drawn) {
     Series rates = run->lr;
-    rates.means = {};  // of something without noise
+    rates.means = {};  // a rate has no noise
     const std::string label = runs.size() == 1   ? "learning rate"
                               : run->arm.empty() ? facets.label(*run)
                                                  : run->arm;
     chart.add(label, facets.style(*run), rates, indices, Chart::Kind::mean);
   }
-  double least = std::numeric_limits<double>::infinity();  // of the largest rate of each run
+  double least = std::numeric_limits<double>::infinity();  // of the largest rates of the runs
   double largest = 0;
   for (const RunData& run : runs) {
     least = std::min(least, run.lr.facts.largest.value_or(least));
@@ -321,9 +322,9 @@ Points over_rate(double numerator, const Series& lr) {
   return points;
 }
 
-// What a quadratic of that curvature takes without growing: 2 / lr under plain gradient descent,
-// 2 (1 + m) / lr with heavy-ball momentum; 2 (1 - m) / lr is where the step summed over the
-// velocity, lr / (1 - m), would reach it.
+// Stability limits of the sharpness on a quadratic: 2 / lr for plain gradient descent, 2 (1 + m) /
+// lr with heavy-ball momentum; 2 (1 - m) / lr is the limit for the step summed over the velocity,
+// lr / (1 - m).
 void add_limits(Chart& chart, const RunData& run) {
   const double m = run.momentum;
   chart.add("2 / lr", Chart::Kind::limit, {"soft", 0}, over_rate(2, run.lr));
@@ -369,8 +370,8 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
 
 // ---- Layers ------------------------------------------------------------------------------------
 
-// The rows of the files of several seeds, of which each has one for each step and name; by name,
-// the names in the order of the first.
+// The rows of the files of several seeds, each with one row per step and name; grouped by name, in
+// the order of the first.
 template <class Rows>
 class ByName {
  public:
@@ -386,7 +387,7 @@ class ByName {
     }
   }
 
-  // Where there are too many names, the weights, evenly spaced.
+  // If there are too many names, only weights, evenly spaced.
   std::vector<std::string> chosen() const {
     if (order_.size() <= most_layers) return order_;
     std::vector<std::string> weights;
@@ -405,8 +406,8 @@ class ByName {
   std::size_t size() const { return order_.size(); }
   std::size_t seeds() const { return seeds_.size(); }
 
-  // At each step the median of the seeds for which value(rows, row) is finite there; a gap where
-  // fewer than half of them have one.
+  // The median over the seeds whose value(rows, row) is finite, at each step; a gap if fewer than
+  // half of them have one.
   template <class Value>
   Series series(const std::string& name, const Value& value) const {
     const std::vector<std::vector<std::size_t>>& rows = rows_.at(name);
@@ -439,7 +440,7 @@ class ByName {
  private:
   std::vector<const Rows*> seeds_;
   std::vector<std::string> order_;
-  std::map<std::string, std::vector<std::vector<std::size_t>>> rows_;  // of each seed
+  std::map<std::string, std::vector<std::vector<std::size_t>>> rows_;  // by seed
 };
 
 // The files of the runs that have one.
@@ -453,7 +454,7 @@ std::vector<const Rows*> files_of(const std::vector<const RunData*>& runs,
   return files;
 }
 
-// A line for each name, coloured by how deep it is.
+// One line per name, coloured by depth.
 template <class Rows, class Value>
 void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& caption,
                  const ByName<Rows>& names, const Value& value) {
@@ -473,7 +474,7 @@ void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& cap
   charts.push_back(std::move(chart));
 }
 
-// Of the seeds of an arm, or of one run.
+// For the seeds of an arm, or for one run.
 void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunData*>& runs,
                       const std::string& of) {
   const auto chart = [&](const char* title, const char* y) { return Chart(title + of, "step", y); };
@@ -507,7 +508,7 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
   }
 }
 
-// The runs that have what is asked for, by arm; a run without an arm is one of its own.
+// The runs for which `has` holds, by arm; a run without an arm is its own group.
 using Group = std::pair<std::string, std::vector<const RunData*>>;
 template <class Has>
 std::vector<Group> by_arm(const std::vector<RunData>& runs, const Facets& facets, const Has& has) {

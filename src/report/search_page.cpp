@@ -14,7 +14,7 @@
 namespace preheat {
 namespace {
 
-// The largest rate of an arm at a seed; nothing where the search did not get there.
+// The largest rate of an arm at a seed; null if the search did not get there.
 Number largest_rate(const Json& arm, const Json& seed) {
   for (const Json& search : arm.at("searches")) {
     if (search.at("seed") == seed) return optional_at<double>(search, "largest");
@@ -123,7 +123,7 @@ std::string tried_table(const Json& arm) {
       {"seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"}, rows);
 }
 
-// What became of a rate that was tried, from good to bad.
+// The result of a tried rate, from good to bad.
 struct TriedKind {
   const char* label;
   Style style;
@@ -141,7 +141,7 @@ std::size_t kind_of(const Json& trial) {
   return outcome == "non_finite" ? 3 : outcome == "stuck" ? 2 : 1;
 }
 
-// A chart of each arm, on one axis: where the border of each seed lies, and how sharp it is.
+// One chart per arm, all on one axis: where each seed's boundary lies, and how sharp it is.
 void add_tried_charts(Page& page, const Json& result) {
   double least = std::numeric_limits<double>::infinity();
   double largest = 0;

@@ -30,7 +30,7 @@ SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
   return f;
 }
 
-// On the line through the points; beyond them as at the nearest.
+// Linear interpolation; beyond the ends the nearest point's value.
 double value_at(const Points& points, double x) {
   const auto after = std::ranges::lower_bound(points.x, x);
   const auto i = static_cast<std::size_t>(after - points.x.begin());
@@ -40,7 +40,7 @@ double value_at(const Points& points, double x) {
   return points.y[i - 1] + share * (points.y[i] - points.y[i - 1]);
 }
 
-// Of values in order.
+// The median of sorted values.
 double middle_of(const std::vector<double>& values) {
   const std::size_t half = values.size() / 2;
   return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;

@@ -16,7 +16,7 @@ namespace {
 
 // ---- The stability map --------------------------------------------------------------------------
 
-// What a cell shows: the outcome that most of its runs had, a failure where half failed.
+// The outcome that a cell shows: that of most of its runs, a failure if half of them failed.
 std::string outcome_of_cell(const Json& cell) {
   const auto n = cell.at("n").get<std::int64_t>();
   if (2 * cell.at("failures").get<std::int64_t>() >= n) {
@@ -40,7 +40,7 @@ Cell map_cell(const Json& cell) {
           outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
-// A value of an axis. Those of a logarithmic axis have as many digits as a double.
+// A value of an axis. On a logarithmic axis values can have all the digits of a double.
 std::string axis_value(const Json& value) {
   constexpr std::size_t most_characters = 8;
   const std::string text = scalar(value);
@@ -73,13 +73,13 @@ std::string cells_table(const Json& axes, const Json& cells) {
 }
 
 struct StabilityMap {
-  std::string caption;             // the further axes' values
+  std::string caption;             // the values of the further axes
   std::vector<std::string> names;  // of the rows
   std::vector<std::vector<Cell>> rows;
 };
 
-// All maps of a grid are as wide. Where a screen is narrow and there are more columns than rows,
-// report.css turns the table by its diagonal, and with it the arrows of the corner.
+// All maps of a grid have the same width. On a narrow screen, a table with more columns than rows
+// is transposed by report.css, and with it the arrows in the corner.
 std::string map_html(const StabilityMap& map, const std::string& across, const std::string& down,
                      const std::vector<std::string>& columns) {
   const auto corner = [&](const char* css_class, const char* arrow_down, const char* arrow_across) {
@@ -108,7 +108,7 @@ std::string map_html(const StabilityMap& map, const std::string& across, const s
   return html + "</tbody>\n</table></div>\n";
 }
 
-// The first axis across, the last down; further axes make a map for each of their combinations.
+// The first axis across, the last down; one map per combination of the further axes.
 void add_maps(Page& page, const Json& result) {
   const Json& axes = result.at("axes");
   const Json& cells = result.at("cells");
@@ -163,7 +163,7 @@ std::pair<double, std::string> length_of(const Json& value) {
   return {number, end == text.c_str() ? text : std::string(end)};
 }
 
-// From the shortest to the longest, if they can be told: 0 is less than anything in any unit.
+// From the shortest to the longest, if they are comparable: 0 is less than anything in any unit.
 std::vector<std::string> by_length(const Json& values) {
   std::vector<Json> sorted(values.begin(), values.end());
   std::string unit;
@@ -190,9 +190,9 @@ std::string runs_in_a_cell(const std::vector<const Json*>& cells) {
                        : fmt::format("n = {} to {} runs in a cell.", least, most);
 }
 
-// What a line of a chart is: a value of the axis `key`, at which the cells go along the base rate.
+// The lines of a chart: the values of the axis `key`, each a line of cells along the base rate.
 struct RateLines {
-  std::string key;                  // "" where the base rate is the only axis
+  std::string key;                  // "" if the base rate is the only axis
   std::vector<std::string> values;  // in order
   std::vector<const Json*> cells;
 
@@ -204,8 +204,8 @@ struct RateLines {
   }
 };
 
-// A line for each value, coloured by its place among them; `value_of` is null where a cell has
-// none.
+// One line per value, coloured by its position among them; `value_of` returns null if a cell has no
+// value.
 template <class ValueOf>
 void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
   for (std::size_t i = 0; i < lines.values.size(); ++i) {
@@ -233,7 +233,7 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
   chart.log_x().span_x(least, largest).legend();
 }
 
-// The table behind the charts: their numbers, and of how many runs they are.
+// The table behind the charts: their numbers, and how many runs they are based on.
 std::string rate_table(const RateLines& lines) {
   std::vector<std::vector<Cell>> rows;
   for (const std::string& value : lines.values) {
@@ -255,8 +255,8 @@ std::string rate_table(const RateLines& lines) {
                rows);
 }
 
-// Accuracy and failures along the base rate, a line for each warmup length (or each value of the
-// last axis, where no warmup is varied), and a pair of charts for each combination of the others.
+// Accuracy and failures along the base rate, one line per warmup length (or per value of the last
+// axis, if warmup does not vary), and one pair of charts per combination of the others.
 void add_rate_charts(Page& page, const Json& result) {
   constexpr std::size_t most_lines = 24;
   constexpr std::size_t most_pairs = 4;

@@ -33,7 +33,7 @@ struct Variant {
   bool is_ceiling = false;
 };
 
-// The traffic of an update and next to no arithmetic; numbers stay as small as they are.
+// The traffic of an update with next to no arithmetic; the values stay as small as they are.
 void move_and_add(std::int64_t size, float* __restrict w, float* __restrict v,
                   const float* __restrict g) {
 #pragma omp parallel for simd schedule(static)
@@ -44,7 +44,7 @@ void move_and_add(std::int64_t size, float* __restrict w, float* __restrict v,
   }
 }
 
-// The arenas of a set and how their update is shared out.
+// The arenas of a set and the division of their update into blocks.
 struct Arenas {
   explicit Arenas(const UpdateSet& set)
       : layout(set), weights(layout.size), velocity(layout.size), gradients(layout.size) {
@@ -117,7 +117,7 @@ class Bench {
       t.way = v.is_ceiling ? UpdateWay::ceiling : UpdateWay::calls;
       t.parameters = set_.parameters();
       t.tensors = static_cast<std::int64_t>(set_.tensors.size());
-      // A ceiling moves the padding too; what an update has to move are its parameters.
+      // A ceiling moves the padding too; an update only needs to move its parameters.
       t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? a_.layout.size : t.parameters);
       t.microseconds = spread_of(times[i]);
       t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
@@ -184,7 +184,7 @@ class Bench {
                        }
                      }});
     }
-    // Each sum is rounded where the fused update rounds once.
+    // Every pass rounds where the fused update rounds once.
     constexpr double rounded_apart = 1e-6;
     all.push_back({"three_pass",
                    36,
@@ -220,7 +220,7 @@ Condition CpuBenches::condition() const {
   std::ifstream("/proc/loadavg") >> load;
   condition.text = fmt::format("load {:.2f} over the last minute, on {} processors", load,
                                sysconf(_SC_NPROCESSORS_ONLN));
-  // Of the fastest processor: those that have nothing to do may sleep.
+  // Takes the fastest processor: idle ones may be asleep.
   double fastest = 0;
   std::ifstream processors("/proc/cpuinfo");
   for (std::string line; std::getline(processors, line);) {
@@ -235,7 +235,7 @@ Condition CpuBenches::condition() const {
   return condition;
 }
 
-// Three arrays, and as much again for all else.
+// Three arrays, and the same again for everything else.
 std::int64_t CpuBenches::most_update_floats() const {
   return static_cast<std::int64_t>(available_memory() / (6 * sizeof(float)));
 }
@@ -281,7 +281,7 @@ Ceilings CpuBenches::measure_ceilings(Precision, int cpu_threads) {
       work();
       times.push_back(1e-6 * microseconds_since(start));
     }
-    return std::ranges::min(times);  // at most is what is asked for
+    return std::ranges::min(times);  // the ceiling is the best round
   };
   Ceilings ceilings;
   {

@@ -10,14 +10,14 @@ namespace preheat::cpu {
 
 class CpuBenches : public Benches {
  public:
-  /// With so many threads, unless fewer are asked for.
+  /// Uses `threads` threads, unless a call requests fewer.
   explicit CpuBenches(int threads) : threads_(threads) {}
 
   Condition condition() const override;
   std::int64_t most_update_floats() const override;
 
-  /// Rounds take turns over the variants, so that a machine that slows down slows all of them, and
-  /// shares of a ceiling are of the same round.
+  /// The rounds interleave the variants, so that a slowdown of the machine affects all of them, and
+  /// shares of a ceiling are taken within one round.
   std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
                                          const BetweenRounds& between_rounds) override;
 
@@ -26,8 +26,8 @@ class CpuBenches : public Benches {
                                                   const std::vector<NamedSchedule>& schedules,
                                                   const BetweenRounds& between_rounds) override;
 
-  /// Of a loop that reads three arrays of 64 MiB and writes two of them (a copy has to read what it
-  /// overwrites, which nobody counts), and of a product of matrices of 2048 x 2048 through oneDNN.
+  /// Measures a loop that reads three arrays of 64 MiB and writes two of them (a copy has to read
+  /// what it overwrites, which nobody counts), and a oneDNN product of 2048 x 2048 matrices.
   Ceilings measure_ceilings(Precision precision, int cpu_threads) override;
 
  private:

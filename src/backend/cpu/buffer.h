@@ -12,11 +12,10 @@
 
 namespace preheat::cpu {
 
-/// The bytes that the kernel could still hand out; what the cgroup of a container allows is not
-/// asked.
+/// The bytes that the kernel can still grant; a container's cgroup limit is not considered.
 std::size_t available_memory();
 
-/// A zeroed block on a 64-byte boundary. Throws Error saying how much was asked for.
+/// A zeroed, 64-byte aligned block. Throws Error naming the requested size.
 template <class T>
 class Buffer {
  public:

@@ -142,7 +142,7 @@ class CpuReplica : public Replica {
 
   std::vector<StepRecord> drain() override {
     std::vector<StepRecord> drained = records_;
-    records_.clear();  // and keep the memory for the next ones
+    records_.clear();  // keeps the memory for the next ones
     return drained;
   }
 
@@ -155,7 +155,7 @@ class CpuReplica : public Replica {
     for (std::int64_t begin = 0; begin < dataset.size(); begin += batch) {
       const std::int64_t valid = std::min(batch, dataset.size() - begin);
       for (std::int64_t i = 0; i < batch; ++i) {
-        // The last batch is filled up with its first example, which is computed and not counted.
+        // The last batch is padded with its first example, which is computed but not counted.
         const std::int64_t example = begin + (i < valid ? i : 0);
         picks_[i] = {static_cast<std::uint32_t>(example), {}};
         labels_[i] = dataset.labels[example];
@@ -296,8 +296,8 @@ class CpuReplica : public Replica {
     record.lr = state_.lr;
     record.loss = loss.sum / static_cast<double>(options_.batch_size);
     record.correct = loss.correct;
-    // A loss that is not finite is known before the update, and so is a norm that is to be clipped:
-    // the update is then left out, and what blew up stays there to be looked at.
+    // A non-finite loss is known before the update, and so is the norm if it is to be clipped: the
+    // update is then skipped, so that what blew up can still be inspected.
     record.finite = std::isfinite(record.loss);
     if (!record.finite || options_.clip_norm > 0) {
       record.grad_norm = norm(trained_, gradients_);
@@ -323,7 +323,7 @@ class CpuReplica : public Replica {
          bytes * static_cast<double>(network_.parameter_count));
   }
 
-  // Sets up what the stage of the next update changes, once per stage.
+  // Applies the changes of the next update's stage, once per stage.
   void enter_stage() {
     const std::size_t stage = stage_at(options_.stages, state_.step);
     if (stage == stage_) return;
@@ -340,7 +340,7 @@ class CpuReplica : public Replica {
     partial_norms_.resize(trained_.size() + frozen.size());
     frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
     program_.train_only(InTraining(network_, s.trained, s.fixed_statistics));
-    // A state saved right here is of before the stage, so that a resumed run does this as well.
+    // A state saved at this step precedes this reset, so a resumed run does it as well.
     if (s.fresh_velocity && state_.step == s.begin) {
       std::fill_n(velocity_.data(), velocity_.size(), 0.0f);
     }
@@ -396,7 +396,7 @@ class CpuBackend : public Backend {
     return fmt::format("oneDNN {}.{}.{}", v->major, v->minor, v->patch);
   }
   bool computes_in(Precision precision) const override { return precision == Precision::fp32; }
-  // Threads that the environment ties to cores would all be tied to the same ones.
+  // With threads bound to cores by the environment, all replicas would share the same cores.
   int concurrent_replicas(int cpu_threads) const override {
     const bool tied = omp_get_proc_bind() != omp_proc_bind_false;
     return tied ? 1 : std::max(1, threads_ / threads_of(cpu_threads));
@@ -404,7 +404,7 @@ class CpuBackend : public Backend {
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<CpuDataset>(dataset);
   }
-  // Linux grants memory that it does not have and kills who uses it; so ask first.
+  // Linux overcommits memory and kills processes later, so check first.
   void require_memory(const Network& network, std::int64_t batch_size, Precision) const override {
     require_free(network, batch_size, "lower data.batch_size");
   }

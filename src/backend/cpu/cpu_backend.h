@@ -1,5 +1,5 @@
-// The CPU backend: convolutions and matrix products by oneDNN, everything between them in
-// kernels.h.
+// The CPU backend: oneDNN for convolutions and matrix products, kernels.h for everything between
+// them.
 #pragma once
 
 #include <memory>

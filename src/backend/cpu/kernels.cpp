@@ -6,9 +6,9 @@
 
 #include "nn/network.h"
 
-// One function, compiled for each level of vector instructions, chosen when the program starts: a
-// build for any x86-64 machine that runs at the speed of this one. OpenMP regions stay outside of
-// such functions, as their bodies would not be cloned along.
+// Compiles a function for each level of vector instructions and chooses among them when the program
+// starts: a build for any x86-64 machine that runs at native speed. OpenMP regions must stay
+// outside of such functions, as their bodies would not be cloned with them.
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define PREHEAT_SIMD __attribute__((target_clones("avx512f", "fma", "default")))
 #else
@@ -27,7 +27,7 @@ Range block_rows(std::int64_t rows, std::int64_t block, std::int64_t blocks) {
   return {rows * block / blocks, rows * (block + 1) / blocks};
 }
 
-// Calls work(first element, number of rows) for a share of the rows on each thread.
+// Calls work(first element, number of rows) for each thread's share of the rows.
 template <class Work>
 void over_rows(Matrix size, const Work& work) {
 #pragma omp parallel for schedule(static)
@@ -60,8 +60,8 @@ PREHEAT_SIMD void activate_backward_block(std::int64_t n, float slope, const flo
   }
 }
 
-// Eight neighbouring channels, as floats in memory and as doubles in sums. Said outright because
-// the compiler does not keep an array of sums in registers over a loop of rows.
+// Eight adjacent channels, as floats in memory and as doubles in sums. Explicit vectors, because
+// the compiler does not keep an array of sums in registers across a loop over rows.
 typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
 typedef double Doubles __attribute__((vector_size(64), aligned(8), may_alias));
 constexpr std::int64_t lanes = 8;
@@ -76,8 +76,8 @@ constexpr std::int64_t lanes = 8;
   return *reinterpret_cast<Doubles*>(p);
 }
 
-// Rows that all channels are summed over before the next ones: few enough to stay in the first
-// cache while sixteen channels at a time, one line of it, go down them.
+// Rows that are summed for all channels before the next ones: few enough to stay in L1 while the
+// loop walks down them with sixteen channels, one cache line, at a time.
 constexpr std::int64_t tile_rows = 64;
 
 // Adds the sums over `rows` rows to `sum` and `square`.
@@ -142,8 +142,8 @@ PREHEAT_SIMD void normalize_block(std::int64_t rows, std::int64_t channels, floa
   }
 }
 
-// dz = (dy + extra) activation'(y), stored; adds the sums of dz and dz xhat. Without a second
-// gradient `extra` is null. `dz` may be `dy`.
+// Stores dz = (dy + extra) activation'(y) and adds the sums of dz and dz xhat. `extra` is null if
+// there is no second gradient. `dz` may be `dy`.
 template <bool has_extra>
 [[gnu::always_inline]] inline void add_gradient_sums(std::int64_t rows, std::int64_t channels,
                                                      float slope, const BatchNorm& norm,
@@ -211,7 +211,7 @@ PREHEAT_SIMD void gradient_sums_block(std::int64_t rows, std::int64_t channels, 
   }
 }
 
-// `dx` may be `dz` itself: each element is read before it is written.
+// `dx` may be `dz`: each element is read before it is written.
 PREHEAT_SIMD void batch_norm_backward_block(std::int64_t rows, std::int64_t channels,
                                             const BatchNorm& norm, float inv_rows,
                                             const float* __restrict d_weight,
@@ -227,7 +227,7 @@ PREHEAT_SIMD void batch_norm_backward_block(std::int64_t rows, std::int64_t chan
   }
 }
 
-// The same where mean and inv_std are constants.
+// The same for constant mean and inv_std.
 PREHEAT_SIMD void fixed_norm_backward_block(std::int64_t rows, std::int64_t channels,
                                             const BatchNorm& norm, const float* dz, float* dx) {
   for (std::int64_t r = 0; r < rows; ++r, dz += channels, dx += channels) {
@@ -236,7 +236,7 @@ PREHEAT_SIMD void fixed_norm_backward_block(std::int64_t rows, std::int64_t chan
   }
 }
 
-// Folds one more element of the window into the maxima of all channels.
+// Folds one more element of each window into the maxima of all channels.
 PREHEAT_SIMD void take_larger(std::int64_t channels, std::uint8_t position,
                               const float* __restrict x, float* __restrict y,
                               std::uint8_t* __restrict at) {
@@ -259,8 +259,7 @@ PREHEAT_SIMD void route_gradient(std::int64_t channels, std::uint8_t position,
   }
 }
 
-// The form of the rule is known when this is compiled: a choice in the loop would keep it from
-// being vectorised.
+// The form of the rule is a template parameter: a branch in the loop would prevent vectorisation.
 template <bool folded, bool nesterov>
 [[gnu::always_inline]] inline void update_values(const SgdMomentum& rule,
                                                  const UpdateScalars& scalars, float weight_decay,
@@ -521,7 +520,7 @@ LossResult cross_entropy(std::span<const std::uint8_t> labels, std::int64_t clas
     }
     result.sum += std::log(sum) - linear;
     const bool ordered = all_ordered(z, classes);
-    if (!ordered) result.sum = std::nan("");  // whatever the comparisons above made of it
+    if (!ordered) result.sum = std::nan("");  // whatever the comparisons above gave
     result.correct += ordered && first_of_largest(z, classes) == labels[n] ? 1 : 0;
     if (dlogits == nullptr) continue;
     for (std::int64_t k = 0; k < classes; ++k) {

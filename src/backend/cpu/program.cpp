@@ -28,7 +28,7 @@ memory::dims padding_of(const Op& op) {
   return {op.padding, op.padding};
 }
 
-// What a convolution reads below and to the right so that its output has the inferred size.
+// The padding below and to the right that gives a convolution's output the inferred size.
 memory::dims padding_after(const Op& op) {
   const auto after = [&](std::int64_t in, std::int64_t out) {
     return (out - 1) * op.stride + op.kernel - in - op.padding;
@@ -75,7 +75,7 @@ class Program::Compiler {
     for (auto op = backward.rbegin(); op != backward.rend(); ++op) {
       std::move(op->begin(), op->end(), std::back_inserter(p_.backward_));
     }
-    // Primitives run one after the other, so one piece of scratch memory serves them all.
+    // Primitives run one after the other, so they share one scratch buffer.
     std::size_t scratch_bytes = 0;
     for (const memory& m : scratch_)
       scratch_bytes = std::max(scratch_bytes, m.get_desc().get_size());
@@ -89,8 +89,7 @@ class Program::Compiler {
     memory value;
   };
 
-  // The C interface takes the arguments as an array made once; the C++ one would build a map per
-  // call.
+  // Uses the C interface, which takes an array made once; the C++ one would build a map per call.
   Call call(const dnnl::primitive& primitive, const memory::desc& scratch_desc,
             std::vector<Argument> arguments) {
     memory scratch(scratch_desc, p_.engine_, DNNL_MEMORY_NONE);
@@ -120,7 +119,7 @@ class Program::Compiler {
     return call(dnnl::reorder(d), d.scratchpad_desc(), {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}});
   }
 
-  // A weight as the primitive wants it: the arena's own memory, or a copy that a task refreshes.
+  // A weight in the primitive's layout: the arena's own memory, or a copy that a task refreshes.
   memory packed(int op, Purpose purpose, const memory& plain, const memory::desc& wanted) {
     if (plain.get_desc() == wanted) return plain;
     memory copy = allocate(wanted);
@@ -134,16 +133,16 @@ class Program::Compiler {
         .push_back({op, purpose, work, cost, std::move(run)});
   }
 
-  // Of floats that are read or written.
+  // The cost of reading or writing `floats` floats.
   static Cost moves(double floats) { return {sizeof(float) * floats, 0}; }
   double in_floats(const Op& op) const { return static_cast<double>(batch_ * op.in.size()); }
-  // Of the second gradient of an output that two ops read.
+  // Bytes of the second gradient of an output that two ops read.
   double extra_bytes(int op) const {
     return p_.plan_.second[op] < 0 ? 0 : sizeof(float) * out_floats(net_.ops[op]);
   }
   double out_floats(const Op& op) const { return static_cast<double>(batch_ * op.out.size()); }
-  // Of a convolution or matrix product, and of its gradients as well: each has two of images,
-  // images and weights to read and the third to write.
+  // Of a convolution or matrix product, and of each of its gradients: each reads two of input,
+  // weights and output and writes the third.
   Cost product_cost(const Op& op) const {
     return {sizeof(float) * (in_floats(op) + weights_of(op) + out_floats(op)),
             operations_of(op, batch_)};
@@ -175,7 +174,7 @@ class Program::Compiler {
     const memory::desc w_any(w_dims, f32, Tag::any);
     const memory::desc b = op.bias < 0 ? memory::desc() : vector_desc(op.out.channels);
     // Direct, not automatic: with NHWC the automatic choice is the same or, for few input channels,
-    // a Winograd that is several times slower (docs/benchmarks.md).
+    // a Winograd algorithm that is several times slower (docs/benchmarks.md).
     constexpr auto direct = dnnl::algorithm::convolution_direct;
 
     const dnnl::convolution_forward::primitive_desc forward(
@@ -286,7 +285,7 @@ class Program::Compiler {
     return {weight(op.norm_weight), weight(op.norm_bias), moments, moments + op.out.channels};
   }
 
-  // What follows a convolution or matrix product: batch norm, the residual, the activation.
+  // The passes after a convolution or matrix product: batch norm, the residual, the activation.
   void finish_forward(int index) {
     const Op& op = net_.ops[index];
     const Matrix size = matrix_of(op);
@@ -319,7 +318,7 @@ class Program::Compiler {
         [=](Mode) { batch_norm_forward(size, slope, norm, x, residual, y); });
   }
 
-  // Its gradient: turns the gradient of the output into that of the convolution's own result.
+  // Their gradient: turns the gradient of the output into that of the convolution's own result.
   void begin_backward(int index) {
     const Op& op = net_.ops[index];
     const Matrix size = matrix_of(op);
@@ -394,7 +393,7 @@ class Program::Compiler {
   std::vector<Buffer<float>>& statistics_;
   dnnl::primitive_attr attr_;
   std::vector<memory> scratch_;
-  std::vector<Task> tasks_;  // of the op at hand, in backward
+  std::vector<Task> tasks_;  // of the current op, in backward
 };
 
 Program::Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
@@ -425,7 +424,7 @@ float* Program::d_logits() {
   return slots_[plan_.first.back()].data();
 }
 
-// A call is over when it returns: the stream of a CPU's engine is the calling thread.
+// The CPU engine's stream is the calling thread, so a call has finished when it returns.
 void Program::run(const Task& task, Mode mode, StepParts* parts) {
   if (parts == nullptr) return task.run(mode);
   const auto start = std::chrono::steady_clock::now();

@@ -1,5 +1,5 @@
-// A network compiled for the CPU: two lists of tasks, forward and backward, over buffers that were
-// allocated once. Running them allocates nothing and decides nothing.
+// A network compiled for the CPU: two lists of tasks, forward and backward, over buffers allocated
+// once. Running them allocates nothing and makes no choices.
 #pragma once
 
 #include <cstdint>
@@ -21,28 +21,28 @@ enum class Mode { training, evaluation };
 
 class Program {
  public:
-  /// `weights` and `gradients` are arenas of Network::arena_size floats, `statistics` one buffer
-  /// per Network::statistics; all must outlive the program, the network too. Throws Error when
-  /// memory does not suffice.
+  /// `weights` and `gradients` are arenas of Network::arena_size floats, `statistics` has one
+  /// buffer per Network::statistics; these and the network must outlive the program. Throws Error
+  /// if memory is insufficient.
   Program(const Network& network, std::int64_t batch_size, float* weights, float* gradients,
           std::vector<Buffer<float>>& statistics);
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  /// The activations and their gradients, in bytes.
+  /// Bytes of the activations and their gradients.
   static std::size_t bytes_needed(const Network& network, std::int64_t batch_size);
 
   float* images() { return images_.data(); }  // [batch, h, w, c], forward's input
   const float* logits() const { return outputs_.back().data(); }  // [batch, classes]
   float* d_logits();  // [batch, classes], backward's input
 
-  /// From now on backward() computes no gradients but those of what is in training and those that
-  /// these need, and batch norms go by their fixed statistics in training too.
+  /// From now on backward() computes only the gradients of trained parameters and those they depend
+  /// on, and batch norms marked fixed use their running statistics in training too.
   void train_only(const InTraining& in_training) { in_training_ = in_training; }
 
   /// With `parts` each call is timed and added to them.
   void forward(Mode mode, StepParts* parts = nullptr);
-  /// Overwrites the gradients of the parameters in training, all of them.
+  /// Overwrites the gradients of all trained parameters.
   void backward(StepParts* parts = nullptr);
 
   std::span<const float> output(int op) const;  // activations of the last forward
@@ -68,11 +68,11 @@ class Program {
   dnnl::stream stream_{engine_};
   GradientPlan plan_;
   Buffer<float> images_;
-  std::vector<Buffer<float>> outputs_;        // by op
-  std::vector<Buffer<float>> normalized_;     // by op: what its batch norm reads; empty without one
-  std::vector<Buffer<float>> moments_;        // by op: the batch's mean and 1 / std
-  std::vector<Buffer<float>> slots_;          // of the gradient plan
-  std::vector<Buffer<std::uint8_t>> packed_;  // weights as a primitive wants them; poolings' maxima
+  std::vector<Buffer<float>> outputs_;     // by op
+  std::vector<Buffer<float>> normalized_;  // by op: the input of its batch norm; empty without one
+  std::vector<Buffer<float>> moments_;     // by op: the batch's mean and 1 / std
+  std::vector<Buffer<float>> slots_;       // of the gradient plan
+  std::vector<Buffer<std::uint8_t>> packed_;  // weights in a primitive's layout; poolings' maxima
   Buffer<double> sums_;                       // scratch of the batch norms
   Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;

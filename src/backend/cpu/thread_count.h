@@ -1,14 +1,14 @@
-// How many threads OpenMP, and with it oneDNN, works with.
+// The number of threads of OpenMP, and so of oneDNN.
 #pragma once
 
 #include <omp.h>
 
 namespace preheat::cpu {
 
-/// In the calling thread, for as long as this is there; what was before comes back. oneDNN plans
-/// for as many threads as OpenMP says there may be, and waits for all of them when the plan is
-/// carried out: so a primitive is made and executed under the same number, and OpenMP must not hand
-/// out fewer.
+/// Sets the thread count of the calling thread for the lifetime of this object, then restores the
+/// old one. oneDNN plans for as many threads as OpenMP reports, and waits for all of them when the
+/// plan is executed. So a primitive must be created and executed under the same number, and OpenMP
+/// must not supply fewer.
 class ThreadCount {
  public:
   explicit ThreadCount(int threads)

@@ -1,4 +1,4 @@
-// What the CUDA backend can measure of itself.
+// The benchmarks that the CUDA backend can run on itself.
 #pragma once
 
 #include <memory>

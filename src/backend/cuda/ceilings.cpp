@@ -17,7 +17,7 @@
 namespace preheat::cuda {
 namespace {
 
-// Numbers as the device stores them in this type.
+// Converts numbers to the device's storage type.
 std::vector<std::uint8_t> stored(const std::vector<float>& values, kernels::Element element) {
   const std::size_t size = bytes_of(element);
   std::vector<std::uint8_t> bytes(values.size() * size);
@@ -25,12 +25,12 @@ std::vector<std::uint8_t> stored(const std::vector<float>& values, kernels::Elem
     const std::uint32_t bits = element == kernels::Element::f32
                                    ? std::bit_cast<std::uint32_t>(values[i])
                                    : to_small(element, values[i]);
-    std::memcpy(bytes.data() + i * size, &bits, size);  // the low bytes come first
+    std::memcpy(bytes.data() + i * size, &bits, size);  // little-endian: the low bytes come first
   }
   return bytes;
 }
 
-// Seconds that the work takes at best: at most is what is asked for.
+// Seconds of the fastest round: it is the one that shows a ceiling.
 double least_seconds(const Stream& stream, const std::function<void()>& work) {
   constexpr int rounds = 7;
   constexpr std::int64_t steps = 4;
@@ -61,7 +61,7 @@ double operations_per_second(const Stream& stream, Libraries& libraries, Precisi
   const Buffer<std::uint8_t> b(bytes);
   const Buffer<std::uint8_t> c(bytes);
   const Buffer<std::uint8_t> workspace(product.workspace_bytes());
-  // Numbers all alike toggle few bits, and a chip that they heat less may clock higher.
+  // Uniform data toggles few bits, which heats the chip less and may raise its clock.
   const std::vector<std::uint8_t> noise = stored(UpdatePattern().weights, element);
   for (const auto* buffer : {&a, &b}) fill_with(noise, *buffer, stream);
   return 2.0 * n * n * n / least_seconds(stream, [&] {

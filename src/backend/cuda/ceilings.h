@@ -1,4 +1,4 @@
-// What a GPU can do at most, as measured.
+// The measured limits of a GPU.
 #pragma once
 
 #include "backend/benches.h"
@@ -7,8 +7,8 @@ namespace preheat::cuda {
 
 struct Libraries;
 
-/// Of a copy of 256 MiB, and of a product of matrices of 8192 x 8192 in `precision` through
-/// cuBLASLt. Throws Error when memory does not suffice.
+/// Measures a copy of 256 MiB, and a product of 8192 x 8192 matrices in `precision` through
+/// cuBLASLt. Throws Error if memory is insufficient.
 Ceilings measure_ceilings(Libraries& libraries, Precision precision);
 
 }  // namespace preheat::cuda

@@ -13,7 +13,7 @@
 namespace preheat::cuda {
 namespace {
 
-// The bits of NVML's nvmlClocksEventReasons.
+// Decodes the bits of NVML's nvmlClocksEventReasons.
 std::string reasons_text(unsigned long long bits) {
   constexpr std::pair<unsigned, const char*> names[] = {
       {0x2, "application clocks"}, {0x4, "power cap"},       {0x8, "hardware slowdown"},
@@ -53,7 +53,7 @@ Condition condition() {
                   fields[0], fields[1], fields[2], fields[3], fields[4], fields[5],
                   reasons_text(std::strtoull(fields[6].c_str(), nullptr, 16)));
   const auto add_clock = [&](const char* name, const std::string& field) {
-    const double mhz = std::strtod(field.c_str(), nullptr);  // 0 of "[N/A]"
+    const double mhz = std::strtod(field.c_str(), nullptr);  // 0 for "[N/A]"
     if (mhz > 0) condition.clocks.emplace_back(name, mhz);
   };
   add_clock("SM", fields[0]);

@@ -1,12 +1,12 @@
-// What the driver says of the device as it is now.
+// The driver's report on the current condition of the device.
 #pragma once
 
 #include "backend/benches.h"
 
 namespace preheat::cuda {
 
-/// Clocks and what holds them back, ECC, temperature and power of device 0 in one line, as
-/// nvidia-smi tells it, which comes with the driver; says so where it does not.
+/// Clocks and what limits them, ECC, temperature and power of device 0 in one line, as reported by
+/// nvidia-smi, which comes with the driver; says so if nvidia-smi is missing.
 Condition condition();
 
 }  // namespace preheat::cuda

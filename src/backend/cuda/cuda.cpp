@@ -21,7 +21,7 @@ namespace {
 
 void check(cudaError_t status, const char* call, const char* file, int line) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // not to be met again by the next launch
+  cudaGetLastError();  // clears it, so that the next launch does not report it
   fail("CUDA", cudaGetErrorName(status), cudaGetErrorString(status), call, file, line);
 }
 
@@ -37,8 +37,8 @@ void check(cublasStatus_t status, const char* call, const char* file, int line) 
   fail("cuBLAS", cublasLtGetStatusName(status), cublasLtGetStatusString(status), call, file, line);
 }
 
-// From the device's pool, which keeps what is given back: an experiment makes one replica after the
-// other, and the driver takes long to hand out memory.
+// Allocates from the device's pool, which keeps freed memory: an experiment makes one replica after
+// the other, and the driver is slow to hand out memory.
 void* allocate(std::size_t bytes) {
   constexpr std::size_t granularity = 256;
   const std::size_t rounded = (bytes + granularity - 1) / granularity * granularity;
@@ -55,7 +55,7 @@ void* allocate(std::size_t bytes) {
                     rounded >> 20, free >> 20, total >> 20));
   }
   PREHEAT_CHECK(status);
-  PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // the memory may be used on any stream now
+  PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // the memory may now be used on any stream
   return memory;
 }
 

@@ -1,5 +1,5 @@
-// CUDA's objects as values that clean up after themselves, and its errors as exceptions. Everything
-// is move-only; destructors never throw.
+// RAII wrappers of CUDA's objects, and its errors as exceptions. Everything is move-only;
+// destructors never throw.
 #pragma once
 
 #include <cublasLt.h>
@@ -15,20 +15,20 @@
 
 namespace preheat::cuda {
 
-/// Throws Error with the library, the error's name and text, the call and where it stands, unless
-/// the status says success.
+/// Throws Error with the library, the error's name and text, the call and its location, unless the
+/// status is success.
 void check(cudaError_t status, const char* call, const char* file, int line);
 void check(cudnnStatus_t status, const char* call, const char* file, int line);
 void check(cublasStatus_t status, const char* call, const char* file, int line);
 
 #define PREHEAT_CHECK(call) ::preheat::cuda::check((call), #call, __FILE__, __LINE__)
 
-/// `bytes` of device memory. Throws Error saying how much was asked for and how much is free.
+/// `bytes` of device memory. Throws Error naming the bytes requested and free.
 void* allocate(std::size_t bytes);
 void deallocate(void* memory) noexcept;
 
-/// An array on the device; its memory is not initialised. What is not a whole number of 256 bytes
-/// is rounded up, so that any array can be read 16 bytes at a time to its end.
+/// An uninitialised array in device memory. Its size is rounded up to a multiple of 256 bytes, so
+/// that any array can be read 16 bytes at a time to its end.
 template <class T>
 class Buffer {
  public:
@@ -47,7 +47,7 @@ class Buffer {
   std::unique_ptr<T, Free> data_;
 };
 
-/// An array on the host that the device reads and writes without a copy in between.
+/// A pinned array in host memory, which the device reads and writes without an intermediate copy.
 template <class T>
 class PinnedBuffer {
  public:
@@ -96,15 +96,15 @@ using GraphExec = Owned<cudaGraphExec_t, &cudaGraphExecDestroy>;
 using CudnnHandle = Owned<cudnnHandle_t, &cudnnDestroy>;
 using CublasHandle = Owned<cublasLtHandle_t, &cublasLtDestroy>;
 
-Stream make_stream();  // waits for no other
-Event make_event();    // for order only, without a time
-Event make_timer();    // with one
+Stream make_stream();  // does not synchronise with the default stream
+Event make_event();    // for ordering only, without timing
+Event make_timer();    // with timing
 
-/// Milliseconds between two events that have been reached.
+/// Milliseconds between two events that have completed.
 float milliseconds(const Event& from, const Event& to);
 
-/// What `enqueue` puts on the stream, as a graph. Throws Error where a call is not allowed while
-/// one is captured.
+/// Captures what `enqueue` puts on the stream into a graph. Throws Error if a call is not allowed
+/// during capture.
 template <class Enqueue>
 Graph capture(const Stream& stream, Enqueue&& enqueue) {
   PREHEAT_CHECK(cudaStreamBeginCapture(stream.get(), cudaStreamCaptureModeThreadLocal));
@@ -123,11 +123,11 @@ Graph capture(const Stream& stream, Enqueue&& enqueue) {
 
 std::size_t nodes_of(const Graph& graph);
 
-/// As it can be launched.
+/// An executable graph.
 GraphExec instantiate(const Graph& graph);
 
-/// Copies on the stream; the host's memory must stay as it is until the copy is done, which for
-/// memory that is not pinned it is on return.
+/// Copies on the stream. The host memory must stay unchanged until the copy is done; for pageable
+/// memory that is on return.
 template <class T>
 void upload(std::span<const T> from, T* to, const Stream& stream) {
   PREHEAT_CHECK(
@@ -145,7 +145,7 @@ void clear(const Buffer<T>& buffer, const Stream& stream) {
   PREHEAT_CHECK(cudaMemsetAsync(buffer.data(), 0, buffer.bytes(), stream.get()));
 }
 
-/// Fills a buffer with the pattern, over and over: once from the host, then copies of what is
+/// Fills a buffer with repetitions of the pattern: one upload, then copies of what is already
 /// there.
 template <class T>
 void fill_with(const std::vector<T>& pattern, const Buffer<T>& buffer, const Stream& stream) {

@@ -32,7 +32,7 @@ class CudaBackend : public Backend {
     const cudaError_t status = cudaGetDeviceCount(&count);
     if (status != cudaSuccess || count == 0) {
       cudaGetLastError();
-      int driver = 0;  // what CUDA says without one is that it is too old
+      int driver = 0;  // without a driver CUDA reports that it is too old
       const bool has_driver = cudaDriverGetVersion(&driver) != cudaSuccess || driver > 0;
       throw Error(fmt::format("no usable CUDA device: {}; use --device cpu",
                               !has_driver             ? "no driver is installed"
@@ -60,7 +60,7 @@ class CudaBackend : public Backend {
                       "cpu",
                       properties.name));
     }
-    // What is given back stays with the program: experiments make one replica after the other.
+    // The pool keeps freed memory: experiments make one replica after the other.
     cudaMemPool_t pool = nullptr;
     std::uint64_t all = UINT64_MAX;
     PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
@@ -99,7 +99,7 @@ class CudaBackend : public Backend {
     std::size_t free = 0;
     std::size_t total = 0;
     PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
-    if (parameters + activations <= total) return;  // `free` leaves out what the pool keeps
+    if (parameters + activations <= total) return;  // `free` excludes what the pool keeps
     throw Error(
         fmt::format("out of GPU memory: the network needs {} MiB and its activations {} "
                     "MiB; the device has {} MiB; {}",

@@ -6,8 +6,8 @@
 
 namespace preheat {
 
-/// The backend on the first CUDA device, cuDNN and cuBLAS. Throws Error where there is none, or
-/// none that it can use.
+/// The backend on the first CUDA device, with cuDNN and cuBLAS. Throws Error if there is no device
+/// or none that it can use.
 std::unique_ptr<Backend> make_cuda_backend();
 
 }  // namespace preheat

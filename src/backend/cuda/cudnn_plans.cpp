@@ -35,7 +35,7 @@ cudnnDataType_t data_type(kernels::Element element) {
   return CUDNN_DATA_FLOAT;
 }
 
-// cuDNN names dimensions n, c, h, w whatever their order in memory, which the strides say.
+// cuDNN names dimensions n, c, h, w whatever their order in memory; the strides give that order.
 Shared tensor(std::int64_t id, cudnnDataType_t type, std::int64_t n, std::int64_t c, std::int64_t h,
               std::int64_t w) {
   const std::int64_t dims[] = {n, c, h, w};
@@ -62,7 +62,7 @@ Shared convolution_descriptor(const Convolution& c) {
   const std::int64_t ones[] = {1, 1};
   const std::int64_t strides[] = {c.stride, c.stride};
   const std::int64_t before[] = {c.padding, c.padding};
-  // The same on both sides where that gives the output its size, as it does for odd kernels.
+  // Symmetric padding if that gives the output its size, as it does for odd kernels.
   const auto after = [&](std::int64_t in, std::int64_t out) {
     const bool symmetric = (in + 2 * c.padding - c.kernel) / c.stride + 1 == out;
     return symmetric ? c.padding : (out - 1) * c.stride + c.kernel - in - c.padding;
@@ -115,7 +115,7 @@ OperationNames names_of(Pass pass) {
           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA};
 }
 
-// What a configuration, or the engine of one, says of itself.
+// An attribute of a configuration or of its engine.
 template <class Value>
 std::vector<Value> attribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
                              cudnnBackendAttributeType_t type, std::size_t most) {
@@ -249,7 +249,7 @@ std::shared_ptr<const CudnnPlan> ConvolutionPlanner::plan(const Shared& configur
       CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
   const bool tensor_cores = has(numerical, CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
   const bool deterministic = !has(numerical, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC);
-  // Transforms that trade digits for speed are nowhere wanted: fp32 means fp32.
+  // Transforms that trade accuracy for speed are never wanted: fp32 means fp32.
   if (has(numerical, CUDNN_NUMERICAL_NOTE_FFT) || has(numerical, CUDNN_NUMERICAL_NOTE_WINOGRAD) ||
       has(numerical, CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)) {
     return nullptr;

@@ -1,4 +1,4 @@
-// cuDNN's ways of computing a convolution, found through its graph API.
+// cuDNN's engines for a convolution, found through its graph API.
 #pragma once
 
 #include <cudnn.h>
@@ -26,8 +26,8 @@ class Descriptor {
   Owned<cudnnBackendDescriptor_t, &cudnnBackendDestroyDescriptor> descriptor_;
 };
 
-/// A configuration of one of cuDNN's engines. Its name is the engine's number and the knobs:
-/// "cudnn 38 k2=1 k17=4".
+/// A configuration of one of cuDNN's engines. Its name is the engine's number and its knobs: "cudnn
+/// 38 k2=1 k17=4".
 class CudnnPlan : public ConvolutionPlan {
  public:
   CudnnPlan(std::string name, Descriptor plan, std::vector<std::shared_ptr<Descriptor>> parts,
@@ -43,20 +43,20 @@ class CudnnPlan : public ConvolutionPlan {
   bool deterministic_;
 };
 
-/// Finds cuDNN's plans: for the device of a handle, or for a device described by text where there
-/// is none.
+/// Finds cuDNN's plans: for the device of a handle, or without a handle for a device described by
+/// text.
 class ConvolutionPlanner {
  public:
   static constexpr std::size_t workspace_limit = std::size_t{64} << 20;
 
   explicit ConvolutionPlanner(cudnnHandle_t handle);
-  /// `device` is JSON as cuDNN's device properties write it. Its plans cannot be run.
+  /// `device` is JSON in the format of cuDNN's device properties. The plans cannot be run.
   explicit ConvolutionPlanner(const std::string& device);
 
-  /// The plans that may compute it, in the order of cuDNN's heuristics, at most `most`: true fp32
-  /// where that is the precision, the same bits every time where that is asked for, workspace under
-  /// the limit, no compilation at run time unless nothing else does. With a name, only that one.
-  /// Empty where there is none.
+  /// At most `most` plans for the convolution, in the order of cuDNN's heuristics: true fp32 if
+  /// that is the precision, deterministic if that is requested, workspace under the limit, no
+  /// run-time compilation unless nothing else works. With a name, only that plan. Empty if there is
+  /// none.
   std::vector<std::shared_ptr<const CudnnPlan>> candidates(const Convolution& convolution,
                                                            std::size_t most,
                                                            const std::string& name = "") const;

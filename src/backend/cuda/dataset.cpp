@@ -27,8 +27,8 @@ DeviceDataset::DeviceDataset(const Dataset& dataset)
       cudaMemcpy(pixels_.data(), dataset.pixels.data(), pixels_.bytes(), cudaMemcpyHostToDevice));
   PREHEAT_CHECK(
       cudaMemcpy(labels_.data(), dataset.labels.data(), labels_.bytes(), cudaMemcpyHostToDevice));
-  // From memory that is not pinned it may return before the device has all of it, and the streams
-  // that read it do not wait for this one.
+  // A copy from pageable memory may return before the device has all of it, and the streams that
+  // read it do not wait for this one.
   PREHEAT_CHECK(cudaStreamSynchronize(nullptr));
 }
 

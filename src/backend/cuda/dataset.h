@@ -1,4 +1,4 @@
-// A dataset on the GPU, shared by all who read it.
+// A dataset on the GPU, shared by all replicas and probes.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@ class DeviceDataset : public ResidentDataset {
  public:
   explicit DeviceDataset(const Dataset& dataset);
   std::int64_t size() const override { return size_; }
-  std::uint64_t number() const { return number_; }  // of no other, also not of one that is gone
+  std::uint64_t number() const { return number_; }  // unique, never reused
 
-  /// As the kernels read it, with a table of its normalised values on the device.
+  /// The kernels' view of it, with a table of its normalised values on the device.
   kernels::ImageSource source(const float* table) const;
 
  private:
@@ -29,10 +29,10 @@ class DeviceDataset : public ResidentDataset {
   Buffer<std::uint8_t> labels_;
 };
 
-/// Throws std::logic_error where it is of another backend.
+/// Throws std::logic_error if it belongs to another backend.
 std::shared_ptr<const DeviceDataset> device_dataset(std::shared_ptr<const ResidentDataset> dataset);
 
-/// The table that source() wants: [channels, 256].
+/// The table that source() takes: [channels, 256].
 Buffer<float> upload_table(const Normalize& normalize, const Stream& stream);
 
 }  // namespace preheat::cuda

@@ -1,4 +1,4 @@
-// How long work on a stream takes by the device's clock.
+// Times work on a stream by the device's clock.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,13 @@
 
 namespace preheat::cuda {
 
-/// Microseconds of one step, where `enqueue` puts `steps` steps of something on the stream: over so
-/// many rounds, after two that are not counted.
+/// Microseconds per step over `rounds` rounds, after two warm-up rounds; each round calls
+/// `enqueue`, which puts `steps` steps on the stream.
 Spread time_launches(const Stream& stream, int rounds, std::int64_t steps,
                      const std::function<void()>& enqueue);
 
-/// The same of a graph that holds what `enqueue` puts on the stream, `steps` steps, which is called
-/// once in front of the capture: that loads the code of its kernels.
+/// The same for a graph that captures the `steps` steps that `enqueue` puts on the stream.
+/// `enqueue` is called once before the capture to load the code of its kernels.
 Spread time_in_graph(const Stream& stream, int rounds, std::int64_t steps,
                      const std::function<void()>& enqueue);
 

@@ -32,7 +32,7 @@ Matmul::Layout Matmul::layout(kernels::Element element, std::int64_t rows, std::
   return Layout(raw);
 }
 
-// cuBLAS is column-major, so what it is asked for is c^T = b^T a^T.
+// cuBLAS is column-major, so it computes c^T = b^T a^T.
 Matmul::Matmul(cublasLtHandle_t handle, const Product& p) {
   cublasLtMatmulDesc_t raw = nullptr;
   PREHEAT_CHECK(cublasLtMatmulDescCreate(
@@ -54,14 +54,14 @@ Matmul::Matmul(cublasLtHandle_t handle, const Product& p) {
   PREHEAT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(),
                                                      CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                      &workspace_limit, sizeof workspace_limit));
-  // Without sums in place, which are atomic and in any order.
+  // Without in-place split-k reduction, which is atomic and in no fixed order.
   const std::uint32_t reductions =
       CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   PREHEAT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(),
                                                      CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                      &reductions, sizeof reductions));
-  // Tensors of the 16-bit copy lie at half the places of their weights: at multiples of 128 bytes,
-  // where cuBLAS would count on 256.
+  // Tensors of the 16-bit copy lie at half the byte offsets of their weights: at multiples of 128
+  // bytes, where cuBLAS would assume 256.
   constexpr std::uint32_t alignment = 128;
   for (const auto operand :
        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,

@@ -24,17 +24,16 @@ struct Product {
   bool tf32 = false;  // of fp32 operands
 };
 
-/// A product with the algorithm that cuBLASLt takes first for it among those that give the same
-/// bits every time.
+/// A product with cuBLASLt's first choice among the deterministic algorithms.
 class Matmul {
  public:
   static constexpr std::size_t workspace_limit = std::size_t{32} << 20;
 
-  /// Throws Error where there is no algorithm.
+  /// Throws Error if there is no algorithm.
   Matmul(cublasLtHandle_t handle, const Product& product);
   std::size_t workspace_bytes() const { return workspace_bytes_; }
 
-  /// Sums are in fp32. `workspace` holds workspace_bytes().
+  /// Accumulates in fp32. `workspace` holds workspace_bytes().
   void run(cublasLtHandle_t handle, const void* a, const void* b, void* c, void* workspace,
            cudaStream_t stream) const;
 

@@ -1,4 +1,4 @@
-// The loss of a network and its gradient at any weights, on the GPU.
+// The loss of a network and its gradient at arbitrary weights, on the GPU.
 #pragma once
 
 #include <memory>
@@ -12,8 +12,8 @@
 
 namespace preheat::cuda {
 
-/// The loss of a network on one batch, in fp32 whatever the precision of the run: what is looked
-/// for in it are small differences.
+/// The loss of a network on one batch, in fp32 whatever the precision of the run: it is used to
+/// find small differences.
 class CudaProbe : public Probe {
  public:
   CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,

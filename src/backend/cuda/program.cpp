@@ -17,7 +17,7 @@ std::int32_t narrow(std::int64_t n) {
   return static_cast<std::int32_t>(n);
 }
 
-// One stored number, wherever it lies.
+// One stored number as a float.
 float value_at(kernels::Element element, const std::uint8_t* bytes) {
   if (element == kernels::Element::f32) {
     float value = 0;
@@ -32,7 +32,7 @@ float value_at(kernels::Element element, const std::uint8_t* bytes) {
 constexpr const char* forward_pass = "forward";
 constexpr const char* backward_pass = "backward";
 
-// Of an array as large as a convolution's output, what is left of it behind a pooling of 2 x 2.
+// The share of a convolution's output that is left after a 2 x 2 pooling.
 double pooled_share(bool pooled) {
   return pooled ? 0.25 : 1;
 }
@@ -41,14 +41,14 @@ int last_op(const Network& network) {
   return static_cast<int>(network.ops.size()) - 1;
 }
 
-// The logits of a matrix stay in the type of its sums, and their bias is added in place.
+// The logits of a matrix product stay in its accumulation type, and their bias is added in place.
 bool has_exact_output(const Network& network, int index) {
   const Op& op = network.ops[index];
   return index == last_op(network) && op.kind == OpKind::linear && slope_of(op.activation) == 1;
 }
 
-// Where nothing but a pooling of 2 x 2 reads what the convolution puts out. With relu and whole
-// windows the pooled values tell all that anybody asks of the convolution's.
+// Whether only a 2 x 2 pooling reads the convolution's output. With relu and whole windows the
+// pooled values then hold everything that is needed of that output.
 bool can_pool_along(const Network& network, int index) {
   if (index < 0 || index == last_op(network)) return false;
   const Op& op = network.ops[index];
@@ -394,7 +394,7 @@ void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
   }
 }
 
-// On the side stream, from where dz is known on; on the same one while parts are timed.
+// Runs on the side stream, as soon as dz is known; on the main one while parts are timed.
 void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
   const Op& op = network_.ops[index];
   const CompiledOp& compiled = ops_[index];
@@ -435,7 +435,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   const void* const extra = slot(plan_.second[reader]);
   const void* const source = sources_[index].data();
   const void* const y = output_data(index);
-  // The gradient of what the convolution or product puts out.
+  // The gradient of the convolution's or product's output.
   void* const dz = slot(plan_.first[index]);
   before_writing(plan_.first[index], stream);
   const bool fixed = in_training_.fixed_statistics[index];

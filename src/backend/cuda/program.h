@@ -1,6 +1,6 @@
-// A network compiled for the GPU: which library call and which kernel computes what, over buffers
-// that were allocated once. Forward and backward put work on a stream and decide nothing, so both
-// can be captured into a graph.
+// A network compiled for the GPU: the library call or kernel that computes each op, over buffers
+// allocated once. Forward and backward only put work on a stream and make no choices, so both can
+// be captured into a graph.
 #pragma once
 
 #include <cstdint>
@@ -23,27 +23,28 @@
 
 namespace preheat::cuda {
 
-/// The libraries of one device. Who plans or enqueues with them holds the mutex: cuDNN's handle has
-/// one stream at a time. What has been captured into a graph needs neither.
+/// The libraries of one device. Planning and enqueueing with them requires the mutex: cuDNN's
+/// handle has one stream at a time. Replaying a captured graph needs neither the libraries nor the
+/// mutex.
 struct Libraries {
   CudnnHandle cudnn;
   CublasHandle cublas;
   std::unique_ptr<ConvolutionPlans> plans;
   std::mutex mutex;
-  // Held by those who give the device replays to do, all at a time, and alone by a trial of plans,
-  // which are to be timed on a device that does nothing else.
+  // Held shared while replays are launched, exclusively by a trial of plans, which must be timed on
+  // an idle device.
   std::shared_mutex device;
 };
 
-/// The network as it is stored on the device: in 16 bits tensor cores want convolutions to read
-/// whole packs of 8 channels, so images have channels that are zero, and weights that meet them and
-/// stay zero. In fp32 it is the network itself.
+/// The network as stored on the device. In 16 bits tensor cores need convolutions to read whole
+/// packs of 8 channels, so images are padded with zero channels, whose weights are and stay zero.
+/// In fp32 it is the network itself.
 Network padded_network(const Network& network, Precision precision);
 
-/// Channels of a convolution's input that are such padding: those that its fan-in leaves out.
+/// Padding channels of a convolution's input: those that its fan-in excludes.
 std::int64_t zero_channels(const Network& padded, const Op& op);
 
-/// The trained tensors of a padded network, each at its parameter's offset.
+/// The parameters of a padded network, each at its offset in the arena.
 struct ParameterArena {
   ParameterArena(const Network& network, Precision precision);
   static std::size_t bytes_needed(const Network& network, Precision precision);
@@ -58,23 +59,23 @@ struct ParameterArena {
   std::vector<bool> is_small;             // by parameter: its gradient is in small_gradients
 };
 
-/// Running means and variances as they begin, one buffer per Network::statistics.
+/// Running means and variances at their initial values, one buffer per Network::statistics.
 std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream);
 
-/// A run's loss as the kernel takes it.
+/// A run's loss in the form that the kernel takes.
 kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing);
 
 enum class Mode {
   training,    // batch norms use the batch's moments and keep running statistics
-  probing,     // and keep none
+  probing,     // and keep no statistics
   evaluation,  // use the running statistics
 };
 
 class Program {
  public:
   /// `network` is padded, `statistics` has one buffer per Network::statistics; all must outlive the
-  /// program. Plans every convolution and product: the caller holds the libraries' mutex. Throws
-  /// Error where something has no plan or memory does not suffice.
+  /// program. Plans every convolution and product: the caller must hold the libraries' mutex.
+  /// Throws Error if something has no plan or memory is insufficient.
   Program(const Network& network, std::int64_t batch_size, Precision precision, bool deterministic,
           const ParameterArena& parameters, const std::vector<Buffer<float>>& statistics,
           Libraries& libraries);
@@ -82,7 +83,7 @@ class Program {
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
-  /// What activation_bytes() will be: the activations and their gradients.
+  /// The future activation_bytes(): the activations and their gradients.
   static std::size_t bytes_needed(const Network& network, std::int64_t batch_size,
                                   Precision precision);
 
@@ -93,20 +94,20 @@ class Program {
   void* d_logits() const;  // [batch, classes], backward's input
   const std::int32_t* labels() const { return labels_.data(); }
 
-  /// As the CPU's program.
+  /// As in the CPU's program.
   void train_only(const InTraining& in_training) { in_training_ = in_training; }
 
-  /// Both put work on the stream; the caller holds the libraries' mutex. `state` says whether
-  /// running statistics still move; null where the mode keeps none.
+  /// Both put work on the stream; the caller must hold the libraries' mutex. `state` says whether
+  /// running statistics still move; it may be null if the mode keeps none.
   void forward(Mode mode, const StepState* state, const Stream& stream);
   void backward(const Stream& stream);
 
-  /// While there is one, forward and backward keep to the stream they are given and tell it what
-  /// they have put there. Null: none.
+  /// While a meter is set, forward and backward use only the stream they are given and report to
+  /// the meter what they put there. Null: none.
   void measure(StepMeter* meter) { meter_ = meter; }
 
-  /// The activations of the last forward, on the host. Of a convolution that is pooled in the same
-  /// pass, those of the pooling: the largest value and the dead channels are the same.
+  /// The activations of the last forward, on the host. For a convolution fused with its pooling,
+  /// those of the pooling: the largest value and the dead channels are the same.
   std::vector<float> output(int op, const Stream& stream) const;
 
   std::size_t activation_bytes() const;
@@ -116,16 +117,16 @@ class Program {
   struct CompiledOp {
     std::shared_ptr<const ConvolutionPlan> forward, data_gradient, weight_gradient;
     std::optional<Matmul> product, product_data, product_weights;
-    bool pooled = false;        // the pooling after it is computed along
-    bool pooled_along = false;  // it is that pooling
+    bool pooled = false;        // fused with the pooling after it
+    bool pooled_along = false;  // a pooling fused with the op before it
   };
 
-  // What is kept of an op, in bytes.
+  // Memory kept for an op, in bytes.
   struct OpBytes {
-    std::size_t output = 0;   // none where the pooling holds it
-    std::size_t source = 0;   // what its norm or bias is applied to
+    std::size_t output = 0;   // 0 if the pooling holds it
+    std::size_t source = 0;   // the input of its norm or bias
     std::size_t moments = 0;  // the batch's mean, then 1 / std
-    std::size_t places = 0;   // of the maxima of a pooling of its own
+    std::size_t places = 0;   // of the maxima of an unfused pooling
   };
   static OpBytes bytes_of_op(const Network& network, int op, std::int64_t batch_size,
                              kernels::Element element);
@@ -140,18 +141,18 @@ class Program {
   kernels::Images output_of(const Op& op) const;
   void* output_data(int op) const;
   void* slot(int index) const { return index < 0 ? nullptr : slots_[index].data(); }
-  void* weight(int parameter) const;    // as it is computed with
+  void* weight(int parameter) const;    // in the type it is computed with
   void* gradient(int parameter) const;  // of a weight
   float* plain(const Buffer<float>& arena, int parameter) const;
   kernels::Norm norm_of(const Op& op, int index, bool running) const;
   kernels::SumScratch sums() const { return {sums_.data(), counter_.data()}; }
 
-  // Bytes of so many arrays like what the op takes in or puts out.
+  // Bytes of `arrays` arrays of the size of the op's input or output.
   double in_bytes(const Op& op, double arrays = 1) const;
   double out_bytes(const Op& op, double arrays = 1) const;
-  Cost product_cost(const Op& op) const;  // also of either gradient
+  Cost product_cost(const Op& op) const;  // the same for either gradient
   Cost pooling_cost(const Op& op) const;
-  // For the meter: all since the last call was this.
+  // Tells the meter what everything enqueued since the last call was.
   void ends(const char* pass, int op, const char* work, const Cost& cost);
 
   void weight_gradient(int index, const void* dz, const Stream& stream);
@@ -170,7 +171,7 @@ class Program {
   std::vector<CompiledOp> ops_;
   Buffer<std::uint8_t> images_;
   Buffer<std::int32_t> labels_;
-  std::vector<Buffer<std::uint8_t>> outputs_;  // by op, as OpBytes
+  std::vector<Buffer<std::uint8_t>> outputs_;  // by op, see OpBytes
   std::vector<Buffer<std::uint8_t>> sources_;
   std::vector<Buffer<float>> moments_;
   std::vector<Buffer<std::uint8_t>> places_;
@@ -178,8 +179,8 @@ class Program {
   Buffer<float> sums_;
   Buffer<unsigned> counter_;
   Buffer<std::uint8_t> workspace_;  // one call at a time uses it
-  // Weight gradients depend on nothing that comes after them but the update, so they have a stream
-  // and a workspace of their own. A slot that one of them reads is written again only behind it.
+  // Only the update depends on weight gradients, so they have a stream and a workspace of their
+  // own. A slot that one of them reads is overwritten only after it has finished.
   Stream side_ = make_stream();
   Buffer<std::uint8_t> side_workspace_;
   std::vector<Event> forked_;    // by op

@@ -13,8 +13,8 @@ namespace {
 
 static_assert(arena_floats(1) == kernels::chunk_floats, "a chunk is of one tensor");
 
-// A tensor whose rows, along its last dimension, are longer or shorter in another layout: what is
-// added is zero.
+// A tensor whose rows (last dimension) are longer or shorter in another layout: added elements are
+// zero.
 std::vector<float> laid_out_as(const Parameter& to, std::span<const float> values,
                                const Parameter& from) {
   const std::int64_t from_row = from.shape.back();
@@ -106,14 +106,14 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   wait(stream_);
 }
 
-// Buffers must not go while the device still works on them: what is given back is not ordered
-// behind these streams.
+// Buffers must not be freed while the device still works on them: freeing is not ordered after
+// these streams.
 CudaReplica::~CudaReplica() {
   cudaStreamSynchronize(upload_stream_.get());
   cudaStreamSynchronize(stream_.get());
 }
 
-// The 16-bit copy of the weights as they are; an update keeps it so.
+// Makes the 16-bit copy from the current weights; updates keep it in sync.
 void CudaReplica::refresh_copy() {
   if (parameters_.copy.size() == 0) return;
   const std::vector<float> weights = read(parameters_.weights.data(), parameters_.weights.size());
@@ -130,10 +130,10 @@ void CudaReplica::set_epoch_order(std::span<const std::uint32_t> permutation) {
   }
   const std::int64_t epoch = enqueued_ / steps_per_epoch_;
   const std::size_t parity = static_cast<std::size_t>(epoch & 1);
-  PREHEAT_CHECK(cudaEventSynchronize(uploaded_[parity].get()));  // the staged order is free again
+  PREHEAT_CHECK(cudaEventSynchronize(uploaded_[parity].get()));  // the staging buffer is free again
   std::ranges::copy(permutation, staged_orders_[parity].data());
-  // What still reads the order that is written over are steps of two epochs ago, which `boundary_`
-  // stands behind; where the order of this epoch is given once more, steps of this one.
+  // The steps that may still read the order being overwritten are those of two epochs ago, which
+  // `boundary_` follows; or, if this epoch's order is set again, steps of this epoch.
   if (epoch != ordered_epoch_ + 1) {
     PREHEAT_CHECK(cudaEventRecord(boundary_.get(), stream_.get()));
   }
@@ -146,7 +146,7 @@ void CudaReplica::set_epoch_order(std::span<const std::uint32_t> permutation) {
   ordered_epoch_ = epoch;
 }
 
-// Sets up what the stage of the next update changes, once per stage.
+// Applies the changes of the next update's stage, once per stage.
 void CudaReplica::enter_stage() {
   const std::size_t stage = stage_at(options_.stages, enqueued_);
   if (stage == stage_) return;
@@ -160,7 +160,7 @@ void CudaReplica::enter_stage() {
   upload(std::span<const kernels::Segment>(segments), segments_.data(), stream_);
   wait(stream_);
   program_->train_only(InTraining(padded_, s.trained, s.fixed_statistics));
-  // A state saved right here is of before the stage, so that a resumed run does this as well.
+  // A state saved at this step precedes this reset, so a resumed run does it as well.
   if (s.fresh_velocity && enqueued_ == s.begin) clear(parameters_.velocity, stream_);
   graphs_.clear();
   has_run_ = false;
@@ -261,8 +261,8 @@ std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
 }
 
 void CudaReplica::launch_steps(std::int64_t updates) {
-  // The first step of a stage loads the code of its kernels, which nothing may do while a graph is
-  // captured. It is a step like any other.
+  // The first step of a stage runs eagerly to load the code of its kernels, which is not allowed
+  // during a capture. It counts like any other step.
   if (!options_.cuda_graph || !has_run_) {
     const std::lock_guard lock(libraries_->mutex);
     const std::int64_t eager = options_.cuda_graph ? 1 : updates;
@@ -286,7 +286,7 @@ void CudaReplica::launch_steps(std::int64_t updates) {
   }
 }
 
-// Not during a trial of plans, which has the device for itself.
+// Waits for a trial of plans to finish, as that needs the device to itself.
 void CudaReplica::replay(const GraphExec& graph, std::int64_t times) {
   const std::shared_lock shared(libraries_->device);
   for (; times > 0; --times) PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
@@ -310,7 +310,7 @@ void CudaReplica::train(std::int64_t updates) {
   }
 }
 
-// Waits, and takes the records of all steps so far to the host.
+// Waits, and copies the records of all steps so far to the host.
 void CudaReplica::collect() {
   for (std::int64_t at = collected_; at < enqueued_;) {
     const std::int64_t begin = at % record_capacity;
@@ -327,7 +327,7 @@ void CudaReplica::collect() {
     drained_.push_back(last_record_);
     lost_ = r.finite == 0;
   }
-  if (lost_) enqueued_ = --collected_;  // the device has stayed at the step that was not finite
+  if (lost_) enqueued_ = --collected_;  // the device has stayed at the non-finite step
 }
 
 std::vector<StepRecord> CudaReplica::drain() {
@@ -438,10 +438,10 @@ void CudaReplica::load(const ReplicaState& state) {
   ordered_epoch_ = -1;
 }
 
-// Steps behind the first that was not finite change nothing but compute again what it did: from the
-// same weights where the update was left out, as it is after a loss or a checked gradient that is
-// not finite. Where it was not, they compute with weights that are not finite, and what the update
-// saw is known by its own account.
+// Steps after the first non-finite one change nothing but recompute that step: from the same
+// weights if its update was skipped, as it is after a loss or a checked gradient that is not
+// finite. Otherwise they compute with weights that are not finite, and only the update's own report
+// tells what it saw.
 std::string CudaReplica::first_non_finite_tensor() const {
   kernels::NonFinite seen;
   download(non_finite_.data(), std::span(&seen, 1), stream_);

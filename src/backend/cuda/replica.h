@@ -1,5 +1,5 @@
-// One network in training on the GPU. A step is a closed loop on the device: the host launches
-// graphs of several steps and reads the records of what they did now and then.
+// One network being trained on the GPU. A step is a closed loop on the device: the host launches
+// graphs of several steps and reads their records from time to time.
 #pragma once
 
 #include <array>
@@ -40,7 +40,7 @@ class CudaReplica : public Replica {
 
   void enter_stage();
   void enqueue_step(StepMeter* meter = nullptr);
-  double gradient_bytes() const;  // that an update reads
+  double gradient_bytes() const;  // read by an update
   double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
@@ -74,26 +74,26 @@ class CudaReplica : public Replica {
   Buffer<kernels::NormPartial> norm_partials_;
   Buffer<kernels::NonFinite> non_finite_;
   Buffer<kernels::GradientCheck> check_;
-  Buffer<unsigned> counters_;  // of the loss, of the check
+  Buffer<unsigned> counters_;  // for the loss and the check
   Buffer<kernels::DeviceRecord> device_records_;
   PinnedBuffer<kernels::DeviceRecord> records_;
 
-  // The order of an epoch, of even ones and of odd ones; uploaded beside the training.
+  // The orders of an even and an odd epoch; uploaded concurrently with training.
   Buffer<std::uint32_t> orders_;
   std::array<PinnedBuffer<std::uint32_t>, 2> staged_orders_;
   std::array<Event, 2> uploaded_{make_event(), make_event()};
-  Event boundary_ = make_event();  // all work of epochs before the one whose order came last
+  Event boundary_ = make_event();  // after all work of the epochs before the latest order's
   std::int64_t ordered_epoch_ = -1;
 
-  std::map<std::int64_t, GraphExec> graphs_;  // by steps, of the stage
+  std::map<std::int64_t, GraphExec> graphs_;  // of the stage, by number of steps
   GraphExec evaluation_graph_;
-  std::uint64_t evaluated_ = 0;  // the number of the dataset that this graph reads
-  bool has_run_ = false;         // a step of the stage, eagerly
+  std::uint64_t evaluated_ = 0;  // number() of the dataset that this graph reads
+  bool has_run_ = false;         // whether a step of the stage has run eagerly
   std::int64_t launches_per_update_ = 0;
 
   std::size_t stage_ = no_stage;
-  std::int64_t enqueued_ = 0;   // the step after the last one that the device has been given
-  std::int64_t collected_ = 0;  // the step after the last one whose record is on the host
+  std::int64_t enqueued_ = 0;   // one past the last step given to the device
+  std::int64_t collected_ = 0;  // one past the last step whose record is on the host
   bool lost_ = false;           // a step was not finite
   StepRecord last_record_;
   std::vector<StepRecord> drained_;

@@ -1,4 +1,4 @@
-// 16-bit numbers on the host, as the device stores them.
+// 16-bit floats on the host, as stored on the device.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -11,7 +11,7 @@
 
 namespace preheat::cuda {
 
-/// Rounded to nearest, ties to even; NaN stays NaN. `element` is one of the 16-bit ones.
+/// Rounds to nearest, ties to even; NaN stays NaN. `element` is one of the 16-bit ones.
 inline std::uint16_t to_small(kernels::Element element, float value) {
   return element == kernels::Element::bf16
              ? std::bit_cast<std::uint16_t>(

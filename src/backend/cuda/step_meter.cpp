@@ -22,7 +22,7 @@ void StepMeter::ends(const StepPart& part) {
   record();
 }
 
-// Nodes of one stream follow each other, and are listed as they were made.
+// Nodes of one stream are sequential and listed in the order of creation.
 void StepMeter::count_launches(const Graph& graph) {
   std::size_t count = nodes_of(graph);
   std::vector<cudaGraphNode_t> nodes(count);

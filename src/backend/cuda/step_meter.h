@@ -1,4 +1,4 @@
-// Where the time of a step goes on the GPU.
+// Breaks down the time of a step on the GPU.
 #pragma once
 
 #include <vector>
@@ -8,29 +8,29 @@
 
 namespace preheat::cuda {
 
-/// Times the parts of a step that is captured into a graph and replayed, by nodes between them that
-/// record events: the host and its launches are not in what it measures. Such a node takes time of
-/// its own; that of two with nothing in between is taken off every part.
+/// Times the parts of a step that is captured into a graph and replayed, with event-record nodes
+/// between the parts: host and launch overhead are excluded. Such a node takes time of its own; the
+/// time between two adjacent ones is subtracted from every part.
 class StepMeter {
  public:
-  /// The parts are put on this stream, and nowhere else, while it is captured.
+  /// During the capture all parts are put on this stream, and on no other.
   explicit StepMeter(const Stream& stream) : stream_(stream) {}
 
   void begin();
-  /// All that was put on the stream since the last call.
+  /// Attributes everything put on the stream since the last call to `part`.
   void ends(const StepPart& part);
 
-  /// Counts the launches of every part, in the graph that was captured.
+  /// Counts the launches of every part in the captured graph.
   void count_launches(const Graph& graph);
 
-  /// Adds the parts of the step that was replayed last; waits for it.
+  /// Waits for the last replayed step and adds its parts.
   void collect(StepParts& parts) const;
 
  private:
   void record();
 
   const Stream& stream_;
-  std::vector<Event> events_;  // two in front of the first part, one behind each
+  std::vector<Event> events_;  // two before the first part, one after each
   std::vector<StepPart> parts_;
 };
 

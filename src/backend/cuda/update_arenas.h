@@ -1,5 +1,4 @@
-// The arrays that an update of a set reads and writes on the device, and the launches of training
-// over them.
+// The device arrays that an update of a set reads and writes, and training's launches over them.
 #pragma once
 
 #include <cstdint>
@@ -26,27 +25,27 @@ class UpdateArenas {
     SgdMomentum rule{};
     bool small = false;  // reads 16-bit gradients, writes a 16-bit copy of the weights
     bool norms = true;
-    bool checked = false;  // for clipping: a pass and a launch of its own
+    bool checked = false;  // for clipping: an extra pass and launch
   };
 
-  /// One copy, filled with the pattern, where a run of the schedule begins. Throws Error when
-  /// memory does not suffice. `set` and `pattern` have to outlive it.
+  /// One copy, filled with the pattern, at the start of the schedule. Throws Error if memory is
+  /// insufficient. `set` and `pattern` must outlive it.
   UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern, const LrSchedule& schedule);
 
-  /// Until there are so many copies, each filled with the pattern.
+  /// Adds copies, filled with the pattern, until there are `count`.
   void add_copies(std::int64_t count);
 
-  /// A copy as it was at first, and the step too.
+  /// Restores a copy, and the step, to their initial values.
   void fill(const Copy& copy) const;
   void go_to(const StepState& step) const;
 
-  /// Puts on the stream what a training step does, by the functions that training calls: the
-  /// update, and the end of the step, which takes the schedule's next rate.
+  /// Enqueues a training step's work through the functions that training calls: the update, and the
+  /// end of the step, which takes the schedule's next rate.
   void update(const Copy& copy, const Features& features) const;
   void advance(const LrSchedule& schedule) const;
 
-  /// Throws Error unless `step`, from where the run begins, is the update that `check` says.
-  /// `brings_rate`: it has to work where the state on the device holds no rate.
+  /// Throws Error unless `step`, run from the initial state, performs the update that `check`
+  /// describes. `brings_rate`: it must do so without a rate in the device's state.
   template <class Step>
   void prove(const UpdateCheck& check, bool brings_rate, const Step& step) const {
     fill(copies.front());

@@ -9,8 +9,7 @@
 namespace preheat::cuda {
 namespace {
 
-constexpr std::int64_t cold_bytes = std::int64_t{256}
-                                    << 20;  // several times the second-level cache
+constexpr std::int64_t cold_bytes = std::int64_t{256} << 20;  // several times the L2 cache
 
 LrSchedule constant_schedule() {
   LrSchedule schedule;
@@ -29,7 +28,7 @@ class Bench {
       : set_(set), quick_(quick), between_rows_(between_rows), arenas_(set, pattern, schedule_) {}
 
   std::vector<UpdateTiming> run() {
-    // The ceilings first: what everything else is a share of.
+    // The ceilings first: everything else is reported as a share of them.
     const auto [copied, traffic] = add_ceilings(false);
     for (const UpdateVariant& v : variants_.all()) {
       arenas_.prove({v.name, v.rule, v.bound, v.gradients_are_zero}, v.brings_rate, v.step);
@@ -51,7 +50,7 @@ class Bench {
 
  private:
   struct MeasuredCeilings {
-    double gigabytes_of_copy;  // a second
+    double gigabytes_of_copy;  // per second
     double microseconds_of_traffic;
   };
   MeasuredCeilings add_ceilings(bool cold) {
@@ -61,7 +60,7 @@ class Bench {
         add_row(variants_.read_three_write_two(), UpdateWay::ceiling, cold).microseconds.median};
   }
 
-  // Of the rows from `first` on, of ceilings as warm or cold as they are.
+  // Fills in the rows from `first` on; the ceilings must be as warm or cold as the rows.
   void add_shares(std::size_t first, double gigabytes_of_copy, double microseconds_of_traffic) {
     for (std::size_t i = first; i < rows_.size(); ++i) {
       rows_[i].share_of_copy = rows_[i].gigabytes / gigabytes_of_copy;
@@ -92,7 +91,7 @@ class Bench {
     t.parameters = set_.parameters();
     t.tensors = static_cast<std::int64_t>(set_.tensors.size());
     t.launches = v.launches;
-    // A ceiling moves the padding too; what an update has to move are its parameters.
+    // A ceiling moves the padding too; an update only needs to move its parameters.
     t.bytes = v.bytes * static_cast<double>(way == UpdateWay::ceiling ? size() : t.parameters);
     t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
     rows_.push_back(std::move(t));

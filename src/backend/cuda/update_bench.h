@@ -8,7 +8,7 @@
 namespace preheat::cuda {
 
 /// As Benches::time_updates: the ceilings, then every variant in a graph and, unless `quick`, by
-/// launches; of sets that a cache might hold also cold.
+/// launches; sets that might fit into a cache also cold.
 std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
                                        const BetweenRounds& between_rounds);
 

@@ -54,7 +54,7 @@ UpdateVariant UpdateVariants::fused(const std::string& name,
   return v;
 }
 
-// Over the arena as if it were one tensor, without norms.
+// Updates the arena as if it were one tensor, without norms.
 void UpdateVariants::update_as_one(const kernels::Rate& rate, const Copy& c) const {
   PREHEAT_CHECK(kernels::update_flat({}, rate, bench_decay, size(), c.gradients.data(),
                                      c.weights.data(), c.velocity.data(), stream()));
@@ -151,7 +151,7 @@ void UpdateVariants::add_cublas() {
   all_.push_back(std::move(cublas));
 }
 
-// ---- The ways in which a host hands over the rate of every step --------------------------------
+// ---- Ways for a host to supply each step's rate ------------------------------------------------
 
 void UpdateVariants::add_rate_by_copy() {
   pinned_rate_ = PinnedBuffer<float>(1);
@@ -168,10 +168,10 @@ void UpdateVariants::add_rate_by_copy() {
 }
 
 // A graph of one node, captured without a rate, whose argument the host sets before each launch. It
-// is of the first copy.
+// works on the first copy.
 void UpdateVariants::add_rate_in_node() {
   const auto enqueue = [this] { update_as_one({}, arenas_.copies.front()); };
-  enqueue();  // loads the code, which nothing may do while a graph is captured
+  enqueue();  // loads the code, which is not allowed during a capture
   node_graph_ = capture(arenas_.stream, enqueue);
   node_exec_ = instantiate(node_graph_);
   std::size_t count = 1;
@@ -189,7 +189,7 @@ void UpdateVariants::add_rate_in_node() {
   all_.push_back(std::move(set_in_node));
 }
 
-// A graph captured again for every step, and the one before it updated.
+// Captures the graph anew for every step and updates the previous executable graph.
 void UpdateVariants::add_recapture() {
   const auto enqueue = [this](const Copy& c) { arenas_.update(c, {}); };
   enqueue(arenas_.copies.front());  // loads the code

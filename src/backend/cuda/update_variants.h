@@ -1,5 +1,5 @@
-// The ways to update a set on the GPU that the bench compares: training's own with what it may do
-// besides, several passes, a launch a tensor, cuBLAS, and rates that come from the host.
+// The GPU update variants that the bench compares: training's own with its optional features,
+// several passes, one launch per tensor, cuBLAS, and rates supplied by the host.
 #pragma once
 
 #include <cublas_v2.h>
@@ -19,28 +19,28 @@ inline constexpr double bytes_of_update = 20;
 
 struct UpdateVariant {
   std::string name;
-  double bytes = bytes_of_update;                       // that a step has to move, per float
-  std::int64_t launches = 1;                            // of a step
-  std::function<void(const UpdateArenas::Copy&)> step;  // put on the arenas' stream
+  double bytes = bytes_of_update;                       // that a step must move, per float
+  std::int64_t launches = 1;                            // per step
+  std::function<void(const UpdateArenas::Copy&)> step;  // enqueued on the arenas' stream
   SgdMomentum rule{};
-  double bound = 0;  // of its result, to the reference's (UpdateCheck)
+  double bound = 0;  // on its deviation from the reference (UpdateCheck)
   bool gradients_are_zero = false;
-  bool brings_rate = false;  // where the state on the device has none
+  bool brings_rate = false;  // needs no rate in the device's state
   bool in_graph = true;      // can be captured
 };
 
 class UpdateVariants {
  public:
-  /// Of steps over these arenas; all three have to outlive it. Throws Error.
+  /// Variants whose steps use these arenas; all three arguments must outlive it. Throws Error.
   UpdateVariants(const UpdateSet& set, const UpdateArenas& arenas, const LrSchedule& schedule);
-  UpdateVariants(const UpdateVariants&) = delete;  // the steps refer to what is in here
+  UpdateVariants(const UpdateVariants&) = delete;  // the steps refer to members
   UpdateVariants& operator=(const UpdateVariants&) = delete;
 
   /// The ceilings: kernels that move arrays and update nothing.
   UpdateVariant copy() const;
   UpdateVariant read_three_write_two() const;
 
-  /// Training's own, and all there are, beginning with it.
+  /// Training's own variant, and all variants, starting with it.
   UpdateVariant fused() const { return fused("fused", {}); }
   const std::vector<UpdateVariant>& all() const { return all_; }
 
@@ -68,7 +68,7 @@ class UpdateVariants {
   const LrSchedule& schedule_;
   std::vector<UpdateVariant> all_;
 
-  // What single variants keep.
+  // State of individual variants.
   using Cublas = Owned<cublasHandle_t, &cublasDestroy>;
   Cublas cublas_;
   Buffer<float> table_;

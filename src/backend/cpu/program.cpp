@@ -173,8 +173,9 @@ class Program::Compiler {
     const memory::desc w_plain(w_dims, f32, Tag::ohwi);
     const memory::desc w_any(w_dims, f32, Tag::any);
     const memory::desc b = op.bias < 0 ? memory::desc() : vector_desc(op.out.channels);
-    // Direct, not automatic: with NHWC the automatic choice is the same or, for few input channels,
-    // a Winograd algorithm that is several times slower (docs/benchmarks.md).
+    // Direct, requested by name: in NHWC it is oneDNN's automatic choice as well, but Winograd, its
+    // choice in a blocked layout, is several times slower for few input channels
+    // (docs/benchmarks.md).
     constexpr auto direct = dnnl::algorithm::convolution_direct;
 
     const dnnl::convolution_forward::primitive_desc forward(

@@ -74,7 +74,8 @@ void describe(Io& io, FindLrConfig& c) {
 
 // The claims of an experiment: what it is expected to show, fixed before it runs. How each kind of
 // claim is decided and worded is in experiment/, in the *_claims.cpp of its experiment. Arms are
-// named as in compare or find_lr.
+// named as in compare or find_lr. The name of a claim is about the first arm of its pair, which
+// fails more or learns sooner; rate_ratio divides the second's rate by the first's.
 
 /// The side of a value on which a number is expected.
 struct Bound {

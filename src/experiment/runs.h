@@ -141,7 +141,7 @@ void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t
 /// An object of keys and values.
 nlohmann::ordered_json to_json(const std::vector<Override>& changes);
 
-/// A value of a configuration as JSON: null, a number, a boolean, or otherwise its YAML as text.
+/// A value of a configuration as JSON: null, a number, a boolean, or otherwise its text.
 nlohmann::ordered_json to_json(const Node& value);
 
 }  // namespace preheat

@@ -1,4 +1,4 @@
-// Atomic file writes.
+// Writes files atomically, and reads whole files.
 #pragma once
 
 #include <filesystem>

@@ -15,7 +15,7 @@ std::string below(const std::string& section, std::string_view key) {
   return section.empty() ? std::string(key) : fmt::format("{}.{}", section, key);
 }
 
-/// Lists the keys of one section or, `deep`, of everything below it.
+// Lists the keys of one section or, if `deep`, of everything below it.
 class KeyLister {
  public:
   KeyLister(std::vector<std::string>& keys, std::string section, bool deep)
@@ -74,10 +74,10 @@ constexpr bool may_be_null<std::optional<T>> = true;
 template <class T>
 constexpr bool may_be_null<std::vector<T>> = true;
 
-/// Reads one section: each key that is given replaces the default that stands in the value.
+// Reads one section: each key that is given replaces the default in the value.
 class Reader {
  public:
-  /// Refuses unknown keys before anything else, since a misspelt one explains most other errors.
+  // Unknown keys are refused first, since a misspelt one explains most other errors.
   template <class Visit>
   static void read(const RunConfig& config, const Node& node, Visit visit) {
     if (node.kind != Node::Kind::map && node.kind != Node::Kind::null) {
@@ -188,7 +188,7 @@ class Reader {
                                         const std::vector<std::string>& known) {
     std::vector<std::string> likely = nearest(key, known);
     if (likely.empty()) {
-      // The right key in the wrong section, or half of one: lr for schedule.base_lr.
+      // The right key in the wrong section, or only its last part: lr for schedule.base_lr.
       for (const bool half : {false, true}) {
         for (const std::string& path : known_keys()) {
           const std::string name = path.substr(path.rfind('.') + 1);
@@ -203,7 +203,7 @@ class Reader {
                          : fmt::format("the keys here are {}", fmt::join(known, ", "));
   }
 
-  // A layer without keys may be a bare word.
+  // A list item without keys may be a bare word: global_avg_pool.
   static Node as_section(const Node& word) {
     Node section;
     section.kind = Node::Kind::map;
@@ -234,7 +234,7 @@ class Reader {
   const Node& node_;
 };
 
-/// Builds the tree that Reader would read the same values from.
+// Builds the tree from which Reader reads the same values.
 class Writer {
  public:
   Writer() { node_.kind = Node::Kind::map; }
@@ -367,8 +367,8 @@ Where RunConfig::where(std::string_view key) const {
 
 RunConfig read_config(const Document& document) {
   RunConfig config = read_run(document);
-  // Each arm and each value of an axis is read once now, so that what is wrong in one is said
-  // before any run begins.
+  // Read each arm and each axis value once now, so that an error in one is reported before any run
+  // begins.
   const Document base = without_experiments(document);
   const auto read_arms = [&](const std::vector<Arm>& arms) {
     for (const Arm& arm : arms) read_run(with_overrides(base, arm.overrides));

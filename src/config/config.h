@@ -1,7 +1,7 @@
-// The configuration of a run as typed values. A RunConfig that read_config() returned is valid in
-// itself: every key known, every number finite and in its range. What depends on more than the text
-// (does the warmup fit into the run? do the shapes of the layers fit?) is checked where it is
-// known, and reported at the same place in the file through RunConfig::where.
+// The configuration of a run as typed values. A RunConfig returned by read_config() is valid on its
+// own: every key is known, every number finite and in range. Checks that need more than the text
+// (does the warmup fit into the run? do the layers' shapes match?) happen later and report the same
+// place in the file through RunConfig::where.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,7 @@ struct DataConfig {
   std::optional<std::string> dir;
   std::int64_t batch_size = 128;
   std::optional<std::int64_t> train_limit;
-  std::optional<Normalize> normalize;  // absent: the dataset's own
+  std::optional<Normalize> normalize;  // absent: the dataset's default
   Augment augment;
 };
 
@@ -74,7 +74,7 @@ struct LinearLayer {
 
 struct LayerConfig {
   std::variant<ConvLayer, MaxPoolLayer, ResidualStageLayer, GlobalAvgPoolLayer, LinearLayer> layer;
-  std::optional<std::string> name;  // leads the parameters' names; absent: the layer's index
+  std::optional<std::string> name;  // prefix of its parameters' names; absent: the layer's index
 };
 
 enum class InitScheme {
@@ -91,7 +91,8 @@ constexpr auto spelling(InitScheme) {
                    "xavier_uniform"}};
 }
 
-/// The small CNN with batch norm: [conv3x3-BN-ReLU]x2 of 32, pool, x2 of 64, pool, linear 256, 10.
+/// The small CNN with batch norm: [conv3x3-BN-ReLU]x2 with 32 channels, max pool, the same with 64,
+/// max pool, linear 256 with ReLU, linear 10.
 std::vector<LayerConfig> default_layers();
 
 struct ModelConfig {
@@ -110,11 +111,11 @@ constexpr auto spelling(MomentumForm) {
   return Spelling{"a form of momentum", {"separate", "folded"}};
 }
 
-/// How the parameters are updated whose names match.
+/// Update settings of the parameters whose names match.
 struct GroupConfig {
-  std::string match;  // * and ? stand for any text and any character
+  std::string match;  // wildcards: * is any text, ? any one character
   double lr_scale = 1;
-  std::optional<double> weight_decay;  // absent: as without the group
+  std::optional<double> weight_decay;  // absent: what the parameter has without a group
 };
 
 struct OptimizerConfig {
@@ -124,7 +125,7 @@ struct OptimizerConfig {
   MomentumForm momentum_form = MomentumForm::separate;
   bool momentum_correction = false;
   std::optional<double> clip_norm;
-  std::vector<GroupConfig> groups;  // the first that matches a parameter holds
+  std::vector<GroupConfig> groups;  // the first match wins
 };
 
 enum class Every { step, epoch };
@@ -132,10 +133,10 @@ constexpr auto spelling(Every) {
   return Spelling{"how often it changes", {"step", "epoch"}};
 }
 
-/// One stretch of the schedule before it is resolved. `shape` and `endpoints` are names; which
-/// names there are, and which of the optional keys a shape takes, is the schedule's business.
+/// One phase of the schedule before it is resolved. `shape` and `endpoints` are plain names here:
+/// schedule/ knows which exist and which of the optional keys each shape takes.
 struct PhaseConfig {
-  std::string key;  // where it stands: schedule.warmup, schedule.phases.2
+  std::string key;  // its key path: schedule.warmup, schedule.phases.2
   std::string name;
   std::string shape;
   std::string endpoints = "end";
@@ -144,7 +145,7 @@ struct PhaseConfig {
   std::optional<LrValue> to;
   std::optional<Length> length;
   std::optional<double> min_lr;
-  // What only some shapes take.
+  // Only some shapes take these.
   std::optional<double> power;
   std::optional<double> gamma;
   std::optional<Length> over;
@@ -161,15 +162,15 @@ struct PhaseConfig {
   std::optional<double> upper;
 };
 
-PhaseConfig default_warmup();  // linear, its length left to the schedule
-PhaseConfig default_decay();   // cosine, over the rest of the run
+PhaseConfig default_warmup();  // linear; the schedule chooses the length
+PhaseConfig default_decay();   // cosine over the rest of the run
 
 enum class Toward { base, curve, multiply };
 constexpr auto spelling(Toward) {
   return Spelling{"what a warmup goes toward", {"base", "curve", "multiply"}};
 }
 
-/// Ends the warmup when the training error has fallen.
+/// The gate: ends the warmup once the training error is low enough.
 struct UntilConfig {
   double train_error_below = 0;
   Length window{50, LengthUnit::steps};
@@ -181,7 +182,7 @@ constexpr auto spelling(ScaleRule) {
   return Spelling{"a scaling rule", {"linear", "sqrt"}};
 }
 
-/// The base rate is meant for another batch size.
+/// Scales a base rate that was chosen for another batch size.
 struct ScaleConfig {
   ScaleRule rule = ScaleRule::linear;
   std::int64_t reference_batch = 0;
@@ -190,8 +191,8 @@ struct ScaleConfig {
 struct ScheduleConfig {
   double base_lr = 0.4;
   std::optional<ScaleConfig> scale;
-  double min_lr = 0;                      // of the phases that have none of their own
-  PhaseConfig warmup = default_warmup();  // ignored, like hold and decay, where phases are given
+  double min_lr = 0;                      // default of the phases' min_lr
+  PhaseConfig warmup = default_warmup();  // ignored, like hold and decay, if phases are given
   bool overlap = false;
   Toward toward = Toward::base;
   std::optional<UntilConfig> until;
@@ -210,41 +211,41 @@ constexpr auto spelling(FrozenBatchNorm) {
   return Spelling{"what frozen batch norms do", {"update", "fixed"}};
 }
 
-/// A stretch of training in which some parameters may stand still.
+/// A stage of training, in which some parameters may be frozen.
 struct StageConfig {
-  std::optional<Length> length;         // absent: the rest of the run, of the last stage only
+  std::optional<Length> length;         // absent (last stage only): the rest of the run
   std::vector<std::string> train_only;  // patterns as in GroupConfig; empty: every parameter
   VelocityAtStage velocity = VelocityAtStage::kept;
   FrozenBatchNorm frozen_batch_norm = FrozenBatchNorm::update;
 };
 
-/// What a step computes in. Master weights and the update are fp32 in all of them; fp16 scales its
-/// loss.
+/// The precision of forward and backward. Master weights and the update are always fp32; fp16 uses
+/// loss scaling.
 enum class Precision { fp32, tf32, bf16, fp16 };
 constexpr auto spelling(Precision) {
   return Spelling{"a precision", {"fp32", "tf32", "bf16", "fp16"}};
 }
 
 struct TrainConfig {
-  std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: as long as the stages
+  std::optional<Length> length = Length{10, LengthUnit::epochs};  // absent: sum of the stages
   Length eval_every{1, LengthUnit::epochs};
   std::optional<Length> checkpoint_every;  // absent: only at the end
   Precision precision = Precision::fp32;
-  bool deterministic = true;  // the same run, twice on one machine, to the same bits
-  bool cuda_graph = true;     // steps are captured once and replayed; the bits are the same
-  std::optional<std::int64_t> cpu_threads;  // of a run; absent: all there are. Bits depend on it
+  bool deterministic = true;  // repeated runs on one machine are bit-identical
+  bool cuda_graph = true;     // capture steps once and replay them; does not change the bits
+  std::optional<std::int64_t> cpu_threads;  // per run; absent: all. The bits depend on it
   std::vector<StageConfig> stages;
 };
 
-/// How the largest eigenvalue of the Hessian is measured while a run goes on.
+/// How the sharpness, the largest eigenvalue of the Hessian, is measured during a run.
 struct SharpnessConfig {
   Length every{10, LengthUnit::steps};
-  std::int64_t examples = 2048;  // the first of the training set, one fixed batch
+  std::int64_t examples = 2048;  // one fixed batch: the first ones of the training set
   double tolerance = 0.02;       // relative change at which the Lanczos iteration stops
-  std::int64_t iterations = 30;  // at most
+  std::int64_t iterations = 30;  // upper limit
 };
 
-/// What is logged beside the metrics. It changes nothing of the run.
+/// Logged in addition to the metrics, without any effect on the run.
 struct DiagnosticsConfig {
   std::optional<Length> layers_every;
   std::optional<SharpnessConfig> sharpness;
@@ -266,24 +267,25 @@ struct RunConfig {
   std::optional<FindLrConfig> find_lr;
   std::vector<Claim> expect;
 
-  /// Where a key was given, or the nearest section above it that was.
+  /// Where a key was given, or else the nearest enclosing section that was.
   Where where(std::string_view key) const;
   std::map<std::string, Where, std::less<>> locations;
 };
 
-/// Reads and checks every key. Throws ConfigError naming the place, the key, what is wrong and what
-/// would be right.
+/// Reads and checks every key, also under each arm and each axis value on its own, so that an error
+/// in one is reported before any run begins. Throws ConfigError naming the place, the key, what is
+/// wrong and what would be right.
 RunConfig read_config(const Document& document);
 
-/// The document without its sections compare, sweep, find_lr and expect: one run.
+/// The document of a single run: without the sections compare, sweep, find_lr and expect.
 Document without_experiments(const Document& document);
 
-/// YAML that read_config() reads back to the same values: every key but the absent ones, in the
-/// order of configs/reference.yaml, numbers with all their digits.
+/// YAML that read_config() reads back to the same values: every key that has a value, in the order
+/// of configs/reference.yaml, numbers with all their digits.
 std::string write_config(const RunConfig& config);
 
-/// Every key there is, with its full path, in the order of configs/reference.yaml; `[]` stands for
-/// an item of a list: "optimizer.momentum", "model.layers[].conv.out".
+/// The full path of every key, in the order of configs/reference.yaml; `[]` stands for a list item:
+/// "optimizer.momentum", "model.layers[].conv.out".
 std::vector<std::string> known_keys();
 
 }  // namespace preheat

@@ -1,12 +1,12 @@
-// Every key of the configuration, once. Reading, writing and listing the keys are three visitors of
-// the same description (see config.cpp). A visitor has
-// - field(key, value, rule...): a value, which may be optional; required() where it has no default
-// - section(key, visit): keys below a key; optional_section(key, value) where it may be absent
+// Every key of the configuration, described once. Reading, writing and listing the keys are three
+// visitors of this description (see config.cpp). A visitor has
+// - field(key, value, rule...): a value, possibly optional; required() if it has no default
+// - section(key, visit): keys below a key; optional_section(key, value) if it may be absent
 // - list(key, items, size, visit): a list of sections
 // - one_of(noun, variant): exactly one of several sections, named by their types' `section`
 // - lr(absolute, factor, value, may_be_auto): a learning rate under one of two keys
-// - excludes(key, others): the first may not stand beside the others
-// - check(ok, key, ...): what depends on several keys
+// - excludes(key, others): the first may not be given together with any of the others
+// - check(ok, key, ...): a rule that involves several keys
 #pragma once
 
 #include <set>
@@ -113,7 +113,7 @@ void describe(Io& io, OptimizerConfig& c) {
 
 constexpr Range kPositive{0, 1e6, true};
 
-// The optional keys of phases that shapes take; which takes which, the schedule knows.
+// Optional keys of a phase. schedule/ knows which shape takes which.
 template <class Io>
 void describe_shape_keys(Io& io, PhaseConfig& c) {
   io.field("power", c.power, Range{0, 1000, true});

@@ -27,7 +27,7 @@ std::string child_key(const std::string& parent, std::string_view key) {
   return parent.empty() ? std::string(key) : fmt::format("{}.{}", parent, key);
 }
 
-// Text and override differ in how they name a place: an override has no lines.
+// A place in a file has a line and a column, a place in an override has neither.
 struct Source {
   std::string name;
   bool has_lines = true;
@@ -38,8 +38,8 @@ struct Source {
   }
 };
 
-// Takes yaml-cpp's events and refuses what the format is not meant to have as soon as it begins, so
-// neither the depth of the recursion nor the memory depends on what a file promises.
+// Builds the tree from yaml-cpp's events and refuses disallowed constructs as soon as they begin,
+// so that recursion depth and memory stay bounded whatever the file contains.
 class TreeBuilder : public YAML::EventHandler {
  public:
   TreeBuilder(Source source, std::string root_key)
@@ -101,9 +101,9 @@ class TreeBuilder : public YAML::EventHandler {
  private:
   struct Open {
     Node node;
-    std::optional<std::string> key;  // of a map, once read, until its value is
+    std::optional<std::string> key;  // of a map: the key whose value has not been read yet
     Where key_where;
-    std::unordered_map<std::string, int> lines;  // of the keys so far
+    std::unordered_map<std::string, int> lines;  // line of each key so far
   };
 
   bool awaits_key() const {
@@ -138,7 +138,7 @@ class TreeBuilder : public YAML::EventHandler {
     map.key = key;
   }
 
-  // A value knows the place of its key; an item of a sequence or the root its own.
+  // A value gets the place of its key, an item of a sequence or the root its own.
   Node start(Node::Kind kind, const YAML::Mark& mark) {
     if (++nodes_ > kMaxNodes) {
       fail(mark, fmt::format("more than {} values", kMaxNodes), "write a shorter file");
@@ -279,7 +279,7 @@ std::string join(const std::vector<std::string>& parts, std::size_t begin, std::
                                      parts.begin() + static_cast<std::ptrdiff_t>(end), "."));
 }
 
-// A subtree that moves to another key keeps the place where it was written.
+// Changes the key paths of a subtree; its lines and columns stay those of the place it was written.
 void rename(Node& node, const std::string& key) {
   node.where.key = key;
   for (std::size_t i = 0; i < node.items.size(); ++i) {
@@ -310,8 +310,8 @@ Node& item(Node& sequence, const std::string& index, const Where& where) {
   return sequence.items[i];
 }
 
-// Whether the keys of a map are paths of a run's keys: those of an arm, of a sweep's axes and of
-// the axes that a claim names. `parent` is what the map is an entry of.
+// Whether the keys of a map are dotted paths of a run's keys, as in an arm, in a sweep's axes and
+// in the axes that a claim names. `parent` is the node that contains the map.
 bool has_dotted_keys(const Node& map, const Node& parent) {
   const std::string& key = map.where.key;
   return parent.where.key == "compare.arms" || parent.where.key == "find_lr.arms" ||
@@ -319,8 +319,8 @@ bool has_dotted_keys(const Node& map, const Node& parent) {
          (key.starts_with("expect.") && (key.ends_with(".at") || key.ends_with(".over")));
 }
 
-// How many parts of the path name the next key. An arm's name, and the keys in it, have dots of
-// their own.
+// How many parts of the path form the next key: an arm's name and the keys in it contain dots
+// themselves.
 std::size_t parts_of_key(const Node& map, const Node& parent, const std::vector<std::string>& parts,
                          std::size_t begin) {
   for (std::size_t end = parts.size(); end > begin + 1; --end) {

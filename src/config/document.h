@@ -1,6 +1,6 @@
-// A YAML text as a tree that remembers where everything stood. This is the only door through which
-// YAML enters preheat, and it is narrow on purpose: one document, no anchors, no tags, no duplicate
-// keys, bounded depth and size.
+// A YAML text as a tree whose nodes know their place in the source. All YAML enters preheat here,
+// and only a strict subset is accepted: one document, no anchors, no tags, no duplicate keys,
+// bounded depth and size.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct Node {
   struct Key;
   enum class Kind { null, scalar, sequence, map };
   Kind kind = Kind::null;
-  std::string scalar;       // as written, quotes removed
+  std::string scalar;       // as written, without quotes
   bool quoted = false;      // "10" is text, 10 is a number
   std::vector<Node> items;  // of a sequence
   std::vector<Key> keys;    // of a map, in file order
@@ -33,7 +33,7 @@ struct Node::Key {
   Node second;
 };
 
-/// One value to put in place of another: `--set train.length=400 steps`, or an entry of an arm.
+/// A new value for a key: `--set train.length=400 steps`, or an entry of an arm.
 struct Override {
   std::string key;  // dotted path; a number selects an item of a sequence
   Node value;
@@ -43,26 +43,27 @@ struct Document {
   Node root;  // a map
 };
 
-/// Reads a file of at most 1 MiB. Throws ConfigError; a file that cannot be opened is one too.
+/// Parses a file of at most 1 MiB. Throws ConfigError, also if the file cannot be read.
 Document load_document(const std::filesystem::path& path);
 
-/// The same for a text; `source` stands for the file name in errors.
+/// Parses a text of at most 1 MiB. Throws ConfigError, with `source` in place of a file name.
 Document parse_document(std::string_view text, const std::string& source);
 
 /// Parses "key=value"; the value is YAML. Throws ConfigError.
 Override parse_override(std::string_view text);
 
-/// A copy with the overrides applied in order. Sections that do not exist are made; a path that
-/// goes through a scalar or past the end of a sequence is a ConfigError at the override's place.
+/// A copy with the overrides applied in order. Missing sections are created. Throws ConfigError at
+/// the override's place if a path goes through a scalar or past the end of a sequence.
 Document with_overrides(const Document& document, const std::vector<Override>& overrides);
 
-/// At most that many bytes of a user's text, for a message.
+/// A user's text for a message: cut to at most `most` bytes at a UTF-8 boundary, with "..." added
+/// if anything was cut off.
 std::string shortened(std::string_view text, std::size_t most);
 
-/// One line of YAML for a value, as an arm's override is shown in tables and files.
+/// A value as one line of YAML, as tables and files show an arm's override.
 std::string to_flow_text(const Node& node);
 
-/// Lines of YAML for a map: sections indented, lists of plain values on one line.
+/// A map as lines of YAML: sections indented, lists of plain values on one line.
 std::string to_block_text(const Node& map);
 
 }  // namespace preheat

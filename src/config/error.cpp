@@ -5,7 +5,7 @@
 namespace preheat {
 namespace {
 
-// A message is one line whatever stood in the file or on the command line.
+// Keeps a message on one line whatever the file or the command line contained.
 std::string one_line(const std::string& text) {
   std::string line;
   for (const char c : text) {

@@ -12,8 +12,8 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// Where a key was given. `source` is a file, or the `--set` argument itself; line and column count
-/// from 1 and are 0 where the source has no lines.
+/// Where a key was given. `source` is a file, or the `--set` argument itself; line and column start
+/// at 1 and are 0 if the source has no lines.
 struct Where {
   std::string source;
   int line = 0;

@@ -1,6 +1,5 @@
-// The sections of a configuration that are about many runs: compare, sweep, find_lr and expect.
-// Each struct stands with the description of its keys (config/describe.h says what a visitor `Io`
-// is).
+// The sections of a configuration that concern many runs: compare, sweep, find_lr and expect. Each
+// struct is followed by the description of its keys (config/describe.h explains the visitor `Io`).
 #pragma once
 
 #include <cstdint>
@@ -15,18 +14,18 @@
 
 namespace preheat {
 
-/// What trains many runs; each has a section of its name.
+/// The experiments; each has a section of the same name.
 enum class ExperimentKind { compare, sweep, find_lr };
 constexpr auto spelling(ExperimentKind) {
   return Spelling{"an experiment", {"compare", "sweep", "find_lr"}};
 }
 
-/// The file in an experiment's folder that has what it found: "compare.json".
+/// The file in an experiment's folder that holds its findings: "compare.json".
 inline std::string result_file(ExperimentKind kind) {
   return std::string(to_string(kind)) + ".json";
 }
 
-/// Whether a section is about many runs and not about one: compare, sweep, find_lr, expect.
+/// Whether a section concerns many runs rather than one: compare, sweep, find_lr, expect.
 constexpr bool is_of_experiments(std::string_view section) {
   return value_named<ExperimentKind>(section) || section == "expect";
 }
@@ -51,7 +50,7 @@ void describe(Io& io, SweepConfig& c) {
   io.required("axes", c.axes);
 }
 
-/// The rates that a search tries.
+/// The range of rates a search may try.
 constexpr Range kSearchedRates{1e-8, 1e8};
 
 /// The search for the largest base rate that trains.
@@ -59,8 +58,8 @@ struct FindLrConfig {
   std::vector<std::uint64_t> seeds{0, 1, 2, 3, 4};
   double first = 0.01;       // the first base rate tried
   double resolution = 1.19;  // the factor between the answer and a rate that fails
-  double loss_below = 0.8;   // a run trains whose final loss is below this times ln(classes)
-  double share = 0.9;        // of the seeds that train at the rate told of an arm as a whole
+  double loss_below = 0.8;   // a run trains if its final loss is below this times ln(classes)
+  double share = 0.9;        // of seeds that train at the rate reported for an arm as a whole
   std::vector<Arm> arms;     // absent: without and with the warmup
 };
 template <class Io>
@@ -73,13 +72,14 @@ void describe(Io& io, FindLrConfig& c) {
   io.field("arms", c.arms);
 }
 
-// What an experiment is expected to show, fixed before it runs. How a kind of claim is decided, and
-// in which words, stands in experiment/ in the file of its experiment's claims. Arms are names of
-// compare or find_lr; the first of a pair is the one with more of it.
+// The claims of an experiment: what it is expected to show, fixed before it runs. How each kind of
+// claim is decided and worded is in experiment/, in the *_claims.cpp of its experiment. Arms are
+// named as in compare or find_lr. The name of a claim is about the first arm of its pair, which
+// fails more or learns sooner; rate_ratio divides the second's rate by the first's.
 
-/// On which side of a value a number is expected to be.
+/// The side of a value on which a number is expected.
 struct Bound {
-  std::optional<double> above;  // one of the two
+  std::optional<double> above;  // exactly one of the two is given
   std::optional<double> below;
   double value() const { return above ? *above : *below; }
 };
@@ -91,12 +91,12 @@ void describe(Io& io, Bound& c, const std::string& unit, const Range& above, con
            "needs exactly one of " + unit + "above and " + unit + "below", "give one of the two");
 }
 
-// A claim that whatever happens would meet, or miss, is none: hence the ends that are left out.
+// The ranges exclude the ends at which a claim would always hold or never.
 constexpr Range kShareAbove{0, 1, false, true};
 constexpr Range kShareBelow{0, 1, true};
-constexpr Range kAccuracies{-1, 1, true, true};  // differences of two
-constexpr Range kAlike{0, 1, true, true};        // how far two shares are apart
-constexpr Range kLevel{0, 1, true, true};        // of a p-value
+constexpr Range kAccuracies{-1, 1, true, true};  // differences of two accuracies
+constexpr Range kAlike{0, 1, true, true};        // distances of two shares
+constexpr Range kLevel{0, 1, true, true};        // significance levels
 constexpr ListSize kPair{2, 2};
 
 struct FailuresClaim {
@@ -127,7 +127,7 @@ struct FailsAlikeClaim {
   static constexpr std::string_view section = "fails_alike";
   static constexpr auto experiment = ExperimentKind::compare;
   std::vector<std::string> arms;
-  double within = 0.2;  // how far the shares of failures are apart
+  double within = 0.2;  // largest distance of the two shares of failures
 };
 template <class Io>
 void describe(Io& io, FailsAlikeClaim& c) {
@@ -174,9 +174,9 @@ void describe(Io& io, AccuracyFallsClaim& c) {
 struct AccuracyGapClaim {
   static constexpr std::string_view section = "accuracy_gap";
   static constexpr auto experiment = ExperimentKind::compare;
-  std::vector<std::string> arms;  // the gap between these two
-  std::vector<std::string> than;  // against that between these
-  Bound factor;                   // times the second gap
+  std::vector<std::string> arms;  // the gap between these two,
+  std::vector<std::string> than;  // compared with the gap between these
+  Bound factor;                   // of the second gap
 };
 template <class Io>
 void describe(Io& io, AccuracyGapClaim& c) {
@@ -221,7 +221,7 @@ struct GateClaim {
   std::string arm;
   Length from;
   Length to;
-  double share = 0.6;  // all of 8 runs show no more than 0.63
+  double share = 0.6;  // even 8 of 8 runs only give a lower bound of 0.63
 };
 template <class Io>
 void describe(Io& io, GateClaim& c) {
@@ -249,8 +249,8 @@ struct SharpnessStaysClaim {
   static constexpr std::string_view section = "sharpness_stays";
   static constexpr auto experiment = ExperimentKind::compare;
   std::string arm;
-  double within = 1;              // the factor it may fall by
-  bool random_direction = false;  // the curvature along a random direction in its place
+  double within = 1;              // the largest factor it may fall by
+  bool random_direction = false;  // the curvature along a random direction instead of sharpness
 };
 template <class Io>
 void describe(Io& io, SharpnessStaysClaim& c) {
@@ -263,7 +263,7 @@ struct UnstableStartClaim {
   static constexpr std::string_view section = "unstable_start";
   static constexpr auto experiment = ExperimentKind::compare;
   std::string arm;
-  double share = 0.6;  // all of 10 runs show no more than 0.69
+  double share = 0.6;  // even 10 of 10 runs only give a lower bound of 0.69
 };
 template <class Io>
 void describe(Io& io, UnstableStartClaim& c) {
@@ -305,7 +305,7 @@ struct BoundaryRisesClaim {
   std::string along;         // an axis
   std::vector<Override> at;  // values of other axes; absent: all of them
   double p_below = 0.05;
-  double octaves_back = 1;  // the largest step back that is let pass
+  double octaves_back = 1;  // the largest step back that is tolerated
 };
 template <class Io>
 void describe(Io& io, BoundaryRisesClaim& c) {

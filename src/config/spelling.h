@@ -1,5 +1,5 @@
-// How the values of an enumeration are written: once, beside the enumeration, whose values count
-// from 0.
+// The spelling of an enumeration's values, given once next to the enumeration. Its values must be
+// 0, 1, 2 and so on.
 //
 //   enum class Loss { cross_entropy, mse };
 //   constexpr auto spelling(Loss) {
@@ -15,7 +15,7 @@
 
 namespace preheat {
 
-/// What a message calls one of the values, and the name of each, in their order.
+/// What a message calls any one of the values ("a loss"), and the name of each, in enum order.
 template <std::size_t n>
 struct Spelling {
   std::string_view what;
@@ -34,7 +34,7 @@ constexpr std::string_view to_string(Enum value) {
   return spelling(value).names[static_cast<std::size_t>(value)];
 }
 
-/// The value of that name; nothing where there is none.
+/// The value with that name, or std::nullopt.
 template <Spelled Enum>
 constexpr std::optional<Enum> value_named(std::string_view name) {
   const auto known = spelling(Enum{});

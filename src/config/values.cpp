@@ -49,7 +49,7 @@ Parsed parse_number(std::string_view text, double& value) {
   const auto [stop, error] = std::from_chars(text.data(), end, value);
   if (error == std::errc::invalid_argument || stop != end) return Parsed::not_a_number;
   if (error == std::errc::result_out_of_range) return Parsed::too_large;
-  value += 0.0;  // makes -0 a 0
+  value += 0.0;  // turns -0 into 0
   return Parsed::ok;
 }
 
@@ -110,7 +110,8 @@ void take_seeds(const Node& node, std::uint64_t first, std::uint64_t last,
   for (std::uint64_t i = 0; i <= last - first; ++i) seeds.push_back(first + i);
 }
 
-// Optimal string alignment: insertions, deletions, substitutions and swaps of neighbours.
+// Optimal string alignment distance: insertions, deletions, substitutions and transpositions of
+// adjacent characters.
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
@@ -134,7 +135,7 @@ Node scalar_node(std::string text, bool quoted = false) {
   return node;
 }
 
-// What all runs of an experiment share.
+// Throws if the key is one that all runs of an experiment share.
 void refuse_shared_key(const std::string& key, const Node& value) {
   const std::string_view section = std::string_view(key).substr(0, key.find('.'));
   if (section == "name" || section == "seed" || is_of_experiments(section)) {
@@ -143,8 +144,8 @@ void refuse_shared_key(const std::string& key, const Node& value) {
   }
 }
 
-// Whether the folder of an experiment has a file of that name, beside the folders of its arms; each
-// is made under a temporary name.
+// Whether an experiment's folder has a file of that name next to the folders of its arms, counting
+// the temporary name under which each file is written first.
 bool is_file_beside_arms(std::string_view name) {
   constexpr std::string_view temporary = ".tmp";
   if (name.ends_with(temporary)) name.remove_suffix(temporary.size());
@@ -153,7 +154,7 @@ bool is_file_beside_arms(std::string_view name) {
                              [&](ExperimentKind kind) { return result_file(kind) == name; });
 }
 
-// {log: [from, to, n]} or {linear: [from, to, n]}: n values, both ends among them.
+// {log: [from, to, n]} or {linear: [from, to, n]}: n values including both ends.
 std::vector<Node> spaced_values(const Node& node) {
   const std::string remedy = "write {log: [from, to, how many]} or {linear: [...]}";
   const bool is_spaced = node.keys.size() == 1 &&
@@ -174,7 +175,7 @@ std::vector<Node> spaced_values(const Node& node) {
     const double share = static_cast<double>(i) / static_cast<double>(count - 1);
     double value = is_log ? from * std::pow(to / from, share) : from + (to - from) * share;
     if (i == count - 1) value = to;
-    // Four digits are enough to tell neighbours apart, and a name to look at.
+    // Four digits tell neighbouring values apart and keep names readable.
     values.push_back(scalar_node(fmt::format("{:.4g}", value)));
   }
   return values;
@@ -465,7 +466,7 @@ void check_list(const Node& node, const ListSize& size) {
   }
 }
 
-// fmt prints a double with the fewest digits that read back to it.
+// fmt prints a double with the fewest digits that read back to the same value.
 Node to_node(double value) {
   return scalar_node(fmt::format("{}", value));
 }

@@ -1,5 +1,5 @@
-// Single values between YAML and C++: their types, what is accepted, how it is refused, how it is
-// written again.
+// Conversion of single values between YAML and C++: types, accepted ranges, error messages, and
+// writing them back.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace preheat {
 
 enum class LengthUnit { steps, epochs, percent };
 
-/// A stretch of training: "400 steps", "1.5 epochs" or "10%" of the run.
+/// A duration in training: "400 steps", "1.5 epochs" or "10%" of the run.
 struct Length {
   double value = 0;
   LengthUnit unit = LengthUnit::steps;
@@ -29,14 +29,14 @@ enum class ActivationKind { none, relu, leaky_relu };
 
 struct Activation {
   ActivationKind kind = ActivationKind::none;
-  double slope = 0;  // leaky_relu's, below zero
+  double slope = 0;  // of leaky_relu, for negative inputs
 };
 
 /// "none", "relu" or "leaky_relu(0.1)".
 std::string to_string(const Activation& activation);
 
-/// A value of the learning rate: absolute, a factor of base_lr, what the update before it had, or
-/// what the network can take at its start.
+/// A learning rate: `value` itself, `value` times base_lr (`times_base`), the rate of the update
+/// before (`last`), or one derived from the sharpness at the initial weights (`automatic`).
 struct LrValue {
   double value = 0;
   bool times_base = false;
@@ -50,22 +50,22 @@ struct Arm {
   std::vector<Override> overrides;
 };
 
-/// The values that a grid gives one key.
+/// One axis of a grid: a key and the values it takes.
 struct Axis {
   std::string key;
   std::vector<Node> values;
 };
 
-/// How many cells the grid of these axes has.
+/// The number of cells in the grid of these axes.
 std::int64_t cells_in(const std::vector<Axis>& axes);
 
-/// The numbers a key takes. Every range is finite, so that no sum or product of a few of them is
-/// not.
+/// The numbers a key accepts. Every range is finite, so that sums and products of a few accepted
+/// numbers are finite too.
 struct Range {
   double min = 0;
   double max = 0;
-  bool above_min = false;  // min itself is refused
-  bool below_max = false;
+  bool above_min = false;  // excludes min
+  bool below_max = false;  // excludes max
 };
 constexpr double kLargest = 1e12;
 constexpr Range at_least(double min) {
@@ -83,27 +83,26 @@ struct IntegerRange {
   bool odd = false;
 };
 
-/// How many items a list has.
+/// The numbers of items a list may have.
 struct ListSize {
   std::size_t min = 1;
   std::size_t max = 1000;
 };
 
 enum class TextRule {
-  run_name,  // a folder's name: letters, digits, . _ -, not starting with a dot
+  run_name,  // a folder name: letters, digits, . _ -, not starting with a dot
   label,     // letters, digits, _ -, not only digits
   word,      // letters, digits, _
-  pattern,   // letters, digits, . _ - and the wildcards * ?
-  path,      // anything printable
+  pattern,   // as run_name, and the wildcards * ?
+  path,      // anything without control characters
 };
 
 struct LengthRule {
-  bool zero = true;     // "0 steps" is a length
-  bool percent = true;  // so is "10%" of the run
+  bool zero = true;     // accepts "0 steps"
+  bool percent = true;  // accepts "10%" of the run
 };
 
-// Each throws ConfigError at the node's place where the value is not of its kind or not in its
-// range.
+// Each throws ConfigError at the node's place if the value is of the wrong type or out of range.
 void read_value(const Node& node, double& value, const Range& range);
 void read_value(const Node& node, std::int64_t& value, const IntegerRange& range);
 void read_value(const Node& node, std::uint64_t& value);
@@ -116,14 +115,14 @@ void read_value(const Node& node, Activation& value);
 void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
 /// Dotted keys with their values.
 void read_value(const Node& node, std::vector<Override>& changes);
-/// Arms: a map of names to maps of dotted keys. Whether an arm's values are right shows when it is
-/// applied.
+/// Arms: a map of names to maps of dotted keys. The values are checked when the arm is applied.
 void read_value(const Node& node, std::vector<Arm>& arms);
-/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}; of
-/// at most 10'000 cells.
+/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}; at
+/// most 10'000 cells in total.
 void read_value(const Node& node, std::vector<Axis>& axes);
 
-/// Which of the names the node is; throws that it is not `what` where it is none of them.
+/// The index of the node's text among `names`. Throws ConfigError ("is not `what`") if it is none
+/// of them.
 std::size_t read_name(const Node& node, std::string_view what,
                       std::span<const std::string_view> names);
 
@@ -133,13 +132,12 @@ void read_value(const Node& node, Enum& value) {
   value = static_cast<Enum>(read_name(node, known.what, known.names));
 }
 
-/// A scalar that is a number, or true or false, by the rules of the readers above; nothing where it
-/// is not.
+/// The value of a scalar by the rules of the readers above; std::nullopt if it is of another type.
 std::optional<std::int64_t> as_integer(const Node& node);
 std::optional<double> as_number(const Node& node);
 std::optional<bool> as_bool(const Node& node);
 
-/// Throws unless the node is a list of such a size.
+/// Throws ConfigError unless the node is a list of that size.
 void check_list(const Node& node, const ListSize& size);
 
 template <class T, class Rule>
@@ -175,11 +173,11 @@ Node to_node(const std::vector<T>& values) {
   return node;
 }
 
-/// What a message shows of a value: its text, shortened, or "a list".
+/// A value as messages show it: its text, shortened, or "a list", "a section", "null".
 std::string shown(const Node& node);
 
-/// Those of `names` that a misspelt `name` may stand for, the nearest first; empty where none is
-/// near.
+/// The names a misspelt `name` may stand for: those at the smallest edit distance, if that is small
+/// enough, otherwise those that contain it. Empty if there are none.
 std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& names);
 
 /// "did you mean a or b?"

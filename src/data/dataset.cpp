@@ -23,16 +23,16 @@ bool is_cifar10(DatasetName name) {
   return name == DatasetName::cifar10;
 }
 
-// What a file may be called, best first. `stem` is train-images-idx3-ubyte; some mirrors write
-// train-images.idx3-ubyte.
+// Accepted names of a file, preferred first. `stem` is for example train-images-idx3-ubyte; some
+// mirrors write train-images.idx3-ubyte.
 std::vector<std::string> idx_spellings(const std::string& stem) {
   std::string dotted = stem;
   dotted[dotted.find("-idx")] = '.';
   return {stem, dotted, stem + ".gz", dotted + ".gz"};
 }
 
-// The file of that name in the folder. A folder that carries the name of the file counts only where
-// nothing else does: unpackers like to make such.
+// The first of these files in the folder. A subfolder of that name, as some unpackers create, is
+// returned only if there is no such file, so that the error names it.
 std::optional<fs::path> find_file(const fs::path& folder,
                                   const std::vector<std::string>& spellings) {
   std::optional<fs::path> found;
@@ -61,7 +61,7 @@ std::vector<std::string> first_file_spellings(DatasetName name) {
                           : idx_spellings("train-images-idx3-ubyte");
 }
 
-// The place itself or, as its archive unpacks, CIFAR-10's subfolder.
+// The place itself or, for CIFAR-10, the subfolder that its archive unpacks to.
 std::optional<fs::path> folder_with_files(const fs::path& place, DatasetName name) {
   std::vector<fs::path> folders{place};
   if (is_cifar10(name)) folders.push_back(place / "cifar-10-batches-bin");
@@ -169,7 +169,7 @@ TrainTest load_dataset(const DataConfig& config) {
       data.test = read("t10k");
     }
   }
-  // The schedule is laid out from the known sizes, before any file is read, and has to stay true.
+  // The schedule has been laid out from the known size before any file is read.
   const std::int64_t used = train_examples(config);
   if (data.train.size() < used || (data.train.size() > used && !config.train_limit)) {
     throw Error(

@@ -1,4 +1,4 @@
-// Images and labels in memory, as the files hold them: 8-bit pixels, NHWC.
+// Images and labels in memory: 8-bit pixels in NHWC, not normalised.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct ImageShape {
   bool operator==(const ImageShape&) const = default;
 };
 
-/// What is known of a dataset without its files.
+/// What is known about a dataset without reading its files.
 struct DatasetFacts {
   ImageShape shape;
   std::int64_t classes = 0;
@@ -40,28 +40,29 @@ struct Dataset {
 struct TrainTest {
   Dataset train;
   Dataset test;
-  std::string origin;  // the folder it was read from, or "generated"
+  std::string origin;  // the source folder, or "generated"
 };
 
-/// The folder that holds the dataset's files: data.dir, data/<name>, $PREHEAT_DATA/<name>,
-/// $PREHEAT_DATA, /usr/share/datasets/<name>. Throws Error naming every place it looked, and how
-/// to get the files. Not for synthetic.
+/// The folder that holds the dataset's files: data.dir if given, otherwise the first that has them
+/// of data/<name>, $PREHEAT_DATA/<name>, $PREHEAT_DATA and /usr/share/datasets/<name>. In each,
+/// CIFAR-10 may also be in the subfolder cifar-10-batches-bin. Throws Error naming every place it
+/// looked and how to get the files, and for synthetic, which has none.
 std::filesystem::path find_dataset(const DataConfig& config);
 
-/// Reads (or, for synthetic, generates) training and test images; `train_limit` cuts the training
-/// set to its first examples. Throws Error naming the file and the byte for anything malformed, and
-/// where the files cannot give exactly train_examples(), which schedules are laid out from.
+/// Reads (or, for synthetic, generates) training and test images; `train_limit` keeps the first
+/// examples of the training set. Throws Error naming the file and the byte for malformed data, and
+/// if the files do not provide exactly train_examples(), on which the schedule is based.
 TrainTest load_dataset(const DataConfig& config);
 
-/// Mean and std that pixels are normalised with: the configured ones or the dataset's own. Throws
-/// ConfigError at data.normalize where their number is not the number of channels.
+/// Mean and std for normalising pixels: the configured ones or the dataset's own. Throws
+/// ConfigError at data.normalize if there is not one of each per channel.
 Normalize normalization(const RunConfig& config);
 
-/// How many training examples a run uses: the dataset's, or train_limit if that is less.
+/// The number of training examples a run uses: the dataset's size, or train_limit if smaller.
 std::int64_t train_examples(const DataConfig& config);
 
-/// train_examples / batch_size, the short last batch dropped. Throws ConfigError at data.batch_size
-/// where not even one batch fits.
+/// train_examples / batch_size; a last, short batch is dropped. Throws ConfigError at
+/// data.batch_size if there are fewer examples than one batch.
 std::int64_t steps_per_epoch(const RunConfig& config);
 
 }  // namespace preheat

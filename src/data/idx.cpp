@@ -33,7 +33,7 @@ std::string describe(std::uint32_t magic) {
   return fmt::format("something else (magic 0x{:08x})", magic);
 }
 
-// Reads the magic and the number of examples.
+// Checks the magic number and returns the number of examples.
 std::int64_t read_start(InputFile& file, std::uint32_t magic) {
   const std::uint32_t found = read_word(file);
   if (found != magic) {
@@ -74,7 +74,7 @@ Dataset read_idx(const std::filesystem::path& images, const std::filesystem::pat
   read_side(images_file, "height", shape.height);
   read_side(images_file, "width", shape.width);
 
-  // The labels come first: they are small, and tell whether the images' count can be right.
+  // Labels before pixels: they are small, and show whether the images' count can be right.
   InputFile labels_file(labels);
   const std::int64_t labels_count = read_start(labels_file, labels_magic);
   const std::int64_t labels_begin = labels_file.position();

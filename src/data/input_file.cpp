@@ -46,7 +46,7 @@ void InputFile::append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::
   const auto ends = [&](std::int64_t byte, std::int64_t missing) {
     fail(byte, fmt::format("the file ends in {}", what), fmt::format("{} more bytes", missing));
   };
-  // A long promise of a plain file can be judged before it is read.
+  // A plain file's size shows before reading whether a large request can be met.
   if (bytes > chunk_bytes && gzdirect(file_.get()) == 1) {
     std::error_code error;
     const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path_, error));

@@ -1,4 +1,4 @@
-// A data file that somebody else made: read once, front to back, and trusted with nothing.
+// A data file from elsewhere: read sequentially, and nothing it says about itself is trusted.
 #pragma once
 
 #include <zlib.h>
@@ -12,21 +12,22 @@
 
 namespace preheat {
 
-/// A plain or gzip-compressed file. Bytes count from 0 in the uncompressed content. Every problem
-/// is an Error that reads `path: byte N: what is wrong; what would be right`.
+/// A plain or gzip-compressed file. Byte positions refer to the uncompressed content, from 0. A
+/// problem in the content is an Error `path: byte N: what is wrong; what would be right`.
 class InputFile {
  public:
-  /// Throws Error for anything but a regular file that can be opened.
+  /// Throws Error, naming the path, unless it is a regular file that can be opened.
   explicit InputFile(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
   std::int64_t position() const { return position_; }
 
-  /// Appends the next `bytes` bytes. Memory grows with the data that arrive, not with what was
-  /// promised. Throws where the file ends first, naming `what` it ended in.
+  /// Appends the next `bytes` bytes to `out`. Memory grows with the data actually read, not with
+  /// `bytes`. Throws Error if the file cannot be read or ends too early, naming `what` it ended in.
   void append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::string_view what);
 
-  /// Whether nothing follows; for gzip, this is where its checksum is verified.
+  /// Whether the whole content has been read. At the end of a gzip file this verifies its checksum;
+  /// throws Error if that fails.
   bool at_end();
 
   [[noreturn]] void fail(std::int64_t byte, std::string_view problem,
@@ -37,7 +38,7 @@ class InputFile {
     void operator()(gzFile_s* file) const { gzclose_r(file); }
   };
 
-  // Throws if zlib has met an error.
+  // Throws if zlib reports an error.
   void check_read() const;
 
   std::filesystem::path path_;

@@ -5,8 +5,9 @@
 namespace preheat {
 namespace {
 
-// Natural logarithm of x in (0, 1), to rounding: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and
-// log m = 2 atanh(s), s = (m - 1) / (m + 1), |s| < 0.172, as its series.
+// Natural logarithm of x in (0, 1), accurate to rounding: x = m 2^e with m in
+// [sqrt(1/2), sqrt(2)), and log m = 2 atanh(s) by its power series, with s = (m - 1) / (m + 1) and
+// |s| < 0.172.
 double portable_log(double x) {
   int exponent = 0;
   double m = std::frexp(x, &exponent);

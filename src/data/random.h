@@ -1,7 +1,8 @@
-// Philox4x32-10, the counter-based generator behind every random choice: a number is a pure
-// function of (seed, stream, position), so initial weights, epoch orders and augmentation are
-// bit-equal on every machine and backend, and none of them depends on how many numbers another one
-// drew. Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+// Philox4x32-10, the counter-based generator behind every random choice. Each number is a pure
+// function of (seed, stream, substream, position), so initial weights, epoch orders and
+// augmentation are bit-identical on every machine and backend, and none depends on how many numbers
+// another one drew.
+// Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 
 namespace preheat {
 
-/// What a number is drawn for. The values are part of the format: changing one changes every run.
+/// What a number is drawn for. The values are fixed: changing one changes every run.
 enum class RandomStream : std::uint32_t {
   initial_weights = 1,
   epoch_order = 2,
@@ -25,8 +26,8 @@ struct Random4 {
   std::uint32_t value[4];
 };
 
-/// Four uniform 32-bit words at `position` of the stream. `substream` separates what is drawn for
-/// one tensor or epoch from the next.
+/// Four uniform 32-bit words at `position` of the stream. `substream` separates the draws for
+/// different tensors or epochs.
 PREHEAT_HD inline Random4 philox(std::uint64_t seed, RandomStream stream, std::uint32_t substream,
                                  std::uint64_t position) {
   std::uint32_t c[4] = {static_cast<std::uint32_t>(position),
@@ -46,7 +47,7 @@ PREHEAT_HD inline Random4 philox(std::uint64_t seed, RandomStream stream, std::u
   return {{c[0], c[1], c[2], c[3]}};
 }
 
-/// Maps a word to 0..n-1 by multiply and shift; the bias is at most n / 2^32.
+/// Maps a uniform word to 0..n-1 by multiply and shift, with a bias of at most n / 2^32.
 PREHEAT_HD inline std::uint32_t below(std::uint32_t word, std::uint32_t n) {
   return static_cast<std::uint32_t>((std::uint64_t{word} * n) >> 32);
 }
@@ -56,8 +57,8 @@ PREHEAT_HD inline double unit(std::uint32_t word) {
   return (word + 0.5) * 0x1p-32;
 }
 
-/// The standard normal quantile of u in (0, 1), from +, -, *, / and sqrt alone, so that its bits do
-/// not depend on a mathematics library. Relative error below 1e-14.
+/// The standard normal quantile of u in (0, 1). Uses only +, -, *, /, sqrt and frexp, so that its
+/// bits do not depend on the math library. Relative error below 1e-14.
 /// Wichura 1988, "Algorithm AS 241: The percentage points of the normal distribution".
 double normal_quantile(double u);
 

@@ -9,9 +9,10 @@
 namespace preheat {
 namespace {
 
-// Everything is integer arithmetic. A class is a 4 x 4 grid of random grey values, interpolated
-// bilinearly over 16 x 16 pixels and joined at the edges. An example is its class's picture shifted
-// by up to `most_shift` pixels each way, its contrast reduced, with noise on every pixel.
+// All arithmetic is on integers. A class is a 4 x 4 grid of random grey values, interpolated
+// bilinearly to 16 x 16 pixels, with wrap-around at the edges. An example is its class's picture,
+// shifted cyclically by up to `most_shift` pixels each way, at a reduced contrast, with noise on
+// every pixel.
 constexpr std::uint64_t internal_seed = 0x70726568656174;
 constexpr std::uint32_t grids_substream = 0;
 constexpr std::uint32_t examples_substream = 1;

@@ -24,7 +24,7 @@ bool has_section(const RunConfig& config, ExperimentKind experiment) {
   return false;
 }
 
-// By a test's p-value, which was adjusted over so many.
+// Decides a claim by `p`, its test's p-value adjusted for `tests` tests.
 void decide(Judged& judged, const Test& test, double p, std::size_t tests) {
   const bool significant = p < *judged.p_below;
   const bool could_be = test.least_p < *judged.p_below;

@@ -1,4 +1,4 @@
-// The arms of one experiment over the same seeds.
+// Compares the arms of one experiment over the same seeds.
 #pragma once
 
 #include <filesystem>
@@ -13,7 +13,7 @@
 
 namespace preheat {
 
-/// Two arms over the seeds that both finished.
+/// Two arms compared over the seeds at which both have ended.
 struct PairResult {
   std::string first;
   std::string second;
@@ -31,14 +31,14 @@ struct CompareResult {
   bool interrupted = false;
 };
 
-/// Over the seeds that have a run in both, whatever their order.
+/// Pairs the runs of two arms by seed, in whatever order they are.
 PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
-/// compare.json after each; while runs are missing it says how many of how many there are. A run
-/// that is not finite any more ends at once. An interrupted experiment keeps what was finished, and
-/// `resume` goes on in its folder. What is wrong in any arm is said before anything is loaded or
-/// made, and missing data before anything is made. Throws ConfigError, also where there is no
+/// compare.json after each run; while runs are missing it says how many have ended of how many
+/// planned. A run ends at its first step that is not finite. An interrupted experiment keeps its
+/// ended runs, and `resume` continues it in its folder. Errors in any arm are reported before data
+/// is loaded, and missing data before anything is written. Throws ConfigError, also if there is no
 /// compare section, and Error.
 CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, bool resume,

@@ -1,4 +1,4 @@
-// The claims of compare: of each kind how it is decided, what it says, and what it asks of an arm.
+// The claims of compare: how each kind is decided and worded, and what it requires of an arm.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -22,7 +22,7 @@ namespace {
 constexpr std::size_t window = 50;
 constexpr double never = std::numeric_limits<double>::infinity();
 
-// ---- Arms and what is taken from their runs ----------------------------------------------------
+// ---- Arms and the values of their runs ---------------------------------------------------------
 
 // One arm, its runs and their files.
 struct ComparedArm {
@@ -34,11 +34,11 @@ struct ComparedArm {
   std::int64_t n() const { return std::ssize(result.runs); }
 
   RunLength length() const { return run_length(config, steps_per_epoch(config)); }
-  std::int64_t updates(const Length& of) const {  // which has been checked
+  std::int64_t updates(const Length& of) const {  // `of` has been checked
     return updates_of(of, length(), config, "expect");
   }
 
-  // Nothing where the run has no such file.
+  // std::nullopt if the run has no such file.
   template <class Read>
   auto file(const SeedResult& r, const char* name, const Read& read) const
       -> std::optional<decltype(read(std::filesystem::path()))> {
@@ -66,11 +66,11 @@ class Arms {
   std::vector<ComparedArm> arms_;
 };
 
-// Numbers that both arms have, one for each of the seeds that both have.
+// One number per arm and seed, over the seeds at which both arms have one.
 struct Pairs {
   std::vector<double> first;
   std::vector<double> second;
-  std::int64_t missing = 0;  // seeds of both without a number in one of them
+  std::int64_t missing = 0;  // seeds at which both have a run, but not both a number
 
   std::int64_t n() const { return std::ssize(first); }
   std::string n_text() const {
@@ -79,7 +79,7 @@ struct Pairs {
   }
 };
 
-// value(arm, run) may be missing.
+// Pairs value(arm, run), which may be std::nullopt.
 template <class Value>
 Pairs paired(const ComparedArm& a, const ComparedArm& b, const Value& value) {
   Pairs pairs;
@@ -104,7 +104,7 @@ Finding too_few(const Pairs& pairs) {
   return finding;
 }
 
-// That the first is smaller; both-sided, with the direction beside it.
+// Two-sided test for the claim that the first is smaller.
 Test smaller_in_first(const Pairs& pairs) {
   const SignedRank found = wilcoxon_signed_rank(paired_differences(pairs.first, pairs.second));
   const std::vector<double> perfect(pairs.first.size(), -1.0);
@@ -112,10 +112,10 @@ Test smaller_in_first(const Pairs& pairs) {
                    wilcoxon_signed_rank(perfect).p);
 }
 
-// ---- What a claim asks of an arm ---------------------------------------------------------------
+// ---- Requirements on arms ----------------------------------------------------------------------
 
 template <class Claim>
-void check(const Claim&, const ClaimedArm&) {}  // most ask nothing
+void check(const Claim&, const ClaimedArm&) {}  // most claims have none
 
 void require_sharpness(const ClaimedArm& arm) {
   if (arm.config.diagnostics.sharpness) return;
@@ -124,8 +124,8 @@ void require_sharpness(const ClaimedArm& arm) {
 }
 
 // ---- failures ----------------------------------------------------------------------------------
-// The share of failed runs, by Clopper-Pearson. `above`: PASS where the interval is above it, FAIL
-// where it is below; `below` likewise.
+// The Clopper-Pearson interval of the share of failed runs. `above`: PASS if the interval is above
+// it, FAIL if below; `below` is the reverse.
 
 std::string text_of(const FailuresClaim& c) {
   return fmt::format("{} fails in {} than {} of runs", c.arm, more_or_less(c.share),
@@ -143,8 +143,8 @@ Finding judge(const FailuresClaim& c, const Arms& arms) {
 }
 
 // ---- fails_more --------------------------------------------------------------------------------
-// Exact McNemar, two-sided; the direction is that more seeds failed only in the first arm than only
-// in the second.
+// Exact McNemar test, two-sided. The claimed direction: more seeds failed only in the first arm
+// than only in the second.
 
 std::string text_of(const FailsMoreClaim& c) {
   return fmt::format("{} fails more often than {}", c.arms[0], c.arms[1]);
@@ -168,9 +168,9 @@ Finding judge(const FailsMoreClaim& c, const Arms& arms) {
 }
 
 // ---- fails_alike -------------------------------------------------------------------------------
-// The share of failures under the first arm less that under the second, by the interval at 90 % for
-// pairs (statistics.h), which is two one-sided tests at 5 %: PASS where it lies inside (-within,
-// within), FAIL where it lies outside. Twenty seeds that no arm tells apart have [-0.17, 0.17].
+// The 90 % paired interval (statistics.h) of the first arm's share of failures minus the second's,
+// which amounts to two one-sided tests at 5 %: PASS if it is inside (-within, within), FAIL if
+// outside. For twenty seeds none of which tells the arms apart it is [-0.17, 0.17].
 
 std::string text_of(const FailsAlikeClaim& c) {
   return fmt::format("{} fails as often as {}, to {}", c.arms[0], c.arms[1],
@@ -190,7 +190,7 @@ Finding judge(const FailsAlikeClaim& c, const Arms& arms) {
 
 // ---- Test accuracies ---------------------------------------------------------------------------
 
-// In percentage points.
+// An interval of shares in percentage points.
 std::string points_text(const Interval& interval) {
   return to_string({100 * interval.lo, 100 * interval.hi});
 }
@@ -201,7 +201,7 @@ Pairs accuracies(const ComparedArm& a, const ComparedArm& b) {
   });
 }
 
-// The accuracies of these arms, for each seed that all of them have.
+// The accuracies of these arms, a row for each seed that all of them have.
 std::vector<std::vector<double>> accuracies_by_seed(const Arms& arms,
                                                     const std::vector<std::string>& names) {
   std::vector<std::vector<double>> blocks;
@@ -223,7 +223,7 @@ std::string difference_text(const Pairs& pairs, double difference) {
                      100 * difference);
 }
 
-// How many runs count with the accuracy of chance.
+// States how many runs count with the accuracy of chance.
 std::string chance_text(const Arms& arms, const std::vector<std::string>& names) {
   std::vector<std::int64_t> failures;
   for (const std::string& name : names) failures.push_back(arms[name].result.failures());
@@ -233,9 +233,9 @@ std::string chance_text(const Arms& arms, const std::vector<std::string>& names)
 }
 
 // ---- accuracy ----------------------------------------------------------------------------------
-// The mean difference of test accuracy, first minus second, by the t interval of pairs: PASS where
-// it is above at_least, FAIL where it is below. A negative at_least makes it non-inferiority. The
-// bootstrap interval is only shown.
+// The paired t interval of the mean difference of test accuracy, first minus second: PASS if it is
+// above at_least, FAIL if below. A negative at_least tests non-inferiority. The bootstrap interval
+// is only shown.
 
 std::string text_of(const AccuracyClaim& c) {
   if (c.at_least == 0) return fmt::format("{} is more accurate than {}", c.arms[0], c.arms[1]);
@@ -257,8 +257,8 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
 }
 
 // ---- accuracy_alike ----------------------------------------------------------------------------
-// Two one-sided t tests: PASS where p < 0.05, which is the t interval at 90 % inside
-// (-within, within), FAIL where it lies outside.
+// Two one-sided t tests: PASS if p < 0.05, that is, if the 90 % t interval is inside
+// (-within, within), FAIL if it is outside.
 
 std::string text_of(const AccuracyAlikeClaim& c) {
   return fmt::format("{} and {} are equally accurate, to {}", c.arms[0], c.arms[1],
@@ -278,8 +278,8 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
 }
 
 // ---- accuracy_falls ----------------------------------------------------------------------------
-// Page's trend over the arms in their order, one-sided; seeds that all arms have are its blocks.
-// The direction is that of the mean rank correlation.
+// Page's trend test over the arms in their order, one-sided; the blocks are the seeds that all arms
+// have. The direction is the sign of the mean rank correlation.
 
 std::string text_of(const AccuracyFallsClaim& c) {
   return fmt::format("the test accuracy falls along {}", fmt::join(c.arms, ", "));
@@ -305,9 +305,9 @@ Finding judge(const AccuracyFallsClaim& c, const Arms& arms) {
 }
 
 // ---- accuracy_gap ------------------------------------------------------------------------------
-// By seed the accuracy of the first arm less that of the second, minus `above` (or `below`) times
-// the same of `than`: PASS where the expanded interval of the bootstrap of its mean is above
-// (below) 0, FAIL where it is on the other side. Needs five seeds.
+// Per seed, the accuracy of the first arm minus that of the second, minus `above` (or `below`)
+// times the same difference of `than`: PASS if the expanded bootstrap interval of the mean is above
+// (below) 0, FAIL if it is on the other side. Needs five seeds.
 
 std::string text_of(const AccuracyGapClaim& c) {
   return fmt::format(
@@ -342,9 +342,9 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
 }
 
 // ---- sooner ------------------------------------------------------------------------------------
-// By run the number of updates after which the mean training error of the 50 updates before is
-// first below train_error; never is the run's length. Wilcoxon's signed ranks of the differences,
-// two-sided.
+// Per run, the number of updates after which the mean training error of the last 50 updates is
+// first below train_error; never counts as the run's length. Wilcoxon's signed-rank test of the
+// differences, two-sided.
 
 std::string text_of(const SoonerClaim& c) {
   return fmt::format("{} has a training error below {} sooner than {}", c.arms[0],
@@ -390,10 +390,10 @@ Finding judge(const SoonerClaim& c, const Arms& arms) {
 }
 
 // ---- smaller_spike -----------------------------------------------------------------------------
-// By run the largest training loss of the updates [after, after + within) over the mean of the 50
-// before `after` (or as many as there are), `after` being the arm's own: the update of its restart,
-// which a ramp delays. A run that is not finite by then, or not to be divided by, is above all
-// others. Wilcoxon's signed ranks of the differences of the logarithms, two-sided.
+// Per run, the largest training loss of the updates [after, after + within) over the mean of the 50
+// updates before `after` (or as many as there are). Each arm has its own `after`, the update of its
+// restart, which a ramp delays. A run that is not finite by then, or whose mean before is 0, ranks
+// above all others. Wilcoxon's signed-rank test of the differences of the logarithms, two-sided.
 
 std::string text_of(const SmallerSpikeClaim& c) {
   return fmt::format("the loss spikes less in {} after {} than in {} after {}, within {}",
@@ -411,7 +411,7 @@ void check(const SmallerSpikeClaim& c, const ClaimedArm& arm) {
   arm.updates(c.within, "within");
 }
 
-// Infinite where the run was not finite by then.
+// Infinite if the run was not finite by then or has no loss above 0 before `after`.
 double log_spike(const Metrics& metrics, double after, double within) {
   std::vector<double> before;
   double largest = 0;
@@ -425,7 +425,7 @@ double log_spike(const Metrics& metrics, double after, double within) {
   }
   const std::size_t kept = std::min(window, before.size());
   const double level = kept == 0 ? 0 : mean(std::span(before).last(kept));
-  // A loss that rounds to zero has a logarithm all the same.
+  // Keeps the logarithm of a loss that rounds to zero finite.
   constexpr double least = std::numeric_limits<float>::min();
   return level > 0 ? std::log(std::max(largest, least) / level) : never;
 }
@@ -464,8 +464,8 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
 }
 
 // ---- gate_opens --------------------------------------------------------------------------------
-// The share of runs whose gate opens at an update in [from, to), by Clopper-Pearson: PASS where the
-// interval is above `share`, FAIL where it is below.
+// The Clopper-Pearson interval of the share of runs whose gate opens at an update in [from, to):
+// PASS if it is above `share`, FAIL if below.
 
 std::string text_of(const GateClaim& c) {
   return fmt::format("the gate of {} opens from {} to {}, in more than {} of runs", c.arm,
@@ -506,8 +506,8 @@ Finding judge(const GateClaim& c, const Arms& arms) {
 
 // ---- Sharpness at both ends of a run -----------------------------------------------------------
 
-// What sharpness.csv says first and at its last finite value, by run; of runs that have both: one
-// that failed before it was measured again says nothing of what it would have become.
+// The first and the last finite value of sharpness.csv, for the runs that have both. A run that
+// failed before a second measurement does not tell how its sharpness would have changed.
 struct Ends {
   std::vector<double> first;
   std::vector<double> last;
@@ -549,10 +549,9 @@ Ends ends_of(const ComparedArm& arm, std::vector<double> SharpnessRows::*column)
 }
 
 // ---- sharpness_falls ---------------------------------------------------------------------------
-// By run, whether the first sharpness is at least `by` times the magnitude of the last finite one.
+// Per run, whether the first sharpness is at least `by` times the magnitude of the last finite one.
 // Runs without two such measurements, or whose two step sizes disagree at either, are left out and
-// counted.
-// The sign test, one-sided: against half.
+// counted. One-sided sign test against half of the runs.
 
 std::string text_of(const SharpnessFallsClaim& c) {
   return fmt::format("the sharpness falls {:.3g}-fold in {}", c.by, c.arm);
@@ -582,8 +581,8 @@ Finding judge(const SharpnessFallsClaim& c, const Arms& arms) {
 }
 
 // ---- sharpness_stays ---------------------------------------------------------------------------
-// By run log(first / last) of the same, or of the curvature along the random direction: PASS where
-// the t interval of its mean is below log(within), FAIL where it is above.
+// Per run, log(first / last) of the same sharpness, or of the curvature along the random direction:
+// PASS if the t interval of the mean is below log(within), FAIL if above.
 
 std::string text_of(const SharpnessStaysClaim& c) {
   return fmt::format("the {} falls less than {:.3g}-fold in {}",
@@ -598,7 +597,7 @@ void check(const SharpnessStaysClaim&, const ClaimedArm& arm) {
 Finding judge(const SharpnessStaysClaim& c, const Arms& arms) {
   const Ends ends = ends_of(arms[c.arm], c.random_direction ? &SharpnessRows::random_direction
                                                             : &SharpnessRows::sharpness);
-  std::vector<double> logs;  // of first over last; a curvature that is gone has none
+  std::vector<double> logs;  // of first over last, if both are above 0
   for (std::size_t i = 0; i < ends.first.size(); ++i) {
     if (ends.first[i] > 0 && ends.last[i] > 0) {
       logs.push_back(std::log(ends.first[i] / ends.last[i]));
@@ -617,9 +616,8 @@ Finding judge(const SharpnessStaysClaim& c, const Arms& arms) {
 }
 
 // ---- unstable_start ----------------------------------------------------------------------------
-// Of the runs that were not finite the share with sharpness before update 0 x largest rate up to
-// the failure / 2 > 1, by Clopper-Pearson: PASS where the interval is above `share`, FAIL where it
-// is below.
+// Of the runs that were not finite, the share in which sharpness before update 0 x largest rate up
+// to the failure / 2 > 1. PASS if its Clopper-Pearson interval is above `share`, FAIL if below.
 
 std::string text_of(const UnstableStartClaim& c) {
   return fmt::format(
@@ -658,9 +656,10 @@ Finding judge(const UnstableStartClaim& c, const Arms& arms) {
 }
 
 // ---- edge_of_stability -------------------------------------------------------------------------
-// By run the median sharpness of the last quarter of the measurements, against
-// 2 (1 + momentum) / rate (Cohen et al. 2021): PASS where the least-squares slope over all runs of
-// all arms is within `slope`, else FAIL; INCONCLUSIVE where a run failed or was not measured.
+// Per run, the median sharpness of the last quarter of the measurements against
+// 2 (1 + momentum) / rate, at the rate of the last one (Cohen et al. 2021): PASS if the
+// least-squares slope over all runs of all arms is within `slope`, otherwise FAIL; INCONCLUSIVE if
+// a run failed or was not measured.
 
 std::string text_of(const EdgeOfStabilityClaim& c) {
   return fmt::format("the late sharpness follows 2 (1 + momentum) / rate, slope {:g} to {:g}",
@@ -710,17 +709,17 @@ Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
 }
 
 // ---- deep_layers_move_more ---------------------------------------------------------------------
-// By run Spearman's rho between the depth of a weight matrix (of convolutions and linear layers,
-// from the images on) and its mean norm of velocity over norm of weights in the updates looked at
-// before `within`; values that are not finite are skipped, a run with a matrix without any is left
-// out. Wilcoxon's signed ranks of the differences of rho, two-sided.
+// Per run, Spearman's rho between the depth of a weight matrix (of convolutions and linear layers,
+// from the input on) and its mean ratio of velocity norm to weight norm over the examined updates
+// before `within`. Values that are not finite are skipped; a run in which a matrix has no value is
+// left out. Wilcoxon's signed-rank test of the differences of rho, two-sided.
 
 std::string text_of(const DeepLayersClaim& c) {
   return fmt::format("deep layers move more, against shallow ones, in {} than in {}", c.arms[0],
                      c.arms[1]);
 }
 
-// The parameters that are weight matrices, from the images on.
+// The names of the weight matrices, from the input on.
 std::vector<std::string> weight_matrices(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
   const Network network = build_network(config, data.shape, data.classes);
@@ -757,7 +756,7 @@ std::optional<double> depth_correlation(const RunConfig& config, const LayerRows
     depths.push_back(static_cast<double>(depths.size()));
     moves.push_back(mean(ratios));
   }
-  // Its p-value is of no interest here.
+  // The p-value is not used.
   return spearman(depths, moves, Alternative::two_sided, 1).rho;
 }
 

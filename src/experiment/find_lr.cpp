@@ -19,11 +19,11 @@ namespace preheat {
 namespace {
 
 constexpr int confirmations = 3;
-constexpr int most_climbs = 6;  // doublings without a run that trains, before a search turns around
-constexpr int most_slow = 12;   // halvings in a row that are only too slow, before it ends
+constexpr int most_climbs = 6;  // doublings without a run that trains before the search halves
+constexpr int most_slow = 12;   // the search ends after more halvings in a row that are too slow
 constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
-// A rate that a configuration shows as it was.
+// The rate rounded to the digits of its name, so that the configuration shows it exactly.
 double rounded(double rate) {
   return std::strtod(rate_name(rate).c_str(), nullptr);
 }
@@ -32,13 +32,12 @@ bool trained(const RunResult& run, double loss_below) {
   return !is_failure(run.outcome) && run.final_train_loss && *run.final_train_loss < loss_below;
 }
 
-// Finite, and not where it should have got to in its updates: at too small a rate, or at one that
-// has killed what was to learn.
+// The run is finite but did not train: its rate is too small, or so large that the network died.
 bool is_slow(const Trial& trial) {
   return !trial.trained && trial.run.outcome != Outcome::non_finite;
 }
 
-// Tries the rates below the answer that were not yet.
+// Tries the confirmation's rates below the answer that have not been tried.
 void confirm(Search& search, const Trials& trials) {
   if (!search.largest) return;
   std::vector<double> rates;
@@ -62,8 +61,8 @@ void confirm(Search& search, const Trials& trials) {
   }
 }
 
-// There is none where loss or gradient is not finite at the initial weights: then nothing trains,
-// which is a result.
+// std::nullopt if loss or gradient is not finite at the initial weights: then nothing trains, which
+// is a result.
 std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
   config.seed = seed;
   const ResidentData& data = runs.data(config.data);
@@ -75,8 +74,8 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   }
 }
 
-// Runs a configuration at each of these rates, into folders of their names. One that is interrupted
-// is left out.
+// Runs a configuration at each of these rates, into folders named after them. Interrupted runs are
+// left out.
 std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::vector<double>& rates,
                               double loss_below, const std::string& label,
                               const std::filesystem::path& folder) {
@@ -130,8 +129,8 @@ Search search_rate(double first, double resolution, const Trials& trials) {
     slow = is_slow(found.front()) ? slow + 1 : 0;
     return true;
   };
-  // A run that is finite and has not learned may have been too slow: then those that train lie
-  // above.
+  // A run that is finite but has not trained may have been too slow; rates that train are then
+  // above it.
   double rate = rounded(first);
   for (int climbs = 0; climbs <= most_climbs && rate <= kSearchedRates.max; ++climbs) {
     if (!run(rate)) return search;
@@ -164,7 +163,7 @@ std::optional<double> rate_for_share(const SearchArm& arm, double share) {
     if (s.largest) rates.push_back(*s.largest);
   }
   std::ranges::sort(rates, std::greater());
-  // 0.9 x 10 is 9 seeds, not 10, whatever the product is rounded to.
+  // 0.9 x 10 seeds is 9, not 10, even if the product is rounded up.
   const double needed = std::ceil(share * static_cast<double>(arm.searches.size()) - 1e-9);
   const auto count = static_cast<std::size_t>(std::max(needed, 1.0));
   return rates.size() < count ? std::nullopt : std::optional(rates[count - 1]);
@@ -193,7 +192,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   const std::vector<Arm> arms = arms_of(base);
   std::vector<RunConfig> configs = arm_configs(document, arms);
   for (RunConfig& config : configs) {
-    config.schedule.scale.reset();  // rates that are searched are those of the updates
+    config.schedule.scale.reset();  // the rates searched are those of the updates
     check_precision(config, backend);
   }
   check_find_lr_claims(base, arms, configs);
@@ -222,7 +221,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
-  std::mutex mutex;  // of the result and of what has ended
+  std::mutex mutex;  // guards result and ended
   runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];

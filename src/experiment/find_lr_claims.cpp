@@ -1,4 +1,4 @@
-// The claims of find_lr: of each kind how it is decided and what it says.
+// The claims of find_lr: how each kind is decided and worded.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,9 +11,9 @@ namespace preheat {
 namespace {
 
 // ---- rate_ratio --------------------------------------------------------------------------------
-// log2 of the second arm's largest rate over the first's, by the bootstrap over the seeds for which
-// both have one. log2_above: PASS where the interval is above it, FAIL where it is below;
-// log2_below likewise. Needs five such seeds.
+// log2 of the second arm's largest rate over the first's, by the expanded bootstrap interval over
+// the seeds at which both have one. log2_above: PASS if the interval is above it, FAIL if below;
+// log2_below is the reverse. Needs five such seeds.
 
 std::string text_of(const RateRatioClaim& c) {
   return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],

@@ -1,5 +1,5 @@
-// What the files that judge claims share (claims.h): which claims there are, what their arms have
-// to be, what was found, and how it becomes a verdict.
+// Shared by the files that judge claims (claims.h): iteration over claims, checks of their arms,
+// findings, and the verdicts that follow from them.
 #pragma once
 
 #include <fmt/format.h>
@@ -33,17 +33,17 @@ void for_claims(const RunConfig& base, const Visit& visit) {
   }
 }
 
-/// Throws ConfigError at a claim about an experiment that the file does not have, unless it is the
-/// one given.
+/// Throws ConfigError at a claim about an experiment that the file does not have, other than
+/// `experiment`.
 void refuse_foreign_claims(const RunConfig& base, ExperimentKind experiment);
 
-/// An arm that a claim is about, before anything has run.
+/// An arm named by a claim, before anything has run.
 struct ClaimedArm {
   const RunConfig& base;
   const RunConfig& config;
   const std::string& name;
   const std::string& place;  // the claim: "expect.3.accuracy"
-  const std::string& key;    // where it names the arm: "expect.3.accuracy.arms.0"
+  const std::string& key;    // of the arm's name in it: "expect.3.accuracy.arms.0"
 
   /// Throws ConfigError at the arm's name.
   [[noreturn]] void refuse(const std::string& problem, const std::string& remedy) const;
@@ -55,15 +55,15 @@ struct ClaimedArm {
   void require_within_run(const Length& length, const char* length_key) const;
 };
 
-/// The arms there are.
+/// The arms that claims may name.
 class ClaimableArms {
  public:
   ClaimableArms(const RunConfig& base, const std::vector<Arm>& arms,
                 const std::vector<RunConfig>& configs);
 
-  /// Calls check(arm) for each that a claim names. Throws ConfigError at a name that is of none of
-  /// them, stands there twice, or is of one that runs the same as another one named; and at a pair
-  /// that is to be held against itself.
+  /// Calls check(arm) for each arm that a claim names. Throws ConfigError at a name that is no
+  /// arm, is given twice, or is of an arm that runs the same as another one named; and at a pair
+  /// that would be compared with itself.
   template <class Claim, class Check>
   void check(const Claim& claim, const std::string& place, const Check& check) const {
     if constexpr (requires { claim.arm; }) {
@@ -92,26 +92,27 @@ class ClaimableArms {
   std::vector<std::string> names_;
 };
 
-/// A test whose p-value is yet to be adjusted.
+/// The result of a significance test, before the p-value is adjusted.
 struct Test {
   std::string name;  // "exact McNemar p"
   double p = 1;
   bool right_way = false;  // whether the effect has the claimed direction
-  double opposite_p = 1;   // for the opposite claim
-  double least_p = 1;      // of a perfect result of as many runs
+  double opposite_p = 1;   // the p-value of the opposite claim
+  double least_p = 1;      // the smallest p-value possible with as many runs
 };
 
-/// A two-sided one.
+/// The result of a two-sided test.
 Test two_sided(const std::string& name, double p, bool right_way, double least_p);
 
 struct Finding {
   std::string evidence;
   Verdict verdict = Verdict::inconclusive;  // of a claim without a test
   std::optional<Test> test = std::nullopt;
-  bool contradicted = false;  // whatever the test says
+  bool contradicted = false;  // FAIL whatever the test's result
 };
 
-/// Page's trend along `levels` levels, of outcomes that stand block by block, and its test.
+/// Page's trend test over `levels` levels; `outcomes` holds `levels` values per block, block after
+/// block.
 struct TrendTest {
   PageTrend trend;
   Test test;
@@ -119,39 +120,41 @@ struct TrendTest {
 TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                      Alternative direction);
 
-/// Fewer seeds are too few for the interval of a bootstrap to hold what it promises, expanded or
-/// not; and what is said of them, "" where there are enough.
+/// With fewer seeds a bootstrap interval, expanded or not, does not have its nominal confidence.
 constexpr std::int64_t least_for_bootstrap = 5;
+/// A remark if `seeds` is below least_for_bootstrap, otherwise "".
 std::string few_text(std::int64_t seeds);
 
-/// Whether the interval is wholly above (PASS) or below (FAIL) a value; the other way round where
-/// the claim is that it is below.
+/// verdict_above: PASS if the interval is wholly above the value, FAIL if wholly below, otherwise
+/// INCONCLUSIVE. verdict_below is the reverse, and verdict_of applies the bound's side.
 Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
 Verdict verdict_of(const Interval& interval, const Bound& bound);
 
-/// Whether the interval is wholly inside (-margin, margin) (PASS) or outside (FAIL).
+/// PASS if the interval is wholly inside (-margin, margin), FAIL if wholly outside, otherwise
+/// INCONCLUSIVE.
 Verdict verdict_within(const Interval& interval, double margin);
 
-/// "more" than the bound's value, or "less".
+/// "more" for a bound above, "less" for one below.
 const char* more_or_less(const Bound& bound);
 
-/// "0.5 percentage points", of a difference of shares.
+/// A difference of shares as "0.5 percentage points".
 std::string percentage_points(double difference);
 
-/// "60 %".
+/// A share as "60 %".
 std::string per_cent(double share);
 
-/// Which are expected, what was found of each (in the same order), and the level of those that have
-/// one: adjusts by Holm and decides.
+/// A claim with its finding and, if it has a test, its significance level.
 struct Judged {
   ClaimResult result;
   Finding finding;
   std::optional<double> p_below;
 };
+
+/// Adjusts the p-values of all claims by Holm's method and decides each, in the same order.
 std::vector<ClaimResult> settle(std::vector<Judged> judged);
 
-/// Judges the claims of one experiment with judge(claim); text_of(claim) is what each says.
+/// Judges the claims of one experiment with judge(claim); text_of(claim) is the claim's text.
 template <ExperimentKind experiment, class TextOf, class Judge>
 std::vector<ClaimResult> judge_claims(const RunConfig& base, bool interrupted,
                                       const TextOf& text_of, const Judge& judge) {

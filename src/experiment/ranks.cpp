@@ -19,8 +19,8 @@ namespace {
 constexpr std::size_t most_exact_signs = 500;
 constexpr std::size_t most_exact_levels = 10;
 
-// Twice the mid-ranks, which makes them whole. A value counts as equal to the next smaller one when
-// it exceeds that by no more than `tolerance` times itself.
+// Twice the mid-ranks, which are integers. A value counts as equal to the next smaller one if it
+// exceeds that by at most `tolerance` times itself.
 std::vector<std::int64_t> doubled_mid_ranks(std::span<const double> values, double tolerance = 0) {
   for (const double value : values) {
     if (!std::isfinite(value)) throw Error(fmt::format("{} has no rank", value));
@@ -42,7 +42,7 @@ std::vector<std::int64_t> doubled_mid_ranks(std::span<const double> values, doub
   return ranks;
 }
 
-// P(W <= w), W being the sum of those ranks that a fair coin each picks.
+// P(W <= w), where W is the sum of a subset of the ranks that contains each with probability 1/2.
 double subset_sum_at_most(std::int64_t w, std::span<const std::int64_t> ranks) {
   std::vector<double> probability(static_cast<std::size_t>(w) + 1);
   probability[0] = 1;
@@ -55,7 +55,7 @@ double subset_sum_at_most(std::int64_t w, std::span<const std::int64_t> ranks) {
   return std::accumulate(probability.begin(), probability.end(), 0.0);
 }
 
-// Doubled mid-ranks less their mean: whole numbers that sum to 0.
+// Doubled mid-ranks minus their mean: integers that sum to 0.
 struct Scores {
   std::vector<std::int64_t> value;
   std::int64_t squares = 0;
@@ -78,24 +78,24 @@ double correlation(const Scores& x, const Scores& y) {
          std::sqrt(static_cast<double>(x.squares) * static_cast<double>(y.squares));
 }
 
-// In how many ways, up to a common factor, each of -reach..reach comes about.
+// The number of ways, up to a common factor, to obtain each of -reach..reach.
 struct Distribution {
   std::int64_t reach = 0;
   std::vector<double> ways = {1};
 };
 
-// Of product(x, y) over all orders of y. Subset by subset of y: those of i elements have met the
-// first i of x.
+// The distribution of product(x, y) over all orders of y, by dynamic programming over subsets of y:
+// a subset of i elements is paired with the first i of x.
 Distribution of_products(const Scores& x, const Scores& y) {
   Distribution result;
-  // Cauchy and Schwarz: no sum, nor any part of one, is further from 0.
+  // By Cauchy-Schwarz no sum, nor any partial sum, is further from 0.
   result.reach = static_cast<std::int64_t>(
       std::sqrt(static_cast<double>(x.squares) * static_cast<double>(y.squares)));
   const std::size_t width = 2 * static_cast<std::size_t>(result.reach) + 1;
   const std::size_t count = x.value.size();
   const std::size_t subsets = std::size_t{1} << count;
   std::vector<double> ways(width * subsets);
-  // The power of two keeps counts exact and the product of many blocks' totals finite.
+  // Scaling by a power of two keeps the counts exact and the product of many blocks' totals finite.
   ways[result.reach] = std::ldexp(1.0, -std::ilogb(std::tgamma(static_cast<double>(count) + 1)));
   for (std::size_t subset = 0; subset + 1 < subsets; ++subset) {
     const double* const from = &ways[subset * width];
@@ -113,7 +113,7 @@ Distribution of_products(const Scores& x, const Scores& y) {
   return result;
 }
 
-// Of the sum of two independent numbers.
+// The distribution of the sum of two independent numbers.
 Distribution of_sum(const Distribution& a, const Distribution& b) {
   Distribution result;
   result.reach = a.reach + b.reach;
@@ -124,7 +124,7 @@ Distribution of_sum(const Distribution& a, const Distribution& b) {
   return result;
 }
 
-// The share of the orders within blocks for which the sum of products is as extreme as it is.
+// The share of orders within blocks whose sum of products is at least as extreme as the one found.
 double permutation_p(const Scores& x, std::vector<Scores> blocks, Alternative alternative,
                      int permutations, std::uint64_t seed) {
   if (permutations < 1) throw Error(fmt::format("{} permutations are too few", permutations));
@@ -195,7 +195,7 @@ SignedRank wilcoxon_signed_rank(std::span<const double> differences) {
   if (ranks.size() <= most_exact_signs) {
     result.p = std::min(1.0, 2 * subset_sum_at_most(std::min(plus, minus), ranks));
   } else {
-    // Each rank r adds r / 2 +- r / 2 to a sum, so the variance is that of the coins: sum r^2 / 4.
+    // Each rank r adds 0 or r with equal probability, so the variance is sum r^2 / 4.
     const double distance = std::abs(result.w_plus - result.w_minus) / 2;
     const double deviation = std::sqrt(squares) / 4;
     result.p = std::erfc(std::max(0.0, distance - 0.5) / deviation / std::sqrt(2.0));

@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What the folder says of a run of this configuration that has ended; nothing where none has.
+// The result in the folder of a run of this configuration, or std::nullopt if it has not ended.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
   const std::optional<RunSummary> summary = read_summary(folder);
   if (!summary) return std::nullopt;
@@ -30,8 +30,8 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
   return summary->result;
 }
 
-// Whether a run was begun there: it has a configuration, or was killed so early that there is
-// nothing but files that it opens.
+// Whether a run was begun in the folder: there is a configuration, or nothing but the files that a
+// run opens first.
 bool is_begun(const fs::path& folder) {
   std::error_code none;
   if (!fs::is_directory(folder, none)) return false;
@@ -43,7 +43,7 @@ bool is_begun(const fs::path& folder) {
   });
 }
 
-// The files of a run that did not end; nothing else is touched.
+// Removes the files of a run that did not end, and nothing else.
 void remove_unfinished(const fs::path& folder) {
   if (!is_begun(folder)) return;
   std::error_code none;
@@ -56,7 +56,7 @@ void remove_unfinished(const fs::path& folder) {
   }
 }
 
-// One of what a semaphore counts, for as long as this is there.
+// Holds one unit of a semaphore during its lifetime.
 class Held {
  public:
   explicit Held(std::counting_semaphore<>& semaphore) : semaphore_(semaphore) {
@@ -106,7 +106,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
   }
   remove_unfinished(folder);
   const Held replica(replicas_);
-  if (wants_stop()) {  // while it waited for its turn
+  if (wants_stop()) {  // the experiment stopped during the wait
     RunResult none;
     none.interrupted = true;
     return none;
@@ -161,7 +161,7 @@ void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_
   const auto fail = [&] {
     const std::lock_guard lock(mutex_);
     if (!failure) failure = std::current_exception();
-    failed_ = true;  // the others end as after an interruption
+    failed_ = true;  // makes the other runs stop as if interrupted
   };
   const auto work = [&] {
     try {
@@ -175,7 +175,7 @@ void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_
   std::vector<std::thread> workers;
   try {
     for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
-  } catch (...) {  // no more threads are to be had
+  } catch (...) {  // no more threads are available
     fail();
   }
   for (std::thread& worker : workers) worker.join();

@@ -1,5 +1,5 @@
-// The runs of an experiment: each configuration at each seed, into a folder of its own, once. A run
-// that has ended is read, not run again, so that an experiment goes on where it was interrupted.
+// The runs of an experiment: each configuration at each seed, once, into its own folder. A run that
+// has ended is read instead of run again, so that an interrupted experiment can be resumed.
 #pragma once
 
 #include <atomic>
@@ -27,26 +27,27 @@ struct SeedResult {
   RunResult run;
 };
 
-/// The accuracy of telling nothing apart, 1 / classes.
+/// The accuracy of chance, 1 / classes.
 double chance_accuracy(const RunConfig& config);
 
-/// The test accuracy that a run counts with: its own, or where it failed that of chance.
+/// The test accuracy with which a run counts: its own, or that of chance if it failed.
 double counted_accuracy(const RunResult& run, const RunConfig& config);
 
 /// One arm of a comparison, one cell of a grid.
 struct ArmResult {
   Arm arm;
-  std::vector<SeedResult> runs;  // in the order of the seeds; interrupted runs are not in it
+  std::vector<SeedResult> runs;  // in the order of the seeds, without interrupted ones
 
   std::int64_t count(Outcome outcome) const;
-  std::int64_t failures() const;      // as is_failure()
+  std::int64_t failures() const;      // runs with is_failure()
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 
-/// Hears of every run, of one thing at a time. Every function may be left empty. Runs side by side
-/// have different labels.
+/// Callbacks that receive the progress of all runs. Each may be empty. They are called one at a
+/// time, except wants_stop, which several threads may call at once. Concurrent runs have different
+/// labels.
 struct RunsListener {
-  std::function<void(std::int64_t)> on_plan;  // how many runs there will be, where that is known
+  std::function<void(std::int64_t)> on_plan;  // the number of runs, if it is known in advance
   std::function<void(const std::string& label, const Trainer&)> on_start;
   std::function<void(const std::string& label, std::span<const StepRecord>)> on_records;
   std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
@@ -55,29 +56,29 @@ struct RunsListener {
 
 class Runs {
  public:
-  /// Of an experiment whose base run is `base`: runs that take as much of the machine as that one.
+  /// The number of concurrent runs follows from the threads that `base` uses.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
-  /// Trains `config` into `folder`, or reads what is there if that run has ended. What an
-  /// interrupted run has left there is written over. With Checkpoints::drop none is written. Throws
-  /// Error, also where the folder holds a run of another configuration.
+  /// Trains `config` into `folder`, or reads the result if that run has ended. Replaces what an
+  /// interrupted run has left. Returns an interrupted result if the experiment stops before its
+  /// turn. Throws Error, also if the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
-  /// Tells the listener how many runs there will be.
+  /// Tells the listener the number of runs.
   void plan(std::int64_t count);
 
-  /// Loads the datasets of all of them, so that one that is missing is known before anything is
-  /// made. Throws Error.
+  /// Loads the datasets of all configurations, so that a missing one is reported before anything is
+  /// written. Throws Error.
   void load(const std::vector<RunConfig>& configs);
 
   /// The dataset of a configuration, loaded once for all runs that share it. Throws Error.
   const ResidentData& data(const DataConfig& config);
 
-  /// Calls run(0) .. run(count - 1), as many at the same time as the backend gains from, each in a
-  /// thread; in order where that is one. None is begun after one that returned false or threw; what
-  /// was thrown first is thrown again when all have returned. One of them may call it again for
-  /// runs of its own: no more train at the same time for that, the others wait.
+  /// Calls run(0) .. run(count - 1) on as many threads as the backend gains from; on one thread, in
+  /// order. No call begins after one has returned false or thrown; the first exception is rethrown
+  /// once all have returned. A call may use side_by_side itself for runs of its own: the limit of
+  /// concurrent replicas stays, and further runs wait.
   void side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run);
 
   Backend& backend() const { return backend_; }
@@ -88,15 +89,15 @@ class Runs {
 
   Backend& backend_;
   const RunsListener& listener_;
-  const int concurrent_;                      // replicas, at most
-  std::map<std::string, ResidentData> data_;  // by what decides the content
-  std::mutex mutex_;                          // of data_ and the listener
-  std::counting_semaphore<> replicas_;        // that may be trained beside those there are
-  std::atomic<int> side_by_side_{0};          // calls that have not returned
-  std::atomic<bool> failed_{false};           // a run that others go on beside
+  const int concurrent_;                      // the largest number of concurrent replicas
+  std::map<std::string, ResidentData> data_;  // keyed by what determines the content
+  std::mutex mutex_;                          // guards data_ and the listener
+  std::counting_semaphore<> replicas_;        // replicas that may still be started
+  std::atomic<int> side_by_side_{0};          // calls in progress
+  std::atomic<bool> failed_{false};           // a run threw; the others have to stop
 };
 
-/// What has ended of the tasks first, first + stride, ..., in their order.
+/// The results of those of the tasks first, first + stride, ... that have ended, in their order.
 template <class T>
 std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t first,
                         std::size_t stride) {
@@ -107,40 +108,40 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
   return ended;
 }
 
-/// The configurations of arms of the document's run, each checked with check_run. Throws
-/// ConfigError at the arm's place.
+/// The configuration of each arm of the document's run, checked with check_run. Throws ConfigError
+/// at the arm's place.
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
 
-/// Every arm at every seed, seed by seed, into <folder>/<arm>/<seed>; `results` has the arms and
-/// gains their runs. `after_each` is called when a run has ended. Returns whether all have; false
-/// means that the listener wanted to stop. Throws Error.
+/// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
+/// `results`, which already holds the arms. Calls `after_each` after every run. Returns whether all
+/// have ended; false means that the listener stopped them. Throws Error.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
               const std::function<void()>& after_each);
 
-/// Makes the folder of an experiment, or with `resume` takes one that is there, and writes its
-/// configuration: seeds, arms and what is expected may be others than they were. No other process
-/// may have it meanwhile. Throws Error, with `resume` also where the folder is one of another
-/// command, its configuration is damaged, or its base run differs from this one (naming the key).
+/// Creates the folder of an experiment, or with `resume` opens an existing one, writes the
+/// configuration, and returns the lock on it. On resume, seeds, arms and claims may have changed.
+/// Throws Error, with `resume` also if the folder is of another command, its configuration is
+/// damaged, or its base run differs from this one (naming the key).
 FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
                           const RunConfig& config, bool resume);
 
-/// {"name", "overrides", "n", "failures", "failure_interval", "runs"}; null where a value does not
-/// exist.
+/// {"name", "overrides", "n", "failures", "failure_interval", "runs"}, with null for values that do
+/// not exist.
 nlohmann::ordered_json to_json(const ArmResult& arm);
 
-/// The runs of all of them.
+/// The total number of runs of all arms.
 std::int64_t count_runs(const std::vector<ArmResult>& arms);
 
-/// Adds "incomplete": {"ended", "planned"} where fewer runs, or searches, have ended than were
-/// planned: a file of a program that was killed says so by itself.
+/// Adds "incomplete": {"ended", "planned"} if fewer runs, or searches, have ended than planned, so
+/// that the file of a killed program shows that it is incomplete.
 void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned);
 
-/// Keys with their values.
+/// An object of keys and values.
 nlohmann::ordered_json to_json(const std::vector<Override>& changes);
 
-/// A value of a configuration as JSON: numbers and truth values are such, the rest is text.
+/// A value of a configuration as JSON: null, a number, a boolean, or otherwise its text.
 nlohmann::ordered_json to_json(const Node& value);
 
 }  // namespace preheat

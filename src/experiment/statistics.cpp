@@ -50,14 +50,14 @@ double regularized_incomplete_beta(double x, double a, double b) {
                                    : 1 - front * beta_fraction(1 - x, b, a) / b;
 }
 
-// P(X >= k) for X ~ Binomial(n, 1/2). Of no more than 53 coins it is a double to the last bit, as
-// it has to be to be told from a level that it is equal to.
+// P(X >= k) for X ~ Binomial(n, 1/2). Exact for n <= 53, so that a p-value equal to a significance
+// level compares as equal.
 double upper_tail_of_coins(std::int64_t k, std::int64_t n) {
   constexpr std::int64_t most_exact = std::numeric_limits<double>::digits;
   if (n > most_exact) {
     return regularized_incomplete_beta(0.5, static_cast<double>(k), static_cast<double>(n - k + 1));
   }
-  std::uint64_t ways = 1;  // to have i heads, from i = n down
+  std::uint64_t ways = 1;  // to get i heads, from i = n down
   std::uint64_t sum = 0;
   for (std::int64_t i = n; i >= k; --i) {
     sum += ways;
@@ -66,7 +66,7 @@ double upper_tail_of_coins(std::int64_t k, std::int64_t n) {
   return std::ldexp(static_cast<double>(sum), -static_cast<int>(n));
 }
 
-// Where `below` changes from true to false, down to neighbouring doubles.
+// The point where `below` changes from true to false, to adjacent doubles.
 template <class Below>
 double bisect(double lo, double hi, const Below& below) {
   while (true) {
@@ -82,7 +82,7 @@ double beta_quantile(double p, double a, double b) {
 }
 
 // P(|T| >= |t|) for Student's t: I_x(v / 2, 1 / 2) at x = v / (v + t^2) (Abramowitz,
-// Stegun 26.7.1), for small t from the other end, where x says more.
+// Stegun 26.7.1). For small t, where x is near 1 and loses digits, by the complement.
 double t_two_sided(double t, double v) {
   const double square = t * t;
   return square < 1 ? 1 - regularized_incomplete_beta(square / (v + square), 0.5, v / 2)
@@ -132,7 +132,7 @@ struct MeanAndError {
   double error;
   double degrees_of_freedom;
 
-  // How many standard errors the mean is above `value`; no spread at all is the limit.
+  // By how many standard errors the mean is above `value`; the limit if there is no spread.
   double t_above(double value) const { return mean == value ? 0 : (mean - value) / error; }
 };
 
@@ -145,7 +145,7 @@ MeanAndError mean_and_error(std::span<const double> sample) {
   return {m, std::sqrt(squares / (n - 1) / n), n - 1};
 }
 
-// Linear between the values to either side of level (size - 1): type 7 of Hyndman and Fan.
+// Linear interpolation at position level (size - 1): type 7 of Hyndman and Fan.
 double quantile_of_sorted(std::span<const double> sorted, double level) {
   const double position = level * static_cast<double>(sorted.size() - 1);
   const auto left = static_cast<std::size_t>(position);
@@ -153,8 +153,8 @@ double quantile_of_sorted(std::span<const double> sorted, double level) {
   return std::lerp(sorted[left], sorted[right], position - std::floor(position));
 }
 
-// Sum u^3 / (6 (sum u^2)^(3/2)), u being how far the statistic without one row falls below the mean
-// of all such.
+// Sum u^3 / (6 (sum u^2)^(3/2)), where u is the mean of all leave-one-out statistics minus the
+// statistic without one row.
 template <class Statistic>
 double jackknife_acceleration(std::size_t rows, const Statistic& statistic) {
   std::vector<std::size_t> kept(rows - 1);
@@ -203,8 +203,9 @@ Interval wilson(std::int64_t failures, std::int64_t n, double confidence) {
   if (n == 0) return {};
   const auto runs = static_cast<double>(n);
   const double z = normal_quantile((1 - confidence) / 2);
-  // The ends solve (n + z^2) p^2 - (2 k + z^2) p + k^2 / n = 0. The smaller root as the product of
-  // both by the larger keeps its digits; the upper end is 1 less the lower one of the successes.
+  // The ends solve (n + z^2) p^2 - (2 k + z^2) p + k^2 / n = 0. To avoid cancellation the smaller
+  // root is the product of both over the larger, and the upper end is 1 minus the lower end for the
+  // successes.
   const auto lower = [&](double k) {
     const double root = std::abs(z) * std::sqrt(z * z + 4 * k * (runs - k) / runs);
     return 2 * k * k / runs / (2 * k + z * z + root);
@@ -218,7 +219,7 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
     throw Error(fmt::format("{} and {} discordant pairs are not counts", b, c));
   }
   if (b == c) return 1;
-  // P(X <= min(b, c)) = P(X >= max(b, c)), X being symmetric.
+  // P(X <= min(b, c)) = P(X >= max(b, c)), as X is symmetric.
   return std::min(1.0, 2 * upper_tail_of_coins(std::max(b, c), b + c));
 }
 
@@ -243,7 +244,7 @@ double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t
   if (a < 0 || b < 0 || c < 0 || d < 0) {
     throw Error(fmt::format("{} {} / {} {} are not counts", a, b, c, d));
   }
-  // Tables with the same margins differ in x, which is a in this one.
+  // Tables with the same margins differ only in x, which is a in the given one.
   const double row = static_cast<double>(a) + static_cast<double>(b);
   const double column = static_cast<double>(a) + static_cast<double>(c);
   const double all = row + static_cast<double>(c) + static_cast<double>(d);
@@ -253,7 +254,7 @@ double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t
   const auto ratio = [&](double x) {
     return (row - x) * (column - x) / ((x + 1) * (all - row - column + x + 1));
   };
-  // Probabilities relative to the largest, so that what underflows is negligible.
+  // Probabilities relative to the largest, so that those that underflow are negligible.
   const auto index = [&](double x) { return static_cast<std::size_t>(x - first); };
   std::vector<double> weight(index(last) + 1);
   const double mode = std::clamp(std::floor((row + 1) * (column + 1) / (all + 2)), first, last);
@@ -302,7 +303,7 @@ std::vector<double> paired_differences(std::span<const double> first,
 
 double mean(std::span<const double> sample) {
   check_sample(sample, 1);
-  // Adding equal values up and dividing would round.
+  // Summing equal values and dividing would round.
   if (std::ranges::adjacent_find(sample, std::not_equal_to{}) == sample.end()) return sample[0];
   return std::accumulate(sample.begin(), sample.end(), 0.0) / static_cast<double>(sample.size());
 }
@@ -396,7 +397,7 @@ Bootstrap bootstrap_rows(std::size_t rows,
         words = philox(seed, RandomStream::bootstrap, static_cast<std::uint32_t>(r), i / 4);
       drawn[i] = below(words.value[i % 4], static_cast<std::uint32_t>(rows));
     }
-    // In a fixed order a resample that is the sample has its value to the last bit.
+    // Sorted, so that a resample equal to the sample gives the same value to the last bit.
     std::ranges::sort(drawn);
     values[r] = checked(drawn);
   }
@@ -412,7 +413,7 @@ Bootstrap bootstrap_rows(std::size_t rows,
   const auto below_estimate = std::ranges::lower_bound(values, result.estimate) - values.begin();
   const auto up_to_estimate = std::ranges::upper_bound(values, result.estimate) - values.begin();
   const double share = static_cast<double>(below_estimate + up_to_estimate) / 2 / replicates;
-  // With every replicate to one side, half of one is taken to be on the other.
+  // If all replicates are on one side, half a replicate counts as on the other.
   const double least = 0.5 / replicates;
   const double bias = normal_quantile(std::clamp(share, least, 1 - least));
   const double acceleration = jackknife_acceleration(rows, checked);

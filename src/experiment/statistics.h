@@ -1,5 +1,5 @@
-// What counts and measurements over seeds can and cannot say. Tests by ranks are in ranks.h.
-// Nothing here rounds, corrects or drops without saying so; what is not finite is refused.
+// Statistics of counts and measurements over seeds. Rank tests are in ranks.h. Nothing here rounds,
+// corrects or drops values without saying so; values that are not finite are refused.
 #pragma once
 
 #include <cstddef>
@@ -20,72 +20,71 @@ struct Interval {
 /// "[0.83, 1.00]".
 std::string to_string(const Interval& interval);
 
-/// Exact confidence interval for the probability behind `failures` of `n` runs: each end is the
-/// probability at which a result at least this extreme has probability (1 - confidence) / 2.
-/// n = 0 says nothing: [0, 1]. Throws Error unless 0 <= failures <= n and 0 < confidence < 1.
+/// Exact confidence interval for the probability of failure given `failures` of `n` runs: each end
+/// is the probability at which a result at least this extreme has probability (1 - confidence) / 2.
+/// [0, 1] for n = 0. Throws Error unless 0 <= failures <= n and 0 < confidence < 1.
 /// Clopper, Pearson: "The use of confidence or fiducial limits illustrated in the case of the
 /// binomial", Biometrika 26, 1934.
 Interval clopper_pearson(std::int64_t failures, std::int64_t n, double confidence = 0.95);
 
-/// Confidence interval for the same probability that keeps its confidence on average over it, not
-/// for each, and so is mostly shorter: for plots, not for claims. The p with |failures / n - p| <=
-/// z sqrt(p (1 - p) / n), z being the normal quantile of (1 + confidence) / 2; no continuity
-/// correction. n = 0 says nothing: [0, 1]. Throws Error unless 0 <= failures <= n and 0 <
-/// confidence < 1. Wilson: "Probable inference, the law of succession, and statistical inference",
-/// JASA 22, 1927.
+/// Confidence interval for the same probability whose coverage holds on average over that
+/// probability, not for each value, so it is mostly shorter: for plots, not for claims. All p with
+/// |failures / n - p| <= z sqrt(p (1 - p) / n), where z is the normal quantile of
+/// (1 + confidence) / 2; no continuity correction. [0, 1] for n = 0. Throws Error unless
+/// 0 <= failures <= n and 0 < confidence < 1.
+/// Wilson: "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
 Interval wilson(std::int64_t failures, std::int64_t n, double confidence = 0.95);
 
 /// Two-sided exact p-value for paired runs, where `b` seeds failed only in the first arm and `c`
-/// only in the second: min(1, 2 P(X <= min(b, c))) with X ~ Binomial(b + c, 1/2); 1 where no seed
-/// tells the arms apart. Throws Error for a negative count.
+/// only in the second: min(1, 2 P(X <= min(b, c))) with X ~ Binomial(b + c, 1/2); 1 if b + c = 0.
+/// Throws Error for a negative count.
 /// McNemar: "Note on the sampling error of the difference between correlated proportions or
 /// percentages", Psychometrika 12, 1947.
 double mcnemar_exact(std::int64_t b, std::int64_t c);
 
-/// Confidence interval for the share of failures under one arm less that under another, of `n`
-/// seeds that both have, `b` failed only in the first and `c` only in the second: from the lower
-/// end for b less the upper one for c to the upper for b less the lower for c, each an end of
-/// clopper_pearson at confidence (1 + confidence) / 2. By Bonferroni it holds at least the
-/// confidence, whatever the two arms share. n = 0 says nothing: [-1, 1]. Throws Error unless 0 <=
-/// b, c and b + c <= n, and 0 < confidence < 1.
+/// Confidence interval for the difference of two arms' shares of failures, first minus second, over
+/// `n` seeds that both have, of which `b` failed only in the first arm and `c` only in the second.
+/// From the lower end for b minus the upper end for c, to the upper end for b minus the lower end
+/// for c, with the ends of clopper_pearson at confidence (1 + confidence) / 2. By Bonferroni its
+/// confidence is at least `confidence`, whatever the dependence of the arms. [-1, 1] for n = 0.
+/// Throws Error unless 0 <= b, c and b + c <= n, and 0 < confidence < 1.
 Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_t n,
                                      double confidence = 0.90);
 
-/// One-sided exact p-value of the sign test, for the claim that more than half of what there is to
-/// draw from is positive: P(X >= positive) with X ~ Binomial(n, 1/2). Throws Error unless
-/// 0 <= positive <= n.
+/// One-sided exact p-value of the sign test, for the claim that more than half of the population is
+/// positive: P(X >= positive) with X ~ Binomial(n, 1/2). Throws Error unless 0 <= positive <= n.
 double sign_test(std::int64_t positive, std::int64_t n);
 
 /// Two-sided exact p-value for unpaired runs, `a` failures and `b` successes of one arm against `c`
 /// and `d` of the other: the hypergeometric probability, given all four margins, of the tables that
-/// are at most as probable as this one (of the definitions in use the one of R and scipy; not twice
-/// the smaller tail). Probabilities within a factor 1 + 1e-7 count as equal. 1 where a margin is 0.
-/// Time and memory grow with the smallest margin. Throws Error for a negative count.
+/// are at most as probable as this one (the definition of R and scipy; not twice the smaller tail).
+/// Probabilities within a factor 1 + 1e-7 count as equal. 1 if a margin is 0. Time and memory grow
+/// with the smallest margin. Throws Error for a negative count.
 /// Fisher: "The design of experiments", 1935.
 double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d);
 
 /// Holm's adjusted p-values, in the order given: the i-th smallest of m becomes the largest of
-/// min(1, (m - j + 1) p_j) over j <= i, so that calling significant what is at most alpha is wrong
-/// anywhere with probability at most alpha, however the tests depend on each other. Throws Error
+/// min(1, (m - j + 1) p_j) over j <= i. Calling significant what is at most alpha then has a
+/// family-wise error rate of at most alpha, however the tests depend on each other. Throws Error
 /// for a value outside [0, 1].
 /// Holm: "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6, 1979.
 std::vector<double> holm(std::span<const double> p_values);
 
-/// first[i] - second[i]: what the tests for paired runs take, one value per seed. Throws Error for
-/// different lengths and for values that are not finite. (A run that blew up counts with the
-/// accuracy of chance, not with NaN and not with silence: that is the caller's to put in.)
+/// first[i] - second[i], one value per seed: the input of the tests for paired runs. Throws Error
+/// for different lengths and for values that are not finite. (A failed run counts with the accuracy
+/// of chance and is neither NaN nor left out: the caller substitutes that.)
 std::vector<double> paired_differences(std::span<const double> first,
                                        std::span<const double> second);
 
-/// Of equal values that value, to the last bit. Throws Error for no values and for one that is not
-/// finite.
+/// The arithmetic mean; of equal values exactly that value. Throws Error for no values and for one
+/// that is not finite.
 double mean(std::span<const double> sample);
 
-/// The middle value, or halfway between the two middle values. Throws Error like mean.
+/// The middle value, or the mean of the two middle values. Throws Error like mean.
 double median(std::span<const double> sample);
 
-/// The slope of the line y = a + b x with the least sum of squared distances in y; nothing where
-/// all x are equal. Throws Error for different lengths, no values and one that is not finite.
+/// The slope b of the least-squares line y = a + b x; std::nullopt if all x are equal. Throws Error
+/// for different lengths, no values and one that is not finite.
 std::optional<double> least_squares_slope(std::span<const double> x, std::span<const double> y);
 
 struct PairedT {
@@ -96,25 +95,25 @@ struct PairedT {
   Interval interval;              // for the mean
 };
 
-/// Student's t test of paired differences, which takes them for normal. All equal is the limit: the
-/// interval is a point, and p is 1 if they are all 0 and else 0, which says that they were measured
-/// too coarsely for this test, not that they are certain. Throws Error for fewer than two, for one
-/// that is not finite, and unless 0 < confidence < 1.
+/// Student's t test of paired differences, which assumes that they are normal. If all are equal,
+/// the interval is a point, and p is 1 if they are all 0 and otherwise 0; that means that they were
+/// measured too coarsely for this test, not that they are certain. Throws Error for fewer than two,
+/// for one that is not finite, and unless 0 < confidence < 1.
 /// Student: "The probable error of a mean", Biometrika 6, 1908.
 PairedT paired_t(std::span<const double> differences, double confidence = 0.95);
 
 struct Equivalence {
   double mean = 0;
-  double not_inferior_p = 1;  // for the claim that the mean is above -margin (more being better)
+  double not_inferior_p = 1;  // for the claim that the mean is above -margin (more is better)
   double not_superior_p = 1;  // for the claim that it is below +margin
-  double p = 1;               // for both, which is equivalence: the larger of the two
+  double p = 1;               // for equivalence, which is both: the larger of the two
 };
 
-/// Two one-sided t tests of paired differences against a margin that was fixed before the runs, in
-/// the unit of the differences: t = (mean + margin) / se upwards, t = (mean - margin) / se
-/// downwards. p < alpha is the same as the interval of paired_t at confidence 1 - 2 alpha lying
-/// inside (-margin, margin). All equal is the limit, as there. Throws Error for fewer than two, for
-/// one that is not finite, and unless margin > 0.
+/// Two one-sided t tests (TOST) of paired differences against a margin fixed before the runs, in
+/// the unit of the differences: upper tail of t = (mean + margin) / se, lower tail of
+/// t = (mean - margin) / se. p < alpha is equivalent to the interval of paired_t at confidence
+/// 1 - 2 alpha lying inside (-margin, margin). If all are equal, p is the limit. Throws Error for
+/// fewer than two, for one that is not finite, and unless margin > 0.
 /// Schuirmann: "A comparison of the two one-sided tests procedure and the power approach for
 /// assessing the equivalence of average bioavailability", J. Pharmacokinet. Biopharm. 15, 1987.
 Equivalence tost(std::span<const double> differences, double margin);
@@ -126,19 +125,20 @@ struct Bootstrap {
   Interval bca;
 };
 
-/// Bootstrap intervals of `statistic`, which must not depend on the order of the values. Of the
-/// replicates' sorted values the percentile interval takes the quantiles (1 -+ confidence) / 2,
-/// linearly between two values. The expanded one takes those at Phi(-+ sqrt(n / (n - 1)) t), t the
-/// quantile of Student's distribution with n - 1 degrees of freedom for that confidence: as much
-/// wider as the t interval is than that of a normal mean whose spread is taken for known
-/// (Hesterberg: "What teachers should know about the bootstrap", The American Statistician 69,
-/// 2015). It cannot be wider than what resamples reach, so that it is still short below five
-/// values. BCa takes other quantiles, corrected for bias (by the share of replicates below the
-/// estimate, with half of those equal to it) and for skewness (by the jackknife): where the
-/// statistic is smooth, the error in what each end leaves out shrinks like 1 / n and not like 1 /
-/// sqrt(n); for a median, which is not, read the percentile one. Neither is exact, and both are too
-/// short for few values: for the mean of ten normal ones 95 % becomes about 90 %, and about 95 %
-/// where expanded. All equal: a point.
+/// Bootstrap intervals of `statistic`, which must not depend on the order of the values.
+/// - percentile: the quantiles (1 -+ confidence) / 2 of the replicates, interpolated linearly.
+/// - expanded: the quantiles Phi(-+ sqrt(n / (n - 1)) t), where t is the quantile of Student's
+///   distribution with n - 1 degrees of freedom for that confidence. It is wider than the
+///   percentile interval by as much as a t interval is wider than a normal one with known spread
+///   (Hesterberg: "What teachers should know about the bootstrap", The American Statistician 69,
+///   2015). It cannot exceed the range of the resamples, so it is still too short below five
+///   values.
+/// - bca: quantiles corrected for bias (by the share of replicates below the estimate, plus half of
+///   those equal to it) and for skewness (by the jackknife). If the statistic is smooth, the
+///   coverage error of each end shrinks like 1 / n instead of 1 / sqrt(n); a median is not smooth:
+///   use the percentile interval for it.
+/// None is exact, and percentile and bca are too short for few values: for the mean of ten normal
+/// values their 95 % are about 90 %, those of expanded about 95 %. All equal: a point.
 ///     bootstrap(paired_differences(a, b), mean)
 /// The resamples are a function of (seed, number of values) and the same on every machine. Throws
 /// Error for fewer than two values, for values or results that are not finite, unless
@@ -148,9 +148,9 @@ Bootstrap bootstrap(std::span<const double> sample,
                     const std::function<double(std::span<const double>)>& statistic,
                     int replicates = 10000, double confidence = 0.95, std::uint64_t seed = 0);
 
-/// The same for a statistic of whole rows, such as seeds with a value in each of several arms: it
-/// is given the numbers of the rows drawn (0..rows - 1, ascending, with repetition) and so keeps
-/// together what is paired. Rows must stand for independent things; cells of one seed do not.
+/// The same for a statistic of whole rows, such as seeds with a value in each of several arms. The
+/// statistic receives the indices of the rows drawn (0..rows - 1, ascending, with repetition), so
+/// that paired values stay together. Rows must be independent; cells of one seed are not.
 Bootstrap bootstrap_rows(std::size_t rows,
                          const std::function<double(std::span<const std::size_t>)>& statistic,
                          int replicates = 10000, double confidence = 0.95, std::uint64_t seed = 0);

@@ -18,8 +18,8 @@ namespace {
 
 constexpr const char* rate_key = "schedule.base_lr";
 
-// A value as part of a folder's name: as it is where it is a short word or number that a name may
-// begin with, else its number on the axis behind the last part of the key.
+// A value as part of a folder's name: itself if it is a short word or number that a name may begin
+// with, otherwise the last part of the key and the value's number on the axis.
 std::string name_of(const Axis& axis, std::size_t number) {
   constexpr std::size_t longest = 40;
   const Node& value = axis.values[number];
@@ -38,7 +38,8 @@ std::string name_of(const Axis& axis, std::size_t number) {
 
 using RunNumbers = std::span<const std::size_t>;
 
-// Calls visit(run) for the runs of these numbers, or for all where there are none; how many.
+// Calls visit(run) for the runs with these indices, or for all if there are none given, and returns
+// their number.
 template <class Visit>
 std::int64_t for_runs(const ArmResult& cell, RunNumbers runs, const Visit& visit) {
   if (runs.empty()) {
@@ -56,7 +57,7 @@ bool fails(const ArmResult& cell, RunNumbers runs) {
   return 2 * failures >= n;
 }
 
-// Mean over seeds of what a run ended with, at most `worst`.
+// Mean over seeds of the final training loss, each at most `worst`.
 double mean_loss(const ArmResult& cell, RunNumbers runs, double worst) {
   double sum = 0;
   const std::int64_t n = for_runs(cell, runs, [&](const RunResult& run) {
@@ -125,7 +126,7 @@ bool is_same(const Node& a, const Node& b) {
 
 PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::string_view key) {
   const auto axis = std::ranges::find(axes, key, &Axis::key);
-  std::size_t stride = 1;  // of a value of the axis
+  std::size_t stride = 1;  // cells from one value of the axis to the next
   for (auto finer = axis + 1; finer != axes.end(); ++finer) stride *= finer->values.size();
   const std::size_t values = axis->values.size();
   return {cell / stride % values, cell / (stride * values) * stride + cell % stride};
@@ -138,7 +139,7 @@ std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
       std::ranges::all_of(cells, [](const ArmResult& cell) { return !cell.runs.empty(); });
   if (!rate || !complete) return {};
   std::vector<GridLine> lines(cells.size() / rate->values.size());
-  // In the order of the rates, so that each line is, whatever the order in the file.
+  // In ascending order of rate, so that each line is too, whatever the order in the file.
   std::vector<std::pair<double, std::size_t>> order;
   for (std::size_t i = 0; i < cells.size(); ++i) {
     order.emplace_back(*as_number(rate->values[place_on_axis(i, axes, rate_key).level]), i);
@@ -193,7 +194,7 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   std::vector<Boundary> boundaries;
   if (lines.empty()) return boundaries;
   for (const GridLine& line : lines) boundaries.push_back(boundary_of(line, {}));
-  // Where no cell trains, they are all alike, and that is not to be insensitive.
+  // If no cell trains, all losses are alike, which does not mean low sensitivity.
   const bool any_trains =
       std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, {}); });
   if (base.loss == Loss::cross_entropy && any_trains) {

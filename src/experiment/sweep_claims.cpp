@@ -1,6 +1,6 @@
-// The claims of sweep: of each kind how it is decided, what it says, and what it asks of the axes.
-// All are along an axis other than schedule.base_lr (accuracy_moves may be along that too), its
-// values in the order given, where the other axes have the values of `at`, or over all of theirs.
+// The claims of sweep: how each kind is decided and worded, and what it requires of the axes. All
+// are along an axis other than schedule.base_lr (accuracy_moves may also be along that), with its
+// values in the order given, and at the values of the other axes given in `at`, by default all.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace preheat {
 namespace {
 
-// Rates that are an octave apart are so only but for rounding.
+// Tolerance for rates that are whole octaves apart only up to rounding.
 constexpr double rounding = 1e-9;
 
 // ---- Axes, before anything has run -------------------------------------------------------------
@@ -34,8 +34,8 @@ class ClaimableAxes {
            "schedule.base_lr: {log: [0.01, 1, 5]} among sweep.axes");
   }
 
-  // Of boundaries, each along the rate: the axis gone along is another, and `at` has values of
-  // further ones.
+  // For claims about boundaries, which are along the rate: `along` must be another axis, and `at`
+  // may hold values of further axes only.
   void check_along(const std::string& along, const std::vector<Override>& at,
                    const std::string& place) const {
     const std::string key = place + ".along";
@@ -113,12 +113,12 @@ class ClaimableAxes {
 
   const RunConfig& base_;
   const std::vector<Axis>& axes_;
-  const Axis* rate_;               // among them, or none
-  std::vector<std::string> keys_;  // of all
-  std::vector<std::string> others_;
+  const Axis* rate_;                 // one of them, or null
+  std::vector<std::string> keys_;    // of all axes
+  std::vector<std::string> others_;  // keys of all but the rate
 };
 
-// ---- The grid when it has run ------------------------------------------------------------------
+// ---- The grid after it has run -----------------------------------------------------------------
 
 class Grid {
  public:
@@ -135,8 +135,8 @@ class Grid {
     return *std::ranges::find(others, key, &Axis::key);
   }
 
-  // For each combination of the axes other than the one gone along, among those with the values of
-  // `at`, its lines in the order of that axis.
+  // The lines at the values of `at`, grouped by the values of the axes other than `along`; each
+  // group is in the order of that axis.
   using Families = std::vector<std::vector<std::size_t>>;
   Families families_along(const std::string& along, const std::vector<Override>& at) const {
     std::map<std::size_t, std::vector<std::size_t>> by_rest;
@@ -150,7 +150,7 @@ class Grid {
     return families;
   }
 
-  // The lines whose values of these axes are among those given.
+  // The lines whose values on the axes of `over` are among those given there.
   std::vector<std::size_t> lines_over(const std::vector<Axis>& over) const {
     std::vector<std::size_t> found;
     for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -164,7 +164,7 @@ class Grid {
     return found;
   }
 
-  // log2 of the boundary; the grid's ends, where it is beyond them.
+  // log2 of the boundary: of half the smallest rate if none trains, of the largest if all do.
   double octave(std::size_t line, const Boundary& boundary) const {
     return std::log2(boundary.largest_training.value_or(lines[line].rates.front() / 2));
   }
@@ -172,7 +172,7 @@ class Grid {
     return octave(line, boundary_of(lines[line], std::vector{seed}));
   }
 
-  // By seed the mean over the cells.
+  // The accuracy of each seed, averaged over the cells.
   std::vector<double> accuracies(const std::vector<const ArmResult*>& cells) const {
     std::vector<double> by_seed(seeds);
     for (std::size_t seed = 0; seed < seeds; ++seed) {
@@ -189,7 +189,7 @@ class Grid {
   const RunConfig& base;
   const std::vector<GridLine> lines;
   const std::size_t seeds;
-  std::vector<Axis> others;  // than the rate
+  std::vector<Axis> others;  // all axes but the rate
 
  private:
   const Node& value_at(std::size_t line, const std::string& key) const {
@@ -206,10 +206,10 @@ std::string at_text(const std::vector<Override>& at) {
 }
 
 // ---- boundary_rises ----------------------------------------------------------------------------
-// By seed and combination of the other axes log2 of the largest rate that trained below the first
-// that failed; half the smallest where none trained, the largest where all did. Page's trend over
-// the axis, one-sided, blocks being those combinations with seeds. FAIL also where the boundary
-// over all seeds steps back by more than octaves_back between neighbouring values.
+// Per seed and combination of the other axes, log2 of the largest rate that trained below the first
+// that failed; half the smallest if none trained, the largest if all did. Page's trend test over
+// the axis, one-sided; each seed and combination is a block. Also FAIL if the boundary over all
+// seeds steps back by more than octaves_back between neighbouring values.
 
 std::string text_of(const BoundaryRisesClaim& c) {
   return fmt::format("the largest rate that trains rises along {}{}", c.along, at_text(c.at));
@@ -219,7 +219,7 @@ void check(const BoundaryRisesClaim& c, const std::string& place, const Claimabl
   axes.check_along(c.along, c.at, place);
 }
 
-// The boundaries of all seeds, level by level: "boundary 0.1, 0.4; 0.1, 0.2".
+// The boundaries over all seeds, level by level: "boundary 0.1, 0.4; 0.1, 0.2".
 std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
   std::string text;
   for (std::size_t i = 0; i < octaves.size(); ++i) {
@@ -264,9 +264,9 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
 }
 
 // ---- boundary_moves ----------------------------------------------------------------------------
-// The same log2, at the last value of the axis less at the first, by seed, the mean over the other
-// axes. octaves_above: PASS where the expanded interval of the bootstrap over seeds is above it,
-// FAIL where it is below; octaves_below likewise. Needs five seeds.
+// Per seed, the same log2 at the last value of the axis minus that at the first, averaged over the
+// other axes. octaves_above: PASS if the expanded bootstrap interval over seeds is above it, FAIL
+// if below; octaves_below is the reverse. Needs five seeds.
 
 std::string text_of(const BoundaryMovesClaim& c) {
   return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
@@ -301,9 +301,9 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
 }
 
 // ---- sensitivity_falls -------------------------------------------------------------------------
-// The sensitivity (experiment/sweep.h) at the first value of the axis minus that at the last, its
-// mean over the other axes: PASS where the expanded interval of the bootstrap over seeds is above
-// 0, FAIL where it is below. Needs five seeds.
+// The sensitivity (experiment/sweep.h) at the first value of the axis minus that at the last,
+// averaged over the other axes: PASS if the expanded bootstrap interval over seeds is above 0, FAIL
+// if below. Needs five seeds.
 
 std::string text_of(const SensitivityFallsClaim& c) {
   return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
@@ -343,14 +343,13 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
 }
 
 // ---- accuracy_moves ----------------------------------------------------------------------------
-// Of the cells whose other axes have the values of `over` and whose rate is at least
-// octaves_from_boundary below the largest rate that trains of all their lines: by seed the mean
-// test accuracy at a value of the axis, which may be schedule.base_lr, less that at its first.
-// `within`: PASS where for each value two one-sided t tests of the mean have p < 0.05 (all have to,
-// so nothing is adjusted), FAIL where the 90 % interval of one lies outside (-within, within).
-// `beyond`, of the last value: PASS where the t interval at 95 % lies outside (-beyond, beyond),
-// FAIL where it lies inside. INCONCLUSIVE also where so far below there is no rate (along the rate:
-// fewer than two).
+// Uses the cells at the values of `over` whose rate is at least octaves_from_boundary below the
+// smallest boundary of their lines. Per seed, the mean test accuracy at a value of the axis, which
+// may be schedule.base_lr, minus that at its first value.
+// `within`: PASS if for each value two one-sided t tests of the mean have p < 0.05 (all must, so
+// nothing is adjusted), FAIL if the 90 % interval of one is outside (-within, within).
+// `beyond`, for the last value: PASS if the 95 % t interval is outside (-beyond, beyond), FAIL if
+// inside. Also INCONCLUSIVE if there is no rate that low (along the rate: fewer than two).
 
 std::string text_of(const AccuracyMovesClaim& c) {
   std::string over;
@@ -370,7 +369,7 @@ void check(const AccuracyMovesClaim& c, const std::string& place, const Claimabl
   axes.check_over(c.over, c.along, place);
 }
 
-// 0 where one of the lines trains at no rate.
+// The smallest boundary of the lines; 0 if one of them trains at no rate.
 double least_boundary(const std::vector<GridLine>& lines, const std::vector<std::size_t>& chosen) {
   double least = lines[chosen.front()].rates.back();
   for (const std::size_t line : chosen) {

@@ -15,8 +15,8 @@ std::vector<float> initial_parameters(const Network& network, const ModelConfig&
       for (std::int64_t k = 0; k < p.size; ++k) values[k] = 1.0f;
     }
     if (p.init != Init::random) continue;
-    // Variance times fan: He et al. 2015 2 / fan_in, LeCun et al. 1998 1 / fan_in, Glorot and
-    // Bengio 2010 2 / (fan_in + fan_out). A uniform on [-l, l] has the variance l^2 / 3.
+    // The variance is 2 / fan_in (He et al. 2015), 1 / fan_in (LeCun et al. 1998) or
+    // 2 / (fan_in + fan_out) (Glorot and Bengio 2010). Uniform on [-l, l] has variance l^2 / 3.
     const auto fan_in = static_cast<double>(p.fan_in);
     const auto fan_out = static_cast<double>(p.fan_out);
     double variance = 0;

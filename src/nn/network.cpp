@@ -165,8 +165,8 @@ class Builder {
 
   const RunConfig& config_;
   Network network_;
-  std::string key_;   // of the layer at hand
-  std::string name_;  // of the layer at hand
+  std::string key_;   // of the current layer
+  std::string name_;  // of the current layer
 };
 
 }  // namespace

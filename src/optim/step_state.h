@@ -1,5 +1,5 @@
-// The state of a step, and how it moves. Everything that varies from one update to the next is in
-// here, so that a captured graph can be replayed with constant arguments.
+// The state that varies from one update to the next, and its transition. It is all in one struct,
+// so that a captured CUDA graph can be replayed with constant kernel arguments.
 #pragma once
 
 #include <cstdint>
@@ -11,16 +11,16 @@ namespace preheat {
 
 struct StepState {
   std::int64_t step = 0;               // updates completed
-  std::int64_t first_non_finite = -1;  // the step that met a loss, gradient or weight not finite
-  std::int64_t gate_opened_at = -1;    // as lr_at takes it
+  std::int64_t first_non_finite = -1;  // first step with a non-finite loss, gradient or weight
+  std::int64_t gate_opened_at = -1;    // as in lr_at
   float lr = 0;           // of update `step`: lr_at(schedule, step, gate_opened_at), rounded once
   float previous_lr = 0;  // of the update before it; 0 before the first
-  // Training examples classified rightly in each of the gate's last `window` updates, update u at
-  // u % window, and in all of them.
+  // Correctly classified training examples: in each of the gate's last `window` updates, as a ring
+  // buffer with update u at u % window, and their sum.
   std::int64_t window_hits = 0;
   std::uint32_t hits[max_gate_window] = {};
-  float loss_scale = 1;  // of the loss before backward: gradients in fp16 would underflow
-  std::int32_t updates_at_scale = 0;  // since it last changed
+  float loss_scale = 1;  // multiplies the loss before backward: fp16 gradients would underflow
+  std::int32_t updates_at_scale = 0;  // since the loss scale was last changed
 };
 
 /// The state before the first update.
@@ -30,15 +30,16 @@ PREHEAT_HD inline StepState first_step(const LrSchedule& schedule) {
   return state;
 }
 
-/// Whether the update in progress is to be applied. From the first step on that met a value which
-/// is not finite, nothing is written any more: what blew up stays there to be looked at.
+/// Whether the update in progress is applied. From the first non-finite step on, nothing is written
+/// any more, so that the state at the failure can be inspected.
 PREHEAT_HD inline bool updates(const StepState& state) {
   return state.first_non_finite < 0;
 }
 
-/// Takes the hits of the update in progress into the gate's window and opens the gate where they
-/// are enough: not before the run has had a window of updates, and not once the warmup has ended
-/// without it. What the window did not see, under a schedule taken up later, counts as wrong.
+/// Adds the `correct` examples of the update in progress to the gate's window, and opens the gate
+/// if the window's sum is above gate.hits_above, but not before `window` updates have been done nor
+/// after the warmup has ended by its length. Updates of the window that ran under another gate
+/// count as all wrong.
 PREHEAT_HD inline void watch_gate(StepState& state, const LrSchedule& schedule,
                                   std::int64_t correct) {
   const Gate& gate = schedule.gate;
@@ -51,8 +52,8 @@ PREHEAT_HD inline void watch_gate(StepState& state, const LrSchedule& schedule,
   if (done >= gate.window && state.window_hits > gate.hits_above) state.gate_opened_at = done;
 }
 
-/// Ends a step, `correct` of whose examples were classified rightly: either counts it and takes the
-/// next learning rate, or marks it as the one that was not finite and stays there for good.
+/// Ends a step with `correct` correctly classified examples. A finite step is counted and the next
+/// learning rate computed; the first step that is not finite is recorded and the state then stays.
 PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, bool finite,
                                std::int64_t correct) {
   if (!updates(state)) return;
@@ -70,8 +71,9 @@ inline constexpr float initial_loss_scale = 65536;
 inline constexpr float most_loss_scale = 16777216;
 inline constexpr std::int32_t updates_until_doubled = 2000;
 
-/// Dynamic loss scaling (Micikevicius et al. 2018, "Mixed precision training", section 3.2): halved
-/// after a step whose gradients overflowed, doubled after 2000 in a row that did not.
+/// Dynamic loss scaling (Micikevicius et al. 2018, "Mixed precision training", section 3.2): the
+/// scale is halved after a step whose gradients overflowed, and doubled after 2000 steps in a row
+/// without overflow. It stays between 1 and most_loss_scale.
 PREHEAT_HD inline void move_loss_scale(StepState& state, bool overflowed) {
   if (overflowed) {
     state.loss_scale = state.loss_scale > 1 ? state.loss_scale / 2 : 1;

@@ -2,7 +2,7 @@
 // A schedule is a list of phases; warmup, plateau and decay are three of them.
 //
 // To add a shape: one enumerator, one row of shape_facts, one case of shape_value.
-// docs/schedules.md says what else there is to touch.
+// docs/schedules.md lists what else to change.
 #pragma once
 
 #include <cmath>
@@ -28,27 +28,27 @@ enum class Shape : std::int32_t {
   tanh
 };
 
-/// Which of the two end values the phase's own updates include, as in a linspace.
+/// Which of its two end values the updates of a phase include, as in a linspace.
 enum class Endpoints : std::int32_t { start, end, both, neither };
 
-/// What the first phase does to those after it. none: they begin where it ends. replace: they count
-/// their updates from the start of the run, and the first phase stands in front of them as long as
-/// it lasts. multiply: likewise, but its values are factors of theirs.
+/// How the first phase combines with those after it. none: they begin when it ends. replace: they
+/// count their updates from the start of the run, and the first phase replaces them while it lasts.
+/// multiply: likewise, but its values multiply theirs.
 enum class Overlap : std::int32_t { none, replace, multiply };
 
-/// All lengths in updates, k counted from `begin`. A field is read by the shapes it names.
+/// All lengths are in updates; k counts from `begin`. Comments name the shapes that read a field.
 struct Phase {
   Shape shape = Shape::constant;
   Endpoints endpoints = Endpoints::end;
   std::int64_t begin = 0;
-  std::int64_t length = 0;  // at least 1, or 0 where it takes the rest that a gate may leave it
-  std::int64_t span = 0;    // what progress is counted over; more than length where it is cut short
-  std::int64_t every = 1;   // updates of a run from one change of the value to the next
-  bool takes_rest = false;  // its end is the end of the run, wherever it begins
-  bool staircase = false;   // exponential, inverse: whole multiples of `over` only
+  std::int64_t length = 0;  // at least 1; 0 if it only has updates when a gate opens early
+  std::int64_t span = 0;    // the length for progress; above `length` if the phase is cut short
+  std::int64_t every = 1;   // the value changes every so many updates of the run
+  bool takes_rest = false;  // ends at the end of the run, wherever it begins
+  bool staircase = false;   // exponential, inverse: changes only at multiples of `over`
   double from = 0;
   double to = 0;
-  double min_lr = 0;           // the value is never below
+  double min_lr = 0;           // floor of the value
   double power = 1;            // power, inverse
   double gamma = 1;            // exponential, step, multistep, inverse, sigmoid
   std::int64_t over = 0;       // exponential (0: from `from` to `to`), step, inverse
@@ -57,13 +57,13 @@ struct Phase {
   double lower = -7;           // tanh
   double upper = 3;            // tanh
   // cosine:
-  double cycles = 0;          // how many of equal length over the span; 0: as `period` says
-  double period = 0;          // of the first cycle; 0: one cycle over the whole span
-  double peak_factor = 1;     // of each peak to the one before
-  std::int64_t rewarmup = 0;  // of each cycle after the first, in front of it
-  double all_ramps = 0;       // these together, where there are `cycles`
-  // LrSchedule::marks[first_mark .. first_mark + marks - 1]: the milestones of multistep; where the
-  // growing cycles of a cosine begin, from the second on, and one more.
+  double cycles = 0;          // number of equal cycles over the span; 0: see `period`
+  double period = 0;          // length of the first cycle; 0: one cycle over the whole span
+  double peak_factor = 1;     // ratio of each peak to the one before
+  std::int64_t rewarmup = 0;  // length of the linear ramp before each cycle but the first
+  double all_ramps = 0;       // with `cycles`: the sum of these ramps
+  // LrSchedule::marks[first_mark .. first_mark + marks - 1]: the milestones of multistep, or the
+  // begins of a cosine's growing cycles from the second on, the last at or after the span's end.
   std::int32_t first_mark = 0;
   std::int32_t marks = 0;
 };
@@ -73,16 +73,16 @@ inline constexpr int max_marks = 128;
 inline constexpr int max_gate_window = 1024;
 
 /// Ends the first phase early: before the first update u such that more than `hits_above` of the
-/// training examples of the last `window` updates were classified rightly.
+/// training examples of the last `window` updates were classified correctly.
 struct Gate {
-  std::int32_t window = 0;  // 0: there is no gate
+  std::int32_t window = 0;  // 0: no gate
   std::int64_t hits_above = 0;
 };
 
-/// A kernel's by-value argument: those may be 32,764 bytes from CUDA 12.1 on.
+/// Passed to kernels by value; from CUDA 12.1 on their arguments may take 32,764 bytes.
 struct LrSchedule {
   Phase phases[max_phases];
-  double marks[max_marks] = {};  // milestones count from the start of the run, cycles of the phase
+  double marks[max_marks] = {};  // milestones from the run's begin, cycles from the phase's
   std::int64_t steps = 0;        // of the run
   std::int32_t phase_count = 0;
   Overlap overlap = Overlap::none;
@@ -129,8 +129,8 @@ inline constexpr ShapeFacts shape_facts[] = {
     {"tanh", takes_to | takes_bounds | has_progress},
 };
 
-/// The progress p at k of n, both in updates, where the value changes every `unit` of them. k and n
-/// need not be whole: cycles of a cosine may begin between two updates.
+/// The progress p after k of n updates if the value changes every `unit` updates. k and n need not
+/// be integers: a cycle of a cosine may begin between two updates.
 PREHEAT_HD inline double progress(Endpoints endpoints, double k, double n, double unit) {
   switch (endpoints) {
     case Endpoints::start:
@@ -145,7 +145,7 @@ PREHEAT_HD inline double progress(Endpoints endpoints, double k, double n, doubl
   return 0;
 }
 
-/// From F to V with weight s: exact at both ends, which F + (V - F) s is not.
+/// Linear interpolation from F to V with weight s. Exact at both ends, which F + (V - F) s is not.
 PREHEAT_HD inline double between(double f, double v, double s) {
   return (1 - s) * f + s * v;
 }
@@ -154,19 +154,19 @@ PREHEAT_HD inline double clamped(double x, double least, double most) {
   return x < least ? least : x > most ? most : x;
 }
 
-/// From F, at p = 0, down or up half a wave to V, at p = 1.
+/// Half a cosine wave from F at p = 0 to V at p = 1.
 PREHEAT_HD inline double half_wave(double f, double v, double p) {
   return between(f, v, (1 - cos(3.14159265358979323846 * p)) / 2);
 }
 
-/// x^n by squaring: for the few times that cycles repeat, faster than pow.
+/// x^n by squaring, faster than pow for the small n of cycles.
 PREHEAT_HD inline double whole_power(double x, std::int64_t n) {
   double result = 1;
   for (; n > 0; n >>= 1, x *= x) result *= (n & 1) != 0 ? x : 1;
   return result;
 }
 
-/// How many of the phase's marks are at or before x.
+/// The number of the phase's marks at or before x.
 PREHEAT_HD inline int marks_reached(const LrSchedule& schedule, const Phase& phase, double x) {
   int low = 0;
   int high = phase.marks;
@@ -181,16 +181,16 @@ PREHEAT_HD inline int marks_reached(const LrSchedule& schedule, const Phase& pha
   return low;
 }
 
-/// The value at k of n of the cosine with restarts (Loshchilov and Hutter 2017). Cycle i = 0, 1,
-/// ... lasts period multiply^i, from peak_factor^i F to V; each but the first is led by a linear
-/// ramp of `rewarmup` updates from V to its peak.
+/// The value after k of n updates of the cosine with restarts (Loshchilov and Hutter 2017). Cycle
+/// i = 0, 1, ... takes period multiply^i updates from peak_factor^i F to V; each but the first is
+/// preceded by a linear ramp of `rewarmup` updates from V to its peak.
 PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& phase, double k,
                                        double n) {
-  constexpr double slack = 1e-9;  // a cycle may begin at an update but for the last bit of a double
+  constexpr double slack = 1e-9;  // the begin of a cycle may miss an integer by rounding
   const auto unit = static_cast<double>(phase.every);
   const auto ramp = static_cast<double>(phase.rewarmup);
   const double first = phase.cycles > 0 ? (n - phase.all_ramps) / phase.cycles : phase.period;
-  if (first <= 0) {  // a gate has left no more than the ramps would take
+  if (first <= 0) {  // a gate has left no more updates than the ramps take
     return half_wave(phase.from, phase.to, progress(phase.endpoints, k, n, unit));
   }
   std::int64_t cycle = 0;
@@ -219,19 +219,19 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
                    clamped(progress(phase.endpoints, inside, end - begin, unit), 0, 1));
 }
 
-/// How often gamma has been applied after k updates, or how far it is on the way.
+/// k in units of `over`: how many times gamma applies after k updates, an integer for staircase.
 PREHEAT_HD inline double times_over(const Phase& phase, std::int64_t k) {
   const std::int64_t whole = k / phase.over;
   return phase.staircase ? static_cast<double>(whole)
                          : static_cast<double>(k) / static_cast<double>(phase.over);
 }
 
-/// The value of a phase that begins at update `begin` of the run and counts its progress over
-/// `span` updates, at update `step`, which lies in it.
+/// The value at update `step` of a phase that contains it, begins at update `begin` of the run and
+/// makes its progress over `span` updates.
 PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& phase,
                                      std::int64_t begin, std::int64_t span, std::int64_t step) {
   std::int64_t k = step - begin;
-  if (phase.every > 1) {  // by epochs, of which the first and the last may lie in it in part
+  if (phase.every > 1) {  // count whole epochs; the phase may begin and end inside one
     const std::int64_t first = begin / phase.every;
     step = step / phase.every * phase.every;
     k = step - first * phase.every;
@@ -254,7 +254,7 @@ PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& ph
       return v > f ? between(f, v, pow(p, phase.power)) : between(v, f, pow(1 - p, phase.power));
     case Shape::exponential: {
       if (phase.over > 0) return f * pow(phase.gamma, times_over(phase, k));
-      if (p >= 1) return v;  // which f (v / f) need not be
+      if (p >= 1) return v;  // f (v / f) may differ from it by rounding
       return clamped(f * pow(v / f, p), f < v ? f : v, f < v ? v : f);
     }
     case Shape::saturating:
@@ -282,7 +282,7 @@ PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& ph
   return f;
 }
 
-/// The first update that is no longer in the first phase. `gate_opened_at` as in lr_at.
+/// The first update after the first phase. `gate_opened_at` as in lr_at.
 PREHEAT_HD inline std::int64_t end_of_first_phase(const LrSchedule& schedule,
                                                   std::int64_t gate_opened_at) {
   const std::int64_t planned = schedule.phases[0].length;
@@ -290,13 +290,14 @@ PREHEAT_HD inline std::int64_t end_of_first_phase(const LrSchedule& schedule,
   return early ? gate_opened_at : planned;
 }
 
-/// By how many updates the phases after the first come earlier than planned.
+/// The number of updates by which the phases after the first begin earlier than planned.
 PREHEAT_HD inline std::int64_t gate_shift(const LrSchedule& schedule, std::int64_t gate_opened_at) {
   if (schedule.overlap != Overlap::none) return 0;
   return schedule.phases[0].length - end_of_first_phase(schedule, gate_opened_at);
 }
 
-/// Index of the phase behind the first one that update `step` lies in, or of the nearest.
+/// Index of the phase that contains update `step`, among those after the first; the nearest of them
+/// if none does.
 PREHEAT_HD inline int later_phase_at(const LrSchedule& schedule, std::int64_t step,
                                      std::int64_t shift) {
   int low = 1;  // the last phase that begins at or before the step is in [low, high)
@@ -312,15 +313,15 @@ PREHEAT_HD inline int later_phase_at(const LrSchedule& schedule, std::int64_t st
   return low;
 }
 
-/// Index of the phase that update `step` lies in; before the run the first, after it the last.
+/// Index of the phase that contains update `step`: the first before the run, the last after it.
 PREHEAT_HD inline int phase_at(const LrSchedule& schedule, std::int64_t step,
                                std::int64_t gate_opened_at = -1) {
   if (schedule.phase_count == 1 || step < end_of_first_phase(schedule, gate_opened_at)) return 0;
   return later_phase_at(schedule, step, gate_shift(schedule, gate_opened_at));
 }
 
-/// The value of phase i, `shift` updates earlier than planned, at the update of it nearest to
-/// `step`, its floor left aside.
+/// The value of phase i, begun `shift` updates earlier than planned, at its update nearest to
+/// `step`, without its floor.
 PREHEAT_HD inline double phase_value(const LrSchedule& schedule, int i, std::int64_t shift,
                                      std::int64_t step) {
   const Phase& phase = schedule.phases[i];
@@ -331,10 +332,11 @@ PREHEAT_HD inline double phase_value(const LrSchedule& schedule, int i, std::int
   return shape_value(schedule, phase, begin, phase.span + more, inside);
 }
 
-/// The learning rate of update `step`, counted from 0. `gate_opened_at` is the update that the gate
-/// made the first after the warmup, -1 where it did not: phases after the warmup then come that
-/// much earlier, and the one that takes the rest of the run grows. Outside the declared phases the
-/// nearest update's rate holds. `schedule` has at least one phase, and with an overlap two.
+/// The learning rate of update `step`, counted from 0. `gate_opened_at` is the first update after
+/// the warmup if the gate ended it early, otherwise -1. If it did, the phases after the warmup move
+/// forward by the updates saved, and the one that takes the rest of the run grows by them. A step
+/// outside the run has the rate of the nearest update. `schedule` has at least one phase, or two if
+/// there is an overlap.
 PREHEAT_HD inline double lr_at(const LrSchedule& schedule, std::int64_t step,
                                std::int64_t gate_opened_at = -1) {
   const auto last = schedule.steps - 1;

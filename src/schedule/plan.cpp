@@ -95,7 +95,7 @@ std::string shape_text(const Schedule& schedule, const Phase& phase) {
   return "";
 }
 
-// Where a stretch is heading and where the next one begins, which are the same but for a jump.
+// The value a stretch is heading for and the value the next one begins with. They differ at a jump.
 struct Seam {
   double heading = 0;
   double begins = 0;
@@ -110,14 +110,15 @@ Seam seam_of(const Schedule& schedule, const Stretch& before, const Stretch& aft
   const bool whole = before.last + 1 - before.first == phase.span;
   const bool arrives = leads_to_its_end(phase) && whole;
   if (multiplies(schedule, before)) {
-    // Its own end is a factor of what is behind it.
+    // The end value of this phase is a factor of the phase behind it.
     const double factor =
         arrives ? phase.to : shape_value(schedule.lr, phase, 0, phase.span, before.last);
     return {factor * first, first};
   }
   const double heading = arrives ? std::max(phase.to, phase.min_lr) : last;
-  // A phase that begins at its first value may have moved from it by its first update. Milestones
-  // before it, and a curve that has run under the warmup, have moved it already.
+  // Compare with the start value of the next phase, since its first update may already have moved
+  // away from it. Not for multistep, which earlier milestones may have lowered, nor for a curve
+  // that has been running under the warmup: there the rate of the first update counts.
   const bool starts_here =
       next.shape != Shape::multistep && (before.phase > 0 || schedule.lr.overlap == Overlap::none);
   return {heading, starts_here ? std::max(next.from, next.min_lr) : first};
@@ -136,7 +137,8 @@ std::string jump_text(const Schedule& schedule, const Stretch& before, const Str
                      after.first, lr_text(rate(schedule, after.first, gate_opened_at)));
 }
 
-// What of a phase never comes: milestones behind the run's end, a first drop behind its own.
+// The part of a phase that never comes: a milestone after the end of the run, or a first drop after
+// the end of the phase.
 std::string waits_in_vain(const Schedule& schedule, const Stretch& part,
                           std::int64_t gate_opened_at) {
   const Phase& phase = schedule.lr.phases[part.phase];
@@ -147,7 +149,7 @@ std::string waits_in_vain(const Schedule& schedule, const Stretch& part,
     return fmt::format("{} has a milestone at update {:.0f}, behind the {} of the run", name, last,
                        schedule.run.steps);
   }
-  // Under an overlap it counts from before its stretch.
+  // Under an overlap the phase counts from the start of the run, before its stretch.
   const std::int64_t shift = part.phase > 0 ? gate_shift(schedule.lr, gate_opened_at) : 0;
   if (phase.shape == Shape::step && phase.gamma != 1 &&
       phase_value(schedule.lr, part.phase, shift, part.last) == phase.from) {

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::int64_t default_warmup_epochs = 5;
 
-// Of base_lr, for a start_lr that only the network can tell.
+// The placeholder for `start_lr: auto`, as a factor of base_lr, until the network is measured.
 constexpr double automatic_stand_in = 0.1;
 
 // The phase that keeps the last value to the end of the run.
@@ -34,7 +34,7 @@ std::vector<Shape> all_shapes() {
   return shapes;
 }
 
-// The two end values of a phase, and the keys that a user knows them by.
+// The two end values of a phase, and the keys under which a user gives them.
 struct Ends {
   double from = 0;
   double to = 0;
@@ -55,7 +55,7 @@ class Layout {
 
   std::int64_t left() const { return schedule_.run.steps - used_; }
 
-  // The value the next phase starts from unless it says otherwise.
+  // The value from which the next phase starts by default.
   double reached() const { return reached_; }
 
   double value_of(const std::optional<LrValue>& lr, double otherwise) const {
@@ -69,7 +69,7 @@ class Layout {
     return updates_of(length, schedule_.run, config_, key);
   }
 
-  // The same, of a phase that is to come next.
+  // The same for the next phase, which has to fit into the rest of the run.
   std::int64_t updates_that_fit(const Length& length, const std::string& key) const {
     const std::int64_t n = updates(length, key);
     if (n > left()) {
@@ -81,8 +81,8 @@ class Layout {
     return n;
   }
 
-  // Checks a phase and appends it. Its shape is laid over `length` updates; it ends after `latest`
-  // of them. One of no length is checked all the same, so that an arm without it hides no mistake.
+  // Checks a phase and appends it. Its shape covers `length` updates, but it ends after `latest` of
+  // them. A phase of length 0 is checked too, so that an arm without a warmup hides no error in it.
   void add(const PhaseConfig& given, std::span<const Shape> allowed, std::int64_t length,
            std::int64_t latest, const Ends& ends) {
     Phase phase;
@@ -105,7 +105,7 @@ class Layout {
     if (phase.length > 0 && !reaches_to(phase)) reached_ = last_value();
   }
 
-  // From now on phases count from the start of the run, the first one in front of them.
+  // From now on phases count from the start of the run; the first one covers their begin.
   void overlap(Overlap kind) {
     schedule_.lr.overlap = kind;
     used_ = 0;
@@ -116,7 +116,7 @@ class Layout {
     schedule_.gate_error = error;
   }
 
-  // Lets an overlapping first phase lead to the value that those behind it have where it ends.
+  // Makes an overlapping first phase end at the value that the later phases have at that update.
   void lead_to_curve(const std::string& key) {
     LrSchedule& lr = schedule_.lr;
     if (lr.overlap == Overlap::none) return;
@@ -161,15 +161,15 @@ class Layout {
     return (facts_of(phase.shape).keys & takes_to) != 0 && phase.over == 0;
   }
 
-  // By how many updates a gate may bring the phases behind the first forward.
+  // The largest number of updates by which a gate can move the later phases forward.
   std::int64_t longest_shift() const {
     return schedule_.lr.gate.window > 0 && schedule_.lr.overlap == Overlap::none
                ? schedule_.lr.phases[0].length
                : 0;
   }
 
-  // Of the phase added last. Shapes only grow or only fall, or lie between such, so that their
-  // first and their last value are the largest and the least.
+  // Checks the phase added last. Each shape is monotonic or lies between monotonic ones, so its
+  // first and last values bound it.
   void refuse_infinite(const PhaseConfig& given, const Ends& ends) const {
     const int i = schedule_.lr.phase_count - 1;
     const Phase& phase = schedule_.lr.phases[i];
@@ -236,7 +236,7 @@ class Layout {
                 {takes_center, "center", given.center.has_value()},
                 {takes_bounds, "lower", given.lower.has_value()},
                 {takes_bounds, "upper", given.upper.has_value()},
-                // A configuration that a run has written names the default of these two as well.
+                // A configuration written by a run contains these two even at their defaults.
                 {takes_endpoints, "endpoints", given.endpoints != "end"},
                 {takes_every, "every", given.every != Every::step}};
     for (const auto& [taken, key, is_given] : keys) {
@@ -323,7 +323,7 @@ class Layout {
     }
     if (given.over) missing(key + "gamma", "the factor that goes with over");
     if (given.staircase) missing(key + "gamma", "the factor that goes with staircase");
-    // As floats, so that neither end nor their ratio is beyond all numbers.
+    // Checked as floats: refusing ends too small for a float also keeps their ratio finite.
     if (static_cast<float>(phase.from) <= 0) {
       fail(key + ends.from_key, "shape exponential cannot start from 0", "a rate above 0");
     }
@@ -335,7 +335,7 @@ class Layout {
 
   void take_timescale(const PhaseConfig& given, Phase& phase) const {
     const std::string key = given.key + ".timescale";
-    // A warmup that saturates has its own length to go by, whatever follows one has that one's.
+    // By default a saturating first phase uses its own length, and a later phase that of the first.
     const std::int64_t otherwise = lead_.value_or(
         phase.shape == Shape::saturating ? std::max<std::int64_t>(phase.span, 1) : 0);
     phase.timescale = given.timescale ? at_least_one(*given.timescale, key) : otherwise;
@@ -434,7 +434,7 @@ class Layout {
   double reached_ = 0;
 };
 
-// The gate of a warmup that lasts `warmup` updates without it.
+// The gate of a warmup that takes `warmup` updates if the gate stays shut.
 Gate gate_of(const RunConfig& config, const Layout& layout, std::int64_t warmup) {
   const UntilConfig& until = *config.schedule.until;
   const std::string key = "schedule.warmup.until.window";
@@ -447,8 +447,8 @@ Gate gate_of(const RunConfig& config, const Layout& layout, std::int64_t warmup)
                                            : fmt::format("{} updates", max_gate_window)),
                 "a shorter window");
   }
-  // error < bound is hits > (1 - bound) n; a product that is a whole number but for its last bits
-  // is that number.
+  // error < bound means hits > (1 - bound) n. The slack treats a product that misses an integer by
+  // rounding as that integer.
   const double examples = static_cast<double>(window * config.data.batch_size);
   const double hits = examples - until.train_error_below * examples;
   return {static_cast<std::int32_t>(window), static_cast<std::int64_t>(std::floor(hits + 1e-6))};
@@ -468,7 +468,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
   const std::int64_t latest =
       ends_by_until ? std::min(warmup, layout.updates(*given.until->at_most, until_key)) : warmup;
   PhaseConfig first = given.warmup;
-  first.length = Length{};  // never grows
+  first.length = Length{};  // given, so that the phase does not take the rest of the run
   const bool has_factor = given.warmup.from && given.warmup.from->times_base;
   Ends ends{layout.value_of(given.warmup.from, 0.0), base, has_factor ? "start_factor" : "start_lr",
             "base_lr"};
@@ -540,7 +540,7 @@ RunLength checked(const RunLength& run, const RunConfig& config, const std::stri
   return run;
 }
 
-// As long as its stages together.
+// The length of a run without train.length: the sum of its stages.
 RunLength length_of_stages(const RunConfig& config, std::int64_t steps_per_epoch) {
   RunLength run{0, steps_per_epoch};
   for (std::size_t i = 0; i < config.train.stages.size(); ++i) {

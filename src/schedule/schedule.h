@@ -10,23 +10,23 @@
 
 namespace preheat {
 
-/// How many updates a run has, and how many make an epoch.
+/// The lengths of a run and of an epoch, in updates.
 struct RunLength {
   std::int64_t steps = 0;
   std::int64_t steps_per_epoch = 0;
 };
 
-/// train.length in updates, or the sum of train.stages where it is not given. Throws ConfigError at
-/// either.
+/// train.length in updates, or the sum of train.stages if it is absent. Throws ConfigError at
+/// either if it is unusable: a per cent of the run, a stage without a length, less than one update.
 RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch);
 
-/// A length in updates, rounded to the nearest. Throws ConfigError at `key` where a length above
-/// zero comes to no update at all.
+/// A length in updates, rounded to the nearest. Throws ConfigError at `key` if a length above zero
+/// rounds to no update at all.
 std::int64_t updates_of(const Length& length, const RunLength& run, const RunConfig& config,
                         std::string_view key);
 
-/// schedule.base_lr, scaled to the batch size where schedule.scale says so: times batch / reference
-/// (Goyal et al. 2017) or its root.
+/// schedule.base_lr, scaled to the batch size if schedule.scale is given: times batch / reference
+/// (Goyal et al. 2017) or its square root.
 double base_lr(const RunConfig& config);
 
 struct Schedule {
@@ -34,18 +34,19 @@ struct Schedule {
   std::vector<std::string> phase_names;  // of lr.phases
   RunLength run;
   double base_lr = 0;
-  double gate_error = 0;  // below which lr.gate opens, where there is one
-  // The warmup's start is yet to be found from the network; a tenth of base_lr stands for it.
+  double gate_error = 0;  // training error below which lr.gate opens, if there is a gate
+  // The warmup's start rate still has to be derived from the network; a tenth of base_lr is its
+  // placeholder.
   bool start_is_automatic = false;
 };
 
-/// Checks everything that depends on the length of the run or on the catalogue of shapes, and lays
-/// the phases out over updates 0 .. run.steps - 1. What is left after the last phase is a phase
-/// "final" that keeps its last value; no other may then have that name. Throws ConfigError at the
-/// key that is wrong.
+/// Checks everything that depends on the length of the run or on the shapes, and lays the phases
+/// out over updates 0 .. run.steps - 1. Updates left after the last phase form a phase "final" that
+/// keeps its last value; no other phase may then have that name. Throws ConfigError at the key that
+/// is wrong.
 Schedule resolve_schedule(const RunConfig& config, const RunLength& run);
 
-/// The name of the phase that update `step` lies in; `gate_opened_at` as lr_at takes it.
+/// The name of the phase that contains update `step`; `gate_opened_at` as in lr_at.
 const std::string& phase_name(const Schedule& schedule, std::int64_t step,
                               std::int64_t gate_opened_at = -1);
 

@@ -19,9 +19,9 @@ namespace {
   throw Error(fmt::format("{}: {}: {}", path.string(), what, std::strerror(error)));
 }
 
-// Where a chain of links ends, whether a file stands there already or not.
+// The end of a chain of symbolic links, whether a file exists there or not.
 std::filesystem::path behind_links(const std::filesystem::path& path) {
-  constexpr int most_links = 40;  // as the kernel allows
+  constexpr int most_links = 40;  // the kernel's limit
   std::filesystem::path end = path;
   std::error_code none;
   for (int links = 0; std::filesystem::is_symlink(end, none); ++links) {
@@ -33,10 +33,10 @@ std::filesystem::path behind_links(const std::filesystem::path& path) {
 
 }  // namespace
 
-// A pipe or a terminal is written to as it is: what links under /proc say of one is no path.
+// A pipe or a terminal is written directly: links under /proc to one do not contain a path.
 AtomicFile::AtomicFile(const std::filesystem::path& path) {
   std::error_code none;
-  // The file beside it could be written, and no more than that.
+  // Writing the temporary file would succeed; only the rename over the folder would fail.
   if (std::filesystem::is_directory(path, none)) preheat::fail(path, "cannot be written", EISDIR);
   const bool special =
       std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none);
@@ -67,8 +67,8 @@ void AtomicFile::write(std::string_view bytes) {
 }
 
 void AtomicFile::commit() {
-  // Without it a power cut after the rename could leave an empty file under the final name. Pipes
-  // and terminals know no such thing.
+  // Without fsync a power failure after the rename could leave an empty file under the final name.
+  // EINVAL: the file does not support it.
   if (!temporary_.empty() && fsync(file_) != 0 && errno != EINVAL) fail(errno);
   const int file = std::exchange(file_, -1);
   if (close(file) != 0 ||

@@ -1,4 +1,4 @@
-// Files that are either there whole or not there.
+// Writes files atomically, and reads whole files.
 #pragma once
 
 #include <filesystem>
@@ -7,10 +7,10 @@
 
 namespace preheat {
 
-/// Writes a temporary file beside `path` and, with commit(), renames it over `path`: whatever
-/// happens, the old file or the new one stands there, never half of one. A link is followed; what
-/// is not a regular file, such as a pipe or a terminal, is written to as it is. Throws Error with
-/// the system's reason, for a folder at once.
+/// Writes a temporary file next to `path` and renames it to `path` in commit(), so that `path`
+/// always holds the complete old or the complete new file. A symbolic link is followed. Anything
+/// but a regular file, such as a pipe or a terminal, is written directly. Throws Error with the
+/// system's reason, for a folder already in the constructor.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& path);
@@ -25,11 +25,11 @@ class AtomicFile {
   [[noreturn]] void fail(int error) const;
 
   std::filesystem::path path_;
-  std::filesystem::path temporary_;  // empty where `path_` itself is written
+  std::filesystem::path temporary_;  // empty if `path_` is written directly
   int file_ = -1;
 };
 
-/// All of it at once.
+/// Writes a complete file through AtomicFile.
 void write_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 /// The whole file. Throws Error with the system's reason.

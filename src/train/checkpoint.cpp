@@ -39,14 +39,14 @@ std::uint32_t crc_of(std::string_view bytes) {
 
 constexpr const char* kinds[] = {"parameter", "velocity", "statistic", "direction"};
 
-// The tensors of each kind, of a checkpoint that may be const or not.
+// The tensors of each kind, for a const or mutable checkpoint.
 template <class C>
 auto tensors_of(C& checkpoint) {
   return std::array{&checkpoint.state.parameters, &checkpoint.state.velocity,
                     &checkpoint.state.statistics, &checkpoint.direction};
 }
 
-// `fail(problem)` makes the Error.
+// `fail(problem)` returns the Error to throw.
 template <class Fail>
 void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) {
   header.at("step").get_to(step.step);
@@ -62,7 +62,7 @@ void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) 
   step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
 }
 
-// Those at `at`, which goes behind them.
+// Reads the values at `at` and advances it past them.
 template <class Fail>
 void take_values(std::string_view bytes, std::size_t& at, NamedTensor& tensor, const Fail& fail) {
   const std::size_t most = (bytes.size() - at) / sizeof(float);
@@ -82,7 +82,7 @@ void take_values(std::string_view bytes, std::size_t& at, NamedTensor& tensor, c
 
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
   const ReplicaState& state = checkpoint.state;
-  // Behind the last update of the window that had a hit there is nothing to remember.
+  // Trailing zeros of the gate's window are not stored.
   const StepState& step = state.step;
   const auto* const end = std::find_if(std::make_reverse_iterator(std::end(step.hits)),
                                        std::make_reverse_iterator(std::begin(step.hits)),

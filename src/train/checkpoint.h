@@ -4,11 +4,11 @@
 //   4 bytes   version, 3
 //   4 bytes   n, the length of the header
 //   n bytes   header, JSON: {"fingerprint", "step", "first_non_finite", "lr", "previous_lr",
-//             "gate": {"opened_at", "hits": [per update of its window]},
+//             "gate": {"opened_at", "hits": [per update of its window, trailing zeros omitted]},
 //             "loss_scale": {"value", "updates": since it last changed},
 //             "tensors": [{"kind", "name", "shape"}]}; kinds are "parameter", "velocity",
-//             "statistic" and, of a run that measures its sharpness, "direction"
-//   ...       the tensors' values in the header's order, fp32, nothing between them
+//             "statistic" and, if the run measures its sharpness, "direction"
+//   ...       the tensors' values in the header's order, fp32, without gaps
 //   4 bytes   CRC-32 (zlib's) of all bytes before it
 //
 // All numbers are little-endian.
@@ -24,14 +24,14 @@ namespace preheat {
 
 struct Checkpoint {
   ReplicaState state;
-  std::string fingerprint;  // of the configuration that led to it; see fingerprint.h
+  std::string fingerprint;                  // of the run's configuration; see fingerprint.h
   std::vector<NamedTensor> direction = {};  // see Diagnostics::direction
 };
 
-/// Writes to a temporary name and renames. Throws Error.
+/// Writes atomically. Throws Error.
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint);
 
-/// Throws Error, naming the file, for anything but an undamaged checkpoint of this version.
+/// Throws Error naming the file if it is not an undamaged checkpoint of this version.
 Checkpoint read_checkpoint(const std::filesystem::path& path);
 
 }  // namespace preheat

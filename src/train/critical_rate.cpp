@@ -29,10 +29,10 @@ std::optional<double> critical_rate(Probe& probe, std::span<const float> weights
     for (std::size_t i = 0; i < weights.size(); ++i) {
       moved[i] = static_cast<float>(double{weights[i]} - rate * double{gradient[i]});
     }
-    return !(probe.loss(moved) <= (1 + critical_rise) * loss);  // NaN rises
+    return !(probe.loss(moved) <= (1 + critical_rise) * loss);  // NaN counts as risen
   };
   double low = first_rate;
-  while (rises_at(low)) low /= 2;  // ends where the step is too small to change a weight
+  while (rises_at(low)) low /= 2;  // ends at the latest when a step changes no weight
   double high = 2 * low;
   if (low == first_rate) {
     for (; high <= largest_rate && !rises_at(high); high *= 2) low = high;

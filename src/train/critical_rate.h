@@ -1,6 +1,6 @@
-// The critical learning rate: the largest a step down the gradient may have without raising the
-// loss of the same batch, found by forward passes only. Where a warmup starts there, it wastes no
-// updates below what the network can take anyway.
+// The critical learning rate: the largest rate at which one step of gradient descent does not raise
+// the loss of the same batch, found with one gradient and forward passes. A warmup that starts
+// there spends no updates on rates that are lower than the network needs.
 // Kalra and Barkeshli 2024, "Why warmup the learning rate?", arXiv:2406.09405, section 6.
 #pragma once
 
@@ -16,28 +16,28 @@
 
 namespace preheat {
 
-/// The loss or its gradient is not finite where a rate was to be found.
+/// The loss or its gradient is not finite at the weights whose critical rate is searched.
 class NotFinite : public Error {
  public:
   using Error::Error;
 };
 
-/// By how much of itself the loss may rise; noise alone makes small rises.
+/// The relative rise of the loss that is tolerated, since noise alone causes small rises.
 inline constexpr double critical_rise = 0.1;
 
 /// The largest rate e, to a factor of 1.05 below it, such that
-///   loss(w - e g) <= (1 + critical_rise) loss(w),   g the gradient at w,
-/// searched from 1e-4 on in factors of 2, then between the two that differ: where the loss rises,
-/// falls and rises again, the first rise that these find. A loss that is not finite counts as
-/// risen. Nothing where the loss rises at none of them up to 1e4. Since losses are only
-/// compared, the answer is one of a fixed set of numbers and the same on every machine, unless a
-/// loss lies within rounding of the bound.
-/// Throws NotFinite where loss or gradient is not finite at `weights`.
+///   loss(w - e g) <= (1 + critical_rise) loss(w),   g the gradient at w.
+/// Rates are tried from 1e-4 in factors of 2, upwards, or downwards if the loss rises there. Then
+/// the interval is bisected. If the loss rises, falls and rises again, the result is the first rise
+/// that this finds. A loss that is not finite counts as risen. std::nullopt if the loss rises at
+/// none of the rates up to 1e4. Since losses are only compared, the result is one of a fixed set of
+/// numbers and the same on every machine, unless a loss is within rounding of the bound.
+/// Throws NotFinite if loss or gradient is not finite at `weights`.
 std::optional<double> critical_rate(Probe& probe, std::span<const float> weights);
 
-/// That of a run's initial weights, on the first data.batch_size of its examples: a gradient that
-/// is as noisy as those the run will meet, with activations that fit where the run's do. Throws
-/// NotFinite, and Error where memory does not suffice.
+/// The critical rate at a run's initial weights, on its first data.batch_size examples: the
+/// gradient is then as noisy as those of the run, and the activations fit wherever the run's do.
+/// Throws NotFinite, and Error if memory does not suffice.
 std::optional<double> critical_rate(const RunConfig& config, Backend& backend,
                                     const Network& network, const Schedule& schedule,
                                     std::shared_ptr<const ResidentDataset> train);

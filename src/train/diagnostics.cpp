@@ -12,8 +12,8 @@
 namespace preheat {
 namespace {
 
-// Every so many measurements one is checked, and the last of the run: by the wide step, and by a
-// random direction. The two cost nearly as much as a measurement.
+// One in so many measurements, and the last of the run, is checked by the wide step and a random
+// direction, which together cost nearly as much as a measurement.
 constexpr std::int64_t checks_every = 20;
 
 std::int64_t updates_between(const std::optional<Length>& every, const char* key,
@@ -33,7 +33,7 @@ std::vector<float> arena_of(const Network& network, const std::vector<NamedTenso
   return arena;
 }
 
-// In degrees. Unlike the arc cosine exact for small ones, which is what updates make.
+// The angle in degrees. Unlike the arc cosine, this is accurate for the small angles of updates.
 // Kahan 2006, "How futile are mindless assessments of roundoff", section 12.
 double angle_between(std::span<const float> a, double norm_a, std::span<const float> b,
                      double norm_b) {
@@ -123,7 +123,7 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   SharpnessRecord record;
   record.step = state.step.step;
   record.lr = state.step.lr;
-  // By the step, so that a resumed run takes the same ones.
+  // Chosen by the step, so that a resumed run checks the same measurements.
   const bool is_last = record.step + sharpness_every_ >= steps_;
   const bool checks = is_last || is_due(record.step, checks_every * sharpness_every_);
   record.sharpness =

@@ -1,5 +1,5 @@
-// What a run tells of itself beside its metrics, where `diagnostics` asks for it. Looking changes
-// nothing: states are read, and gradients are taken on a probe with memory of its own.
+// What a run records in addition to its metrics, if `diagnostics` is configured. It does not affect
+// the run: states are only read, and gradients are computed on a probe with its own memory.
 #pragma once
 
 #include <cstdint>
@@ -23,13 +23,14 @@ struct ParameterRecord {
   std::string parameter;
   double weight_norm = 0;    // before the update
   double velocity_norm = 0;  // after it
-  double update_norm = 0;    // of the change of the weights, as they are rounded
-  // Between the weights before and after it, in degrees; NaN where either are all zero.
+  double update_norm = 0;    // of the actual change of the fp32 weights
+  // Between the weights before and after the update, in degrees; NaN if either are all zero.
   double angle = 0;
-  double distance = 0;  // of the weights after it from the initial ones
+  double distance = 0;  // of the weights after the update from the initial ones
 };
 
-/// By parameter, what the update between two states did. `initial` is an arena.
+/// What the update between two states did, per parameter. `initial` is the arena of initial
+/// weights.
 std::vector<ParameterRecord> parameter_records(const Network& network, const ReplicaState& before,
                                                const ReplicaState& after,
                                                std::span<const float> initial);
@@ -39,35 +40,37 @@ struct SharpnessRecord {
   std::int64_t step = 0;
   float lr = 0;  // of that update
   Sharpness sharpness;
-  // The curvature along a direction that stays the same, for control; like the wide step taken at
-  // every twentieth measurement, the first among them, and the run's last, and NaN at the others.
+  // The curvature along a fixed random direction, as a control. Like the wide step it is measured
+  // only at every twentieth measurement, from the first on, and at the run's last; otherwise NaN.
   double random_direction = std::numeric_limits<double>::quiet_NaN();
-  std::int64_t gradients = 0;  // that all of it took
+  std::int64_t gradients = 0;  // gradient evaluations in total
 };
 
 class Diagnostics {
  public:
-  /// Throws ConfigError and, where memory does not suffice, Error.
+  /// Throws ConfigError, and Error if memory does not suffice.
   Diagnostics(const RunConfig& config, Backend& backend, const Network& network,
               const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
 
-  /// Whether there is to be a look at update `step`.
+  /// Whether update `step` is to be examined.
   bool layers_due(std::int64_t step) const;
   bool sharpness_due(std::int64_t step) const;
 
-  /// The next step, after `step` updates, at which the weights are to be seen.
+  /// The next step after `step` at which the weights are needed.
   std::int64_t next_stop(std::int64_t step) const;
 
   std::vector<ParameterRecord> layers(const ReplicaState& before, const ReplicaState& after) const;
 
-  /// Starts from the direction that the last call ended with, the first one from a random one.
+  /// Measures the sharpness, starting from the direction in which the last call ended, at first
+  /// from a random one.
   SharpnessRecord measure(const ReplicaState& state);
 
-  /// That direction, by parameter: with it a resumed run measures the same numbers. Empty where
-  /// sharpness is not asked for.
+  /// That direction per parameter: with it a resumed run measures the same numbers. Empty if
+  /// sharpness is not measured.
   std::vector<NamedTensor> direction() const;
 
-  /// Throws Error where it is of another network. One that is empty changes nothing.
+  /// Throws Error if `direction` is of another network. Does nothing if it is empty or sharpness is
+  /// not measured.
   void set_direction(const std::vector<NamedTensor>& direction);
 
  private:
@@ -75,7 +78,7 @@ class Diagnostics {
   const std::int64_t layers_every_;     // 0: never
   const std::int64_t sharpness_every_;  // 0: never
   const std::int64_t steps_;            // of the run
-  std::vector<float> initial_;          // weights
+  std::vector<float> initial_;          // the arena of initial weights
   SharpnessConfig sharpness_;
   std::unique_ptr<Probe> probe_;
   std::vector<float> random_direction_;

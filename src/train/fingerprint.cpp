@@ -36,7 +36,7 @@ void add_settings(const Node& node, std::vector<Setting>& settings) {
   for (const Node& item : node.items) add_settings(item, settings);
 }
 
-// What `settings` have under a key, as "key: value".
+// The setting of a key as "key: value", or "nothing".
 std::string line_of(const std::vector<Setting>& settings, const std::string& key) {
   const auto found = std::ranges::find(settings, key, &Setting::key);
   return found == settings.end() ? "nothing" : found->key + ": " + found->value;

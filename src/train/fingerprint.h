@@ -1,5 +1,5 @@
-// What of a configuration decides the numbers of a run, so that a run can be taken up by the same
-// one only.
+// The part of a configuration that determines the numbers of a run. A run can be resumed only under
+// a configuration in which it is the same.
 #pragma once
 
 #include <optional>
@@ -10,19 +10,19 @@
 
 namespace preheat {
 
-/// The keys that a run's numbers depend on, with their full paths, and their values as YAML, in the
-/// order of configs/reference.yaml.
+/// A key on which a run's numbers depend, as its full path, and its value as YAML.
 struct Setting {
   std::string key;
   std::string value;
 };
+/// All settings of a configuration, in the order of configs/reference.yaml.
 std::vector<Setting> settings_of(const RunConfig& config);
 
-/// Eight hexadecimal digits: the CRC-32 of all keys and values that a run's numbers depend on.
+/// Eight hexadecimal digits: the CRC-32 of all keys and values on which a run's numbers depend.
 std::string fingerprint(const RunConfig& config);
 
-/// The first such key in which two configurations differ, as "optimizer.momentum: 0.9" of both
-/// ("nothing" where one does not have it).
+/// The first setting in which two configurations differ, as "optimizer.momentum: 0.9" for each
+/// ("nothing" if it is absent).
 struct Difference {
   std::string before;
   std::string now;

@@ -1,4 +1,4 @@
-// How a run ended, decided from its losses and its accuracy.
+// How a run ended, decided from its losses and accuracy.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,10 @@
 
 namespace preheat {
 
-/// non_finite: a loss, gradient or weight was not finite at some step. stuck: it never learned.
-/// spiked: the loss went over 3 x its first value and the run recovered, which is to say that it is
-/// not stuck: where its loss ends beside its first value is not asked. ok: none of these.
+/// non_finite: a loss, gradient or weight was not finite at some step. stuck: the run never learned
+/// (see outcome_of). spiked: the loss exceeded 3 x its first value and the run recovered, which
+/// only means that it is not stuck: its final loss is not compared with its first. ok: none of
+/// these.
 enum class Outcome { ok, spiked, stuck, non_finite };
 constexpr auto spelling(Outcome) {
   return Spelling{"an outcome", {"ok", "spiked", "stuck", "non_finite"}};
@@ -20,10 +21,10 @@ constexpr auto spelling(Outcome) {
 /// non_finite and stuck.
 bool is_failure(Outcome outcome);
 
-/// What the outcome needs to remember of a run.
+/// The history of a run from which its outcome is decided.
 class LossHistory {
  public:
-  /// The last updates that the final loss and accuracy are means of.
+  /// The number of last updates over which the final loss and accuracy are averaged.
   static constexpr std::size_t window = 50;
 
   void add(double loss, double accuracy);
@@ -43,13 +44,13 @@ class LossHistory {
   std::deque<Update> recent_;
 };
 
-/// The loss of a network that finds all classes alike: ln(classes) with cross entropy; with mse
-/// half the squared distance of 1 / classes each from a one-hot target.
+/// The loss of a network that predicts all classes equally: ln(classes) with cross entropy; with
+/// mse half the squared distance of 1 / classes each from a one-hot target.
 double chance_loss(Loss loss, std::int64_t classes);
 
-/// The outcome of a run whose steps were all finite. `test_accuracy`, where there is one, stands in
-/// for the training accuracy. Stuck is an accuracy under 1.5 / classes or, with cross entropy, a
-/// final loss within 0.05 of ln(classes).
+/// The outcome of a run whose steps were all finite. Stuck is an accuracy below 1.5 / classes or,
+/// with cross entropy, a final loss within 0.05 of ln(classes). The accuracy is `test_accuracy` if
+/// given, otherwise the final training accuracy.
 Outcome outcome_of(const LossHistory& history, std::optional<double> test_accuracy,
                    std::int64_t classes, Loss loss);
 

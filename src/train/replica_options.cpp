@@ -14,7 +14,7 @@ bool matches(const std::string& pattern, const std::string& name) {
   return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
-// A pattern that means nothing is a misspelt one.
+// A pattern that matches nothing is taken for a misspelt one.
 void require_match(const RunConfig& config, const std::string& key, const std::string& pattern,
                    const Network& network) {
   const auto& parameters = network.parameters;
@@ -33,7 +33,7 @@ void require_match(const RunConfig& config, const std::string& key, const std::s
           parameters.size() > most ? fmt::format(" and {} more", parameters.size() - most) : ""));
 }
 
-// optimizer.weight_decay and optimizer.groups, by parameter.
+// optimizer.weight_decay and optimizer.groups, resolved per parameter.
 std::vector<ParameterRule> parameter_rules(const RunConfig& config, const Network& network) {
   const std::vector<GroupConfig>& groups = config.optimizer.groups;
   for (std::size_t i = 0; i < groups.size(); ++i) {
@@ -60,7 +60,7 @@ std::vector<ParameterRule> parameter_rules(const RunConfig& config, const Networ
   return rules;
 }
 
-// train.stages over the updates of the run.
+// train.stages laid out over the updates of the run.
 std::vector<TrainingStage> training_stages(const RunConfig& config, const Network& network,
                                            const RunLength& run) {
   const std::vector<StageConfig>& given = config.train.stages;

@@ -1,4 +1,4 @@
-// A configuration as what a backend needs to know of it.
+// The part of a configuration that a backend needs.
 #pragma once
 
 #include "backend/backend.h"
@@ -8,14 +8,14 @@
 
 namespace preheat {
 
-/// train.cpu_threads as backends take it: 0 for all there are.
+/// train.cpu_threads as backends expect it: 0 for all.
 int cpu_threads(const RunConfig& config);
 
-/// The options of a replica of `network`. The patterns of optimizer.groups and train.stages become
-/// choices by parameter; in a pattern * stands for any text and ? for any character of a name. A
-/// run without stages is one stage that trains everything. Throws ConfigError where a pattern
-/// matches no parameter, the stages are not as long as the run, or the dataset has no such
-/// channels.
+/// The options of a replica of `network`. The patterns of optimizer.groups and train.stages are
+/// resolved to choices per parameter; in a pattern * is any text and ? any one character. A run
+/// without stages is one stage that trains everything. Throws ConfigError if a pattern matches no
+/// parameter, earlier groups take all that a group matches, the stages do not add up to the run's
+/// length, or data.normalize does not fit the dataset's channels.
 ReplicaOptions replica_options(const RunConfig& config, const Network& network,
                                const Schedule& schedule);
 

@@ -1,4 +1,4 @@
-// The files of a run's folder (train/run_folder.h), read back by columns.
+// Reads the files of a run's folder (train/run_folder.h) into columns.
 #pragma once
 
 #include <fmt/format.h>
@@ -26,26 +26,26 @@ inline constexpr const char* activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
 
-/// One of these files, row by row.
+/// Reads one of these files row by row.
 class RowReader {
  public:
-  /// Throws Error where the file cannot be read or does not begin with the header.
+  /// Throws Error if the file cannot be read or does not begin with the header.
   RowReader(std::filesystem::path path, std::string_view header);
   RowReader(const RowReader&) = delete;
   RowReader& operator=(const RowReader&) = delete;
 
-  /// Goes to the next row; false where there is none, or only one without its end: a run that was
-  /// killed may have torn it. Throws Error as refuse_row() where a row is not as it was written.
+  /// Moves to the next row. Returns false if there is none, or only one without a newline, which a
+  /// killed run may leave. Throws Error as refuse_row() does if the row is malformed.
   bool next();
 
-  /// A field of the row; those called phase, parameter or layer are names, all others numbers.
+  /// A field of the row. Columns called phase, parameter or layer are names, all others numbers.
   double number(std::size_t column) const { return numbers_[column]; }
   std::string_view name(std::size_t column) const { return fields_[column]; }
 
-  /// The row's numbers, each to its column; a name has none.
+  /// Appends each number of the row to its column in `columns`; the entries of names are not used.
   void append_to(std::initializer_list<std::vector<double>*> columns) const;
 
-  /// The file up to the row it is at, or up to the last whole row when next() has said false.
+  /// The text before the current row, or all complete rows once next() has returned false.
   std::string_view text_before() const { return std::string_view(text_).substr(0, begin_); }
 
   /// Throws Error, naming the file and the row's line.
@@ -54,15 +54,15 @@ class RowReader {
  private:
   const std::filesystem::path path_;
   const std::string text_;
-  std::vector<bool> is_name_;  // by column
-  std::size_t line_ = 1;       // of the row, and where it is in the text
-  std::size_t begin_ = 0;
+  std::vector<bool> is_name_;  // per column
+  std::size_t line_ = 1;       // of the row
+  std::size_t begin_ = 0;      // of the row in text_
   std::size_t end_ = 0;
   std::vector<std::string_view> fields_;
   std::vector<double> numbers_;
 };
 
-/// A stretch of updates in one phase of the schedule, from the row `first` to the row `last`.
+/// Consecutive updates in one phase of the schedule: rows `first` to `last`.
 struct PhaseRows {
   std::string name;
   std::size_t first;
@@ -92,24 +92,24 @@ struct ActivationRows {
   std::vector<double> largest, dead;
 };
 
-/// The columns of sharpness.csv; `agrees` is 0 or 1, NaN where it was not checked.
+/// The columns of sharpness.csv; `agrees` is 0 or 1, or NaN if it was not checked.
 struct SharpnessRows {
   std::vector<double> step, lr, sharpness, wide, residual, iterations, gradients, agrees,
       random_direction;
 };
 
-/// Throw Error as RowReader does.
+/// Each throws Error as RowReader does. Rows are in file order; a torn last row is ignored.
 Metrics read_metrics(const std::filesystem::path& path);
 Evaluations read_evaluations(const std::filesystem::path& path);
 LayerRows read_layers(const std::filesystem::path& path);
 ActivationRows read_activations(const std::filesystem::path& path);
 SharpnessRows read_sharpness(const std::filesystem::path& path);
 
-/// What is wrong with a JSON text, in a few words on one line.
+/// A short, one-line description of a JSON error.
 std::string problem_of(const nlohmann::json::exception& error);
 
-/// What `take` makes of JSON that the file holds; it may ask for keys and types that are not there.
-/// Throws Error, naming the file.
+/// Returns take(), which reads JSON from the file at `path`. Turns a missing key or wrong type into
+/// an Error naming the file.
 template <class Take>
 auto taking_from(const std::filesystem::path& path, const Take& take) {
   try {
@@ -119,14 +119,14 @@ auto taking_from(const std::filesystem::path& path, const Take& take) {
   }
 }
 
-/// The same of a file that is yet to be read: `make` is given its JSON.
+/// Reads the file, parses it and returns make(json). Throws Error naming the file.
 template <class Make>
 auto read_json(const std::filesystem::path& path, const Make& make) {
   const std::string text = read_file(path);
   return taking_from(path, [&] { return make(nlohmann::ordered_json::parse(text)); });
 }
 
-/// The value, or null where there is none; optional_at reads it back.
+/// The value, or null if there is none. optional_at reads it back.
 template <class T>
 nlohmann::ordered_json or_null(const std::optional<T>& value) {
   return value ? nlohmann::ordered_json(*value) : nlohmann::ordered_json();

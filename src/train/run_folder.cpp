@@ -21,13 +21,13 @@
 namespace preheat {
 namespace {
 
-// "-nan" is one of the two signs of a NaN, and not every reader knows it.
+// Drops the sign of a NaN: not every CSV reader accepts "-nan".
 double number(double value) {
   return std::isnan(value) ? std::nan("") : value;
 }
 
-// Whether a file that is made with its first row is there. One that has no whole header was being
-// made when the machine stopped, after the last checkpoint; it is removed.
+// Whether an optional file, which is created with its first row, exists. One with an incomplete
+// header was being created when the machine stopped, after the last checkpoint; it is removed.
 bool has_begun(const std::filesystem::path& path, const std::string& header) {
   if (!std::filesystem::exists(path)) return false;
   const std::string text = read_file(path);
@@ -36,7 +36,7 @@ bool has_begun(const std::filesystem::path& path, const std::string& header) {
   return false;
 }
 
-// The configuration is written first: by it a run that was killed at once is known for one.
+// The configuration is written first, so that even a run killed right away is recognised as a run.
 FolderLock begin_run(const std::filesystem::path& folder, const RunConfig& config) {
   make_folder(folder);
   FolderLock lock(folder);
@@ -134,8 +134,8 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Past& past) {
   FolderLock lock(folder);
-  std::map<std::filesystem::path, std::string> kept;  // of each file, once all have been read
-  // Calls take(row) for each row of before update `end`.
+  std::map<std::filesystem::path, std::string> kept;  // text per file, written once all are read
+  // Calls take(row) for each row before update `end`.
   const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
                                const auto& take) {
     RowReader rows(folder / name, header);
@@ -155,7 +155,7 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
     throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates", metrics,
                             updates, step));
   }
-  // One after the last update is of before it.
+  // An evaluation at `step` was done before update `step`.
   keep_before("eval.csv", evaluations_header, step + 1, [&](const RowReader& row) {
     if (!past.best_accuracy || row.number(3) > *past.best_accuracy) {
       past.best_accuracy = row.number(3);
@@ -178,7 +178,8 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, Pas
 
 void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {
   const std::filesystem::path kept = path_ / fmt::format("config-before-{}.yaml", step);
-  // One that is there already was in force when update `step` was next; no update had the other.
+  // A file that exists holds the configuration of update `step` - 1. The one replaced now was set
+  // at the same step, so no update before it used it.
   if (!std::filesystem::exists(kept)) write_atomically(kept, read_file(path_ / "config.yaml"));
   write_atomically(path_ / "config.yaml", write_config(config));
 }

@@ -1,20 +1,20 @@
-// A run is a folder: everything it was and did is in there.
+// A run is a folder that records everything about it.
 //
-//   config.yaml            resolved, runs again
-//   config-before-N.yaml   what it was up to update N, where the schedule was changed then
+//   config.yaml            resolved; reproduces the run
+//   config-before-N.yaml   the configuration before update N, if the schedule was changed there
 //   metrics.csv            one row per update:
 //       step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm
 //   eval.csv               one row per evaluation: step,epoch,test_loss,test_accuracy
-//   layers.csv             under diagnostics.layers_every, one row per parameter and update looked
-//                          at; train/diagnostics.h says what each column is:
+//   layers.csv             with diagnostics.layers_every, one row per parameter at each update
+//                          examined; train/diagnostics.h explains the columns:
 //       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
-//   activations.csv        likewise, one row per op, of the update's own forward pass:
+//   activations.csv        likewise, one row per op, from the update's own forward pass:
 //       step,layer,largest,dead
-//   sharpness.csv          under diagnostics.sharpness, one row per measurement; train/sharpness.h
-//                          says what each column is, nan what was not checked:
+//   sharpness.csv          with diagnostics.sharpness, one row per measurement; train/sharpness.h
+//                          explains the columns; nan is what was not checked:
 //       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
 //   summary.json           how it ended
-//   report.html            all of it to look at
+//   report.html            a page with all of it
 //   checkpoints/last.ckpt  best.ckpt
 #pragma once
 
@@ -34,23 +34,23 @@
 
 namespace preheat {
 
-/// runs/<name>/<timestamp>-<suffix>, the local time to the second, made unique by a number where
-/// such a folder is there already.
+/// runs/<name>/<timestamp>-<suffix>, with the local time to the second, and a number added if that
+/// folder exists.
 std::filesystem::path default_folder(const std::string& name, const std::string& suffix);
 
-/// Makes the folder of an experiment or a run. Throws Error where it exists and is not empty, or
-/// cannot be made.
+/// Creates the folder of an experiment or a run. Throws Error if it cannot be created, or exists
+/// and is not empty.
 void make_folder(const std::filesystem::path& folder);
 
-/// The configuration of the run or the experiment in `folder`. Throws Error: what is wrong with it
-/// is not what the user has typed, so the file is damaged.
+/// The configuration of the run or the experiment in `folder`. Throws Error, not ConfigError: if it
+/// is wrong, the file is damaged, not the user's input.
 RunConfig config_in(const std::filesystem::path& folder);
 
-/// Keeps other processes from writing into a folder, for as long as it is there.
+/// Keeps other processes from writing into a folder during its lifetime.
 class FolderLock {
  public:
-  /// Throws Error where another process has it. Where the file system knows no locks, there is
-  /// none.
+  /// Throws Error if another process holds the lock. On a file system without locks it does
+  /// nothing.
   explicit FolderLock(const std::filesystem::path& folder);
   FolderLock(FolderLock&& other) noexcept;
   FolderLock& operator=(FolderLock&&) = delete;
@@ -60,16 +60,16 @@ class FolderLock {
   int file_;
 };
 
-/// Whether a run writes any.
+/// Whether a run writes checkpoints.
 enum class Checkpoints { keep, drop };
 
 class RunFolder {
  public:
-  /// Makes `folder` and writes the configuration, before any other file. Throws Error.
+  /// Creates `folder` and writes the configuration before any other file. Throws Error.
   RunFolder(const std::filesystem::path& folder, const RunConfig& config,
             Checkpoints checkpoints = Checkpoints::keep);
 
-  /// What a folder holds of the run before `step`.
+  /// What a resumed run's folder records of the updates before `step`.
   struct Past {
     LossHistory history;
     std::optional<double> best_accuracy;
@@ -78,26 +78,26 @@ class RunFolder {
     std::optional<double> last_sharpness;
   };
 
-  /// Opens the folder of a run to go on from `step`: rows of later updates are dropped. Throws
-  /// Error where rows before `step` are missing or damaged, and where another process goes on with
-  /// it.
+  /// Opens the folder of a run that resumes at `step`, and drops the rows of later updates. Throws
+  /// Error if rows before `step` are missing or damaged, or if another process has the folder.
   static RunFolder reopen(std::filesystem::path folder, std::int64_t step, Past& past);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
   Checkpoints checkpoints() const { return checkpoints_; }
 
-  /// From update `step` on the run has another configuration; the one it had is kept. Throws Error.
+  /// Replaces the configuration from update `step` on and keeps the previous one as
+  /// config-before-N.yaml. Throws Error.
   void replace_config(const RunConfig& config, std::int64_t step);
 
-  /// Appends and flushes. Throws Error when the disk is full.
+  /// Append rows and flush. Throw Error, for example if the disk is full.
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
   void add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation);
   void add(std::span<const ParameterRecord> records);
   void add(std::int64_t step, std::span<const ActivationRecord> records);
   void add(const SharpnessRecord& record);
 
-  /// Has the disk hold what was added. Throws Error.
+  /// Syncs all added rows to disk. Throws Error.
   void sync();
 
   void write_summary(const nlohmann::json& summary) const;
@@ -105,7 +105,7 @@ class RunFolder {
  private:
   class AppendFile {
    public:
-    AppendFile(std::filesystem::path path, const char* header);  // makes it where it is not there
+    AppendFile(std::filesystem::path path, const char* header);  // creates a missing file
     void write(const std::string& text);
     void sync();
 
@@ -124,7 +124,7 @@ class RunFolder {
   Checkpoints checkpoints_ = Checkpoints::keep;
   AppendFile metrics_;
   AppendFile evaluations_;
-  std::optional<AppendFile> layers_;  // made with the first row, as those below
+  std::optional<AppendFile> layers_;  // created with its first row, like those below
   std::optional<AppendFile> activations_;
   std::optional<AppendFile> sharpness_;
 };

@@ -10,7 +10,7 @@ namespace preheat {
 namespace {
 
 constexpr double agreement = 0.2;
-constexpr std::size_t most_kept = 30;  // directions in memory; Lanczos then starts anew
+constexpr std::size_t most_kept = 30;  // Lanczos vectors in memory; then Lanczos restarts
 
 double dot(std::span<const float> a, std::span<const float> b) {
   double sum = 0;
@@ -34,8 +34,7 @@ void subtract(std::vector<float>& v, double factor, std::span<const float> other
   }
 }
 
-// A symmetric tridiagonal matrix, and what rotations make of it: a diagonal one, and the
-// eigenvectors in the columns of `vectors`.
+// A symmetric tridiagonal matrix and its eigenvalues.
 class Tridiagonal {
  public:
   void add_row(double diagonal, double beside) {
@@ -49,7 +48,8 @@ class Tridiagonal {
     std::vector<double> vector;
   };
 
-  // The eigenvalue that is largest in magnitude. Jacobi's method: a few dozen rows at most.
+  // The eigenvalue largest in magnitude and its eigenvector, by Jacobi's method, which is fast
+  // enough for at most a few dozen rows.
   Pair largest_pair() const {
     const std::size_t n = size();
     std::vector<std::vector<double>> a(n, std::vector<double>(n));
@@ -59,7 +59,7 @@ class Tridiagonal {
       vectors[i][i] = 1;
       if (i + 1 < n) a[i][i + 1] = a[i + 1][i] = beside_[i];
     }
-    constexpr int most_sweeps = 30;  // it converges quadratically, in fewer than ten
+    constexpr int most_sweeps = 30;  // converges quadratically, in fewer than ten
     for (int sweep = 0; sweep < most_sweeps; ++sweep) {
       for (std::size_t p = 0; p + 1 < n; ++p) {
         for (std::size_t q = p + 1; q < n; ++q) rotate(a, vectors, p, q);
@@ -75,7 +75,7 @@ class Tridiagonal {
   }
 
  private:
-  // Makes a[p][q] zero. Golub and Van Loan 2013, "Matrix computations", section 8.5.2.
+  // Rotates a[p][q] to zero. Golub and Van Loan 2013, "Matrix computations", section 8.5.2.
   static void rotate(std::vector<std::vector<double>>& a, std::vector<std::vector<double>>& vectors,
                      std::size_t p, std::size_t q) {
     if (a[p][q] == 0) return;
@@ -107,7 +107,7 @@ Hessian::Hessian(GradientFunction gradient, std::span<const float> weights)
       above_(weights.size()),
       below_(weights.size()) {}
 
-// At w + distance v.
+// The gradient at w + distance v.
 void Hessian::take_gradient(std::span<const float> v, double distance,
                             std::vector<float>& gradient) {
   for (std::size_t i = 0; i < v.size(); ++i) {
@@ -148,11 +148,11 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
   std::vector<std::vector<float>> basis = {direction};
   Tridiagonal projected;
   while (true) {
-    const bool is_above = basis.size() % 2 == 1;  // on either side in turn
+    const bool is_above = basis.size() % 2 == 1;  // the sign of e alternates
     std::vector<float> rest = hessian.times(basis.back(), is_above ? narrow_step : -narrow_step);
     ++result.iterations;
     double diagonal = 0;
-    for (int pass = 0; pass < 2; ++pass) {  // once leaves what rounding put in
+    for (int pass = 0; pass < 2; ++pass) {  // reorthogonalise: one pass leaves rounding errors
       for (std::size_t i = basis.size(); i-- > 0;) {
         const double share = dot(basis[i], rest);
         subtract(rest, share, basis[i]);
@@ -185,8 +185,8 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
     }
     if (checks_step) result.wide = hessian.along(estimate, wide_step);
     if (value == 0) return result;
-    // One step of power iteration on, H estimate: what came in from outside the basis is kept, so
-    // that an eigenvector that overtakes this one is found.
+    // One step of power iteration, H estimate, adds the component outside the basis, so that later
+    // calls find an eigenvector whose eigenvalue overtakes this one.
     if (beside > 0) subtract(estimate, -off / value / beside, rest);
     direction = scaled(estimate, 1 / norm(estimate));
     return result;

@@ -25,13 +25,13 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// How many updates the device is given between two looks at what it did: as many as keep it at work
-// for a fraction of a second.
+// The number of updates between two reads of the records, adapted so that they take a fraction of a
+// second.
 class Burst {
  public:
   std::int64_t updates() const { return updates_; }
 
-  // Fewer than updates() say nothing of how long so many would take.
+  // A burst cut short at a boundary does not show how long a full one takes.
   void took(std::int64_t updates, double seconds) {
     if (updates == updates_ && seconds < shortest) updates_ *= 2;
     if (updates_ > 1 && seconds > longest) updates_ /= 2;
@@ -54,11 +54,11 @@ RunConfig checked(const RunConfig& config, const Backend& backend, const Residen
   return config;
 }
 
-// The critical rate at the initial weights (Kalra and Barkeshli 2024, section 6.2) times 1 -
-// momentum, as a gradient that stays moves the weights by 1 / (1 - momentum) times the rate; at
-// most the base rate, and a tenth of that where no rate makes the loss rise. Nothing unless
-// schedule.warmup leaves its start to the network, and where loss or gradient is not finite: that
-// the run diverges is its result then, as it is with a number for a start.
+// The start rate for `start_lr: auto`: the critical rate at the initial weights (Kalra and
+// Barkeshli 2024, section 6.2) times 1 - momentum, since a constant gradient moves the weights by
+// 1 / (1 - momentum) times the rate. It is at most the base rate, and a tenth of that if no rate
+// makes the loss rise. std::nullopt if start_lr is a number, and if loss or gradient is not finite:
+// then the run diverges, and that is its result, as it would be with a number.
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
@@ -85,7 +85,7 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
-// The numbers of a result, by their names in summary.json.
+// Visits the numbers of a result with their names in summary.json.
 template <class Result, class Visit>
 void for_numbers(Result& result, const Visit& visit) {
   visit("steps", result.steps);
@@ -112,8 +112,8 @@ void read_number(const nlohmann::ordered_json& json, const char* key, std::optio
   value = optional_at<T>(json, key);
 }
 
-// Throws Error unless the numbers are there that a run of this outcome has: those who read a result
-// rely on them. The test loss may not be there, as JSON has none that is not finite.
+// Throws Error unless the result has the numbers that every run of its outcome has, since readers
+// rely on them. The test loss may be absent: JSON cannot hold one that is not finite.
 void check_numbers(const RunResult& result, const std::filesystem::path& path) {
   const auto require = [&](const char* key, bool is_there) {
     if (is_there) return;
@@ -132,7 +132,7 @@ void check_numbers(const RunResult& result, const std::filesystem::path& path) {
   require("best_step", result.best_step.has_value());
 }
 
-// Of a run that has ended.
+// The result of a run that has ended.
 RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
   RunResult result;
   for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
@@ -145,7 +145,7 @@ RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem
   return result;
 }
 
-// Throws Error unless the run that was made as `before` may go on as `now`.
+// Throws Error unless a run under `before` may continue under `now`.
 void require_same_run(const std::filesystem::path& config_path, const RunConfig& before,
                       const RunConfig& now, bool new_schedule) {
   const RunConfig under_old_schedule = with_schedule_of(now, before);
@@ -157,8 +157,8 @@ void require_same_run(const std::filesystem::path& config_path, const RunConfig&
                           by_schedule ? "; --new-schedule continues under the new one" : ""));
 }
 
-// Goes on from the same step under another schedule. A gate goes on with what it has seen only
-// where it is the same gate of a warmup of the same length.
+// Continues from the same step under another schedule. A gate keeps its window only if it is the
+// same gate and its warmup has the same length.
 void take_schedule(StepState& state, const Schedule& before, const Schedule& now) {
   const bool same_gate = before.lr.gate.window == now.lr.gate.window &&
                          before.lr.gate.hits_above == now.lr.gate.hits_above &&
@@ -282,13 +282,14 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   note_gate(step);
   RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
   if (changes) {
-    save_last(&run_folder);  // first, so that whichever of the two is written the other fits
+    // The checkpoint first: resume() accepts it with the old config.yaml if we stop in between.
+    save_last(&run_folder);
     run_folder.replace_config(config_, step_);
   }
   return {std::move(run_folder), step_, lr_before, step.lr};
 }
 
-// Where the epoch or the stage of an update ends.
+// The end of the epoch or the stage of an update, whichever comes first.
 std::int64_t Trainer::next_boundary(std::int64_t step) const {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
   std::int64_t boundary = (step / per_epoch + 1) * per_epoch;
@@ -298,7 +299,7 @@ std::int64_t Trainer::next_boundary(std::int64_t step) const {
   return boundary;
 }
 
-// The next step after which something is due.
+// The next step at which a burst has to end.
 std::int64_t Trainer::next_stop(std::int64_t step) const {
   const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
   std::int64_t stop = std::min({schedule_.run.steps, next_boundary(step),
@@ -332,7 +333,7 @@ void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, Ru
   if (folder != nullptr) folder->add(record);
 }
 
-// The rows first: a checkpoint that the disk holds is of use only with the rows before it.
+// Syncs the rows first: a checkpoint on disk is useful only with the rows before it.
 void Trainer::save_last(RunFolder* folder) {
   if (folder == nullptr) return;
   folder->sync();
@@ -349,21 +350,21 @@ void Trainer::save(const RunFolder& folder, const std::string& which) {
   write_checkpoint(folder.checkpoint(which), checkpoint);
 }
 
-// Whether and where the gate has ended this schedule's warmup.
+// Records where the gate ended this schedule's warmup early, if it did.
 void Trainer::note_gate(const StepState& state) {
   const std::int64_t planned = schedule_.lr.phases[0].length;
   const std::int64_t end = end_of_first_phase(schedule_.lr, state.gate_opened_at);
   if (end < planned) gate_opened_at_ = end;
 }
 
-// Of the epoch that the next update lies in.
+// Sets the order of the epoch that contains the next update.
 void Trainer::set_epoch_order() {
   replica_->set_epoch_order(
       epoch_order(config_.seed, static_cast<std::uint32_t>(step_ / schedule_.run.steps_per_epoch),
                   static_cast<std::uint32_t>(data_.train->size())));
 }
 
-// Of updates that were only timed; counts them.
+// Counts updates that were only timed. Throws Error if the run diverged.
 void Trainer::count_timed(const std::vector<StepRecord>& records) {
   if (!records.back().finite) {
     throw Error(fmt::format("the run diverged at step {}; use a lower schedule.base_lr",
@@ -389,7 +390,7 @@ std::vector<StepPart> Trainer::time_parts(std::int64_t updates) {
   const std::int64_t per_epoch = schedule_.run.steps_per_epoch;
   if (per_epoch < 2) throw Error("an epoch has only one update; lower data.batch_size");
   updates = std::min(updates, per_epoch);
-  while (next_boundary(step_) - step_ < updates) time_updates(updates);  // as far as it goes
+  while (next_boundary(step_) - step_ < updates) time_updates(updates);  // to the boundary
   if (step_ % per_epoch == 0) set_epoch_order();
   std::vector<StepPart> parts = replica_->time_parts(updates);
   count_timed(replica_->drain());
@@ -411,7 +412,7 @@ void Trainer::count(std::span<const StepRecord> records, LossHistory& history, R
   }
 }
 
-// An evaluation on the way is not the one at the end.
+// The test results of a run that did not reach its end are dropped: they are of an earlier step.
 void Trainer::conclude(const LossHistory& history, RunResult& result) const {
   result.steps = step_;
   result.gate_opened_at = gate_opened_at_;
@@ -471,7 +472,7 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
     result.interrupted = !at_end && listener.wants_stop && listener.wants_stop();
     if (at_end || checkpoint_due || result.interrupted) save_last(folder);
   }
-  if (step_ == schedule_.run.steps && !result.test_accuracy) {  // a finished run, resumed
+  if (step_ == schedule_.run.steps && !result.test_accuracy) {  // resumed at its end
     evaluate(step_, {}, nullptr, result);
   }
 

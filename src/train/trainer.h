@@ -21,7 +21,7 @@
 
 namespace preheat {
 
-/// Training and test images where a backend can read them.
+/// Training and test images, loaded where a backend can read them.
 struct ResidentData {
   std::shared_ptr<const ResidentDataset> train;
   std::shared_ptr<const ResidentDataset> test;
@@ -31,58 +31,58 @@ struct ResidentData {
   std::size_t bytes = 0;
 };
 
-/// Reads the configured dataset and hands it to the backend. Throws Error.
+/// Reads the configured dataset and loads it into the backend. Throws Error.
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
-/// The schedule of a run on these data. Throws ConfigError as resolve_schedule() does.
+/// The schedule of a run on this data. Throws ConfigError as resolve_schedule() does.
 Schedule schedule_of(const RunConfig& config, const ResidentData& data);
 
 struct RunResult {
   Outcome outcome = Outcome::ok;
-  bool interrupted = false;  // then the outcome says nothing
-  std::int64_t steps = 0;    // updates done in all
+  bool interrupted = false;  // if so, the outcome is meaningless
+  std::int64_t steps = 0;    // updates done in total
   std::optional<std::int64_t> first_non_finite_step;
   std::string first_non_finite_tensor;
   std::optional<std::int64_t> gate_opened_at;  // the first update after a warmup ended early
   std::optional<double> final_train_loss;      // means over the last updates, see LossHistory
   std::optional<double> final_train_accuracy;
-  std::optional<double> test_loss;  // after the last update of a run that reached its end
+  std::optional<double> test_loss;  // after the last update, if the run reached its end
   std::optional<double> test_accuracy;
   std::optional<double> best_test_accuracy;
   std::optional<std::int64_t> best_step;
-  std::optional<double> initial_sharpness;  // before update 0, and as it was measured last
-  std::optional<double> last_sharpness;
-  double seconds = 0;            // wall time of this call; what came before a resume is not in it
-  double images_per_second = 0;  // of training alone
+  std::optional<double> initial_sharpness;  // before update 0
+  std::optional<double> last_sharpness;     // of the last measurement
+  double seconds = 0;            // wall time of this call, not counting time before a resume
+  double images_per_second = 0;  // in training alone
 };
 
-/// What a folder's summary.json says of its run.
+/// The contents of a folder's summary.json.
 struct RunSummary {
-  std::string fingerprint;          // of its configuration
-  std::optional<RunResult> result;  // nothing where it was interrupted
+  std::string fingerprint;          // of the run's configuration
+  std::optional<RunResult> result;  // std::nullopt if the run was interrupted
 };
 
-/// Nothing where there is no summary.json. Throws Error where it is damaged, which it also is where
-/// a number is null that a run of its outcome has.
+/// std::nullopt if there is no summary.json. Throws Error if it is damaged, also if it lacks a
+/// number that every run of its outcome has.
 std::optional<RunSummary> read_summary(const std::filesystem::path& folder);
 
-/// Hears of a run while it goes on. Every function may be left empty.
+/// Callbacks that receive the progress of a run. Each may be empty.
 struct RunListener {
   std::function<void(std::span<const StepRecord>)> on_records;
   std::function<void(std::int64_t step, const Evaluation&)> on_evaluation;
-  std::function<bool()> wants_stop;  // asked every fraction of a second
+  std::function<bool()> wants_stop;  // polled after each burst, a fraction of a second
 };
 
-/// Checks what can be known of a run without its data: that its schedule fits into it and its
-/// network fits the dataset's images. Throws ConfigError. Done before anything is loaded, made or
-/// trained.
+/// Checks what can be known about a run without its data, before anything is loaded, created or
+/// trained: that the schedule fits into the run and the network fits the dataset's images. Throws
+/// ConfigError.
 void check_run(const RunConfig& config);
 
-/// Throws ConfigError where the backend does not compute in the precision asked for.
+/// Throws ConfigError if the backend does not support the configured precision.
 void check_precision(const RunConfig& config, const Backend& backend);
 
-/// A run taken up again after `step` updates; the next one would have had the rate `lr_before` and
-/// has `lr_now`.
+/// A run resumed after `step` updates. The next update would have had the rate `lr_before` and now
+/// has `lr_now`; they differ only under a new schedule.
 struct Resumed {
   RunFolder folder;
   std::int64_t step = 0;
@@ -90,19 +90,20 @@ struct Resumed {
   float lr_now = 0;
 };
 
-/// How long updates took, in seconds.
+/// The duration of updates, in seconds.
 struct UpdateTime {
   std::int64_t updates = 0;
-  double host = 0;   // until the device had been given them
-  double total = 0;  // until their records were there
+  double host = 0;   // until all were enqueued on the device
+  double total = 0;  // until their records were available
 };
 
 class Trainer {
  public:
-  /// Builds the network and compiles it. Where the schedule's start_lr is `auto`, it is found here
-  /// from the initial weights, and schedule() has the number. Where loss or gradient is not finite
-  /// there, none is found and the stand-in of resolve_schedule() stays: that such a run diverges is
-  /// its result. `config` is checked against the data: throws ConfigError and Error.
+  /// Builds the network and compiles it. If the schedule's start_lr is `auto`, it is derived here
+  /// from the critical rate at the initial weights, and schedule() contains the number. If loss or
+  /// gradient is not finite there, the placeholder of resolve_schedule() stays: the run will
+  /// diverge, and that is its result. Checks `config` against the data: throws ConfigError and
+  /// Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }
@@ -110,26 +111,28 @@ class Trainer {
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
 
-  /// Takes up the run in `folder` where its last checkpoint was made. Throws Error where the run
-  /// has diverged, its checkpoint is damaged, is of another network (naming the tensor), or the
-  /// run's configuration differs from this one in a key that its numbers depend on (naming the
-  /// key). With `new_schedule` the schedule, the length and the stages may differ: the run goes on
-  /// from its step of the new ones, and its folder keeps the configuration it had.
+  /// Resumes the run in `folder` from its last checkpoint. Throws Error if the run has diverged,
+  /// the checkpoint is damaged, is of another network (naming the tensor) or of a configuration the
+  /// folder does not hold, `start_lr: auto` gives another rate on this machine, or the run's
+  /// configuration differs from this one in a key that determines its numbers (naming the key).
+  /// With `new_schedule` the schedule, the length and the stages may differ: the run continues at
+  /// its step under the new ones, and its folder keeps the configuration it had.
   Resumed resume(const std::filesystem::path& folder, bool new_schedule = false);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener
-  /// wants it to stop. With a folder it writes everything there as it goes, and at the end the
-  /// summary and the last checkpoint; after a step that was not finite, of the state that blew up.
+  /// stops it. With a folder it writes everything there as it goes, and at the end the summary and
+  /// the last checkpoint, which after a step that was not finite holds the state at the failure.
   /// Throws Error.
   RunResult run(const RunListener& listener, RunFolder* folder);
 
-  /// Does at most so many updates, fewer at the end of an epoch or a stage, writes nothing, and
-  /// says how long they took. The schedule's last rate holds beyond the run's end. Throws Error
-  /// where the run is lost.
+  /// Does at most `most` updates, fewer at the end of an epoch or a stage, writes nothing, and
+  /// returns how long they took. Beyond the end of the run the schedule's last rate applies. Throws
+  /// Error if the run diverges.
   UpdateTime time_updates(std::int64_t most);
 
-  /// Does so many updates, fewer where an epoch has fewer, and times their parts (backend.h).
-  /// Throws Error where an epoch has but one, and where the run is lost.
+  /// Does `updates` updates, at most an epoch, and times their parts (backend.h). To have that many
+  /// left in an epoch or stage, it may do others first, which it does not time. Throws Error if an
+  /// epoch has only one update, and if the run diverges.
   std::vector<StepPart> time_parts(std::int64_t updates);
   std::int64_t launches_per_update() const { return replica_->launches_per_update(); }
 
@@ -152,7 +155,7 @@ class Trainer {
   Backend& backend_;
   const ResidentData data_;
   const Network network_;
-  const std::optional<double> start_lr_;  // where the configuration left it to the network
+  const std::optional<double> start_lr_;  // as found for start_lr: auto
   const Schedule schedule_;
   std::unique_ptr<Replica> replica_;
   Diagnostics diagnostics_;

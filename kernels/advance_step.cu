@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(threads)
   record.finite = is_finite ? 1 : 0;
   records[state->step % capacity] = record;
   advance(*state, schedule, is_finite, record.correct);
-  if (scales_loss && is_finite) move_loss_scale(*state, overflowed);
+  if (scales_loss && is_finite) update_loss_scale(*state, overflowed);
 }
 
 __global__ void move_kernel(std::int64_t* position, std::int64_t by) {

@@ -7,20 +7,20 @@
 
 namespace preheat::kernels {
 
-inline constexpr int channel_threads = 256;       // of a block
-inline constexpr unsigned most_row_blocks = 264;  // two on each SM of an H100
+inline constexpr int channel_threads = 256;      // of a block
+inline constexpr unsigned max_row_blocks = 264;  // two on each SM of an H100
 
 /// Most channels that a block sums over: 128 bytes of a row of 16-bit elements. The partials of all
 /// blocks, which one block has to add up, stay few whatever the number of channels.
-inline constexpr int most_sum_channels = 64;
+inline constexpr int max_sum_channels = 64;
 
 /// Most packs of a row that a summing block covers.
 template <int pack>
-inline constexpr unsigned sum_lanes = pack > 1 ? 8 : most_sum_channels;
+inline constexpr unsigned sum_lanes = pack > 1 ? 8 : max_sum_channels;
 
 /// Blocks that split the rows if `groups` blocks are side by side.
-inline constexpr unsigned row_blocks(unsigned groups, unsigned most_blocks) {
-  return groups < most_blocks ? most_blocks / groups : 1;
+inline constexpr unsigned row_blocks(unsigned groups, unsigned max_blocks) {
+  return groups < max_blocks ? max_blocks / groups : 1;
 }
 
 /// Blocks of `lanes` x `rows` threads, with the packs of channels side by side; the remaining
@@ -33,18 +33,18 @@ struct ChannelGrid {
   dim3 grid() const { return {blocks, groups}; }
 };
 
-/// Gives a thread about `rows_per_thread` rows, or more to keep to `most_blocks` blocks in all.
+/// Gives a thread about `rows_per_thread` rows, or more to keep to `max_blocks` blocks in all.
 inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pack,
-                                int rows_per_thread, unsigned most_blocks,
-                                unsigned most_lanes = channel_threads) {
+                                int rows_per_thread, unsigned max_blocks,
+                                unsigned max_lanes = channel_threads) {
   ChannelGrid g;
   const auto packs = static_cast<unsigned>(channels / pack);
-  g.groups = (packs + most_lanes - 1) / most_lanes;
+  g.groups = (packs + max_lanes - 1) / max_lanes;
   g.lanes = (packs + g.groups - 1) / g.groups;
   g.rows = channel_threads / g.lanes;
   const std::int64_t per_block = std::int64_t{g.rows} * rows_per_thread;
   const std::int64_t wanted = (rows + per_block - 1) / per_block;
-  const unsigned most = row_blocks(g.groups, most_blocks);
+  const unsigned most = row_blocks(g.groups, max_blocks);
   g.blocks = wanted < most ? static_cast<unsigned>(wanted) : most;
   return g;
 }
@@ -86,12 +86,12 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
     space.values[2 * k + 1][threadIdx.x] = b[k];
   }
   __syncthreads();
-  const unsigned sharers = group / lanes;
+  const unsigned reducers = group / lanes;
   const unsigned in_group = threadIdx.x % group;
   float sum = 0;
-  if (in_group < sharers * lanes) {
+  if (in_group < reducers * lanes) {
     const float* values = space.values[threadIdx.x / group];
-    for (unsigned i = in_group; i < rows * lanes; i += sharers * lanes) sum += values[i];
+    for (unsigned i = in_group; i < rows * lanes; i += reducers * lanes) sum += values[i];
   }
   space.totals[threadIdx.x] = sum;
   __syncthreads();
@@ -100,7 +100,7 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
   const unsigned at = blockIdx.y * lanes + lane;
   if (lane >= lanes || at >= packs) return;
   float total = 0;
-  for (unsigned i = 0; i < sharers; ++i)
+  for (unsigned i = 0; i < reducers; ++i)
     total += space.totals[component * group + i * lanes + lane];
   partials[(std::int64_t{blockIdx.x} * packs + at) * (2 * pack) + component] = total;
 }
@@ -112,24 +112,24 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
 template <int pack, class Finish>
 __device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
                                 SumSpace<pack>& space, const Finish& finish) {
-  constexpr unsigned together = pack > 1 ? 2 : 1;  // channels per thread
-  constexpr unsigned most_sharers = 32;            // whose sums one thread adds up
+  constexpr unsigned channels_per_thread = pack > 1 ? 2 : 1;  // channels per thread
+  constexpr unsigned max_reducers = 32;                       // whose sums one thread adds up
   const std::int64_t channels = std::int64_t{packs} * pack;
-  const auto columns = static_cast<unsigned>(channels / together);
+  const auto columns = static_cast<unsigned>(channels / channels_per_thread);
   for (unsigned first = 0; first < columns; first += channel_threads) {
     const unsigned left = columns - first;
     const unsigned width = left < channel_threads ? left : channel_threads;
     const unsigned room = channel_threads / width;
-    const unsigned sharers = room < most_sharers ? room : most_sharers;
-    const unsigned sharer = threadIdx.x / width;
+    const unsigned reducers = room < max_reducers ? room : max_reducers;
+    const unsigned reducer = threadIdx.x / width;
     const unsigned column = threadIdx.x % width;
-    const std::int64_t channel = std::int64_t{first + column} * together;
-    if (sharer < sharers) {
-      double sums[2 * together] = {};
+    const std::int64_t channel = std::int64_t{first + column} * channels_per_thread;
+    if (reducer < reducers) {
+      double sums[2 * channels_per_thread] = {};
 #pragma unroll 8
-      for (unsigned block = sharer; block < blocks; block += sharers) {
+      for (unsigned block = reducer; block < blocks; block += reducers) {
         const float* from = partials + (block * channels + channel) * 2;
-        if constexpr (together == 2) {
+        if constexpr (channels_per_thread == 2) {
           const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
           sums[0] += double{four.x};
           sums[1] += double{four.y};
@@ -141,17 +141,19 @@ __device__ void finish_channels(unsigned packs, unsigned blocks, const float* pa
         }
       }
 #pragma unroll
-      for (unsigned k = 0; k < 2 * together; ++k) space.parts[threadIdx.x][k] = sums[k];
+      for (unsigned k = 0; k < 2 * channels_per_thread; ++k) space.parts[threadIdx.x][k] = sums[k];
     }
     __syncthreads();
-    if (sharer == 0) {
-      double sums[2 * together] = {};
-      for (unsigned i = 0; i < sharers; ++i) {
+    if (reducer == 0) {
+      double sums[2 * channels_per_thread] = {};
+      for (unsigned i = 0; i < reducers; ++i) {
 #pragma unroll
-        for (unsigned k = 0; k < 2 * together; ++k) sums[k] += space.parts[i * width + column][k];
+        for (unsigned k = 0; k < 2 * channels_per_thread; ++k)
+          sums[k] += space.parts[i * width + column][k];
       }
 #pragma unroll
-      for (unsigned k = 0; k < together; ++k) finish(channel + k, sums[2 * k], sums[2 * k + 1]);
+      for (unsigned k = 0; k < channels_per_thread; ++k)
+        finish(channel + k, sums[2 * k], sums[2 * k + 1]);
     }
     __syncthreads();  // before `parts` is written again
   }

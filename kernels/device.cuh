@@ -68,7 +68,7 @@ __device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) 
 }
 
 /// a / b rounded up, for non-negative numbers.
-constexpr int quotient_up(std::int64_t a, std::int64_t b) {
+constexpr int ceil_div(std::int64_t a, std::int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 

@@ -16,12 +16,12 @@ namespace {
 constexpr unsigned threads = 256;
 constexpr unsigned warp = 32;
 constexpr unsigned band = 4;
-constexpr unsigned most_columns = 32;      // of y, in a tile
+constexpr unsigned max_columns = 32;       // of y, in a tile
 constexpr unsigned forward_blocks = 396;   // three on each SM of an H100
 constexpr unsigned gradient_blocks = 264;  // two on each
 
 /// Width in x of the receptive field of `pixels` adjacent pixels of y.
-__host__ __device__ constexpr unsigned seen_by(unsigned pixels, int kernel, int stride) {
+__host__ __device__ constexpr unsigned receptive_field(unsigned pixels, int kernel, int stride) {
   return (pixels - 1) * static_cast<unsigned>(stride) + static_cast<unsigned>(kernel);
 }
 
@@ -34,11 +34,11 @@ struct Tiling {
   unsigned down;
   unsigned tiles;
   Tiling(const FewChannels& c, unsigned least_tiles)
-      : columns(quotient_up(c.y.width, quotient_up(c.y.width, most_columns))),
+      : columns(ceil_div(c.y.width, ceil_div(c.y.width, max_columns))),
         bands(c.stride == 1 ? 8 : 2),
-        across(quotient_up(c.y.width, columns)) {
+        across(ceil_div(c.y.width, columns)) {
     const auto cut = [&] {
-      down = quotient_up(c.y.height, bands * band);
+      down = ceil_div(c.y.height, bands * band);
       tiles = static_cast<unsigned>(c.y.batch) * across * down;
     };
     for (cut(); bands > 1 && tiles < least_tiles; cut()) bands /= 2;
@@ -48,8 +48,8 @@ struct Tiling {
 /// A block's part of x in shared memory. The row pitch is a compile-time constant, so that a thread
 /// reaches everything a strip reads from one address.
 template <int kernel, int stride>
-struct Seen {
-  static constexpr unsigned pitch = seen_by(most_columns, kernel, stride);
+struct InputTile {
+  static constexpr unsigned pitch = receptive_field(max_columns, kernel, stride);
   float* values;  // [channel][row][pitch]
   unsigned rows;
   __device__ const float* at(unsigned channel, unsigned row, unsigned column) const {
@@ -57,10 +57,10 @@ struct Seen {
   }
 };
 
-std::size_t seen_floats(const FewChannels& c, const Tiling& tiling) {
+std::size_t input_tile_floats(const FewChannels& c, const Tiling& tiling) {
   return std::size_t{static_cast<unsigned>(c.channels)} *
-         seen_by(tiling.bands * band, c.kernel, c.stride) *
-         seen_by(most_columns, c.kernel, c.stride);
+         receptive_field(tiling.bands * band, c.kernel, c.stride) *
+         receptive_field(max_columns, c.kernel, c.stride);
 }
 
 /// A tile of y.
@@ -79,19 +79,20 @@ struct Tile {
 
   /// Copies its receptive field of x into shared memory, with several loads of a thread in flight.
   template <class T, int kernel, int stride>
-  __device__ void fetch(const FewChannels& c, const T* x, const Seen<kernel, stride>& seen) const {
-    constexpr unsigned pitch = Seen<kernel, stride>::pitch;
-    constexpr unsigned together = 4;
+  __device__ void fetch(const FewChannels& c, const T* x,
+                        const InputTile<kernel, stride>& seen) const {
+    constexpr unsigned pitch = InputTile<kernel, stride>::pitch;
+    constexpr unsigned loads_in_flight = 4;
     const int top = static_cast<int>(row * stride) - c.padding;
     const int left = static_cast<int>(column * stride) - c.padding;
     const unsigned cells = seen.rows * pitch;
     for (int channel = 0; channel < c.channels; ++channel) {
       const T* const plane = x + image * c.x.height * c.x.width * c.x.channels + channel;
       float* const to = seen.values + channel * cells;
-      for (unsigned first = threadIdx.x; first < cells; first += together * threads) {
-        float values[together] = {};
+      for (unsigned first = threadIdx.x; first < cells; first += loads_in_flight * threads) {
+        float values[loads_in_flight] = {};
 #pragma unroll
-        for (unsigned i = 0; i < together; ++i) {
+        for (unsigned i = 0; i < loads_in_flight; ++i) {
           const unsigned cell = first + i * threads;
           const int x_row = top + static_cast<int>(cell / pitch);
           const int x_column = left + static_cast<int>(cell % pitch);
@@ -101,7 +102,7 @@ struct Tile {
           }
         }
 #pragma unroll
-        for (unsigned i = 0; i < together; ++i) {
+        for (unsigned i = 0; i < loads_in_flight; ++i) {
           const unsigned cell = first + i * threads;
           if (cell < cells) to[cell] = values[i];
         }
@@ -130,8 +131,8 @@ __global__ void __launch_bounds__(threads, 3)
     const unsigned c = i / outputs / (kernel * kernel);
     weights[i] = to_float(w[((k * kernel + r) * kernel + s) * shape.x.channels + c]);
   }
-  const Seen<kernel, stride> seen{weights + weight_count,
-                                  seen_by(tiling.bands * band, kernel, stride)};
+  const InputTile<kernel, stride> seen{weights + weight_count,
+                                       receptive_field(tiling.bands * band, kernel, stride)};
   const unsigned packs = outputs / pack;
   const unsigned p = threadIdx.x % packs;
   const unsigned slot = threadIdx.x / packs;
@@ -180,12 +181,12 @@ __global__ void __launch_bounds__(threads, 3)
 /// How the threads of a block split the weight gradient: each of `items` threads has a pack of
 /// channels of y, a channel of x and as many filter rows as fit into registers, and `slots` such
 /// sets of threads split the strips.
-struct Shares {
+struct WorkSplit {
   __host__ __device__ static constexpr int rows(int kernel) { return kernel == 3 ? 3 : 1; }
   unsigned packs;
   unsigned items;
   unsigned slots;
-  __host__ __device__ Shares(const FewChannels& c, int pack)
+  __host__ __device__ WorkSplit(const FewChannels& c, int pack)
       : packs(static_cast<unsigned>(c.y.channels / pack)),
         items(packs * static_cast<unsigned>(c.channels * (c.kernel / rows(c.kernel)))),
         slots(threads / items) {}
@@ -198,10 +199,11 @@ __global__ void __launch_bounds__(threads, 2)
     gradient_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* dy,
                     float* partials) {
   constexpr unsigned pack = full_pack<T>;
-  constexpr int rows = Shares::rows(kernel);
+  constexpr int rows = WorkSplit::rows(kernel);
   extern __shared__ __align__(16) float seen_values[];
-  const Seen<kernel, stride> seen{seen_values, seen_by(tiling.bands * band, kernel, stride)};
-  const Shares shares(shape, pack);
+  const InputTile<kernel, stride> seen{seen_values,
+                                       receptive_field(tiling.bands * band, kernel, stride)};
+  const WorkSplit shares(shape, pack);
   const unsigned slot = threadIdx.x / shares.items;
   const unsigned p = threadIdx.x % shares.packs;
   const unsigned rest = threadIdx.x % shares.items / shares.packs;
@@ -251,9 +253,9 @@ __global__ void __launch_bounds__(threads, 2)
 
   // Eight adjacent threads add up one sum. One word of padding per row puts their reads into
   // different banks from those of their neighbours.
-  constexpr unsigned sharers = 8;
+  constexpr unsigned reducers = 8;
   __shared__ float found[pack][threads + 1];
-  const unsigned sharer = threadIdx.x % sharers;
+  const unsigned reducer = threadIdx.x % reducers;
 #pragma unroll
   for (int r = 0; r < rows; ++r) {
 #pragma unroll
@@ -263,21 +265,21 @@ __global__ void __launch_bounds__(threads, 2)
       for (unsigned k = 0; k < pack; ++k) found[k][threadIdx.x] = sums[r][s][k];
       __syncthreads();
       // The number of sums is a multiple of four: either a whole warp has work or none of it.
-      for (unsigned o = threadIdx.x / sharers; o < shares.items * pack; o += threads / sharers) {
+      for (unsigned o = threadIdx.x / reducers; o < shares.items * pack; o += threads / reducers) {
         const unsigned item = o / pack;
         float sum = 0;
-        for (unsigned i = sharer; i < shares.slots; i += sharers) {
+        for (unsigned i = reducer; i < shares.slots; i += reducers) {
           sum += found[o % pack][i * shares.items + item];
         }
 #pragma unroll
-        for (unsigned offset = sharers / 2; offset > 0; offset /= 2) {
-          sum += __shfl_down_sync(0xffffffffu, sum, offset, sharers);
+        for (unsigned offset = reducers / 2; offset > 0; offset /= 2) {
+          sum += __shfl_down_sync(0xffffffffu, sum, offset, reducers);
         }
         const unsigned k = item % shares.packs * pack + o % pack;
         const unsigned c = item / shares.packs % shape.channels;
         const unsigned kernel_row = item / shares.packs / shape.channels * rows + r;
         const unsigned at = ((k * kernel + kernel_row) * kernel + s) * shape.channels + c;
-        if (sharer == 0) partials[std::int64_t{blockIdx.x} * weights_of(shape) + at] = sum;
+        if (reducer == 0) partials[std::int64_t{blockIdx.x} * weights_of(shape) + at] = sum;
       }
     }
   }
@@ -289,18 +291,18 @@ __global__ void __launch_bounds__(warp* warp)
     finish_kernel(const FewChannels shape, unsigned blocks, const float* partials, T* dw) {
   __shared__ float parts[warp][warp];
   const unsigned lane = threadIdx.x % warp;
-  const unsigned sharer = threadIdx.x / warp;
+  const unsigned reducer = threadIdx.x / warp;
   const unsigned weights = weights_of(shape);
   const unsigned at = blockIdx.x * warp + lane;
   float sum = 0;
   if (at < weights) {
 #pragma unroll 4
-    for (unsigned b = sharer; b < blocks; b += warp)
+    for (unsigned b = reducer; b < blocks; b += warp)
       sum += partials[std::int64_t{b} * weights + at];
   }
-  parts[sharer][lane] = sum;
+  parts[reducer][lane] = sum;
   __syncthreads();
-  if (sharer > 0 || at >= weights) return;
+  if (reducer > 0 || at >= weights) return;
   float total = 0;
   for (unsigned i = 0; i < warp; ++i) total += parts[i][lane];
   const auto channels = static_cast<unsigned>(shape.channels);
@@ -340,7 +342,7 @@ bool few_channels_supports(const FewChannels& c) {
   constexpr std::int64_t most = std::int64_t{1} << 31;  // limit of what is counted in 32 bits
   // Any tile that a block has enough threads for fits into 48 KiB of shared memory.
   return kernel && channels && images && c.y.rows() < most && c.x.size() / c.x.batch < most &&
-         Shares(c, full_pack<float>).slots > 0;
+         WorkSplit(c, full_pack<float>).slots > 0;
 }
 
 cudaError_t few_channels_forward(Element element, const FewChannels& c, const void* x,
@@ -348,7 +350,7 @@ cudaError_t few_channels_forward(Element element, const FewChannels& c, const vo
   if (!few_channels_supports(c) || !is_aligned(y)) return cudaErrorInvalidValue;
   return with_kernel(element, c, [&]<class T, int kernel, int stride>() {
     const Tiling tiling(c, 8 * forward_blocks);
-    const std::size_t shared = (weights_of(c) + seen_floats(c, tiling)) * sizeof(float);
+    const std::size_t shared = (weights_of(c) + input_tile_floats(c, tiling)) * sizeof(float);
     forward_kernel<T, kernel, stride>
         <<<fewer(tiling.tiles, forward_blocks), threads, shared, stream>>>(
             c, tiling, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y));
@@ -369,9 +371,9 @@ cudaError_t few_channels_weight_gradient(Element element, const FewChannels& c, 
     const unsigned blocks = fewer(tiling.tiles, gradient_blocks);
     auto* const partials = static_cast<float*>(workspace);
     gradient_kernel<T, kernel, stride>
-        <<<blocks, threads, seen_floats(c, tiling) * sizeof(float), stream>>>(
+        <<<blocks, threads, input_tile_floats(c, tiling) * sizeof(float), stream>>>(
             c, tiling, static_cast<const T*>(x), static_cast<const T*>(dy), partials);
-    finish_kernel<T><<<quotient_up(weights_of(c), warp), warp * warp, 0, stream>>>(
+    finish_kernel<T><<<ceil_div(weights_of(c), warp), warp * warp, 0, stream>>>(
         c, blocks, partials, static_cast<T*>(dw));
     return cudaGetLastError();
   });

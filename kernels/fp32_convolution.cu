@@ -23,8 +23,8 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 128;
-constexpr int blocks_together = 4;  // per SM
-constexpr int most_slices = 4;
+constexpr int blocks_per_sm = 4;  // per SM
+constexpr int max_slices = 4;
 constexpr int thread_outputs = 8;
 
 /// Threads that share a strip, for a block of `outputs` channels.
@@ -60,8 +60,8 @@ struct Tiling {
 /// ..., which are in different banks for different groups. The data gradient is a convolution with
 /// rotated and transposed filters.
 template <int outputs, bool transposed>
-__device__ void bring_filters(const float* w, int in, int out, int first_in, int first_out,
-                              int slices, unsigned to, int quad_bytes) {
+__device__ void load_filters(const float* w, int in, int out, int first_in, int first_out,
+                             int slices, unsigned to, int quad_bytes) {
   constexpr int groups = groups_of<outputs>;
   constexpr int all_taps = taps * taps;
   constexpr int pieces = transposed ? quad : 1;
@@ -85,7 +85,7 @@ __device__ void bring_filters(const float* w, int in, int out, int first_in, int
 }
 
 template <int pixels, int outputs, bool transposed>
-__global__ void __launch_bounds__(threads, blocks_together)
+__global__ void __launch_bounds__(threads, blocks_per_sm)
     convolution_kernel(const Strips<pixels> images, const Tiling<pixels, outputs> tiling, int in,
                        int out, const float* x, const float* w, float* y) {
 #if __CUDA_ARCH__ >= 800
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
 
   // The copy loops are not unrolled, so that they take no registers from the sums.
   const int step = tiling.slices * quad;  // channels that are copied and used together
-  const auto bring = [&](int first_in, const float4* stage) {
+  const auto load_stage = [&](int first_in, const float4* stage) {
     const unsigned to = shared_address(stage);
     const int quad_bytes = tiling.quad_size() * 16;
     const int to_slice = static_cast<int>(threadIdx.x) % tiling.slices;
@@ -120,8 +120,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
       copy_async(to + to_slice * quad_bytes + i * 16, x + (max(pixel, 0) * in + channel),
                  pixel >= 0);
     }
-    bring_filters<outputs, transposed>(w, in, out, first_in, first_out, tiling.slices,
-                                       to + tiling.segments * Block::pitch * 16, quad_bytes);
+    load_filters<outputs, transposed>(w, in, out, first_in, first_out, tiling.slices,
+                                      to + tiling.segments * Block::pitch * 16, quad_bytes);
     commit_copies();
   };
 
@@ -138,7 +138,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
       slice * tiling.quad_size() + tiling.segments * Block::pitch + group * taps * taps;
 
   float sums[pixels * thread_outputs] = {};
-  bring(0, space);
+  load_stage(0, space);
   int stage = 0;
   for (int next_in = step; next_in <= in; next_in += step) {
     wait_for_copies<0>();
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(threads, blocks_together)
     const float4* row = space + stage + x_at;
     const float4* filter = space + stage + w_at;
     stage = tiling.stage_size() - stage;
-    if (next_in < in) bring(next_in, space + stage);
+    if (next_in < in) load_stage(next_in, space + stage);
 #pragma unroll 1
     for (int r = 0; r < taps; ++r) {
       float values[columns][quad];
@@ -201,8 +201,8 @@ __global__ void __launch_bounds__(threads, blocks_together)
 template <int pixels, int outputs>
 Tiling<pixels, outputs> tiling_of(const Strips<pixels>& images, int out) {
   Tiling<pixels, outputs> tiling(images, 1);
-  while (tiling.slices < most_slices &&
-         std::int64_t{quotient_up(images.count, tiling.strips)} * (out / outputs) < target_blocks) {
+  while (tiling.slices < max_slices &&
+         std::int64_t{ceil_div(images.count, tiling.strips)} * (out / outputs) < target_blocks) {
     const Tiling<pixels, outputs> finer(images, 2 * tiling.slices);
     if (finer.shared_bytes() > shared_limit) break;
     tiling = finer;
@@ -222,7 +222,7 @@ cudaError_t convolve(const Images& images, std::int32_t out, const float* x, con
       const auto kernel = convolution_kernel<pixels, outputs, transposed>;
       const cudaError_t allowed = allow_shared_memory(kernel);
       if (allowed != cudaSuccess) return allowed;
-      const dim3 blocks(quotient_up(strips.count, tiling.strips), out / outputs);
+      const dim3 blocks(ceil_div(strips.count, tiling.strips), out / outputs);
       kernel<<<blocks, threads, tiling.shared_bytes(), stream>>>(strips, tiling, images.channels,
                                                                  out, x, w, y);
       return cudaGetLastError();

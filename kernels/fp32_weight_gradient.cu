@@ -23,7 +23,7 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 192;
-constexpr int blocks_together = 2;  // per SM
+constexpr int blocks_per_sm = 2;  // per SM
 
 /// Layout of a block for the filters between `part` input and `part` output channels. Each slice of
 /// its threads holds all of them, each thread one row of taps of 4 x 4 channels. The slices split
@@ -36,7 +36,7 @@ struct Layout {
   static constexpr int slices = threads / slice_threads;
   static constexpr int strips = part == 32 ? 8 : 16;  // per tile
 
-  static int tiles(const Strips<pixels>& images) { return quotient_up(images.count, strips); }
+  static int tiles(const Strips<pixels>& images) { return ceil_div(images.count, strips); }
 
   /// Floats of a stage: the segments of x, followed by the strips of dy.
   __host__ __device__ static int stage_size(int segments) {
@@ -79,8 +79,8 @@ struct TileList {
 
 /// Copies `part` channels of `count` pixels.
 template <int part>
-__device__ void bring_pixels(const int* list, int count, const float* from, int channels,
-                             float* to) {
+__device__ void load_pixels(const int* list, int count, const float* from, int channels,
+                            float* to) {
   constexpr int quads = part / quad;
   const int at = static_cast<int>(threadIdx.x) % quads * quad;
   for (int i = static_cast<int>(threadIdx.x) / quads; i < count; i += threads / quads) {
@@ -91,7 +91,7 @@ __device__ void bring_pixels(const int* list, int count, const float* from, int 
 }
 
 template <int pixels, int part>
-__global__ void __launch_bounds__(threads, blocks_together)
+__global__ void __launch_bounds__(threads, blocks_per_sm)
     weight_gradient_kernel(const Strips<pixels> images, int tiles, int segments, int in, int out,
                            const float* x, const float* dy, float* partials) {
 #if __CUDA_ARCH__ >= 800
@@ -116,15 +116,15 @@ __global__ void __launch_bounds__(threads, blocks_together)
   const auto note = [&](int tile) {
     if (tile < end) list_of(tile).fill(images, tile * Block::strips, strips_of(tile));
   };
-  const auto bring = [&](int tile) {
+  const auto load_stage = [&](int tile) {
     if (tile < end) {
       const TileList<pixels, part> list = list_of(tile);
       const int strips = strips_of(tile);
       float* const stage = stages + tile % 2 * stage_size;
       const int seen = (list.above[strips - 1] + 2 * images.across + 1) * Block::columns;
-      bring_pixels<part>(list.x, seen, x + first_in, in, stage);
-      bring_pixels<part>(list.dy, strips * pixels, dy + first_out, out,
-                         stage + segments * Block::columns * part);
+      load_pixels<part>(list.x, seen, x + first_in, in, stage);
+      load_pixels<part>(list.dy, strips * pixels, dy + first_out, out,
+                        stage + segments * Block::columns * part);
     }
     commit_copies();
   };
@@ -141,11 +141,11 @@ __global__ void __launch_bounds__(threads, blocks_together)
   note(begin);
   note(begin + 1);
   __syncthreads();
-  bring(begin);
+  load_stage(begin);
   for (int tile = begin; tile < end; ++tile) {
     wait_for_copies<0>();
     __syncthreads();  // this tile has arrived, the previous one has been used
-    bring(tile + 1);
+    load_stage(tile + 1);
     note(tile + 2);
     const float* const stage = stages + tile % 2 * stage_size;
     const int* const above = list_of(tile).above;

@@ -96,11 +96,11 @@ __global__ void __launch_bounds__(threads)
 }
 
 // gridDim.y is the image in the batch.
-constexpr std::int64_t most_images = 65535;
+constexpr std::int64_t max_images = 65535;
 
 bool is_valid(const ImageSource& source, const Batch& batch) {
   return source.examples > 0 && source.height > 0 && source.width > 0 && source.channels > 0 &&
-         batch.padded_channels >= source.channels && batch.size > 0 && batch.size <= most_images &&
+         batch.padded_channels >= source.channels && batch.size > 0 && batch.size <= max_images &&
          is_aligned(batch.images);
 }
 

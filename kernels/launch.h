@@ -134,7 +134,7 @@ struct Norm {
 };
 
 /// The operations fused with the batch norm.
-struct Around {
+struct Fusion {
   float slope = 1;
   bool pooled = false;
   bool residual = false;  // backward only; forward goes by its pointer
@@ -142,13 +142,13 @@ struct Around {
 
 /// Scratch memory for sums over a batch: `partials` of channel_sums_floats() floats and a counter
 /// that is 0 before and after a launch. Launches on one stream may share it if their images have at
-/// most `most_channels` channels. The size is the maximum over all channel counts up to that, since
+/// most `max_channels` channels. The size is the maximum over all channel counts up to that, since
 /// fewer channels can need more floats.
 struct SumScratch {
   float* partials = nullptr;
   unsigned* counter = nullptr;
 };
-std::size_t channel_sums_floats(std::int32_t most_channels);
+std::size_t channel_sums_floats(std::int32_t max_channels);
 
 /// Mean and 1 / sqrt(var + epsilon) of each channel of x. If `running_mean` is not null and
 /// updates(*state), the running statistics move by `momentum`; the variance that enters them is
@@ -161,7 +161,7 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
 
 /// x, `residual` (may be null; not with pooling) [shape] -> y [shape, pooled]. Without pooling y
 /// may be x. Reads x (and residual) once and writes y once.
-cudaError_t normalize_forward(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& around,
                               const Norm& norm, const void* x, const void* residual, void* y,
                               cudaStream_t stream);
 
@@ -172,7 +172,7 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Around
 /// residual. Without pooling dz may be dy. The sign of z is recomputed from x; with around.residual
 /// it is read from y instead (otherwise y is not read and may be null). d_bias may be null if only
 /// dz is requested.
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& around,
                                     const Norm& norm, const void* x, const void* y, const void* dy,
                                     const void* extra, void* dz, float* d_weight, float* d_bias,
                                     const SumScratch& scratch, cudaStream_t stream);
@@ -182,7 +182,7 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
 ///   (mean and var are constants).
 /// dz is recomputed from x, dy and extra; if the first pass has written it, pass it as dy with
 /// around {slope 1}. Without pooling dx may be dy.
-cudaError_t normalize_backward(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& around,
                                const Norm& norm, bool fixed, const void* x, const void* dy,
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream);
@@ -288,9 +288,9 @@ cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::in
 /// Floats of the arena covered by one entry of Arena::segment_of: tensors are 256-byte aligned.
 inline constexpr std::int64_t chunk_floats = 64;
 
-/// Flag in an entry of Arena::segment_of: the chunk's gradients are in Arena::small_gradients, at
+/// Flag in an entry of Arena::segment_of: the chunk's gradients are in Arena::gradients_16bit, at
 /// the same index. It also limits the number of segments.
-inline constexpr std::uint16_t has_small_gradient = 0x8000;
+inline constexpr std::uint16_t has_16bit_gradient = 0x8000;
 
 /// How one tensor is updated.
 struct alignas(16) Segment {
@@ -305,11 +305,11 @@ struct Arena {
   float* weights = nullptr;
   float* velocity = nullptr;
   const float* gradients = nullptr;
-  const void* small_gradients = nullptr;  // in `small`; may be null if there are none
+  const void* gradients_16bit = nullptr;  // in `small`; may be null if there are none
   void* copy = nullptr;                   // of the weights in `small`, kept up to date; may be null
   Element small = Element::bf16;
   std::int64_t size = 0;
-  const std::uint16_t* segment_of = nullptr;  // [size / chunk_floats], with has_small_gradient
+  const std::uint16_t* segment_of = nullptr;  // [size / chunk_floats], with has_16bit_gradient
   const Segment* segments = nullptr;
 };
 
@@ -416,8 +416,8 @@ cudaError_t add_decay(float weight_decay, std::int64_t size, const float* weight
                       cudaStream_t stream);
 cudaError_t add_momentum(float momentum, std::int64_t size, const float* gradients, float* velocity,
                          cudaStream_t stream);
-cudaError_t take_off(const Rate& rate, std::int64_t size, const float* velocity, float* weights,
-                     cudaStream_t stream);
+cudaError_t subtract_scaled(const Rate& rate, std::int64_t size, const float* velocity,
+                            float* weights, cudaStream_t stream);
 
 /// An empty kernel: the cost of a launch by itself.
 cudaError_t empty(cudaStream_t stream);

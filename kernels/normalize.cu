@@ -15,9 +15,9 @@ namespace {
 constexpr unsigned multiprocessors = 132;
 constexpr unsigned forward_occupancy = 3;
 constexpr unsigned backward_occupancy = 2;
-constexpr unsigned sums_occupancy = most_row_blocks / multiprocessors;
-constexpr unsigned most_forward_blocks = forward_occupancy * multiprocessors;
-constexpr unsigned most_backward_blocks = backward_occupancy * multiprocessors;
+constexpr unsigned sums_occupancy = max_row_blocks / multiprocessors;
+constexpr unsigned max_forward_blocks = forward_occupancy * multiprocessors;
+constexpr unsigned max_backward_blocks = backward_occupancy * multiprocessors;
 constexpr int rows_per_thread = 4;
 
 __device__ float inv_std_of(float var, float epsilon) {
@@ -81,11 +81,11 @@ struct Channels {
     for (int k = 0; k < pack; ++k) scale[k] *= inv_std[k];
   }
 
-  __device__ float from_mean(int k, float x) const {
+  __device__ float centered(int k, float x) const {
     return x - mean[k];
   }
-  __device__ float z(int k, float from_mean) const {
-    return fmaf(from_mean, scale[k], shift[k]);
+  __device__ float z(int k, float centered) const {
+    return fmaf(centered, scale[k], shift[k]);
   }
 };
 
@@ -131,7 +131,7 @@ __host__ __device__ std::int64_t windows(const Images& shape, bool only_whole) {
 // The maximum of a window's activations, in one channel of a pack.
 struct Maximum {
   float y = 0;
-  float from_mean = 0;
+  float centered = 0;
   int at = 0;
   bool positive = false;  // whether z > 0
 };
@@ -142,11 +142,11 @@ __device__ Maximum maximum_of(const Channels<pack>& channels, float slope,
   Maximum maximum;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float from_mean = channels.from_mean(k, to_float(x[i].value[k]));
-    const float z = channels.z(k, from_mean);
+    const float centered = channels.centered(k, to_float(x[i].value[k]));
+    const float z = channels.z(k, centered);
     const float y = activation(z, slope);
     if (i > 0 && !(y > maximum.y) && y == y) continue;
-    maximum = {y, from_mean, i, z > 0};
+    maximum = {y, centered, i, z > 0};
   }
   return maximum;
 }
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(channel_threads, forward_occupancy)
       float out[pack];
 #pragma unroll
       for (int k = 0; k < pack; ++k) {
-        float z = channels.z(k, channels.from_mean(k, to_float(values[i].value[k])));
+        float z = channels.z(k, channels.centered(k, to_float(values[i].value[k])));
         if constexpr (has_residual) z += to_float(added[i].value[k]);
         out[k] = activation(z, slope);
       }
@@ -323,19 +323,19 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
         float out[pack];
 #pragma unroll
         for (int k = 0; k < pack; ++k) {
-          const float from_mean = channels.from_mean(k, to_float(values[i].value[k]));
+          const float centered = channels.centered(k, to_float(values[i].value[k]));
           float d = to_float(gradient[i].value[k]) + to_float(more[i].value[k]);
           if (reads.sign) {
             float z;
             if constexpr (sign_of_y) {
               z = to_float(signs[i].value[k]);
             } else {
-              z = channels.z(k, from_mean);
+              z = channels.z(k, centered);
             }
             d = z > 0 ? d : slope * d;
           }
           sum[k] += d;
-          product[k] = fmaf(d, from_mean, product[k]);
+          product[k] = fmaf(d, centered, product[k]);
           out[k] = d;
         }
         if (dz != nullptr) store<T, pack>(dz, first + i * stride, out);
@@ -397,7 +397,7 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
           const Maximum maximum = maximum_of(channels, slope, values.x, k);
           const float d = values.gradient(k, slope, maximum);
           sum[k] += d;
-          product[k] = fmaf(d, maximum.from_mean, product[k]);
+          product[k] = fmaf(d, maximum.centered, product[k]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             out[i].value[k] = from_float<T>(i == maximum.at ? d : 0.0f);
@@ -421,13 +421,13 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
 // dx of one element, from dz and two constants of its channel: d_bias / n, and inv_std d_weight / n
 // as the factor of x - mean.
 template <int pack>
-struct Second {
+struct NormGradient {
   float offset[pack];
   float factor[pack];
   bool fixed;
 
-  __device__ Second(const Channels<pack>& channels, unsigned at, bool is_fixed, float inv_rows,
-                    const float* d_weight, const float* d_bias)
+  __device__ NormGradient(const Channels<pack>& channels, unsigned at, bool is_fixed,
+                          float inv_rows, const float* d_weight, const float* d_bias)
       : fixed(is_fixed) {
     if (fixed) return;
     load_channels<pack>(d_bias, at, offset);
@@ -438,9 +438,9 @@ struct Second {
       factor[k] *= inv_rows * channels.inv_std[k];
     }
   }
-  __device__ float dx(const Channels<pack>& channels, int k, float from_mean, float dz) const {
+  __device__ float dx(const Channels<pack>& channels, int k, float centered, float dz) const {
     if (fixed) return channels.scale[k] * dz;
-    return channels.scale[k] * (dz - fmaf(from_mean, factor[k], offset[k]));
+    return channels.scale[k] * (dz - fmaf(centered, factor[k], offset[k]));
   }
 };
 
@@ -453,7 +453,7 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
   const ChannelThread at(lanes, block_rows, packs);
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
-  const Second<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
+  const NormGradient<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
   constexpr int at_once = 2;
   const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
   const std::int64_t end = rows * packs;
@@ -476,10 +476,10 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
       float out[pack];
 #pragma unroll
       for (int k = 0; k < pack; ++k) {
-        const float from_mean = channels.from_mean(k, to_float(values[i].value[k]));
+        const float centered = channels.centered(k, to_float(values[i].value[k]));
         float d = to_float(gradient[i].value[k]) + to_float(more[i].value[k]);
-        if (reads.sign) d = channels.z(k, from_mean) > 0 ? d : slope * d;
-        out[k] = second.dx(channels, k, from_mean, d);
+        if (reads.sign) d = channels.z(k, centered) > 0 ? d : slope * d;
+        out[k] = second.dx(channels, k, centered, d);
       }
       store<T, pack>(dx, first + i * stride, out);
     }
@@ -495,7 +495,7 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
   const ChannelThread at(lanes, block_rows, packs);
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
-  const Second<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
+  const NormGradient<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
   const auto count = static_cast<std::uint32_t>(windows(shape, false));
   const std::uint32_t stride = gridDim.x * block_rows;
   for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
@@ -509,8 +509,8 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float dz = window.whole && maximum.at == i ? d : 0.0f;
-        const float from_mean = channels.from_mean(k, to_float(values.x[i].value[k]));
-        out[i].value[k] = from_float<T>(second.dx(channels, k, from_mean, dz));
+        const float centered = channels.centered(k, to_float(values.x[i].value[k]));
+        out[i].value[k] = from_float<T>(second.dx(channels, k, centered, dz));
       }
     }
 #pragma unroll
@@ -533,12 +533,12 @@ bool can_pool(const Images& shape) {
 }  // namespace
 
 // The more groups of channels there are, the fewer blocks share the rows of each.
-std::size_t channel_sums_floats(std::int32_t most_channels) {
+std::size_t channel_sums_floats(std::int32_t max_channels) {
   std::size_t most = 0;
-  for (std::int32_t channels = 1; channels <= most_channels; ++channels) {
-    const auto groups = static_cast<unsigned>((channels - 1) / most_sum_channels + 1);
+  for (std::int32_t channels = 1; channels <= max_channels; ++channels) {
+    const auto groups = static_cast<unsigned>((channels - 1) / max_sum_channels + 1);
     const std::size_t floats =
-        std::size_t{2} * row_blocks(groups, most_row_blocks) * static_cast<std::size_t>(channels);
+        std::size_t{2} * row_blocks(groups, max_row_blocks) * static_cast<std::size_t>(channels);
     most = std::max(most, floats);
   }
   return most;
@@ -551,7 +551,7 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
   if (!is_valid(shape)) return cudaErrorInvalidValue;
   return with_pack(element, shape.channels, {x, scratch.partials}, [&]<class T, int pack>() {
     const ChannelGrid g = channel_grid(shape.rows(), shape.channels, pack, rows_per_thread,
-                                       most_row_blocks, sum_lanes<pack>);
+                                       max_row_blocks, sum_lanes<pack>);
     moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
         g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x), epsilon,
         momentum, state, mean, inv_std, running_mean, running_var, scratch.partials,
@@ -560,7 +560,7 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
   });
 }
 
-cudaError_t normalize_forward(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& around,
                               const Norm& norm, const void* x, const void* residual, void* y,
                               cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
@@ -568,7 +568,7 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Around
   return with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
     const std::int64_t rows = around.pooled ? windows(shape, true) : shape.rows();
     const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       around.pooled ? 1 : rows_per_thread, most_forward_blocks);
+                                       around.pooled ? 1 : rows_per_thread, max_forward_blocks);
     const unsigned packs = shape.channels / pack;
     if (around.pooled) {
       pooled_forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
@@ -587,7 +587,7 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Around
   });
 }
 
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& around,
                                     const Norm& norm, const void* x, const void* y, const void* dy,
                                     const void* extra, void* dz, float* d_weight, float* d_bias,
                                     const SumScratch& scratch, cudaStream_t stream) {
@@ -605,7 +605,7 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
         const std::int64_t rows = around.pooled ? windows(shape, dz == nullptr) : shape.rows();
         const ChannelGrid g =
             channel_grid(rows, shape.channels, pack, around.pooled ? 2 : rows_per_thread,
-                         most_row_blocks, sum_lanes<pack>);
+                         max_row_blocks, sum_lanes<pack>);
         const unsigned packs = shape.channels / pack;
         float* const weight_sums = norm.weight != nullptr ? d_weight : nullptr;
         if (around.pooled) {
@@ -626,7 +626,7 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
       });
 }
 
-cudaError_t normalize_backward(Element element, const Images& shape, const Around& around,
+cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& around,
                                const Norm& norm, bool fixed, const void* x, const void* dy,
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream) {
@@ -642,7 +642,7 @@ cudaError_t normalize_backward(Element element, const Images& shape, const Aroun
   return with_pack(element, shape.channels, {x, dy, extra, dx}, [&]<class T, int pack>() {
     const std::int64_t rows = around.pooled ? windows(shape, false) : shape.rows();
     const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       around.pooled ? 1 : rows_per_thread, most_backward_blocks);
+                                       around.pooled ? 1 : rows_per_thread, max_backward_blocks);
     const unsigned packs = shape.channels / pack;
     if (around.pooled) {
       pooled_backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(

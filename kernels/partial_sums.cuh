@@ -14,20 +14,20 @@ __global__ void __launch_bounds__(partial_lanes* partial_sharers)
     add_partials_kernel(const float* partials, int blocks, int size, T* sum_of_all) {
   __shared__ float sums[partial_sharers][partial_lanes][partial_pack];
   const int lane = static_cast<int>(threadIdx.x) % partial_lanes;
-  const int sharer = static_cast<int>(threadIdx.x) / partial_lanes;
+  const int reducer = static_cast<int>(threadIdx.x) / partial_lanes;
   const std::int64_t at = std::int64_t{blockIdx.x} * partial_lanes + lane;
   float sum[partial_pack] = {};
 #pragma unroll 8
-  for (int block = sharer; block < blocks; block += partial_sharers) {
+  for (int block = reducer; block < blocks; block += partial_sharers) {
     float values[partial_pack];
     load<float, partial_pack>(partials, std::int64_t{block} * (size / partial_pack) + at, values);
 #pragma unroll
     for (int k = 0; k < partial_pack; ++k) sum[k] += values[k];
   }
 #pragma unroll
-  for (int k = 0; k < partial_pack; ++k) sums[sharer][lane][k] = sum[k];
+  for (int k = 0; k < partial_pack; ++k) sums[reducer][lane][k] = sum[k];
   __syncthreads();
-  if (sharer > 0) return;
+  if (reducer > 0) return;
   for (int other = 1; other < partial_sharers; ++other) {
 #pragma unroll
     for (int k = 0; k < partial_pack; ++k) sum[k] += sums[other][lane][k];

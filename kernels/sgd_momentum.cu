@@ -17,7 +17,7 @@ constexpr int large_threads = 512;
 constexpr int large_packs = 2;
 
 constexpr int check_threads = 512;
-constexpr int most_check_blocks = 264;  // two on each SM of an H100
+constexpr int max_check_blocks = 264;  // two on each SM of an H100
 
 bool is_large(std::int64_t size) {
   return size >= large_arena;
@@ -54,16 +54,16 @@ struct Nothing {};
 
 // The segment that an entry of Arena::segment_of refers to.
 __device__ std::uint16_t number_of(std::uint16_t entry) {
-  return entry & static_cast<std::uint16_t>(~has_small_gradient);
+  return entry & static_cast<std::uint16_t>(~has_16bit_gradient);
 }
 
 // Four gradients, in the storage type of their chunk.
 template <class Small, bool streaming>
 __device__ float4 read_gradients(const Arena& arena, std::int64_t i, std::uint16_t entry) {
   if constexpr (!std::is_same_v<Small, Nothing>) {
-    if ((entry & has_small_gradient) != 0) {
+    if ((entry & has_16bit_gradient) != 0) {
       float g[4];
-      load<Small, 4>(static_cast<const Small*>(arena.small_gradients), i, g);
+      load<Small, 4>(static_cast<const Small*>(arena.gradients_16bit), i, g);
       return {g[0], g[1], g[2], g[3]};
     }
   }
@@ -259,7 +259,7 @@ bool is_valid(const Arena& arena) {
 // Calls work.template operator()<Small>() with the 16-bit type of the arena, or Nothing.
 template <class Work>
 cudaError_t with_small(const Arena& arena, Work&& work) {
-  if (arena.copy == nullptr && arena.small_gradients == nullptr) {
+  if (arena.copy == nullptr && arena.gradients_16bit == nullptr) {
     return work.template operator()<Nothing>();
   }
   return with_type(arena.small, work);
@@ -275,7 +275,7 @@ std::int64_t update_blocks(std::int64_t arena_size) {
 
 std::int64_t check_blocks(std::int64_t arena_size) {
   const std::int64_t blocks = (arena_size / 4 + check_threads - 1) / check_threads;
-  return blocks < most_check_blocks ? blocks : most_check_blocks;
+  return blocks < max_check_blocks ? blocks : max_check_blocks;
 }
 
 cudaError_t check_gradients(const Arena& arena, const StepState* state, double clip_norm,

@@ -16,7 +16,7 @@ namespace preheat::kernels {
 
 inline constexpr int taps = 3;  // in a row and in a column of a filter
 inline constexpr int quad = 4;  // channels that are moved together
-inline constexpr int most_channels = 256;
+inline constexpr int max_channels = 256;
 inline constexpr std::size_t shared_limit = 99 << 10;  // of a block, from 8.0 on
 inline constexpr int target_blocks = 264;              // two on each multiprocessor of an H100
 
@@ -34,7 +34,7 @@ struct Strips {
   explicit Strips(const Images& x)
       : height(x.height),
         width(x.width),
-        across(quotient_up(x.width, pixels)),
+        across(ceil_div(x.width, pixels)),
         count(static_cast<int>(x.batch) * x.height * across) {}
 
   /// The segment around a strip; those above and below it are `across` away.
@@ -54,8 +54,8 @@ struct Strips {
 
   /// Segments that some consecutive strips see, at most.
   int segments(int strips) const {
-    const int rows = quotient_up(strips - 1, across) + 1;
-    return strips + across * (2 + quotient_up(rows - 1, height));
+    const int rows = ceil_div(strips - 1, across) + 1;
+    return strips + across * (2 + ceil_div(rows - 1, height));
   }
 };
 
@@ -82,7 +82,7 @@ __device__ void add_slices(float (&sums)[count], float* exchange, int slices, in
 /// Whether channels are whole groups, and pixels and elements can be counted in 32 bits.
 inline bool can_be_cut(const Images& x, int out) {
   const auto fits = [](int channels) {
-    return channels > 0 && channels % 16 == 0 && channels <= most_channels;
+    return channels > 0 && channels % 16 == 0 && channels <= max_channels;
   };
   return fits(x.channels) && fits(out) && x.batch > 0 && x.height > 0 && x.width > 0 &&
          x.rows() < (std::int64_t{1} << 31) / std::max(x.channels, out);
@@ -91,7 +91,7 @@ inline bool can_be_cut(const Images& x, int out) {
 /// Calls work.template operator()<pixels>() with the strips that leave less of a row empty.
 template <class Work>
 auto with_strips(const Images& x, Work&& work) {
-  const auto covered = [&](int pixels) { return quotient_up(x.width, pixels) * pixels; };
+  const auto covered = [&](int pixels) { return ceil_div(x.width, pixels) * pixels; };
   return covered(7) < covered(8) ? work.template operator()<7>() : work.template operator()<8>();
 }
 

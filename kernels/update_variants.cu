@@ -129,8 +129,8 @@ cudaError_t add_momentum(float momentum, std::int64_t size, const float* gradien
   return cudaGetLastError();
 }
 
-cudaError_t take_off(const Rate& rate, std::int64_t size, const float* velocity, float* weights,
-                     cudaStream_t stream) {
+cudaError_t subtract_scaled(const Rate& rate, std::int64_t size, const float* velocity,
+                            float* weights, cudaStream_t stream) {
   axpby_kernel<<<blocks_for(size), threads, 0, stream>>>(1, -1, rate, size, velocity, weights);
   return cudaGetLastError();
 }

@@ -39,8 +39,8 @@ constexpr int taps = 3;                 // in a row and in a column of a filter
 constexpr int part_channels = 32;       // of either side, that a warp has the sums of
 constexpr int unit_pixels = 16;         // that a warp multiplies at a time
 constexpr int shared_limit = 48 << 10;  // that every device has for every block
-constexpr int most_stages = 8;
-constexpr std::int64_t most_blocks = 132;  // one on each multiprocessor of an H100
+constexpr int max_stages = 8;
+constexpr std::int64_t max_blocks = 132;  // one on each multiprocessor of an H100
 
 // A block's sums make a trip through memory: what 12 steps or so take.
 constexpr std::int64_t least_steps = 12;
@@ -81,7 +81,7 @@ struct Layout {
   static constexpr int x_bytes = (columns + 4) * in * 2;
   static constexpr int stage_bytes = x_bytes + columns * out * 2;
   static constexpr int stages =
-      shared_limit / stage_bytes < most_stages ? shared_limit / stage_bytes : most_stages;
+      shared_limit / stage_bytes < max_stages ? shared_limit / stage_bytes : max_stages;
   static constexpr int ring_bytes = stages * stage_bytes;
 
   // At the end, the sums of one row of taps of all units but the first.
@@ -356,7 +356,7 @@ std::int64_t blocks_for(const Images& x, int out) {
   const std::int64_t columns = tile_columns(x.channels, out);
   const std::int64_t tiles = (x.batch * x.width + columns - 1) / columns;
   const std::int64_t wanted = tiles * x.height / least_steps;
-  return wanted < 1 ? 1 : wanted < most_blocks ? wanted : most_blocks;
+  return wanted < 1 ? 1 : wanted < max_blocks ? wanted : max_blocks;
 }
 
 std::int64_t weights(const Images& x, int out) {

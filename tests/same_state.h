@@ -19,7 +19,7 @@ inline bool same_tensors(const std::vector<NamedTensor>& a, const std::vector<Na
 inline bool same(const StepState& a, const StepState& b) {
   return a.step == b.step && a.first_non_finite == b.first_non_finite &&
          a.gate_opened_at == b.gate_opened_at && a.lr == b.lr && a.previous_lr == b.previous_lr &&
-         a.window_hits == b.window_hits && std::ranges::equal(a.hits, b.hits) &&
+         a.window_correct == b.window_correct && std::ranges::equal(a.hits, b.hits) &&
          a.loss_scale == b.loss_scale && a.updates_at_scale == b.updates_at_scale;
 }
 

@@ -8,15 +8,15 @@ std::int64_t UpdateSet::parameters() const {
   return std::accumulate(tensors.begin(), tensors.end(), std::int64_t{0});
 }
 
-std::string_view to_string(UpdateWay way) {
+std::string_view to_string(SubmitMode way) {
   switch (way) {
-    case UpdateWay::ceiling:
+    case SubmitMode::ceiling:
       return "ceiling";
-    case UpdateWay::graph:
+    case SubmitMode::graph:
       return "graph";
-    case UpdateWay::launches:
+    case SubmitMode::launches:
       return "launches";
-    case UpdateWay::calls:
+    case SubmitMode::calls:
       break;
   }
   return "calls";

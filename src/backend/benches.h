@@ -23,20 +23,20 @@ struct UpdateSet {
 };
 
 /// How an update is submitted to the device.
-enum class UpdateWay {
+enum class SubmitMode {
   ceiling,   // no update: the row moves arrays only
   graph,     // several steps captured into a graph that is replayed
   launches,  // one by one from the host
   calls      // function calls, on a backend without launches
 };
 
-std::string_view to_string(UpdateWay way);
+std::string_view to_string(SubmitMode way);
 
 /// The cost of one update of such a set, submitted in one way.
 struct UpdateTiming {
   std::string set;
   std::string variant;
-  UpdateWay way = UpdateWay::calls;
+  SubmitMode way = SubmitMode::calls;
   bool cold = false;  // cycles through so many copies that no cache holds what a step reads
   std::int64_t parameters = 0;
   std::int64_t tensors = 0;
@@ -76,7 +76,7 @@ class Benches {
   virtual Condition condition() const = 0;
 
   /// Approximate size of the largest set that fits into memory.
-  virtual std::int64_t most_update_floats() const = 0;
+  virtual std::int64_t max_update_floats() const = 0;
 
   /// The cost of an empty launch, as one row; empty on a backend without launches.
   virtual std::vector<UpdateTiming> time_launch() = 0;

@@ -18,10 +18,10 @@ void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step,
   }
 }
 
-InTraining::InTraining(const Network& network)
-    : InTraining(network, std::vector<bool>(network.parameters.size(), true), false) {}
+TrainedOps::TrainedOps(const Network& network)
+    : TrainedOps(network, std::vector<bool>(network.parameters.size(), true), false) {}
 
-InTraining::InTraining(const Network& network, const std::vector<bool>& trained,
+TrainedOps::TrainedOps(const Network& network, const std::vector<bool>& trained,
                        bool keep_statistics)
     : lowest(static_cast<int>(network.ops.size())) {
   const auto is_trained = [&](int parameter) { return parameter >= 0 && trained[parameter]; };

@@ -21,13 +21,13 @@ std::size_t stage_at(const std::vector<TrainingStage>& stages, std::int64_t step
 void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step, std::int64_t updates);
 
 /// What a stage trains, by op of a network. Backward may stop at `lowest`.
-struct InTraining {
+struct TrainedOps {
   /// Everything is trained.
-  explicit InTraining(const Network& network);
+  explicit TrainedOps(const Network& network);
 
   /// The parameters marked in `trained` (by parameter) are trained. With `keep_statistics` a batch
   /// norm without a trained parameter uses its running statistics unchanged.
-  InTraining(const Network& network, const std::vector<bool>& trained, bool keep_statistics);
+  TrainedOps(const Network& network, const std::vector<bool>& trained, bool keep_statistics);
 
   std::vector<bool> weights;           // whether its weight or its bias is trained
   std::vector<bool> fixed_statistics;  // whether its batch norm is fixed

@@ -155,7 +155,7 @@ void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, B
     for (const UpdateTiming& t : rows) {
       print_row(t, results.add(key_of(t), "us", t.microseconds));
       results.json["rows"].push_back(to_json(t));
-      if (t.way == UpdateWay::ceiling && results.last_has_changed()) ++changed_ceilings;
+      if (t.way == SubmitMode::ceiling && results.last_has_changed()) ++changed_ceilings;
     }
     std::fflush(stdout);
   };
@@ -167,7 +167,7 @@ void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, B
     add(rows);
     const auto ours = std::ranges::find_if(rows, [](const UpdateTiming& t) {
       return t.variant == "fused" && !t.cold &&
-             (t.way == UpdateWay::graph || t.way == UpdateWay::calls);
+             (t.way == SubmitMode::graph || t.way == SubmitMode::calls);
     });
     for (auto& peer :
          peers.compare("us", "us", ours->microseconds.median, [&](const nlohmann::json& row) {
@@ -203,9 +203,9 @@ void bench_update(const UpdateOptions& options) {
     sets = {split(options.parameters, options.tensors)};
   } else {
     // Larger sets take long on a CPU and show nothing new.
-    constexpr std::int64_t most_on_cpu = std::int64_t{1} << 25;
-    const std::int64_t room = benches.most_update_floats();
-    sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, most_on_cpu) : room);
+    constexpr std::int64_t max_on_cpu = std::int64_t{1} << 25;
+    const std::int64_t room = benches.max_update_floats();
+    sets = usual_sets(options.quick, backend->name() == "cpu" ? std::min(room, max_on_cpu) : room);
   }
   // A row's key includes its set, so the sets are no option.
   BenchResults results("update", *backend, options.bench, std::move(earlier),

@@ -50,12 +50,12 @@ RunsProgress::RunsProgress(const RunOptions& options)
                  memory_text(memory.activations), memory_text(memory.workspace));
     }
     memory_told_ = true;
-    going_.try_emplace(label, label, trainer.schedule(), trainer.config().data.batch_size,
-                       !options_.quiet && (on_terminal() || options_.verbose));
+    running_.try_emplace(label, label, trainer.schedule(), trainer.config().data.batch_size,
+                         !options_.quiet && (on_terminal() || options_.verbose));
   };
   listener_.on_records = [this](const std::string& label, std::span<const StepRecord> records) {
-    Progress& one = going_.at(label);
-    if (going_.size() == 1 || !on_terminal()) {
+    Progress& one = running_.at(label);
+    if (running_.size() == 1 || !on_terminal()) {
       one.show(records);
     } else {
       one.note(records);
@@ -63,7 +63,7 @@ RunsProgress::RunsProgress(const RunOptions& options)
     }
   };
   listener_.on_end = [this](const std::string& label, const RunResult& run, bool was_read) {
-    going_.erase(label);
+    running_.erase(label);
     ++ended_;
     trained_ += was_read ? 0 : 1;
     if (options_.quiet) return;
@@ -80,9 +80,9 @@ void RunsProgress::draw_together() {
   if (now - drawn_ < std::chrono::milliseconds(100)) return;
   drawn_ = now;
   double done = 0;
-  for (const auto& [label, run] : going_) done += run.done();
-  std::string text = fmt::format("{} runs side by side, {} ended", going_.size(), ended_);
-  double share = done / static_cast<double>(going_.size());
+  for (const auto& [label, run] : running_) done += run.done();
+  std::string text = fmt::format("{} runs side by side, {} ended", running_.size(), ended_);
+  double share = done / static_cast<double>(running_.size());
   if (planned_ > 0) {
     const double seconds = std::chrono::duration<double>(now - start_).count();
     const double left = static_cast<double>(planned_ - ended_) - done;

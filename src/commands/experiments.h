@@ -51,8 +51,8 @@ class RunsProgress {
   void draw_together();
 
   const RunOptions& options_;
-  std::map<std::string, Progress> going_;  // by label
-  std::int64_t planned_ = 0;               // 0: unknown
+  std::map<std::string, Progress> running_;  // by label
+  std::int64_t planned_ = 0;                 // 0: unknown
   std::int64_t ended_ = 0;
   double trained_ = 0;  // runs, without those read from disk
   std::chrono::steady_clock::time_point start_;

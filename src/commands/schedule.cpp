@@ -38,7 +38,7 @@ struct DrawnSchedule {
   std::int64_t gate_opened_at = -1;
 
   double rate(std::int64_t step) const { return lr_at(schedule.lr, step, gate_opened_at); }
-  std::vector<Stretch> parts() const { return stretches(schedule, gate_opened_at); }
+  std::vector<PhaseInterval> parts() const { return phase_intervals(schedule, gate_opened_at); }
 };
 
 ConfigError wrong_option(const std::string& option, const std::string& problem,
@@ -126,7 +126,7 @@ std::vector<std::int64_t> drawn_steps(const DrawnSchedule& s) {
   const std::int64_t stride = std::max<std::int64_t>(1, s.schedule.run.steps / most);
   std::vector<std::int64_t> steps;
   for (std::int64_t step = 0; step < s.schedule.run.steps; step += stride) steps.push_back(step);
-  for (const Stretch& part : s.parts()) {
+  for (const PhaseInterval& part : s.parts()) {
     steps.push_back(part.first);
     steps.push_back(part.last);
   }
@@ -159,7 +159,7 @@ LinePlot plot_of(const std::vector<DrawnSchedule>& all, bool log) {
     plot.curves.push_back(std::move(curve));
   }
   if (all.size() > 1) return plot;
-  for (const Stretch& part : all.front().parts()) {
+  for (const PhaseInterval& part : all.front().parts()) {
     plot.bands.push_back({static_cast<double>(part.first), static_cast<double>(part.last + 1),
                           all.front().schedule.phase_names[part.phase]});
   }
@@ -187,24 +187,24 @@ std::string with_words(const std::string& row, const std::string& words) {
 
 void print_plan(const DrawnSchedule& s) {
   const Schedule& schedule = s.schedule;
-  const std::vector<Stretch> parts = s.parts();
+  const std::vector<PhaseInterval> parts = s.parts();
   const bool warms_up = schedule.phase_names.front() == "warmup";
   fmt::print("{}: T = {} updates, {} an epoch{}, base learning rate {}\n\n", s.name,
              schedule.run.steps, schedule.run.steps_per_epoch,
              warms_up ? fmt::format(", W = {} of them warmup", parts.front().last + 1) : "",
              lr_text(schedule.base_lr));
-  const auto updates_text = [](const Stretch& part) {
+  const auto updates_text = [](const PhaseInterval& part) {
     return fmt::format("{} .. {}", part.first, part.last);
   };
   std::size_t width = 5;
   std::size_t updates_width = 7;
-  for (const Stretch& part : parts) {
+  for (const PhaseInterval& part : parts) {
     width = std::max(width, schedule.phase_names[part.phase].size());
     updates_width = std::max(updates_width, updates_text(part).size());
   }
   fmt::print("{:<{}}  {:>{}}  {:>7}  {:>8}  {:>8}  {}\n", "phase", width, "updates", updates_width,
              "epochs", "first", "last", "what it does");
-  for (const Stretch& part : parts) {
+  for (const PhaseInterval& part : parts) {
     const double epochs = static_cast<double>(part.last - part.first + 1) /
                           static_cast<double>(schedule.run.steps_per_epoch);
     const std::string row =
@@ -217,7 +217,7 @@ void print_plan(const DrawnSchedule& s) {
   fmt::print("\nsum of rates {}\n",
              sum ? fmt::format("{:.6g}, mean {}", *sum,
                                lr_text(*sum / static_cast<double>(schedule.run.steps)))
-                 : fmt::format("not computed beyond {} updates", most_updates_walked));
+                 : fmt::format("not computed beyond {} updates", max_updates_walked));
   for (const std::string& remark : remarks(schedule, s.gate_opened_at)) {
     fmt::print("note: {}\n", remark);
   }
@@ -229,7 +229,7 @@ void print_partings(const std::vector<DrawnSchedule>& all) {
   const DrawnSchedule& a = all.front();
   for (std::size_t i = 1; i < all.size(); ++i) {
     const DrawnSchedule& b = all[i];
-    const auto p = parting(a.schedule, a.gate_opened_at, b.schedule, b.gate_opened_at);
+    const auto p = schedule_difference(a.schedule, a.gate_opened_at, b.schedule, b.gate_opened_at);
     if (!p) {
       fmt::print("{} and {} are the same", a.name, b.name);
     } else {
@@ -240,7 +240,7 @@ void print_partings(const std::vector<DrawnSchedule>& all) {
       if (p->a > 0) fmt::print(" ({:+.3g} %)", 100 * (p->b / p->a - 1));
     }
     const std::int64_t steps[] = {a.schedule.run.steps, b.schedule.run.steps};
-    const std::int64_t shorter = std::min({steps[0], steps[1], most_updates_walked});
+    const std::int64_t shorter = std::min({steps[0], steps[1], max_updates_walked});
     fmt::print("{}\n", shorter == steps[0] && shorter == steps[1]
                            ? ""
                            : fmt::format(", over the first {} updates", shorter));

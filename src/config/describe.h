@@ -20,8 +20,8 @@ namespace preheat {
 
 enum class MayBeAuto { no, yes };
 
-constexpr IntegerRange kWidths{1, 65536};
-constexpr IntegerRange kStrides{1, 8};
+constexpr IntegerRange width_range{1, 65536};
+constexpr IntegerRange stride_range{1, 8};
 
 template <class Io>
 void describe(Io& io, DataConfig& c) {
@@ -46,9 +46,9 @@ void describe(Io& io, Normalize& c) {
 
 template <class Io>
 void describe(Io& io, ConvLayer& c) {
-  io.required("out", c.out, kWidths);
+  io.required("out", c.out, width_range);
   io.field("kernel", c.kernel, IntegerRange{1, 15, true});
-  io.field("stride", c.stride, kStrides);
+  io.field("stride", c.stride, stride_range);
   io.field("batch_norm", c.batch_norm);
   io.field("activation", c.activation);
 }
@@ -61,8 +61,8 @@ void describe(Io& io, MaxPoolLayer& c) {
 template <class Io>
 void describe(Io& io, ResidualStageLayer& c) {
   io.field("blocks", c.blocks, IntegerRange{1, 1000});
-  io.required("out", c.out, kWidths);
-  io.field("stride", c.stride, kStrides);
+  io.required("out", c.out, width_range);
+  io.field("stride", c.stride, stride_range);
 }
 
 template <class Io>
@@ -70,7 +70,7 @@ void describe(Io&, GlobalAvgPoolLayer&) {}
 
 template <class Io>
 void describe(Io& io, LinearLayer& c) {
-  io.required("out", c.out, kWidths);
+  io.required("out", c.out, width_range);
   io.field("activation", c.activation);
 }
 
@@ -111,25 +111,25 @@ void describe(Io& io, OptimizerConfig& c) {
   });
 }
 
-constexpr Range kPositive{0, 1e6, true};
+constexpr Range positive_range{0, 1e6, true};
 
 // Optional keys of a phase. schedule/ knows which shape takes which.
 template <class Io>
 void describe_shape_keys(Io& io, PhaseConfig& c) {
   io.field("power", c.power, Range{0, 1000, true});
-  io.field("gamma", c.gamma, kAnySign);
+  io.field("gamma", c.gamma, any_sign);
   io.field("over", c.over, LengthRule{.zero = false});
   io.field("staircase", c.staircase);
   io.field("at", c.at, ListSize{1, 1000}, LengthRule{});
-  io.field("cycles", c.cycles, kPositive);
+  io.field("cycles", c.cycles, positive_range);
   io.field("period", c.period, LengthRule{.zero = false});
   io.field("multiply", c.multiply, Range{1, 1000});
   io.field("peak_factor", c.peak_factor, Range{0, 1, true});
   io.field("rewarmup", c.rewarmup, LengthRule{});
   io.field("timescale", c.timescale, LengthRule{.zero = false});
   io.field("center", c.center, LengthRule{});
-  io.field("lower", c.lower, kAnySign);
-  io.field("upper", c.upper, kAnySign);
+  io.field("lower", c.lower, any_sign);
+  io.field("upper", c.upper, any_sign);
 }
 
 template <class Io>

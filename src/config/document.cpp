@@ -18,10 +18,10 @@
 namespace preheat {
 namespace {
 
-constexpr std::size_t kMaxBytes = 1 << 20;
-constexpr std::size_t kMaxDepth = 32;
-constexpr std::size_t kMaxNodes = 100'000;
-constexpr std::size_t kMaxKeyLength = 200;
+constexpr std::size_t max_bytes = 1 << 20;
+constexpr std::size_t max_depth = 32;
+constexpr std::size_t max_nodes = 100'000;
+constexpr std::size_t max_key_length = 200;
 
 std::string child_key(const std::string& parent, std::string_view key) {
   return parent.empty() ? std::string(key) : fmt::format("{}.{}", parent, key);
@@ -122,8 +122,8 @@ class TreeBuilder : public YAML::EventHandler {
   void take_key(const YAML::Mark& mark, const std::string& key) {
     Open& map = open_.back();
     if (key.empty()) fail(mark, "a key without a name", "write key: value");
-    if (key.size() > kMaxKeyLength) {
-      fail(mark, "a key is too long", fmt::format("write at most {} bytes", kMaxKeyLength));
+    if (key.size() > max_key_length) {
+      fail(mark, "a key is too long", fmt::format("write at most {} bytes", max_key_length));
     }
     if (key == "<<") fail(mark, "merge keys are not accepted", "write the keys out");
     map.key_where = source_.at(mark, child_key(map.node.where.key, key));
@@ -140,8 +140,8 @@ class TreeBuilder : public YAML::EventHandler {
 
   // A value gets the place of its key, an item of a sequence or the root its own.
   Node start(Node::Kind kind, const YAML::Mark& mark) {
-    if (++nodes_ > kMaxNodes) {
-      fail(mark, fmt::format("more than {} values", kMaxNodes), "write a shorter file");
+    if (++nodes_ > max_nodes) {
+      fail(mark, fmt::format("more than {} values", max_nodes), "write a shorter file");
     }
     Node node;
     node.kind = kind;
@@ -164,8 +164,8 @@ class TreeBuilder : public YAML::EventHandler {
       fail(mark, "a list or a section where a key should be",
            "write key: value, and close every [ and {");
     }
-    if (open_.size() >= kMaxDepth) {
-      fail(mark, fmt::format("nested more than {} deep", kMaxDepth), "write a flatter file");
+    if (open_.size() >= max_depth) {
+      fail(mark, fmt::format("nested more than {} deep", max_depth), "write a flatter file");
     }
     open_.push_back({start(kind, mark), std::nullopt, {}, {}});
   }
@@ -243,7 +243,7 @@ void refuse_binary(std::string_view text, const Source& source, const std::strin
 }
 
 Node parse(std::string_view text, const Source& source, const std::string& root_key) {
-  if (text.size() > kMaxBytes) {
+  if (text.size() > max_bytes) {
     throw ConfigError({source.name, 0, 0, root_key}, "longer than 1 MiB",
                       "a configuration is a short YAML file");
   }
@@ -334,7 +334,7 @@ void apply(Node& root, const Override& change) {
   place.key = change.key;
   const std::vector<std::string> parts = split(change.key);
   const bool has_gap = std::any_of(parts.begin(), parts.end(), [](auto& p) { return p.empty(); });
-  if (has_gap || parts.size() > kMaxDepth) {
+  if (has_gap || parts.size() > max_depth) {
     throw ConfigError(place, "not a key", "write names with dots between them, as in train.length");
   }
   Node* node = &root;
@@ -450,7 +450,7 @@ Document load_document(const std::filesystem::path& path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
                                                              &std::fclose);
   if (!file) throw unreadable();
-  std::string text(kMaxBytes + 1, '\0');
+  std::string text(max_bytes + 1, '\0');
   text.resize(std::fread(text.data(), 1, text.size(), file.get()));
   if (std::ferror(file.get())) throw unreadable();
   return parse_document(text, path.string());

@@ -51,7 +51,7 @@ void describe(Io& io, SweepConfig& c) {
 }
 
 /// The range of rates a search may try.
-constexpr Range kSearchedRates{1e-8, 1e8};
+constexpr Range searched_rates{1e-8, 1e8};
 
 /// The search for the largest base rate that trains.
 struct FindLrConfig {
@@ -65,7 +65,7 @@ struct FindLrConfig {
 template <class Io>
 void describe(Io& io, FindLrConfig& c) {
   io.field("seeds", c.seeds);
-  io.field("first", c.first, kSearchedRates);
+  io.field("first", c.first, searched_rates);
   io.field("resolution", c.resolution, Range{1, 16, true});
   io.field("loss_below", c.loss_below, Range{0, 1, true});
   io.field("share", c.share, Range{0, 1, true});
@@ -92,12 +92,12 @@ void describe(Io& io, Bound& c, const std::string& unit, const Range& above, con
 }
 
 // The ranges exclude the ends at which a claim would always hold or never.
-constexpr Range kShareAbove{0, 1, false, true};
-constexpr Range kShareBelow{0, 1, true};
-constexpr Range kAccuracies{-1, 1, true, true};  // differences of two accuracies
-constexpr Range kAlike{0, 1, true, true};        // distances of two shares
-constexpr Range kLevel{0, 1, true, true};        // significance levels
-constexpr ListSize kPair{2, 2};
+constexpr Range share_above{0, 1, false, true};
+constexpr Range share_below{0, 1, true};
+constexpr Range accuracy_difference{-1, 1, true, true};  // differences of two accuracies
+constexpr Range share_distance{0, 1, true, true};        // distances of two shares
+constexpr Range significance_level{0, 1, true, true};    // significance levels
+constexpr ListSize pair_size{2, 2};
 
 struct FailuresClaim {
   static constexpr std::string_view section = "failures";
@@ -108,7 +108,7 @@ struct FailuresClaim {
 template <class Io>
 void describe(Io& io, FailuresClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
-  describe(io, c.share, "", kShareAbove, kShareBelow);
+  describe(io, c.share, "", share_above, share_below);
 }
 
 struct FailsMoreClaim {
@@ -119,8 +119,8 @@ struct FailsMoreClaim {
 };
 template <class Io>
 void describe(Io& io, FailsMoreClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("p_below", c.p_below, kLevel);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct FailsAlikeClaim {
@@ -131,8 +131,8 @@ struct FailsAlikeClaim {
 };
 template <class Io>
 void describe(Io& io, FailsAlikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("within", c.within, kAlike);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.field("within", c.within, share_distance);
 }
 
 struct AccuracyClaim {
@@ -143,8 +143,8 @@ struct AccuracyClaim {
 };
 template <class Io>
 void describe(Io& io, AccuracyClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.field("at_least", c.at_least, kAccuracies);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.field("at_least", c.at_least, accuracy_difference);
 }
 
 struct AccuracyAlikeClaim {
@@ -155,8 +155,8 @@ struct AccuracyAlikeClaim {
 };
 template <class Io>
 void describe(Io& io, AccuracyAlikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("within", c.within, kAlike);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.required("within", c.within, share_distance);
 }
 
 struct AccuracyFallsClaim {
@@ -168,7 +168,7 @@ struct AccuracyFallsClaim {
 template <class Io>
 void describe(Io& io, AccuracyFallsClaim& c) {
   io.required("arms", c.arms, ListSize{3, 100}, TextRule::run_name);
-  io.field("p_below", c.p_below, kLevel);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct AccuracyGapClaim {
@@ -180,9 +180,9 @@ struct AccuracyGapClaim {
 };
 template <class Io>
 void describe(Io& io, AccuracyGapClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("than", c.than, kPair, TextRule::run_name);
-  describe(io, c.factor, "", kAnySign, kAnySign);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.required("than", c.than, pair_size, TextRule::run_name);
+  describe(io, c.factor, "", any_sign, any_sign);
 }
 
 struct SoonerClaim {
@@ -194,9 +194,9 @@ struct SoonerClaim {
 };
 template <class Io>
 void describe(Io& io, SoonerClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("train_error", c.train_error, kLevel);
-  io.field("p_below", c.p_below, kLevel);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.required("train_error", c.train_error, significance_level);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct SmallerSpikeClaim {
@@ -209,10 +209,10 @@ struct SmallerSpikeClaim {
 };
 template <class Io>
 void describe(Io& io, SmallerSpikeClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  io.required("after", c.after, kPair, LengthRule{.zero = false});
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  io.required("after", c.after, pair_size, LengthRule{.zero = false});
   io.required("within", c.within, LengthRule{.zero = false});
-  io.field("p_below", c.p_below, kLevel);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct GateClaim {
@@ -228,7 +228,7 @@ void describe(Io& io, GateClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
   io.required("from", c.from, LengthRule{});
   io.required("to", c.to, LengthRule{.zero = false});
-  io.field("share", c.share, kShareAbove);
+  io.field("share", c.share, share_above);
 }
 
 struct SharpnessFallsClaim {
@@ -242,7 +242,7 @@ template <class Io>
 void describe(Io& io, SharpnessFallsClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
   io.required("by", c.by, Range{1, 1e9, true});
-  io.field("p_below", c.p_below, kLevel);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct SharpnessStaysClaim {
@@ -268,7 +268,7 @@ struct UnstableStartClaim {
 template <class Io>
 void describe(Io& io, UnstableStartClaim& c) {
   io.required("arm", c.arm, TextRule::run_name);
-  io.field("share", c.share, kShareAbove);
+  io.field("share", c.share, share_above);
 }
 
 struct EdgeOfStabilityClaim {
@@ -280,7 +280,7 @@ struct EdgeOfStabilityClaim {
 template <class Io>
 void describe(Io& io, EdgeOfStabilityClaim& c) {
   io.required("arms", c.arms, ListSize{2, 100}, TextRule::run_name);
-  io.required("slope", c.slope, kPair, kAnySign);
+  io.required("slope", c.slope, pair_size, any_sign);
   io.check(c.slope.size() != 2 || c.slope[0] < c.slope[1], "slope", "is not a range",
            "the smaller first, as in [0.8, 1.2]");
 }
@@ -294,9 +294,9 @@ struct DeepLayersClaim {
 };
 template <class Io>
 void describe(Io& io, DeepLayersClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
   io.required("within", c.within, LengthRule{.zero = false});
-  io.field("p_below", c.p_below, kLevel);
+  io.field("p_below", c.p_below, significance_level);
 }
 
 struct BoundaryRisesClaim {
@@ -311,7 +311,7 @@ template <class Io>
 void describe(Io& io, BoundaryRisesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("at", c.at);
-  io.field("p_below", c.p_below, kLevel);
+  io.field("p_below", c.p_below, significance_level);
   io.field("octaves_back", c.octaves_back, at_least(0));
 }
 
@@ -326,7 +326,7 @@ template <class Io>
 void describe(Io& io, BoundaryMovesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("at", c.at);
-  describe(io, c.octaves, "octaves_", kAnySign, kAnySign);
+  describe(io, c.octaves, "octaves_", any_sign, any_sign);
 }
 
 struct SensitivityFallsClaim {
@@ -355,8 +355,8 @@ void describe(Io& io, AccuracyMovesClaim& c) {
   io.required("along", c.along, TextRule::pattern);
   io.field("over", c.over);
   io.field("octaves_from_boundary", c.octaves_from_boundary, at_least(0));
-  io.field("within", c.within, kAlike);
-  io.field("beyond", c.beyond, kShareAbove);
+  io.field("within", c.within, share_distance);
+  io.field("beyond", c.beyond, share_above);
   io.check(c.within.has_value() != c.beyond.has_value(), "within",
            "needs exactly one of within and beyond", "give one of the two");
 }
@@ -369,8 +369,8 @@ struct RateRatioClaim {
 };
 template <class Io>
 void describe(Io& io, RateRatioClaim& c) {
-  io.required("arms", c.arms, kPair, TextRule::run_name);
-  describe(io, c.log2, "log2_", kAnySign, kAnySign);
+  io.required("arms", c.arms, pair_size, TextRule::run_name);
+  describe(io, c.log2, "log2_", any_sign, any_sign);
 }
 
 using Claim =

@@ -14,14 +14,14 @@
 namespace preheat {
 namespace {
 
-constexpr std::int64_t kMaxSeeds = 10'000;
-constexpr std::size_t kMaxArms = 100;
-constexpr std::size_t kMaxArmKeys = 1000;
-constexpr std::size_t kMaxAxes = 4;
-constexpr std::size_t kMaxAxisValues = 200;
-constexpr std::int64_t kMaxCells = 10'000;
-constexpr std::size_t kMaxNameLength = 100;
-constexpr double kMaxLength = 1e12;
+constexpr std::int64_t max_seeds = 10'000;
+constexpr std::size_t max_arms = 100;
+constexpr std::size_t max_arm_keys = 1000;
+constexpr std::size_t max_axes = 4;
+constexpr std::size_t max_axis_values = 200;
+constexpr std::int64_t max_cells = 10'000;
+constexpr std::size_t max_name_length = 100;
+constexpr double max_length = 1e12;
 
 [[noreturn]] void wrong(const Node& node, std::string_view problem, const std::string& remedy) {
   throw ConfigError(node.where, fmt::format("{} {}", shown(node), problem), remedy);
@@ -87,8 +87,8 @@ std::optional<std::string> broken_rule(const std::string& text, TextRule rule) {
   const bool made_of = std::all_of(text.begin(), text.end(), [&](char c) {
     return is_alphanumeric(c) || punctuation.find(c) != std::string_view::npos;
   });
-  if (!made_of || text.empty() || text.size() > kMaxNameLength) {
-    return fmt::format("write 1 to {} letters, digits and {}", kMaxNameLength,
+  if (!made_of || text.empty() || text.size() > max_name_length) {
+    return fmt::format("write 1 to {} letters, digits and {}", max_name_length,
                        rule == TextRule::run_name  ? "any of . _ -"
                        : rule == TextRule::label   ? "any of _ -"
                        : rule == TextRule::pattern ? "any of . _ - * ?"
@@ -104,8 +104,8 @@ std::optional<std::string> broken_rule(const std::string& text, TextRule rule) {
 void take_seeds(const Node& node, std::uint64_t first, std::uint64_t last,
                 std::vector<std::uint64_t>& seeds) {
   if (last < first) wrong(node, "counts down", "write the smaller seed first, as in 0..9");
-  if (last - first >= kMaxSeeds) {
-    wrong(node, "is too many seeds", fmt::format("write at most {}", kMaxSeeds));
+  if (last - first >= max_seeds) {
+    wrong(node, "is too many seeds", fmt::format("write at most {}", max_seeds));
   }
   for (std::uint64_t i = 0; i <= last - first; ++i) seeds.push_back(first + i);
 }
@@ -166,10 +166,10 @@ std::vector<Node> spaced_values(const Node& node) {
   double from = 0;
   double to = 0;
   std::int64_t count = 0;
-  const Range range = is_log ? Range{0, kLargest, true} : Range{-kLargest, kLargest};
+  const Range range = is_log ? Range{0, largest_value, true} : Range{-largest_value, largest_value};
   read_value(list.items[0], from, range);
   read_value(list.items[1], to, range);
-  read_value(list.items[2], count, IntegerRange{2, static_cast<std::int64_t>(kMaxAxisValues)});
+  read_value(list.items[2], count, IntegerRange{2, static_cast<std::int64_t>(max_axis_values)});
   std::vector<Node> values;
   for (std::int64_t i = 0; i < count; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(count - 1);
@@ -282,7 +282,7 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
   } else {
     wrong(node, "has an unknown unit", "the units are " + units);
   }
-  const double most = length.unit == LengthUnit::percent ? 100 : kMaxLength;
+  const double most = length.unit == LengthUnit::percent ? 100 : max_length;
   if (parsed == Parsed::too_large || length.value > most || length.value < 0) {
     wrong(node, "is out of range",
           fmt::format("write from 0 to {}", to_string({most, length.unit})));
@@ -313,8 +313,8 @@ void read_value(const Node& node, LrValue& value) {
   }
   const Parsed parsed = parse_number(number, read.value);
   if (parsed == Parsed::not_a_number) wrong(node, "is not a learning rate", remedy);
-  if (parsed == Parsed::too_large || read.value < 0 || read.value > kLargest) {
-    wrong(node, "is out of range", fmt::format("write from 0 to {}", kLargest));
+  if (parsed == Parsed::too_large || read.value < 0 || read.value > largest_value) {
+    wrong(node, "is out of range", fmt::format("write from 0 to {}", largest_value));
   }
   value = read;
 }
@@ -352,7 +352,7 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
   const std::string remedy = "write a range such as 0..9, a list such as [3, 5], or how many";
   seeds.clear();
   if (node.kind == Node::Kind::sequence) {
-    check_list(node, {1, kMaxSeeds});
+    check_list(node, {1, max_seeds});
     std::set<std::uint64_t> seen;
     for (const Node& item : node.items) {
       read_value(item, seeds.emplace_back());
@@ -374,7 +374,7 @@ void read_value(const Node& node, std::vector<std::uint64_t>& seeds) {
     const Parsed parsed = parse_integer(node.scalar, count);
     if (parsed == Parsed::not_a_number) wrong(node, "is not a set of seeds", remedy);
     if (parsed == Parsed::ok && count == 0) wrong(node, "leaves no seed", remedy);
-    take_seeds(node, 0, parsed == Parsed::ok ? count - 1 : kMaxSeeds, seeds);
+    take_seeds(node, 0, parsed == Parsed::ok ? count - 1 : max_seeds, seeds);
   }
 }
 
@@ -382,8 +382,8 @@ void read_value(const Node& node, std::vector<Override>& changes) {
   if (node.kind != Node::Kind::map) {
     wrong(node, "is not a set of keys", "write {} or {schedule.warmup.length: 0 steps}");
   }
-  if (node.keys.size() > kMaxArmKeys) {
-    wrong(node, "has too many keys", fmt::format("write at most {}", kMaxArmKeys));
+  if (node.keys.size() > max_arm_keys) {
+    wrong(node, "has too many keys", fmt::format("write at most {}", max_arm_keys));
   }
   changes.clear();
   for (const auto& [key, value] : node.keys) {
@@ -397,8 +397,8 @@ void read_value(const Node& node, std::vector<Arm>& arms) {
       "write names with keys below them, as in {short: {train.length: 10 steps}}";
   if (node.kind != Node::Kind::map) wrong(node, "is not a set of arms", remedy);
   if (node.keys.empty()) wrong(node, "has no arm", remedy);
-  if (node.keys.size() > kMaxArms) {
-    wrong(node, "has too many arms", fmt::format("write at most {}", kMaxArms));
+  if (node.keys.size() > max_arms) {
+    wrong(node, "has too many arms", fmt::format("write at most {}", max_arms));
   }
   arms.clear();
   for (const auto& [name, changes] : node.keys) {
@@ -418,8 +418,8 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
       "write keys with their values, as in {schedule.base_lr: {log: [0.01, 1, 5]}}";
   if (node.kind != Node::Kind::map) wrong(node, "is not a set of axes", remedy);
   if (node.keys.empty()) wrong(node, "has no axis", remedy);
-  if (node.keys.size() > kMaxAxes) {
-    wrong(node, "has too many axes", fmt::format("write at most {}", kMaxAxes));
+  if (node.keys.size() > max_axes) {
+    wrong(node, "has too many axes", fmt::format("write at most {}", max_axes));
   }
   axes.clear();
   for (const auto& [key, values] : node.keys) {
@@ -428,7 +428,7 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
     if (values.kind == Node::Kind::map) {
       axis.values = spaced_values(values);
     } else {
-      check_list(values, {1, kMaxAxisValues});
+      check_list(values, {1, max_axis_values});
       axis.values = values.items;
     }
     for (Node& value : axis.values) {
@@ -436,9 +436,9 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
       value.where.key = key;
     }
   }
-  if (const std::int64_t cells = cells_in(axes); cells > kMaxCells) {
+  if (const std::int64_t cells = cells_in(axes); cells > max_cells) {
     wrong(node, fmt::format("of {} cells is too large a grid", cells),
-          fmt::format("write axes of at most {} together", kMaxCells));
+          fmt::format("write axes of at most {} together", max_cells));
   }
 }
 

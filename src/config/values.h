@@ -67,15 +67,15 @@ struct Range {
   bool above_min = false;  // excludes min
   bool below_max = false;  // excludes max
 };
-constexpr double kLargest = 1e12;
+constexpr double largest_value = 1e12;
 constexpr Range at_least(double min) {
-  return {min, kLargest, false, false};
+  return {min, largest_value, false, false};
 }
 constexpr Range above(double min) {
-  return {min, kLargest, true, false};
+  return {min, largest_value, true, false};
 }
 
-constexpr Range kAnySign{-1e6, 1e6};
+constexpr Range any_sign{-1e6, 1e6};
 
 struct IntegerRange {
   std::int64_t min = 0;

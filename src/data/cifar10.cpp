@@ -13,14 +13,14 @@ constexpr std::size_t channels = 3;
 constexpr std::size_t plane = 32 * 32;
 constexpr std::int64_t record_bytes = 1 + channels * plane;
 constexpr std::int64_t classes = 10;
-constexpr std::int64_t most_records = 10'000;
+constexpr std::int64_t max_records = 10'000;
 
 void read_batch(const std::filesystem::path& path, Dataset& dataset) {
   InputFile file(path);
   std::vector<std::uint8_t> record;
   for (std::int64_t i = 0; i == 0 || !file.at_end(); ++i) {
     const std::int64_t begin = file.position();
-    if (i == most_records) {
+    if (i == max_records) {
       file.fail(begin, fmt::format("the file continues after {} records", i), "nothing more");
     }
     record.clear();

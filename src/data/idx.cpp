@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::uint32_t labels_magic = 0x00000801;
 constexpr std::uint32_t images_magic = 0x00000803;
-constexpr std::int64_t most_examples = 100'000'000;
+constexpr std::int64_t max_examples = 100'000'000;
 constexpr std::int64_t word = 4;
 
 std::uint32_t big_endian(std::span<const std::uint8_t, 4> bytes) {
@@ -40,9 +40,9 @@ std::int64_t read_start(InputFile& file, std::uint32_t magic) {
     file.fail(0, fmt::format("the file holds {}", describe(found)), describe(magic));
   }
   const std::int64_t count = read_word(file);
-  if (count < 1 || count > most_examples) {
+  if (count < 1 || count > max_examples) {
     file.fail(word, fmt::format("the header promises {} examples", count),
-              fmt::format("1 to {}", most_examples));
+              fmt::format("1 to {}", max_examples));
   }
   return count;
 }

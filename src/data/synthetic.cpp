@@ -11,7 +11,7 @@ namespace {
 
 // All arithmetic is on integers. A class is a 4 x 4 grid of random grey values, interpolated
 // bilinearly to 16 x 16 pixels, with wrap-around at the edges. An example is its class's picture,
-// shifted cyclically by up to `most_shift` pixels each way, at a reduced contrast, with noise on
+// shifted cyclically by up to `max_shift` pixels each way, at a reduced contrast, with noise on
 // every pixel.
 constexpr std::uint64_t internal_seed = 0x70726568656174;
 constexpr std::uint32_t grids_substream = 0;
@@ -19,7 +19,7 @@ constexpr std::uint32_t examples_substream = 1;
 constexpr std::uint32_t grid = 4;
 constexpr std::uint32_t side = 16;
 constexpr std::uint32_t cell = side / grid;
-constexpr std::uint32_t most_shift = 3;
+constexpr std::uint32_t max_shift = 3;
 
 using Picture = std::array<std::int32_t, side * side>;  // 0..255
 
@@ -72,8 +72,8 @@ Dataset generate_synthetic(std::int64_t first, std::int64_t count) {
     };
     const auto label = static_cast<std::size_t>(example % synthetic_classes);
     const Random4 whole = draw(0);
-    const std::uint32_t dy = below(whole.value[0], 2 * most_shift + 1) + side - most_shift;
-    const std::uint32_t dx = below(whole.value[1], 2 * most_shift + 1) + side - most_shift;
+    const std::uint32_t dy = below(whole.value[0], 2 * max_shift + 1) + side - max_shift;
+    const std::uint32_t dx = below(whole.value[1], 2 * max_shift + 1) + side - max_shift;
     const auto contrast = static_cast<std::int32_t>(128 + below(whole.value[2], 129));  // of 256
     Random4 noise{};
     for (std::uint32_t i = 0; i < side * side; ++i) {

@@ -27,11 +27,11 @@ bool has_section(const RunConfig& config, ExperimentKind experiment) {
 // Decides a claim by `p`, its test's p-value adjusted for `tests` tests.
 void decide(Judged& judged, const Test& test, double p, std::size_t tests) {
   const bool significant = p < *judged.p_below;
-  const bool could_be = test.least_p < *judged.p_below;
+  const bool could_be = test.smallest_possible_p < *judged.p_below;
   ClaimResult& result = judged.result;
   if (judged.finding.contradicted || test.opposite_p < *judged.p_below) {
     result.verdict = Verdict::fail;
-  } else if (significant && test.right_way) {
+  } else if (significant && test.has_claimed_direction) {
     result.verdict = Verdict::pass;
   }
   result.evidence +=
@@ -132,22 +132,23 @@ TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
       direction == Alternative::increasing ? Alternative::decreasing : Alternative::increasing;
   return {trend, Test{.name = "Page p",
                       .p = trend.p,
-                      .right_way = sign * trend.rho > 0,
+                      .has_claimed_direction = sign * trend.rho > 0,
                       .opposite_p = page_trend(order, outcomes, other).p,
-                      .least_p = page_trend(order, perfect, direction).p}};
+                      .smallest_possible_p = page_trend(order, perfect, direction).p}};
 }
 
-Test two_sided(const std::string& name, double p, bool right_way, double least_p) {
+Test two_sided(const std::string& name, double p, bool has_claimed_direction,
+               double smallest_possible_p) {
   return {.name = name,
           .p = p,
-          .right_way = right_way,
-          .opposite_p = right_way ? 1 : p,
-          .least_p = least_p};
+          .has_claimed_direction = has_claimed_direction,
+          .opposite_p = has_claimed_direction ? 1 : p,
+          .smallest_possible_p = smallest_possible_p};
 }
 
 std::string few_text(std::int64_t seeds) {
-  return seeds < least_for_bootstrap
-             ? fmt::format(", too few for a bootstrap, which needs {}", least_for_bootstrap)
+  return seeds < min_seeds_for_bootstrap
+             ? fmt::format(", too few for a bootstrap, which needs {}", min_seeds_for_bootstrap)
              : "";
 }
 
@@ -193,7 +194,7 @@ nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims) {
   return json;
 }
 
-std::vector<ClaimResult> settle(std::vector<Judged> judged) {
+std::vector<ClaimResult> decide_all(std::vector<Judged> judged) {
   std::vector<double> p_values;
   for (const Judged& j : judged) {
     if (j.p_below) p_values.push_back(j.finding.test ? j.finding.test->p : 1);

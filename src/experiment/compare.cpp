@@ -80,7 +80,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
-  note_missing(json, count_runs(result.arms), result.planned);
+  add_incomplete(json, count_runs(result.arms), result.planned);
   return json;
 }
 

@@ -330,7 +330,7 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
   Finding finding;
   const std::int64_t n = std::ssize(differences);
   finding.evidence = fmt::format("{} seeds that all arms have{}", n, few_text(n));
-  if (n < least_for_bootstrap) return finding;
+  if (n < min_seeds_for_bootstrap) return finding;
   const Interval interval = bootstrap(differences, mean).expanded;
   finding.verdict = c.factor.above ? verdict_above(interval, 0) : verdict_below(interval, 0);
   finding.evidence += fmt::format(
@@ -573,9 +573,9 @@ Finding judge(const SharpnessFallsClaim& c, const Arms& arms) {
   if (n > 0) {
     finding.test = Test{.name = "sign test p",
                         .p = sign_test(fell, n),
-                        .right_way = 2 * fell > n,
+                        .has_claimed_direction = 2 * fell > n,
                         .opposite_p = sign_test(n - fell, n),
-                        .least_p = sign_test(n, n)};
+                        .smallest_possible_p = sign_test(n, n)};
   }
   return finding;
 }

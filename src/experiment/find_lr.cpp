@@ -19,8 +19,9 @@ namespace preheat {
 namespace {
 
 constexpr int confirmations = 3;
-constexpr int most_climbs = 6;  // doublings without a run that trains before the search halves
-constexpr int most_slow = 12;   // the search ends after more halvings in a row that are too slow
+constexpr int max_doublings = 6;  // doublings without a run that trains before the search halves
+constexpr int max_slow_halvings =
+    12;  // the search ends after more halvings in a row that are too slow
 constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
 // The rate rounded to the digits of its name, so that the configuration shows it exactly.
@@ -44,7 +45,7 @@ void confirm(Search& search, const Trials& trials) {
   double rate = *search.largest;
   for (int i = 0; i < confirmations; ++i) {
     rate = rounded(rate / confirmation_step);
-    if (rate < kSearchedRates.min) break;
+    if (rate < searched_rates.min) break;
     if (std::ranges::find(search.trials, rate, &Trial::rate) == search.trials.end()) {
       rates.push_back(rate);
     }
@@ -81,7 +82,7 @@ std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::ve
                               const std::filesystem::path& folder) {
   const double chance = chance_loss(config.loss, facts(config.data.dataset).classes);
   std::vector<std::optional<Trial>> trials(rates.size());
-  runs.side_by_side(std::ssize(rates), [&](std::int64_t k) {
+  runs.run_concurrently(std::ssize(rates), [&](std::int64_t k) {
     RunConfig at_rate = config;
     at_rate.schedule.base_lr = rates[k];
     const std::string name = rate_name(rates[k]);
@@ -132,7 +133,7 @@ Search search_rate(double first, double resolution, const Trials& trials) {
   // A run that is finite but has not trained may have been too slow; rates that train are then
   // above it.
   double rate = rounded(first);
-  for (int climbs = 0; climbs <= most_climbs && rate <= kSearchedRates.max; ++climbs) {
+  for (int climbs = 0; climbs <= max_doublings && rate <= searched_rates.max; ++climbs) {
     if (!run(rate)) return search;
     if (search.trials.back().trained) search.largest = rate;
     if (slow == 0) break;
@@ -147,8 +148,8 @@ Search search_rate(double first, double resolution, const Trials& trials) {
       if (*hi <= resolution * *lo || rate <= *lo || rate >= *hi) break;
     } else {
       rate = rounded(lo ? 2 * *lo : *hi / 2);
-      const bool in_range = rate >= kSearchedRates.min && rate <= kSearchedRates.max;
-      if (!in_range || slow > most_slow) break;
+      const bool in_range = rate >= searched_rates.min && rate <= searched_rates.max;
+      if (!in_range || slow > max_slow_halvings) break;
     }
     if (!run(rate)) return search;
     (search.trials.back().trained ? search.largest : search.smallest_failing) = rate;
@@ -212,7 +213,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
   std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
-  runs.side_by_side(std::ssize(critical), [&](std::int64_t k) {
+  runs.run_concurrently(std::ssize(critical), [&](std::int64_t k) {
     if (runs.wants_stop()) return false;
     const std::uint64_t seed = settings.seeds[k];
     critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
@@ -222,7 +223,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
   std::mutex mutex;  // guards result and ended
-  runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
+  runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];
     RunConfig config = configs[i];
@@ -299,7 +300,7 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
   if (result.interrupted) json["interrupted"] = true;
   std::int64_t ended = 0;
   for (const SearchArm& arm : result.arms) ended += std::ssize(arm.searches);
-  note_missing(json, ended, result.planned);
+  add_incomplete(json, ended, result.planned);
   return json;
 }
 

@@ -82,7 +82,7 @@ using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates
 /// are only too slow. This finds one boundary, and there may be more: so three rates a quarter of
 /// an octave apart right below `largest` are tried too, and those that fail are violations.
 /// `trials` is called for one rate at a time, and once for all rates of the confirmation; if it
-/// returns fewer than requested, the search ends. Rates stay within kSearchedRates, in which
+/// returns fewer than requested, the search ends. Rates stay within searched_rates, in which
 /// `first` has to be.
 Search search_rate(double first, double resolution, const Trials& trials);
 

@@ -36,7 +36,7 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
   if (ratio.log2_interval) {
     finding.evidence += fmt::format(", bootstrap at 95 % {}{}", to_string(*ratio.log2_interval),
                                     few_text(ratio.seeds));
-    if (ratio.seeds >= least_for_bootstrap) {
+    if (ratio.seeds >= min_seeds_for_bootstrap) {
       finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
     }
   }

@@ -96,13 +96,14 @@ class ClaimableArms {
 struct Test {
   std::string name;  // "exact McNemar p"
   double p = 1;
-  bool right_way = false;  // whether the effect has the claimed direction
-  double opposite_p = 1;   // the p-value of the opposite claim
-  double least_p = 1;      // the smallest p-value possible with as many runs
+  bool has_claimed_direction = false;  // whether the effect has the claimed direction
+  double opposite_p = 1;               // the p-value of the opposite claim
+  double smallest_possible_p = 1;      // the smallest p-value possible with as many runs
 };
 
 /// The result of a two-sided test.
-Test two_sided(const std::string& name, double p, bool right_way, double least_p);
+Test two_sided(const std::string& name, double p, bool has_claimed_direction,
+               double smallest_possible_p);
 
 struct Finding {
   std::string evidence;
@@ -121,8 +122,8 @@ TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                      Alternative direction);
 
 /// With fewer seeds a bootstrap interval, expanded or not, does not have its nominal confidence.
-constexpr std::int64_t least_for_bootstrap = 5;
-/// A remark if `seeds` is below least_for_bootstrap, otherwise "".
+constexpr std::int64_t min_seeds_for_bootstrap = 5;
+/// A remark if `seeds` is below min_seeds_for_bootstrap, otherwise "".
 std::string few_text(std::int64_t seeds);
 
 /// verdict_above: PASS if the interval is wholly above the value, FAIL if wholly below, otherwise
@@ -152,7 +153,7 @@ struct Judged {
 };
 
 /// Adjusts the p-values of all claims by Holm's method and decides each, in the same order.
-std::vector<ClaimResult> settle(std::vector<Judged> judged);
+std::vector<ClaimResult> decide_all(std::vector<Judged> judged);
 
 /// Judges the claims of one experiment with judge(claim); text_of(claim) is the claim's text.
 template <ExperimentKind experiment, class TextOf, class Judge>
@@ -171,7 +172,7 @@ std::vector<ClaimResult> judge_claims(const RunConfig& base, bool interrupted,
     }
     judged.push_back(std::move(j));
   });
-  return settle(std::move(judged));
+  return decide_all(std::move(judged));
 }
 
 }  // namespace preheat

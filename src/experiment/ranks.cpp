@@ -16,8 +16,8 @@
 namespace preheat {
 namespace {
 
-constexpr std::size_t most_exact_signs = 500;
-constexpr std::size_t most_exact_levels = 10;
+constexpr std::size_t max_exact_signs = 500;
+constexpr std::size_t max_exact_levels = 10;
 
 // Twice the mid-ranks, which are integers. A value counts as equal to the next smaller one if it
 // exceeds that by at most `tolerance` times itself.
@@ -140,7 +140,7 @@ double permutation_p(const Scores& x, std::vector<Scores> blocks, Alternative al
     return std::abs(sum) >= std::abs(found);
   };
 
-  if (x.value.size() <= most_exact_levels) {
+  if (x.value.size() <= max_exact_levels) {
     Distribution all;
     for (const Scores& block : blocks) all = of_sum(all, of_products(x, block));
     double total = 0;
@@ -192,7 +192,7 @@ SignedRank wilcoxon_signed_rank(std::span<const double> differences) {
                     .w_plus = static_cast<double>(plus) / 2,
                     .w_minus = static_cast<double>(minus) / 2,
                     .p = 1};
-  if (ranks.size() <= most_exact_signs) {
+  if (ranks.size() <= max_exact_signs) {
     result.p = std::min(1.0, 2 * subset_sum_at_most(std::min(plus, minus), ranks));
   } else {
     // Each rank r adds 0 or r with equal probability, so the variance is sum r^2 / 4.

@@ -57,14 +57,14 @@ void remove_unfinished(const fs::path& folder) {
 }
 
 // Holds one unit of a semaphore during its lifetime.
-class Held {
+class SemaphoreGuard {
  public:
-  explicit Held(std::counting_semaphore<>& semaphore) : semaphore_(semaphore) {
+  explicit SemaphoreGuard(std::counting_semaphore<>& semaphore) : semaphore_(semaphore) {
     semaphore_.acquire();
   }
-  ~Held() { semaphore_.release(); }
-  Held(const Held&) = delete;
-  Held& operator=(const Held&) = delete;
+  ~SemaphoreGuard() { semaphore_.release(); }
+  SemaphoreGuard(const SemaphoreGuard&) = delete;
+  SemaphoreGuard& operator=(const SemaphoreGuard&) = delete;
 
  private:
   std::counting_semaphore<>& semaphore_;
@@ -105,7 +105,7 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
     return *ended;
   }
   remove_unfinished(folder);
-  const Held replica(replicas_);
+  const SemaphoreGuard replica(replicas_);
   if (wants_stop()) {  // the experiment stopped during the wait
     RunResult none;
     none.interrupted = true;
@@ -148,7 +148,7 @@ const ResidentData& Runs::data(const DataConfig& config) {
                               : data_.emplace(key, load_data(config, backend_)).first->second;
 }
 
-void Runs::side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run) {
+void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::int64_t)>& run) {
   const std::int64_t threads = std::min<std::int64_t>(concurrent_, count);
   if (threads <= 1) {
     for (std::int64_t i = 0; i < count && run(i); ++i) {
@@ -204,7 +204,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   runs.plan(std::ssize(ended));
   bool all = true;
   std::mutex mutex;
-  runs.side_by_side(std::ssize(ended), [&](std::int64_t task) {
+  runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t arm = task % arms;
     const std::uint64_t seed = seeds[task / arms];
     RunConfig config = configs[arm];
@@ -255,7 +255,7 @@ std::int64_t count_runs(const std::vector<ArmResult>& arms) {
   return count;
 }
 
-void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned) {
+void add_incomplete(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned) {
   if (ended < planned) json["incomplete"] = {{"ended", ended}, {"planned", planned}};
 }
 

@@ -77,9 +77,9 @@ class Runs {
 
   /// Calls run(0) .. run(count - 1) on as many threads as the backend gains from; on one thread, in
   /// order. No call begins after one has returned false or thrown; the first exception is rethrown
-  /// once all have returned. A call may use side_by_side itself for runs of its own: the limit of
-  /// concurrent replicas stays, and further runs wait.
-  void side_by_side(std::int64_t count, const std::function<bool(std::int64_t)>& run);
+  /// once all have returned. A call may use run_concurrently itself for runs of its own: the limit
+  /// of concurrent replicas stays, and further runs wait.
+  void run_concurrently(std::int64_t count, const std::function<bool(std::int64_t)>& run);
 
   Backend& backend() const { return backend_; }
   bool wants_stop() const { return failed_ || (listener_.wants_stop && listener_.wants_stop()); }
@@ -136,7 +136,7 @@ std::int64_t count_runs(const std::vector<ArmResult>& arms);
 
 /// Adds "incomplete": {"ended", "planned"} if fewer runs, or searches, have ended than planned, so
 /// that the file of a killed program shows that it is incomplete.
-void note_missing(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned);
+void add_incomplete(nlohmann::ordered_json& json, std::int64_t ended, std::int64_t planned);
 
 /// An object of keys and values.
 nlohmann::ordered_json to_json(const std::vector<Override>& changes);

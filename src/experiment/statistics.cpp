@@ -25,8 +25,8 @@ double beta_fraction(double x, double a, double b) {
   double c = 1;
   double d = 1 / away_from_zero(1 - (a + b) * x / (a + 1));
   double fraction = d;
-  const double most_terms = 100 + 20 * std::sqrt(a + b);
-  for (double m = 1; m < most_terms; ++m) {
+  const double max_terms = 100 + 20 * std::sqrt(a + b);
+  for (double m = 1; m < max_terms; ++m) {
     const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
     d = 1 / away_from_zero(1 + even * d);
     c = away_from_zero(1 + even / c);
@@ -52,9 +52,9 @@ double regularized_incomplete_beta(double x, double a, double b) {
 
 // P(X >= k) for X ~ Binomial(n, 1/2). Exact for n <= 53, so that a p-value equal to a significance
 // level compares as equal.
-double upper_tail_of_coins(std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t most_exact = std::numeric_limits<double>::digits;
-  if (n > most_exact) {
+double fair_coin_upper_tail(std::int64_t k, std::int64_t n) {
+  constexpr std::int64_t max_exact = std::numeric_limits<double>::digits;
+  if (n > max_exact) {
     return regularized_incomplete_beta(0.5, static_cast<double>(k), static_cast<double>(n - k + 1));
   }
   std::uint64_t ways = 1;  // to get i heads, from i = n down
@@ -220,7 +220,7 @@ double mcnemar_exact(std::int64_t b, std::int64_t c) {
   }
   if (b == c) return 1;
   // P(X <= min(b, c)) = P(X >= max(b, c)), as X is symmetric.
-  return std::min(1.0, 2 * upper_tail_of_coins(std::max(b, c), b + c));
+  return std::min(1.0, 2 * fair_coin_upper_tail(std::max(b, c), b + c));
 }
 
 Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_t n,
@@ -237,7 +237,7 @@ Interval paired_difference_of_shares(std::int64_t b, std::int64_t c, std::int64_
 double sign_test(std::int64_t positive, std::int64_t n) {
   check_count(positive, n);
   if (positive == 0) return 1;
-  return upper_tail_of_coins(positive, n);
+  return fair_coin_upper_tail(positive, n);
 }
 
 double fisher_exact(std::int64_t a, std::int64_t b, std::int64_t c, std::int64_t d) {

@@ -258,7 +258,7 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
-  note_missing(json, count_runs(result.cells), result.planned);
+  add_incomplete(json, count_runs(result.cells), result.planned);
   return json;
 }
 

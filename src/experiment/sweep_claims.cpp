@@ -293,7 +293,7 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
                   to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
                   fmt::join(by_seed, ", "), few_text(grid.n()));
-  if (grid.n() < least_for_bootstrap) return finding;
+  if (grid.n() < min_seeds_for_bootstrap) return finding;
   const Interval interval = bootstrap(by_seed, mean).expanded;
   finding.verdict = verdict_of(interval, c.octaves);
   finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
@@ -331,7 +331,7 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
   finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
                                  to_flow_text(axis.values.front()), last,
                                  to_flow_text(axis.values.back()), grid.seeds, few_text(grid.n()));
-  if (grid.n() < least_for_bootstrap) return finding;
+  if (grid.n() < min_seeds_for_bootstrap) return finding;
   const Interval interval = bootstrap_rows(grid.seeds, [&](std::span<const std::size_t> drawn) {
                               const auto [a, b] = at_ends(drawn);
                               return a - b;

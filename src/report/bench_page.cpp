@@ -115,7 +115,7 @@ void add_peers(Page& page, const Json& peers, const char* key, const char* unit)
 
 // ---- The update --------------------------------------------------------------------------------
 
-bool is_way(const Json& row, UpdateWay way) {
+bool is_way(const Json& row, SubmitMode way) {
   return row.at("how") == to_string(way);
 }
 
@@ -126,7 +126,7 @@ bool is_cold(const Json& row) {
 // Whether the variant was measured as training runs it: in a graph, if it can be captured.
 bool is_main(const Json& row) {
   if (is_cold(row)) return false;
-  if (!is_way(row, UpdateWay::launches)) return true;
+  if (!is_way(row, SubmitMode::launches)) return true;
   const std::string variant = scalar(row.at("variant"));  // those that cannot be captured
   return variant.starts_with("host_rate") || variant == "recapture";
 }
@@ -189,7 +189,7 @@ std::vector<Json> peer_rows(const Json& results) {
     const double us = number(peer, "us");
     rows.push_back({{"set", peer.at("set")},
                     {"variant", peer.at("name")},
-                    {"how", to_string(UpdateWay::graph)},
+                    {"how", to_string(SubmitMode::graph)},
                     {"cold", false},
                     {"parameters", peer.at("parameters")},
                     {"tensors", peer.at("tensors")},
@@ -240,7 +240,7 @@ Chart roofline(const Json& results, const std::vector<Json>& rows) {
   std::size_t i = 0;
   for (const Json& row : rows) {
     if (number(row, "parameters") < most || !in_pictures(row) || is_cold(row)) continue;
-    if (is_way(row, UpdateWay::ceiling) || !row.contains("bytes")) continue;
+    if (is_way(row, SubmitMode::ceiling) || !row.contains("bytes")) continue;
     const double per_byte = operations_of(row) * most / number(row, "bytes");
     const double gigaflops = operations_of(row) * most / (1e3 * number(row, "us"));
     const std::string label = label_of(row);

@@ -208,7 +208,7 @@ std::vector<Point> thin(const std::vector<Point>& line, double pixels) {
 }
 
 Trace trace(const Curve& curve, const Axis& x, const Axis& y, double pixels) {
-  constexpr std::size_t most_points = 2000;
+  constexpr std::size_t max_points = 2000;
   Trace result;
   std::vector<Point> line;
   Point last{0, 1};
@@ -216,7 +216,7 @@ Trace trace(const Curve& curve, const Axis& x, const Axis& y, double pixels) {
   bool lost = false;
   const auto finish_line = [&] {
     if (line.empty()) return;
-    result.lines.push_back(points(curve) > most_points ? thin(line, pixels) : line);
+    result.lines.push_back(points(curve) > max_points ? thin(line, pixels) : line);
     line.clear();
   };
   for (std::size_t i = 0; i < points(curve); ++i) {
@@ -391,7 +391,7 @@ struct BandLabel {
 
 // A label starts where its band does, in the first row where it does not overlap another one.
 std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, const Box& box) {
-  constexpr std::size_t most_rows = 3;
+  constexpr std::size_t max_rows = 3;
   std::vector<double> row_ends;
   std::vector<BandLabel> labels;
   for (const Band& band : plot.bands) {
@@ -401,7 +401,7 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, co
     auto row = std::find_if(row_ends.begin(), row_ends.end(),
                             [&](double end) { return end + 8 <= start; });
     if (row == row_ends.end()) {
-      if (row_ends.size() == most_rows) continue;  // the band still has its tooltip
+      if (row_ends.size() == max_rows) continue;  // the band still has its tooltip
       row = row_ends.insert(row_ends.end(), 0);
     }
     *row = start + width;

@@ -18,7 +18,7 @@
 namespace preheat {
 namespace {
 
-constexpr std::size_t most_configurations = 20;  // shown, of single runs
+constexpr std::size_t max_configurations = 20;  // shown, of single runs
 
 // ---- Runs --------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ std::string numbers_of(const RunData& run) {
 std::string environment_of(const RunData& run) {
   const Json& s = run.summary;
   if (s.is_null()) return "";
-  return taking_from(run.folder / "summary.json", [&] {
+  return with_json_errors(run.folder / "summary.json", [&] {
     double memory = 0;
     for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
     return terms({{"device", text_at(s, "device")},
@@ -105,7 +105,7 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
   const auto number = [&](const char* key) {
     return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
   };
-  return taking_from(run.folder / "summary.json", [&]() -> std::vector<Cell> {
+  return with_json_errors(run.folder / "summary.json", [&]() -> std::vector<Cell> {
     const auto step = run.summary.is_null()
                           ? std::nullopt
                           : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
@@ -147,7 +147,7 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
   for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front()));
   page.add(table(run_heads, rows));
   add_run_charts(page, runs, Facets({"run"}, runs));
-  for (std::size_t i = 0; i < std::min(runs.size(), most_configurations); ++i) {
+  for (std::size_t i = 0; i < std::min(runs.size(), max_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
                     environment_of(runs[i]) + preformatted(runs[i].config)));
   }
@@ -268,12 +268,12 @@ std::string report_page(const ReportData& data) {
   std::vector<std::string> titles;
   if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
   for (const Experiment& e : data.experiments) {
-    taking_from(e.file, [&] { add_experiment(page, e, heading); });
+    with_json_errors(e.file, [&] { add_experiment(page, e, heading); });
     titles.push_back(e.name);
   }
   if (data.runs.size() == 1) {
     const RunData& run = data.runs.front();
-    taking_from(run.folder / "summary.json", [&] { add_run(page, run, heading); });
+    with_json_errors(run.folder / "summary.json", [&] { add_run(page, run, heading); });
     titles.push_back(fmt::format("{}, seed {}", run.name, run.seed));
   } else if (!data.runs.empty()) {
     add_runs(page, data.runs, heading);

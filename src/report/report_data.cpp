@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t most_points = 400;   // per series of a run
+constexpr std::size_t max_points = 400;    // per series of a run
 constexpr std::size_t least_points = 60;   // likewise
 constexpr std::size_t all_points = 24000;  // about, per quantity over all runs of a page
 
@@ -257,17 +257,17 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
     }
   }
   const std::size_t points =
-      std::clamp(all_points / std::max<std::size_t>(1, runs), least_points, most_points);
+      std::clamp(all_points / std::max<std::size_t>(1, runs), least_points, max_points);
   for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {
     // The runs of one arm of a search have different rates, so only one per arm is read.
-    const std::size_t most_seeds = e.kind == Experiment::Kind::find_lr ? 1 : most_layer_seeds;
+    const std::size_t max_seeds = e.kind == Experiment::Kind::find_lr ? 1 : max_layer_seeds;
     std::map<std::string, std::size_t> seeds;  // seeds with layers, by arm
     for (RunData& run : e.runs) {
       const auto of_arm = seeds.find(run.arm);
       const bool is_read =
-          of_arm == seeds.end() ? seeds.size() < most_layer_arms : of_arm->second < most_seeds;
+          of_arm == seeds.end() ? seeds.size() < max_layer_arms : of_arm->second < max_seeds;
       read_run(run, points, is_read ? Depth::with_layers : Depth::without_layers);
       if (run.layers || run.activations) ++seeds[run.arm];
     }

@@ -65,8 +65,8 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
 
 /// The most arms (or cells, or single runs) and seeds of each whose layers are read: reading all of
 /// them would make writing a page as slow as the files are large.
-inline constexpr std::size_t most_layer_arms = 4;
-inline constexpr std::size_t most_layer_seeds = 10;
+inline constexpr std::size_t max_layer_arms = 4;
+inline constexpr std::size_t max_layer_seeds = 10;
 
 struct ReportData {
   std::vector<Experiment> experiments;

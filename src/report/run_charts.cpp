@@ -16,9 +16,9 @@ namespace preheat {
 namespace {
 
 constexpr double gap = std::numeric_limits<double>::quiet_NaN();
-constexpr std::size_t most_with_norms = 24;       // runs in one chart of gradient norms
-constexpr std::size_t most_sharpness_charts = 8;  // arms
-constexpr std::size_t most_layers = 24;           // lines in one chart
+constexpr std::size_t max_with_norms = 24;       // runs in one chart of gradient norms
+constexpr std::size_t max_sharpness_charts = 8;  // arms
+constexpr std::size_t max_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
 constexpr std::size_t least_seeds = 5;  // per arm, for a median and a range
 constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
@@ -301,7 +301,7 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     charts.back().add("update", {"c1", 1}, run.update_norm);
     cap_norms(charts.back(), runs);
     shade_phases(charts.back(), runs);
-  } else if (runs.size() <= most_with_norms) {
+  } else if (runs.size() <= max_with_norms) {
     charts.emplace_back("Norm of the gradient", "step", "norm");
     charts.back().log_y().caption("L2, over all parameters.");
     for (const RunData& run : runs) {
@@ -389,16 +389,16 @@ class ByName {
 
   // If there are too many names, only weights, evenly spaced.
   std::vector<std::string> chosen() const {
-    if (order_.size() <= most_layers) return order_;
+    if (order_.size() <= max_layers) return order_;
     std::vector<std::string> weights;
     std::ranges::copy_if(order_, std::back_inserter(weights), [](const std::string& name) {
       return name.ends_with(".weight") && name.find("batch_norm") == std::string::npos;
     });
     if (weights.empty()) weights = order_;
-    if (weights.size() <= most_layers) return weights;
+    if (weights.size() <= max_layers) return weights;
     std::vector<std::string> some;
-    for (std::size_t i = 0; i < most_layers; ++i) {
-      some.push_back(weights[i * (weights.size() - 1) / (most_layers - 1)]);
+    for (std::size_t i = 0; i < max_layers; ++i) {
+      some.push_back(weights[i * (weights.size() - 1) / (max_layers - 1)]);
     }
     return some;
   }
@@ -610,7 +610,7 @@ std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Face
   std::vector<Group> arms = by_arm(runs, facets, [](const RunData& run) {
     return run.sharpness && !run.sharpness->step.empty();
   });
-  if (arms.size() > most_sharpness_charts) arms.resize(most_sharpness_charts);
+  if (arms.size() > max_sharpness_charts) arms.resize(max_sharpness_charts);
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {
     charts.push_back(sharpness_chart(name, of_arm, facets, runs.size() == 1));
@@ -621,7 +621,7 @@ std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Face
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets) {
   std::vector<Group> arms =
       by_arm(runs, facets, [](const RunData& run) { return run.layers || run.activations; });
-  if (arms.size() > most_layer_arms) arms.resize(most_layer_arms);
+  if (arms.size() > max_layer_arms) arms.resize(max_layer_arms);
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {
     const std::string of = of_arm.size() > 1 ? name : facets.label(*of_arm.front());

@@ -42,9 +42,9 @@ Cell map_cell(const Json& cell) {
 
 // A value of an axis. On a logarithmic axis values can have all the digits of a double.
 std::string axis_value(const Json& value) {
-  constexpr std::size_t most_characters = 8;
+  constexpr std::size_t max_characters = 8;
   const std::string text = scalar(value);
-  return value.is_number_float() && text.size() > most_characters
+  return value.is_number_float() && text.size() > max_characters
              ? fmt::format("{:.3g}", value.get<double>())
              : text;
 }
@@ -258,8 +258,8 @@ std::string rate_table(const RateLines& lines) {
 // Accuracy and failures along the base rate, one line per warmup length (or per value of the last
 // axis, if warmup does not vary), and one pair of charts per combination of the others.
 void add_rate_charts(Page& page, const Json& result) {
-  constexpr std::size_t most_lines = 24;
-  constexpr std::size_t most_pairs = 4;
+  constexpr std::size_t max_lines = 24;
+  constexpr std::size_t max_pairs = 4;
   RateLines lines;
   std::size_t rates = 0;
   for (const Json& axis : result.at("axes")) {
@@ -272,7 +272,7 @@ void add_rate_charts(Page& page, const Json& result) {
     }
   }
   if (lines.key.empty()) lines.values = {"all"};
-  if (rates < 2 || lines.values.size() > most_lines) return;
+  if (rates < 2 || lines.values.size() > max_lines) return;
   std::vector<std::pair<std::string, RateLines>> pairs;
   for (const Json& cell : result.at("cells")) {
     Json further = cell.at("point");
@@ -284,12 +284,12 @@ void add_rate_charts(Page& page, const Json& result) {
     if (pair == pairs.end()) pair = pairs.insert(pair, {caption, lines});
     pair->second.cells.push_back(&cell);
   }
-  if (pairs.size() > most_pairs) {
+  if (pairs.size() > max_pairs) {
     page.add(
         fmt::format("<p class=\"soft\">Charts of {} of {} combinations; the table of every cell "
                     "has them all.</p>\n",
-                    most_pairs, pairs.size()));
-    pairs.resize(most_pairs);
+                    max_pairs, pairs.size()));
+    pairs.resize(max_pairs);
   }
   for (const auto& [caption, of] : pairs) {
     std::vector<Chart> charts;

@@ -44,7 +44,7 @@ struct Phase {
   std::int64_t length = 0;  // at least 1; 0 if it only has updates when a gate opens early
   std::int64_t span = 0;    // the length for progress; above `length` if the phase is cut short
   std::int64_t every = 1;   // the value changes every so many updates of the run
-  bool takes_rest = false;  // ends at the end of the run, wherever it begins
+  bool fills_run = false;   // ends at the end of the run, wherever it begins
   bool staircase = false;   // exponential, inverse: changes only at multiples of `over`
   double from = 0;
   double to = 0;
@@ -61,7 +61,7 @@ struct Phase {
   double period = 0;          // length of the first cycle; 0: one cycle over the whole span
   double peak_factor = 1;     // ratio of each peak to the one before
   std::int64_t rewarmup = 0;  // length of the linear ramp before each cycle but the first
-  double all_ramps = 0;       // with `cycles`: the sum of these ramps
+  double total_rewarmup = 0;  // with `cycles`: the sum of these ramps
   // LrSchedule::marks[first_mark .. first_mark + marks - 1]: the milestones of multistep, or the
   // begins of a cosine's growing cycles from the second on, the last at or after the span's end.
   std::int32_t first_mark = 0;
@@ -72,11 +72,11 @@ inline constexpr int max_phases = 32;
 inline constexpr int max_marks = 128;
 inline constexpr int max_gate_window = 1024;
 
-/// Ends the first phase early: before the first update u such that more than `hits_above` of the
+/// Ends the first phase early: before the first update u such that more than `correct_above` of the
 /// training examples of the last `window` updates were classified correctly.
 struct Gate {
   std::int32_t window = 0;  // 0: no gate
-  std::int64_t hits_above = 0;
+  std::int64_t correct_above = 0;
 };
 
 /// Passed to kernels by value; from CUDA 12.1 on their arguments may take 32,764 bytes.
@@ -150,17 +150,17 @@ PREHEAT_HD inline double between(double f, double v, double s) {
   return (1 - s) * f + s * v;
 }
 
-PREHEAT_HD inline double clamped(double x, double least, double most) {
+PREHEAT_HD inline double clamp(double x, double least, double most) {
   return x < least ? least : x > most ? most : x;
 }
 
 /// Half a cosine wave from F at p = 0 to V at p = 1.
-PREHEAT_HD inline double half_wave(double f, double v, double p) {
+PREHEAT_HD inline double half_cosine(double f, double v, double p) {
   return between(f, v, (1 - cos(3.14159265358979323846 * p)) / 2);
 }
 
 /// x^n by squaring, faster than pow for the small n of cycles.
-PREHEAT_HD inline double whole_power(double x, std::int64_t n) {
+PREHEAT_HD inline double integer_power(double x, std::int64_t n) {
   double result = 1;
   for (; n > 0; n >>= 1, x *= x) result *= (n & 1) != 0 ? x : 1;
   return result;
@@ -189,9 +189,9 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
   constexpr double slack = 1e-9;  // the begin of a cycle may miss an integer by rounding
   const auto unit = static_cast<double>(phase.every);
   const auto ramp = static_cast<double>(phase.rewarmup);
-  const double first = phase.cycles > 0 ? (n - phase.all_ramps) / phase.cycles : phase.period;
+  const double first = phase.cycles > 0 ? (n - phase.total_rewarmup) / phase.cycles : phase.period;
   if (first <= 0) {  // a gate has left no more updates than the ramps take
-    return half_wave(phase.from, phase.to, progress(phase.endpoints, k, n, unit));
+    return half_cosine(phase.from, phase.to, progress(phase.endpoints, k, n, unit));
   }
   std::int64_t cycle = 0;
   double begin = 0;
@@ -206,17 +206,17 @@ PREHEAT_HD inline double cosine_cycles(const LrSchedule& schedule, const Phase& 
     begin = first + static_cast<double>(cycle - 1) * length;
     end = begin + length;
   }
-  const double peak = phase.from * whole_power(phase.peak_factor, cycle);
-  double inside = clamped(k - begin, 0, end - begin);
+  const double peak = phase.from * integer_power(phase.peak_factor, cycle);
+  double inside = clamp(k - begin, 0, end - begin);
   if (cycle > 0 && ramp > 0) {
     if (inside < ramp - slack) {
-      return between(phase.to, peak, clamped(progress(phase.endpoints, inside, ramp, unit), 0, 1));
+      return between(phase.to, peak, clamp(progress(phase.endpoints, inside, ramp, unit), 0, 1));
     }
     inside = inside > ramp ? inside - ramp : 0;
     begin += ramp;
   }
-  return half_wave(peak, phase.to,
-                   clamped(progress(phase.endpoints, inside, end - begin, unit), 0, 1));
+  return half_cosine(peak, phase.to,
+                     clamp(progress(phase.endpoints, inside, end - begin, unit), 0, 1));
 }
 
 /// k in units of `over`: how many times gamma applies after k updates, an integer for staircase.
@@ -249,13 +249,13 @@ PREHEAT_HD inline double shape_value(const LrSchedule& schedule, const Phase& ph
     case Shape::cosine:
       return phase.cycles > 0 || phase.period > 0
                  ? cosine_cycles(schedule, phase, static_cast<double>(k), static_cast<double>(span))
-                 : half_wave(f, v, p);
+                 : half_cosine(f, v, p);
     case Shape::power:
       return v > f ? between(f, v, pow(p, phase.power)) : between(v, f, pow(1 - p, phase.power));
     case Shape::exponential: {
       if (phase.over > 0) return f * pow(phase.gamma, times_over(phase, k));
       if (p >= 1) return v;  // f (v / f) may differ from it by rounding
-      return clamped(f * pow(v / f, p), f < v ? f : v, f < v ? v : f);
+      return clamp(f * pow(v / f, p), f < v ? f : v, f < v ? v : f);
     }
     case Shape::saturating:
       return between(v, f,
@@ -326,7 +326,7 @@ PREHEAT_HD inline double phase_value(const LrSchedule& schedule, int i, std::int
                                      std::int64_t step) {
   const Phase& phase = schedule.phases[i];
   const std::int64_t begin = phase.begin - shift;
-  const std::int64_t more = phase.takes_rest ? shift : 0;
+  const std::int64_t more = phase.fills_run ? shift : 0;
   const std::int64_t last = begin + phase.length + more - 1;
   const std::int64_t inside = step < begin ? begin : step > last ? last : step;
   return shape_value(schedule, phase, begin, phase.span + more, inside);

@@ -12,7 +12,7 @@ double rate(const Schedule& schedule, std::int64_t step, std::int64_t gate_opene
   return lr_at(schedule.lr, step, gate_opened_at);
 }
 
-bool multiplies(const Schedule& schedule, const Stretch& stretch) {
+bool multiplies(const Schedule& schedule, const PhaseInterval& stretch) {
   return stretch.phase == 0 && schedule.lr.overlap == Overlap::multiply;
 }
 
@@ -101,7 +101,7 @@ struct Seam {
   double begins = 0;
 };
 
-Seam seam_of(const Schedule& schedule, const Stretch& before, const Stretch& after,
+Seam seam_of(const Schedule& schedule, const PhaseInterval& before, const PhaseInterval& after,
              std::int64_t gate_opened_at) {
   const Phase& phase = schedule.lr.phases[before.phase];
   const Phase& next = schedule.lr.phases[after.phase];
@@ -124,8 +124,8 @@ Seam seam_of(const Schedule& schedule, const Stretch& before, const Stretch& aft
   return {heading, starts_here ? std::max(next.from, next.min_lr) : first};
 }
 
-std::string jump_text(const Schedule& schedule, const Stretch& before, const Stretch& after,
-                      std::int64_t gate_opened_at, double largest) {
+std::string jump_text(const Schedule& schedule, const PhaseInterval& before,
+                      const PhaseInterval& after, std::int64_t gate_opened_at, double largest) {
   const Seam seam = seam_of(schedule, before, after, gate_opened_at);
   if (std::fabs(seam.begins - seam.heading) <= 0.01 * largest) return "";
   const double last = rate(schedule, before.last, gate_opened_at);
@@ -139,8 +139,8 @@ std::string jump_text(const Schedule& schedule, const Stretch& before, const Str
 
 // The part of a phase that never comes: a milestone after the end of the run, or a first drop after
 // the end of the phase.
-std::string waits_in_vain(const Schedule& schedule, const Stretch& part,
-                          std::int64_t gate_opened_at) {
+std::string unreached_drop(const Schedule& schedule, const PhaseInterval& part,
+                           std::int64_t gate_opened_at) {
   const Phase& phase = schedule.lr.phases[part.phase];
   const std::string& name = schedule.phase_names[part.phase];
   if (phase.shape == Shape::multistep) {
@@ -161,10 +161,10 @@ std::string waits_in_vain(const Schedule& schedule, const Stretch& part,
 
 }  // namespace
 
-std::vector<Stretch> stretches(const Schedule& schedule, std::int64_t gate_opened_at) {
+std::vector<PhaseInterval> phase_intervals(const Schedule& schedule, std::int64_t gate_opened_at) {
   const LrSchedule& lr = schedule.lr;
   const std::int64_t shift = gate_shift(lr, gate_opened_at);
-  std::vector<Stretch> result;
+  std::vector<PhaseInterval> result;
   for (std::int64_t first = 0; first < schedule.run.steps; first = result.back().last + 1) {
     const int i = phase_at(lr, first, gate_opened_at);
     const std::int64_t end = i == 0                   ? end_of_first_phase(lr, gate_opened_at)
@@ -175,7 +175,7 @@ std::vector<Stretch> stretches(const Schedule& schedule, std::int64_t gate_opene
   return result;
 }
 
-std::string in_words(const Schedule& schedule, const Stretch& stretch) {
+std::string in_words(const Schedule& schedule, const PhaseInterval& stretch) {
   const Phase& phase = schedule.lr.phases[stretch.phase];
   std::string text = shape_text(schedule, phase);
   if (multiplies(schedule, stretch)) text = "the curve behind it times a factor " + text;
@@ -192,7 +192,7 @@ std::string in_words(const Schedule& schedule, const Stretch& stretch) {
 }
 
 std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_opened_at) {
-  const std::vector<Stretch> parts = stretches(schedule, gate_opened_at);
+  const std::vector<PhaseInterval> parts = phase_intervals(schedule, gate_opened_at);
   const std::int64_t steps = schedule.run.steps;
   std::vector<std::string> sentences;
   const auto add = [&](std::string sentence) {
@@ -203,7 +203,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
         "base rate stands for it");
   }
   std::int64_t zeros = 0;
-  while (zeros < std::min(steps, most_updates_walked) &&
+  while (zeros < std::min(steps, max_updates_walked) &&
          static_cast<float>(rate(schedule, zeros, gate_opened_at)) == 0) {
     ++zeros;
   }
@@ -214,7 +214,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
   }
   double largest = 0;
   std::int64_t peak = 0;
-  for (const Stretch& s : parts) {
+  for (const PhaseInterval& s : parts) {
     for (const std::int64_t step : {s.first, s.last}) {
       const double lr = rate(schedule, step, gate_opened_at);
       if (lr > 1.001 * largest) peak = step;
@@ -228,8 +228,8 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
     add(jump_text(schedule, parts[i], parts[i + 1], gate_opened_at, largest));
   }
-  for (const Stretch& part : parts) add(waits_in_vain(schedule, part, gate_opened_at));
-  const Stretch& end = parts.back();
+  for (const PhaseInterval& part : parts) add(unreached_drop(schedule, part, gate_opened_at));
+  const PhaseInterval& end = parts.back();
   const Phase& last = schedule.lr.phases[end.phase];
   const double reached = rate(schedule, end.last, gate_opened_at);
   if (leads_to_its_end(last) && !multiplies(schedule, end) && last.to != last.from &&
@@ -237,7 +237,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
     add(fmt::format("the last update has {}, not the final rate {}", lr_text(reached),
                     lr_text(last.to)));
   }
-  for (const Stretch& part : parts) {
+  for (const PhaseInterval& part : parts) {
     const Phase& phase = schedule.lr.phases[part.phase];
     if (phase.min_lr <= schedule.base_lr) continue;
     add(fmt::format("{} has a floor of {}, above the base rate", schedule.phase_names[part.phase],
@@ -247,7 +247,7 @@ std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_ope
 }
 
 std::optional<double> sum_of_rates(const Schedule& schedule, std::int64_t gate_opened_at) {
-  if (schedule.run.steps > most_updates_walked) return std::nullopt;
+  if (schedule.run.steps > max_updates_walked) return std::nullopt;
   double sum = 0;
   for (std::int64_t step = 0; step < schedule.run.steps; ++step) {
     sum += rate(schedule, step, gate_opened_at);
@@ -255,16 +255,18 @@ std::optional<double> sum_of_rates(const Schedule& schedule, std::int64_t gate_o
   return sum;
 }
 
-std::optional<Parting> parting(const Schedule& a, std::int64_t a_gate_opened_at, const Schedule& b,
-                               std::int64_t b_gate_opened_at) {
-  const std::int64_t steps = std::min({a.run.steps, b.run.steps, most_updates_walked});
-  std::optional<Parting> result;
+std::optional<ScheduleDifference> schedule_difference(const Schedule& a,
+                                                      std::int64_t a_gate_opened_at,
+                                                      const Schedule& b,
+                                                      std::int64_t b_gate_opened_at) {
+  const std::int64_t steps = std::min({a.run.steps, b.run.steps, max_updates_walked});
+  std::optional<ScheduleDifference> result;
   for (std::int64_t step = 0; step < steps; ++step) {
     const double x = rate(a, step, a_gate_opened_at);
     const double y = rate(b, step, b_gate_opened_at);
     const double difference = std::fabs(x - y);
     if (difference <= 1e-9 * std::max(std::fabs(x), std::fabs(y))) continue;
-    if (!result) result = Parting{step, step, x, y};
+    if (!result) result = ScheduleDifference{step, step, x, y};
     if (difference > std::fabs(result->a - result->b)) {
       result->largest_at = step;
       result->a = x;

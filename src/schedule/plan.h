@@ -12,17 +12,18 @@
 namespace preheat {
 
 /// Updates first .. last of a run, all in one phase of lr.phases.
-struct Stretch {
+struct PhaseInterval {
   int phase = 0;
   std::int64_t first = 0;
   std::int64_t last = 0;
 };
 
 /// The stretches of a run in order; together they cover all updates. `gate_opened_at` as in lr_at.
-std::vector<Stretch> stretches(const Schedule& schedule, std::int64_t gate_opened_at = -1);
+std::vector<PhaseInterval> phase_intervals(const Schedule& schedule,
+                                           std::int64_t gate_opened_at = -1);
 
 /// What the phase of a stretch does: "linear from 0 to 1.00e-01".
-std::string in_words(const Schedule& schedule, const Stretch& stretch);
+std::string in_words(const Schedule& schedule, const PhaseInterval& stretch);
 
 /// A sentence for each common pitfall: a first rate of 0, a warmup of more than half the run, a
 /// jump between phases, drops that never come, a final rate that is not reached, a floor above the
@@ -30,23 +31,25 @@ std::string in_words(const Schedule& schedule, const Stretch& stretch);
 std::vector<std::string> remarks(const Schedule& schedule, std::int64_t gate_opened_at = -1);
 
 /// The largest number of updates over which rates are summed or compared one by one.
-inline constexpr std::int64_t most_updates_walked = 10'000'000;
+inline constexpr std::int64_t max_updates_walked = 10'000'000;
 
 /// The sum of the rates of all updates: how far gradients of unit length could move a weight.
-/// std::nullopt for a run of more than most_updates_walked.
+/// std::nullopt for a run of more than max_updates_walked.
 std::optional<double> sum_of_rates(const Schedule& schedule, std::int64_t gate_opened_at = -1);
 
 /// Where two schedules differ by more than rounding (a relative 1e-9), over the updates both have
-/// and at most most_updates_walked.
-struct Parting {
+/// and at most max_updates_walked.
+struct ScheduleDifference {
   std::int64_t first = 0;       // the first update that differs
   std::int64_t largest_at = 0;  // the update with the largest difference
   double a = 0;                 // the rates at largest_at
   double b = 0;
 };
 /// std::nullopt if they do not differ.
-std::optional<Parting> parting(const Schedule& a, std::int64_t a_gate_opened_at, const Schedule& b,
-                               std::int64_t b_gate_opened_at);
+std::optional<ScheduleDifference> schedule_difference(const Schedule& a,
+                                                      std::int64_t a_gate_opened_at,
+                                                      const Schedule& b,
+                                                      std::int64_t b_gate_opened_at);
 
 /// A learning rate for people: "1.80e-01", never "0.000000"; 0 is "0".
 std::string lr_text(double lr);

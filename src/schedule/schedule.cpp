@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t default_warmup_epochs = 5;
 
 // The placeholder for `start_lr: auto`, as a factor of base_lr, until the network is measured.
-constexpr double automatic_stand_in = 0.1;
+constexpr double placeholder_start_factor = 0.1;
 
 // The phase that keeps the last value to the end of the run.
 constexpr const char* rest_name = "final";
@@ -61,7 +61,7 @@ class Layout {
   double value_of(const std::optional<LrValue>& lr, double otherwise) const {
     if (!lr) return otherwise;
     if (lr->last) return schedule_.lr.phase_count == 0 ? reached_ : last_value();
-    if (lr->automatic) return automatic_stand_in * schedule_.base_lr;
+    if (lr->automatic) return placeholder_start_factor * schedule_.base_lr;
     return lr->times_base ? lr->value * schedule_.base_lr : lr->value;
   }
 
@@ -89,7 +89,7 @@ class Layout {
     phase.shape = shape_of(given, allowed);
     phase.endpoints = endpoints_of(given);
     phase.every = given.every == Every::epoch ? schedule_.run.steps_per_epoch : 1;
-    phase.takes_rest = !given.length;
+    phase.fills_run = !given.length;
     phase.length = std::min(length, latest);
     phase.span = length;
     phase.from = ends.from;
@@ -98,7 +98,7 @@ class Layout {
     take_keys(given, ends, phase);
     if (!lead_) lead_ = length;
     reached_ = reaches_to(phase) ? phase.to : phase.from;
-    const bool may_grow = phase.takes_rest && longest_shift() > 0;
+    const bool may_grow = phase.fills_run && longest_shift() > 0;
     if (phase.length == 0 && !may_grow) return;
     append(phase, given.name);
     refuse_infinite(given, ends);
@@ -131,7 +131,7 @@ class Layout {
   // Keeps the last value to the end of the run.
   void fill() {
     const LrSchedule& lr = schedule_.lr;
-    const bool may_grow = longest_shift() > 0 && !lr.phases[lr.phase_count - 1].takes_rest;
+    const bool may_grow = longest_shift() > 0 && !lr.phases[lr.phase_count - 1].fills_run;
     if (left() == 0 && !may_grow) return;
     for (const PhaseConfig& phase : config_.schedule.phases) {
       if (phase.name == rest_name) {
@@ -143,7 +143,7 @@ class Layout {
     }
     Phase rest;
     rest.length = rest.span = left();
-    rest.takes_rest = true;
+    rest.fills_run = true;
     rest.from = rest.to =
         used_ == 0 ? std::max(schedule_.base_lr, config_.schedule.min_lr) : last_value();
     append(rest, rest_name);
@@ -184,7 +184,7 @@ class Layout {
       refuse(0, phase.begin);
       refuse(0, phase.begin + phase.length - 1);
     }
-    if (phase.takes_rest && longest_shift() > 0) {
+    if (phase.fills_run && longest_shift() > 0) {
       refuse(longest_shift(), phase.begin + phase.length - 1);
     }
   }
@@ -360,15 +360,15 @@ class Layout {
     if (given.rewarmup) phase.rewarmup = updates(*given.rewarmup, key + "rewarmup");
     if (given.cycles) {
       phase.cycles = *given.cycles;
-      phase.all_ramps = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
-      const std::int64_t longest = phase.span + (phase.takes_rest ? longest_shift() : 0);
+      phase.total_rewarmup = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
+      const std::int64_t longest = phase.span + (phase.fills_run ? longest_shift() : 0);
       const auto updates = static_cast<double>(longest);
       if (longest > 0 && phase.cycles > updates) {
         fail(key + "cycles",
              fmt::format("{:g} are more than its {} updates", phase.cycles, longest),
              "fewer cycles");
       }
-      if (longest > 0 && phase.all_ramps >= updates) {
+      if (longest > 0 && phase.total_rewarmup >= updates) {
         fail(key + "rewarmup",
              fmt::format("{} before each cycle leaves nothing of its {} updates for the cosine",
                          to_string(*given.rewarmup), longest),

@@ -20,12 +20,12 @@ namespace {
 }
 
 // The end of a chain of symbolic links, whether a file exists there or not.
-std::filesystem::path behind_links(const std::filesystem::path& path) {
-  constexpr int most_links = 40;  // the kernel's limit
+std::filesystem::path resolve_links(const std::filesystem::path& path) {
+  constexpr int max_links = 40;  // the kernel's limit
   std::filesystem::path end = path;
   std::error_code none;
   for (int links = 0; std::filesystem::is_symlink(end, none); ++links) {
-    if (links == most_links) fail(path, "cannot be written", ELOOP);
+    if (links == max_links) fail(path, "cannot be written", ELOOP);
     end = end.parent_path() / std::filesystem::read_symlink(end, none);
   }
   return end;
@@ -40,7 +40,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, none)) preheat::fail(path, "cannot be written", EISDIR);
   const bool special =
       std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none);
-  path_ = special ? path : behind_links(path);
+  path_ = special ? path : resolve_links(path);
   if (!special) temporary_ = path_.string() + ".tmp";
   file_ =
       open((special ? path_ : temporary_).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

@@ -59,7 +59,7 @@ void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) 
   std::copy(hits.begin(), hits.end(), step.hits);
   header.at("loss_scale").at("value").get_to(step.loss_scale);
   header.at("loss_scale").at("updates").get_to(step.updates_at_scale);
-  step.window_hits = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
+  step.window_correct = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
 }
 
 // Reads the values at `at` and advances it past them.

@@ -38,13 +38,13 @@ bool RowReader::next() {
   ++line_;
   end_ = newline + 1;
   fields_ = split(std::string_view(text_).substr(begin_, newline - begin_));
-  if (fields_.size() != is_name_.size()) refuse_row();
+  if (fields_.size() != is_name_.size()) fail_row();
   numbers_.assign(fields_.size(), 0);
   for (std::size_t i = 0; i < fields_.size(); ++i) {
     if (is_name_[i]) continue;
     const char* end = fields_[i].data() + fields_[i].size();
     const auto [stop, error] = std::from_chars(fields_[i].data(), end, numbers_[i]);
-    if (error != std::errc() || stop != end) refuse_row();
+    if (error != std::errc() || stop != end) fail_row();
   }
   return true;
 }
@@ -55,7 +55,7 @@ void RowReader::append_to(std::initializer_list<std::vector<double>*> columns) c
   }
 }
 
-void RowReader::refuse_row() const {
+void RowReader::fail_row() const {
   throw Error(fmt::format("{}:{}: is damaged", path_.string(), line_));
 }
 
@@ -69,7 +69,7 @@ Metrics read_metrics(const std::filesystem::path& path) {
     m.phases.back().last = index;
     rows.append_to({&m.step, &m.epoch, nullptr, &m.lr, &m.loss, &m.accuracy, &m.grad_norm,
                     &m.update_norm, &m.weight_norm});
-    if (!std::isfinite(m.step.back()) || !std::isfinite(m.lr.back())) rows.refuse_row();
+    if (!std::isfinite(m.step.back()) || !std::isfinite(m.lr.back())) rows.fail_row();
   }
   return m;
 }

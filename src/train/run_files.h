@@ -35,7 +35,7 @@ class RowReader {
   RowReader& operator=(const RowReader&) = delete;
 
   /// Moves to the next row. Returns false if there is none, or only one without a newline, which a
-  /// killed run may leave. Throws Error as refuse_row() does if the row is malformed.
+  /// killed run may leave. Throws Error as fail_row() does if the row is malformed.
   bool next();
 
   /// A field of the row. Columns called phase, parameter or layer are names, all others numbers.
@@ -49,7 +49,7 @@ class RowReader {
   std::string_view text_before() const { return std::string_view(text_).substr(0, begin_); }
 
   /// Throws Error, naming the file and the row's line.
-  [[noreturn]] void refuse_row() const;
+  [[noreturn]] void fail_row() const;
 
  private:
   const std::filesystem::path path_;
@@ -111,7 +111,7 @@ std::string problem_of(const nlohmann::json::exception& error);
 /// Returns take(), which reads JSON from the file at `path`. Turns a missing key or wrong type into
 /// an Error naming the file.
 template <class Take>
-auto taking_from(const std::filesystem::path& path, const Take& take) {
+auto with_json_errors(const std::filesystem::path& path, const Take& take) {
   try {
     return take();
   } catch (const nlohmann::json::exception& e) {
@@ -123,7 +123,7 @@ auto taking_from(const std::filesystem::path& path, const Take& take) {
 template <class Make>
 auto read_json(const std::filesystem::path& path, const Make& make) {
   const std::string text = read_file(path);
-  return taking_from(path, [&] { return make(nlohmann::ordered_json::parse(text)); });
+  return with_json_errors(path, [&] { return make(nlohmann::ordered_json::parse(text)); });
 }
 
 /// The value, or null if there is none. optional_at reads it back.

@@ -70,7 +70,7 @@ class RunFolder {
             Checkpoints checkpoints = Checkpoints::keep);
 
   /// What a resumed run's folder records of the updates before `step`.
-  struct Past {
+  struct History {
     LossHistory history;
     std::optional<double> best_accuracy;
     std::optional<std::int64_t> best_step;
@@ -80,7 +80,7 @@ class RunFolder {
 
   /// Opens the folder of a run that resumes at `step`, and drops the rows of later updates. Throws
   /// Error if rows before `step` are missing or damaged, or if another process has the folder.
-  static RunFolder reopen(std::filesystem::path folder, std::int64_t step, Past& past);
+  static RunFolder reopen(std::filesystem::path folder, std::int64_t step, History& past);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"

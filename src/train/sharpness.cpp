@@ -10,7 +10,7 @@ namespace preheat {
 namespace {
 
 constexpr double agreement = 0.2;
-constexpr std::size_t most_kept = 30;  // Lanczos vectors in memory; then Lanczos restarts
+constexpr std::size_t max_basis = 30;  // Lanczos vectors in memory; then Lanczos restarts
 
 double dot(std::span<const float> a, std::span<const float> b) {
   double sum = 0;
@@ -39,7 +39,7 @@ class Tridiagonal {
  public:
   void add_row(double diagonal, double beside) {
     diagonal_.push_back(diagonal);
-    beside_.push_back(beside);
+    off_diagonal_.push_back(beside);
   }
   std::size_t size() const { return diagonal_.size(); }
 
@@ -57,10 +57,10 @@ class Tridiagonal {
     for (std::size_t i = 0; i < n; ++i) {
       a[i][i] = diagonal_[i];
       vectors[i][i] = 1;
-      if (i + 1 < n) a[i][i + 1] = a[i + 1][i] = beside_[i];
+      if (i + 1 < n) a[i][i + 1] = a[i + 1][i] = off_diagonal_[i];
     }
-    constexpr int most_sweeps = 30;  // converges quadratically, in fewer than ten
-    for (int sweep = 0; sweep < most_sweeps; ++sweep) {
+    constexpr int max_sweeps = 30;  // converges quadratically, in fewer than ten
+    for (int sweep = 0; sweep < max_sweeps; ++sweep) {
       for (std::size_t p = 0; p + 1 < n; ++p) {
         for (std::size_t q = p + 1; q < n; ++q) rotate(a, vectors, p, q);
       }
@@ -94,7 +94,7 @@ class Tridiagonal {
   }
 
   std::vector<double> diagonal_;
-  std::vector<double> beside_;
+  std::vector<double> off_diagonal_;
 };
 
 }  // namespace
@@ -143,7 +143,7 @@ bool Sharpness::agrees() const {
 }
 
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
-                            std::int64_t most_iterations, bool checks_step) {
+                            std::int64_t max_iterations, bool checks_step) {
   Sharpness result;
   std::vector<std::vector<float>> basis = {direction};
   Tridiagonal projected;
@@ -170,8 +170,8 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
     result.value = value;
     result.residual = off == 0 ? 0 : std::fabs(off / value);
     const bool settled = 2 * result.residual * result.residual <= tolerance;
-    const bool ends = settled || beside == 0 || result.iterations >= most_iterations;
-    if (!ends && basis.size() < most_kept) {
+    const bool ends = settled || beside == 0 || result.iterations >= max_iterations;
+    if (!ends && basis.size() < max_basis) {
       basis.push_back(scaled(rest, 1 / beside));
       continue;
     }

@@ -77,7 +77,7 @@ struct Sharpness {
 };
 
 /// Starts from `direction`, of norm 1, and stops when one more step of power iteration would change
-/// the value by a relative `tolerance` at most, or after `most_iterations` products. That change is
+/// the value by a relative `tolerance` at most, or after `max_iterations` products. That change is
 /// at most twice the residual squared: for v at a small angle a from u1 towards u2,
 /// residual = a (1 - l2/l1), and change = a^2 (1 - l2/l1)(1 - (l2/l1)^2), where u1, u2 are the
 /// eigenvectors of l1, l2. So a start that is still accurate costs one product. `checks_step` also
@@ -86,7 +86,7 @@ struct Sharpness {
 /// Leaves the best estimate of the eigenvector in `direction`, as the start at nearby weights.
 /// `direction` stays as it was if a gradient was not finite or the value is 0.
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
-                            std::int64_t most_iterations, bool checks_step = true);
+                            std::int64_t max_iterations, bool checks_step = true);
 
 /// A uniformly random direction of norm 1 in the space of all parameters, as an arena with zero
 /// padding.

@@ -161,11 +161,11 @@ void require_same_run(const std::filesystem::path& config_path, const RunConfig&
 // same gate and its warmup has the same length.
 void take_schedule(StepState& state, const Schedule& before, const Schedule& now) {
   const bool same_gate = before.lr.gate.window == now.lr.gate.window &&
-                         before.lr.gate.hits_above == now.lr.gate.hits_above &&
+                         before.lr.gate.correct_above == now.lr.gate.correct_above &&
                          before.lr.phases[0].length == now.lr.phases[0].length;
   if (!same_gate) {
     state.gate_opened_at = -1;
-    state.window_hits = 0;
+    state.window_correct = 0;
     std::fill(std::begin(state.hits), std::end(state.hits), 0u);
   }
   state.lr = static_cast<float>(lr_at(now.lr, state.step, state.gate_opened_at));

@@ -164,7 +164,7 @@ class Trainer {
   std::int64_t checkpoint_every_ = 0;  // 0: only at the end
   std::int64_t step_ = 0;
   std::optional<std::int64_t> gate_opened_at_;
-  RunFolder::Past past_;
+  RunFolder::History past_;
 };
 
 }  // namespace preheat

@@ -190,7 +190,7 @@ class RandomProgram {
   // Finite differences of the loss at random elements of a parameter. `logits_of` is the
   // network as a function of the arena.
   template <class LogitsOf>
-  void expect_gradient(const Parameter& p, std::size_t most_picks, const LogitsOf& logits_of) {
+  void expect_gradient(const Parameter& p, std::size_t max_picks, const LogitsOf& logits_of) {
     SCOPED_TRACE(p.name);
     const auto loss = [&](const reference::Values& moved) {
       const reference::Values z = logits_of(moved);
@@ -201,7 +201,7 @@ class RandomProgram {
     std::vector<std::int64_t> picks(p.size);
     std::iota(picks.begin(), picks.end(), 0);
     std::shuffle(picks.begin(), picks.end(), random);
-    picks.resize(std::min(picks.size(), most_picks));
+    picks.resize(std::min(picks.size(), max_picks));
     const float* gradient = gradients.data() + p.offset;
     double scale = 0;
     for (std::int64_t i = 0; i < p.size; ++i) {
@@ -270,7 +270,7 @@ TEST_P(CpuProgram, GradientsOfSomeAreThoseOfAllAndTheOthersStand) {
     SCOPED_TRACE(names);
     constexpr float poison = 12345.678f;
     std::fill(r.gradients.begin(), r.gradients.end(), poison);
-    r.program->train_only(InTraining(r.network, trained, false));
+    r.program->train_only(TrainedOps(r.network, trained, false));
     r.program->forward(cpu::Mode::training);
     r.backward();
 
@@ -388,7 +388,7 @@ TEST_P(CpuProgramWithBatchNorm, FixedStatisticsMatchDoublePrecision) {
     };
     r.draw_images_off_the_kinks(folded.network, folded.fold(r.arena()));
     const auto before = r.statistics_now();
-    r.program->train_only(InTraining(r.network, trained, true));
+    r.program->train_only(TrainedOps(r.network, trained, true));
     r.program->forward(cpu::Mode::training);
     const auto after = r.statistics_now();
     for (std::size_t i = 0; i < fixed.size(); ++i) {

@@ -147,12 +147,12 @@ TEST_F(Idx, RefusesBytesAfterTheData) {
 
 // The most memory ever used tells, as a promise taken at its word would be filled with zeros.
 TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
-  const auto most_kib = [] {
+  const auto max_kib = [] {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     return usage.ru_maxrss;
   };
-  const long before = most_kib();
+  const long before = max_kib();
   const Bytes huge = words({0x803, 0x80000000, 5, 3}) + pixels;
   EXPECT_EQ(
       images_error(huge),
@@ -173,7 +173,7 @@ TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   EXPECT_EQ(
       error(images_path, folder.write_gzip("l.gz", words({0x801, 100'000'000}) + labels)),
       at(folder.path() / "l.gz", 15) + "the file ends in its labels; expected 99999993 more bytes");
-  EXPECT_LT(most_kib() - before, 64 * 1024);
+  EXPECT_LT(max_kib() - before, 64 * 1024);
 }
 
 TEST_F(Idx, NamesBothFilesWhereCountsDiffer) {

@@ -59,7 +59,7 @@ TEST_F(OnDevice, TheStepAndItsGateAdvanceAlike) {
     for (const std::int64_t hits : correct) advance(host, schedule.lr, true, hits);
     ASSERT_EQ(device.step, host.step);
     ASSERT_EQ(device.gate_opened_at, host.gate_opened_at);
-    ASSERT_EQ(device.window_hits, host.window_hits);
+    ASSERT_EQ(device.window_correct, host.window_correct);
     ASSERT_LE(distance(device.lr, host.lr), 1);
     ASSERT_LE(distance(device.previous_lr, host.previous_lr), 1);
   }

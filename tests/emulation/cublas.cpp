@@ -15,7 +15,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 constexpr std::size_t workspace_bytes = 4096;
 constexpr std::uint64_t algorithm_mark = 0x5eed;
 // A product with more of them is not computed: as a ceiling of the benches it would take hours.
-constexpr std::int64_t most_multiply_adds = std::int64_t{1} << 36;
+constexpr std::int64_t max_multiply_adds = std::int64_t{1} << 36;
 
 struct Operation {
   cublasComputeType_t compute;
@@ -83,7 +83,7 @@ void multiply(const Operation& o, const Layout& la, const Layout& lb, const Layo
               const void* a, const void* b, void* d) {
   const bool tf32 = o.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
   const std::int64_t inner = o.a == CUBLAS_OP_N ? la.columns : la.rows;
-  if (ld.rows * ld.columns * inner > most_multiply_adds) return;
+  if (ld.rows * ld.columns * inner > max_multiply_adds) return;
   const std::vector<float> left = read(la.type, a, la.bytes() / bytes_of(la.type), tf32);
   const std::vector<float> right = read(lb.type, b, lb.bytes() / bytes_of(lb.type), tf32);
   std::vector<float> result(static_cast<std::size_t>(ld.pitch * ld.columns));

@@ -16,7 +16,7 @@ constexpr std::size_t guard = 256;
 constexpr unsigned char guard_byte = 0xa5;
 constexpr unsigned char unwritten = 0xff;
 // Freed memory is watched for a while, if it is not too large.
-constexpr std::size_t most_watched = std::size_t{64} << 20;
+constexpr std::size_t max_watched = std::size_t{64} << 20;
 
 struct Block {
   unsigned char* begin;  // of the guard
@@ -77,7 +77,7 @@ bool release(void* memory) {
   std::memset(block.data(), unwritten, block.size);
   freed.push_back(block);
   watched += block.size;
-  while (watched > most_watched) {
+  while (watched > max_watched) {
     watched -= freed.front().size;
     forget(freed.front());
     freed.pop_front();

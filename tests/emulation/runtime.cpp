@@ -17,7 +17,7 @@ namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-constexpr unsigned most_threads = 1024;
+constexpr unsigned max_threads = 1024;
 constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 constexpr std::size_t shared_when_asked = std::size_t{227} << 10;
 
@@ -138,7 +138,7 @@ cudaError_t check_launch(const Launch& launch) {
     return cudaErrorInvalidConfiguration;
   }
   if (block.x == 0 || block.y == 0 || block.z == 0 || block.z > 64 ||
-      std::uint64_t{block.x} * block.y * block.z > most_threads) {
+      std::uint64_t{block.x} * block.y * block.z > max_threads) {
     return cudaErrorInvalidConfiguration;
   }
   const auto asked = shared_allowed.find(launch.kernel);

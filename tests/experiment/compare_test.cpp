@@ -76,12 +76,12 @@ TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
     const auto one = folder / "one" / threads;
     most = 0;
     ended.clear();
-    const auto side_by_side = compare(document, backend, many, false, listener);
+    const auto run_concurrently = compare(document, backend, many, false, listener);
     const auto in_turn = compare(document, one_at_a_time, one, false, {});
     EXPECT_EQ(ended.size(), 6u);
     EXPECT_GT(most, 1);
     EXPECT_LE(most, 3);
-    EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
+    EXPECT_EQ(to_json(run_concurrently), to_json(in_turn));
     EXPECT_EQ(bytes_of(many / "compare.json"), bytes_of(one / "compare.json"));
   }
 }

@@ -421,16 +421,16 @@ TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
     going.erase(going.find(search_of(label)));
   };
   std::multiset<std::string> heard;
-  const FindLrResult side_by_side = find_lr(document, backend, folder / "many", false, listener,
-                                            [&](const Arm& arm, const Search& s) {
-                                              heard.insert(fmt::format("{} {}", arm.name, s.seed));
-                                            });
+  const FindLrResult run_concurrently = find_lr(
+      document, backend, folder / "many", false, listener, [&](const Arm& arm, const Search& s) {
+        heard.insert(fmt::format("{} {}", arm.name, s.seed));
+      });
   const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {}, {});
   EXPECT_THAT(heard, ElementsAre("no-warmup 2", "no-warmup 5", "warmup 2", "warmup 5"));
   EXPECT_GT(most, 1u);
   EXPECT_LE(most, 3u);
   EXPECT_TRUE(confirmed_at_once);
-  EXPECT_EQ(to_json(side_by_side), to_json(in_turn));
+  EXPECT_EQ(to_json(run_concurrently), to_json(in_turn));
   EXPECT_EQ(bytes_of(folder / "many/find_lr.json"), bytes_of(folder / "one/find_lr.json"));
 }
 

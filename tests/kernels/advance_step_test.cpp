@@ -23,7 +23,7 @@ void expect_same_state(const StepState& actual, const StepState& expected) {
   EXPECT_EQ(actual.gate_opened_at, expected.gate_opened_at);
   expect_same_rate(actual.lr, expected.lr);
   expect_same_rate(actual.previous_lr, expected.previous_lr);
-  EXPECT_EQ(actual.window_hits, expected.window_hits);
+  EXPECT_EQ(actual.window_correct, expected.window_correct);
   EXPECT_TRUE(
       std::equal(std::begin(actual.hits), std::end(actual.hits), std::begin(expected.hits)));
   EXPECT_EQ(actual.loss_scale, expected.loss_scale);
@@ -54,7 +54,7 @@ LrSchedule some_schedule(bool gated) {
   decay.length = decay.span = 120;
   decay.from = 0.05;
   decay.to = 0;
-  decay.takes_rest = true;
+  decay.fills_run = true;
   if (gated) schedule.gate = {16, 16 * 64};
   return schedule;
 }
@@ -224,7 +224,7 @@ TEST_F(KernelsAdvanceStep, AnOverflowHalvesTheLossScaleAndTheRunGoesOn) {
     EXPECT_EQ(records.values()[host.step].finite, 1);
     EXPECT_EQ(records.values()[host.step].step, host.step);
     advance(host, schedule, true, 70);
-    move_loss_scale(host, overflowed);
+    update_loss_scale(host, overflowed);
     expect_same_state(state.value(), host);
   }
   EXPECT_EQ(state.value().step, 5);
@@ -268,7 +268,7 @@ TEST_F(KernelsAdvanceStep, TheLossScaleDoublesAfterEnoughUpdates) {
   const LrSchedule schedule = some_schedule(false);
   StepState host = first_step(schedule);
   host.loss_scale = 512;
-  host.updates_at_scale = updates_until_doubled - 2;
+  host.updates_at_scale = loss_scale_growth_interval - 2;
   const Device<StepState> state(host);
   const Device<DeviceRecord> records(std::size_t{1});
   const GradientCheck good{1, 1, 1};

@@ -48,7 +48,7 @@ struct Setting {
   bool in_place = false;
   bool misaligned = false;
 
-  Around around() const { return {slope, pooled, residual}; }
+  Fusion around() const { return {slope, pooled, residual}; }
   std::string name() const {
     const auto flag = [](bool on, const char* what) { return on ? std::string(" ") + what : ""; };
     return "element " + std::to_string(static_cast<int>(element)) + " [" +
@@ -134,13 +134,13 @@ class Layer {
                                  : 1 / std::sqrt(double{var[c]} + double{epsilon});
   }
   double scale(std::size_t c) const { return has_norm() ? inverse(c) * double{weight[c]} : 1; }
-  double from_mean(std::size_t i) const {
+  double centered(std::size_t i) const {
     return double{x[i]} - (has_norm() ? double{mean[channel(i)]} : 0);
   }
-  double xhat(std::size_t i) const { return from_mean(i) * inverse(channel(i)); }
+  double xhat(std::size_t i) const { return centered(i) * inverse(channel(i)); }
   double z(std::size_t i, bool with_residual) const {
     const std::size_t c = channel(i);
-    return from_mean(i) * scale(c) + (s.kind == Kind::nothing ? 0 : double{bias[c]}) +
+    return centered(i) * scale(c) + (s.kind == Kind::nothing ? 0 : double{bias[c]}) +
            (with_residual ? double{residual[i]} : 0);
   }
   double z_error(std::size_t i, bool with_residual) const {
@@ -847,7 +847,7 @@ TEST_F(KernelsNormalize, WhatIsImpossibleIsAnError) {
     return normalize_forward(Element::f32, shape, {0, pooled, false}, norm, p, residual, p,
                              nullptr);
   };
-  const auto sums = [&](const Images& shape, const Around& around) {
+  const auto sums = [&](const Images& shape, const Fusion& around) {
     return normalize_backward_sums(Element::f32, shape, around, norm, p, nullptr, p, nullptr,
                                    nullptr, p, p, scratch.get(), nullptr);
   };

@@ -23,11 +23,11 @@ struct HostArena {
 
   std::int64_t size() const { return static_cast<std::int64_t>(weights.size()); }
   std::uint16_t number(std::int64_t i) const {
-    return segment_of[i / chunk_floats] & static_cast<std::uint16_t>(~has_small_gradient);
+    return segment_of[i / chunk_floats] & static_cast<std::uint16_t>(~has_16bit_gradient);
   }
   const Segment& segment(std::int64_t i) const { return segments[number(i)]; }
   bool is_small(std::int64_t i) const {
-    return (segment_of[i / chunk_floats] & has_small_gradient) != 0;
+    return (segment_of[i / chunk_floats] & has_16bit_gradient) != 0;
   }
 };
 
@@ -54,7 +54,7 @@ HostArena make_arena(std::mt19937& random, const std::vector<std::int64_t>& size
 // Every third chunk has its gradient in 16 bits.
 void make_small(HostArena& arena, Element small) {
   for (std::size_t chunk = 0; chunk < arena.segment_of.size(); chunk += 3) {
-    arena.segment_of[chunk] |= has_small_gradient;
+    arena.segment_of[chunk] |= has_16bit_gradient;
     for (std::size_t i = chunk * chunk_floats; i < (chunk + 1) * chunk_floats; ++i) {
       arena.gradients[i] = rounded(small, arena.gradients[i]);
     }
@@ -97,7 +97,7 @@ class DeviceArena {
       : weights(host.weights),
         velocity(host.velocity),
         gradients(of_chunks(host, false)),
-        small_gradients(small, of_chunks(host, true)),
+        gradients_16bit(small, of_chunks(host, true)),
         copy(small, host.weights),
         segment_of(host.segment_of),
         segments(host.segments),
@@ -106,7 +106,7 @@ class DeviceArena {
     arena.weights = weights.data();
     arena.velocity = velocity.data();
     arena.gradients = gradients.data();
-    arena.small_gradients = has_small ? small_gradients.data() : nullptr;
+    arena.gradients_16bit = has_small ? gradients_16bit.data() : nullptr;
     arena.copy = copied ? copy.data() : nullptr;
     arena.small = small;
     arena.size = host.size();
@@ -132,7 +132,7 @@ class DeviceArena {
   Device<float> weights;
   Device<float> velocity;
   Device<float> gradients;
-  DeviceElements small_gradients;
+  DeviceElements gradients_16bit;
   DeviceElements copy;
   Device<std::uint16_t> segment_of;
   Device<Segment> segments;
@@ -231,12 +231,12 @@ TEST_F(KernelsSgdMomentum, FrozenTensorsKeepTheirBitsAndPaddingStaysZero) {
 TEST_F(KernelsSgdMomentum, CopiesTheWeightsAndTakesSmallGradients) {
   for (const Element small : all_elements) {
     for (const bool copied : {false, true}) {
-      for (const bool small_gradients : {false, true}) {
+      for (const bool gradients_16bit : {false, true}) {
         SCOPED_TRACE(name_of(small) + (copied ? ", copied" : "") +
-                     (small_gradients ? ", small gradients" : ""));
+                     (gradients_16bit ? ", small gradients" : ""));
         HostArena host = make_arena(random_, some_sizes);
-        if (small_gradients) make_small(host, small);
-        const DeviceArena device(host, small, copied, small_gradients);
+        if (gradients_16bit) make_small(host, small);
+        const DeviceArena device(host, small, copied, gradients_16bit);
         const StepState state = state_at(0.1f, 0.1f);
         const Device<StepState> device_state(state);
         const SgdMomentum rule{0.9f, true, false, false};

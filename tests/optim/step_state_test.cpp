@@ -32,7 +32,7 @@ LrSchedule gated(std::int64_t length, std::int64_t steps, std::int32_t window, s
                         .begin = length,
                         .length = steps - length,
                         .span = steps - length,
-                        .takes_rest = true,
+                        .fills_run = true,
                         .from = 1,
                         .to = 0};
   schedule.gate = {window, above};
@@ -151,12 +151,12 @@ TEST(LossScale, IsHalvedByAnOverflowAndNeverBelowOne) {
   state.loss_scale = initial_loss_scale;
   state.updates_at_scale = 1500;
   for (float expected = initial_loss_scale / 2; expected >= 1; expected /= 2) {
-    move_loss_scale(state, true);
+    update_loss_scale(state, true);
     EXPECT_EQ(state.loss_scale, expected);
     EXPECT_EQ(state.updates_at_scale, 0);
   }
   EXPECT_EQ(state.loss_scale, 1.0f);
-  move_loss_scale(state, true);
+  update_loss_scale(state, true);
   EXPECT_EQ(state.loss_scale, 1.0f);
 }
 
@@ -166,7 +166,7 @@ TEST(LossScale, IsDoubledAfter2000InARowAndNeverAbove2To24) {
     for (int k = 0; k < 2000; ++k) {
       ASSERT_EQ(state.loss_scale, std::min(expected, 0x1p24f));
       ASSERT_EQ(state.updates_at_scale, k);
-      move_loss_scale(state, false);
+      update_loss_scale(state, false);
     }
   }
 }
@@ -174,12 +174,12 @@ TEST(LossScale, IsDoubledAfter2000InARowAndNeverAbove2To24) {
 TEST(LossScale, AnOverflowStartsTheRowAnew) {
   StepState state;
   state.loss_scale = 64;
-  for (int k = 0; k < 1999; ++k) move_loss_scale(state, false);
-  move_loss_scale(state, true);
+  for (int k = 0; k < 1999; ++k) update_loss_scale(state, false);
+  update_loss_scale(state, true);
   EXPECT_EQ(state.loss_scale, 32.0f);
-  for (int k = 0; k < 1999; ++k) move_loss_scale(state, false);
+  for (int k = 0; k < 1999; ++k) update_loss_scale(state, false);
   EXPECT_EQ(state.loss_scale, 32.0f);
-  move_loss_scale(state, false);
+  update_loss_scale(state, false);
   EXPECT_EQ(state.loss_scale, 64.0f);
 }
 

@@ -20,7 +20,7 @@ Schedule schedule_of(const std::string& schedule, std::int64_t steps = 100,
 }
 
 std::string words(const Schedule& s, std::size_t part = 0) {
-  return in_words(s, stretches(s).at(part));
+  return in_words(s, phase_intervals(s).at(part));
 }
 
 TEST(Stretches, OfAnOverlapAndOfAGate) {
@@ -28,7 +28,7 @@ TEST(Stretches, OfAnOverlapAndOfAGate) {
   const Schedule covered = schedule_of(
       "{warmup: {length: 30 steps, overlap: true}, hold: 20 steps, decay: {length: 50 steps}}");
   std::string text;
-  for (const Stretch& s : stretches(covered)) {
+  for (const PhaseInterval& s : phase_intervals(covered)) {
     text += fmt::format("{} {}..{} ", covered.phase_names[s.phase], s.first, s.last);
   }
   EXPECT_EQ(text, "warmup 0..29 decay 30..69 final 70..99 ");
@@ -37,7 +37,7 @@ TEST(Stretches, OfAnOverlapAndOfAGate) {
       "{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}},"
       " hold: 20 steps}");
   text.clear();
-  for (const Stretch& s : stretches(gated, 12)) {
+  for (const PhaseInterval& s : phase_intervals(gated, 12)) {
     text += fmt::format("{} {}..{} ", gated.phase_names[s.phase], s.first, s.last);
   }
   EXPECT_EQ(text, "warmup 0..11 hold 12..31 decay 32..99 ");
@@ -204,14 +204,14 @@ TEST(Remarks, OfWhatPeopleTripOver) {
 
 TEST(SumOfRates, AddsThemUp) {
   EXPECT_NEAR(*sum_of_rates(schedule_of("{base_lr: 2, warmup: {length: 100 steps}}")), 101, 1e-9);
-  EXPECT_FALSE(sum_of_rates(schedule_of("{}", most_updates_walked + 1)));
+  EXPECT_FALSE(sum_of_rates(schedule_of("{}", max_updates_walked + 1)));
 }
 
-TEST(Parting, IsTheFirstAndTheFurthest) {
+TEST(ScheduleDifference, IsTheFirstAndTheFurthest) {
   const Schedule a = schedule_of("{base_lr: 1, warmup: {length: 10 steps}}");
   const Schedule b = schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}");
-  EXPECT_FALSE(parting(a, -1, a, -1));
-  const auto p = parting(a, -1, b, -1);
+  EXPECT_FALSE(schedule_difference(a, -1, a, -1));
+  const auto p = schedule_difference(a, -1, b, -1);
   ASSERT_TRUE(p);
   EXPECT_EQ(p->first, 10);
   double furthest = 0;
@@ -228,17 +228,17 @@ TEST(Parting, IsTheFirstAndTheFurthest) {
   // Over the updates that both have.
   const Schedule shorter =
       schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}", 30);
-  EXPECT_FALSE(parting(shorter, -1, b, -1));
-  EXPECT_FALSE(parting(b, -1, shorter, -1));
+  EXPECT_FALSE(schedule_difference(shorter, -1, b, -1));
+  EXPECT_FALSE(schedule_difference(b, -1, shorter, -1));
   // As far apart everywhere: at the first of them.
   const auto constant = [](const std::string& lr) {
     return schedule_of("{base_lr: " + lr + ", phases: [{shape: constant, from: base}]}");
   };
-  EXPECT_EQ(parting(constant("1"), -1, constant("2"), -1)->largest_at, 0);
+  EXPECT_EQ(schedule_difference(constant("1"), -1, constant("2"), -1)->largest_at, 0);
   // A gate makes one schedule two.
   const Schedule gated =
       schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");
-  EXPECT_EQ(parting(gated, -1, gated, 12)->first, 12);
+  EXPECT_EQ(schedule_difference(gated, -1, gated, 12)->first, 12);
 }
 
 TEST(LrText, IsNeverZeroPointZero) {

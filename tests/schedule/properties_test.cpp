@@ -63,7 +63,7 @@ TEST_F(Properties, StretchesAreTheWholeRunInOrder) {
     for (const std::int64_t gate : {std::int64_t{-1}, random_.integer(1, 100)}) {
       std::int64_t next = 0;
       int phase = -1;
-      for (const Stretch& part : stretches(s, gate)) {
+      for (const PhaseInterval& part : phase_intervals(s, gate)) {
         ASSERT_EQ(part.first, next);
         ASSERT_GE(part.last, part.first);
         ASSERT_GT(part.phase, phase);

@@ -295,7 +295,7 @@ TEST(Gates, CountTheExamplesThatTheErrorLeaves) {
       "schedule: {warmup: {length: 60 steps, until: {train_error_below: 0.55}}}\n" +
       run_of(100));
   EXPECT_EQ(s.lr.gate.window, 50);
-  EXPECT_EQ(s.lr.gate.hits_above, 2880);
+  EXPECT_EQ(s.lr.gate.correct_above, 2880);
 }
 
 // at_most below the length: the ramp is of the whole length and is cut off on the way.

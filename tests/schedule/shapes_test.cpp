@@ -23,7 +23,7 @@ Schedule schedule_of(const std::string& text, std::int64_t steps_per_epoch) {
 }
 
 // One phase as numbers, and as the YAML that means it.
-struct Stretch {
+struct PhaseInterval {
   std::string shape;
   std::string endpoints = "end";
   std::int64_t begin = 0;
@@ -40,7 +40,7 @@ struct Stretch {
 };
 
 // Progress k of n, where the value moves every `unit` updates.
-Real progress_of(const Stretch& s, Real k, Real n, Real unit) {
+Real progress_of(const PhaseInterval& s, Real k, Real n, Real unit) {
   if (s.endpoints == "start") return k / n;
   if (s.endpoints == "end") return (k + unit) / n;
   if (s.endpoints == "both") return n > unit ? k / (n - unit) : 0;
@@ -52,7 +52,7 @@ Real cosine_of(Real f, Real v, Real p) {
 }
 
 // Walks through the cycles one by one.
-Real restarts(const Stretch& s, Real k, Real n, Real unit) {
+Real restarts(const PhaseInterval& s, Real k, Real n, Real unit) {
   const Real ramp = static_cast<Real>(s.rewarmup);
   Real length = s.cycles > 0 ? (n - (std::ceil(s.cycles) - 1) * ramp) / s.cycles
                              : static_cast<Real>(s.period);
@@ -73,7 +73,7 @@ Real restarts(const Stretch& s, Real k, Real n, Real unit) {
       std::clamp(progress_of(s, std::max(k - lead, Real{0}), length, unit), Real{0}, Real{1}));
 }
 
-Real expected_rate(const Stretch& s, std::int64_t step) {
+Real expected_rate(const PhaseInterval& s, std::int64_t step) {
   Real k = static_cast<Real>(step - s.begin);
   Real n = static_cast<Real>(s.length);
   Real unit = 1;
@@ -121,7 +121,7 @@ Real expected_rate(const Stretch& s, std::int64_t step) {
   return rate;
 }
 
-std::string text_of(const Stretch& s) {
+std::string text_of(const PhaseInterval& s) {
   const auto number = [](Real x) { return fmt::format("{}", static_cast<double>(x)); };
   std::string text = "schedule:\n  base_lr: 0.7\n  phases:\n";
   if (s.begin > 0) {
@@ -165,8 +165,8 @@ class Shapes : public testing::TestWithParam<const char*> {
   }
   bool one_in(int n) { return integer(1, n) == 1; }
 
-  Stretch stretch(const std::string& endpoints) {
-    Stretch s;
+  PhaseInterval stretch(const std::string& endpoints) {
+    PhaseInterval s;
     s.shape = GetParam();
     s.endpoints = endpoints;
     s.begin = integer(0, 50);
@@ -225,7 +225,7 @@ class Shapes : public testing::TestWithParam<const char*> {
 TEST_P(Shapes, FollowTheTable) {
   for (const char* endpoints : all_endpoints) {
     for (int trial = 0; trial < 60; ++trial) {
-      const Stretch s = stretch(endpoints);
+      const PhaseInterval s = stretch(endpoints);
       SCOPED_TRACE(text_of(s));
       const Schedule schedule = schedule_of(text_of(s), s.per_epoch);
       for (std::int64_t step = s.begin; step < s.begin + s.length; ++step) {
@@ -254,7 +254,7 @@ class Ramps : public Shapes {};
 TEST_P(Ramps, HitTheirEndsExactly) {
   for (const char* endpoints : all_endpoints) {
     for (int trial = 0; trial < 60; ++trial) {
-      Stretch s = stretch(endpoints);
+      PhaseInterval s = stretch(endpoints);
       s.cycles = s.period = s.rewarmup = s.over = 0;
       s.multiply = s.peak_factor = 1;
       s.staircase = s.by_epoch = false;
@@ -287,7 +287,7 @@ TEST_P(Ramps, HitTheirEndsExactly) {
 
 TEST_P(Ramps, NeverTurnBack) {
   for (int trial = 0; trial < 150; ++trial) {
-    Stretch s = stretch(all_endpoints[trial % 4]);
+    PhaseInterval s = stretch(all_endpoints[trial % 4]);
     s.cycles = s.period = s.rewarmup = s.over = 0;
     s.multiply = s.peak_factor = 1;
     s.staircase = false;

@@ -67,7 +67,7 @@ ReplicaState some_state() {
   state.step.gate_opened_at = 11;
   state.step.hits[0] = 3;
   state.step.hits[49] = 70000;
-  state.step.window_hits = 70003;
+  state.step.window_correct = 70003;
   state.step.loss_scale = 4096;
   state.step.updates_at_scale = 1999;
   return state;
@@ -132,7 +132,7 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
     EXPECT_EQ(back.step.first_non_finite, state.step.first_non_finite);
     EXPECT_EQ(back.step.previous_lr, 0.09f);
     EXPECT_EQ(back.step.gate_opened_at, 11);
-    EXPECT_EQ(back.step.window_hits, 70003);
+    EXPECT_EQ(back.step.window_correct, 70003);
     EXPECT_EQ(back.step.loss_scale, 4096.0f);
     EXPECT_EQ(back.step.updates_at_scale, 1999);
     EXPECT_TRUE(std::ranges::equal(back.step.hits, state.step.hits));
@@ -155,7 +155,7 @@ TEST_F(CheckpointFile, IsTheDocumentedFormat) {
   EXPECT_EQ(state.step.previous_lr, 0.125f);
   EXPECT_EQ(state.step.gate_opened_at, -1);
   EXPECT_EQ(state.step.hits[2], 9u);
-  EXPECT_EQ(state.step.window_hits, 16);
+  EXPECT_EQ(state.step.window_correct, 16);
   EXPECT_EQ(state.step.loss_scale, 512.0f);
   EXPECT_EQ(state.step.updates_at_scale, 9);
   EXPECT_EQ(state.step.step, 3);

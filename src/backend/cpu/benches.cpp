@@ -96,7 +96,7 @@ class Bench {
     const std::vector<Variant> variants = make_variants();
     for (const Variant& v : variants) {
       between_rounds();
-      prove(v);
+      verify(v);
     }
     a_.fill(pattern_);
     std::vector<std::vector<double>> times(variants.size());
@@ -114,7 +114,7 @@ class Bench {
       UpdateTiming t;
       t.set = set_.name;
       t.variant = v.name;
-      t.way = v.is_ceiling ? UpdateWay::ceiling : UpdateWay::calls;
+      t.way = v.is_ceiling ? SubmitMode::ceiling : SubmitMode::calls;
       t.parameters = set_.parameters();
       t.tensors = static_cast<std::int64_t>(set_.tensors.size());
       // A ceiling moves the padding too; an update only needs to move its parameters.
@@ -135,7 +135,7 @@ class Bench {
     return spread_of(std::move(ratios)).median;
   }
 
-  void prove(const Variant& v) {
+  void verify(const Variant& v) {
     if (v.is_ceiling) return;
     a_.fill(pattern_);
     v.step();
@@ -185,7 +185,7 @@ class Bench {
                      }});
     }
     // Every pass rounds where the fused update rounds once.
-    constexpr double rounded_apart = 1e-6;
+    constexpr double separate_rounding_bound = 1e-6;
     all.push_back({"three_pass",
                    36,
                    [=, this] {
@@ -201,7 +201,7 @@ class Bench {
                      }
                    },
                    {},
-                   rounded_apart});
+                   separate_rounding_bound});
     return all;
   }
 
@@ -236,7 +236,7 @@ Condition CpuBenches::condition() const {
 }
 
 // Three arrays, and the same again for everything else.
-std::int64_t CpuBenches::most_update_floats() const {
+std::int64_t CpuBenches::max_update_floats() const {
   return static_cast<std::int64_t>(available_memory() / (6 * sizeof(float)));
 }
 

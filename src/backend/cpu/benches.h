@@ -14,7 +14,7 @@ class CpuBenches : public Benches {
   explicit CpuBenches(int threads) : threads_(threads) {}
 
   Condition condition() const override;
-  std::int64_t most_update_floats() const override;
+  std::int64_t max_update_floats() const override;
 
   /// The rounds interleave the variants, so that a slowdown of the machine affects all of them, and
   /// shares of a ceiling are taken within one round.

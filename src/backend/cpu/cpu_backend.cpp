@@ -339,7 +339,7 @@ class CpuReplica : public Replica {
     }
     partial_norms_.resize(trained_.size() + frozen.size());
     frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
-    program_.train_only(InTraining(network_, s.trained, s.fixed_statistics));
+    program_.train_only(TrainedOps(network_, s.trained, s.fixed_statistics));
     // A state saved at this step precedes this reset, so a resumed run does it as well.
     if (s.fresh_velocity && state_.step == s.begin) {
       std::fill_n(velocity_.data(), velocity_.size(), 0.0f);

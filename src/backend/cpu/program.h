@@ -38,7 +38,7 @@ class Program {
 
   /// From now on backward() computes only the gradients of trained parameters and those they depend
   /// on, and batch norms marked fixed use their running statistics in training too.
-  void train_only(const InTraining& in_training) { in_training_ = in_training; }
+  void train_only(const TrainedOps& in_training) { in_training_ = in_training; }
 
   /// With `parts` each call is timed and added to them.
   void forward(Mode mode, StepParts* parts = nullptr);
@@ -77,7 +77,7 @@ class Program {
   Buffer<std::uint8_t> scratch_;              // scratch of oneDNN
   std::vector<Task> forward_;
   std::vector<Task> backward_;
-  InTraining in_training_;
+  TrainedOps in_training_;
 };
 
 }  // namespace preheat::cpu

@@ -13,7 +13,7 @@ Condition CudaBenches::condition() const {
   return cuda::condition();
 }
 
-std::int64_t CudaBenches::most_update_floats() const {
+std::int64_t CudaBenches::max_update_floats() const {
   constexpr std::size_t bytes_of_float = 3 * sizeof(float) + 2 * sizeof(std::uint16_t) + 1;
   std::size_t free = 0;
   std::size_t total = 0;
@@ -31,7 +31,7 @@ std::vector<UpdateTiming> CudaBenches::time_launch() {
   });
   t.set = "nothing";
   t.variant = "empty kernel";
-  t.way = UpdateWay::graph;
+  t.way = SubmitMode::graph;
   t.launches = 1;
   return {t};
 }
@@ -66,7 +66,7 @@ std::vector<std::vector<double>> CudaBenches::time_schedules(
     for (std::size_t i = 0; i < schedules.size(); ++i) {
       StepState state = first_step(schedules[i].schedule);
       state.step = schedules[i].schedule.steps * round / rounds;
-      arenas.go_to(state);
+      arenas.set_step(state);
       const Spread us = time_launches(
           stream, 1, steps, [&] { PREHEAT_CHECK(cudaGraphLaunch(graphs[i].get(), stream.get())); });
       times[i].push_back(us.median);

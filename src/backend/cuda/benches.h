@@ -17,7 +17,7 @@ class CudaBenches : public Benches {
   explicit CudaBenches(std::shared_ptr<Libraries> libraries) : libraries_(std::move(libraries)) {}
 
   Condition condition() const override;
-  std::int64_t most_update_floats() const override;
+  std::int64_t max_update_floats() const override;
   std::vector<UpdateTiming> time_launch() override;
   std::vector<UpdateTiming> time_updates(const UpdateSet& set, bool quick,
                                          const BetweenRounds& between_rounds) override;

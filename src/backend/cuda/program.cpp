@@ -49,7 +49,7 @@ bool has_exact_output(const Network& network, int index) {
 
 // Whether only a 2 x 2 pooling reads the convolution's output. With relu and whole windows the
 // pooled values then hold everything that is needed of that output.
-bool can_pool_along(const Network& network, int index) {
+bool can_fuse_pooling(const Network& network, int index) {
   if (index < 0 || index == last_op(network)) return false;
   const Op& op = network.ops[index];
   const Op& next = network.ops[index + 1];
@@ -121,7 +121,7 @@ ParameterArena::ParameterArena(const Network& network, Precision precision)
       velocity(network.arena_size),
       gradients(network.arena_size),
       copy(has_16_bits(precision) ? network.arena_size : 0),
-      small_gradients(has_16_bits(precision) ? network.arena_size : 0),
+      gradients_16bit(has_16_bits(precision) ? network.arena_size : 0),
       is_small(network.parameters.size()) {
   for (const Op& op : network.ops) {
     if (op.kind == OpKind::conv) is_small[op.weight] = has_16_bits(precision);
@@ -136,7 +136,7 @@ std::size_t ParameterArena::bytes_needed(const Network& network, Precision preci
 
 std::size_t ParameterArena::bytes() const {
   return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +
-         small_gradients.bytes();
+         gradients_16bit.bytes();
 }
 
 Program::Program(const Network& network, std::int64_t batch_size, Precision precision,
@@ -157,14 +157,14 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   std::int64_t widest = 1;
   for (int i = 0; i <= last(); ++i) {
     const Op& op = network.ops[i];
-    ops_[i].pooled = can_pool_along(network, i);
-    ops_[i].pooled_along = can_pool_along(network, i - 1);
+    ops_[i].pooled = can_fuse_pooling(network, i);
+    ops_[i].fused_into_previous = can_fuse_pooling(network, i - 1);
     widest = std::max(widest, op.out.channels);
     const OpBytes bytes = bytes_of_op(network, i, batch_, element_);
     outputs_.emplace_back(bytes.output);
     sources_.emplace_back(bytes.source);
     moments_.emplace_back(bytes.moments / sizeof(float));
-    places_.emplace_back(bytes.places);
+    max_positions_.emplace_back(bytes.places);
     if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision, libraries);
     if (op.kind == OpKind::linear) plan_linear(i, precision, libraries);
   }
@@ -189,7 +189,7 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   }
   workspace_ = Buffer<std::uint8_t>(workspace);
   side_workspace_ = Buffer<std::uint8_t>(side_workspace);
-  read_aside_.assign(slots_.size(), -1);
+  side_stream_reader_.assign(slots_.size(), -1);
 }
 
 Program::OpBytes Program::bytes_of_op(const Network& network, int index, std::int64_t batch_size,
@@ -200,10 +200,10 @@ Program::OpBytes Program::bytes_of_op(const Network& network, int index, std::in
   const std::size_t numbers = batch_size * op.out.size();
   const std::size_t array = numbers * bytes_of(exact ? kernels::Element::f32 : element);
   OpBytes bytes;
-  if (!can_pool_along(network, index)) bytes.output = array;
+  if (!can_fuse_pooling(network, index)) bytes.output = array;
   if (weighted && !exact) bytes.source = array;
   if (op.normalized()) bytes.moments = 2 * arena_floats(op.out.channels) * sizeof(float);
-  if (op.kind == OpKind::max_pool && !can_pool_along(network, index - 1)) bytes.places = numbers;
+  if (op.kind == OpKind::max_pool && !can_fuse_pooling(network, index - 1)) bytes.places = numbers;
   return bytes;
 }
 
@@ -291,7 +291,7 @@ void* Program::weight(int parameter) const {
 
 void* Program::gradient(int parameter) const {
   const std::int64_t offset = network_.parameters[parameter].offset;
-  if (parameters_.small_gradients.size() > 0) return parameters_.small_gradients.data() + offset;
+  if (parameters_.gradients_16bit.size() > 0) return parameters_.gradients_16bit.data() + offset;
   return parameters_.gradients.data() + offset;
 }
 
@@ -379,10 +379,10 @@ void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
         forward_weighted(i, mode, state, stream);
         break;
       case OpKind::max_pool:
-        if (ops_[i].pooled_along) break;
+        if (ops_[i].fused_into_previous) break;
         PREHEAT_CHECK(kernels::max_pool(element_, input_of(op), narrow(op.kernel),
-                                        output_data(op.input), output_data(i), places_[i].data(),
-                                        stream.get()));
+                                        output_data(op.input), output_data(i),
+                                        max_positions_[i].data(), stream.get()));
         ends(forward_pass, i, "max pooling", pooling_cost(op));
         break;
       case OpKind::global_avg_pool:
@@ -418,13 +418,13 @@ void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
   ends(backward_pass, index, "weight gradient", product_cost(op));
   if (&aside != &side_) return;
   PREHEAT_CHECK(cudaEventRecord(joined_[index].get(), side_.get()));
-  read_aside_[plan_.first[index]] = index;
+  side_stream_reader_[plan_.first[index]] = index;
 }
 
 void Program::before_writing(int slot, const Stream& stream) {
-  if (slot < 0 || read_aside_[slot] < 0) return;
-  PREHEAT_CHECK(cudaStreamWaitEvent(stream.get(), joined_[read_aside_[slot]].get()));
-  read_aside_[slot] = -1;
+  if (slot < 0 || side_stream_reader_[slot] < 0) return;
+  PREHEAT_CHECK(cudaStreamWaitEvent(stream.get(), joined_[side_stream_reader_[slot]].get()));
+  side_stream_reader_[slot] = -1;
 }
 
 void Program::backward_weighted(int index, const Stream& stream) {
@@ -440,7 +440,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   before_writing(plan_.first[index], stream);
   const bool fixed = in_training_.fixed_statistics[index];
   const kernels::Norm norm = norm_of(op, index, fixed);
-  const kernels::Around around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
+  const kernels::Fusion around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
@@ -456,7 +456,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
     ends(backward_pass, index, "batch norm's gradient, sums",
          {out_bytes(op, 1 + 2 * share + extra_arrays + (known ? 1 : 0)), 0});
     PREHEAT_CHECK(kernels::normalize_backward(
-        element_, output_of(op), known ? kernels::Around{} : around, norm, fixed, source,
+        element_, output_of(op), known ? kernels::Fusion{} : around, norm, fixed, source,
         known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
     ends(backward_pass, index, "batch norm's gradient",
          {out_bytes(op, known ? 3 : 2 + share + extra_arrays), 0});
@@ -487,7 +487,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
 
 void Program::backward(const Stream& stream) {
   PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
-  std::ranges::fill(read_aside_, -1);
+  std::ranges::fill(side_stream_reader_, -1);
   int last_aside = -1;
   for (int i = last(); i >= in_training_.lowest; --i) {
     const Op& op = network_.ops[i];
@@ -497,13 +497,14 @@ void Program::backward(const Stream& stream) {
       continue;
     }
     const int target = plan_.target(network_, op.input, i, false);
-    if (target < 0 || ops_[i].pooled_along) continue;
+    if (target < 0 || ops_[i].fused_into_previous) continue;
     before_writing(target, stream);
     const void* const dy = slot(plan_.first[i]);
     const void* const extra = slot(plan_.second[i]);
     if (op.kind == OpKind::max_pool) {
       PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
-                                               places_[i].data(), slot(target), stream.get()));
+                                               max_positions_[i].data(), slot(target),
+                                               stream.get()));
       ends(backward_pass, i, "max pooling's gradient",
            {pooling_cost(op).bytes + (extra != nullptr ? out_bytes(op) : 0), 0});
     } else {
@@ -533,7 +534,7 @@ std::vector<float> Program::output(int op, const Stream& stream) const {
 
 std::size_t Program::activation_bytes() const {
   return images_.bytes() + bytes_of_all(outputs_) + bytes_of_all(sources_) +
-         bytes_of_all(moments_) + bytes_of_all(places_) + bytes_of_all(slots_);
+         bytes_of_all(moments_) + bytes_of_all(max_positions_) + bytes_of_all(slots_);
 }
 
 }  // namespace preheat::cuda

@@ -55,8 +55,8 @@ struct ParameterArena {
   Buffer<float> velocity;
   Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
   Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
-  Buffer<std::uint16_t> small_gradients;  // of convolutions, 16-bit; empty in fp32
-  std::vector<bool> is_small;             // by parameter: its gradient is in small_gradients
+  Buffer<std::uint16_t> gradients_16bit;  // of convolutions, 16-bit; empty in fp32
+  std::vector<bool> is_small;             // by parameter: its gradient is in gradients_16bit
 };
 
 /// Running means and variances at their initial values, one buffer per Network::statistics.
@@ -95,7 +95,7 @@ class Program {
   const std::int32_t* labels() const { return labels_.data(); }
 
   /// As in the CPU's program.
-  void train_only(const InTraining& in_training) { in_training_ = in_training; }
+  void train_only(const TrainedOps& in_training) { in_training_ = in_training; }
 
   /// Both put work on the stream; the caller must hold the libraries' mutex. `state` says whether
   /// running statistics still move; it may be null if the mode keeps none.
@@ -117,8 +117,8 @@ class Program {
   struct CompiledOp {
     std::shared_ptr<const ConvolutionPlan> forward, data_gradient, weight_gradient;
     std::optional<Matmul> product, product_data, product_weights;
-    bool pooled = false;        // fused with the pooling after it
-    bool pooled_along = false;  // a pooling fused with the op before it
+    bool pooled = false;               // fused with the pooling after it
+    bool fused_into_previous = false;  // a pooling fused with the op before it
   };
 
   // Memory kept for an op, in bytes.
@@ -174,7 +174,7 @@ class Program {
   std::vector<Buffer<std::uint8_t>> outputs_;  // by op, see OpBytes
   std::vector<Buffer<std::uint8_t>> sources_;
   std::vector<Buffer<float>> moments_;
-  std::vector<Buffer<std::uint8_t>> places_;
+  std::vector<Buffer<std::uint8_t>> max_positions_;
   std::vector<Buffer<std::uint8_t>> slots_;  // of the gradient plan
   Buffer<float> sums_;
   Buffer<unsigned> counter_;
@@ -183,10 +183,10 @@ class Program {
   // own. A slot that one of them reads is overwritten only after it has finished.
   Stream side_ = make_stream();
   Buffer<std::uint8_t> side_workspace_;
-  std::vector<Event> forked_;    // by op
-  std::vector<Event> joined_;    // by op
-  std::vector<int> read_aside_;  // by slot: the op whose weight gradient reads it; -1
-  InTraining in_training_;
+  std::vector<Event> forked_;            // by op
+  std::vector<Event> joined_;            // by op
+  std::vector<int> side_stream_reader_;  // by slot: the op whose weight gradient reads it; -1
+  TrainedOps in_training_;
   StepMeter* meter_ = nullptr;
 };
 

@@ -15,8 +15,8 @@ static_assert(arena_floats(1) == kernels::chunk_floats, "a chunk is of one tenso
 
 // A tensor whose rows (last dimension) are longer or shorter in another layout: added elements are
 // zero.
-std::vector<float> laid_out_as(const Parameter& to, std::span<const float> values,
-                               const Parameter& from) {
+std::vector<float> relayout(const Parameter& to, std::span<const float> values,
+                            const Parameter& from) {
   const std::int64_t from_row = from.shape.back();
   const std::int64_t to_row = to.shape.back();
   std::vector<float> result(to.size, 0.0f);
@@ -64,7 +64,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   if (options_.parameters.size() != network_.parameters.size() || options_.stages.empty()) {
     throw std::logic_error("options: not of this network");
   }
-  if (network_.parameters.size() >= kernels::has_small_gradient) {
+  if (network_.parameters.size() >= kernels::has_16bit_gradient) {
     throw Error("the network has more tensors than the GPU's update supports; use --device cpu");
   }
   {
@@ -78,7 +78,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
     const Parameter& p = padded_.parameters[i];
     const auto entry =
-        static_cast<std::uint16_t>(i | (parameters_.is_small[i] ? kernels::has_small_gradient : 0));
+        static_cast<std::uint16_t>(i | (parameters_.is_small[i] ? kernels::has_16bit_gradient : 0));
     std::fill_n(segment_of.begin() + p.offset / kernels::chunk_floats,
                 arena_floats(p.size) / kernels::chunk_floats, entry);
   }
@@ -87,12 +87,12 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   clear(parameters_.velocity, stream_);
   clear(parameters_.gradients, stream_);
   clear(parameters_.copy, stream_);
-  clear(parameters_.small_gradients, stream_);
+  clear(parameters_.gradients_16bit, stream_);
   clear(counters_, stream_);
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
     const Parameter& p = network_.parameters[i];
     const std::vector<float> tensor =
-        laid_out_as(padded_.parameters[i], initial.subspan(p.offset, p.size), p);
+        relayout(padded_.parameters[i], initial.subspan(p.offset, p.size), p);
     upload(std::span(tensor), parameters_.weights.data() + padded_.parameters[i].offset, stream_);
     wait(stream_);
   }
@@ -159,7 +159,7 @@ void CudaReplica::enter_stage() {
   }
   upload(std::span<const kernels::Segment>(segments), segments_.data(), stream_);
   wait(stream_);
-  program_->train_only(InTraining(padded_, s.trained, s.fixed_statistics));
+  program_->train_only(TrainedOps(padded_, s.trained, s.fixed_statistics));
   // A state saved at this step precedes this reset, so a resumed run does it as well.
   if (s.fresh_velocity && enqueued_ == s.begin) clear(parameters_.velocity, stream_);
   graphs_.clear();
@@ -217,7 +217,7 @@ void CudaReplica::enqueue_step(StepMeter* meter) {
   arena.gradients = parameters_.gradients.data();
   if (parameters_.copy.size() > 0) {
     arena.copy = parameters_.copy.data();
-    arena.small_gradients = parameters_.small_gradients.data();
+    arena.gradients_16bit = parameters_.gradients_16bit.data();
     arena.small = parameters_.element;
   }
   arena.size = padded_.arena_size;
@@ -293,7 +293,7 @@ void CudaReplica::replay(const GraphExec& graph, std::int64_t times) {
 }
 
 void CudaReplica::train(std::int64_t updates) {
-  if (lost_) return;
+  if (diverged_) return;
   if (ordered_epoch_ != enqueued_ / steps_per_epoch_ ||
       enqueued_ % steps_per_epoch_ + updates > steps_per_epoch_) {
     throw std::logic_error("train: past the end of the epoch whose order is known");
@@ -302,7 +302,7 @@ void CudaReplica::train(std::int64_t updates) {
   enter_stage();
   while (updates > 0) {
     if (enqueued_ - collected_ == record_capacity) collect();
-    if (lost_) return;
+    if (diverged_) return;
     const std::int64_t now = std::min(updates, record_capacity - (enqueued_ - collected_));
     launch_steps(now);
     enqueued_ += now;
@@ -320,18 +320,18 @@ void CudaReplica::collect() {
     at += count;
   }
   wait(stream_);
-  for (; collected_ < enqueued_ && !lost_; ++collected_) {
+  for (; collected_ < enqueued_ && !diverged_; ++collected_) {
     const kernels::DeviceRecord& r = records_.data()[collected_ % record_capacity];
     last_record_ = {r.step,        r.lr,          r.loss,        r.correct, r.grad_norm,
                     r.update_norm, r.weight_norm, r.finite != 0, r.phase};
     drained_.push_back(last_record_);
-    lost_ = r.finite == 0;
+    diverged_ = r.finite == 0;
   }
-  if (lost_) enqueued_ = --collected_;  // the device has stayed at the non-finite step
+  if (diverged_) enqueued_ = --collected_;  // the device has stayed at the non-finite step
 }
 
 std::vector<StepRecord> CudaReplica::drain() {
-  if (!lost_) collect();
+  if (!diverged_) collect();
   return std::exchange(drained_, {});
 }
 
@@ -379,14 +379,14 @@ std::vector<float> CudaReplica::read(const float* from, std::size_t size) const 
 
 std::vector<float> CudaReplica::values(const Buffer<float>& arena, std::size_t parameter) const {
   const Parameter& p = padded_.parameters[parameter];
-  return laid_out_as(network_.parameters[parameter], read(arena.data() + p.offset, p.size), p);
+  return relayout(network_.parameters[parameter], read(arena.data() + p.offset, p.size), p);
 }
 
 std::vector<float> CudaReplica::gradients(std::size_t parameter) const {
   if (!parameters_.is_small[parameter]) return values(parameters_.gradients, parameter);
   const Parameter& p = padded_.parameters[parameter];
   std::vector<std::uint16_t> stored(p.size);
-  download(parameters_.small_gradients.data() + p.offset, std::span(stored), stream_);
+  download(parameters_.gradients_16bit.data() + p.offset, std::span(stored), stream_);
   wait(stream_);
   std::vector<float> result(stored.size());
   std::ranges::transform(stored, result.begin(),
@@ -416,8 +416,8 @@ void CudaReplica::load(const ReplicaState& state) {
   for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
     const Parameter& from = network_.parameters[i];
     const Parameter& to = padded_.parameters[i];
-    const std::vector<float> weights = laid_out_as(to, state.parameters[i].values, from);
-    const std::vector<float> velocity = laid_out_as(to, state.velocity[i].values, from);
+    const std::vector<float> weights = relayout(to, state.parameters[i].values, from);
+    const std::vector<float> velocity = relayout(to, state.velocity[i].values, from);
     upload(std::span(weights), parameters_.weights.data() + to.offset, stream_);
     upload(std::span(velocity), parameters_.velocity.data() + to.offset, stream_);
     wait(stream_);
@@ -431,7 +431,7 @@ void CudaReplica::load(const ReplicaState& state) {
   refresh_copy();
   wait(stream_);
   enqueued_ = collected_ = state.step.step;
-  lost_ = !updates(state.step);
+  diverged_ = !updates(state.step);
   last_record_ = {};
   drained_.clear();
   stage_ = no_stage;

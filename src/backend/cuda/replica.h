@@ -94,7 +94,7 @@ class CudaReplica : public Replica {
   std::size_t stage_ = no_stage;
   std::int64_t enqueued_ = 0;   // one past the last step given to the device
   std::int64_t collected_ = 0;  // one past the last step whose record is on the host
-  bool lost_ = false;           // a step was not finite
+  bool diverged_ = false;       // a step was not finite
   StepRecord last_record_;
   std::vector<StepRecord> drained_;
 };

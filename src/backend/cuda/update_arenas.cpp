@@ -22,7 +22,7 @@ UpdateArenas::UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern,
                 static_cast<std::uint16_t>(t));
   }
   std::vector<std::uint16_t> small = plain;
-  for (std::uint16_t& entry : small) entry |= kernels::has_small_gradient;
+  for (std::uint16_t& entry : small) entry |= kernels::has_16bit_gradient;
   segment_of_ = uploaded(plain);
   small_segment_of_ = uploaded(small);
   segments_ = uploaded(std::vector<kernels::Segment>(set.tensors.size(), {1, bench_decay, 1}));
@@ -47,9 +47,9 @@ void UpdateArenas::add_copies(std::int64_t count) {
     c.gradients = Buffer<float>(layout.size);
     if (copies.empty()) {
       c.small_weights = Buffer<std::uint16_t>(layout.size);
-      c.small_gradients = Buffer<std::uint16_t>(layout.size);
+      c.gradients_16bit = Buffer<std::uint16_t>(layout.size);
       clear(c.small_weights, stream);
-      clear(c.small_gradients, stream);
+      clear(c.gradients_16bit, stream);
     }
     copies.push_back(std::move(c));
     fill(copies.back());
@@ -60,10 +60,10 @@ void UpdateArenas::fill(const Copy& copy) const {
   fill_with(pattern_.weights, copy.weights, stream);
   fill_with(pattern_.velocity, copy.velocity, stream);
   fill_with(pattern_.gradients, copy.gradients, stream);
-  go_to(first_);
+  set_step(first_);
 }
 
-void UpdateArenas::go_to(const StepState& step) const {
+void UpdateArenas::set_step(const StepState& step) const {
   upload(std::span(&step, 1), state.data(), stream);
   wait(stream);
 }
@@ -78,7 +78,7 @@ kernels::Arena UpdateArenas::arena(const Copy& copy, bool small) const {
   a.segments = segments_.data();
   if (small) {
     a.copy = copy.small_weights.data();
-    a.small_gradients = copy.small_gradients.data();
+    a.gradients_16bit = copy.gradients_16bit.data();
     a.small = kernels::Element::bf16;
   }
   return a;
@@ -101,10 +101,10 @@ void UpdateArenas::advance(const LrSchedule& schedule) const {
                                       records_.data(), record_capacity, stream.get()));
 }
 
-void UpdateArenas::take_rate_away() const {
+void UpdateArenas::clear_rate() const {
   StepState without = first_;
   without.lr = 0;
-  go_to(without);
+  set_step(without);
 }
 
 void UpdateArenas::check_first_copy(const UpdateCheck& check) const {

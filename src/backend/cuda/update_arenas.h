@@ -17,7 +17,7 @@ class UpdateArenas {
   /// One copy of the parameter set, in the layout of training.
   struct Copy {
     Buffer<float> weights, velocity, gradients;
-    Buffer<std::uint16_t> small_weights, small_gradients;  // of the first copy only; zero
+    Buffer<std::uint16_t> small_weights, gradients_16bit;  // of the first copy only; zero
   };
 
   /// What the update of a training step may do besides the rule.
@@ -37,7 +37,7 @@ class UpdateArenas {
 
   /// Restores a copy, and the step, to their initial values.
   void fill(const Copy& copy) const;
-  void go_to(const StepState& step) const;
+  void set_step(const StepState& step) const;
 
   /// Enqueues a training step's work through the functions that training calls: the update, and the
   /// end of the step, which takes the schedule's next rate.
@@ -45,11 +45,11 @@ class UpdateArenas {
   void advance(const LrSchedule& schedule) const;
 
   /// Throws Error unless `step`, run from the initial state, performs the update that `check`
-  /// describes. `brings_rate`: it must do so without a rate in the device's state.
+  /// describes. `supplies_rate`: it must do so without a rate in the device's state.
   template <class Step>
-  void prove(const UpdateCheck& check, bool brings_rate, const Step& step) const {
+  void verify(const UpdateCheck& check, bool supplies_rate, const Step& step) const {
     fill(copies.front());
-    if (brings_rate) take_rate_away();
+    if (supplies_rate) clear_rate();
     step(copies.front());
     check_first_copy(check);
   }
@@ -69,7 +69,7 @@ class UpdateArenas {
 
  private:
   kernels::Arena arena(const Copy& copy, bool small) const;
-  void take_rate_away() const;
+  void clear_rate() const;
   void check_first_copy(const UpdateCheck& check) const;
 
   const UpdateSet& set_;

@@ -31,19 +31,19 @@ class Bench {
     // The ceilings first: everything else is reported as a share of them.
     const auto [copied, traffic] = add_ceilings(false);
     for (const UpdateVariant& v : variants_.all()) {
-      arenas_.prove({v.name, v.rule, v.bound, v.gradients_are_zero}, v.brings_rate, v.step);
+      arenas_.verify({v.name, v.rule, v.bound, v.gradients_are_zero}, v.supplies_rate, v.step);
       arenas_.fill(arenas_.copies.front());
-      if (v.in_graph) add_row(v, UpdateWay::graph, false);
-      if (!v.in_graph || !quick_) add_row(v, UpdateWay::launches, false);
+      if (v.in_graph) add_row(v, SubmitMode::graph, false);
+      if (!v.in_graph || !quick_) add_row(v, SubmitMode::launches, false);
     }
     add_shares(0, copied, traffic);
     const std::int64_t bytes_of_copy = 3 * size() * static_cast<std::int64_t>(sizeof(float));
     if (bytes_of_copy >= cold_bytes) return rows_;
-    constexpr std::int64_t most_copies = 4096;
-    arenas_.add_copies(std::min((cold_bytes + bytes_of_copy - 1) / bytes_of_copy, most_copies));
+    constexpr std::int64_t max_copies = 4096;
+    arenas_.add_copies(std::min((cold_bytes + bytes_of_copy - 1) / bytes_of_copy, max_copies));
     const std::size_t first_cold = rows_.size();
     const auto [cold_copied, cold_traffic] = add_ceilings(true);
-    add_row(variants_.fused(), UpdateWay::graph, true);
+    add_row(variants_.fused(), SubmitMode::graph, true);
     add_shares(first_cold, cold_copied, cold_traffic);
     return rows_;
   }
@@ -54,10 +54,10 @@ class Bench {
     double microseconds_of_traffic;
   };
   MeasuredCeilings add_ceilings(bool cold) {
-    const double copied = add_row(variants_.copy(), UpdateWay::ceiling, cold).gigabytes;
+    const double copied = add_row(variants_.copy(), SubmitMode::ceiling, cold).gigabytes;
     return {
         copied,
-        add_row(variants_.read_three_write_two(), UpdateWay::ceiling, cold).microseconds.median};
+        add_row(variants_.read_three_write_two(), SubmitMode::ceiling, cold).microseconds.median};
   }
 
   // Fills in the rows from `first` on; the ceilings must be as warm or cold as the rows.
@@ -70,7 +70,7 @@ class Bench {
 
   std::int64_t size() const { return arenas_.layout.size; }
 
-  const UpdateTiming& add_row(const UpdateVariant& v, UpdateWay way, bool cold) {
+  const UpdateTiming& add_row(const UpdateVariant& v, SubmitMode way, bool cold) {
     between_rows_();
     const std::int64_t copies = cold ? static_cast<std::int64_t>(arenas_.copies.size()) : 1;
     const std::int64_t at_once = std::clamp<std::int64_t>((std::int64_t{1} << 27) / size(), 4, 64);
@@ -81,7 +81,7 @@ class Bench {
     };
     const int rounds = quick_ ? 3 : 7;
     UpdateTiming t;
-    t.microseconds = way == UpdateWay::launches
+    t.microseconds = way == SubmitMode::launches
                          ? time_launches(arenas_.stream, rounds, steps, enqueue)
                          : time_in_graph(arenas_.stream, rounds, steps, enqueue);
     t.set = set_.name;
@@ -92,7 +92,7 @@ class Bench {
     t.tensors = static_cast<std::int64_t>(set_.tensors.size());
     t.launches = v.launches;
     // A ceiling moves the padding too; an update only needs to move its parameters.
-    t.bytes = v.bytes * static_cast<double>(way == UpdateWay::ceiling ? size() : t.parameters);
+    t.bytes = v.bytes * static_cast<double>(way == SubmitMode::ceiling ? size() : t.parameters);
     t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
     rows_.push_back(std::move(t));
     return rows_.back();

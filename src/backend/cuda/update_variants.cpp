@@ -6,8 +6,9 @@
 namespace preheat::cuda {
 namespace {
 
-constexpr double rounded_apart = 1e-6;  // sums that are rounded where the fused update rounds once
-constexpr float momentum = 0.9f;        // SgdMomentum's own
+constexpr double separate_rounding_bound =
+    1e-6;                         // sums that are rounded where the fused update rounds once
+constexpr float momentum = 0.9f;  // SgdMomentum's own
 
 kernels::Rate by_value() {
   kernels::Rate rate;
@@ -122,10 +123,10 @@ void UpdateVariants::add_by_tensor() {
                          for_each_tensor(c, [&](std::int64_t n, float* w, float* v, float* g) {
                            PREHEAT_CHECK(kernels::add_decay(bench_decay, n, w, g, stream()));
                            PREHEAT_CHECK(kernels::add_momentum(momentum, n, g, v, stream()));
-                           PREHEAT_CHECK(kernels::take_off(by_value(), n, v, w, stream()));
+                           PREHEAT_CHECK(kernels::subtract_scaled(by_value(), n, v, w, stream()));
                          });
                        }};
-  passes.bound = rounded_apart;
+  passes.bound = separate_rounding_bound;
   all_.push_back(std::move(passes));
 }
 
@@ -147,7 +148,7 @@ void UpdateVariants::add_cublas() {
                            PREHEAT_CHECK(cublasSaxpy(handle, count, &minus_rate, v, 1, w, 1));
                          });
                        }};
-  cublas.bound = rounded_apart;
+  cublas.bound = separate_rounding_bound;
   all_.push_back(std::move(cublas));
 }
 
@@ -162,7 +163,7 @@ void UpdateVariants::add_rate_by_copy() {
                                       cudaMemcpyHostToDevice, stream()));
         arenas_.update(c, {});
       }};
-  copied.brings_rate = true;
+  copied.supplies_rate = true;
   copied.in_graph = false;
   all_.push_back(std::move(copied));
 }

@@ -25,8 +25,8 @@ struct UpdateVariant {
   SgdMomentum rule{};
   double bound = 0;  // on its deviation from the reference (UpdateCheck)
   bool gradients_are_zero = false;
-  bool brings_rate = false;  // needs no rate in the device's state
-  bool in_graph = true;      // can be captured
+  bool supplies_rate = false;  // needs no rate in the device's state
+  bool in_graph = true;        // can be captured
 };
 
 class UpdateVariants {

@@ -9,13 +9,11 @@
 namespace preheat {
 namespace {
 
-constexpr std::string_view advice = "; use --device cpu";
-
 std::unique_ptr<Backend> make_cuda() {
 #ifdef PREHEAT_HAS_CUDA
   return make_cuda_backend();
 #else
-  throw Error("this preheat was built without CUDA" + std::string(advice));
+  throw Error("this preheat was built without CUDA");
 #endif
 }
 
@@ -26,11 +24,8 @@ std::unique_ptr<Backend> make_backend(DeviceChoice choice, std::string* why_not)
   try {
     return make_cuda();
   } catch (const Error& error) {
-    if (choice == DeviceChoice::cuda) throw;
-    if (why_not != nullptr) {
-      *why_not = error.what();
-      if (why_not->ends_with(advice)) why_not->resize(why_not->size() - advice.size());
-    }
+    if (choice == DeviceChoice::cuda) throw Error(error.what() + std::string("; use --device cpu"));
+    if (why_not != nullptr) *why_not = error.what();
   }
   return make_cpu_backend();
 }

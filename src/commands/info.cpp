@@ -17,12 +17,9 @@ void info_command() {
   row("preheat", PREHEAT_VERSION);
   const auto cpu = make_backend(DeviceChoice::cpu);
   row("cpu", cpu->device() + ", " + cpu->library());
-  try {
-    const auto cuda = make_backend(DeviceChoice::cuda);
-    row("cuda", cuda->device() + ", " + cuda->library());
-  } catch (const Error& e) {
-    row("cuda", e.what());
-  }
+  std::string why_no_cuda;
+  const auto best = make_backend(DeviceChoice::automatic, &why_no_cuda);
+  row("cuda", why_no_cuda.empty() ? best->device() + ", " + best->library() : why_no_cuda);
   for (const DatasetName name :
        {DatasetName::fashion_mnist, DatasetName::mnist, DatasetName::cifar10}) {
     DataConfig config;

@@ -1174,7 +1174,8 @@ TEST_F(Cli, InfoSaysWhatThereIs) {
   EXPECT_EQ(result.code, 0);
   EXPECT_THAT(result.out,
               AllOf(HasSubstr("preheat"), HasSubstr(PREHEAT_VERSION), HasSubstr("cpu"),
-                    HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10")));
+                    HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10"),
+                    Not(HasSubstr("use --device"))));
 }
 
 TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {

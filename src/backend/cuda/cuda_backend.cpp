@@ -34,10 +34,10 @@ class CudaBackend : public Backend {
       cudaGetLastError();
       int driver = 0;  // without a driver CUDA reports that it is too old
       const bool has_driver = cudaDriverGetVersion(&driver) != cudaSuccess || driver > 0;
-      throw Error(fmt::format("no usable CUDA device: {}; use --device cpu",
-                              !has_driver             ? "no driver is installed"
-                              : status != cudaSuccess ? cudaGetErrorString(status)
-                                                      : "none was found"));
+      throw Error(fmt::format("no usable CUDA device: {}", !has_driver ? "no driver is installed"
+                                                           : status != cudaSuccess
+                                                               ? cudaGetErrorString(status)
+                                                               : "none was found"));
     }
     PREHEAT_CHECK(cudaSetDevice(0));
     cudaDeviceProp properties{};
@@ -45,10 +45,8 @@ class CudaBackend : public Backend {
     constexpr int oldest = 75;
     const int capability = 10 * properties.major + properties.minor;
     if (capability < oldest) {
-      throw Error(
-          fmt::format("{} has compute capability {}.{}, at least 7.5 is required; use --device "
-                      "cpu",
-                      properties.name, properties.major, properties.minor));
+      throw Error(fmt::format("{} has compute capability {}.{}, at least 7.5 is required",
+                              properties.name, properties.major, properties.minor));
     }
     device_ = fmt::format("{}, {} multiprocessors, {} GiB", properties.name,
                           properties.multiProcessorCount, properties.totalGlobalMem >> 30);
@@ -56,9 +54,7 @@ class CudaBackend : public Backend {
     PREHEAT_CHECK(cudaDeviceGetAttribute(&has_pools, cudaDevAttrMemoryPoolsSupported, 0));
     if (has_pools == 0) {
       throw Error(
-          fmt::format("{} has no memory pools here (shared GPUs may lack them); use --device "
-                      "cpu",
-                      properties.name));
+          fmt::format("{} has no memory pools here (shared GPUs may lack them)", properties.name));
     }
     // The pool keeps freed memory: experiments make one replica after the other.
     cudaMemPool_t pool = nullptr;

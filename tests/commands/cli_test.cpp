@@ -1172,10 +1172,9 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
 TEST_F(Cli, InfoSaysWhatThereIs) {
   const Result result = preheat({"info"});
   EXPECT_EQ(result.code, 0);
-  EXPECT_THAT(result.out,
-              AllOf(HasSubstr("preheat"), HasSubstr(PREHEAT_VERSION), HasSubstr("cpu"),
-                    HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10"),
-                    Not(HasSubstr("use --device"))));
+  EXPECT_THAT(result.out, AllOf(HasSubstr("preheat"), HasSubstr(PREHEAT_VERSION), HasSubstr("cpu"),
+                                HasSubstr("cuda"), HasSubstr("fashion-mnist"), HasSubstr("cifar10"),
+                                Not(HasSubstr("use --device"))));
 }
 
 TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {

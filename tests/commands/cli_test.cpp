@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,6 +26,8 @@ namespace preheat {
 namespace {
 
 using testing::AllOf;
+using testing::Contains;
+using testing::Each;
 using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
@@ -250,6 +253,73 @@ TEST_F(Cli, PipedOutputIsPlainAndQuietIsSilent) {
   EXPECT_EQ(quiet.err, "");
   EXPECT_EQ(bytes_of(folder_ / "loud/metrics.csv"), bytes_of(folder_ / "quiet/metrics.csv"));
   EXPECT_THAT(bytes_of(folder_ / "quiet/config.yaml"), HasSubstr("seed: 5\n"));
+}
+
+// The lines that a terminal shows in the end, and the widest bar that was drawn on the way.
+struct Screen {
+  std::vector<std::string> lines{""};
+  std::size_t bars = 0;
+  std::size_t widest_bar = 0;
+
+  explicit Screen(const std::string& written) {
+    for (std::size_t i = 0; i < written.size(); ++i) {
+      if (written.compare(i, 4, "\r\033[K") == 0) {  // back to the start of the line, and erase it
+        note_bar();
+        lines.back().clear();
+        i += 3;
+      } else if (written[i] == '\n') {
+        lines.emplace_back();
+      } else if (written[i] != '\r') {
+        lines.back() += written[i];
+      }
+    }
+  }
+
+ private:
+  void note_bar() {
+    if (lines.back().empty()) return;
+    ++bars;
+    widest_bar = std::max(widest_bar, lines.back().size());
+  }
+};
+
+TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
+  put_bytes(
+      folder_ / "two.yaml",
+      std::string(tiny) + "compare: {seeds: 3, arms: {a: {}, b: {schedule.base_lr: 0.04}}}\n");
+  const std::pair<const char*, const char*> commands[] = {{"train", "tiny.yaml"},
+                                                          {"compare", "two.yaml"}};
+  for (const auto& [command, file] : commands) {
+    for (const unsigned short columns : {200, 60, 12}) {
+      winsize size{24, columns, 0, 0};
+      int terminal = 0;
+      const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
+      ASSERT_GE(child, 0);
+      if (child == 0) {
+        if (chdir(folder_.path().c_str()) == 0) {
+          execl(PREHEAT_BINARY, PREHEAT_BINARY, command, file, "--set", "train.length=60 steps",
+                "--set", "train.cpu_threads=1", nullptr);
+        }
+        _exit(127);
+      }
+      std::string written;
+      char chunk[4096];
+      for (ssize_t got = 0; (got = read(terminal, chunk, sizeof chunk)) > 0;) {
+        written.append(chunk, static_cast<std::size_t>(got));
+      }
+      close(terminal);
+      int status = 0;
+      waitpid(child, &status, 0);
+      EXPECT_EQ(status, 0) << written;
+      const Screen screen(written);
+      EXPECT_GT(screen.bars, 0u) << command;
+      EXPECT_LT(screen.widest_bar, columns) << command;
+      EXPECT_THAT(screen.lines, Contains(testing::EndsWith("report.html"))) << command;
+      EXPECT_THAT(screen.lines, Each(AllOf(Not(StartsWith("[")), Not(HasSubstr(" left")),
+                                           Not(HasSubstr("side by side")))))
+          << command;
+    }
+  }
 }
 
 TEST_F(Cli, TheDefaultFolderIsNamedAfterTheRunAndTheSeed) {

@@ -145,7 +145,7 @@ TEST_F(Idx, RefusesBytesAfterTheData) {
             at(folder.path() / "l.gz", 8 + 7) + problem);
 }
 
-// The most memory ever used tells, as a promise taken at its word would be filled with zeros.
+// The peak resident memory shows it: space for the promised data would be filled with zeros.
 TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   const auto most_kib = [] {
     rusage usage{};
@@ -165,7 +165,7 @@ TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   folder.write("images", images_file);
   EXPECT_EQ(labels_error(words({0x801, 0xffffffff}) + labels),
             at(labels_path, 4) + "the header promises 4294967295 examples; 1 to 100000000");
-  // Within the limits, but not in the file.
+  // Within the limits, but more than the file holds.
   EXPECT_EQ(labels_error(words({0x801, 100'000'000}) + labels),
             at(labels_path, 15) + "the file ends in its labels; 99999993 more bytes");
   EXPECT_EQ(error(images_path, folder.write_gzip("l.gz", words({0x801, 100'000'000}) + labels)),
@@ -212,7 +212,7 @@ TEST_F(Idx, ReportsDamagedGzip) {
             at(path, 0) + "cannot be read: invalid block type; an undamaged file");
 }
 
-// Whatever is damaged: an error that names the file and the byte, or data of the right shape.
+// Any damage gives an error that names the file and the byte, or data of the right shape.
 TEST_F(Idx, SurvivesAnyDamage) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -239,7 +239,7 @@ TEST_F(Idx, RefusesWhatIsNotAReadableFile) {
   EXPECT_EQ(error(folder.path(), labels_path),
             folder.path().string() + ": is a folder; a file is due");
   EXPECT_EQ(error(images_path, "/dev/zero"), "/dev/zero: is not a file; a file is due");
-  const auto pipe = folder.path() / "pipe";  // opening it would wait for ever
+  const auto pipe = folder.path() / "pipe";  // opening it would block for ever
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   EXPECT_EQ(error(pipe, labels_path), pipe.string() + ": is not a file; a file is due");
 }

@@ -28,12 +28,12 @@ def launches(text):
 def shared_memory(text):
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* const \2 = ::emulation::dynamic_shared<\1>();", text)
-    # New to every block, so poisoned where the first of its threads comes by.
+    # New in every block: the first of its threads to get here poisons it.
     return re.sub(r"__shared__ (alignas\(\d+\) )?([\w:<>]+ )(\w+)((?:\[[^;]*\])?);",
                   r"\1 static \2\3\4; ::emulation::declare_shared(&\3, sizeof \3);", text)
 
 
-INSTRUCTIONS = {  # with numbers in place of operands -> function, its operands in order
+INSTRUCTIONS = {  # with operands by number -> function, which takes them in this order
     r"cp\.async\.cg\.shared\.global \[%(\d)\], \[%(\d)\], 16, %(\d);": "copy_async<16>",
     r"cp\.async\.ca\.shared\.global \[%(\d)\], \[%(\d)\], 4;": "copy_async<4>",
     r"cp\.async\.commit_group;": "commit_copies",
@@ -53,7 +53,7 @@ def instruction(statement):
     """Of what stands between the brackets of asm(...)."""
     ptx = "".join(re.findall(r'"([^"]*)"', statement[:statement.find(":")]))
     if not ptx:
-        return None  # only keeps the compiler from moving code
+        return None  # only a barrier for the compiler
     operands = []
     for found in re.finditer(r'"[=+]?[rlfn]"\s*\(', statement):
         end = end_of(statement, found.end() - 1)

@@ -66,7 +66,7 @@ TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
   };
   listener.on_end = [&](const std::string& label, const RunResult&, bool) {
     --at_once;
-    EXPECT_TRUE(ended.insert(label).second) << label;  // calls come one at a time, or this would be a race
+    EXPECT_TRUE(ended.insert(label).second) << label;  // no race: one call at a time
   };
   for (const char* threads : {"null", "1"}) {
     const Document document =

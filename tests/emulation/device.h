@@ -24,7 +24,7 @@ using Work = std::function<void()>;
 inline constexpr std::int64_t kernel_cost = 4;
 
 struct Task {
-  Work work;                                 // none: the task only orders others
+  Work work;                                 // empty: the task only orders others
   std::vector<std::shared_ptr<Task>> after;  // what it waits for; cleared when it is done
   int chain = 0;                             // the stream that it was first put on
   bool done = false;
@@ -35,7 +35,7 @@ using TaskPointer = std::shared_ptr<Task>;
 
 struct Node {
   cudaGraphNodeType type = cudaGraphNodeTypeKernel;
-  std::optional<Launch> launch;  // of one of our kernels; library calls are `work`
+  std::optional<Launch> launch;  // if it is one of our kernels; library calls are `work`
   Work work;
   cudaEvent_t event = nullptr;
   std::vector<std::size_t> after;

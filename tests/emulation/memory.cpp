@@ -15,7 +15,7 @@ constexpr std::size_t alignment = 256;
 constexpr std::size_t guard = 256;
 constexpr unsigned char guard_byte = 0xa5;
 constexpr unsigned char unwritten = 0xff;
-// Freed memory is watched for writes until more than this has been freed after it.
+// Freed memory is watched for writes, up to this many bytes of it in all.
 constexpr std::size_t most_watched = std::size_t{64} << 20;
 
 struct Block {

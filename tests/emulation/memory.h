@@ -14,7 +14,7 @@ inline constexpr std::size_t device_bytes = std::size_t{8} << 30;
 /// Device memory between guards, all bits set: NaN in every floating-point type. Null if there is
 /// not enough.
 void* allocate(std::size_t bytes);
-/// False if it is no allocation. Stops if a guard, or memory that was freed earlier, was written.
+/// False if `memory` is not an allocation. Aborts if a guard or memory freed earlier was written.
 bool release(void* memory);
 std::size_t allocated_bytes();
 

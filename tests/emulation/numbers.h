@@ -64,7 +64,7 @@ inline void write(Type type, void* to, const std::vector<float>& values) {
 }
 
 /// Puts a computation on the stream as two kernels. The first fills the workspace with a mark, and
-/// the second stops if the mark is gone: two computations at a time in one workspace are found out.
+/// the second aborts if the mark is gone, which detects concurrent use of one workspace.
 inline bool put_with_workspace(cudaStream_t stream, void* workspace, std::size_t bytes, Work work,
                                std::int64_t cost = kernel_cost) {
   static std::uint64_t computations = 0;

@@ -7,7 +7,7 @@
 
 namespace emulation {
 
-/// A random number of 0 .. count - 1.
+/// A random number in 0 .. count - 1.
 std::size_t any_below(std::size_t count);
 
 /// A number that is the same throughout a run of the program.

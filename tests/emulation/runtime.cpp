@@ -21,7 +21,7 @@ constexpr unsigned most_threads = 1024;
 constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 constexpr std::size_t shared_when_asked = std::size_t{227} << 10;
 
-Stream legacy_stream;  // no other stream waits for it: it is one like them
+Stream legacy_stream;  // all others are non-blocking, so it does not synchronise with them
 std::set<Stream*> streams;
 std::set<Event*> events;
 std::set<Graph*> graphs;
@@ -46,8 +46,8 @@ Object* known(const std::set<Object*>& all, Handle handle) {
   return all.contains(object) ? object : nullptr;
 }
 
-// Does a task and all tasks before it. Each time every chain gets a random rank, and mostly the
-// first in rank of the ready tasks is next: whole streams run ahead of others, or lag behind.
+// Executes a task and all tasks that it depends on. Each time every chain gets a random rank, and
+// mostly the lowest-ranked ready task is next: whole streams run ahead of others, or lag behind.
 void complete(const TaskPointer& wanted) {
   if (!wanted || wanted->done) return;
   struct Pending {
@@ -68,7 +68,7 @@ void complete(const TaskPointer& wanted) {
     }
   }
   std::unordered_map<int, std::size_t> ranks;
-  // Within a chain the task that was put there first comes first: it was found last.
+  // Within a chain the task that was enqueued first comes first: the search found it last.
   std::set<std::pair<std::pair<std::size_t, std::size_t>, std::size_t>> ready;
   const auto add = [&](std::size_t i) {
     const auto [rank, is_new] = ranks.try_emplace(pending[i].task->chain, 0);
@@ -156,7 +156,7 @@ bool is_pinned(const void* memory, std::size_t bytes) {
   return at + bytes <= found->first + found->second;
 }
 
-// A copy. Checks both pointers, also that the host's is no device memory.
+// Checks both pointers, also that the host's is not device memory.
 cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                  cudaStream_t handle, bool waits) {
   if (bytes == 0) return cudaSuccess;

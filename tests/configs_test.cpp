@@ -1,4 +1,4 @@
-// The configurations that ship: each fits its dataset, base and arms alike.
+// The shipped configurations: each fits its dataset, the base as well as the arms.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -68,7 +68,7 @@ TEST(Configs, ResNet20RunsAnEpoch) {
   EXPECT_LT(losses[7], losses[0]);
 }
 
-// What is wrong in a later arm is said before the first one has trained or made a folder.
+// An error in a later arm is reported before the first arm trains or makes a folder.
 TEST(Configs, AWrongArmIsSaidBeforeAnythingRuns) {
   const auto backend = make_backend(DeviceChoice::cpu);
   const struct {

@@ -1,4 +1,4 @@
-// The dependency rules of the house, read off the #include lines.
+// The dependency rules between the folders, checked on the #include lines.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -19,14 +19,14 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// A folder may include what stands to its right.
+// A folder may include the folders to its right.
 constexpr std::array<std::string_view, 11> order{"main",  "commands", "report",   "experiment",
                                                  "train", "backend",  "schedule", "optim",
                                                  "nn",    "data",     "config"};
 
 constexpr std::string_view everyones = "host_device.h";
 
-// Headers that compile for the host and the device, and which others of ours each may include.
+// Headers that compile for host and device, and which of these each may include.
 const std::map<std::string_view, std::vector<std::string_view>> leaves{
     {"schedule/lr_schedule.h", {}},
     {"optim/step_state.h", {"schedule/lr_schedule.h"}},
@@ -35,7 +35,7 @@ const std::map<std::string_view, std::vector<std::string_view>> leaves{
     {"data/epoch_order.h", {"data/random.h"}},
 };
 
-// Third-party headers and who may include them: where the includer's path begins so.
+// Third-party headers, and the beginnings of the paths that may include them.
 struct Library {
   std::string_view name;
   std::vector<std::string_view> headers;
@@ -60,7 +60,7 @@ bool starts_with_any(std::string_view text, const std::vector<std::string_view>&
                      [&](std::string_view prefix) { return text.starts_with(prefix); });
 }
 
-// No directory and no extension: <vector>, and not <omp.h> or <fmt/format.h>.
+// No directory and no extension: <vector>, but not <omp.h> or <fmt/format.h>.
 bool is_standard(std::string_view header) {
   return header.find_first_of("./") == std::string_view::npos;
 }
@@ -136,7 +136,7 @@ std::string problem(std::string_view file, std::string_view header) {
   const auto own = rank_of(folder);
   if (!own) return say("src/", folder, " is no folder of the house");
   if (header.find('/') == std::string_view::npos) {
-    // <unistd.h> is the system's; a bare name of ours would be found next to the file only.
+    // <unistd.h> is the system's. A bare name of our own would be found only beside the file.
     return rank_of(folder_of(header)) ? "names are relative to src/" : "";
   }
   const auto other = rank_of(folder_of(header));

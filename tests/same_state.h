@@ -1,4 +1,4 @@
-// Whether two replicas have come to the same bits.
+// Whether the states of two replicas are equal bit for bit.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// A fresh folder for a test's files, removed with everything in it; and ways to write into it.
+// A temporary folder for a test's files, removed with its contents, and functions to read and write
+// files.
 #pragma once
 
 #include <stdlib.h>

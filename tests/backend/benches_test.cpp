@@ -1,4 +1,4 @@
-// Whether what a bench times can be believed: slower work is seen as slower.
+// Benches: slower work measures as slower, callers can stop a measurement, parts keep their order.
 #include "backend/benches.h"
 
 #include <gtest/gtest.h>
@@ -12,9 +12,9 @@ namespace preheat {
 namespace {
 
 TEST(Benches, ThreePassesAreSeenToMoveMore) {
-  // Far above the caches, where 36 bytes against 20 cannot be hidden. Whoever else is on the
-  // machine only makes times longer: the least of several measurements is the nearest to what it
-  // takes.
+  // Far larger than the caches, so 36 bytes per weight must take longer than 20. Other load on the
+  // machine only lengthens times: the least of several measurements is the closest to the true
+  // cost.
   double fused = std::numeric_limits<double>::infinity();
   double passes = fused;
   for (int attempt = 0; attempt < 5 && !(passes > 1.15 * fused); ++attempt) {

@@ -90,8 +90,8 @@ TEST_F(CpuKernels, BatchNormStatistics) {
   }
 }
 
-// A mean and a variance that are no numbers are not taken for 0; one that no float holds does not
-// make the running variance infinite, from where it could not come back.
+// A NaN mean or variance is not treated as 0. A variance too large for a float does not make the
+// running variance infinite, from which it could never recover.
 TEST_F(CpuKernels, BatchNormStatisticsOfWhatIsNotFiniteOrHuge) {
   const std::vector<float> x = {std::nanf(""), INFINITY, 1e25f, 1, 2, -1e25f};
   Output mean(3);
@@ -191,8 +191,8 @@ TEST_F(CpuKernels, BatchNormFrozenIsReadOffTheRunningStatistics) {
   }
 }
 
-// With moments that are not the batch's own, nothing of the gradient flows through them:
-// dx = weight inv_std dz, while the gradients of weight and bias are the same sums as ever.
+// With fixed moments in place of the batch's own, no gradient flows through the moments:
+// dx = weight inv_std dz. The gradients of weight and bias are the same sums as in training.
 TEST_F(CpuKernels, BatchNormBackwardThroughFixedMoments) {
   SCOPED_TRACE(seed_);
   for (const Matrix size : matrices) {
@@ -207,7 +207,7 @@ TEST_F(CpuKernels, BatchNormBackwardThroughFixedMoments) {
       const auto extra = normals(n);
       const auto weight = normals(size.channels, 1);
       const auto bias = normals(size.channels);
-      const auto mean = normals(size.channels, 2);  // of other batches than this one
+      const auto mean = normals(size.channels, 2);  // not this batch's moments
       auto inv_std = normals(size.channels);
       for (float& v : inv_std) v = 0.5f + std::fabs(v);
       const BatchNorm norm{weight.data(), bias.data(), mean.data(), inv_std.data()};
@@ -232,7 +232,7 @@ TEST_F(CpuKernels, BatchNormBackwardThroughFixedMoments) {
           const double z = xhat * double{weight[c]} + double{bias[c]} +
                            (with_residual ? double{residual[i]} : 0.0);
           const double d = double{dy[i]} + (with_extra ? double{extra[i]} : 0.0);
-          // Where z is 0 but for rounding, either side will do.
+          // If z is within rounding of 0, either side of the kink is right.
           const double dz = (std::fabs(z) < 1e-4 ? y[i] > 0 : z > 0) ? d : double{slope} * d;
           const double expected = double{weight[c]} * double{inv_std[c]} * dz;
           EXPECT_NEAR(dx[i], expected, 1e-6 * (std::fabs(expected) + 1e-3));
@@ -281,7 +281,7 @@ TEST_F(CpuKernels, MaxPoolAndWhereItsGradientGoes) {
       const ImageShape out{7 / kernel, 8 / kernel, channels};
       const Pooling pooling{3, in, out, kernel};
       auto x = normals(3 * in.size());
-      for (float& v : x) v = std::round(v);  // so that maxima tie: the first is it
+      for (float& v : x) v = std::round(v);  // makes maxima tie: the first one wins
       x[10 % x.size()] = std::nanf("");
       x[x.size() / 2] = -INFINITY;
       Output y(3 * out.size());
@@ -343,7 +343,7 @@ TEST_F(CpuKernels, GlobalAveragePool) {
   }
 }
 
-// -sum_k q_k log softmax(z)_k straight from the definition.
+// -sum_k q_k log softmax(z)_k, computed from the definition.
 long double cross_entropy_of(const float* z, std::int64_t classes, int label, double smoothing) {
   long double sum = 0;
   for (std::int64_t k = 0; k < classes; ++k) sum += std::exp(static_cast<long double>(z[k]));
@@ -432,7 +432,7 @@ TEST_F(CpuKernels, Gather) {
   gather(shape, pixels.data(), picks, table.data(), batch.data());
   for (std::size_t n = 0; n < picks.size(); ++n) {
     const auto& [example, a] = picks[n];
-    // Pad, crop, then mirror: the way torchvision's transforms do it, step by step.
+    // Pad, crop, then mirror, in the order of torchvision's transforms.
     for (std::int64_t y = 0; y < 5; ++y) {
       for (std::int64_t x = 0; x < 7; ++x) {
         const std::int64_t crop_x = a.flip ? 6 - x : x;
@@ -449,7 +449,7 @@ TEST_F(CpuKernels, Gather) {
   }
 }
 
-// Every form of the rule, every group's own rate and decay.
+// Every form of the rule, with a different rate and decay per block.
 TEST_F(CpuKernels, UpdateEqualsTheRuleElementByElement) {
   for (int form = 0; form < 8; ++form) {
     SCOPED_TRACE(form);
@@ -477,7 +477,7 @@ TEST_F(CpuKernels, UpdateEqualsTheRuleElementByElement) {
     }
     const UpdateNorms norms =
         update(rule, scalars, blocks, g.data(), w.data(), v.data(), partial.data());
-    EXPECT_EQ(w, expected_w);  // to the bit, and the gap between the blocks untouched
+    EXPECT_EQ(w, expected_w);  // bit for bit, and the gap between the blocks is untouched
     EXPECT_EQ(v, expected_v);
     EXPECT_NEAR(norms.gradient / gradient, 1, 1e-12);
     EXPECT_NEAR(norms.taken / taken, 1, 1e-5);  // the difference of two rounded weights

@@ -1,5 +1,5 @@
-// A compiled network against double-precision loops: forward directly, backward by finite
-// differences.
+// A compiled network against double-precision loops: the forward pass directly, the backward pass
+// by finite differences.
 #include "backend/cpu/program.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@ struct Case {
   const char* layers;
 };
 
-// Odd sizes, every kind of layer, every way two layers meet.
+// Odd sizes, every kind of layer, every way two layers can follow each other.
 const Case cases[] = {
     {"conv_bias_none", {7, 9, 3}, 3, "[conv: {out: 5, activation: none}, linear: {out: 4}]"},
     {"conv_relu_stride", {9, 7, 1}, 2, "[conv: {out: 17, stride: 2}, linear: {out: 4}]"},
@@ -70,8 +70,8 @@ const Case cases[] = {
      "linear: {out: 4}]"},
 };
 
-// Whether some activation of a network lies so near to its kink, or some maximum so near to
-// another, that single precision or a finite difference may see it on the other side.
+// Whether some activation input is so close to its kink, or some pooling maximum so close to the
+// runner-up, that single precision or a finite difference may land on the other side.
 bool near_a_kink(const Network& network, const reference::Values& arena, std::int64_t batch,
                  const reference::Values& images) {
   constexpr double near = 2e-5;
@@ -92,7 +92,7 @@ bool near_a_kink(const Network& network, const reference::Values& arena, std::in
     const reference::Values x = output(op.input, true);
     const reference::Values y = output(i, true);
     for (std::size_t o = 0; o < y.size(); ++o) {
-      if (y[o] == 0) continue;  // of a relu, which lets no gradient through there
+      if (y[o] == 0) continue;  // the output of a ReLU, which passes no gradient there
       const auto c = static_cast<std::int64_t>(o) % op.out.channels;
       const auto column = static_cast<std::int64_t>(o) / op.out.channels % op.out.width;
       const auto row = static_cast<std::int64_t>(o) / (op.out.channels * op.out.width);
@@ -149,7 +149,8 @@ class RandomProgram {
     }
   }
 
-  // Images on which a reference network is smooth, so that no single gradient may be off.
+  // Redraws the images until the reference network is smooth at them: then every gradient must
+  // match.
   void draw_images_off_the_kinks(const Network& net, const reference::Values& net_arena) {
     for (int draws = 0; near_a_kink(net, net_arena, batch, images); ++draws) {
       ASSERT_LT(draws, 100);
@@ -164,7 +165,7 @@ class RandomProgram {
     program->backward();
   }
 
-  // Each parameter in training or not, at least one of them.
+  // A random subset of the parameters, never empty.
   std::vector<bool> some_parameters() {
     std::vector<bool> some(network.parameters.size());
     for (std::size_t i = 0; i < some.size(); ++i) some[i] = random() % 2 == 0;
@@ -187,8 +188,8 @@ class RandomProgram {
     }
   }
 
-  // Finite differences of the loss at random elements of a parameter. `logits_of` is the
-  // network as a function of the arena.
+  // Compares the gradient with finite differences of the loss at random elements of a parameter.
+  // `logits_of` is the network as a function of the arena.
   template <class LogitsOf>
   void expect_gradient(const Parameter& p, std::size_t max_picks, const LogitsOf& logits_of) {
     SCOPED_TRACE(p.name);
@@ -274,8 +275,8 @@ TEST_P(CpuProgram, GradientsOfSomeAreThoseOfAllAndTheOthersStand) {
     r.program->forward(cpu::Mode::training);
     r.backward();
 
-    // One primitive computes the gradients of a weight and its bias, and the gradients of a batch
-    // norm's two parameters are on the way to that of its input: those may be written as well.
+    // One primitive computes the gradients of a weight and its bias, and the gradient of a batch
+    // norm's input needs those of its two parameters: these may be written although not trained.
     std::vector<bool> may_be_written = trained;
     bool below = false;  // is an op in training below this one?
     for (const Op& op : r.network.ops) {
@@ -301,7 +302,7 @@ TEST_P(CpuProgram, GradientsOfSomeAreThoseOfAllAndTheOthersStand) {
         EXPECT_EQ(std::count(begin, begin + p.size, poison), p.size) << p.name;
       }
     }
-    for (const Parameter& p : r.network.parameters) {  // the arena's padding is no one's
+    for (const Parameter& p : r.network.parameters) {  // nothing writes the arena's padding
       const std::int64_t end = (p.offset + p.size + 63) / 64 * 64;
       for (std::int64_t i = p.offset + p.size; i < end; ++i) EXPECT_EQ(r.gradients[i], poison);
     }
@@ -324,9 +325,9 @@ INSTANTIATE_TEST_SUITE_P(Networks, CpuProgramWithBatchNorm,
                          testing::ValuesIn(cases_with_batch_norm()),
                          [](const auto& test) { return std::string(test.param.name); });
 
-// A batch norm with fixed moments is affine, so it folds into the convolution before it, whose
-// result the plain loops then compute with a bias of (bias - mean weight / std). Ops that are not
-// fixed stay as they are. The folded network reads an arena that fold() has converted.
+// A batch norm with fixed moments is affine and folds into the convolution before it: the weights
+// are scaled by weight / std and the bias becomes (bias - mean weight / std). Ops that are not
+// fixed are unchanged. The folded network reads an arena converted by fold().
 struct Folded {
   Folded(const RandomProgram& from, std::vector<bool> fixed_ops)
       : before(from.network), network(from.network), fixed(std::move(fixed_ops)) {
@@ -370,7 +371,7 @@ TEST_P(CpuProgramWithBatchNorm, FixedStatisticsMatchDoublePrecision) {
   RandomProgram r(GetParam(), seed);
   const std::size_t count = r.network.parameters.size();
 
-  // Every batch norm stands still and everything else trains; then some of the parameters.
+  // First all batch norms are frozen and everything else trains; then random subsets train.
   std::vector<std::vector<bool>> choices(1, std::vector<bool>(count, true));
   for (const Op& op : r.network.ops) {
     if (op.normalized()) choices[0][op.norm_weight] = choices[0][op.norm_bias] = false;
@@ -431,9 +432,9 @@ TEST(GradientPlan, NoBufferHoldsTwoLiveGradients) {
   const Network network = build_network(config, {32, 32, 3}, 10);
   const GradientPlan plan = plan_gradients(network);
   const auto count = static_cast<int>(network.ops.size());
-  // Backward runs from the last op to the first. A share of a gradient lives from the op that
-  // writes it, a reader of the output, down to the op whose output it is: the last reader writes
-  // the first share, the other one the second.
+  // The backward pass runs from the last op to the first. Each op that reads an output writes one
+  // share of its gradient, which lives until the backward pass reaches the op that produced the
+  // output. The last reader writes the first share, the other one the second.
   struct Life {
     int slot;
     int from;

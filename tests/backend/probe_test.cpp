@@ -1,4 +1,4 @@
-// The loss of a network as a function of its weights, and what its layers put out, against double
+// The loss of a network as a function of its weights, and the outputs of its layers, against double
 // precision.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -68,7 +68,7 @@ class ProbeTest : public testing::Test {
     return values;
   }
 
-  // Of the first `count` examples.
+  // The mean loss over the first `count` examples.
   double loss(const reference::Values& weights, std::int64_t count) const {
     const reference::Values z = reference::logits(network_, weights, count, images(count));
     double sum = 0;
@@ -111,7 +111,8 @@ TEST_F(ProbeTest, LossAndGradientAreThoseOfDouble) {
     const std::int64_t used = std::min<std::int64_t>(count, examples);
     std::vector<float> gradient(weights_.size());
     std::vector<bool> inside(weights_.size(), false);
-    // A ReLU within rounding of zero takes the other side in double: other weights then.
+    // A ReLU input within rounding of 0 may fall on the other side in double: retry with other
+    // weights.
     double error = 1;
     for (int attempt = 0; attempt < 3 && error > 1e-4; ++attempt) {
       if (attempt > 0) {
@@ -120,13 +121,13 @@ TEST_F(ProbeTest, LossAndGradientAreThoseOfDouble) {
       reference::Values w(weights_.begin(), weights_.end());
       const double expected = loss(w, used);
       EXPECT_NEAR(probe->loss(weights_), expected, 1e-5 * expected);
-      // What is there before is written over, the padding too.
+      // Old contents are overwritten, the padding too.
       std::ranges::fill(gradient, 7.0f);
       EXPECT_EQ(probe->gradient(weights_, gradient), probe->loss(weights_));
       double largest = 0;
       double difference = 0;
       for (const Parameter& p : network_.parameters) {
-        // All of a small tensor, some of a large one.
+        // All elements of a small tensor, some of a large one.
         const std::int64_t stride = std::max<std::int64_t>(1, p.size / 12);
         for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
           inside[i] = true;
@@ -167,7 +168,7 @@ TEST_F(ProbeTest, DependsOnTheWeightsAlone) {
   std::vector<float> again(weights_.size());
   EXPECT_EQ(probe->gradient(weights_, again), loss);
   EXPECT_EQ(again, first);
-  // Augmentation, weight decay and frozen parameters are a replica's business.
+  // Augmentation, weight decay and frozen parameters affect only a replica.
   ReplicaOptions more = options_;
   more.augment = {2, true};
   more.parameters.front().weight_decay = 1;
@@ -178,7 +179,7 @@ TEST_F(ProbeTest, DependsOnTheWeightsAlone) {
 
 class ActivationsTest : public ProbeTest {
  protected:
-  // What the layers put out for the first batch of examples in their order.
+  // The layers' records after one step on the first batch, with the examples in order.
   std::vector<ActivationRecord> records() {
     const auto replica = backend_->compile(network_, options_, weights_, resident_);
     std::vector<std::uint32_t> order(examples);
@@ -190,8 +191,8 @@ class ActivationsTest : public ProbeTest {
 };
 
 TEST_F(ActivationsTest, AreThoseOfDouble) {
-  // A channel of the first layer that nothing wakes: leaky, so its outputs are below zero; one of
-  // the second that a batch norm holds down.
+  // One channel of the first layer is dead: its activation is leaky, so its outputs are negative.
+  // One of the second layer is held down by its batch norm.
   for (const Parameter& p : network_.parameters) {
     if (p.name == "0.conv.bias") weights_[p.offset + 1] = -100;
     if (p.name == "1.batch_norm.bias") weights_[p.offset + 2] = -100;

@@ -1,5 +1,4 @@
-// The arithmetic of a network in double precision and the plainest loops there are: what a backend
-// is compared with.
+// The arithmetic of a network in double precision and plain loops: the reference for the backends.
 #pragma once
 
 #include <algorithm>
@@ -98,7 +97,8 @@ inline Values linear(const Op& op, std::int64_t batch, const Values& x, const do
   return y;
 }
 
-/// What every op puts out for a batch in training mode; the last are the logits, [batch, classes].
+/// The output of every op for a batch in training mode; the last one is the logits, [batch,
+/// classes].
 inline std::vector<Values> outputs(const Network& network, const Values& arena, std::int64_t batch,
                                    const Values& images) {
   std::vector<Values> outputs;

@@ -1,4 +1,4 @@
-// What every backend promises of a replica.
+// What every backend must guarantee of its replicas.
 #pragma once
 
 #include <fmt/format.h>
@@ -40,7 +40,7 @@ train: {length: 3 epochs}
 struct Subject {
   DeviceChoice device;
   const char* precision;
-  std::string (*no_device)() = nullptr;  // why there is none; "" where there is
+  std::string (*no_device)() = nullptr;  // why there is no such device; "" if there is one
 };
 void PrintTo(const Subject& subject, std::ostream* out) {
   *out << subject.precision;
@@ -77,7 +77,7 @@ class ReplicaFixture : public testing::Test {
                              initial_parameters(network_, config_.model, config_.seed), train_);
   }
 
-  // The small network under these settings, at step 0 or in a state.
+  // A replica of the small network with these settings, at step 0 or in `state`.
   std::unique_ptr<Replica> replica_with(const std::vector<std::string>& settings,
                                         const ReplicaState* state = nullptr) {
     use(small, settings);
@@ -90,7 +90,7 @@ class ReplicaFixture : public testing::Test {
     return epoch_order(config_.seed, epoch, static_cast<std::uint32_t>(train_->size()));
   }
 
-  // Does updates from .. to - 1 of the run, one at a time, and hands out their records.
+  // Trains updates from .. to - 1 of the run, one at a time, and returns their records.
   std::vector<StepRecord> train(Replica& r, std::int64_t from, std::int64_t to) const {
     for (std::int64_t step = from; step < to; ++step) {
       if (step == from || step % 10 == 0) {
@@ -101,8 +101,8 @@ class ReplicaFixture : public testing::Test {
     return r.drain();
   }
 
-  // The state after `steps` updates under these settings, with weights, velocity and statistics
-  // that are nowhere zero and nowhere trivial.
+  // The state after `steps` updates with these settings, plus noise on weights and velocity so that
+  // none of them is zero.
   ReplicaState lived_in(std::int64_t steps, const std::vector<std::string>& settings = {}) {
     auto r = replica_with(settings);
     train(*r, 0, steps);
@@ -119,12 +119,12 @@ class ReplicaFixture : public testing::Test {
 
   bool on_cpu() const { return backend_->name() == "cpu"; }
 
-  // Of a number that is summed in double; on a GPU from terms that are floats.
+  // Norms are summed in double; on a GPU the terms are floats.
   void expect_norm(double norm, double expected) const {
     EXPECT_NEAR(norm / expected, 1, on_cpu() ? 1e-12 : 1e-6);
   }
 
-  // Of numbers whose squares are too large for a float, in which a GPU has them.
+  // For values whose squares overflow a float, the type in which a GPU squares them.
   void expect_huge_norm(double norm, double expected) const {
     if (on_cpu()) {
       expect_norm(norm, expected);
@@ -133,7 +133,7 @@ class ReplicaFixture : public testing::Test {
     }
   }
 
-  // A GPU has a mathematics library of its own.
+  // A GPU has its own math library, so rates agree only to rounding.
   void expect_rate(float lr, double expected) const {
     if (on_cpu()) {
       EXPECT_EQ(lr, static_cast<float>(expected));
@@ -154,8 +154,8 @@ class ReplicaFixture : public testing::Test {
   Schedule schedule_;
 };
 
-// What is promised in fp32; of bits, in every precision. A test program instantiates both suites
-// with each backend it has.
+// ReplicaTest holds in fp32; ReplicaBits, about equal bits, in every precision. A test program
+// instantiates both suites with each of its backends.
 class ReplicaTest : public ReplicaFixture, public testing::WithParamInterface<Subject> {
  protected:
   void SetUp() override { begin(GetParam()); }
@@ -199,7 +199,7 @@ TEST_P(ReplicaBits, SameSeedSameBitsHoweverTheUpdatesAreGrouped) {
   a->train(10);
   for (const int n : {1, 4, 2, 3}) {
     b->train(n);
-    b->evaluate(*test_);  // leaves no trace in the training
+    b->evaluate(*test_);  // must not affect the training
   }
   EXPECT_TRUE(same(a->save(), b->save()));
   const auto x = a->drain();
@@ -234,7 +234,7 @@ TEST_P(ReplicaBits, SavedStateGoesOnToTheSameBits) {
   EXPECT_TRUE(same(whole->save(), second->save()));
 }
 
-// Of a batch that no machine has room for, from what two small ones take.
+// For a batch too large for any machine. The expected figures are extrapolated from two small ones.
 TEST_P(ReplicaBits, TheMemoryThatIsAskedForIsWhatIsTaken) {
   use(R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
@@ -254,7 +254,7 @@ model:
   const std::size_t activations =
       small_batch.activations +
       (batch - 32) / 32 * (large_batch.activations - small_batch.activations);
-  // On the CPU the initial weights, or packed ones, lie beside the three arenas.
+  // The CPU also holds the initial weights, or packed ones, besides the three arenas.
   const std::size_t parameters = small_batch.parameters * (on_cpu() ? 4 : 3) / 3;
   try {
     backend_->require_memory(network_, batch, config_.train.precision);
@@ -327,7 +327,7 @@ TEST_P(ReplicaTest, EvaluationCountsTheLastShortBatchOnceAndIsTheSameForEveryBat
 TEST_P(ReplicaTest, AfterAStepThatIsNotFiniteNothingMoves) {
   auto r = replica();
   ReplicaState state = r->save();
-  // The largest floats there are, so that the first convolution overflows.
+  // Close to the largest float, so that the first convolution overflows.
   state.parameters[0].values.assign(state.parameters[0].values.size(), 3e38f);
   r->load(state);
   r->set_epoch_order(order());
@@ -399,7 +399,7 @@ TEST_P(ReplicaTest, AStateOfAnotherNetworkIsRefusedByTensor) {
   EXPECT_EQ(message(good), "");
 }
 
-// One stage of a run: what it trains as the configuration says it and as name prefixes.
+// One stage of a run, as configured, and the name prefixes of the parameters it trains.
 struct Frozen {
   const char* stage;
   std::vector<std::string> trained;
@@ -452,7 +452,7 @@ TEST_P(ReplicaTest, TrainedParametersGetTheUpdateTheyWouldGetWithoutFreezing) {
       EXPECT_EQ(after.parameters[i].values, expected.parameters[i].values) << name;
       EXPECT_EQ(after.velocity[i].values, expected.velocity[i].values) << name;
     }
-    // Batch norms that stand still see the batch as those in training do.
+    // Frozen batch norms still update their statistics, as in training.
     for (std::size_t i = 0; i < after.statistics.size(); ++i) {
       EXPECT_EQ(after.statistics[i].values, expected.statistics[i].values);
       EXPECT_NE(after.statistics[i].values, before.statistics[i].values);
@@ -462,7 +462,7 @@ TEST_P(ReplicaTest, TrainedParametersGetTheUpdateTheyWouldGetWithoutFreezing) {
 
 TEST_P(ReplicaTest, NormsAreOfTheParametersInTrainingAndOfAllWeights) {
   SCOPED_TRACE(seed_);
-  // From no velocity and without decay the velocity after an update is its gradient.
+  // From zero velocity and without decay, the velocity after an update is its gradient.
   const ReplicaState before = without_velocity(lived_in(2));
   for (const auto& [stage, trained] : frozen_stages) {
     SCOPED_TRACE(stage);
@@ -496,7 +496,7 @@ TEST_P(ReplicaTest, AStageBeginsWithTheVelocityThereIsOrWithNone) {
   train(*with_kept, 5, 6);
   auto with_fresh = replica_with({fresh, length});
   train(*with_fresh, 0, 5);
-  ASSERT_TRUE(same(with_fresh->save(), at_boundary));  // what comes next changes nothing before
+  ASSERT_TRUE(same(with_fresh->save(), at_boundary));  // no effect before a stage begins
   train(*with_fresh, 5, 6);
 
   const ReplicaState cleared = without_velocity(at_boundary);
@@ -508,7 +508,7 @@ TEST_P(ReplicaTest, AStageBeginsWithTheVelocityThereIsOrWithNone) {
   EXPECT_TRUE(same(with_fresh->save(), whole->save()));
   EXPECT_FALSE(same(with_fresh->save(), with_kept->save()));
 
-  // Only at the boundary, and there also in a run that was saved and loaded.
+  // The velocity is cleared only at the boundary, also in a run that was saved and loaded there.
   train(*with_fresh, 6, 8);
   train(*whole, 6, 8);
   EXPECT_TRUE(same(with_fresh->save(), whole->save()));
@@ -613,7 +613,7 @@ TEST_P(ReplicaTest, FixedStatisticsAreThoseOfBatchNormsThatStandStillWhileTheyDo
               name.starts_with("2.block0.first."))
         << name;
   }
-  train(*r, 4, 5);  // of the next stage
+  train(*r, 4, 5);  // in the next stage
   const ReplicaState next = r->save();
   for (std::size_t i = 0; i < next.statistics.size(); ++i) {
     EXPECT_NE(next.statistics[i].values, after.statistics[i].values) << next.statistics[i].name;
@@ -623,7 +623,7 @@ TEST_P(ReplicaTest, FixedStatisticsAreThoseOfBatchNormsThatStandStillWhileTheyDo
 TEST_P(ReplicaTest, GroupsSetRateAndDecayByParameter) {
   SCOPED_TRACE(seed_);
   const ReplicaState before = without_velocity(lived_in(2));
-  // Without decay and velocity, the velocity after an update is the plain gradient.
+  // From zero velocity and without decay, the velocity after an update is its gradient.
   auto plain = replica_with({"optimizer.weight_decay=0"}, &before);
   train(*plain, 2, 3);
   const std::vector<NamedTensor> gradients = plain->save().velocity;
@@ -642,7 +642,7 @@ TEST_P(ReplicaTest, GroupsSetRateAndDecayByParameter) {
   };
   const Rule rules[] = {
       {"0.conv.weight", 1, 0},
-      {"0.batch_norm.weight", 1, 0},  // in no group, and no weight of a conv or linear
+      {"0.batch_norm.weight", 1, 0},  // in no group, and not decayed by default
       {"0.batch_norm.bias", 2.5, 0.3},
       {"2.block0.first.conv.weight", 0.5, 0.02},
       {"2.block0.first.batch_norm.weight", 0.5, 0},
@@ -697,7 +697,7 @@ TEST_P(ReplicaTest, AClippedUpdateIsTheGradientsDirectionAtTheNormThatIsAllowed)
     auto clipped = replica_with(settings, &before);
     const StepRecord record = train(*clipped, 2, 3).at(0);
     EXPECT_NEAR(record.update_norm / (double{record.lr} * clip), 1, 1e-6);
-    expect_norm(record.grad_norm, whole.grad_norm);  // recorded as it was
+    expect_norm(record.grad_norm, whole.grad_norm);  // recorded before clipping
     EXPECT_EQ(record.lr, whole.lr);
     const ReplicaState after = clipped->save();
     for (std::size_t i = 0; i < after.parameters.size(); ++i) {
@@ -722,8 +722,8 @@ TEST_P(ReplicaTest, ANormThatIsNotReachedClipsNothing) {
   for (int i = 0; i < 12; ++i) expect_norm(records[i].grad_norm, expected[i].grad_norm);
 }
 
-// Zero weights below make the logits zero, huge ones above make the gradient overflow on its way
-// down: the loss is ln 10 and nothing but the gradient tells.
+// Zero weights in the first layer make the logits zero, and huge ones above it make the gradient
+// overflow in the backward pass: the loss is ln 10, and only the gradient shows the failure.
 TEST_P(ReplicaTest, AGradientThatIsNotFiniteIsNotClippedToOneThatIs) {
   const std::string yaml = R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
@@ -761,7 +761,7 @@ train: {length: 20 steps}
   }
   EXPECT_EQ(r->first_non_finite_tensor(), "gradient of 0.linear.bias");
 
-  // Where only the last layer trains no one asks for that gradient.
+  // If only the last layer trains, that gradient is not computed.
   use(yaml, {"optimizer.clip_norm=1", "train.stages=[{train_only: ['2.*']}]"});
   r = replica();
   r->load(before);
@@ -770,7 +770,7 @@ train: {length: 20 steps}
   EXPECT_EQ(r->drain().size(), 3u);
   EXPECT_EQ(r->save().step.first_non_finite, -1);
 
-  // A loss that is not finite: the norm is of all weights, also where most of them stand still.
+  // If the loss is not finite, the weight norm still covers all weights, the frozen ones included.
   ReplicaState lost = before;
   for (const int i : {0, 2})
     lost.parameters[i].values.assign(lost.parameters[i].values.size(), 1e25f);
@@ -828,7 +828,7 @@ TEST_P(ReplicaTest, FoldedMomentumIsTheSeparateFormWhereItIsCorrected) {
     const double travelled = distance(separate, start);
     EXPECT_LT(distance(corrected, separate), 1e-4 * travelled);
     EXPECT_GT(distance(folded, separate), 1e-2 * travelled);
-    // v is lr_t times that of the separate form, t the last update.
+    // v is lr_t times the velocity of the separate form, t being the last update.
     const double lr = corrected.step.previous_lr;
     EXPECT_NEAR(std::sqrt(squared_sum(values_of(corrected.velocity, "4.linear.weight"))) /
                     (lr * std::sqrt(squared_sum(values_of(separate.velocity, "4.linear.weight")))),
@@ -849,7 +849,7 @@ TEST_P(ReplicaTest, ACorrectedRunThatIsSavedGoesOnToTheSameBits) {
   auto second = replica_with(settings, &state);
   train(*second, 13, 20);
   EXPECT_TRUE(same(second->save(), whole->save()));
-  state.step.previous_lr *= 0.5f;  // what the correction goes by
+  state.step.previous_lr *= 0.5f;  // the rate that the correction divides by
   auto other = replica_with(settings, &state);
   train(*other, 13, 20);
   EXPECT_NE(other->save().parameters[0].values, whole->save().parameters[0].values);
@@ -881,7 +881,7 @@ TEST_P(ReplicaTest, TheGateOpensAtTheUpdateThatTheHitsImply) {
   }
   EXPECT_GT(records[opened].lr, 1.01f * static_cast<float>(lr_at(schedule_.lr, opened)));
 
-  // Saved while the window fills, slides, and right where the gate has opened.
+  // Saved while the window fills, while it slides, and just before and after the gate opens.
   for (const std::int64_t at : {std::int64_t{4}, opened - 3, opened - 1, opened, opened + 1}) {
     SCOPED_TRACE(at);
     auto first = replica_with(settings);
@@ -895,7 +895,7 @@ TEST_P(ReplicaTest, TheGateOpensAtTheUpdateThatTheHitsImply) {
   }
 }
 
-// A single hit is enough for this gate, and the first updates have some.
+// A single hit opens this gate once its window is full, and the first updates have some.
 TEST_P(ReplicaTest, TheGateWaitsForAFullWindow) {
   auto r =
       replica_with({"schedule={base_lr: 0.05, warmup: {length: 10 steps, until: "

@@ -1,4 +1,4 @@
-// A replica on the CPU: what every backend promises, and what only this one does.
+// Replicas on the CPU: what every backend guarantees, and what only the CPU does.
 #include <omp.h>
 
 #include <atomic>
@@ -9,11 +9,11 @@
 
 #include "backend/replica_promises.h"
 
-// Counts what a step asks of the heap. Not under sanitizers, which have a malloc of their own.
+// Counts the heap allocations of a step. Not with AddressSanitizer, which has its own malloc.
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__)
 #define PREHEAT_COUNTS_ALLOCATIONS
 namespace {
-constexpr std::size_t buffer_bytes = 4096;  // oneDNN's bookkeeping of a call is far below
+constexpr std::size_t buffer_bytes = 4096;  // oneDNN's bookkeeping per call is far smaller
 std::atomic<bool> counting{false};
 std::atomic<int> buffers_allocated{0};
 void count(std::size_t bytes) {
@@ -63,7 +63,7 @@ TEST_F(CpuReplica, WeightDecayLeavesBiasesAndNormsAlone) {
   }
 }
 
-// Of an update in a new thread, the calling one included.
+// The number of threads of an update that a new thread makes, this one included.
 int threads_of_an_update(const std::function<void()>& update) {
   const auto threads = [] {
     const std::filesystem::directory_iterator tasks("/proc/self/task");
@@ -73,7 +73,7 @@ int threads_of_an_update(const std::function<void()>& update) {
   std::thread([&] {
     const int before = threads();
     update();
-    started = threads() - before;  // OpenMP's wait for the next loop of the thread that has them
+    started = threads() - before;  // OpenMP's workers stay, waiting for the next loop
   }).join();
   return 1 + started;
 }
@@ -124,8 +124,8 @@ TEST_F(CpuReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {
     if (passes.empty() || passes.back() != part.pass) passes.push_back(part.pass);
   }
   EXPECT_THAT(passes, testing::ElementsAre("forward", "backward", "update"));
-  // By hand: images of 16 x 16 x 1, pooled to 8, 4 behind the block's stride; 1x1 where its shape
-  // changes.
+  // By hand: images are 16 x 16 x 1, 8 x 8 after the pooling and 4 x 4 after the block's stride;
+  // the block has a 1x1 projection because its shape changes.
   const double per_image =
       16 * 16 * 9 * 1 * 8 + 4 * 4 * (9 * 8 * 12 + 9 * 12 * 12 + 8 * 12) + 4 * 4 * 9 * 12 * 6;
   EXPECT_EQ(convolutions, 2 * 32 * per_image);
@@ -149,7 +149,7 @@ model: {layers: [conv: {out: 65536}, global_avg_pool, linear: {out: 10}]}
 TEST_F(CpuReplica, AStepAllocatesNoBuffers) {
   auto r = replica();
   r->set_epoch_order(order());
-  r->train(2);  // the library sets up what it keeps per thread
+  r->train(2);  // the library sets up its state per thread
   r->drain();
   r->train(1);
   counting = true;

@@ -1,4 +1,4 @@
-// Whether what a bench times can be believed to be the update.
+// The check that a variant in a bench really computes the update.
 #include "backend/update_check.h"
 
 #include <gmock/gmock.h>
@@ -20,7 +20,7 @@ struct Arena {
   }
 };
 
-// One update of the pattern in double, by the formula of the rule and not by its code.
+// One update of the pattern in double, from the rule's formula and not from its code.
 Arena updated(const UpdateLayout& layout, const UpdatePattern& pattern) {
   Arena arena;
   for (std::int64_t i = 0; i < layout.size; ++i) {

@@ -1,5 +1,5 @@
-// What a figure is said to have become, against the rule worked out anew; and which files are taken
-// for an earlier run.
+// The verdict on a figure, against a second implementation of the rule, and which files are
+// accepted as an earlier run.
 #include "commands/bench_beside.h"
 
 #include <fmt/format.h>
@@ -26,7 +26,7 @@ using testing::IsEmpty;
 using testing::Not;
 using Json = nlohmann::json;
 
-// A figure as its rounds: those of a machine that is disturbed now and then.
+// The rounds of one figure on a machine that is disturbed now and then.
 std::vector<double> random_rounds(std::mt19937_64& random, double around) {
   std::vector<double> rounds(std::uniform_int_distribution<int>(3, 31)(random));
   for (double& round : rounds) {
@@ -36,7 +36,7 @@ std::vector<double> random_rounds(std::mt19937_64& random, double around) {
   return rounds;
 }
 
-// Every pair of rounds of one run is closer together than the two medians are.
+// Whether any two rounds of a run differ by less than `apart`, the distance of the two medians.
 bool all_closer_than(const std::vector<double>& rounds, double apart) {
   for (const double a : rounds) {
     for (const double b : rounds) {

@@ -1,4 +1,4 @@
-// What a bench writes that does not get to its end.
+// What a bench writes that fails before its end.
 #include "commands/bench.h"
 
 #include <gmock/gmock.h>
@@ -24,7 +24,7 @@ class BenchThatFails : public testing::Test {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
   }
 
-  // Measures one figure, or none, and then does as `then` does.
+  // Measures one figure, or none, and then calls `then`.
   void bench(bool measures, const std::function<void()>& then) {
     BenchOptions files;
     files.json = (folder_ / "b.json").string();
@@ -55,7 +55,7 @@ TEST_F(BenchThatFails, WritesWhatItHadMeasuredAndKeepsItsError) {
   EXPECT_THAT(bytes_of(folder_ / "b.html"), HasSubstr("incomplete"));
 }
 
-// By which main() tells the exit codes.
+// main() derives the exit code from the type of the exception.
 TEST_F(BenchThatFails, ThrowsOnWhatWasThrown) {
   EXPECT_THROW(bench(true,
                      [] {

@@ -52,7 +52,7 @@ class Cli : public testing::Test {
  protected:
   Cli() { put_bytes(folder_ / "tiny.yaml", tiny); }
 
-  // Starts a program in the test's folder, its output into the files "out" and "err" there.
+  // Starts a program in the test's folder; its output goes to the files "out" and "err" there.
   pid_t start(std::vector<std::string> arguments) {
     const pid_t child = fork();
     if (child != 0) return child;
@@ -84,7 +84,7 @@ class Cli : public testing::Test {
   }
   Result bash(const std::string& line) { return wait(start({"bash", "-c", line})); }
 
-  // The one line on standard error that an error is.
+  // An error is exactly one line on standard error.
   static void expect_one_line(const Result& result, int code) {
     EXPECT_EQ(result.code, code) << result.err;
     EXPECT_EQ(std::ranges::count(result.err, '\n'), 1) << result.err;
@@ -148,7 +148,7 @@ TEST_F(Cli, WhatTheCpuDoesNotComputeInIsAnErrorBeforeAnythingIsMade) {
     expect_one_line(set, 2);
     EXPECT_THAT(set.err, AllOf(HasSubstr(setting), HasSubstr(fmt::format("; {} needs", other))));
   }
-  // One arm of an experiment is enough, and none is run.
+  // One such arm of an experiment is enough, and no run starts.
   put_bytes(folder_ / "e.yaml",
             std::string(tiny) +
                 "compare: {seeds: 1, arms: {a: {}, b: {train.precision: bf16}}}\n"
@@ -199,7 +199,7 @@ TEST_F(Cli, CudaThatIsNotThereIsAnError) {
   EXPECT_THAT(result.err, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
 }
 
-// The reason is that which --device cuda gives.
+// The reason is the one that --device cuda gives.
 TEST_F(Cli, WhyTheCpuWasTakenIsSaid) {
   const Result cuda = preheat({"train", "tiny.yaml", "--device", "cuda", "--out", "cuda"});
   if (cuda.code == 0) GTEST_SKIP() << "there is a CUDA device";
@@ -392,7 +392,7 @@ TEST_F(Cli, ScheduleAsCsv) {
   EXPECT_EQ(bytes_of(folder_ / "lr2.svg"), svg);
 }
 
-// What is read is not written over, and two tables do not go into one file.
+// No input file is overwritten, and no two outputs go to the same file.
 TEST_F(Cli, AFileToBeWrittenIsNoOtherOnes) {
   std::filesystem::create_symlink("tiny.yaml", folder_ / "link.yaml");
   put_bytes(folder_ / "other.yaml", "train: {length: 5 steps}\n");
@@ -430,7 +430,7 @@ TEST_F(Cli, SchedulesAreCompared) {
       preheat({"schedule", "a.yaml", "b.yaml", "--svg", "both.svg", "--csv", "both.csv"});
   EXPECT_EQ(both.code, 0) << both.err;
   EXPECT_EQ(both.err, "");
-  // Of one name, they are told apart by their files.
+  // Configurations of the same name are labelled by their files.
   EXPECT_THAT(
       both.out,
       AllOf(HasSubstr("a: T = 20 updates"), HasSubstr("W = 5"), HasSubstr("b: T = 30 updates"),
@@ -449,7 +449,7 @@ TEST_F(Cli, SchedulesAreCompared) {
                        "train.length=1 step", "--set", "schedule.warmup.length=0 steps"})
                   .out,
               AllOf(HasSubstr("\na.yaml,0,0,"), HasSubstr("\na__b/a.yaml,0,0,")));
-  // A setting holds for all of them.
+  // A --set applies to all of them.
   EXPECT_THAT(preheat({"schedule", "a.yaml", "b.yaml", "--set", "train.length=7 steps"}).out,
               AllOf(HasSubstr("a: T = 7 updates"), HasSubstr("b: T = 7 updates")));
 }
@@ -522,7 +522,7 @@ TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
   const Result none = preheat({"schedule", "tiny.yaml", "--gate-opens", "6"});
   expect_one_line(none, 2);
   EXPECT_THAT(none.err, HasSubstr("schedule.warmup.until"));
-  // Beside one that has none.
+  // Compared with a schedule without a gate.
   const Result beside = preheat({"schedule", "gate.yaml", "tiny.yaml", "--gate-opens", "6"});
   EXPECT_EQ(beside.code, 0) << beside.err;
   EXPECT_THAT(beside.out, HasSubstr("gate and tiny first differ at update 0"));
@@ -538,7 +538,7 @@ TEST_F(Cli, ScheduleNeedsNoData) {
 TEST_F(Cli, AFullDiskHarmsNothing) {
   put_bytes(folder_ / "lr.csv", "precious");
   put_bytes(folder_ / "lr.svg", "precious too");
-  // Files may grow to 8 KiB; what would go beyond fails as on a full disk.
+  // Files may grow to 8 KiB; writes beyond that fail as on a full disk.
   const std::string limited =
       "trap '' XFSZ; ulimit -f 8; "
       "'" PREHEAT_BINARY "' ";
@@ -572,7 +572,7 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   std::vector<std::string> first = {PREHEAT_BINARY, "train", "tiny.yaml", "--out", "run"};
   first.insert(first.end(), longer.begin(), longer.end());
   const pid_t child = start(first);
-  // Rows in metrics.csv say that it trains.
+  // Rows in metrics.csv show that training is under way.
   for (int i = 0; i < 15000; ++i) {
     std::error_code error;
     const auto size = std::filesystem::file_size(folder_ / "run/metrics.csv", error);
@@ -621,7 +621,7 @@ TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
     }
   }
   EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).out, "");
-  // One that was killed between its last checkpoint and its summary gets it.
+  // A run that was killed between its last checkpoint and its summary gets its summary.
   std::filesystem::remove(folder_ / "run/summary.json");
   EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);
   const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
@@ -647,7 +647,7 @@ TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 31);
   EXPECT_THAT(bytes_of(folder_ / "run/config.yaml"), HasSubstr("length: 30 steps"));
   EXPECT_THAT(bytes_of(folder_ / "run/config-before-20.yaml"), HasSubstr("length: 20 steps"));
-  // From there on it is the run's own, and the folder knows it.
+  // From then on the new schedule is the run's own, as the folder records.
   EXPECT_EQ(preheat(longer).code, 0);
   EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);
   const Result nothing = preheat({"train"});
@@ -698,7 +698,7 @@ TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
   EXPECT_EQ(json["claims"][1]["verdict"], "FAIL");
 }
 
-// A grid of which half diverges, and a search.
+// A grid of which half the cells diverge, and a search.
 constexpr const char* grid =
     "sweep: {seeds: 2, axes: {schedule.base_lr: [0.05, 1e12], optimizer.momentum: [0, 0.9]}}\n";
 constexpr const char* search =
@@ -737,7 +737,7 @@ TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
   EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("largest base rate that trains"));
 }
 
-// Ctrl-C, and the line that says how to go on, which then does.
+// Ctrl-C prints how to resume, and resuming that way works.
 TEST_F(Cli, AnInterruptedExperimentGoesOn) {
   put_bytes(folder_ / "e.yaml",
             std::string(tiny) + grid + search +
@@ -763,7 +763,7 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
     EXPECT_THAT(bytes_of(folder_ / command / json),
                 AllOf(HasSubstr("\"interrupted\": true"), HasSubstr("\"incomplete\"")));
-    // Without CONFIG: its own.
+    // Without CONFIG, the folder's own configuration is used.
     const Result rest = preheat({command, "--resume", command, "--quiet"});
     EXPECT_EQ(rest.code, 0) << rest.err;
     EXPECT_EQ(rest.out, "");
@@ -804,7 +804,7 @@ TEST_F(Cli, WrongUsageOfExperimentsIsTwo) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
 }
 
-// A file in a folder is not what was typed: a damaged one is 1 in every command.
+// A damaged file in a folder is not wrong usage: every command exits with 1.
 TEST_F(Cli, ADamagedConfigurationInAFolderIsOne) {
   put_bytes(folder_ / "e.yaml",
             std::string(tiny) + grid + search + "compare: {seeds: 1, arms: {a: {}}}\n");
@@ -813,7 +813,7 @@ TEST_F(Cli, ADamagedConfigurationInAFolderIsOne) {
     ASSERT_EQ(preheat({command, "e.yaml", "--quiet", "--out", command}).code, 0);
     const std::string path = command + "/config.yaml";
     const std::string config = bytes_of(folder_ / path);
-    // What is typed stays a matter of the command line.
+    // A wrong --set still is wrong usage.
     expect_one_line(preheat({command, "--resume", command, "--set", "nonsense.key=1"}), 2);
     put_bytes(folder_ / path, config + "nonsense: 1\n");
     for (const auto& arguments : {std::vector<std::string>{command, "--resume", command},
@@ -855,19 +855,19 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   result = preheat({"report", "empty"});
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("neither it nor a folder directly below it"));
-  // Those right below.
+  // The runs directly below the folder.
   EXPECT_EQ(preheat({"report", ".", "-o", "below.html"}).out, "below.html\n");
   EXPECT_THAT(bytes_of(folder_ / "below.html"), HasSubstr("<h1>2 runs</h1>"));
   result = preheat({"report", "a", "-o", "nowhere/page.html"});
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("nowhere/page.html"));
-  // What is there and is no page stays as it is.
+  // A file that is there and is not a page is left as it is.
   const std::string metrics = bytes_of(folder_ / "a/metrics.csv");
   result = preheat({"report", "a", "-o", "a/metrics.csv"});
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: exists and is not a page"));
   EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
-  // Under the usual names too, here and in a folder.
+  // Also under the default names, here and in a run's folder.
   const std::string other = "<!doctype html>\n<html><body>of another program</body></html>\n";
   for (const std::string usual : {"report.html", "a/report.html"}) {
     put_bytes(folder_ / usual, other);
@@ -924,7 +924,7 @@ TEST_F(Cli, BenchTimesAStep) {
   EXPECT_LE(json["host_us"], 1e3 * step["largest"].get<double>());
   EXPECT_EQ(json["precision"], "fp32");
   double bytes = 0;
-  std::map<std::string, std::pair<double, double>> of_list;  // least and largest, in all
+  std::map<std::string, std::pair<double, double>> of_list;  // sums of the least and the largest
   for (const char* list : {"parts", "works"}) {
     for (const auto& part : json[list]) {
       EXPECT_GT(part["least_us"], 0) << part;
@@ -950,7 +950,7 @@ TEST_F(Cli, BenchTimesAStep) {
   EXPECT_THAT(refused.err, HasSubstr("train.precision"));
   expect_one_line(preheat({"bench", "step", "tiny.yaml", "--replicas", "0"}), 2);
   expect_one_line(preheat({"bench", "step", "tiny.yaml", "--seconds", "nan"}), 2);
-  // What cannot be written is known before anything is measured.
+  // An output that cannot be written is reported before anything is measured.
   const std::vector<std::string> base = {"bench", "step", "--replicas", "1", "tiny.yaml"};
   const auto with = [&](const std::vector<std::string>& more) {
     std::vector<std::string> all = base;
@@ -1029,9 +1029,9 @@ TEST_F(Cli, BenchTakesASetOfTheUsersOwn) {
   expect_one_line(preheat({"bench", "update", "--parameters", "3", "--tensors", "5"}), 2);
 }
 
-// ---- A bench beside an earlier one -------------------------------------------------------------
+// ---- A bench compared with an earlier one ------------------------------------------------------
 
-// What the rule says of two figures of a JSON file, by its words.
+// The verdict on two figures of a JSON file, from the rule as it is worded.
 std::string expected_change(const nlohmann::json& before, const nlohmann::json& now) {
   const double most = std::max(before["largest"].get<double>() - before["least"].get<double>(),
                                now["largest"].get<double>() - now["least"].get<double>());
@@ -1049,7 +1049,7 @@ std::vector<std::string> with(std::vector<std::string> base, const std::vector<s
 
 TEST_F(Cli, BenchHoldsItsFiguresAgainstAnEarlierRun) {
   ASSERT_EQ(preheat(with(small_update, {"--json", "real.json"})).code, 0);
-  // The earlier run as if some rows had been slower, some faster, and others had other names.
+  // Makes some rows of the earlier run slower and some faster, and renames others.
   const auto seed = std::random_device()();
   SCOPED_TRACE(seed);
   std::mt19937_64 random(seed);
@@ -1140,7 +1140,7 @@ TEST_F(Cli, EveryBenchCanBeHeldAgainstItself) {
     }
     EXPECT_THAT(bytes_of(folder_ / "b.html"), HasSubstr("Compared with a.json"));
   }
-  // Another batch is another row, and a difference that is named.
+  // Another batch size makes other rows, and the difference is named.
   ASSERT_EQ(preheat(with(step, {"--json", "a.json"})).code, 0);
   const Result other = preheat(with(step, {"--compare", "a.json", "--set", "data.batch_size=16"}));
   EXPECT_EQ(other.code, 0) << other.err;
@@ -1185,7 +1185,7 @@ TEST_F(Cli, BenchWritesWhatItCan) {
 TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
   struct Case {
     std::vector<std::string> arguments;
-    std::string until;  // this is on standard output
+    std::string until;  // interrupted once this is on standard output
     int signal;
   };
   const std::vector<Case> cases = {
@@ -1198,7 +1198,7 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
       {{"bench", "schedule", "--device", "cpu"}, "load", SIGINT}};
   for (const Case& c : cases) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(c.arguments, " ")));
-    put_bytes(folder_ / "out", "");  // of the case before
+    put_bytes(folder_ / "out", "");  // left by the case before
     put_bytes(folder_ / "cut.json", "old");
     std::filesystem::remove(folder_ / "cut.html");
     std::vector<std::string> arguments =
@@ -1230,7 +1230,7 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
     EXPECT_EQ(json["interrupted"], true);
     EXPECT_FALSE(json["figures"].empty());
     EXPECT_THAT(bytes_of(folder_ / "cut.html"), HasSubstr("interrupted and incomplete"));
-    // It is an earlier run like any other, of which less is known.
+    // An interrupted bench can be compared with, although it has fewer figures.
     if (c.arguments[1] == "update") {
       const Result beside = preheat(with(small_update, {"--compare", "cut.json"}));
       EXPECT_EQ(beside.code, 0) << beside.err;
@@ -1257,7 +1257,7 @@ TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {
   result = preheat({"train", "tiny.yaml", "--device", "gpu"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("auto, cpu or cuda"));
-  // A wrong configuration is one even where the data are missing too.
+  // A wrong configuration is reported as such even if the data are missing too.
   result = preheat({"train", "tiny.yaml", "--set", "data.dataset=cifar10", "--set",
                     "schedule.warmup.shape=linaer"});
   expect_one_line(result, 2);

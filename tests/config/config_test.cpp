@@ -200,7 +200,7 @@ TEST(Config, ReadsGroupsAndStages) {
   EXPECT_FALSE(c.train.stages[1].length);
   EXPECT_EQ(c.train.stages[1].velocity, VelocityAtStage::fresh);
   EXPECT_EQ(c.train.stages[1].frozen_batch_norm, FrozenBatchNorm::fixed);
-  // The run is as long as its stages unless it says otherwise.
+  // A run is as long as its stages unless train.length says otherwise.
   EXPECT_FALSE(c.train.length);
   EXPECT_EQ(config_of("train: {stages: []}").train.length->value, 10);
   EXPECT_EQ(config_of("train: {length: 3 steps, stages: [{length: 1 step}]}").train.length->value,
@@ -276,7 +276,7 @@ TEST(Config, SettingsMakeTheirSections) {
   ASSERT_EQ(axes.sweep->axes.size(), 1u);
   EXPECT_EQ(axes.sweep->axes[0].key, "schedule.base_lr");
   EXPECT_EQ(axes.sweep->axes[0].values.size(), 2u);
-  // null takes a section away, so that another form can stand in its place.
+  // null removes a section, so that another form can take its place.
   EXPECT_EQ(config_of("schedule: {warmup: {power: 1}}",
                       {"schedule.warmup=null", "schedule.phases=[{shape: constant, from: base}]"})
                 .schedule.phases.size(),
@@ -401,7 +401,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"data: {augment: {crop_padding: 17}}\n",
        "f.yaml:1:18: data.augment.crop_padding:",
        {"from 0 to 16"}},
-      // model
+      // expect
       {"expect: [accuracy_falls: {arms: [a, b]}]\n",
        "f.yaml:1:27: expect.0.accuracy_falls.arms: a list of 2 is too short",
        {"at least 3"}},
@@ -419,6 +419,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"expect: [accuracy: {arms: [a, b], at_least: 1}]\n", "f.yaml:1:35:", {"below 1"}},
       {"expect: [accuracy_alike: {arms: [a, b], within: 1}]\n", "f.yaml:1:41:", {"below 1"}},
       {"expect: [accuracy_moves: {along: seed, beyond: 1}]\n", "f.yaml:1:40:", {"below 1"}},
+      // model
       {"model: {layers: []}\n", "f.yaml:1:9: model.layers: a list is empty", {}},
       {"model: {layers: conv}\n", "f.yaml:1:9: model.layers:", {"is not a list"}},
       {"model: {layers: [[conv]]}\n", "f.yaml:1:18: model.layers.0:", {"a list where a section"}},
@@ -525,6 +526,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"optimizer: {groups: [{match: *.bias}]}\n", "f.yaml:1:", {"in quotes"}},
       {"optimizer:\n  groups:\n    - match: *bias\n", "f.yaml:3:", {"in quotes"}},
       {"optimizer:\n  groups:\n    - match: *\n", "f.yaml:3:", {"in quotes"}},
+      // lengths and phases of a schedule
       {"schedule: {decay: {over: 0 steps}}\n", "f.yaml:1:20:", {"is too short; write more than 0"}},
       {"schedule: {decay: {at: []}}\n", "f.yaml:1:20: schedule.decay.at:", {"is empty"}},
       {"schedule: {decay: {at: [1 step, 5]}}\n",
@@ -637,7 +639,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
   }
 }
 
-// As many as a message says there may be, and not one more.
+// As many as the message allows, and not one more.
 TEST(Config, LimitsAreWhereTheyAreSaidToBe) {
   const auto path = [](std::size_t size) {
     return fmt::format("data: {{dir: {}}}\n", std::string(size, 'd'));
@@ -722,7 +724,7 @@ TEST(Reference, ShowsTheDefaults) {
   EXPECT_EQ(write_config(shown), write_config(RunConfig{}));
 }
 
-// Takes the # from the lines that are keys (no space after it, or the indentation of a block).
+// Uncomments the comment lines from the one that begins with `first_key` to the next other line.
 std::string with_alternatives(const std::string& text, const std::string& first_key) {
   std::istringstream lines(text);
   std::string out;
@@ -748,7 +750,7 @@ TEST(Reference, AlternativesAreRightToo) {
   EXPECT_EQ(phases.schedule.phases.size(), 3u);
   const RunConfig layers = config_of(with_alternatives(text, "- residual_stage:"));
   EXPECT_EQ(layers.model.layers.size(), 10u);
-  // These stand there already, as null or empty.
+  // The text has these keys already, as null or empty.
   const auto in_place_of = [&](const std::string& line, const std::string& key) {
     std::string changed = with_alternatives(text, key);
     changed.insert(changed.find(line), "#");
@@ -921,7 +923,7 @@ class RandomConfig {
   }
   bool flip() { return integer(0, 1) == 1; }
   double unit() { return flip() ? 0 : std::generate_canonical<double, 53>(engine_) * (1 - 1e-9); }
-  double number() {  // in (0, 1000), of any size
+  double number() {  // in (0, 1000), of any magnitude
     return std::exp(std::uniform_real_distribution<double>(-300, 6.9)(engine_));
   }
   template <class T>
@@ -1002,7 +1004,7 @@ TEST(WriteConfig, ReadsBackToTheSame) {
       FAIL() << error.what() << "\n" << text;
     }
     ASSERT_EQ(write_config(back), text);
-    // Not only through the same writer: bits and keys that could be lost on both ways.
+    // Not only through the writer: it could lose a bit or a key in both directions.
     ASSERT_EQ(back.seed, config.seed);
     ASSERT_EQ(back.data.dir, config.data.dir);
     ASSERT_EQ(back.model.init_gain, config.model.init_gain);
@@ -1056,7 +1058,7 @@ TEST(Config, AnyTextGivesAConfigurationOrAnError) {
   const std::uint64_t seed = std::random_device{}();
   SCOPED_TRACE(fmt::format("seed {}", seed));
   std::mt19937_64 engine(seed);
-  // Without comments, where most mutations would go unseen.
+  // Configurations as written have no comments, in which most mutations would have no effect.
   RunConfig everything = RandomConfig(seed).make();
   const std::string texts[] = {reference_text(), write_config(RunConfig{}),
                                write_config(everything)};

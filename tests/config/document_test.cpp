@@ -175,7 +175,7 @@ TEST(Override, KeepsTheDotsOfAnArm) {
             "{compare: {arms: {v1.5: {schedule.hold: 0 steps}, new: {train.length: 2 steps}}}}");
 }
 
-// As the keys of every map of dotted keys, and of no other.
+// In every map whose keys are dotted, and in no other.
 TEST(Override, KeepsTheDotsOfKeysOfARun) {
   for (const std::string kind : {"compare", "find_lr"}) {
     const std::string set = kind + ".arms.y.schedule.warmup.length=0 steps";

@@ -86,7 +86,7 @@ TEST(DatasetFacts, FashionMnistIsWhatItSays) {
   EXPECT_EQ(data.train.labels[0], 9);  // an ankle boot
 }
 
-// A folder to work in and no PREHEAT_DATA; both as before afterwards.
+// Works in a temporary folder without PREHEAT_DATA, and restores both afterwards.
 class FindDataset : public testing::Test {
  protected:
   FindDataset() {
@@ -214,7 +214,7 @@ TEST_F(LoadDataset, PrefersPlainFilesAndOverlooksFoldersOfTheirName) {
   EXPECT_EQ(data.test.labels, Bytes{4});
 }
 
-// One image more than MNIST has, which an epoch would silently leave out.
+// One image more than MNIST has: an epoch would silently leave it out.
 TEST_F(FindDataset, MoreThanTheKnownSizeIsTakenOnlyWhenAsked) {
   const auto idx = [](std::uint8_t magic, std::uint32_t count) {
     Bytes bytes(magic == 3 ? 16 + std::size_t{784} * count : 8 + std::size_t{count});

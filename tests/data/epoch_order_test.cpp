@@ -11,7 +11,7 @@
 namespace preheat {
 namespace {
 
-// philox() takes the counter and the key apart; the known-answer vectors give them as words.
+// philox() takes the parts of counter and key; the known-answer vectors give them as words.
 Random4 philox_words(const std::uint32_t (&c)[4], const std::uint32_t (&key)[2]) {
   return philox(std::uint64_t{key[1]} << 32 | key[0], static_cast<RandomStream>(c[3]), c[2],
                 std::uint64_t{c[1]} << 32 | c[0]);
@@ -21,7 +21,7 @@ void expect_words(const Random4& actual, const std::uint32_t (&expected)[4]) {
   for (int i = 0; i < 4; ++i) EXPECT_EQ(actual.value[i], expected[i]) << i;
 }
 
-// The vectors that the paper's authors publish with their implementation (philox4x32, 10 rounds).
+// The vectors that the authors of the paper publish with their code (philox4x32, 10 rounds).
 TEST(Random, GivesTheKnownAnswersOfPhilox) {
   expect_words(philox_words({0, 0, 0, 0}, {0, 0}),
                {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
@@ -85,7 +85,7 @@ TEST(EpochOrder, IsUniformOverAllPermutations) {
   for (const auto& [order, count] : counts) {
     chi_square += (count - epochs / 24.0) * (count - epochs / 24.0) / (epochs / 24.0);
   }
-  // 23 degrees of freedom: over 70 once in a million seeds.
+  // With 23 degrees of freedom it exceeds 70 for one seed in a million.
   EXPECT_LT(chi_square, 70) << "seed " << seed;
 }
 
@@ -111,7 +111,7 @@ TEST(CropFlip, StaysInRangeAndUsesAllOfIt) {
   EXPECT_NEAR(flips, 1000, 140) << "seed " << seed;
 }
 
-// Every offset of the rows comes with every one of the columns, mirrored and not.
+// Every row offset comes with every column offset, mirrored and not.
 TEST(CropFlip, DrawsItsPartsIndependently) {
   const auto seed = std::random_device{}();
   constexpr int examples = 10000;
@@ -125,7 +125,7 @@ TEST(CropFlip, DrawsItsPartsIndependently) {
   for (const auto& [drawn, count] : counts) {
     chi_square += (count - examples / 50.0) * (count - examples / 50.0) / (examples / 50.0);
   }
-  // 49 degrees of freedom: over 112 once in a million seeds.
+  // With 49 degrees of freedom it exceeds 112 for one seed in a million.
   EXPECT_LT(chi_square, 112) << "seed " << seed;
 }
 

@@ -145,7 +145,7 @@ TEST_F(Idx, RefusesBytesAfterTheData) {
             at(folder.path() / "l.gz", 8 + 7) + problem);
 }
 
-// The most memory ever used tells, as a promise taken at its word would be filled with zeros.
+// The peak resident memory shows it: space for the promised data would be filled with zeros.
 TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   const auto max_kib = [] {
     rusage usage{};
@@ -167,7 +167,7 @@ TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   EXPECT_EQ(
       labels_error(words({0x801, 0xffffffff}) + labels),
       at(labels_path, 4) + "the header promises 4294967295 examples; expected 1 to 100000000");
-  // Within the limits, but not in the file.
+  // Within the limits, but more than the file holds.
   EXPECT_EQ(labels_error(words({0x801, 100'000'000}) + labels),
             at(labels_path, 15) + "the file ends in its labels; expected 99999993 more bytes");
   EXPECT_EQ(
@@ -216,7 +216,7 @@ TEST_F(Idx, ReportsDamagedGzip) {
             at(path, 0) + "cannot be read: invalid block type; expected an undamaged file");
 }
 
-// Whatever is damaged: an error that names the file and the byte, or data of the right shape.
+// Any damage gives an error that names the file and the byte, or data of the right shape.
 TEST_F(Idx, SurvivesAnyDamage) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);

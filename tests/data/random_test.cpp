@@ -11,7 +11,7 @@
 namespace preheat {
 namespace {
 
-// The quantile by bisection of the distribution function in long double.
+// The normal quantile, by bisection of the distribution function in long double.
 long double quantile(long double u) {
   if (u > 0.5L) return -quantile(1 - u);
   long double low = -40;
@@ -39,13 +39,13 @@ TEST(NormalQuantile, IsTheInverseOfTheDistribution) {
 
 TEST(NormalQuantile, IsOddAboutOneHalf) {
   EXPECT_EQ(normal_quantile(0.5), 0.0);
-  // u and 1 - u are both exact for multiples of 2^-33, which are all that is ever asked for.
+  // u and 1 - u are both exact for multiples of 2^-33, the only arguments in use.
   std::mt19937 random(7);
   for (int i = 0; i < 1000; ++i) {
     const double u = unit(static_cast<std::uint32_t>(random()));
     ASSERT_EQ(normal_quantile(u), -normal_quantile(1 - u)) << fmt::format("{}", u);
   }
-  EXPECT_NEAR(normal_quantile(0x1p-33), -6.338, 1e-3);  // the largest weight there can be, in stds
+  EXPECT_NEAR(normal_quantile(0x1p-33), -6.338, 1e-3);  // the largest possible weight, in stds
 }
 
 }  // namespace

@@ -59,7 +59,7 @@ TEST(Synthetic, CannotBeToldFromAnyOnePixel) {
   EXPECT_LT(best, 0.3);
 }
 
-// The best correlation with a class's mean image over all shifts: what a network can do at least.
+// Takes the class whose mean image correlates best over all shifts: a network can do at least that.
 TEST(Synthetic, CanBeToldByComparingShiftedPictures) {
   std::vector<std::array<double, 256>> means(10);
   for (std::size_t i = 0; i < train().labels.size(); ++i) {

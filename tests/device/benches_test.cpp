@@ -1,5 +1,5 @@
-// Whether the GPU's benches can be believed. What they time are the functions that training calls,
-// and each variant proves itself against the reference before it is timed: to run is to be right.
+// The GPU's benches. They time the functions that training calls, and check each variant against
+// the reference before timing it: a variant that runs is right.
 #include "backend/cuda/benches.h"
 
 #include <gtest/gtest.h>
@@ -46,7 +46,7 @@ TEST_F(DeviceBenches, EveryVariantComputesTheUpdate) {
   }
 }
 
-// A kernel that moves the bytes twice, as two launches of one step.
+// The slower work moves the bytes twice, as two launches in one step.
 TEST_F(DeviceBenches, SlowerWorkIsSeenAsSlower) {
   constexpr std::int64_t size = std::int64_t{1} << 26;
   const Stream stream = make_stream();

@@ -58,7 +58,7 @@ __global__ void rates(const LrSchedule schedule, const std::int64_t* steps, std:
   if (i < n) lr[i] = lr_at(schedule, steps[i], gate_opened_at);
 }
 
-// One thread, one update after the other, as a training step calls it.
+// One thread, one update after the other, as in training.
 __global__ void advances(const LrSchedule schedule, StepState* state, const std::int64_t* correct,
                          std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) advance(*state, schedule, true, correct[i]);

@@ -12,15 +12,15 @@
 
 namespace preheat {
 
-/// Why no kernel can be run here, or "" where one can.
+/// Why no kernel can run here, or "" if one can.
 std::string no_device();
 
-/// lr_at of each step, in double. Throws std::runtime_error with CUDA's reason, as do all of these.
+/// lr_at of each step, in double. Throws std::runtime_error with CUDA's reason, as all of these do.
 std::vector<double> rates_on_device(const LrSchedule& schedule,
                                     const std::vector<std::int64_t>& steps,
                                     std::int64_t gate_opened_at);
 
-/// The state after as many calls of advance() as there are `correct`, from `state` on.
+/// The state after one call of advance() for each element of `correct`, from `state` on.
 StepState advanced_on_device(const LrSchedule& schedule, const StepState& state,
                              const std::vector<std::int64_t>& correct);
 
@@ -30,7 +30,7 @@ struct Weights {
   std::vector<float> taken;
 };
 
-/// One sgd_momentum of each weight.
+/// One sgd_momentum for each weight.
 Weights updated_on_device(const SgdMomentum& rule, const UpdateScalars& scalars, float weight_decay,
                           const std::vector<float>& g, const Weights& before);
 

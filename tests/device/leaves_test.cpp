@@ -1,5 +1,5 @@
-// What host and device share gives the same on both: to the bit where it is plain arithmetic, to
-// one unit in the last place of a float where a mathematics library has a say.
+// Functions shared by host and device give the same on both: bit for bit if they are plain
+// arithmetic, to one unit in the last place of a float if they call a math library.
 #include "device/leaves.h"
 
 #include <fmt/format.h>
@@ -22,7 +22,7 @@ class OnDevice : public testing::Test {
   const testing::ScopedTrace trace_{__FILE__, __LINE__, fmt::format("seed {}", seed_)};
 };
 
-// Neighbouring floats are 1 apart.
+// 0 for equal floats, 1 for neighbours, 2 for any others.
 std::int64_t distance(double a, double b) {
   const auto x = static_cast<float>(a);
   const auto y = static_cast<float>(b);

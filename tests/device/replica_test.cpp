@@ -1,4 +1,4 @@
-// A network in training on the GPU: what every backend promises, and against the CPU's backend.
+// Replicas on the GPU: what every backend guarantees, and a comparison with the CPU's backend.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -16,8 +16,9 @@
 namespace preheat {
 namespace {
 
-// An epoch is 10 updates. Every kind of layer: odd and even poolings, with and without batch norm,
-// blocks with both kinds of shortcut, an output that two layers read.
+// An epoch is 10 updates. Together with `plain`, every kind of layer: poolings of 2 and of 3,
+// layers with and without batch norm, blocks with both kinds of shortcut, an output that two layers
+// read.
 constexpr const char* every_layer = R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
 model:
@@ -81,7 +82,8 @@ class CudaReplica : public testing::Test {
     return backend.compile(network_, options_, initial_, backend.load(data_.train));
   }
 
-  // Updates from .. to - 1 of the run, `at_once` at a time.
+  // Trains updates from .. to - 1 of the run, at most `at_once` at a time, and returns their
+  // records.
   std::vector<StepRecord> train(Replica& r, std::int64_t from, std::int64_t to,
                                 std::int64_t at_once = 1) const {
     const std::int64_t per_epoch = data_.train.size() / config_.data.batch_size;
@@ -114,7 +116,7 @@ class CudaReplica : public testing::Test {
   std::vector<float> initial_;
 };
 
-// ||a - b|| / ||b|| over all tensors: a bias that was 0 a step ago has no digits of its own yet.
+// ||a - b|| / ||b|| over all tensors: alone, a bias that was 0 a step ago is mostly rounding error.
 double distance(const std::vector<NamedTensor>& a, const std::vector<NamedTensor>& b) {
   double difference = 0;
   double norm = 0;
@@ -156,7 +158,7 @@ TEST_F(CudaReplica, ComputesInFp32WhatTheCpuDoes) {
       }
       EXPECT_LT(distance(gpu->save().parameters, cpu->save().parameters), 1e-3);
       EXPECT_LT(distance(gpu->save().statistics, cpu->save().statistics), 1e-3);
-      // From one state, evaluation is the same number.
+      // From the same state, evaluation gives the same numbers.
       cpu->load(gpu->save());
       const auto on_gpu = gpu->evaluate(*cuda_->load(data_.test));
       const auto on_cpu = cpu->evaluate(*cpu_->load(data_.test));
@@ -178,7 +180,7 @@ TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
       use(yaml, {std::string("train.precision=") + precision});
       auto gpu = replica(*cuda_);
       ReplicaState state = gpu->save();
-      state.step.loss_scale = std::min(state.step.loss_scale, 128.0f);  // no step is lost
+      state.step.loss_scale = std::min(state.step.loss_scale, 128.0f);  // no step is skipped
       gpu->load(state);
       const auto a = train(*gpu, 0, 3);
       ASSERT_EQ(a.size(), b.size());
@@ -312,7 +314,7 @@ TEST_F(CudaReplica, ReplicasSideBySideHaveTheBitsOfOneAlone) {
   }
 }
 
-// Each is gone before the next one is loaded, and so may have its place in memory.
+// Each dataset is freed before the next one is loaded, which may then get the same memory.
 TEST_F(CudaReplica, EvaluatesTheDatasetThatItIsGiven) {
   use(plain);
   auto r = replica(*cuda_);

@@ -1,6 +1,6 @@
-// Runs the blocks of a launch, one after the other. Every thread of a block that has to wait is a
-// stack of its own, so a thread runs until it waits, and then another one does. Which one is up to
-// a random number: code that is right under CUDA is right in any order.
+// Runs the blocks of a launch, one after the other. Every thread of a block that has to wait keeps
+// its own stack: a thread runs until it waits, then another one continues, chosen at random. Code
+// that is correct under CUDA is correct in any order.
 #include <array>
 #include <cstdlib>
 #include <memory>
@@ -16,7 +16,7 @@
 #undef blockDim
 #undef gridDim
 
-// Saves the registers that a function must keep, and goes on where the other stack left off.
+// Saves the callee-saved registers and continues where the other stack left off.
 extern "C" void emulation_switch(void** from, void* to);
 asm(R"(
 .globl emulation_switch
@@ -55,11 +55,11 @@ struct Copy {
 struct Thread {
   uint3 index{};
   Stack* stack = nullptr;
-  std::vector<Copy> open;                 // of the group that is not committed yet
-  std::vector<std::vector<Copy>> groups;  // that have not been waited for
+  std::vector<Copy> open;                 // the group that is not committed yet
+  std::vector<std::vector<Copy>> groups;  // committed, but not waited for yet
 };
 
-// What one lane brings to an instruction of its warp.
+// The operands of one lane in an instruction of its warp.
 struct Operands {
   std::uint64_t bits;
   unsigned address;
@@ -72,8 +72,8 @@ struct Operands {
 struct Warp {
   unsigned arrived = 0;  // a bit for each lane
   unsigned mask = 0;
-  unsigned round =
-      0;  // even and odd ones in turn: a lane may be one ahead of those that still read
+  // Even and odd rounds alternate: a lane may be one round ahead of lanes that still read.
+  unsigned round = 0;
   Site site{};
   std::array<std::array<Operands, warp_size>, 2> operands{};
 };
@@ -87,11 +87,11 @@ struct Shared {
 const Launch* launch = nullptr;
 std::vector<void*> arguments;
 std::vector<Thread> threads;
-std::vector<unsigned> order;  // in which threads begin
+std::vector<unsigned> order;  // in which the threads begin
 std::size_t begun = 0;
 std::size_t ended = 0;
 unsigned current = 0;
-std::vector<unsigned> ready;  // have waited for what is there now
+std::vector<unsigned> ready;  // threads whose wait is over
 std::vector<Warp> warps;
 std::vector<Shared> shared;
 std::size_t static_shared_bytes = 0;
@@ -141,7 +141,7 @@ void end_thread() {
   if (!waiting.empty() && waiting.size() + ended == threads.size()) open_barrier();
 }
 
-// What runs on every stack: threads that have not begun, as long as there are any.
+// Runs on every stack: begins the next thread as long as there is one.
 void run_threads() {
   while (true) {
     Stack* const mine = idle.back();
@@ -163,7 +163,7 @@ void prepare(Stack& stack) {
       reinterpret_cast<std::uintptr_t>(stack.memory.get() + stack_bytes) & ~std::uintptr_t{15};
   auto* const entry = reinterpret_cast<void**>(top - 16);
   *entry = reinterpret_cast<void*>(&run_threads);
-  stack.pointer = entry - 6;  // registers that nobody will miss
+  stack.pointer = entry - 6;  // registers, whose values do not matter
 }
 
 [[noreturn]] void stop_waiting() {
@@ -180,7 +180,7 @@ void prepare(Stack& stack) {
   stop_here(what);
 }
 
-// For all blocks of a launch.
+// Once for all blocks of a launch.
 void prepare_threads() {
   const dim3& size = launch->block;
   const unsigned count = size.x * size.y * size.z;
@@ -224,8 +224,8 @@ void run_block() {
   }
 }
 
-// Waits for the other lanes. True in the last one, which is to call go_on() when it has done what
-// the instruction does.
+// Waits for the other lanes. True in the last lane to arrive, which executes the instruction for
+// all of them and then calls go_on().
 bool meet(unsigned mask, const Operands& mine, Site site) {
   Warp& warp = warps[current / warp_size];
   const unsigned lane = current % warp_size;
@@ -324,7 +324,7 @@ std::uint64_t shuffle(unsigned mask, std::uint64_t bits, unsigned from, Site sit
   const unsigned round = warps[current / warp_size].round;
   if (meet(mask, mine, site)) go_on();
   const Warp& warp = warps[current / warp_size];
-  // The value of a lane that takes no part is anything.
+  // The value of a lane that does not take part is undefined.
   if ((warp.mask >> from & 1) == 0) return ~bits;
   return warp.operands[round % 2][from].bits;
 }
@@ -401,7 +401,7 @@ void load_matrices(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned 
   go_on();
 }
 
-// The layouts are those of the PTX manual's section on mma.m16n8k16.
+// The layouts are from the PTX manual's section on mma.m16n8k16.
 void multiply_matrices(bool bf16, float* const (&sums)[4], const unsigned (&a)[4],
                        const unsigned (&b)[2], Site site) {
   Operands mine{};

@@ -1,4 +1,4 @@
-// cuBLAS and cuBLASLt: plain loops.
+// cuBLAS and cuBLASLt as plain loops.
 #include <cublasLt.h>
 #include <cublas_v2.h>
 
@@ -14,7 +14,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 constexpr std::size_t workspace_bytes = 4096;
 constexpr std::uint64_t algorithm_mark = 0x5eed;
-// A product with more of them is not computed: as a ceiling of the benches it would take hours.
+// Larger products are skipped: the ones that measure a bench's ceiling would take hours.
 constexpr std::int64_t max_multiply_adds = std::int64_t{1} << 36;
 
 struct Operation {
@@ -221,7 +221,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   }
   results[0] = {};
   results[0].workspaceSize = p.workspace >= workspace_bytes ? workspace_bytes : 0;
-  // What it was promised of the pointers it may use.
+  // The alignments that the caller promised, for cublasLtMatmul() to check.
   const Algorithm algorithm{algorithm_mark,
                             {p.alignment_a, p.alignment_b, p.alignment_c, p.alignment_d}};
   std::memcpy(&results[0].algo, &algorithm, sizeof algorithm);

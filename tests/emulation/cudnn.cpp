@@ -1,5 +1,5 @@
-// cuDNN's graph API for one convolution: descriptors that check what is set, heuristics with
-// engines of every kind, of which only some may be taken, and plain loops.
+// cuDNN's graph API for one convolution: descriptors that check what is set on them, heuristics
+// that offer engines of every kind, only some of which preheat may take, and plain loops.
 #include <cudnn.h>
 
 #include <algorithm>
@@ -65,11 +65,11 @@ bool is_final(const Descriptor* d, cudnnBackendDescriptorType_t type) {
 struct Engine {
   std::int64_t index;
   bool fallback = false;
-  bool small = false;  // for 16 bits, or else for fp32
+  bool small = false;  // for 16 bits; otherwise for fp32
   std::vector<cudnnBackendNumericalNote_t> numerics = {};
   std::vector<cudnnBackendBehaviorNote_t> behavior = {};
   std::int64_t workspace = 0;
-  std::int64_t knob = 0;  // its one choice; none
+  std::int64_t knob = 0;  // the value of its only knob; 0: it has none
   bool can_be_planned = true;
   bool can_be_run = true;
 };
@@ -111,7 +111,7 @@ const Engine* engine_of(const Descriptor* configuration) {
 
 enum class Pass { forward, data, weights };
 
-// The operation of a graph, read out of its descriptors.
+// The operation of a graph, read from its descriptors.
 struct Convolution {
   Pass pass{};
   Type type{};
@@ -139,7 +139,7 @@ bool is_nhwc(const Descriptor& tensor) {
          stride(0) == dim(1) * dim(2) * dim(3);
 }
 
-// False where anything of it is missing or does not fit.
+// False if anything is missing or does not fit.
 bool read(const Descriptor& operation, Convolution& c) {
   cudnnBackendAttributeName_t convolution{}, x{}, w{}, y{}, alpha{}, beta{};
   switch (operation.type) {
@@ -264,7 +264,7 @@ void compute(const Convolution& c, bool tf32, void* x_data, void* w_data, void* 
   if (!reads_y) write(c.type, y_data, y);
 }
 
-// Less or more than that of a kernel of ours.
+// A made-up cost, less or more than that of our own kernels.
 std::int64_t cost_of(const Convolution& c) {
   const std::size_t shape = c.x_size() + 3 * c.y_size() + 5 * c.w_size();
   return (shape / 16 + static_cast<std::size_t>(c.pass) + any_decision()) % 2 == 0
@@ -272,7 +272,7 @@ std::int64_t cost_of(const Convolution& c) {
              : kernel_cost * 4;
 }
 
-// Fills the caller's descriptors, which are empty, with what is found.
+// Copies `from` into an empty descriptor of the caller.
 void give(const Descriptor& from, cudnnBackendDescriptor_t to) {
   auto* const d = reinterpret_cast<Descriptor*>(to);
   if (!descriptors.contains(d) || d->type != from.type || d->final) {
@@ -381,7 +381,7 @@ std::size_t size_of(cudnnBackendAttributeType_t type) {
       return 8;
     case CUDNN_TYPE_CHAR:
       return 1;
-    default:  // float, and enumerations
+    default:  // float and enumerations
       return 4;
   }
 }

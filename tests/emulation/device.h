@@ -1,6 +1,6 @@
-// The emulated device's work: tasks that streams, events and graphs put in an order. Nothing is
-// done before somebody waits for it, and then in any order that was not ruled out: what lacks a
-// dependency goes wrong, as it does on a GPU on a bad day.
+// The emulated device's work: tasks that streams, events and graphs order. No task runs before
+// something waits for it, and then tasks run in any order that the dependencies allow: code that
+// lacks a dependency goes wrong here, as it may on a GPU.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,23 +19,23 @@ namespace emulation {
 
 using Work = std::function<void()>;
 
-/// Time is made up, in microseconds that nobody should believe: the trials that choose among our
-/// kernels and the libraries' come out one way or the other, not always for what a CPU does faster.
+/// Times are made up, in microseconds. The trials between our own kernels and the libraries' come
+/// out either way, not always in favour of what a CPU computes faster.
 inline constexpr std::int64_t kernel_cost = 4;
 
 struct Task {
-  Work work;                                 // none: only an order
-  std::vector<std::shared_ptr<Task>> after;  // until it is done
-  int chain = 0;                             // the stream that it was put on first
+  Work work;                                 // empty: the task only orders others
+  std::vector<std::shared_ptr<Task>> after;  // what it waits for; cleared when it is done
+  int chain = 0;                             // the stream that it was first put on
   bool done = false;
-  std::int64_t cost = 1;  // in time
-  std::int64_t at = 0;    // when it was done
+  std::int64_t cost = 1;  // in made-up microseconds
+  std::int64_t at = 0;    // the time when it was done
 };
 using TaskPointer = std::shared_ptr<Task>;
 
 struct Node {
   cudaGraphNodeType type = cudaGraphNodeTypeKernel;
-  std::optional<Launch> launch;  // of a kernel of ours; the libraries' are work
+  std::optional<Launch> launch;  // if it is one of our kernels; library calls are `work`
   Work work;
   cudaEvent_t event = nullptr;
   std::vector<std::size_t> after;
@@ -48,11 +48,11 @@ struct Graph {
   std::vector<NodePointer> nodes;
 };
 
-/// Graph nodes are handed out as where they stand in their graph.
+/// An instantiated graph.
 struct Exec {
   std::vector<NodePointer> nodes;
-  const Graph* graph = nullptr;  // that it was made of
-  TaskPointer last;              // one launch of it after the other
+  const Graph* graph = nullptr;  // that it was instantiated from
+  TaskPointer last;              // its last launch: launches run one after the other
 };
 
 struct Stream;
@@ -66,27 +66,27 @@ struct Capture {
 struct Stream {
   int chain = 0;
   TaskPointer last;
-  std::vector<TaskPointer> waits;  // for the next task
+  std::vector<TaskPointer> waits;  // before the next task
   std::shared_ptr<Capture> capture;
-  std::set<std::size_t> frontier;  // nodes that the next one comes after
+  std::set<std::size_t> frontier;  // nodes that the next node depends on
 };
 
 struct Event {
   bool timed = false;
   TaskPointer record;
-  std::weak_ptr<Capture> capture;  // that it was recorded in
-  bool captured = false;           // last recorded in one
+  std::weak_ptr<Capture> capture;  // that it was last recorded in
+  bool captured = false;           // whether it was last recorded in a capture
   std::set<std::size_t> frontier;
 };
 
-/// Every call of an emulated library holds it; the device is one.
+/// Held by every call into an emulated library: there is one device.
 std::recursive_mutex& device_mutex();
 
-/// The stream behind a handle; null where it is none.
+/// The stream of a handle; null if the handle is not one.
 Stream* stream_of(cudaStream_t stream);
 
-/// Puts work on a stream, or a node into the graph that is captured from it. False where that
-/// is not allowed; what is wrong is the error that cudaGetLastError tells.
+/// Puts work on a stream, or a node into the graph that is captured from it. False if that is not
+/// allowed; cudaGetLastError() then returns why.
 bool put(cudaStream_t stream, Work work, cudaGraphNodeType type = cudaGraphNodeTypeKernel,
          std::int64_t cost = kernel_cost);
 

@@ -1,4 +1,4 @@
-// What the code of a kernel sees of the emulated device. translate.py puts this in front of it.
+// The emulated device as a kernel's code sees it. translate.py makes every kernel include this.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,10 +16,10 @@
 
 namespace emulation {
 
-/// Where a barrier or an instruction of a whole warp stands.
+/// The source location of a barrier or of an instruction of a whole warp.
 using Site = std::source_location;
 
-/// Of the thread that is running.
+/// The position of the thread that is running.
 struct Position {
   uint3 thread;
   uint3 block;
@@ -28,13 +28,14 @@ struct Position {
 };
 extern Position here;
 
-/// The block's answer to whether all its threads say so.
+/// Waits for all threads of the block. Whether all of them passed true.
 bool barrier(bool all, Site site);
 
-/// The bits that lane `from` of the warp gives; its own where there is no such lane.
+/// The bits that lane `from` of the warp passes; if that lane takes no part, wrong ones.
 std::uint64_t shuffle(unsigned mask, std::uint64_t bits, unsigned from, Site site);
 
-/// Memory that all threads of a block call the same, before any of them uses it.
+/// Declares static shared memory. Every thread of a block calls it before its first use; the first
+/// call of a block poisons the memory.
 void declare_shared(void* memory, std::size_t size);
 
 void* dynamic_shared_memory();
@@ -44,7 +45,7 @@ T* dynamic_shared() {
 }
 unsigned shared_address(const void* memory);
 
-// Instructions, one function each. What is copied comes when it is waited for, or at once.
+// One function for each PTX instruction. A copy arrives when it is waited for, or at once.
 void copy_async(unsigned to, const void* from, unsigned size, unsigned read);
 template <unsigned size>
 void copy_async(unsigned to, const void* from, unsigned read = size) {
@@ -98,7 +99,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned offset, unsigned width = 32,
       static_cast<Bits>(emulation::shuffle(mask, std::bit_cast<Bits>(value), from, site)));
 }
 
-// Blocks run one after the other, so what one does is whole and seen by the next.
+// Blocks run one after the other, so the writes of one are complete and visible to the next.
 inline void __threadfence() {}
 inline unsigned atomicInc(unsigned* at, unsigned most) {
   const unsigned old = *at;
@@ -147,7 +148,7 @@ inline const void* __cvta_generic_to_global(const void* memory) {
   return memory;
 }
 
-/// Of a kernel, as the C++ interface of the runtime has it.
+/// For a kernel, as in the C++ interface of the runtime.
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,
                                  int value) {

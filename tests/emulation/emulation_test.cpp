@@ -1,4 +1,4 @@
-// That the emulated device is as strict as a real one, or stricter.
+// The emulated device is as strict as a real one, or stricter.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -30,7 +30,7 @@ void wait_in_half_a_warp() {
   if (threadIdx.x % 2 == 0) __shfl_down_sync(0xffffffffu, 1, 1);
 }
 
-// Right only if a barrier stands between the two lines.
+// Right only with a barrier between the two accesses.
 void reverse(int* numbers, bool with_barrier) {
   static int exchange[threads];
   declare_shared(&exchange, sizeof exchange);
@@ -47,7 +47,7 @@ class EmulatedDevice : public testing::Test {
     }
     ASSERT_EQ(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), cudaSuccess);
     ASSERT_EQ(cudaMalloc(reinterpret_cast<void**>(&numbers_), sizeof(int) * threads), cudaSuccess);
-    // Loads the code.
+    // Loads the kernel's code.
     configure(add_one, 1, threads, 0, a_)(numbers_);
     ASSERT_EQ(cudaStreamSynchronize(a_), cudaSuccess);
   }
@@ -67,7 +67,7 @@ class EmulatedDevice : public testing::Test {
     return values;
   }
 
-  // How often of many times a stream sees what another one did before.
+  // How often, of 32 times, a stream sees what another one did before.
   int seen(bool with_event) {
     int times = 0;
     for (int i = 0; i < 32; ++i) {
@@ -129,7 +129,7 @@ TEST_F(EmulatedDevice, CapturesWhatStreamsDo) {
   cudaGetLastError();
 }
 
-// A real one is not said to look again; nor that it does not.
+// CUDA's documentation does not say whether a real device checks again.
 TEST_F(EmulatedDevice, RefusesGraphsOfKernelsThatLostTheirSharedMemory) {
   const auto allow = [](int bytes) {
     EXPECT_EQ(cudaFuncSetAttribute(add_one, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),

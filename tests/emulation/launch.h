@@ -1,4 +1,4 @@
-// A launch of a kernel, with its arguments by value.
+// A kernel launch, with its arguments by value.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -17,7 +17,7 @@ struct Launch {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;
-  void (*call)(const void* kernel, void* const* arguments) = nullptr;  // in one thread
+  void (*call)(const void* kernel, void* const* arguments) = nullptr;  // runs one thread
   std::vector<std::size_t> sizes;
   std::vector<std::shared_ptr<std::byte[]>> arguments;  // never written, so copies may share them
 
@@ -29,10 +29,10 @@ struct Launch {
   }
 };
 
-/// Runs all its blocks, one after the other. One launch at a time.
+/// Runs all blocks of a launch, one after the other. One launch at a time.
 void run(const Launch& launch);
 
-/// Puts it on the stream; what is wrong with it is the error that cudaGetLastError tells.
+/// Puts a launch on a stream. cudaGetLastError() returns what is wrong with it.
 void enqueue(Launch launch, cudaStream_t stream);
 
 template <class... Parameters, std::size_t... i>

@@ -15,11 +15,11 @@ constexpr std::size_t alignment = 256;
 constexpr std::size_t guard = 256;
 constexpr unsigned char guard_byte = 0xa5;
 constexpr unsigned char unwritten = 0xff;
-// Freed memory is watched for a while, if it is not too large.
+// Freed memory is watched for writes, up to this many bytes of it in all.
 constexpr std::size_t max_watched = std::size_t{64} << 20;
 
 struct Block {
-  unsigned char* begin;  // of the guard
+  unsigned char* begin;  // of the guard in front
   std::size_t size;
   unsigned char* data() const { return begin + guard; }
 };

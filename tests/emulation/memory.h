@@ -1,4 +1,4 @@
-// The emulated device's memory, and what can only be told by stopping.
+// The emulated device's memory, and how errors are reported that CUDA does not report.
 #pragma once
 
 #include <cstddef>
@@ -6,19 +6,19 @@
 
 namespace emulation {
 
-/// Writes what a real device would not have told, or only in other results, and aborts.
+/// Prints an error that a real device would not report, or show only in wrong results, and aborts.
 [[noreturn]] void stop(const std::string& what);
 
 inline constexpr std::size_t device_bytes = std::size_t{8} << 30;
 
-/// Device memory between guards, all ones: NaN in every floating type. Null where there is not as
-/// much.
+/// Device memory between guards, all bits set: NaN in every floating-point type. Null if there is
+/// not enough.
 void* allocate(std::size_t bytes);
-/// False where it is none. Stops where a guard, or memory that was freed earlier, was written.
+/// False if `memory` is not an allocation. Aborts if a guard or memory freed earlier was written.
 bool release(void* memory);
 std::size_t allocated_bytes();
 
-/// Whether all of it lies in one allocation.
+/// Whether all of these bytes lie in one allocation.
 bool is_device_memory(const void* memory, std::size_t bytes);
 
 }  // namespace emulation

@@ -1,5 +1,5 @@
-// What the emulated libraries compute with: arrays of any of the three types, workspaces that are
-// really used.
+// What the emulated libraries share: arrays of the three types, and workspaces that are really
+// used.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -21,7 +21,7 @@ inline std::size_t bytes_of(Type type) {
   return type == Type::f32 ? 4 : 2;
 }
 
-/// tf32 keeps ten bits behind the point.
+/// tf32 keeps ten bits of the mantissa.
 inline float to_tf32(float x) {
   const auto bits = std::bit_cast<std::uint32_t>(x);
   const bool is_finite = (bits & 0x7f800000u) != 0x7f800000u;
@@ -63,9 +63,8 @@ inline void write(Type type, void* to, const std::vector<float>& values) {
   }
 }
 
-/// Puts a computation on the stream as two kernels, the first of which leaves something in the
-/// workspace that the second wants to find there: two computations at a time in one workspace do
-/// not go well.
+/// Puts a computation on the stream as two kernels. The first fills the workspace with a mark, and
+/// the second aborts if the mark is gone, which detects concurrent use of one workspace.
 inline bool put_with_workspace(cudaStream_t stream, void* workspace, std::size_t bytes, Work work,
                                std::int64_t cost = kernel_cost) {
   static std::uint64_t computations = 0;

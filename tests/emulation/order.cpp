@@ -13,7 +13,7 @@ unsigned seed() {
   return text == nullptr ? 1u : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
 }
 
-// Marsaglia's xorshift: it is asked at every turn of every thread.
+// Marsaglia's xorshift: fast, as every switch between threads takes a number.
 std::uint32_t number() {
   static std::uint32_t state = 0x9e3779b9u ^ (seed() + 1);
   state ^= state << 13;

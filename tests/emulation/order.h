@@ -1,5 +1,5 @@
-// What CUDA leaves open is decided by random numbers: PREHEAT_EMULATION_SEED, or the same ones in
-// every run.
+// Random numbers decide what CUDA leaves open. PREHEAT_EMULATION_SEED is their seed; without it
+// they are the same in every run.
 #pragma once
 
 #include <cstddef>
@@ -7,13 +7,13 @@
 
 namespace emulation {
 
-/// 0 .. count - 1.
+/// A random number in 0 .. count - 1.
 std::size_t any_below(std::size_t count);
 
-/// The same in all of a run.
+/// A number that is the same throughout a run of the program.
 std::size_t any_decision();
 
-/// As they are, or backwards, or shuffled.
+/// Leaves the numbers as they are, reverses or shuffles them.
 void put_in_any_order(std::vector<unsigned>& numbers);
 
 }  // namespace emulation

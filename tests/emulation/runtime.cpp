@@ -1,5 +1,5 @@
-// The CUDA runtime's functions, as far as preheat and its tests call them. What CUDA calls an error
-// is one here.
+// The functions of the CUDA runtime that preheat and its tests call. What is an error in CUDA is an
+// error here.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -21,13 +21,13 @@ constexpr unsigned max_threads = 1024;
 constexpr std::size_t shared_without_asking = std::size_t{48} << 10;
 constexpr std::size_t shared_when_asked = std::size_t{227} << 10;
 
-Stream legacy_stream;  // as all others do not wait for it, it is like one of them
+Stream legacy_stream;  // all others are non-blocking, so it does not synchronise with them
 std::set<Stream*> streams;
 std::set<Event*> events;
 std::set<Graph*> graphs;
 std::set<Exec*> execs;
 std::map<std::uintptr_t, std::size_t> pinned;
-std::vector<TaskPointer> orphans;  // last ones of streams that are gone
+std::vector<TaskPointer> orphans;  // last tasks of streams that were destroyed
 std::unordered_map<const void*, std::size_t> shared_allowed;
 std::unordered_set<const void*> loaded;  // kernels that have been launched
 int chains = 0;
@@ -46,8 +46,8 @@ Object* known(const std::set<Object*>& all, Handle handle) {
   return all.contains(object) ? object : nullptr;
 }
 
-// Does a task and all it comes after. Each time every chain gets a rank by chance, and of what
-// could be done next the first in rank is: whole streams run ahead of others, or lag behind.
+// Executes a task and all tasks that it depends on. Each time every chain gets a random rank, and
+// mostly the lowest-ranked ready task is next: whole streams run ahead of others, or lag behind.
 void complete(const TaskPointer& wanted) {
   if (!wanted || wanted->done) return;
   struct Pending {
@@ -68,7 +68,7 @@ void complete(const TaskPointer& wanted) {
     }
   }
   std::unordered_map<int, std::size_t> ranks;
-  // Of one chain what was put there first: it is found last.
+  // Within a chain the task that was enqueued first comes first: the search found it last.
   std::set<std::pair<std::pair<std::size_t, std::size_t>, std::size_t>> ready;
   const auto add = [&](std::size_t i) {
     const auto [rank, is_new] = ranks.try_emplace(pending[i].task->chain, 0);
@@ -122,7 +122,7 @@ void put_node(Stream& stream, Node node) {
   nodes.push_back(std::make_shared<const Node>(std::move(node)));
 }
 
-// What may not be done by a thread while it captures.
+// For calls that a thread may not make while it captures.
 cudaError_t unsafe() {
   if (captures_of_thread.empty()) return cudaSuccess;
   for (Capture* capture : captures_of_thread) capture->invalid = true;
@@ -156,7 +156,7 @@ bool is_pinned(const void* memory, std::size_t bytes) {
   return at + bytes <= found->first + found->second;
 }
 
-// A copy, of which the host's part must be right as well.
+// Checks both pointers, also that the host's is not device memory.
 cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                  cudaStream_t handle, bool waits) {
   if (bytes == 0) return cudaSuccess;
@@ -176,7 +176,7 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind k
     if (!to_device && !is_pinned(to, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
     if (!from_device && !is_pinned(from, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
   } else if (!from_device && !is_pinned(from, bytes)) {
-    // Staged: the caller's memory is free again, but the copy need not have arrived.
+    // Staged: the caller may reuse its memory at once, but the copy need not have arrived.
     work = [to, staged = std::vector<char>(static_cast<const char*>(from),
                                            static_cast<const char*>(from) + bytes)] {
       std::memcpy(to, staged.data(), staged.size());
@@ -238,7 +238,7 @@ cudaError_t wait(cudaStream_t stream_handle, cudaEvent_t handle) {
   return cudaSuccess;
 }
 
-// Whether all that was captured comes before what the origin would do next.
+// Whether the next node of the origin would come after all captured nodes.
 bool is_joined(const Capture& capture) {
   const std::vector<NodePointer>& nodes = capture.graph->nodes;
   std::vector<bool> reached(nodes.size());
@@ -309,7 +309,7 @@ cudaError_t launch_graph(Exec& exec, Stream& stream) {
   return cudaSuccess;
 }
 
-// Nodes are known by where the graph has them.
+// The handle of a node is its address in the graph.
 struct NodePlace {
   const Graph* graph;
   std::size_t index;
@@ -359,7 +359,7 @@ void enqueue(Launch launch, cudaStream_t handle) {
   Stream* const stream = stream_of(handle);
   cudaError_t error = check_launch(launch);
   if (stream == nullptr) error = cudaErrorInvalidResourceHandle;
-  // CUDA loads a kernel's code when it is launched first, which may wait for the device.
+  // CUDA loads a kernel's code at its first launch, which may synchronise with the device.
   const bool is_first = loaded.insert(launch.kernel).second;
   if (error == cudaSuccess && is_first && !captures_of_thread.empty()) error = unsafe();
   if (tell(error) != cudaSuccess) return;
@@ -486,7 +486,7 @@ cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t strea
   return put(stream, nullptr) ? cudaSuccess : last_error;
 }
 
-// Other streams are not asked whether they still use it.
+// Does not check whether other streams still use the memory.
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   const Lock lock(device_mutex());
   if (!is_device_memory(memory, 1)) return tell(cudaErrorInvalidValue);
@@ -549,7 +549,7 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
   return put(stream, work, cudaGraphNodeTypeMemset) ? cudaSuccess : last_error;
 }
 
-// Returns before it is done, as CUDA's does.
+// Returns before the memory is set, as CUDA's does.
 cudaError_t cudaMemset(void* memory, int value, std::size_t bytes) {
   const Lock lock(device_mutex());
   if (const cudaError_t error = unsafe(); error != cudaSuccess) return error;
@@ -726,7 +726,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t handle, unsi
   const Lock lock(device_mutex());
   Graph* const graph = known(graphs, handle);
   if (graph == nullptr) return tell(cudaErrorInvalidValue);
-  for (const NodePointer& node : graph->nodes) {  // what its kernel may have may be less by now
+  for (const NodePointer& node : graph->nodes) {  // its kernel's limit may be lower by now
     if (!node->launch) continue;
     if (const cudaError_t error = check_launch(*node->launch); error != cudaSuccess) {
       return tell(error);

@@ -28,7 +28,7 @@ def launches(text):
 def shared_memory(text):
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* const \2 = ::emulation::dynamic_shared<\1>();", text)
-    # New for every block, so the first thread to reach the declaration poisons it.
+    # New in every block: the first of its threads to get here poisons it.
     return re.sub(r"__shared__ (alignas\(\d+\) )?([\w:<>]+ )(\w+)((?:\[[^;]*\])?);",
                   r"\1 static \2\3\4; ::emulation::declare_shared(&\3, sizeof \3);", text)
 
@@ -53,7 +53,7 @@ def instruction(statement):
     """The call for the text between the brackets of asm(...)."""
     ptx = "".join(re.findall(r'"([^"]*)"', statement[:statement.find(":")]))
     if not ptx:
-        return None  # only keeps the compiler from moving code
+        return None  # only a barrier for the compiler
     operands = []
     for found in re.finditer(r'"[=+]?[rlfn]"\s*\(', statement):
         end = end_of(statement, found.end() - 1)

@@ -1,4 +1,4 @@
-// Every kind of claim with results made by hand, whose numbers are worked out beside them.
+// Every kind of claim on results made by hand, with the arithmetic beside them.
 #include "experiment/claims.h"
 
 #include <fmt/format.h>
@@ -23,7 +23,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// Ten classes; 200 updates, 10 of them an epoch.
+// Ten classes; 200 updates, 10 per epoch.
 constexpr const char* experiment = R"(
 name: claims
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
@@ -58,7 +58,7 @@ RunResult ended(double accuracy) {
 }
 
 RunResult stuck() {
-  RunResult run = ended(0.12);  // which is not what it counts with
+  RunResult run = ended(0.12);  // not the accuracy that it counts with
   run.outcome = Outcome::stuck;
   return run;
 }
@@ -77,7 +77,7 @@ ArmResult arm_of(const std::string& name, const std::vector<RunResult>& runs) {
   return arm;
 }
 
-// `failed` of n fail, first those of the lowest seeds.
+// `failed` of n runs fail, those of the lowest seeds.
 ArmResult failing(const std::string& name, std::size_t failed, std::size_t n) {
   std::vector<RunResult> runs(n, ended(0.5));
   for (std::size_t i = 0; i < failed; ++i) runs[i] = i % 2 == 0 ? stuck() : died(3);
@@ -117,7 +117,7 @@ void expect_verdict(const std::string& verdict, const std::string& claim,
 }
 
 TEST(Claims, Failures) {
-  // 20 of 20: 0.025^(1/20) = 0.8316; 0 of 20: 1 less that, 0.1684.
+  // 20 of 20: 0.025^(1/20) = 0.8316; 0 of 20: 1 minus that, 0.1684.
   const std::vector<ArmResult> all = {failing("a", 20, 20)};
   expect_verdict("PASS", "failures: {arm: a, above: 0.83}", all);
   expect_verdict("INCONCLUSIVE", "failures: {arm: a, above: 0.84}", all);
@@ -132,13 +132,13 @@ TEST(Claims, Failures) {
 }
 
 TEST(Claims, FailsMore) {
-  // 7 against 0: 2 / 2^7 = 0.0156, which is also the least that 7 seeds can have.
+  // 7 against 0: 2 / 2^7 = 0.0156, which is also the smallest p that 7 seeds can give.
   const std::vector<ArmResult> clear = {failing("a", 7, 7), failing("b", 0, 7)};
   expect_verdict("PASS", "fails_more: {arms: [a, b], p_below: 0.016}", clear);
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015}", clear);
   expect_verdict("FAIL", "fails_more: {arms: [b, a], p_below: 0.016}", clear);
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [b, a], p_below: 0.015}", clear);
-  // At the level itself it is not below it, and no 7 seeds could be.
+  // A p equal to the level is not below it, and 7 seeds cannot give a smaller one.
   EXPECT_THAT(judge_one("fails_more: {arms: [a, b], p_below: 0.015625}", clear).evidence,
               HasSubstr("p = 0.016, not below 0.015625, which so few could not show"));
   expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.015625}", clear);
@@ -191,7 +191,7 @@ TEST(Claims, Accuracy) {
 }
 
 TEST(Claims, AFailedRunHasTheAccuracyOfChance) {
-  // 0.5 - 0.3 and 0.1 - 0.3, for both ways to fail; seeds that one has not are left out.
+  // 0.5 - 0.3 and 0.1 - 0.3, for both ways to fail; seeds that one arm lacks are left out.
   for (const RunResult& run : {stuck(), died(3)}) {
     const std::vector<ArmResult> arms = {arm_of("a", {ended(0.5), run, ended(0.9)}),
                                          accurate("b", {0.3, 0.3})};
@@ -233,7 +233,7 @@ TEST(Claims, AccuracyGap) {
   EXPECT_THAT(judge_one(claim("below: 0.5"), arms).evidence,
               AllOf(StartsWith("5 seeds"), HasSubstr("mean gaps 10.00 and 40.00 points"),
                     HasSubstr("-10.00")));
-  // A failed run counts with a tenth: the gap of its seed is 0.4, and so the interval spans zero.
+  // A failed run counts with 0.1: the gap of its seed is 0.4, and so the interval spans zero.
   std::vector<ArmResult> one_failed = arms;
   one_failed[1].runs[0].run = stuck();
   expect_verdict("INCONCLUSIVE", claim("below: 0.5"), one_failed);
@@ -258,7 +258,7 @@ TEST(Claims, AccuracyFalls) {
               HasSubstr("means 85.00, 65.00, 52.50 % over 2 seeds, mean rank correlation -1.00"));
 }
 
-// A run's file made by hand, from its rows.
+// Files of runs, made by hand.
 class ClaimsOfFiles : public testing::Test {
  protected:
   void put(const std::string& arm, std::size_t seed, const std::string& name,
@@ -288,8 +288,8 @@ double one(int) {
 }
 
 TEST_F(ClaimsOfFiles, Sooner) {
-  // All right from update `begin` on: of 50, 26 are right after begin + 26 updates, but for the
-  // first 50, whose mean is there only after all of them.
+  // Every update from `begin` on is right, so 26 of the last 50 are right after begin + 26 updates.
+  // Before 50 updates there is no mean.
   const auto put_step = [&](const std::string& arm, std::size_t seed, int begin) {
     put_metrics(arm, seed, 200, one, [&](int i) { return i >= begin ? 1.0 : 0.0; });
   };
@@ -312,7 +312,7 @@ TEST_F(ClaimsOfFiles, Sooner) {
                     HasSubstr("p = 0.031")));
   EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence,
               HasSubstr("median 50 updates against 200"));
-  // Exactly half is not below half.
+  // 49 of 50 right, after 199 updates, is an error of 0.02 and not below it.
   put_step("a", 0, 150);
   EXPECT_THAT(
       judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
@@ -322,8 +322,8 @@ TEST_F(ClaimsOfFiles, Sooner) {
 }
 
 TEST_F(ClaimsOfFiles, SmallerSpike) {
-  // A loss of 1 in updates 10 .. 59, and the spike at the first or the last of those looked at;
-  // what is around them does not matter.
+  // A loss of 1 in updates 10 .. 59, and the spike at the first or the last update of the window;
+  // the losses before and after do not matter.
   const auto put_spike = [&](const std::string& arm, std::size_t seed, double spike) {
     put_metrics(
         arm, seed, 200,
@@ -354,7 +354,7 @@ TEST_F(ClaimsOfFiles, SmallerSpike) {
   expect_verdict("FAIL", claim("[b, a]"), arms(6), folder_.path());
   EXPECT_THAT(judge_one(claim("[a, b]"), arms(6), folder_.path()).evidence,
               StartsWith("median factor 2 against 6 over 6 seeds; 0 and 1 were not finite"));
-  // Later it does not matter that a run is not finite.
+  // After the window it does not matter if a run is not finite.
   b[5] = died(70);
   put_spike("b", 5, 9);
   EXPECT_THAT(judge_one(claim("[a, b]"), arms(6), folder_.path()).evidence,
@@ -370,7 +370,7 @@ TEST_F(ClaimsOfFiles, SmallerSpike) {
       judge_one("smaller_spike: {arms: [a, b], after: [80 steps, 60 steps], within: 1 epochs}",
                 arms(6), folder_.path())
           .evidence,
-      StartsWith("median factor 2.63 against"));  // 3 / (57 / 50), as 8 is before it
+      StartsWith("median factor 2.63 against"));  // 3 / (57 / 50): the 8 is before the restart
   EXPECT_THAT(
       judge_one("smaller_spike: {arms: [b, a], after: [60 steps, 80 steps], within: 1 epochs}",
                 arms(6), folder_.path())
@@ -417,7 +417,7 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   put_sharpness(5, 100, 90, false, true);
   put_sharpness(6, 100, 90, true, false);
   put("a", 7, "sharpness.csv", std::string(sharpness_header) + "\n");
-  // What was not measured again has neither fallen nor stayed.
+  // A sharpness that was measured once has neither fallen nor stayed.
   put("a", 9, "sharpness.csv", std::string(sharpness_header) + "\n0,0.1,9,9,0,1,1,1,1\n");
   // Five of five: 1 / 2^5 = 0.03125.
   expect_verdict("PASS", claim, arms(9), folder_.path());
@@ -430,21 +430,20 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   expect_verdict("FAIL", "sharpness_falls: {arm: a, by: 5.01, p_below: 0.032}", arms(9),
                  folder_.path());
   expect_verdict("INCONCLUSIVE", claim, {failing("a", 0, 0)}, folder_.path());
-  // A curvature that has turned over is as sharp as its magnitude.
+  // A negative curvature counts with its magnitude.
   put_sharpness(0, 100, -90, true, true);
   EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence, StartsWith("0 of 1 runs"));
 }
 
-// A file of sharpness and of the curvature along the random direction, first and last.
+// A file of two rows: the sharpness and the curvature along the random direction, first and last.
 std::string sharpness_file(double first, double last, double random_first, double random_last) {
   return fmt::format("{}\n0,0.1,{},1,0,1,1,1,{}\n10,0.1,{},1,0,1,1,1,{}\n", sharpness_header, first,
                      random_first, last, random_last);
 }
 
 TEST_F(ClaimsOfFiles, SharpnessStays) {
-  // Falls 2-fold and 8-fold: the mean of the logarithms is that of 4; one degree of freedom has
-  // t = 12.7062, so the interval is 4 x 2^(-+12.7062): the standard error
-  // of the two is half of log 4.
+  // Falls 2-fold and 8-fold: the mean of the logarithms is log 4, and its standard error is half of
+  // log 4. With one degree of freedom t = 12.7062, so the interval is 4 x 2^(-+12.7062).
   put("a", 0, "sharpness.csv", sharpness_file(2, 1, 1, 1));
   put("a", 1, "sharpness.csv", sharpness_file(8, 1, 1, 1.01));
   put("a", 2, "sharpness.csv", sharpness_file(-8, 1, 4, 4));  // has no logarithm
@@ -472,8 +471,8 @@ TEST_F(ClaimsOfFiles, SharpnessStays) {
 }
 
 TEST_F(ClaimsOfFiles, EdgeOfStability) {
-  // Momentum is 0.9, so that 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of 19
-  // over 19. The median of the last quarter of seven measurements is that of two.
+  // Momentum is 0.9, so the edge 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of
+  // 19 over 19. The last quarter of seven measurements is two of them, of which the median counts.
   const auto put_late = [&](const char* arm, double rate, double late) {
     std::string text = std::string(sharpness_header) + "\n";
     for (int i = 0; i < 7; ++i) {
@@ -501,7 +500,7 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
                  {failing("a", 0, 2), failing("b", 0, 1)}, folder_.path());
   expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
                  {failing("a", 1, 1), failing("b", 0, 1)}, folder_.path());
-  // What has no number, or no edge, is left out.
+  // A run whose sharpness is no number, or whose rate of 0 has no edge, is left out.
   for (const auto& [rate, late] : {std::pair(0.1, std::nan("")), std::pair(0.0, 38.0)}) {
     put_late("a", rate, late);
     const ClaimResult left =
@@ -539,7 +538,8 @@ TEST_F(ClaimsOfFiles, UnstableStart) {
 }
 
 TEST_F(ClaimsOfFiles, DeepLayersMoveMore) {
-  // By depth velocity over weight is 1, 2, 3, or 3, 2, 1; other rows say the opposite, and louder.
+  // By depth, velocity over weight is 1, 2, 3 or 3, 2, 1. Other rows say the opposite, with larger
+  // values.
   const auto put_layers = [&](const std::string& arm, std::size_t seed, bool deep) {
     const char* names[] = {"0.conv.weight", "2.conv.weight", "3.linear.weight"};
     std::string text = std::string(layers_header) + "\n";
@@ -582,7 +582,7 @@ sweep:
     schedule.warmup.length: [0 steps, 10 steps, 20 steps]
 )";
 
-// loss(rate, level, seed), or the accuracy, of each run; none where it failed.
+// Judges loss(rate, level, seed), or the accuracy, of each run; std::nullopt if the run failed.
 ClaimResult judge_grid(
     const std::string& claim, std::size_t seeds,
     const std::function<std::optional<double>(double, std::size_t, std::size_t)>& loss,
@@ -610,7 +610,7 @@ ClaimResult judge_grid(
   return claims.at(0);
 }
 
-// Trains up to the boundary of each level.
+// Every run trains at rates up to the boundary of its level.
 ClaimResult judge_boundaries(const std::string& options, std::size_t seeds,
                              std::vector<double> boundaries) {
   return judge_grid("boundary_rises: {along: schedule.warmup.length, " + options + "}", seeds,
@@ -631,10 +631,10 @@ TEST(Claims, BoundaryRises) {
   EXPECT_EQ(judge_boundaries("p_below: 0.05", 1, {0.1, 0.2, 0.4}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.2, 0.2, 0.2}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05", 2, {0.4, 0.2, 0.1}).verdict, Verdict::fail);
-  // None trains at the first: half the smallest rate.
+  // If no rate trains, the boundary is half the smallest rate.
   EXPECT_THAT(judge_boundaries("p_below: 0.05", 2, {0, 0.2, 0.4}).evidence,
               AllOf(StartsWith("boundary 0.05, 0.2, 0.4"), HasSubstr("none in 2")));
-  // Back by an octave.
+  // The boundary falls back by an octave at the end.
   EXPECT_EQ(judge_boundaries("p_below: 0.05, octaves_back: 1", 2, {0.1, 0.4, 0.2}).verdict,
             Verdict::inconclusive);
   EXPECT_EQ(judge_boundaries("p_below: 0.05, octaves_back: 0.9", 2, {0.1, 0.4, 0.2}).verdict,
@@ -660,13 +660,13 @@ TEST(Claims, BoundaryMoves) {
   EXPECT_THAT(judge_moves("octaves_above: 1.5", 4, {0.1, 0.2, 0.1, 0.2}).evidence,
               StartsWith("1.50 octaves from 0 steps to 20 steps, the mean of 4 seeds "
                          "(2.00, 1.00, 2.00, 1.00), too few"));
-  // Even (2/5)^5 = 0.010 is above what the expanded interval leaves out, 0.00095.
+  // Even (2/5)^5 = 0.010 is more than the 0.00095 that the expanded interval leaves out.
   const ClaimResult mixed = judge_moves("octaves_above: 1.5", 5, {0.1, 0.2, 0.1, 0.2, 0.1});
   EXPECT_EQ(mixed.verdict, Verdict::inconclusive);
   EXPECT_THAT(mixed.evidence, HasSubstr("bootstrap at 95 % [1.00, 2.00]"));
 }
 
-// Accuracy by (rate, level, seed); none where the run failed.
+// Judges the accuracy by (rate, level, seed); std::nullopt if the run failed.
 ClaimResult judge_accuracies(
     const std::string& options, std::size_t seeds,
     const std::function<std::optional<double>(double, std::size_t, std::size_t)>& accuracy) {
@@ -674,8 +674,8 @@ ClaimResult judge_accuracies(
 }
 
 TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
-  // All train at 0.1 and 0.2, so that an octave below there is 0.1 alone. What happens at the
-  // boundary is no part of it.
+  // All runs train at 0.1 and 0.2, so only 0.1 is an octave below the boundary. The accuracies at
+  // the boundary do not count.
   const auto judge_levels = [](const std::string& options, std::vector<double> of_level,
                                std::vector<double> of_seed) {
     return judge_accuracies(
@@ -683,7 +683,7 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
         [&](double rate, std::size_t level, std::size_t seed) -> std::optional<double> {
           if (rate > 0.3) return std::nullopt;
           if (rate > 0.15) return 0.3 + 0.2 * static_cast<double>(level);
-          // The seeds' own differences are no part of it either.
+          // Differences between seeds do not count either.
           return 0.5 + 0.1 * static_cast<double>(seed) + of_level[level] * of_seed[seed];
         });
   };
@@ -695,18 +695,18 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
                                "1 cells at each value; 60.00 % at 0 steps"),
                     HasSubstr("+1.00 at 10 steps [0.83, 1.17]; -1.00 at 20 steps [-1.17, -0.83]"),
                     HasSubstr("t intervals at 90 %")));
-  // One value is enough to contradict it, in the middle too and either way.
+  // One value is enough to contradict the claim, also one in the middle, in either direction.
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0.03, 0}, {1, 1.1, 0.9}).verdict, Verdict::fail);
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::fail);
-  // An interval wider than the margin says nothing, nor does one seed.
+  // An interval wider than the margin shows nothing, nor does one seed.
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0.01, 0}, {1, -4, 3}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0, 0}, {1}).verdict, Verdict::inconclusive);
-  // `beyond` is of the last alone.
+  // `beyond` is about the last value alone.
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0.03, 0.01}, {1, 1.1, 0.9}).verdict, Verdict::fail);
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, -4, 3}).verdict, Verdict::inconclusive);
-  // Values that are left out are not looked at.
+  // Values that `over` leaves out are ignored.
   EXPECT_EQ(judge_levels("within: 0.02, over: {schedule.warmup.length: [0 steps, 20 steps]}",
                          {0, 0.03, 0}, {1, 1.1, 0.9})
                 .verdict,
@@ -722,20 +722,20 @@ TEST(Claims, AccuracyMovesAlongTheRate) {
           return 0.5 + rate;
         });
   };
-  // All train to the grid's end: 0.1 and 0.2 are an octave below.
+  // All runs train up to the largest rate of the grid: 0.1 and 0.2 are at least an octave below.
   EXPECT_EQ(judge_rates("beyond: 0.05", 0.4).verdict, Verdict::pass);
   EXPECT_EQ(judge_rates("within: 0.05", 0.4).verdict, Verdict::fail);
   EXPECT_EQ(judge_rates("within: 0.2", 0.4).verdict, Verdict::pass);
-  // One rate has nothing to be compared with, and below no boundary there is none.
+  // One rate has nothing to be compared with, and without a boundary there is no rate below it.
   EXPECT_EQ(judge_rates("beyond: 0.05", 0.2).verdict, Verdict::inconclusive);
   EXPECT_THAT(judge_rates("beyond: 0.05", 0).evidence, StartsWith("0 of 3 rates are at most 0"));
-  // The boundary is that of the lines looked at.
+  // The boundary is that of the lines in `over`.
   EXPECT_EQ(
       judge_rates("beyond: 0.05, over: {schedule.warmup.length: [20 steps, 0 steps]}", 0.2).verdict,
       Verdict::pass);
 }
 
-// A failed run has the accuracy of chance, and is told.
+// A failed run has the accuracy of chance, and the evidence says so.
 TEST(Claims, AccuracyMovesWithFailedRuns) {
   const ClaimResult claim = judge_accuracies(
       "along: schedule.warmup.length, octaves_from_boundary: 0, within: 0.02", 3,
@@ -771,7 +771,8 @@ sweep:
     SweepResult result;
     result.axes = base.sweep->axes;
     for (const Arm& cell : cells_of(result.axes)) {
-      // With gain 2 the boundary is 0.1 without and 0.4 with warmup; with gain 1 the other way.
+      // With gain 2 the boundary is 0.1 without warmup and 0.4 with it; with gain 1 the other way
+      // round.
       const double rate = *as_number(cell.overrides[1].value);
       const bool rises = *as_number(cell.overrides[0].value) == 2;
       const bool warms = cell.overrides[2].value.scalar == "20 steps";
@@ -850,7 +851,7 @@ TEST(Claims, RateRatio) {
 }
 
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
-  // 2 / 2^7 = 0.0156 and 1 / 6^7 of the trend: the smaller twice, the larger once.
+  // 2 / 2^7 = 0.0156, and 1 / 6^7 for the trend: Holm takes the smaller twice, the larger once.
   std::vector<ArmResult> arms = {failing("a", 7, 7), failing("b", 0, 7), failing("c", 0, 7)};
   for (SeedResult& r : arms[2].runs) r.run.test_accuracy = 0.7;
   const std::string of_others =
@@ -868,7 +869,7 @@ TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
   EXPECT_EQ(trend.at(2).verdict, Verdict::pass);
   EXPECT_THAT(trend.at(2).evidence, HasSubstr("p = 0.016 (Holm over 2), below 0.02"));
   EXPECT_THAT(trend.at(3).evidence, HasSubstr("p = 7.1e-06 (Holm over 2)"));
-  // One without data counts among them.
+  // A claim without data counts as one of them.
   const auto missing = judge(of_others + "  - sooner: {arms: [a, b], train_error: 0.5}\n", arms);
   EXPECT_THAT(missing.at(2).evidence, HasSubstr("p = 0.031 (Holm over 2)"));
   EXPECT_EQ(missing.at(3).verdict, Verdict::inconclusive);
@@ -1006,7 +1007,7 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
               AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
 }
 
-// A file with both: each command judges its own.
+// In a file with claims of two experiments each command judges its own.
 TEST(Claims, StandInTheJsonOfTheirExperiment) {
   const char* both = R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}

@@ -66,7 +66,7 @@ TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
   };
   listener.on_end = [&](const std::string& label, const RunResult&, bool) {
     --at_once;
-    EXPECT_TRUE(ended.insert(label).second) << label;  // one at a time, or this would be a race
+    EXPECT_TRUE(ended.insert(label).second) << label;  // no race: one call at a time
   };
   for (const char* threads : {"null", "1"}) {
     const Document document =
@@ -99,7 +99,7 @@ TEST(Compare, AnErrorBesideOtherRunsEndsThemAll) {
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "the disk is full");
   }
-  // And goes on where it ended.
+  // And it can be resumed.
   const auto result =
       compare(parse_document(experiment, "f.yaml"), backend, folder / "many", true, {});
   EXPECT_FALSE(result.interrupted);
@@ -189,7 +189,7 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
   EXPECT_EQ(paired["only_second_failed"], 0);
   EXPECT_EQ(paired["mcnemar_p"], 0.25);
 
-  // Every run's configuration runs on its own.
+  // The configuration of every run is complete by itself.
   const RunConfig alone = read_config(load_document(place / "absurd/11/config.yaml"));
   EXPECT_EQ(alone.seed, 11u);
   EXPECT_EQ(alone.schedule.base_lr, 1e12);
@@ -213,7 +213,7 @@ TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
   EXPECT_EQ(json["arms"][0]["n"], 2);
   EXPECT_EQ(json["arms"][1]["n"], 1);
   EXPECT_EQ(json["arms"][1]["runs"].size(), 1u);
-  EXPECT_EQ(json["paired"][0]["mcnemar_p"], 1.0);  // one pair tells nothing
+  EXPECT_EQ(json["paired"][0]["mcnemar_p"], 1.0);  // one pair shows nothing
 }
 
 TEST(Compare, NothingFinishedIsNull) {
@@ -242,7 +242,7 @@ TEST(Compare, WrongExperiments) {
       Error);
 }
 
-// Of the arm of which no start can be found, beside one that trains.
+// An arm for which no start can be found fails, beside one that trains.
 TEST(Compare, AnArmWithoutAFiniteGradientIsAFailureOfItsOwn) {
   const TemporaryFolder folder;
   const CompareResult result = compare(

@@ -25,7 +25,7 @@ class SearchRate : public testing::Test {
  protected:
   using Trains = std::function<bool(double)>;
 
-  // Searches, and notes what was asked.
+  // Searches, and records the rates that were asked for.
   Search search(double first, double resolution, const Trains& trains, std::size_t most = 1000) {
     asked_.clear();
     return search_rate(first, resolution, [&](const std::vector<double>& rates) {
@@ -75,7 +75,7 @@ TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
     expect_once_each();
     ASSERT_EQ(s.trials.size(), asked_.size());
     for (std::size_t i = 0; i < asked_.size(); ++i) EXPECT_EQ(s.trials[i].rate, asked_[i]);
-    // The three rates below the answer were seen too, to four digits.
+    // The three rates below the answer were tried too, to four digits.
     for (int k = 1; k <= 3; ++k) {
       EXPECT_TRUE(std::ranges::any_of(asked_, [&](double rate) {
         return std::fabs(rate / (*s.largest / std::exp2(k / 4.0)) - 1) < 4e-3;
@@ -85,17 +85,17 @@ TEST_F(SearchRate, FindsTheBorderOfWhatTrains) {
     EXPECT_LE(asked_.size(), 2 + std::fabs(std::log2(border / first)) +
                                  std::log2(std::max(1.0, std::log(2) / std::log(resolution))) + 3 +
                                  3);
-    // A folder is called by its rate, and a configuration shows it as it was.
+    // The name of a folder is the rate to four digits, and these are the rate exactly.
     for (const double rate : asked_) EXPECT_EQ(std::stod(fmt::format("{:.4g}", rate)), rate);
   }
 }
 
-// Where more than one border is, it finds one; and violations are those below its answer.
+// If there are several borders it finds one; rates below its answer that fail are violations.
 TEST_F(SearchRate, OfWhatIsNotMonotoneFindsOneBorderAndTellsTheOthers) {
   int with_violations = 0;
   for (int trial = 0; trial < 200; ++trial) {
     const auto salt = static_cast<unsigned>(random_());
-    const auto trains = [&](double rate) {  // at random, by the rate alone
+    const auto trains = [&](double rate) {  // random, but by the rate alone
       std::mt19937 hash(salt ^ static_cast<unsigned>(std::hash<double>()(rate)));
       return rate < 1e4 && (rate < 1e-4 || hash() % 3 != 0);
     };
@@ -114,7 +114,7 @@ TEST_F(SearchRate, OfWhatIsNotMonotoneFindsOneBorderAndTellsTheOthers) {
   EXPECT_GT(with_violations, 20);
 }
 
-// Rates below what trains in time are not lost, only slow.
+// Rates below those that train in time do not diverge; they are only slow.
 TEST_F(SearchRate, LooksAboveARateThatIsOnlyTooSlow) {
   for (int trial = 0; trial < 200; ++trial) {
     const double border = log_uniform(1e-4, 1e4);
@@ -133,8 +133,8 @@ TEST_F(SearchRate, LooksAboveARateThatIsOnlyTooSlow) {
               }));
     expect_once_each();
   }
-  // Where nothing trains, it gives up both ways: up at what is not finite or after 6 doublings,
-  // down after 9 that are slow.
+  // If nothing trains, it gives up in both directions: upwards at a rate that is not finite or
+  // after 6 doublings, downwards after 9 slow rates.
   slow_below_ = 1;
   EXPECT_FALSE(search(0.9, 1.2, [](double) { return false; }).largest);
   EXPECT_EQ(asked_.size(), 2u + 13);
@@ -155,7 +155,7 @@ TEST_F(SearchRate, EndsAtItsLimits) {
   EXPECT_LE(*always.largest, 1e8);
   EXPECT_GT(*always.largest, 5e7);
   expect_once_each();
-  // It may begin at either of them.
+  // It may begin at either limit.
   EXPECT_EQ(search(1e8, 1.19, [](double) { return true; }).largest, 1e8);
   EXPECT_EQ(search(1e-8, 1.19, [](double) { return false; }).smallest_failing, 1e-8);
 }
@@ -194,7 +194,7 @@ TEST(RateForShare, IsTheLargestThatEnoughSeedsTrainAt) {
   EXPECT_EQ(rate_for_share(arm, 0.85), 0.2);
   EXPECT_EQ(rate_for_share(arm, 0.5), 0.6);
   EXPECT_EQ(rate_for_share(arm, 0.01), 1.0);
-  // One that trains at no rate is one that does not train.
+  // A seed that trains at no rate counts as one that does not train.
   arm.searches[2].largest.reset();
   EXPECT_EQ(rate_for_share(arm, 0.9), 0.1);
   EXPECT_FALSE(rate_for_share(arm, 1));
@@ -256,7 +256,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   EXPECT_GE(ratio["interval"][1].get<double>(), ratio["log2_mean"].get<double>() - 1e-12);
   expect_no_checkpoints(place);
 
-  // The critical rate is that of the seed's initial weights, whatever the schedule.
+  // The critical rate depends on the seed's initial weights, not on the schedule.
   ASSERT_EQ(json["critical_rates"].size(), 2u);
   for (int k = 0; k < 2; ++k) {
     RunConfig config = read_config(parse_document(small_run, "f.yaml"));
@@ -272,7 +272,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
     EXPECT_EQ(json["critical_rates"][k]["rate"], *rate);
   }
 
-  // Once more: all is read.
+  // Resumed when complete: every run is read.
   const std::string before = bytes_of(place / "find_lr.json");
   Counter counter;
   find_lr(document, shared_backend(), place, true, counter.listener, {});
@@ -280,7 +280,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   EXPECT_GT(counter.read, 0);
   EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
 
-  // Interrupted after four runs, and gone on with.
+  // Interrupted after four runs, and resumed.
   Counter first;
   first.stop_after = 4;
   EXPECT_TRUE(
@@ -326,7 +326,7 @@ TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {
   }
 }
 
-// What is tried, what is found, the folders and the critical rate are all rates of the updates.
+// The rates tried, found, in the names of folders and critical are all rates of the updates.
 TEST(FindLr, RatesAreThoseOfTheUpdatesUnderAScale) {
   const TemporaryFolder folder;
   const Document plain =
@@ -363,7 +363,7 @@ TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
   EXPECT_FALSE(std::filesystem::exists(folder / "x"));
 }
 
-// Before the first search the critical rates of the seeds are found, one by one.
+// The critical rates of the seeds are found before the first search, one by one.
 TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
   class Counting : public AtATime {
    public:
@@ -399,7 +399,7 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
   }
 }
 
-// Of "seed 5    warmup    0.05     ", what comes before the rate.
+// What comes before the rate in a label such as "seed 5    warmup    0.05     ".
 std::string search_of(const std::string& label) {
   return label.substr(0, label.find_last_of(' ', label.find_last_not_of(' ')));
 }
@@ -408,7 +408,7 @@ TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
   AtATime backend(3);
-  std::multiset<std::string> going;  // searches, by their runs
+  std::multiset<std::string> going;  // the searches of the runs in progress
   std::size_t most = 0;
   bool confirmed_at_once = false;
   RunsListener listener;
@@ -443,7 +443,7 @@ TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
     return to_json(find_lr(document, backend, folder / name, true, {}, {}));
   };
 
-  // In a confirmation, which is a run beside others of a search beside others.
+  // In a confirmation: a run beside other runs of its search and beside other searches.
   const std::string rate = rate_name(whole.arms[0].searches[0].trials.back().rate);
   RunsListener failing;
   failing.on_start = [&](const std::string& label, const Trainer& trainer) {

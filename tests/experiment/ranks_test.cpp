@@ -37,7 +37,7 @@ std::string error_of(auto&& call) {
   return "no error";
 }
 
-// Twice the mean rank of values[i] by counting: smaller ones, and equal ones shared.
+// Twice the mean rank of each value, by counting the smaller and the equal ones.
 std::vector<int> doubled_ranks(const std::vector<double>& values) {
   std::vector<int> ranks;
   for (const double value : values) {
@@ -66,8 +66,8 @@ double binomial(int n, int k) {
   return result;
 }
 
-// A test that is exact attains every p with that probability: among outcomes that are equally
-// likely, a share of p has a p-value of at most p.
+// An exact test attains each of its p-values with that probability: among equally likely outcomes,
+// a share of p has a p-value of at most p.
 void expect_attained(const std::vector<double>& p_values) {
   std::vector<double> sorted = p_values;
   std::ranges::sort(sorted);
@@ -115,7 +115,7 @@ std::vector<double> with_sum(int n, int w) {
 }
 
 // Wilcoxon, Wilcox: "Some rapid approximate statistical procedures", 1964, table 2: the largest sum
-// that is significant at two-sided 5 % and 1 %, -1 where none is.
+// that is significant at two-sided 5 % and 1 %, -1 if none is.
 TEST(Wilcoxon, MatchesTheTableOfCriticalValues) {
   struct Row {
     int n, at_5, at_1;
@@ -136,7 +136,7 @@ TEST(Wilcoxon, MatchesTheTableOfCriticalValues) {
   }
 }
 
-// Every pattern of signs on ties and fresh sizes, and p by counting them.
+// All patterns of signs of random sizes, with ties and without; p is counted from them.
 TEST(Wilcoxon, IsExact) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -197,7 +197,7 @@ TEST(Wilcoxon, KnowsSignsAndOrderOfSizesOnly) {
   }
 }
 
-// Accuracies are hits over the size of the test set, and so tie, which doubles hide.
+// Accuracies are hits over the size of the test set, so differences tie, which rounding hides.
 TEST(Wilcoxon, RoundingDoesNotBreakTies) {
   const std::vector<int> first{9312, 9280, 9301, 9295, 9333, 9320, 9290, 9310};
   const std::vector<int> second{9300, 9268, 9306, 9290, 9321, 9315, 9302, 9298};
@@ -209,20 +209,20 @@ TEST(Wilcoxon, RoundingDoesNotBreakTies) {
     accuracies.push_back(first[i] / 10000.0 - second[i] / 10000.0);
     sizes.insert(std::abs(accuracies.back()));
   }
-  ASSERT_GT(sizes.size(), 2);  // 5 and 12 hits
+  ASSERT_GT(sizes.size(), 2);  // without rounding only two: 5 and 12 hits
   EXPECT_EQ(wilcoxon_signed_rank(accuracies).w_plus, wilcoxon_signed_rank(hits).w_plus);
   EXPECT_EQ(wilcoxon_signed_rank(accuracies).p, wilcoxon_signed_rank(hits).p);
   EXPECT_EQ(wilcoxon_signed_rank(std::vector{1.0, -1.0 - 1e-8}).w_minus, 2);
 }
 
-// Counted in whole numbers of any length, in Python.
+// Counted in Python, with integers of any length.
 TEST(Wilcoxon, IsExactForHundredsOfDifferences) {
   EXPECT_NEAR(wilcoxon_signed_rank(with_sum(100, 1800)).p, 0.01229976438448247, 1e-15);
   EXPECT_NEAR(wilcoxon_signed_rank(with_sum(500, 56000)).p, 0.040345596054128754, 1e-14);
 }
 
-// 600 differences with ties: scipy 1.17.1, wilcoxon(method="asymptotic", correction=True). And at
-// the border the approximation is close to what counting gives.
+// 600 differences with ties: scipy 1.17.1, wilcoxon(method="asymptotic", correction=True). Where
+// the approximation takes over, it is close to the exact p.
 TEST(Wilcoxon, ApproximatesForManyDifferences) {
   std::vector<double> differences(600);
   for (int i = 0; i < 600; ++i) differences[i] = i * 7919 % 1201 - 550;
@@ -322,7 +322,7 @@ TEST(Spearman, APerfectOrderHasTheSmallestP) {
   EXPECT_EQ(spearman(x, rising).p, 2 / 120.0);
 }
 
-// Every order of y, and p by counting them.
+// All orders of y; p is counted from them.
 TEST(Spearman, IsExact) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -342,7 +342,7 @@ TEST(Spearman, IsExact) {
       products.push_back(std::inner_product(ranks.begin(), ranks.end(), x_ranks.begin(), 0));
       orders.push_back(ordered);
     } while (std::ranges::next_permutation(order).found);
-    // Of the products of doubled ranks.
+    // The mean of the products of doubled ranks.
     const int center = static_cast<int>(n * (n + 1) * (n + 1));
     for (const Alternative alternative : alternatives) {
       std::vector<double> p_values;
@@ -383,8 +383,8 @@ TEST(Spearman, KnowsOrderOnly) {
   }
 }
 
-// With two values in x and two in y the orders are those of an urn: the number of large y that meet
-// a large x is hypergeometric.
+// If x and y have two values each, a random order is a draw from an urn: the number of large y that
+// meet a large x is hypergeometric.
 TEST(Spearman, RandomOrdersMatchTheUrn) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -409,7 +409,7 @@ TEST(Spearman, RandomOrdersMatchTheUrn) {
   expect(Alternative::two_sided, either);
 }
 
-// The random orders by a second implementation of the generator, in Python.
+// The p of the random orders is from a second implementation of the generator, in Python.
 TEST(Spearman, RandomOrdersAreTheSameEverywhere) {
   std::vector<double> x(12);
   std::iota(x.begin(), x.end(), 0.0);
@@ -422,7 +422,7 @@ TEST(Spearman, RandomOrdersAreTheSameEverywhere) {
   std::rotate(y.begin(), y.begin() + 3, y.end());
   blocks.insert(blocks.end(), y.begin(), y.end());
   EXPECT_DOUBLE_EQ(page_trend(x, blocks, Alternative::increasing, 999, 5).p, 636 / 1000.0);
-  // None of the random orders is as good, and the one found counts.
+  // None of the random orders is as good; the observed order counts as one.
   EXPECT_DOUBLE_EQ(spearman(x, x, Alternative::increasing, 999, 5).p, 1 / 1000.0);
 }
 
@@ -446,7 +446,7 @@ TEST(Spearman, TheEdges) {
               HasSubstr("0 permutations are too few"));
 }
 
-// Blocks of rankings of k levels whose L is `below` less than the largest there can be.
+// n rankings of k levels whose L is `below` less than the largest possible.
 std::vector<double> blocks_with_l(int k, int n, int below) {
   std::vector<double> outcomes;
   for (int block = 0; block < n; ++block) {
@@ -468,7 +468,7 @@ std::vector<double> blocks_with_l(int k, int n, int below) {
   return below == 0 ? outcomes : std::vector<double>{};
 }
 
-// Page 1963, table 2: the smallest L significant at 5, 1 and 0.1 %; 0 where none is.
+// Page 1963, table 2: the smallest L significant at 5, 1 and 0.1 %; 0 if none is.
 TEST(PageTrend, MatchesTheTableOfCriticalValues) {
   struct Row {
     int levels, blocks;
@@ -508,8 +508,8 @@ TEST(PageTrend, MatchesTheTableOfCriticalValues) {
   }
 }
 
-// scipy 1.17.1: page_trend_test(outcomes, method="exact"); its example of ratings with ties, which
-// scipy counts as if there were none (0.0018), by enumeration in fractions.
+// scipy 1.17.1: page_trend_test(outcomes, method="exact"). Its example of ratings has ties, which
+// scipy ignores (0.0018): that p is from an enumeration in fractions.
 TEST(PageTrend, MatchesScipy) {
   const std::vector<double> outcomes{
       2.041, -2.256, 1.018,  0.332, 0.747, -0.216, -1.72, 0.368, 0.035, 4.523, 0.226, -0.053, 0.319,
@@ -526,7 +526,7 @@ TEST(PageTrend, MatchesScipy) {
   EXPECT_NEAR(tied.p, 0.00038421480465376215, 1e-15);
 }
 
-// Every order within every block, and p by counting them.
+// All orders within all blocks; p is counted from them.
 TEST(PageTrend, IsExact) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -534,7 +534,7 @@ TEST(PageTrend, IsExact) {
   for (const auto& [k, n] : {std::pair{3, 3}, {3, 4}, {4, 2}, {2, 5}}) {
     const std::vector<double> levels = coarse(k, 20, generator);
     const std::vector<int> level_ranks = doubled_ranks(levels);
-    // What each block could have been, and its product with the levels.
+    // What the blocks so far could have been, and the products with the levels.
     std::vector<std::vector<double>> ways(1);
     std::vector<int> products(1, 0);
     for (int block = 0; block < n; ++block) {
@@ -592,8 +592,8 @@ TEST(PageTrend, OneBlockIsSpearman) {
   }
 }
 
-// A shift or a scale of one seed's own does not matter, the seeds' order does not, and a block that
-// says nothing adds nothing.
+// Shifting or scaling the outcomes of one seed does not matter, nor does the order of the seeds,
+// and a block of equal outcomes leaves p as it is.
 TEST(PageTrend, ComparesWithinBlocksOnly) {
   const std::vector levels{1.0, 2.0, 4.0, 8.0};
   std::vector outcomes{0.3, 0.5, 0.4, 0.9, 0.1, 0.2, 0.3, 0.3, 0.8, 0.6, 0.7, 0.9};
@@ -615,14 +615,14 @@ TEST(PageTrend, ComparesWithinBlocksOnly) {
   EXPECT_NEAR(longer.rho, trend.rho * 3 / 4, 1e-15);
 }
 
-// As many seeds as one could run: two levels are a sign test.
+// More seeds than anyone would run. With two levels it is a sign test.
 TEST(PageTrend, ManyBlocks) {
   std::vector<double> outcomes;
   for (int block = 0; block < 1000; ++block) outcomes.insert(outcomes.end(), {1.0, 2.0});
   const double p = page_trend(std::vector{0.0, 1.0}, outcomes, Alternative::increasing).p;
   EXPECT_NEAR(std::log2(p), -1000, 1e-9);
 
-  // More ways than a double can hold.
+  // More orders than a double can count.
   outcomes.clear();
   for (int block = 0; block < 300; ++block) outcomes.insert(outcomes.end(), {1.0, 2.0, 3.0, 4.0});
   EXPECT_NEAR(page_trend(std::vector{1.0, 2.0, 3.0, 4.0}, outcomes, Alternative::decreasing).p, 1,

@@ -1,4 +1,4 @@
-// An experiment goes on where it stopped.
+// An experiment is resumed where it stopped.
 #include "experiment/runs.h"
 
 #include <fmt/format.h>
@@ -95,7 +95,7 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
   cut.stop_after = 0;
   EXPECT_TRUE(run(config_with({}), cut).interrupted);
   for (const bool killed : {false, true}) {
-    if (killed) {  // no summary, a torn row, a file half written, a page; and what is not ours
+    if (killed) {  // no summary, a torn row, a half-written file, a page
       std::filesystem::remove(path_ / "summary.json");
       put_bytes(path_ / "metrics.csv", metrics.substr(0, 300));
       put_bytes(path_ / "summary.json.1.tmp", "{");
@@ -111,7 +111,7 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
   }
 }
 
-// A run that was killed while its folder was made is begun again.
+// A run that was killed while its folder was being made starts again.
 TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
   for (const char* left : {"", "config.yaml.tmp", "metrics.csv"}) {
     SCOPED_TRACE(left);
@@ -132,7 +132,7 @@ TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
   put_bytes(path_ / "precious.csv", "x");
   EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
   EXPECT_EQ(bytes_of(path_ / "precious.csv"), "x");
-  // One beside a run's own files stays too, and is in the way.
+  // A file of another kind beside a run's own files stays too, and the folder is refused.
   put_bytes(path_ / "config.yaml", "x");
   put_bytes(path_ / "precious.txt", "x");
   EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
@@ -147,13 +147,13 @@ TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
               AllOf(HasSubstr(path_.string()), HasSubstr("another configuration")));
   EXPECT_THAT(error(config_with({"schedule.base_lr=0.2"})), HasSubstr("another configuration"));
   EXPECT_EQ(bytes_of(path_ / "summary.json"), summary);
-  // What its numbers do not depend on may differ.
+  // Keys that its numbers do not depend on may differ.
   EXPECT_EQ(error(config_with({"name=other", "train.eval_every=20 steps"})), "");
   put_bytes(path_ / "summary.json", summary.substr(0, summary.size() / 2));
   EXPECT_THAT(error(config_with({})), AllOf(HasSubstr("summary.json"), HasSubstr("is damaged")));
 }
 
-// What a run of an outcome has is demanded of its summary: no number is made up in its place.
+// A summary must have the numbers of its outcome: none is made up in its place.
 TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
   const struct {
     std::vector<std::string> settings;
@@ -177,7 +177,7 @@ TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
     }
     std::filesystem::remove_all(path_);
   }
-  // A test loss that was not finite is null in JSON, and the run a result.
+  // A test loss that was not finite is null in JSON, and the run is still a result.
   Counter counter;
   run(config_with({}), counter);
   auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
@@ -190,7 +190,7 @@ TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
   for (const std::string rate : {"0.1", "1e12"}) {
     Counter counter;
     counter.listener.on_records = [&](const std::string&, std::span<const StepRecord>) {
-      expect_no_checkpoints(path_);  // nor are they on the way
+      expect_no_checkpoints(path_);  // nor are there any during the run
     };
     run(config_with({"schedule.base_lr=" + rate, "train.checkpoint_every=5 steps"}), counter,
         Checkpoints::drop);
@@ -246,7 +246,7 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
 }
 
-// What is there while it goes on is what is left of one that is killed.
+// The file as it is during an experiment is what a killed one leaves.
 TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
   const auto path = folder_ / "out" / "compare.json";
   std::vector<nlohmann::json> seen;
@@ -274,7 +274,7 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
             HasSubstr("'optimizer.momentum: 0.5'")));
   EXPECT_EQ(bytes_of(path / "config.yaml"), config);
   EXPECT_EQ(bytes_of(path / "compare.json"), json);
-  // An arm of the same name that is another one.
+  // Another arm of the same name.
   EXPECT_THAT(error(path, document({"compare.arms.absurd={schedule.base_lr: 1e11}"})),
               AllOf(HasSubstr("absurd/3"), HasSubstr("another configuration")));
   EXPECT_EQ(bytes_of(path / "compare.json"), json);
@@ -285,7 +285,7 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   put_bytes(path / "sweep.json", "{}");
   EXPECT_THAT(error(path, document()), HasSubstr("belongs to another command: it has a sweep.json"));
   std::filesystem::remove(path / "sweep.json");
-  // One that somebody else writes into.
+  // A folder that another process writes into.
   const FolderLock lock(path);
   EXPECT_THAT(error(path, document()), HasSubstr("out: another preheat process is using it"));
 }

@@ -1,4 +1,4 @@
-// An experiment whose runs take no time, and what to look at in its folder.
+// An experiment of very short runs, and checks of its folder.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -27,8 +27,8 @@ schedule:
 train: {length: 60 steps, eval_every: 60 steps}
 )";
 
-/// Counts the runs that were made and those that were read; stops before the one after `stop_after`
-/// are made.
+/// Counts the runs that were made and those that were read; asks for a stop once more than
+/// `stop_after` runs have started.
 struct Counter {
   Counter() {
     listener.on_start = [this](const std::string&, const Trainer&) { ++started; };
@@ -44,7 +44,7 @@ struct Counter {
   RunsListener listener;
 };
 
-// The CPU, as if it gained from so many replicas at a time.
+// The CPU's backend, but with a given number of concurrent replicas.
 class AtATime : public Backend {
  public:
   explicit AtATime(int replicas) : replicas_(replicas) {}

@@ -99,7 +99,7 @@ TEST(ClopperPearson, MatchesScipy) {
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.failures << " of " << c.n << " at " << c.confidence);
-    // ln Gamma(n) is of the order n ln n, and its rounding error with it.
+    // ln Gamma(n) is of the order n ln n, and so is its rounding error.
     const double tolerance = 1e-11 + 1e-14 * c.n;
     const Interval interval = clopper_pearson(c.failures, c.n, c.confidence);
     EXPECT_NEAR(interval.lo, c.lo, tolerance * c.lo);
@@ -116,7 +116,7 @@ TEST(ClopperPearson, SolvesItsDefiningEquations) {
         const Interval interval = clopper_pearson(k, n, confidence);
         EXPECT_LT(interval.lo, interval.hi);
         if (k > 0) {
-          // P(X >= k) as P(n - X <= n - k), so that no digits cancel.
+          // P(X >= k) as P(n - X <= n - k), to avoid cancellation.
           EXPECT_NEAR(tail_up_to(n - k, n, 1 - interval.lo), tail, 1e-11 * tail);
         }
         if (k < n) {
@@ -173,12 +173,12 @@ TEST(Mcnemar, MatchesTheBinomialSum) {
   }
 }
 
-// A level may be the very p-value, which is then not below it.
+// A level may equal the p-value, which then is not below it.
 TEST(Mcnemar, IsExactToTheLastBit) {
   for (int n = 1; n <= 53; ++n) EXPECT_EQ(mcnemar_exact(n, 0), std::ldexp(1.0, 1 - n)) << n;
   EXPECT_EQ(mcnemar_exact(2, 6), 2 * (1 + 8 + 28) / 256.0);
   EXPECT_EQ(sign_test(3, 4), (1 + 4) / 16.0);
-  // Half of the ways that 53 coins can fall, and what is beyond: 54 coins no longer sum exactly.
+  // Half of the ways that 53 coins can fall. With 54 coins the sums are no longer exact.
   EXPECT_EQ(sign_test(27, 53), 0.5);
   EXPECT_NEAR(mcnemar_exact(54, 0), std::ldexp(1.0, -53), 1e-28);
 }
@@ -199,7 +199,7 @@ TEST(PairedDifferenceOfShares, IsOfTwoClopperPearsonIntervals) {
     EXPECT_NEAR(mirrored.lo, -hi, 1e-9);
     EXPECT_NEAR(mirrored.hi, -lo, 1e-9);
   };
-  const double none = 1 - std::pow(0.025, 1.0 / 20);  // the upper end for 0 of 20 at 95 %
+  const double none = 1 - std::pow(0.025, 1.0 / 20);  // the upper bound for 0 of 20 at 95 %
   expect(0, 0, 20, -none, none);
   expect(20, 0, 20, 1 - none - none, 1);
   expect(0, 0, 0, -1, 1);
@@ -209,7 +209,7 @@ TEST(PairedDifferenceOfShares, IsOfTwoClopperPearsonIntervals) {
   EXPECT_THROW(paired_difference_of_shares(1, 1, 4, 1), Error);
 }
 
-// Over all outcomes of n pairs, each with its probability.
+// The coverage, summed over all outcomes of n pairs with their probabilities.
 TEST(PairedDifferenceOfShares, HoldsItsConfidenceWhateverTheShares) {
   constexpr std::int64_t n = 12;
   for (double p = 0; p <= 1; p += 0.1) {
@@ -237,8 +237,8 @@ TEST(Mcnemar, RefusesNegativeCounts) {
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-// How far the share of `trials` may fall from its probability p: five standard deviations, which
-// fresh seeds exceed once in two million.
+// How far a share of `trials` may be from its probability p: five standard deviations, which a
+// random seed exceeds once in two million.
 double five_sigma(double p, int trials) {
   return 5 * std::sqrt(p * (1 - p) / trials);
 }
@@ -295,7 +295,7 @@ TEST(Wilson, SolvesItsDefiningEquation) {
   }
 }
 
-// Clopper and Pearson's holds for every probability, Wilson's on average over them.
+// Clopper and Pearson's interval keeps its confidence for every probability, Wilson's on average.
 TEST(Wilson, KeepsItsConfidenceOnAverage) {
   constexpr int n = 12;
   constexpr int points = 3000;
@@ -357,15 +357,15 @@ TEST(Fisher, MatchesTextbooksAndScipy) {
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << c.a << ' ' << c.b << " / " << c.c << ' ' << c.d);
     EXPECT_NEAR(fisher_exact(c.a, c.b, c.c, c.d), c.p, 1e-10 * c.p);
-    // Whichever way the table is turned.
+    // The same for every transposition of the table.
     EXPECT_NEAR(fisher_exact(c.b, c.a, c.d, c.c), c.p, 1e-10 * c.p);
     EXPECT_NEAR(fisher_exact(c.c, c.d, c.a, c.b), c.p, 1e-10 * c.p);
     EXPECT_NEAR(fisher_exact(c.a, c.c, c.b, c.d), c.p, 1e-10 * c.p);
   }
 }
 
-// Against binomial coefficients, for every table of up to 9 and 8 runs; and every attained p is
-// attained with that probability, so that no level is exceeded.
+// Against binomial coefficients, for every table of up to 9 and 8 runs. And every p that is
+// attained is attained with that probability, so no level is exceeded.
 TEST(Fisher, IsExact) {
   for (const auto& sizes : {std::array{9, 8}, {5, 5}, {1, 8}, {0, 3}}) {
     const auto first = sizes[0];
@@ -400,13 +400,12 @@ TEST(Fisher, TheEdges) {
   EXPECT_EQ(fisher_exact(0, 0, 3, 4), 1);
   EXPECT_EQ(fisher_exact(0, 3, 0, 4), 1);
   EXPECT_EQ(fisher_exact(5, 5, 5, 5), 1);
-  // So improbable that the table's own weight underflows.
+  // So improbable that the probability of the table underflows.
   EXPECT_LT(fisher_exact(3000, 0, 0, 3000), 1e-300);
   EXPECT_THAT(error_of([] { fisher_exact(1, 2, -3, 4); }), HasSubstr("1 2 / -3 4"));
 }
 
-// statsmodels 0.15.0: multipletests(p, method="holm").
-// The upper tail of five coins is 1, 31, 26, 16, 6, 1 of 32.
+// The upper tail of five coins is 32, 31, 26, 16, 6, 1 of 32.
 TEST(SignTest, IsTheUpperTailOfCoins) {
   const double of_32[] = {32, 31, 26, 16, 6, 1};
   for (std::int64_t k = 0; k <= 5; ++k) EXPECT_NEAR(sign_test(k, 5), of_32[k] / 32, 1e-14) << k;
@@ -415,6 +414,7 @@ TEST(SignTest, IsTheUpperTailOfCoins) {
   EXPECT_THROW(sign_test(4, 3), Error);
 }
 
+// statsmodels 0.15.0: multipletests(p, method="holm").
 TEST(Holm, MatchesStatsmodels) {
   EXPECT_THAT(holm(std::vector{0.01, 0.04, 0.03, 0.005}),
               Pointwise(DoubleNear(1e-15), {0.03, 0.06, 0.06, 0.02}));
@@ -425,8 +425,8 @@ TEST(Holm, MatchesStatsmodels) {
   EXPECT_THAT(holm(std::vector{0.3, 0.4, 0.01}), Pointwise(DoubleNear(1e-15), {0.6, 0.6, 0.03}));
 }
 
-// Holm's procedure is the closed test whose every intersection is tested by Bonferroni: the
-// adjusted p is the largest over the sets of hypotheses that contain the one in question.
+// Holm's procedure is the closed test that tests every intersection by Bonferroni: the adjusted p
+// is the largest over all sets of hypotheses that contain the hypothesis.
 TEST(Holm, IsTheClosureOfBonferroni) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -488,12 +488,12 @@ TEST(MeanAndMedian, OfFewValues) {
   EXPECT_THAT(error_of([] { median(std::vector{1.0, nan}); }), HasSubstr("nan"));
 }
 
-// The height of crossed over self-fertilised maize, in eighths of an inch: Darwin 1876, tested in
-// Fisher's "The design of experiments" (t = 2.148).
+// The difference in height of crossed and self-fertilised maize, in eighths of an inch: Darwin
+// 1876, tested in Fisher's "The design of experiments" (t = 2.148).
 const std::vector<double> darwin{49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48};
 
 // Student's own example, additional hours of sleep (R's ?sleep: t = 4.0621, p = 0.002833, interval
-// 0.7001142 to 2.4598858). More digits by scipy 1.17.1: ttest_1samp and confidence_interval.
+// 0.7001142 to 2.4598858). More digits from scipy 1.17.1: ttest_1samp and confidence_interval.
 TEST(PairedT, MatchesTextbooksAndScipy) {
   struct Case {
     std::vector<double> differences;
@@ -536,7 +536,7 @@ TEST(PairedT, MatchesTextbooksAndScipy) {
   }
 }
 
-// Differences with the given t: half of them 1 and half -1, moved.
+// Differences with the given t: half of them 1 and half -1, shifted.
 std::vector<double> with_t(double t, int half) {
   const double error = std::sqrt(1 / (2.0 * half - 1));
   std::vector<double> differences;
@@ -674,8 +674,9 @@ double standard_deviation(std::span<const double> sample) {
   return std::sqrt(squares / static_cast<double>(sample.size()));
 }
 
-// The resamples by a second implementation of the generator, in Python; the intervals from them by
-// scipy 1.17.1: bootstrap(..., n_resamples=0, bootstrap_result=..., method="percentile" or "BCa").
+// The resamples are from a second implementation of the generator, in Python, and the intervals of
+// them from scipy 1.17.1: bootstrap(..., n_resamples=0, bootstrap_result=..., method="percentile"
+// or "BCa").
 TEST(Bootstrap, MatchesScipyOnTheSameResamples) {
   const std::vector<double> skew{0.12, 0.35, 0.02, 1.9, 0.4, 0.07, 0.88, 3.1, 0.25, 0.61, 0.19};
   const auto expect = [](const Bootstrap& found, double estimate, Interval percentile,
@@ -695,7 +696,7 @@ TEST(Bootstrap, MatchesScipyOnTheSameResamples) {
   expect(bootstrap(skew, median, 1000, 0.95, 3), 0.35, {0.12, 0.88}, {0.12, 0.88});
 }
 
-// All 5^5 resamples are as likely as one another, so the quantiles are known but for the draw.
+// All 5^5 resamples are equally likely, so the quantiles are known up to sampling error.
 TEST(Bootstrap, PercentilesAreThoseOfEveryResample) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -714,7 +715,7 @@ TEST(Bootstrap, PercentilesAreThoseOfEveryResample) {
              3125;
     };
     const double tail = (1 - confidence) / 2;
-    // 120 resamples share the mean of the sample and up to 60 another one.
+    // 120 resamples have the mean of the sample, and up to 60 share another mean.
     const double step = 120.0 / 3125;
     const double tolerance = five_sigma(tail, 20000) + step;
     EXPECT_NEAR(share_below(result.percentile.lo), tail, tolerance);
@@ -722,11 +723,11 @@ TEST(Bootstrap, PercentilesAreThoseOfEveryResample) {
   }
 }
 
-// What the intervals promise and what they do not. For the mean of n normal values the percentile
-// interval is z times a standard deviation with n below it, so it covers P(|T| < z sqrt((n - 1) /
-// n)), 0.9040 for n = 10 (scipy 1.17.1: 1 - 2 t.sf(1.959964 sqrt(0.9), 9)); the expanded one is
-// that of t. For exponential values the percentile one misses far more often on one side than the
-// other, and BCa makes up for a part of that.
+// The coverage of the intervals. For the mean of n normal values the percentile interval is z times
+// a standard deviation with n as its divisor, so it covers P(|T| < z sqrt((n - 1) / n)), 0.9040 for
+// n = 10 (scipy 1.17.1: 1 - 2 t.sf(1.959964 sqrt(0.9), 9)); the expanded interval is that of t. For
+// exponential values the percentile interval misses far more often on one side than on the other,
+// and BCa corrects a part of that.
 TEST(Bootstrap, Coverage) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
@@ -831,8 +832,8 @@ TEST(Bootstrap, RowsStayTogether) {
   EXPECT_EQ(rows.bca.hi, pairs.bca.hi);
 }
 
-// Every replicate has more repeated rows than the sample, which has none: half a replicate stands
-// in for those below.
+// Every replicate has more repeated rows than the sample, which has none: the share of replicates
+// below the estimate is 0, and half a replicate takes its place.
 TEST(Bootstrap, AnEstimateOutsideItsReplicates) {
   double least = 30;
   const auto repeated = [&](std::span<const std::size_t> rows) {
@@ -849,7 +850,7 @@ TEST(Bootstrap, AnEstimateOutsideItsReplicates) {
   EXPECT_GE(result.bca.hi, least);
   EXPECT_LT(result.bca.hi, result.percentile.lo);
 
-  // With a jackknife as skew as can be, the correction of the lower end is beyond its pole.
+  // With the most skewed jackknife the correction of the lower end is beyond its pole.
   const auto skew = [&](std::span<const std::size_t> rows) {
     if (rows.size() == 30) return repeated(rows);
     return rows.front() == 1 ? 1e6 : 0.0;

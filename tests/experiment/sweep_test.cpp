@@ -50,7 +50,7 @@ TEST(CellsOf, TheLastAxisIsTheFastest) {
   EXPECT_EQ(cells[4].overrides[1].value.scalar, "5%");
 }
 
-// Folders are called so, whatever the values are.
+// Cell names are safe as names of folders, whatever the values are.
 TEST(CellsOf, NamesDifferAndAreThoseOfFolders) {
   const auto names =
       names_of(cells_of(axes_of("    optimizer.momentum: [0.1, 0.12]\n    data.dir: [a/b, a-b, a "
@@ -74,8 +74,8 @@ TEST(CellsOf, WhatIsNoShortWordIsNamedByItsNumber) {
                           "layers-2_6_dir-1", "layers-2_6_b", "layers-2_6_dir-3"));
 }
 
-// A cell of made-up runs: the final losses, NaN for one that was not finite, above 2.3 for one that
-// is stuck.
+// A cell of made-up runs by their final losses: NaN for a run that was not finite, above 2.3 for
+// one that is stuck.
 ArmResult cell_of(const Arm& arm, const std::vector<double>& losses) {
   ArmResult cell{arm, {}};
   for (const double loss : losses) {
@@ -139,8 +139,9 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
   EXPECT_EQ(bad[0].smallest_failing, 0.1);
   EXPECT_EQ(bad[0].violations, 0);
   EXPECT_EQ(bad[0].runs, 2);
-  EXPECT_FALSE(bad[0].sensitivity);  // nothing trains, to which the rate could matter
-  // None of a grid that is not complete or has no rates; no sensitivity without cross entropy.
+  EXPECT_FALSE(bad[0].sensitivity);  // nothing trains, so the rate has no effect on it
+  // No boundary for a grid that is not complete or has no rates; no sensitivity without cross
+  // entropy.
   EXPECT_TRUE(boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {})}, {}).empty());
   const auto others = axes_of("    optimizer.momentum: [0.1, 0.2]\n");
   const auto cells = cells_of(others);
@@ -151,7 +152,7 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
       boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, mse)[0].sensitivity);
 }
 
-// Two values whose cells are called alike are two rows.
+// Two values that give the same name are still two rows.
 TEST(BoundariesOf, RowsAreToldApartByTheirValues) {
   const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2]\n    data.dir: [a b, a-b]\n");
   const auto arms = cells_of(axes);
@@ -193,7 +194,7 @@ TEST(Sweep, CountsWhatTheRunFoldersSay) {
   EXPECT_EQ(json["boundaries"][1]["violations"], 0);
   expect_no_checkpoints(place);
 
-  // Once more: all is read, nothing is run, and the same is written.
+  // Resumed when complete: all runs are read, none is made, and the same file is written.
   const std::string before = bytes_of(place / "sweep.json");
   Counter counter;
   sweep(document, shared_backend(), place, true, counter.listener);

@@ -1,5 +1,5 @@
-// The end of a step on the device against advance() of optim/step_state.h on the host, and what it
-// records.
+// The end of a step on the device against advance() of optim/step_state.h on the host, and the
+// record that it writes.
 #include <limits>
 
 #include "kernels/device_test.h"
@@ -7,11 +7,11 @@
 namespace preheat::kernels {
 namespace {
 
-// Partials are added in double in another order: 700 of them cost at most 700 2^-53 of the square.
+// Partials are summed in double in another order: 700 of them add at most 700 2^-53 of the square.
 constexpr double norm_error = 1e-12;
 
-// The rate is rounded once from a double whose last bits may differ (cos, pow): at most to the next
-// float.
+// The rate is rounded once from a double whose last bits may differ (cos, pow), so it is at most
+// one float off.
 void expect_same_rate(float actual, float expected) {
   EXPECT_GE(actual, std::nextafter(expected, -1.0f));
   EXPECT_LE(actual, std::nextafter(expected, 1e9f));
@@ -31,7 +31,7 @@ void expect_same_state(const StepState& actual, const StepState& expected) {
 }
 
 // Linear up over 80 updates, then a power and a cosine to 0 at update 300. With a gate the warmup
-// ends where more than half of the last 16 batches of 128 were right.
+// ends once more than half of the last 16 batches of 128 were right.
 LrSchedule some_schedule(bool gated) {
   LrSchedule schedule;
   schedule.steps = 300;
@@ -68,7 +68,7 @@ std::vector<NormPartial> random_partials(std::mt19937& random, std::size_t count
 
 class KernelsAdvanceStep : public KernelTest {
  protected:
-  // Ends a step with one loss, and nothing before it but `partials`.
+  // Ends a step with one loss and no partials.
   void end_step(const LrSchedule& schedule, const Device<StepState>& state, const BatchLoss& loss,
                 const Device<DeviceRecord>& records, std::int64_t capacity,
                 const GradientCheck* gradient = nullptr, bool scales_loss = false) {
@@ -128,7 +128,7 @@ TEST_F(KernelsAdvanceStep, AWholeRunAgreesWithTheHost) {
       EXPECT_NEAR(record.weight_norm, std::sqrt(weight), norm_error * std::sqrt(weight));
       advance(host, schedule, true, losses[i].correct);
       expect_same_state(state.value(), host);
-      if (HasFailure()) return;  // what follows would fail for the same reason
+      if (HasFailure()) return;  // the rest would fail for the same reason
     }
     if (gated) {
       EXPECT_GT(host.gate_opened_at, 16);
@@ -136,7 +136,7 @@ TEST_F(KernelsAdvanceStep, AWholeRunAgreesWithTheHost) {
     } else {
       EXPECT_EQ(host.gate_opened_at, -1);
     }
-    // The ring holds the last updates and no others.
+    // The ring holds the last updates only.
     const std::vector<DeviceRecord> last = records.values();
     for (std::int64_t i = updates_of_run - capacity; i < updates_of_run; ++i) {
       EXPECT_EQ(last[i % capacity].step, i);
@@ -205,7 +205,7 @@ TEST_F(KernelsAdvanceStep, ANormOfACheckIsTheOneRecorded) {
   end_step(schedule, state, {1, 2, 128}, records, 1, &gradient);
   EXPECT_EQ(records.value().grad_norm, 1.0 / 3);
   EXPECT_EQ(records.value().finite, 1);
-  EXPECT_EQ(state.value().loss_scale, 1);  // scaling is not asked for
+  EXPECT_EQ(state.value().loss_scale, 1);  // loss scaling is off
   EXPECT_EQ(state.value().updates_at_scale, 0);
 }
 
@@ -229,7 +229,7 @@ TEST_F(KernelsAdvanceStep, AnOverflowHalvesTheLossScaleAndTheRunGoesOn) {
   }
   EXPECT_EQ(state.value().step, 5);
   EXPECT_EQ(state.value().loss_scale, 1);
-  // With the scale at 1 there is nothing left to halve.
+  // A scale of 1 is not halved further.
   end_step(schedule, state, {1, 70, 128}, records, 8, &overflow, true);
   EXPECT_EQ(records.values()[5].finite, 0);
   EXPECT_EQ(state.value().first_non_finite, 5);

@@ -1,4 +1,4 @@
-// What the tests of convolutions share: sums in double, and 3 x 3 filters by plain loops.
+// Shared by the tests of convolutions: sums in double, and 3 x 3 filters as plain loops.
 #pragma once
 
 #include <cmath>
@@ -10,7 +10,7 @@
 
 namespace preheat::kernels {
 
-/// Sums of products, and of what these are without their signs.
+/// Sums of products, and of the absolute values of the products.
 struct Sums {
   explicit Sums(std::size_t count) : values(count), sizes(count) {}
   void add(std::size_t at, double product) {
@@ -20,7 +20,7 @@ struct Sums {
   std::vector<double> values, sizes;
 };
 
-/// One with 3 x 3 filters at stride 1 and zeros one pixel wide around x.
+/// A convolution with 3 x 3 filters at stride 1 and zero padding of one pixel.
 struct Convolution3x3 {
   Images x;
   std::int32_t out;
@@ -34,7 +34,8 @@ struct Convolution3x3 {
   }
 };
 
-/// Calls work(pixel, tap, other), with the pixel of x that the tap of a filter meets at each of y.
+/// Calls work(pixel, tap, other) for every pixel of y and tap of a filter, `other` being the pixel
+/// of x that the tap reads there.
 template <class Work>
 void for_all_taps(const Images& shape, const Work& work) {
   for (std::int64_t pixel = 0; pixel < shape.rows(); ++pixel) {

@@ -1,6 +1,6 @@
-// What the tests of the kernels share: device memory with guard words around it, poisoned with NaN
-// until a kernel writes it, and comparisons with a reference in double. Everything random is drawn
-// anew in every run; the seed is in the message of a failure.
+// Shared by the tests of the kernels: device memory between guard words, poisoned with NaN until a
+// kernel writes it, and comparisons with a reference in double. Random data differ in every run;
+// the seed is in the message of a failure.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -28,7 +28,8 @@ inline void check(cudaError_t status) {
                            cudaGetErrorString(status));
 }
 
-/// Bytes on the device between two guards. New memory is all ones: NaN in every floating type.
+/// Bytes on the device between two guards. New memory has all bits set: NaN in every
+/// floating-point type.
 class DeviceBytes {
  public:
   explicit DeviceBytes(std::size_t size) : size_(size) {
@@ -70,7 +71,7 @@ class Device {
   explicit Device(const T& value) requires(!std::is_integral_v<T> || sizeof(T) < 8)
       : Device(std::vector<T>{value}) {}
   T* data() const { return static_cast<T*>(bytes_.data()); }
-  /// Waits for the kernels before it.
+  /// Waits for the kernels launched before.
   std::vector<T> values() const {
     std::vector<T> values(count_);
     check(cudaMemcpy(values.data(), data(), bytes_.size(), cudaMemcpyDeviceToHost));
@@ -83,7 +84,7 @@ class Device {
   std::size_t count_;
 };
 
-/// What storing a float in an Element makes of it.
+/// A float as it is after storing it in an Element.
 inline float rounded(Element element, float x) {
   switch (element) {
     case Element::f32:
@@ -109,7 +110,7 @@ inline double unit_roundoff(Element element) {
   return 0;
 }
 
-/// What storing x in an Element may cost: below 2^-14 the steps of fp16 no longer shrink with x.
+/// The absolute error of storing x in an Element: below 2^-14 fp16 is subnormal, with fixed steps.
 inline double storage_error(Element element, double x) {
   return unit_roundoff(element) * std::abs(x) + (element == Element::f16 ? 0x1p-25 : 0);
 }
@@ -162,7 +163,7 @@ class DeviceElements {
   DeviceBytes bytes_;
 };
 
-/// Values as they can be stored in an Element, normally distributed around `mean`.
+/// Normally distributed values, rounded to an Element.
 inline std::vector<float> random_values(std::mt19937& random, Element element, std::size_t count,
                                         float std_dev = 1, float mean = 0) {
   std::normal_distribution<float> normal(mean, std_dev);
@@ -171,7 +172,7 @@ inline std::vector<float> random_values(std::mt19937& random, Element element, s
   return values;
 }
 
-/// Each actual value within `bound` of the expected one, `bound` given per element; NaN equals NaN.
+/// Expects each value within bound(i) of the expected one; NaN equals NaN.
 template <class Bound>
 void expect_close(const std::vector<float>& actual, const std::vector<double>& expected,
                   const Bound& bound, const std::string& what) {
@@ -181,7 +182,7 @@ void expect_close(const std::vector<float>& actual, const std::vector<double>& e
     const bool both_nan = std::isnan(actual[i]) && std::isnan(expected[i]);
     const bool same_infinity = std::isinf(expected[i]) && double{actual[i]} == expected[i];
     if (both_nan || same_infinity) continue;
-    // A bound that grows with the expected value would let anything pass where that is infinite.
+    // If the expected value is infinite, a bound that grows with it would accept anything.
     if (!std::isfinite(expected[i]) || !(std::abs(double{actual[i]} - expected[i]) <= bound(i))) {
       ADD_FAILURE() << what << "[" << i << "] is " << actual[i] << ", expected " << expected[i]
                     << " to within " << bound(i);
@@ -190,7 +191,7 @@ void expect_close(const std::vector<float>& actual, const std::vector<double>& e
   }
 }
 
-/// Whether two arrays are the same to the bit, NaN included.
+/// Whether two arrays are equal bit for bit, NaN included.
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
@@ -202,7 +203,7 @@ inline std::string name_of(Element element) {
   return element == Element::f32 ? "f32" : element == Element::bf16 ? "bf16" : "f16";
 }
 
-/// The fixture of all kernel tests: skips, visibly, where there is no device.
+/// The fixture of all kernel tests. Skips, visibly, if there is no device.
 class KernelTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -221,7 +222,7 @@ class KernelTest : public testing::Test {
   testing::ScopedTrace trace_{__FILE__, __LINE__, "seed " + std::to_string(seed_)};
 };
 
-/// Of kernels that copy asynchronously into shared memory: skips where the device cannot.
+/// For kernels that copy asynchronously into shared memory. Skips if the device cannot.
 class AsyncCopyTest : public KernelTest {
  protected:
   void SetUp() override {

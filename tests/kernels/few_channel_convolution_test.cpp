@@ -1,5 +1,5 @@
-// Convolutions of few channels against loops in double. With whole numbers every sum is exact in
-// fp32 whatever its order, so that a pixel that is left out or taken twice cannot hide.
+// Convolutions of few channels against loops in double. Sums of integers are exact in fp32 in any
+// order, so a pixel that is left out or added twice cannot go unnoticed.
 #include <limits>
 
 #include "kernels/convolutions.h"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr double u = 0x1p-24;  // of fp32 arithmetic
 
-// A thread adds up at most 200 products here, and then come the sums of the slots and the blocks.
+// A thread sums at most 200 products here; the sums over slots and blocks follow.
 constexpr double gradient_error = 300 * u;
 
 FewChannels convolution(std::int64_t batch, std::int32_t height, std::int32_t width,
@@ -25,10 +25,9 @@ FewChannels convolution(std::int64_t batch, std::int32_t height, std::int32_t wi
           padding};
 }
 
-// The first layers of the networks; sizes that fill neither strips, tiles nor blocks; more columns
-// than a tile has; channels that leave threads without work; and so many images that a tile has
-// more than one strip below another, an image more than one such tile, and a block more than one
-// tile.
+// The first layers of the networks; sizes that do not fill strips, tiles or blocks; more columns
+// than a tile has; numbers of channels that leave threads idle; and enough images for several
+// strips in a tile, several such tiles in an image and several tiles in a block.
 const FewChannels all_convolutions[] = {
     convolution(3, 28, 28, 1, 1, 32, 3, 1, 1),  convolution(2, 28, 28, 1, 8, 32, 3, 1, 1),
     convolution(3, 32, 32, 3, 8, 16, 3, 1, 1),  convolution(2, 32, 32, 3, 3, 16, 3, 1, 1),
@@ -59,7 +58,7 @@ bool is_padding(const FewChannels& c, std::size_t i) {
   return static_cast<std::int32_t>(i % c.x.channels) >= c.channels;
 }
 
-// Calls work(element of x, of w, of y) for every product that there is.
+// Calls work(element of x, of w, of y) for every product of the convolution.
 template <class Work>
 void for_all_products(const FewChannels& c, const Work& work) {
   for (std::int64_t pixel = 0; pixel < c.y.rows(); ++pixel) {
@@ -101,7 +100,7 @@ Sums gradient_of(const FewChannels& c, const std::vector<float>& x, const std::v
 
 class KernelsFewChannels : public KernelTest {
  protected:
-  // Calls work(element, convolution) for all of them.
+  // Calls work(element, convolution) for all elements and convolutions.
   template <class Work>
   void for_all(const Work& work) {
     for (const Element element : all_elements) {
@@ -122,7 +121,7 @@ class KernelsFewChannels : public KernelTest {
     return values;
   }
 
-  // What is padding in x and w may be anything here: it is not read.
+  // The padding of x and w is never read, so it may be NaN.
   std::vector<float> with_padding(const FewChannels& c, std::vector<float> values) {
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (is_padding(c, i)) values[i] = std::nanf("");
@@ -221,7 +220,7 @@ TEST_F(KernelsFewChannels, ANaNIsSeenWhereItIsAndNowhereElse) {
                 image == 1 && std::abs(row - 4) <= 1 && std::abs(column - 5) <= 1);
     }
     std::vector<float> dy = normal(element, c.y.size());
-    dy[(8 + 3) * 16 + 7] = std::nanf("");  // channel 7 of a pixel inside of image 0
+    dy[(8 + 3) * 16 + 7] = std::nanf("");  // channel 7 of an inner pixel of image 0
     const std::vector<float> dw = run_gradient(element, c, normal(element, c.x.size()), dy);
     for (std::size_t i = 0; i < dw.size(); ++i) {
       if (is_padding(c, i)) continue;
@@ -255,7 +254,7 @@ TEST_F(KernelsFewChannels, RefusesWhatItCannotCompute) {
     EXPECT_FALSE(few_channels_supports(c)) << name_of(c);
     EXPECT_TRUE(refused(c, y.data())) << name_of(c);
   }
-  // More weights than a block has threads for.
+  // More weights than the threads of a block.
   EXPECT_FALSE(few_channels_supports(convolution(2, 9, 8, 3, 8, 128, 5, 1, 2)));
 }
 

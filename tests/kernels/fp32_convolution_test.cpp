@@ -1,5 +1,5 @@
-// A convolution in fp32 and its gradients: small integers, whose sums are exact in any order, to
-// the bit; and numbers of all sizes against sums in double.
+// A convolution in fp32 and its gradients: with small integers, whose sums are exact in any order,
+// bit for bit; with normal numbers, against sums in double.
 #include "kernels/convolutions.h"
 #include "kernels/device_test.h"
 
@@ -8,9 +8,9 @@ namespace {
 
 using Case = Convolution3x3;
 
-// Images of one pixel, rows and columns alone; strips of 7 and of 8, whole and not; tiles that end
-// within a row, within an image and after several; few blocks, cut into slices, and enough that no
-// slices are needed; all ways of cutting channels into parts.
+// Images of one pixel, of single rows and columns; strips of 7 and of 8, full and partial; tiles
+// that end within a row, within an image and after several images; few blocks, which are cut into
+// slices, and enough that need no slices; all ways of splitting the channels.
 const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},     {{2, 7, 7, 32}, 64},
                           {{3, 5, 13, 16}, 32},  {{1, 13, 5, 32}, 16},    {{1, 28, 28, 32}, 32},
                           {{5, 28, 28, 32}, 32}, {{2, 14, 14, 64}, 64},   {{2, 14, 14, 32}, 64},
@@ -58,7 +58,7 @@ struct Pass {
   std::string name;
   Sums (*expected)(const Case& c, const Tensors& t);
   std::vector<float> (*found)(const Case& c, const Tensors& t);
-  std::int64_t (*terms)(const Case& c);  // of a sum
+  std::int64_t (*terms)(const Case& c);  // the number of terms of a sum
 };
 
 std::vector<float> run_convolution(const Case& c, const Tensors& t) {
@@ -91,12 +91,12 @@ const Pass passes[] = {
 
 class KernelsFp32Convolution : public AsyncCopyTest {
  protected:
-  // Calls work(case, pass) for all of them.
+  // Calls work(case, pass) for all cases and passes.
   template <class Work>
   void for_all(const Work& work) {
     for (const Case& c : all_cases) {
       for (const Pass& pass : passes) {
-        // One that is too wide for the weight gradient.
+        // Some images are too wide for the weight gradient.
         if (pass.name == "dw" && !fp32_weight_gradient_supports(c.x, c.out)) continue;
         SCOPED_TRACE(pass.name + " of " + c.name());
         work(c, pass);

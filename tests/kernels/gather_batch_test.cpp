@@ -1,5 +1,5 @@
-// The images of a batch against a loop on the host, to the bit: each value is one of the table,
-// stored in an Element, or 0.
+// The images of a batch against a loop on the host, bit for bit: each value is 0 or an entry of the
+// table, stored in an Element.
 #include <numeric>
 
 #include "kernels/device_test.h"
@@ -40,7 +40,7 @@ struct Examples {
   }
   std::int64_t positions() const { return std::int64_t{height} * width; }
 
-  // An image as it is to be, appended.
+  // Appends an image as it should be.
   void append(std::int64_t example, const CropFlip& crop, std::int32_t padded_channels,
               Element element, std::vector<float>& out) const {
     for (std::int32_t y = 0; y < height; ++y) {
@@ -70,7 +70,7 @@ struct Examples {
   }
 };
 
-// Two epochs' orders, one after the other.
+// The orders of two epochs, one after the other.
 std::vector<std::uint32_t> random_orders(std::mt19937& random, std::int64_t examples) {
   std::vector<std::uint32_t> orders(2 * examples);
   for (const auto begin : {orders.begin(), orders.begin() + examples}) {
@@ -133,7 +133,7 @@ class KernelsGatherBatch : public KernelTest {
 };
 
 TEST_F(KernelsGatherBatch, EveryPaddingAndElement) {
-  // 63 positions are less than a block takes, 1024 several blocks' share, 15 x 17 one too few.
+  // 63 positions are less than one block's share, 1024 that of several blocks, 15 x 17 one too few.
   struct Size {
     std::int32_t height, width;
   };
@@ -217,7 +217,7 @@ TEST_F(KernelsGatherBatch, RefusesWhatItCannotDo) {
   EXPECT_EQ(gathers(2, 2, 2), cudaErrorInvalidValue);  // fewer channels than the images have
   EXPECT_EQ(gathers(0, 3, 2), cudaErrorInvalidValue);
   EXPECT_EQ(gathers(2, 3, 0), cudaErrorInvalidValue);
-  EXPECT_EQ(gathers(2, 3, 3), cudaErrorInvalidValue);  // more than there are in an order
+  EXPECT_EQ(gathers(2, 3, 3), cudaErrorInvalidValue);  // more examples than an order has
   EXPECT_EQ(gathers(2, 3, 2), cudaSuccess);
 }
 

@@ -1,4 +1,4 @@
-// Loss, hits and gradient of the logits against loops in double.
+// Loss, hits and the gradient of the logits against loops in double.
 #include <limits>
 
 #include "kernels/device_test.h"
@@ -8,17 +8,19 @@ namespace {
 
 constexpr double u = 0x1p-24;  // of fp32 arithmetic
 
-// Of the loss of one example with K classes whose logits are at most s below the largest. Cross
-// entropy: each e^(z - largest) is off by 2 units and s u (its argument has been rounded), the sum
-// by K more, all of it relative, and so absolute in the logarithm, which rounds once more; the
-// linear part, at most s, by K + 4 roundings. Squared error: each z - onehot rounds once.
+// The error of the loss of one example with K classes whose logits are at most s below the largest.
+// Cross entropy: each e^(z - largest) is off by 2 units and s u (its argument is rounded) and their
+// sum by K more; these errors are relative, and so absolute in the logarithm, which rounds once
+// more. The linear part, at most s, is off by K + 4 roundings. Squared error: each z - onehot
+// rounds once.
 double loss_error(bool squared, double loss, std::int32_t classes, double spread) {
   if (squared) return 4 * u * loss;
   return u * (classes + 8) * (1 + spread) + u * spread + 2 * u * std::abs(loss);
 }
 
-// Of its gradient before it is stored: the softmax as above with a division, the target and the
-// scale (which holds 1 / batch) 4 roundings each. Numbers that are not normal have fewer bits.
+// The error of its gradient before it is stored: the softmax as above with a division, the target
+// and the scale (which includes 1 / batch) with 4 roundings each. Subnormal numbers have fewer
+// bits.
 double gradient_error(double softmax, double target, double scale, std::int32_t classes,
                       double spread) {
   return u * scale * (softmax * (classes + 12 + spread) + 6 * std::abs(target)) + 0x1p-126;
@@ -92,7 +94,7 @@ Expected expected_of(const LossOptions& options, std::int32_t classes,
   return e;
 }
 
-// One launch, with all that it needs.
+// One launch with its inputs and outputs.
 class Launch {
  public:
   Launch(const LossOptions& options, std::int32_t classes, Element logits_element,
@@ -207,7 +209,7 @@ TEST_F(KernelsLoss, AddsUpAndNeedsNoGradient) {
   const BatchLoss before{12.5, 1000, 2000};
   const Launch alone({}, 10, Element::f32, logits, labels, nullptr, Element::f32);
   const Launch added({}, 10, Element::f32, logits, labels, nullptr, Element::f32, false, &before);
-  EXPECT_NEAR(added.loss.sum, 12.5 + alone.loss.sum, 1e-12 * added.loss.sum);  // of doubles
+  EXPECT_NEAR(added.loss.sum, 12.5 + alone.loss.sum, 1e-12 * added.loss.sum);  // sums of doubles
   EXPECT_EQ(added.loss.correct, 1000 + alone.loss.correct);
   EXPECT_EQ(added.loss.examples, 2000 + alone.loss.examples);
   for (const float d : added.d_logits.values()) EXPECT_TRUE(std::isnan(d));  // not written
@@ -239,8 +241,8 @@ TEST_F(KernelsLoss, LogitsThatAreNotFinite) {
           EXPECT_EQ(nan.loss.correct, e.correct);
           const std::vector<float> d = nan.d_logits.values();
           for (std::size_t i = 0; i < d.size(); ++i) {
-            // The other examples have their gradient; of this one all of it is lost, or with the
-            // squared error what belongs to the logit.
+            // The other examples keep their gradients. Of this one all of it is lost or, with the
+            // squared error, only that of the logit.
             const bool lost = i / 5 == 1 && (!squared || i == 5 + bad);
             EXPECT_EQ(std::isnan(d[i]), lost) << i;
           }
@@ -249,7 +251,7 @@ TEST_F(KernelsLoss, LogitsThatAreNotFinite) {
           const Launch inf(options, 5, element, logits, labels, nullptr, element);
           EXPECT_FALSE(std::isfinite(inf.loss.sum));
 
-          // A logit of -infinity costs nothing where it is not asked for.
+          // A logit of -infinity adds nothing to the loss if its target is 0.
           logits[5 + bad] = -infinity;
           const Launch minus(options, 5, element, logits, labels, nullptr, element);
           if (squared || bad == 1 || smoothing > 0) {
@@ -265,7 +267,7 @@ TEST_F(KernelsLoss, LogitsThatAreNotFinite) {
 }
 
 TEST_F(KernelsLoss, ANaNIsNeverRight) {
-  // At the label itself too: as the first logit it is what the others are compared with.
+  // Also at the label itself, and as the first logit, which the others are compared with.
   for (const bool squared : {false, true}) {
     for (std::int32_t label = 0; label < 4; ++label) {
       for (std::size_t bad = 0; bad < 4; ++bad) {

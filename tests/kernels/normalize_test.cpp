@@ -9,9 +9,8 @@
 namespace preheat::kernels {
 namespace {
 
-// What results may be off by, in units of 2^-24, the roundoff of fp32, of the magnitudes that go
-// into them (not of the result, which may have cancelled); storing a result in an Element comes on
-// top.
+// Error bounds of the results, in units of 2^-24, the roundoff of fp32, of the magnitudes that go
+// into them (not of the result, which may have cancelled). Storing a result in an Element is extra.
 constexpr double fp32 = 0x1p-24;
 // x - mean, inv_std (4: sum, root, quotient of the running variance), times weight, the sum with
 // the bias, that with the residual, and the product with slope.
@@ -20,15 +19,15 @@ constexpr double z_bound = 10 * fp32;
 constexpr double dz_bound = 3 * fp32;
 // dz; the two sums over n, xhat and its product; their sum, the difference and inv_std weight.
 constexpr double dx_bound = 16 * fp32;
-// The terms of a sum (x - mean, inv_std, product, dz), and how far a walk of n roundings goes; a
-// thread adds up far fewer than n, so that this is generous.
+// The terms of a sum (x - mean, inv_std, product, dz), and a random walk of n roundings. A thread
+// adds far fewer than n, so this is generous.
 double sum_bound(double n) {
   return (16 + std::sqrt(n)) * fp32;
 }
 // A running statistic: a difference, a product, a sum, and storing the statistic of the batch.
 constexpr double running_bound = 4 * fp32;
 
-// Half the least distance of two numbers of a type.
+// Half the least distance between two numbers of a type.
 double underflow(Element element) {
   return element == Element::f16 ? 0x1p-25 : 0;
 }
@@ -64,7 +63,8 @@ Images pooled_shape(const Images& shape) {
   return {shape.batch, shape.height / 2, shape.width / 2, shape.channels};
 }
 
-// Elements of which the first may lie at an odd address; what is before it has to stay.
+// An array that may begin at an odd multiple of its element's size; what precedes it must not
+// change.
 class Tensor {
  public:
   Tensor(Element element, const std::vector<float>& values, bool misaligned)
@@ -96,7 +96,7 @@ class Tensor {
   DeviceElements elements_;
 };
 
-// The inputs of a layer, and what plain loops in double make of them.
+// The inputs of a layer, and its results by plain loops in double.
 class Layer {
  public:
   Layer(std::mt19937& random, const Setting& setting) : s(setting) {
@@ -104,7 +104,7 @@ class Layer {
     const auto out = static_cast<std::size_t>(s.pooled ? pooled_shape(s.shape).size() : size);
     const auto channels = static_cast<std::size_t>(s.shape.channels);
     x = random_values(random, s.element, size, 1, 0.25f);
-    // Both the residual and the y whose signs backward reads.
+    // Serves as the residual, and as the y whose signs the backward pass reads.
     if (s.residual) residual = random_values(random, s.element, size);
     if (s.residual) residual[0] = 0;
     dy = random_values(random, s.element, out);
@@ -114,7 +114,7 @@ class Layer {
     weight = bias = mean = var = inv_std = d_weight = d_bias = std::vector<float>(channels);
     const auto rows = static_cast<float>(s.shape.rows());
     for (std::size_t c = 0; c < channels; ++c) {
-      weight[c] = normal(random);  // negative ones, too: the maximum is where x is smallest
+      weight[c] = normal(random);  // if negative, the maximum is where x is smallest
       bias[c] = 0.3f * normal(random);
       mean[c] = 0.5f * normal(random);
       var[c] = positive(random);
@@ -227,8 +227,8 @@ class Scratch {
   Device<unsigned> counter_;
 };
 
-// dz of a layer. Where rounding decides on a sign or a maximum, all elements that it could go to
-// are in doubt: they are not compared, and sums may be off by what they could have added.
+// dz of a layer. If rounding decides a sign or a maximum, all elements that the gradient could go
+// to are in doubt: they are not compared, and sums may be off by what they could have added.
 struct Gradient {
   explicit Gradient(const Layer& layer) {
     const auto size = static_cast<std::size_t>(layer.s.shape.size());
@@ -253,7 +253,7 @@ struct Gradient {
         dz_size[at[max]] = layer.gradient_size(o);
         bool doubt = slope != 1 && std::abs(z) <= error;
         for (int k = 0; k < 4; ++k) {
-          // Equal values are equal whatever the rounding, and so are all that relu cuts off.
+          // Equal values stay equal under rounding, and so do all that ReLU cuts off.
           const double other = layer.z(at[k], false);
           const double both = error + layer.z_error(at[k], false);
           const bool equal =
@@ -283,7 +283,7 @@ struct Gradient {
       product[c] += dz[i] == 0 ? 0 : dz[i] * layer.xhat(i);
       product_size[c] += dz_size[i] == 0 ? 0 : dz_size[i] * xhat_size;
     }
-    // Random values are hardly ever so close to each other.
+    // Random values are rarely so close to each other.
     EXPECT_LE(doubts, 2 + size / 1000);
   }
 
@@ -344,7 +344,7 @@ void check_forward(const Layer& layer) {
       actual, expected, [&](std::size_t i) { return bound[i]; }, "y");
 }
 
-// `with_dz`: the gradient itself is asked for, too; `with_sums`: and the sums.
+// `with_dz`: with the gradient itself; `with_sums`: with the sums.
 void check_backward_sums(const Layer& layer, bool with_dz, bool with_sums = true) {
   const Setting& s = layer.s;
   SCOPED_TRACE(s.name() + (with_dz ? " dz" : "") + (with_sums ? " sums" : ""));
@@ -433,8 +433,8 @@ void check_backward(const Layer& layer, bool fixed) {
 
 class KernelsNormalize : public KernelTest {
  protected:
-  // Calls work(setting) for all shapes and types with some of what may lie around a batch norm, and
-  // for two shapes, of packs and of single elements, with all of it.
+  // Calls work(setting) for all shapes and types with some of the operations around a batch norm,
+  // and for two shapes, one read in packs and one in single elements, with all of them.
   template <class Work>
   void over_settings(const Work& work) {
     const Images shapes[] = {{37, 7, 7, 16},  {3, 6, 5, 64},    {2, 9, 4, 32},  {5, 3, 3, 10},
@@ -509,7 +509,7 @@ TEST_F(KernelsNormalize, SecondPassOfTheGradientIsThePlainLoop) {
   int count = 0;
   over_settings([&](Setting s) {
     if (s.kind == Kind::nothing || s.kind == Kind::bias) return;
-    // The first pass has written dz of what had a residual.
+    // With a residual the first pass has written dz already.
     if (s.residual) s.slope = 1;
     s.residual = false;
     check_backward(Layer(random_, s), ++count % 3 == 0);
@@ -544,7 +544,7 @@ TEST_F(KernelsNormalize, LargeBatches) {
   }
 }
 
-// Of a batch of moments, the exact values and what sums in fp32 may be off by.
+// The exact moments of a batch, and the errors that sums in fp32 may have.
 struct Moments {
   Moments(const Images& shape, const std::vector<float>& x, std::size_t c) {
     const auto channels = static_cast<std::size_t>(shape.channels);
@@ -599,7 +599,7 @@ void check_moments(std::mt19937& random, Element element, const Images& shape, f
     };
     const double values_of[4] = {m.mean, 1 / std::sqrt(stable), moved(running_mean[c], m.mean),
                                  moved(running_var[c], m.unbiased)};
-    // At the lowest that the variance may have come out.
+    // At the lowest variance within the bound.
     const double lowest = std::max(stable - m.var_error, double{epsilon});
     const double errors[4] = {
         m.mean_error, 1 / std::sqrt(lowest) - 1 / std::sqrt(stable) + 2 * fp32 * values_of[1],
@@ -621,8 +621,8 @@ void check_moments(std::mt19937& random, Element element, const Images& shape, f
   EXPECT_EQ(scratch.counter(), 0u);
 }
 
-// 64 channels are one group, of 264 blocks that leave two sums for each; 65 to 128 are two of half
-// as many blocks.
+// 64 channels are one group of 264 blocks, each with two sums per channel; 65 to 128 channels are
+// two groups of half as many blocks.
 TEST(KernelsNormalizeScratch, WhatSufficesForManyChannelsSufficesForFewer) {
   EXPECT_EQ(channel_sums_floats(64), 2u * 264 * 64);
   EXPECT_GE(channel_sums_floats(96), 2u * 264 * 64);
@@ -645,7 +645,7 @@ TEST_F(KernelsNormalize, MomentsArePlainSums) {
   }
 }
 
-// Where E[x^2] - E[x]^2 in fp32 would leave nothing.
+// Where E[x^2] - E[x]^2 in fp32 would cancel completely.
 TEST_F(KernelsNormalize, VarianceFarFromZero) {
   for (const Element element : all_elements) {
     const float std_dev = element == Element::bf16 ? 20 : 1;  // bf16 has steps of 4 there
@@ -697,7 +697,7 @@ TEST_F(KernelsNormalize, MomentsOfWhatIsNotFinite) {
         random_values(random_, Element::f32, static_cast<std::size_t>(shape.size()));
     values[0] = std::numeric_limits<float>::quiet_NaN();  // channel 0, the shift itself
     values[5 * channels + 1] = std::numeric_limits<float>::infinity();
-    values[6 * channels + 2] = 3e30f;  // squared it is too large
+    values[6 * channels + 2] = 3e30f;  // its square overflows
     const Tensor x(Element::f32, values, false);
     const Scratch scratch(shape.channels);
     const Device<float> mean(channels);
@@ -728,7 +728,7 @@ TEST_F(KernelsNormalize, WhatIsNotFiniteStaysSo) {
           Setting s;
           s.element = element;
           s.shape = {3, 4, 5, channels};
-          s.kind = Kind::bias;  // of a weight below 0 an infinity would change its sign
+          s.kind = Kind::bias;  // a negative weight would change the sign of an infinity
           s.slope = slope;
           s.pooled = pooled;
           Layer layer(random_, s);
@@ -750,7 +750,7 @@ TEST_F(KernelsNormalize, WhatIsNotFiniteStaysSo) {
   }
 }
 
-// Equal values: all of a window, or its last three.
+// Equal values in all of a window, or in its last three.
 TEST_F(KernelsNormalize, TheFirstOfEqualValuesIsTheMaximum) {
   for (const Element element : all_elements) {
     for (const int channels : {16, 3}) {
@@ -808,8 +808,8 @@ TEST_F(KernelsNormalize, TheSameInputGivesTheSameBits) {
 }
 
 TEST_F(KernelsNormalize, BackwardSeesTheMaximaAndSignsOfForward) {
-  // Where forward says 0, nothing may come back, and the rest comes back whole: no doubt is left
-  // where both compute the same z.
+  // Where the forward pass gives 0 no gradient comes back, and elsewhere all of it: both passes
+  // compute the same z, so no element is in doubt.
   for (const Element element : {Element::f32, Element::bf16}) {
     Setting s;
     s.element = element;

@@ -1,4 +1,4 @@
-// Maxima to the bit, averages against sums in double.
+// Maxima bit for bit, averages against sums in double.
 #include <limits>
 
 #include "kernels/device_test.h"
@@ -8,14 +8,14 @@ namespace {
 
 constexpr double u = 0x1p-24;  // of fp32 arithmetic
 
-// A lane adds up to 13 values here (20 x 20 positions over 32 lanes), 5 rounds over the lanes and a
-// division: relative to the mean of the sizes.
+// A lane adds up to 13 values here (20 x 20 positions over 32 lanes); 5 rounds over the lanes and a
+// division follow. Relative to the mean of the absolute values.
 constexpr double average_error = 24 * u;
 
 // The sum with extra and the division.
 constexpr double spread_error = 4 * u;
 
-// 16, 32, 64 and 2056 channels go 16 bytes at a time, 300 in fp32 alone; 1, 3 and 10 do not.
+// 16, 32, 64 and 2056 channels are read 16 bytes at a time, 300 only in fp32; 1, 3 and 10 never.
 const Images all_shapes[] = {{3, 8, 8, 16},   {2, 7, 5, 32}, {2, 6, 9, 64},  {4, 9, 9, 1},
                              {3, 6, 7, 3},    {2, 5, 5, 10}, {2, 3, 5, 300}, {1, 4, 4, 2056},
                              {5, 20, 20, 16}, {2, 20, 3, 3}, {1, 3, 3, 16}};
@@ -29,7 +29,7 @@ Images pooled(const Images& shape, std::int32_t kernel) {
   return {shape.batch, shape.height / kernel, shape.width / kernel, shape.channels};
 }
 
-// The element of x at place `at` of the window of element o of the pooled images.
+// The index in x of place `at` in the window of element o of the pooled images.
 std::int64_t element_at(const Images& shape, std::int32_t kernel, std::int64_t o, int at) {
   const Images out = pooled(shape, kernel);
   const std::int64_t c = o % out.channels;
@@ -44,7 +44,7 @@ struct Maxima {
   std::vector<std::uint8_t> at;
 };
 
-// The first of the largest; a NaN is larger than everything.
+// The first of the largest values; a NaN is larger than everything.
 Maxima maxima_of(const Images& shape, std::int32_t kernel, const std::vector<float>& x) {
   Maxima maxima;
   for (std::int64_t o = 0; o < pooled(shape, kernel).size(); ++o) {
@@ -64,7 +64,7 @@ Maxima maxima_of(const Images& shape, std::int32_t kernel, const std::vector<flo
 
 class KernelsPool : public KernelTest {
  protected:
-  // Calls work(element, shape) for all of them.
+  // Calls work(element, shape) for all elements and shapes.
   template <class Work>
   void for_all(const Work& work) {
     for (const Element element : all_elements) {
@@ -117,7 +117,7 @@ TEST_F(KernelsPool, ANaNIsLargerThanEverything) {
   for_all([&](Element element, const Images& shape) {
     for (const std::int32_t kernel : {2, 3}) {
       std::vector<float> x = random_values(random_, element, shape.size());
-      // At most one NaN in a window: which of two it is is left open.
+      // At most one NaN in a window: which of two counts is not specified.
       for (std::int64_t o = 0; o < pooled(shape, kernel).size(); ++o) {
         const auto place = static_cast<int>(random_() % static_cast<unsigned>(kernel * kernel));
         const auto other = static_cast<int>(random_() % static_cast<unsigned>(kernel * kernel));
@@ -146,7 +146,7 @@ TEST_F(KernelsPool, FromMemoryThatIsNotAligned) {
   }
 }
 
-// An array on the device that begins where 16 bytes can be read at once, or one element later.
+// An array on the device that is aligned to 16 bytes, or begins one element later.
 class Placed {
  public:
   Placed(Element element, std::vector<float> values, bool shifted)
@@ -172,7 +172,7 @@ class Placed {
 };
 
 TEST_F(KernelsPool, GradientsAndAveragesInMemoryThatIsNotAligned) {
-  // -1: all of it is aligned. One pointer that is not must not be read 16 bytes at a time.
+  // -1: all pointers are aligned. One that is not must not be read 16 bytes at a time.
   const Images shape{2, 7, 6, 32};
   const std::size_t size = pooled(shape, 2).size();
   const std::size_t means = shape.batch * shape.channels;
@@ -321,7 +321,7 @@ TEST_F(KernelsPool, RefusesAWindowThatDoesNotFit) {
               cudaErrorInvalidValue)
         << kernel;
   }
-  // Too wide alone.
+  // Only the width is too small.
   EXPECT_EQ(max_pool(Element::f32, {2, 4, 3, 16}, 4, x.data(), x.data(), at.data(), nullptr),
             cudaErrorInvalidValue);
 }

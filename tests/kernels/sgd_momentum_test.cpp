@@ -1,4 +1,4 @@
-// The update of all parameters against sgd_momentum() of optim/sgd_momentum.h on the host, to the
+// The update of all parameters against sgd_momentum() of optim/sgd_momentum.h on the host, bit for
 // bit, and its norms against sums in double.
 #include <limits>
 
@@ -8,8 +8,8 @@ namespace preheat::kernels {
 namespace {
 
 // Squares are added in fp32 within a block: in a chain of at most 8 (update) or 72 (check) per
-// thread and 21 more over lanes and warps, each step to 2^-24. That is 5.6e-6 of the square and
-// half of it of the norm; partials are added in double.
+// thread and 21 more over lanes and warps, each rounding to 2^-24. That is 5.6e-6 of the square and
+// half as much of the norm; partials are added in double.
 constexpr double norm_error = 1e-5;
 
 // The tensors of a network in one arena, on the host.
@@ -51,7 +51,7 @@ HostArena make_arena(std::mt19937& random, const std::vector<std::int64_t>& size
   return arena;
 }
 
-// Every third chunk has its gradient in 16 bits.
+// Gives every third chunk its gradient in 16 bits.
 void make_small(HostArena& arena, Element small) {
   for (std::size_t chunk = 0; chunk < arena.segment_of.size(); chunk += 3) {
     arena.segment_of[chunk] |= has_16bit_gradient;
@@ -90,7 +90,8 @@ Norms update_on_host(const SgdMomentum& rule, const StepState& state, float scal
   return norms;
 }
 
-// An arena on the device. Gradients lie where their chunk says and nowhere else.
+// An arena on the device. The gradients of a chunk are in the array that it names; the other has
+// NaN.
 class DeviceArena {
  public:
   DeviceArena(const HostArena& host, Element small, bool copied, bool has_small)
@@ -341,7 +342,7 @@ TEST_F(KernelsSgdMomentum, WritesNothingInAStepThatIsNotFinite) {
                        device.partials.data(), device.non_finite.data(), nullptr));
     const Norms expected = update_on_host({}, state, 1, false, host);
     expect_same(device, host);
-    expect_copied(device, Element::bf16);  // as it was filled
+    expect_copied(device, Element::bf16);  // as it was initialised
     expect_norms(device.norms(), expected);
     EXPECT_EQ(device.norms().taken, 0);
   }
@@ -352,7 +353,7 @@ TEST_F(KernelsSgdMomentum, NamesTheTensorsThatAreNotFinite) {
   HostArena host = make_arena(random_, some_sizes);  // the tensors 2 and 7 are frozen
   host.gradients[host.begins[3] + 64] = infinity;
   host.gradients[host.begins[5] + 4000] = std::nanf("");
-  host.gradients[host.begins[7] + 1] = std::nanf("");  // not looked at
+  host.gradients[host.begins[7] + 1] = std::nanf("");  // frozen: not checked
   const DeviceArena device(host, Element::bf16, false, false);
   const StepState state = state_at(0.1f, 0.1f);
   const Device<StepState> device_state(state);
@@ -397,7 +398,7 @@ TEST_F(KernelsSgdMomentum, ChecksTheGradients) {
       const double true_norm = norm / double{loss_scale};
       const Device<NormPartial> partials(static_cast<std::size_t>(check_blocks(host.size())));
       const Device<unsigned> counter(0u);
-      // Not clipped, clipped, and a bound that is not reached.
+      // No clipping, clipping, and a clip norm that is not reached.
       for (const double clip_norm : {0.0, true_norm / 3, true_norm * 2}) {
         SCOPED_TRACE("clipped at " + std::to_string(clip_norm));
         const double clip = clip_norm > 0 && clip_norm < true_norm ? clip_norm / true_norm : 1;

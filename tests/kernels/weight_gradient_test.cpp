@@ -1,4 +1,4 @@
-// Small integers, whose sums fp32 holds exactly in any order, to the bit; and numbers of all sizes
+// With small integers, whose sums are exact in fp32 in any order, bit for bit; with normal numbers,
 // against sums in double.
 #include "kernels/convolutions.h"
 #include "kernels/device_test.h"
@@ -10,9 +10,9 @@ constexpr Element small_elements[] = {Element::bf16, Element::f16};
 
 using Case = Convolution3x3;
 
-// All pairs of channels; images of one pixel, smaller than a tile of 64, 32 or 16 columns and
-// wider, and of which blocks begin in the middle. The last one is enough for every block there can
-// be.
+// All pairs of channels; images of one pixel, narrower and wider than a tile of 64, 32 or 16
+// columns, and such that blocks begin in the middle of them. The last case has work for every
+// possible block.
 const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},   {{2, 7, 7, 32}, 64},
                           {{3, 5, 13, 16}, 32},  {{1, 13, 5, 32}, 16},  {{1, 28, 28, 32}, 32},
                           {{5, 28, 28, 32}, 32}, {{2, 14, 14, 64}, 64}, {{2, 14, 14, 32}, 64},
@@ -21,7 +21,7 @@ const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},   {{2, 7, 
 
 class KernelsWeightGradient : public AsyncCopyTest {
  protected:
-  // Calls work(element, case) for all of them.
+  // Calls work(element, case) for all elements and cases.
   template <class Work>
   void for_all(const Work& work) {
     for (const Element element : small_elements) {
@@ -68,9 +68,9 @@ TEST_F(KernelsWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
     const std::vector<float> dy = random_values(random_, element, c.y_size());
     const Sums sums = weight_gradient_of(c, x, dy);
     const std::vector<float> found = gradient_of(element, c, x, dy);
-    // Tensor cores cut off what does not fit into a sum: a unit in the last place for each of the
-    // additions that one sum goes through, of which there is one for 16 pixels, at most 3 for each
-    // row of a tile, and some for the units, blocks and sharers.
+    // Tensor cores truncate: each addition of a sum costs a unit in the last place. There is one
+    // addition for 16 pixels, at most 3 for each row of a tile, and some for the units, blocks and
+    // sharers.
     const double additions = static_cast<double>(c.x.rows()) / 16 + 3.0 * c.x.height + 150;
     expect_close(
         found, sums.values,

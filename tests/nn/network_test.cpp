@@ -66,7 +66,7 @@ model:
                      blocks);
 }
 
-// He et al. 2015, section 4.2, counted by hand; the 1x1 projections come with a batch norm each.
+// He et al. 2015, section 4.2, counted by hand; each 1x1 projection has a batch norm.
 std::int64_t resnet_parameters(int depth, std::int64_t channels) {
   const std::int64_t blocks = (depth - 2) / 6;
   const auto conv = [](std::int64_t kernel, std::int64_t in, std::int64_t out) {
@@ -84,7 +84,7 @@ std::int64_t resnet_parameters(int depth, std::int64_t channels) {
 
 TEST(Network, TheDefaultCnn) {
   const Network n = network_of("");
-  // 3x3 convolutions with two numbers of batch norm a channel, and two linear layers.
+  // 3x3 convolutions with two batch norm parameters per channel, and two linear layers.
   EXPECT_EQ(n.parameter_count, 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64) +
                                    2 * (32 + 32 + 64 + 64) + (7 * 7 * 64 * 256 + 256) +
                                    (256 * 10 + 10));
@@ -118,7 +118,7 @@ TEST(Network, ResNets) {
     for (const ImageShape& input : {fashion, cifar}) {
       const Network n = network_of(resnet(depth), input);
       EXPECT_EQ(n.parameter_count, resnet_parameters(depth, input.channels));
-      // The depth of a ResNet counts the layers with weights, projections left out.
+      // The depth of a ResNet counts the layers with weights, without projections.
       const auto deep = std::ranges::count_if(n.ops, [](const Op& op) {
         return op.weight >= 0 && op.name.find("shortcut") == std::string::npos;
       });
@@ -171,7 +171,7 @@ TEST(Network, StridesAndKernelsOnOddImages) {
       {23, 17, 2}, 7);
   EXPECT_EQ(n.ops[0].padding, 2);
   EXPECT_EQ(n.ops[0].out, (ImageShape{8, 6, 3}));  // (size + 2 padding - kernel) / stride + 1
-  EXPECT_EQ(n.ops[1].out, (ImageShape{2, 2, 3}));  // the rest is dropped
+  EXPECT_EQ(n.ops[1].out, (ImageShape{2, 2, 3}));  // the remainder is dropped
   EXPECT_EQ(n.ops[2].out, (ImageShape{2, 2, 2}));
   EXPECT_EQ(n.parameter_count, 5 * 5 * 2 * 3 + 3 + 3 * 2 + 2 + 8 * 7 + 7);
 }
@@ -226,7 +226,7 @@ TEST(Network, AConvolutionAndAPoolMayEndIt) {
   EXPECT_EQ(error_of("model: {layers: [{conv: {out: 10}}, global_avg_pool]}"), "");
 }
 
-// Mean 0 and the variance of the theory, by z-tests at five standard errors of fixed seeds.
+// Mean 0 and the variance of the scheme, by z-tests at five standard errors with a fixed seed.
 TEST(InitialValues, HaveTheMomentsOfTheirScheme) {
   const std::string layers =
       "  layers: [{conv: {out: 48, kernel: 5}}, {conv: {out: 96, batch_norm: true}}, {max_pool: "
@@ -269,7 +269,7 @@ TEST(InitialValues, HaveTheMomentsOfTheirScheme) {
           EXPECT_LE(most, bound * (1 + 1e-7));
           EXPECT_GT(most, bound * (1 - 20 / count));
         } else {
-          EXPECT_GT(most, 3 * std::sqrt(variance));  // a normal has tails
+          EXPECT_GT(most, 3 * std::sqrt(variance));  // a normal distribution has tails
         }
       }
     }
@@ -321,7 +321,7 @@ TEST(InitialValues, DependOnTheSeedAndNotOnOtherLayersSizes) {
   EXPECT_NE(a, weights(narrow, "0.conv.weight", 3 + (std::uint64_t{1} << 32)));
 }
 
-// Correlation of two layers of the same size, and of one layer at two seeds.
+// The correlation of two layers of the same size, and of one layer at two seeds.
 TEST(InitialValues, AreIndependentOfEachOther) {
   const std::string text =
       "model: {layers: [{conv: {out: 16}}, {conv: {out: 16}}, {conv: {out: 16}}, {linear: {out: "
@@ -343,7 +343,7 @@ TEST(InitialValues, AreIndependentOfEachOther) {
   EXPECT_LT(std::fabs(correlation(one, weights(text, "1.conv.weight", 1))), limit);
 }
 
-// These values are part of the format: whoever changes them changes every run there ever was.
+// These values are part of the format: changing them changes every run ever made.
 TEST(InitialValues, AreTheRecordedOnes) {
   const auto first = weights("", "0.conv.weight", 0);
   const auto last = weights("", "7.linear.weight", 0);

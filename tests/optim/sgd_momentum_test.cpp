@@ -11,8 +11,7 @@
 namespace preheat {
 namespace {
 
-// On the loss c w^2 / 2 an update is linear in (w, v), so that k updates are a product of k
-// matrices:
+// On the loss c w^2 / 2 an update is linear in (w, v), so k updates are a product of k matrices:
 //   v' = m v + c w,  w' = w - lr v' = (1 - lr c) w - lr m v.
 TEST(SgdMomentum, IsAProductOfMatricesOnAQuadratic) {
   const std::uint32_t seed = std::random_device{}();
@@ -28,7 +27,7 @@ TEST(SgdMomentum, IsAProductOfMatricesOnAQuadratic) {
     float v = 0;
     long double product[2][2] = {{1, 0}, {0, 1}};
     for (int k = 0; k < 60; ++k) {
-      // A warmup, then a decay: the rate moves at every update.
+      // A warmup, then a decay: the rate changes at every update.
       const float lr =
           k < 20 ? 0.02f * static_cast<float>(k + 1) : 0.4f / static_cast<float>(k - 18);
       sgd_momentum(rule, {lr, rule.momentum}, 0, c * w, w, v);
@@ -46,7 +45,7 @@ TEST(SgdMomentum, IsAProductOfMatricesOnAQuadratic) {
   }
 }
 
-// At a constant rate both eigenvalues of that matrix are the roots of z^2 - (1 + m - lr c) z + m.
+// At a constant rate the eigenvalues of that matrix are the roots of z^2 - (1 + m - lr c) z + m.
 TEST(SgdMomentum, OscillatesWithTheEigenvaluesOfTheRecurrence) {
   const SgdMomentum rule{0.81f, false};
   const float c = 1.0f;
@@ -123,7 +122,8 @@ TEST(SgdMomentum, LetsNonFiniteGradientsThrough) {
   }
 }
 
-// torch.optim.SGD of PyTorch 1.13.0 on the gradient c w + b, its rate set before every update.
+// Recorded from torch.optim.SGD of PyTorch 1.13.0 on the gradient c w + b, with the rate set before
+// every update.
 TEST(SgdMomentum, EqualsPyTorch) {
   struct Recorded {
     bool nesterov;
@@ -163,7 +163,7 @@ TEST(SgdMomentum, EqualsPyTorch) {
   }
 }
 
-// A run of updates on a gradient that follows from the weight, each with its own rate.
+// Updates at the given rates, on a gradient that depends on the weight.
 struct Weight {
   float w = 0;
   float v = 0;
@@ -229,10 +229,10 @@ TEST(FoldedMomentum, CorrectedItIsTheSeparateForm) {
   }
 }
 
-// Without it the velocity lags behind the rate. Under a gradient of 1 and a ramp a t the separate
-// form moves by a t (1 - m^t) / (1 - m) at update t and the folded one, which still holds the lower
-// rates of before, by a (t - m (1 - m^t) / (1 - m)) / (1 - m): the sums of m^j a t and m^j a (t -
-// j).
+// Without the correction the velocity lags behind the rate. With a gradient of 1 and a ramp a t,
+// the separate form moves by a t (1 - m^t) / (1 - m) at update t. The folded form, whose velocity
+// still has the lower rates of earlier updates, moves by a (t - m (1 - m^t) / (1 - m)) / (1 - m).
+// These are the sums of m^j a t and of m^j a (t - j).
 TEST(FoldedMomentum, UncorrectedItLagsBehindARamp) {
   const double m = folded.momentum;
   const int n = 100;
@@ -251,7 +251,7 @@ TEST(FoldedMomentum, UncorrectedItLagsBehindARamp) {
   }
 }
 
-// What docs/schedules.md says of it.
+// The figures of docs/schedules.md.
 TEST(FoldedMomentum, HowFarItLagsBehind) {
   for (const auto& [updates, less] : {std::pair{20, 0.338}, {100, 0.147}, {1000, 0.018}}) {
     double moved[2] = {};
@@ -288,8 +288,8 @@ TEST(ClipNorm, ScalesTheGradientBeforeTheDecay) {
   EXPECT_EQ(v, 0.5f * 3 + 0.25f * 2);
 }
 
-// keras.optimizers.SGD of Keras 3.15.1 and torch.optim.SGD of PyTorch 1.13.0 on the gradient c w +
-// b under the same rates: two libraries, two rules.
+// Recorded from keras.optimizers.SGD of Keras 3.15.1 and torch.optim.SGD of PyTorch 1.13.0 on the
+// gradient c w + b at the same rates: two libraries, two rules.
 TEST(FoldedMomentum, EqualsKerasWhereTheSeparateFormEqualsPyTorch) {
   struct Recorded {
     bool is_folded;

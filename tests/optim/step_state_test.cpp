@@ -63,8 +63,8 @@ TEST(StepState, TheRateIsRoundedOnce) {
   EXPECT_EQ(state.lr, static_cast<float>(next));
 }
 
-// Whoever sets the step of the state and advances gets the rate of that step: nothing else holds
-// it.
+// After the step of the state is set, advance() gives the rate of the next step: the rate depends
+// on nothing else in the state.
 TEST(StepState, TheRateFollowsTheStepAlone) {
   const LrSchedule schedule = linear(0, 1, 1000);
   StepState state;
@@ -96,7 +96,7 @@ TEST(StepState, TheFirstStepMayBeTheOneThatWasNotFinite) {
   EXPECT_FALSE(updates(state));
 }
 
-// The gate against its definition, computed anew from all hits at every update.
+// The gate against its definition, recomputed from all hits at every update.
 TEST(Gate, OpensWhenTheErrorOfTheWindowHasFallen) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(fmt::format("seed {}", seed));
@@ -183,7 +183,7 @@ TEST(LossScale, AnOverflowStartsTheRowAnew) {
   EXPECT_EQ(state.loss_scale, 64.0f);
 }
 
-// It is 1 in every precision but fp16: a step that does not scale its loss leaves it alone.
+// The loss scale is 1 in every precision but fp16: a step without scaling leaves it as it is.
 TEST(LossScale, IsNotTheBusinessOfAdvance) {
   const LrSchedule schedule = linear(0, 1, 9);
   StepState state = first_step(schedule);

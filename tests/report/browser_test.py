@@ -189,7 +189,7 @@ class Browser:
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-# Does what a reader does, in every chart, and writes what does not work to data-wrong.
+# Uses every chart as a reader would, and writes what does not work to data-wrong.
 USE = """
 <script>
 (() => {

@@ -47,7 +47,7 @@ bool has_class(const Element& element, const std::string& name) {
          (" " + found->second + " ").find(" " + name + " ") != std::string::npos;
 }
 
-// The drawn curves, each a list of lines. (What the legend shows is drawn by relative commands.)
+// The drawn curves, each a list of lines. (The samples of the legend have relative commands.)
 std::vector<std::vector<std::vector<Pixel>>> drawn(const std::string& svg) {
   std::vector<std::vector<std::vector<Pixel>>> result;
   for (const Element& element : parse(svg).elements) {
@@ -84,7 +84,7 @@ std::vector<TickLabel> ticks(const std::string& svg, const std::string& anchor) 
   return result;
 }
 
-// Where the tick labels say that a value belongs.
+// Where a value belongs according to two tick labels.
 double along(double value, double v0, double p0, double v1, double p1) {
   return p0 + (value - v0) / (v1 - v0) * (p1 - p0);
 }
@@ -95,7 +95,7 @@ class Ruler {
       : across_(ticks(svg, "middle")), up_(ticks(svg, "end")), log_y_(log_y) {}
 
   Pixel at(double x, double y) const {
-    constexpr double baseline = 4;  // tick labels of y stand this much below their line
+    constexpr double baseline = 4;  // tick labels of y are this far below their line
     const auto f = [&](double v) { return log_y_ ? std::log(v) : v; };
     return {along(x, across_.front().value, across_.front().at.x, across_.back().value,
                   across_.back().at.x),
@@ -143,7 +143,7 @@ TEST_P(PointsLandWhereTheTicksSay, ForRandomCurves) {
     const Ruler ruler(svg, plot.log_y);
     for (std::size_t i = 0; i < curve.x.size(); ++i) {
       const Pixel expected = ruler.at(curve.x[i], curve.y[i]);
-      // Labels stand on tenths of a pixel, and the ends of the interpolation lie inside the plot.
+      // Labels are at tenths of a pixel, and beyond the outermost two the ruler extrapolates.
       EXPECT_NEAR(lines[0][0][i].x, expected.x, 0.3);
       EXPECT_NEAR(lines[0][0][i].y, expected.y, 2);
       EXPECT_GE(lines[0][0][i].x, 0);
@@ -188,7 +188,7 @@ TEST(LinePlotSvg, LabelsOfAnAxisDifferAndStandAtItsEnds) {
       EXPECT_EQ(std::adjacent_find(labels.begin(), labels.end()), labels.end()) << largest * scale;
     }
   }
-  // 6 x 0.05 is more than 0.3, and 0.07 / 0.01 more than 7, by their last bits.
+  // In doubles 6 x 0.05 is more than 0.3, and 0.07 / 0.01 more than 7, by the last bit.
   EXPECT_EQ(labels_of(plot_of({{"", {0, 0.3}, {1, 2}}}), "middle").back(), "0.30");
   EXPECT_EQ(labels_of(plot_of({{"", {0.07, 0.12}, {1, 2}}}), "middle").front(), "0.07");
   EXPECT_EQ(labels_of(plot_of({{"", {0, 1e7}, {1, 2}}}), "middle").back(), "1.0e+07");
@@ -206,7 +206,7 @@ TEST(LinePlotSvg, LogarithmicAxesAreLabelledByTheirDecades) {
   EXPECT_THAT(labels_up({0.2, 9}, true), testing::ElementsAre("0.2", "0.5", "1", "2", "5", "10"));
   EXPECT_THAT(labels_up({0.1, 0.1}, true), testing::ElementsAre("0.05", "0.1", "0.2"));
   EXPECT_GE(labels_up({1.9, 2.2}, true).size(), 2u);
-  // A rate of 0 has no place on it.
+  // A rate of 0 has no place on a logarithmic axis.
   LinePlot plot = plot_of({{"", {0, 1, 2, 3, 4}, {1, 2, 0, 2, 1}}});
   plot.log_y = true;
   EXPECT_EQ(drawn(to_svg(plot)).at(0).size(), 2u);
@@ -289,7 +289,7 @@ TEST(LinePlotSvg, NonFiniteValuesBreakTheLineAndAreMarked) {
   }
 }
 
-// It has no finite point of its own: the mark stands at the upper edge, where it would begin.
+// The curve has no finite point: its mark is at the upper edge, where the curve would begin.
 TEST(LinePlotSvg, ACurveThatIsLostFromTheStartIsMarkedThere) {
   const std::string svg = to_svg(plot_of({{"a", {0, 10}, {1, 2}}, {"b", {5, 10}, {nan, nan}}}));
   const auto line = drawn(svg).at(0).at(0);
@@ -309,7 +309,7 @@ TEST(LinePlotSvg, WordsStayInThePicture) {
   for (int i = 0; i < 12; ++i)
     plot.curves.push_back({"a long label " + std::to_string(i), {0, 60}, {1, 2}, i});
   for (int i = 0; i < 10; ++i) plot.bands.push_back({1.0 * i, i + 1.0, "a phase of its name"});
-  std::vector<std::string> rows;  // of the names of bands
+  std::vector<std::string> rows;  // where names of bands are
   for (const Element& element : parse(to_svg(plot, 560)).elements) {
     if (element.name != "text" || !element.attributes.contains("x")) continue;
     if (element.text.starts_with("a long label")) {
@@ -389,7 +389,7 @@ TEST(LinePlotSvg, ThinningKeepsEveryExtreme) {
   EXPECT_TRUE(std::is_sorted(kept.begin(), kept.end(),
                              [](const Pixel& a, const Pixel& b) { return a.x < b.x; }));
 
-  // The picture is the same as that of the whole curve: per column, the same lowest and highest.
+  // The picture is that of the whole curve: every column has the same lowest and highest value.
   const double left = kept.front().x;
   const double width = kept.back().x - left;
   const Ruler ruler(svg);
@@ -397,7 +397,7 @@ TEST(LinePlotSvg, ThinningKeepsEveryExtreme) {
   std::vector<double> lowest(static_cast<std::size_t>(width) + 2, -infinity);
   std::vector<double> highest(lowest.size(), infinity);
   for (const Pixel& p : kept) {
-    // The file's two decimals may have moved a point over the edge of its column.
+    // Rounding to two decimals may have moved a point over the edge of its column.
     for (const double nudge : {-0.02, 0.02}) {
       const auto column = static_cast<std::size_t>(std::max(0.0, p.x - left + nudge));
       lowest[column] = std::max(lowest[column], p.y);
@@ -456,7 +456,7 @@ TEST(LinePlotText, ARampRisesFromCornerToCorner) {
   }
   EXPECT_THAT(lines[11], AllOf(HasSubstr("0"), HasSubstr("50"), HasSubstr("100")));
   EXPECT_THAT(lines[9], HasSubstr("0 ┤"));
-  // A number stands in the middle below its tick.
+  // A number is centred below its tick.
   std::vector<std::string> axis;
   for (std::size_t i = 0; i < lines[10].size(); ++i) {
     if ((static_cast<unsigned char>(lines[10][i]) & 0xC0) == 0x80) {

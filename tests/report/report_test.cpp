@@ -1,4 +1,4 @@
-// Pages against the files they are made from, read here by other means.
+// Pages against the files they are made from, which the tests read independently.
 #include "report/report.h"
 
 #include <fmt/format.h>
@@ -103,7 +103,7 @@ std::string between(const std::string& text, const std::string& begin, const std
   return text.substr(from + begin.size(), text.find(end, from) - from - begin.size());
 }
 
-// The page without what is in its scripts and its style, which is XML but for its first line.
+// The page without its first line and the contents of its scripts and style: the rest is XML.
 std::string without_scripts(std::string page) {
   for (const std::string tag : {"script", "style"}) {
     for (auto at = page.find("<" + tag); at != std::string::npos; at = page.find("<" + tag, at)) {
@@ -120,7 +120,7 @@ Json data_of(const std::string& page) {
   return Json::parse(between(page, "id=\"data\">", "</script>"));
 }
 
-// What is a series of some chart, by its label.
+// The series of a chart with this label.
 Json series_of(const Json& section, const std::string& chart, const std::string& label) {
   for (const Json& c : section.at("charts")) {
     if (c.at("title") != chart) continue;
@@ -166,7 +166,7 @@ std::string message_of(const std::function<void()>& act) {
 
 class Report : public testing::Test {
  protected:
-  // Two arms over the seeds 0 and 1; "cold" is lost at seed 1.
+  // Two arms over the seeds 0 and 1; "cold" is not finite at seed 1.
   void write_compare(const std::function<void(Json&)>& change = [](Json&) {}) {
     const Path folder = folder_ / "c";
     std::filesystem::create_directories(folder);
@@ -367,7 +367,7 @@ TEST_F(Report, OfManyRunsHasARowForEachAndTwentyConfigurations) {
                     HasSubstr("<th scope=\"row\">many, seed 20</th><td class=\"ok\">● ok</td>"),
                     HasSubstr("environment of many, seed 19<"),
                     Not(HasSubstr("environment of many, seed 20<"))));
-  // Beside an experiment they are one part of the page.
+  // Beside an experiment the runs are one part of the page.
   write_compare();
   EXPECT_THAT(
       page_of({folder_ / "c", folders[0], folders[1]}),
@@ -400,13 +400,13 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
       }
     }
   }
-  // Both seeds of "warm" have one schedule, which no seed switches off.
+  // Both seeds of "warm" share one schedule, which no choice of seeds hides.
   EXPECT_EQ(series_of(section, "Learning rate", "warm").at("facets"), Json({1, -1}));
 }
 
 TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
-  // Seed 1 fails under both, seed 0 under "warm" alone, whose seed 2 has no partner; and stands
-  // first.
+  // Seed 1 fails under both arms, seed 0 under "warm" alone. Seed 2 of "warm" has no partner, and
+  // comes first.
   write_compare([](Json& json) {
     json["arms"][1]["runs"][0]["outcome"] = "stuck";
     json["arms"][1]["runs"][1]["outcome"] = "stuck";
@@ -434,7 +434,7 @@ TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
   EXPECT_THAT(page_of_pairs(7), HasSubstr("<summary>7 pairs</summary>"));
 }
 
-// Of five seeds or more: held against medians of the rows that the files were made of.
+// With five seeds or more: compared with medians of the rows that were written to the files.
 TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
   const Path folder = folder_ / "m";
   std::filesystem::create_directories(folder);
@@ -447,7 +447,8 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
     Json runs = Json::array();
     for (std::size_t seed = 0; seed < 5; ++seed) {
       rows[arm].push_back(random_rows(40));
-      // Seeds of "cold" are lost one after the other, and with the third half of them.
+      // Three seeds of "cold" stop being finite, one after the other; then there is no finite
+      // median.
       if (arm == "cold" && seed < 3) {
         rows[arm].back().resize(10 * (seed + 1));
         rows[arm].back().back().loss = std::nan("");
@@ -493,7 +494,7 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
   const Json arms = section.at("facets").at(0).at("values");
   EXPECT_EQ(arms.at(0).at("n"), 5);
   EXPECT_THAT(page, HasSubstr("<th scope=\"row\">cold, median of 5</th>"));
-  write_compare();  // of two seeds the lines are enough
+  write_compare();  // two seeds are drawn as lines only
   EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr("\"kind\":\"median\"")));
 }
 
@@ -515,7 +516,7 @@ TEST_F(Report, ShowsClaimsFirstByWordAndColour) {
   EXPECT_LT(page.find("class=\"claims\""), page.find("<table>"));
 }
 
-// Over updates the points of runs that were evaluated once would all stand in one place.
+// The points of runs that were evaluated once would all have the same update.
 TEST_F(Report, OfRunsThatWereEvaluatedOnceShowsArmByArmWhereTheyEnded) {
   write_compare();
   for (const std::string run : {"cold/0", "warm/0", "warm/1"}) {
@@ -523,7 +524,7 @@ TEST_F(Report, OfRunsThatWereEvaluatedOnceShowsArmByArmWhereTheyEnded) {
     put_bytes(folder_ / "c" / run / "eval.csv",
               fmt::format("step,epoch,test_loss,test_accuracy\n40,1,1.5,{}\n", accuracy));
   }
-  put_bytes(folder_ / "c/cold/1/eval.csv", "step,epoch,test_loss,test_accuracy\n");  // was lost
+  put_bytes(folder_ / "c/cold/1/eval.csv", "step,epoch,test_loss,test_accuracy\n");  // not finite
   const Json section = data_of(page_of({folder_ / "c"})).at("sections").at(0);
   const Json& charts = section.at("charts");
   const auto chart = std::ranges::find(charts, "Test accuracy",
@@ -545,7 +546,7 @@ TEST_F(Report, SaysThatAnExperimentIsNotDone) {
   EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("incomplete: 3 of 4 runs have ended"));
   write_compare([](Json& json) { json["interrupted"] = true; });
   EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("interrupted: 4 of 4 runs have ended"));
-  // A folder may have more seeds than the configuration it was last taken up with.
+  // A folder may have more seeds than the configuration it was last resumed with.
   put_bytes(folder_ / "c/config.yaml",
             "data: {dataset: synthetic}\ncompare: {seeds: 1, arms: {cold: {}, warm: {}}}\n");
   EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("interrupted: 4 of 4 runs have ended"));
@@ -604,7 +605,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   const std::string page = page_of({folder});
   expect_well_formed(page);
   EXPECT_THAT(page, HasSubstr("<summary>Every cell</summary>"));
-  // Cells go last axis fastest, maps are one for each momentum, rates go across.
+  // The last axis varies fastest among the cells; each momentum has a map, with the rates across.
   std::vector<std::string> shown;
   for (const Element& e : parse(without_scripts(page)).elements) {
     if (e.name == "caption") shown.push_back(e.text);
@@ -620,18 +621,18 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                           HasSubstr("<th scope=\"row\">9 steps</th><td>7</td><td>1.00e-01</td>"
                                     "<td>–</td>"
                                     "<td>3</td><td>0.25</td>"),
-                          // Of the runs that did not fail.
+                          // The accuracy of the runs that did not fail.
                           HasSubstr("■ 1/2</span><br/><small>60.0 %</small>"),
                           HasSubstr("✕ 2/2</span></td>"),
-                          // Of every cell, in words: 0.1, 0.0, 9 steps.
+                          // The row of a cell in the table of every cell: 0.1, 0.0, 9 steps.
                           HasSubstr("<th scope=\"row\">0.1</th><td>0.0</td><td>9 steps</td>"
                                     "<td>2</td><td class=\"stuck\">1</td><td>–</td><td>0</td>"
                                     "<td>1</td><td>0</td><td>1</td><td>60.00 %"),
                           HasSubstr("incomplete: 14 of 16 runs")));
-  // The corner says what goes down and what goes across.
+  // The corner names the axis that goes down and the one that goes across.
   EXPECT_THAT(
       page, HasSubstr("<th><span class=\"as-is\">warmup.length\u00a0↓<br/>base_lr\u00a0→</span>"));
-  // Two charts along the rate for each map, and a line in them for each warmup length.
+  // Each map has two charts along the rate, with a line for each warmup length.
   const Json sections = data_of(page).at("sections");
   const auto line = [&](const std::string& chart, const std::string& warmup) {
     const Json& section = sections.at(chart.ends_with("0.0") ? 0 : 1);
@@ -646,7 +647,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   EXPECT_EQ(failed.at("x"), Json({0.1, 0.2}));
   EXPECT_EQ(failed.at("y"), Json({50, 0}));
   EXPECT_EQ(failed.at("color"), "order:1.000");
-  // Of a cell that has no runs there is no share, and no accuracy where all failed.
+  // A cell without runs has no share, and one where all failed has no accuracy.
   EXPECT_EQ(line("Failed runs by base rate, optimizer.momentum 0.5", "9 steps").at("x"),
             Json({0.1}));
   EXPECT_THAT(page,
@@ -660,7 +661,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   EXPECT_THAT(order, ElementsAre("● ok", "▲ spiked", "■ stuck", "✕ not finite"));
 }
 
-// A grid by its axes; of each cell what its runs ended as, and with what accuracy.
+// The page of a grid with these axes. The runs of a cell are outcomes with accuracies.
 using CellRuns = std::vector<std::pair<std::string, double>>;
 std::string page_of_grid(const Path& folder, const std::vector<std::pair<std::string, Json>>& axes,
                          const std::vector<CellRuns>& runs_of_cells,
@@ -714,8 +715,8 @@ TEST_F(Report, OfAGridCountsInEachCell) {
                     {"violations", 1},
                     {"sensitivity", nullptr}}}));
   expect_well_formed(page);
-  // Half of the runs make a spiked cell. Where all failed nothing is mixed. Numbers of a
-  // logarithmic axis are cut, whole ones are not.
+  // A cell is spiked if half of its runs are. A cell where all runs failed is not mixed. The
+  // numbers of a logarithmic axis are shortened, but not whole ones.
   EXPECT_THAT(
       page,
       AllOf(HasSubstr("4 cells, 1 seeds"),
@@ -740,7 +741,7 @@ TEST_F(Report, OfAGridCountsInEachCell) {
               HasSubstr("<table class=\"map turns\""));
 }
 
-// Lines go by the length of the warmup wherever its axis stands, from the shortest to the longest.
+// Lines are by warmup length wherever that axis comes, from the shortest to the longest.
 TEST_F(Report, OfAGridDrawsALineForEachLengthInOrder) {
   const std::pair<std::string, Json> rates = {"schedule.base_lr", {0.1, 0.2}};
   const auto lines_of = [&](const std::vector<std::pair<std::string, Json>>& axes) {
@@ -758,7 +759,7 @@ TEST_F(Report, OfAGridDrawsALineForEachLengthInOrder) {
   EXPECT_THAT(
       by_warmup({"16 steps", "0 epochs", "4 steps"}),
       ElementsAre("warmup.length 0 epochs", "warmup.length 4 steps", "warmup.length 16 steps"));
-  // Which is longer nobody can tell: as they stand in the file.
+  // Lengths that cannot be compared stay in the order of the file.
   EXPECT_THAT(by_warmup({"16 steps", "5%"}),
               ElementsAre("warmup.length 16 steps", "warmup.length 5%"));
   EXPECT_THAT(lines_of({rates, {"optimizer.momentum", {0.5, 0.25}}}),
@@ -890,7 +891,7 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
       {"stuck", "stuck[0.125][0]"},
       {"not finite", "non_finite[0.5][0]"}};
   EXPECT_EQ(dots, expected);
-  // All arms have one axis.
+  // All arms have the same axis.
   EXPECT_EQ(charts.at(0).at("xspan"), Json({0.0625, 2}));
   EXPECT_EQ(charts.at(1).at("xspan"), Json({0.0625, 2}));
 }
@@ -966,7 +967,7 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   };
   put_layers("cold/0",
              "0,a.weight,4,2,1,30,0.5\n20,a.weight,5,1,1,20,1\n30,a.weight,1,nan,1,20,1\n");
-  put_layers("cold/1", "0,a.weight,4,1,1,10,0.5\n");  // it is lost before update 20
+  put_layers("cold/1", "0,a.weight,4,1,1,10,0.5\n");  // it stops before update 20
   put_layers("warm/0", "0,a.weight,0,1,1,1,1\n20,a.weight,1,1,1,1,1\n");
   put_layers("warm/1", "0,a.weight,0,1,1,1,1\n20,a.weight,1,3,1,1,1\n");
   const std::string page = page_of({folder_ / "c"});
@@ -983,7 +984,7 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_THAT(page, HasSubstr("Median of n = 2 seeds"));
 }
 
-// Of arms without layers there may be any number before those that have them.
+// Any number of arms without layers may come before those that have them.
 TEST_F(Report, OfLayersShowsFourArmsThatHaveThem) {
   const std::vector<std::string> more = {"a", "b", "c", "d", "e", "f", "g"};
   write_compare([&](Json& json) {
@@ -1030,7 +1031,7 @@ TEST_F(Report, NamesWhatIsDamaged) {
     put_bytes(folder_ / "run/summary.json", summary);
     EXPECT_THAT(message("run"), HasSubstr("summary.json: is damaged")) << summary;
   }
-  // Of several runs, which one, and of an experiment's not the experiment.
+  // Of several runs the damaged one is named; of an experiment its run, not the experiment.
   write_run(folder_ / "sound", random_rows(5));
   EXPECT_THAT(message_of([&] {
                 page_of({folder_ / "sound", folder_ / "run"});

@@ -17,7 +17,7 @@ using ::testing::ElementsAre;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double inf = std::numeric_limits<double>::infinity();
 
-// Noise with spikes; every tenth run is not finite from some value on, or only for a while.
+// Noise with spikes; in one series of ten a stretch of values is not finite.
 std::vector<double> random_series(std::mt19937_64& random, std::size_t n) {
   std::normal_distribution<double> noise;
   std::uniform_int_distribution<std::size_t> place(0, n - 1);
@@ -49,7 +49,7 @@ TEST(Thin, KeepsWhatIsExtremeNearEveryValue) {
     }
     const bool all_finite = std::ranges::all_of(y, [](double v) { return std::isfinite(v); });
     ASSERT_LE(kept.size(), all_finite ? most + 2 : 2 * most + 2);
-    // No value stands out by more than what is drawn within the width of one stretch.
+    // Within the width of one stretch of every value, a value as extreme is kept.
     const std::size_t near = n / (most / 2) + 1;
     for (std::size_t i = 0; i < n; ++i) {
       if (!std::isfinite(y[i])) continue;
@@ -92,8 +92,8 @@ TEST(Means, StandInTheMiddleAndEndWhereValuesDo) {
   EXPECT_EQ(p.y[4], 9);
 }
 
-// Where a value jumps at the break no mean is between what is before and what is after, and the
-// line through the means, which is what is drawn, stands where the values do on both sides.
+// If values jump at the break, no mean lies between those before and those after it, and the line
+// through the means, which is what is drawn, meets the values on both sides.
 TEST(Means, DoNotReachAcrossABreak) {
   std::mt19937_64 random(std::random_device{}());
   for (int trial = 0; trial < 300; ++trial) {
@@ -118,7 +118,7 @@ TEST(Means, DoNotReachAcrossABreak) {
 TEST(Means, WindowsAreAsEqualAsCanBe) {
   std::vector<double> x(11), y(11);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = y[i] = static_cast<double>(i);
-  // 0 1 2 3 | 4 5 6 7 | 8 9 10 in place of two windows of five and a rest of one.
+  // 0 1 2 3 | 4 5 6 7 | 8 9 10 in place of two windows of five and a remainder of one.
   EXPECT_THAT(means(x, y, 5).y, ElementsAre(1.5, 5.5, 9));
   EXPECT_THAT(means(x, y, 20).y, ElementsAre(5));
 }
@@ -144,7 +144,7 @@ TEST(Series, TakesNoMeansAcrossEvents) {
   std::fill(y.begin() + 517, y.end(), 9);
   const Series s = make_series(x, y, 40, std::vector<std::size_t>{517});
   for (const double mean : s.means.y) EXPECT_TRUE(mean == 2 || mean == 9) << mean;
-  // More breaks than there are to be means, as a rate that changes with each update could have.
+  // More breaks than means, as with a rate that jumps at every update.
   std::vector<std::size_t> all;
   for (std::size_t i = 0; i < x.size(); ++i) all.push_back(i);
   EXPECT_EQ(make_series(x, y, 40, all).means.x.size(), 10);
@@ -169,7 +169,8 @@ TEST(Series, FactsAreOfAllValues) {
   EXPECT_EQ(s.facts.least_at, 43210);
   EXPECT_EQ(s.facts.not_finite_at, 49000);
   EXPECT_EQ(s.window, 200);
-  EXPECT_EQ(s.means.y.size(), 27);  // 25 stretches, one cut in two by the value that is not finite
+  // 25 stretches, one split by the value that is not finite, and that value.
+  EXPECT_EQ(s.means.y.size(), 27);
   EXPECT_LE(s.points.x.size(), 104);
   const Series nothing = make_series({}, {}, 100);
   EXPECT_FALSE(nothing.facts.first || nothing.facts.not_finite_at);
@@ -190,7 +191,7 @@ TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {
   for (const double seed : {5.0, 1.0, 4.0, 2.0, 3.0}) {
     seeds.push_back({{x, {seed, 10 * seed, seed, seed}}, 30, {}});
   }
-  // Twice as many points: at those of the others it is on the same line.
+  // A seed with points between those of the others: at theirs its line has the same value.
   seeds.push_back({{{5, 15, 25}, {60, 60, 60}}, 30, {}});
   const SeedSpread s = spread_over(seeds, Worst::largest);
   EXPECT_EQ(s.x, x);
@@ -198,12 +199,12 @@ TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {
   EXPECT_THAT(s.least, ElementsAre(1, 10, 1, 1));
   EXPECT_THAT(s.largest, ElementsAre(60, 60, 60, 60));
   EXPECT_THAT(s.finite, ElementsAre(6, 6, 6, 6));
-  // At its own points a seed has its own value, whatever was before.
+  // At its own points a seed has its own value, whatever the value before.
   EXPECT_THAT(spread_over({{{{0, 1, 2}, {nan, 4, 5}}, 2, {}}}, Worst::largest).finite,
               ElementsAre(0, 1, 1));
 }
 
-// Dropping the seeds that are lost would make an arm the better the more of them it loses.
+// Without its failed seeds an arm would look the better the more of them fail.
 TEST(SpreadOver, CountsALostSeedAsTheWorst) {
   const std::vector<double> x{0, 1, 2, 3, 4};
   const auto seed = [&](double value, std::optional<double> lost_at) {
@@ -220,7 +221,7 @@ TEST(SpreadOver, CountsALostSeedAsTheWorst) {
   const SeedSpread accuracies = spread_over(seeds, Worst::least);
   EXPECT_THAT(std::vector<double>(accuracies.median.begin(), accuracies.median.begin() + 3),
               ElementsAre(3, 3, 3));
-  // One that ended without being lost, as it was interrupted, is not a bad one.
+  // A seed that was interrupted, and so ended while finite, does not count as the worst.
   const SeedSpread ended =
       spread_over({seed(1, {}), {{{0, 1}, {9, 9}}, 1, {}}, seed(3, {})}, Worst::largest);
   EXPECT_THAT(ended.median, ElementsAre(3, 3, 2, 2, 2));

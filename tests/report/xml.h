@@ -19,7 +19,7 @@ struct Xml {
   std::string error;              // "" if the document is well-formed
 };
 
-// Reads the XML that plots and pages may be: elements, quoted attributes, the predefined entities.
+// Reads the XML of plots and pages: elements, quoted attributes, predefined entities.
 inline Xml parse(std::string_view rest) {
   Xml xml;
   std::vector<std::size_t> open;

@@ -23,8 +23,8 @@ std::string words(const Schedule& s, std::size_t part = 0) {
   return in_words(s, phase_intervals(s).at(part));
 }
 
-TEST(Stretches, OfAnOverlapAndOfAGate) {
-  // The hold ends under the warmup: nobody meets it.
+TEST(PhaseIntervals, OfAnOverlapAndOfAGate) {
+  // The hold ends during the warmup, so it is never reached.
   const Schedule covered = schedule_of(
       "{warmup: {length: 30 steps, overlap: true}, hold: 20 steps, decay: {length: 50 steps}}");
   std::string text;
@@ -76,7 +76,6 @@ TEST(InWords, SaysWhatAPhaseDoes) {
                         "long, after a ramp of 3 updates to each but the first peak"));
 }
 
-// Every shape has words of its own.
 TEST(InWords, NoShapeIsWithoutWords) {
   for (std::size_t i = 0; i < std::size(shape_facts); ++i) {
     Schedule s = schedule_of("{}");
@@ -98,7 +97,7 @@ TEST(Remarks, OfWhatPeopleTripOver) {
       remarks(schedule_of("{warmup: {length: 51 steps}}")),
       ElementsAre("the rate rises until update 50 of 100: a warmup of more than half the run"));
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 50 steps}}")), IsEmpty());
-  // A decay that has run under the warmup: the ramp heads for the base, the curve is below it.
+  // A decay that ran during the warmup: the ramp heads for the base rate, the curve is below it.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, overlap: true}}")),
               ElementsAre("from warmup to decay the rate jumps: warmup ends at 1.00e+00, update 30 "
                           "has 7.81e-01"));
@@ -115,12 +114,12 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 5 steps}, decay: {shape: linear,"
                                   " endpoints: start}}")),
               ElementsAre("the last update has 1.05e-02, not the final rate 0"));
-  // timm's drop: by epochs, under a warmup of few of them.
+  // timm's drop: rates by epoch, and a warmup of few epochs.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 30 steps, every: epoch, start_lr: "
                                   "0.1, endpoints: start, overlap: true}, decay: {endpoints: start,"
                                   " every: epoch}}")),
               testing::Contains(HasSubstr("was heading for 1.00e+00, update 30 has 7.94e-01")));
-  // A floor is where a phase heads for, if it is above its end.
+  // A phase heads for its floor if that is above its end value.
   EXPECT_THAT(
       remarks(schedule_of("{base_lr: 1, phases: [{shape: linear, from: base, to: 0, min_lr: "
                           "0.05, length: 50 steps}, {shape: constant, from: 0.05}]}")),
@@ -135,7 +134,7 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(
       remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 95 steps}}")),
       ElementsAre("decay ends before its first drop, after 95 updates"));
-  // Under an overlap the drops are counted from the start of the run, as the rates say.
+  // With an overlap the drops count from the start of the run, as the rates show.
   const Schedule under = schedule_of(
       "{base_lr: 1, warmup: {length: 40 steps, overlap: true}, decay: {shape: step, over: 70 "
       "steps}}");
@@ -146,7 +145,7 @@ TEST(Remarks, OfWhatPeopleTripOver) {
       remarks(schedule_of("{warmup: {length: 40 steps, overlap: true}, decay: {shape: step, over: "
                           "100 steps}}")),
       ElementsAre("decay ends before its first drop, after 100 updates"));
-  // Where the rate changes at epochs only, of ten updates, the first at or after the drop counts.
+  // If the rate changes only at epochs, here of ten updates, a drop comes at the next epoch.
   const std::string by_epoch =
       "{{base_lr: 1, warmup: {{length: 0 steps}}, decay: {{shape: step, every: epoch, over: {} "
       "steps}}}}";
@@ -158,15 +157,15 @@ TEST(Remarks, OfWhatPeopleTripOver) {
   EXPECT_THAT(
       remarks(schedule_of("{warmup: {length: 5 steps}, decay: {shape: step, over: 94 steps}}")),
       IsEmpty());
-  // A double that no float holds is 0 for the weights.
+  // A double below the smallest float is 0 for the weights.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1e-40, warmup: {shape: power, power: 30,"
                                   " length: 10 steps}}")),
               testing::Contains(HasSubstr("updates have rate 0")));
-  // 1 - exp(-1) of the base rate is all that this warmup comes to.
+  // This warmup only reaches 1 - exp(-1) of the base rate.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {shape: saturating, length: 10 steps}}")),
               ElementsAre(StartsWith("from warmup to decay the rate jumps: warmup ends at "
                                      "6.32e-01, update 10 has ")));
-  // Half of a warmup, whether it is the gate or at_most that ends it there.
+  // Half of a warmup, whether at_most or the gate ends it there.
   const std::string half = "from warmup to decay the rate jumps: warmup ends at 5.00e-01, update ";
   EXPECT_THAT(
       remarks(schedule_of("{base_lr: 1, warmup: {length: 40 steps, until: "
@@ -176,7 +175,7 @@ TEST(Remarks, OfWhatPeopleTripOver) {
                                   "{train_error_below: 0.5, window: 5 steps}}}"),
                       20),
               ElementsAre(StartsWith(half + "20 has ")));
-  // A milestone under the warmup has lowered the rate by the time the decay begins.
+  // A milestone during the warmup has lowered the rate by the time the decay begins.
   EXPECT_THAT(remarks(schedule_of("{base_lr: 1, warmup: {length: 10 steps}, decay: {shape: "
                                   "multistep, at: [5 steps, 50 steps]}}")),
               ElementsAre("from warmup to decay the rate jumps: warmup ends at 1.00e+00, update 10 "
@@ -186,15 +185,15 @@ TEST(Remarks, OfWhatPeopleTripOver) {
                                   "length: 50 steps}, {shape: linear, from: 0, to: 0.04, min_lr: "
                                   "0.05}]}")),
               IsEmpty());
-  // Half of the run, however little the first update of the decay is above the warmup's last.
+  // Half of the run, although the first update of the decay is a little above the warmup's last.
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5000 steps, endpoints: start}}", 10000)),
               ElementsAre("the first update has rate 0 and changes no weight"));
-  // From a rate to itself, which rounding misses by the last bit.
+  // From a rate to the same rate, which rounding misses by the last bit.
   EXPECT_THAT(remarks(schedule_of("{phases: [{shape: linear, from: 0.23, to: 0.23, endpoints: "
                                   "start}]}",
                                   9)),
               IsEmpty());
-  // Stairs, and a decay that comes in with a step of its own size, are no jumps.
+  // Stairs are no jumps, nor is a decay that begins with a step of its usual size.
   EXPECT_THAT(remarks(schedule_of("{warmup: {length: 5 steps}, hold: 5 steps,"
                                   " decay: {every: epoch}}")),
               IsEmpty());
@@ -225,17 +224,17 @@ TEST(ScheduleDifference, IsTheFirstAndTheFurthest) {
   }
   EXPECT_EQ(p->largest_at, at);
   EXPECT_EQ(p->b - p->a, furthest);
-  // Over the updates that both have.
+  // Only updates that both have are compared.
   const Schedule shorter =
       schedule_of("{base_lr: 1, warmup: {length: 10 steps}, hold: 20 steps}", 30);
   EXPECT_FALSE(schedule_difference(shorter, -1, b, -1));
   EXPECT_FALSE(schedule_difference(b, -1, shorter, -1));
-  // As far apart everywhere: at the first of them.
+  // Equally far apart everywhere: the first update counts.
   const auto constant = [](const std::string& lr) {
     return schedule_of("{base_lr: " + lr + ", phases: [{shape: constant, from: base}]}");
   };
   EXPECT_EQ(schedule_difference(constant("1"), -1, constant("2"), -1)->largest_at, 0);
-  // A gate makes one schedule two.
+  // One schedule, with its gate shut and open.
   const Schedule gated =
       schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");
   EXPECT_EQ(schedule_difference(gated, -1, gated, 12)->first, 12);

@@ -1,5 +1,6 @@
-// The schedules of other systems: configs/schedules, brought to the size that the systems were
-// asked for, against what they answered, and the table of docs/schedules.md against the program.
+// The schedules of other systems: the presets of configs/schedules, adapted to the case that was
+// recorded, against the rates that the systems returned, and the table of docs/schedules.md against
+// the program.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,8 +23,8 @@ namespace fs = std::filesystem;
 
 const fs::path root = PREHEAT_SOURCE_DIR;
 
-// The case all were asked for: base rate 0.1, 5 updates of warmup, 20 in all, 0.001 at the end, by
-// epochs of 5 updates where it is by epochs.
+// The recorded case: base rate 0.1, 5 updates of warmup, 20 updates in all, 0.001 at the end, and
+// epochs of 5 updates if the system counts epochs.
 constexpr std::int64_t epoch = 5;
 
 Schedule preset(const std::string& name, const std::vector<std::string>& settings) {
@@ -36,7 +37,7 @@ Schedule preset(const std::string& name, const std::vector<std::string>& setting
   return resolve_schedule(config, run_length(config, epoch));
 }
 
-// Settings that bring one key to the case.
+// Settings that adapt one key to the case.
 const std::string warmup = "schedule.warmup.length=5 steps";
 const std::string end = "schedule.decay.final_lr=0.001";
 const std::string end_zero = "schedule.decay.final_lr=0";
@@ -50,7 +51,7 @@ const std::string after =
 
 struct Row {
   std::string recorded;  // in recorded_rates.json
-  std::string preset;    // of configs/schedules; "" where settings alone are enough
+  std::string preset;    // of configs/schedules; "" if settings alone are enough
   std::vector<std::string> settings;
 };
 
@@ -288,7 +289,7 @@ std::vector<Row> rows() {
   };
 }
 
-// What no preheat schedule is.
+// Recorded schedules that preheat does not offer.
 const std::map<std::string, std::string> not_offered = {
     {"hf/wsd_linear_warmup_1-sqrt", "a ramp of 1 - sqrt(1 - p)"},
     {"hf/wsd_cosine_warmup_1-sqrt", "likewise"},
@@ -321,7 +322,7 @@ TEST(Presets, EveryUpdateOfEveryLibrary) {
     ASSERT_NO_THROW(schedule = preset(row.preset, row.settings));
     ASSERT_EQ(static_cast<std::size_t>(schedule.run.steps), rates.size());
     for (std::size_t u = 0; u < rates.size(); ++u) {
-      // Where a cosine ends, 1 - cos loses what is left: an absolute 1e-17 beside the relative.
+      // At the end of a cosine 1 - cos cancels: an absolute 1e-16 besides the relative tolerance.
       EXPECT_NEAR(lr_at(schedule.lr, static_cast<std::int64_t>(u)), rates[u],
                   tolerance_of(row.recorded) * rates[u] + 1e-16)
           << "update " << u;
@@ -333,7 +334,7 @@ TEST(Presets, EveryUpdateOfEveryLibrary) {
   EXPECT_EQ(seen.size() + not_offered.size(), recorded.size());
 }
 
-// Systems whose source was read: their rates at updates 0, 1, 3, 4, 5, 6, 18, 19 of the same case,
+// Systems whose source was read: their rates in the same case at updates 0, 1, 3, 4, 5, 6, 18, 19,
 // to five digits.
 TEST(Presets, SystemsReadFromTheirSource) {
   struct Source {
@@ -382,8 +383,7 @@ TEST(Presets, SystemsReadFromTheirSource) {
   }
 }
 
-// Systems whose loops are written here once more, as they stand in their sources, at their own
-// size.
+// Systems whose loops are rewritten here from their sources, at their own sizes.
 TEST(Presets, LoopsOfTheirSources) {
   const auto rates_of = [](const std::string& name, std::int64_t steps_per_epoch,
                            const std::vector<std::string>& settings = {}) {
@@ -400,9 +400,9 @@ TEST(Presets, LoopsOfTheirSources) {
     }
   };
   const double pi = std::acos(-1.0);
-  constexpr std::int64_t es = 7;  // updates an epoch
+  constexpr std::int64_t es = 7;  // updates per epoch
 
-  double last = 0;  // ASFF's tmp_lr keeps what it was given last
+  double last = 0;  // ASFF's tmp_lr keeps its last value
   expect_rates("asff", rates_of("asff", es), [&](std::int64_t u) {
     const std::int64_t e = u / es;
     if (e < 5) {
@@ -462,7 +462,7 @@ TEST(Presets, LoopsOfTheirSources) {
     return 0.1 * std::pow(0.1, (t + 1 >= 90) + (t + 1 >= 180) + (t + 1 >= 270));
   });
   // TensorFlow's piecewise_constant keeps the old value at the boundary; boundaries and warmup are
-  // epochs of 50,000 / 128 updates, cut off.
+  // epochs of 50,000 / 128 updates, truncated.
   expect_rates("tensorflow-resnet", rates_of("tensorflow-resnet", es), [&](std::int64_t g) {
     const double batches = 50000.0 / 128;
     const auto boundary = [&](int e) { return g > static_cast<std::int64_t>(batches * e); };

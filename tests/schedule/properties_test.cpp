@@ -1,5 +1,5 @@
-// What holds for every schedule that is accepted, whatever its keys; and what becomes of text that
-// is no schedule.
+// Properties of every accepted schedule, whatever its keys, and what happens to text that is not a
+// schedule.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@ namespace {
 
 class Properties : public testing::Test {
  protected:
-  // A random configuration that is accepted with these settings, and what it resolves to.
+  // The schedule of a random configuration that is accepted with these settings.
   Schedule accepted(const std::vector<std::string>& settings = {}) {
     for (;;) {
       config_ = random_.config();
@@ -26,7 +26,7 @@ class Properties : public testing::Test {
       }
     }
   }
-  // The same one with more settings. Throws ConfigError.
+  // The schedule of the same configuration with more settings. Throws ConfigError.
   Schedule resolved(const std::vector<std::string>& more) {
     std::vector<Override> overrides;
     for (const std::string& s : settings_) overrides.push_back(parse_override(s));
@@ -90,7 +90,7 @@ TEST_F(Properties, BeyondTheRunTheNearestRateHolds) {
   }
 }
 
-// The largest of a linear rate's steps bounds every step of a continuous schedule.
+// No step of a continuous schedule is much larger than the largest of a linear one.
 TEST_F(Properties, AWarmupToTheBaseMeetsADecayFromTheBase) {
   for (int trial = 0; trial < 1000; ++trial) {
     const std::int64_t steps = random_.integer(20, 400);
@@ -106,14 +106,14 @@ TEST_F(Properties, AWarmupToTheBaseMeetsADecayFromTheBase) {
     const Schedule s = resolve_schedule(config, run_length(config, 10));
     const auto length = static_cast<double>(std::min(warmup, steps - warmup - 1));
     for (std::int64_t k = 1; k < steps; ++k) {
-      // The steepest of these shapes moves by pi / 2, or 2, times the mean.
+      // The largest step of these shapes is pi / 2, or 2, times the mean step.
       ASSERT_LE(std::fabs(lr_at(s.lr, k) - lr_at(s.lr, k - 1)), 2.01 / length) << text << k;
     }
     ASSERT_TRUE(remarks(s).empty() || remarks(s)[0].find("jumps") == std::string::npos) << text;
   }
 }
 
-// With an overlap the warmup stands in front of a curve that does not know of it.
+// With an overlap the curve does not depend on the warmup in front of it.
 TEST_F(Properties, BehindAnOverlapIsTheRunWithoutWarmup) {
   int compared = 0;
   while (compared < 500) {
@@ -131,7 +131,7 @@ TEST_F(Properties, BehindAnOverlapIsTheRunWithoutWarmup) {
       ASSERT_EQ(lr_at(s.lr, k), lr_at(plain.lr, k)) << k;
     }
     for (std::int64_t k = 0; k < seam && multiplies; ++k) {
-      // The curve's own floor is below its factor.
+      // The curve counts without its own floor; the warmup's floor applies to the product.
       const int i = phase_at(plain.lr, k);
       const double curve = phase_value(plain.lr, i, 0, k);
       const double value = curve * shape_value(s.lr, factor, 0, factor.span, k);
@@ -141,7 +141,7 @@ TEST_F(Properties, BehindAnOverlapIsTheRunWithoutWarmup) {
   }
 }
 
-// Without one the phases behind it are those of a run that is shorter by the warmup.
+// Without an overlap the phases after the warmup are those of a run shorter by the warmup.
 TEST_F(Properties, BehindAWarmupIsAShorterRun) {
   int compared = 0;
   while (compared < 300) {
@@ -169,13 +169,13 @@ TEST_F(Properties, BehindAWarmupIsAShorterRun) {
   }
 }
 
-// A gate that opens at update G makes of what follows the schedule whose warmup is G updates.
+// After a gate has opened at update G, the schedule is that of a warmup of G updates.
 TEST_F(Properties, BehindAGateIsTheShorterWarmup) {
   int compared = 0;
   while (compared < 500) {
     const Schedule s = accepted();
     if (!has_sections() || s.lr.gate.window == 0 || s.lr.phases[0].length < 2) continue;
-    // Given in per cent, epochs or by itself a length does not know of the gate.
+    // A length that is given, or a timescale that is the warmup's, does not change with the gate.
     const PhaseConfig& decay = config_.schedule.decay;
     if (decay.shape == "inverse_sqrt" || decay.shape == "saturating" || decay.length) continue;
     if (config_.schedule.toward == Toward::curve) continue;
@@ -205,11 +205,11 @@ TEST_F(Properties, AFloorIsAMaximum) {
   for (int trial = 0; trial < 500; ++trial) {
     const double floor = random_.number(1e-5, 1);
     const Schedule low = accepted({"schedule.min_lr=0"});
-    bool own = false;  // floors of single phases come first
+    bool own = false;  // floors of single phases take precedence
     own |= config_.schedule.warmup.min_lr || config_.schedule.decay.min_lr;
     for (const PhaseConfig& phase : config_.schedule.phases) own |= phase.min_lr.has_value();
     for (const PhaseConfig& phase : config_.schedule.phases) {
-      own |= !phase.from || phase.from->last;  // follows from a value that is floored
+      own |= !phase.from || phase.from->last;  // begins at a value that is floored
     }
     if (own || config_.schedule.toward != Toward::base) continue;
     SCOPED_TRACE(random_.text());
@@ -244,7 +244,7 @@ TEST_F(Properties, AScaledBaseIsThatBase) {
   }
 }
 
-// What a run saves of its configuration means the same schedule again.
+// The configuration that a run saves gives the same schedule.
 TEST_F(Properties, AWrittenConfigurationMeansTheSame) {
   for (int trial = 0; trial < 500; ++trial) {
     const Schedule s = accepted();
@@ -258,7 +258,7 @@ TEST_F(Properties, AWrittenConfigurationMeansTheSame) {
   }
 }
 
-// Random schedules with random damage: either refused in one line, or a schedule all the same.
+// Random schedules with random damage: either refused in one line, or still a schedule.
 TEST_F(Properties, DamagedTextIsRefusedOrASchedule) {
   const std::string letters = "abegilmnoprstuwxy0123456789.:-_{}[],%x \n\"'#*";
   int refused = 0;

@@ -17,8 +17,8 @@ class RandomSchedule {
  public:
   explicit RandomSchedule(std::uint32_t seed) : random_(seed) {}
 
-  /// A configuration that may be wrong in what keys together mean: a phase too long for the run,
-  /// an exponential from zero. Its run has at most 400 updates.
+  /// A configuration whose keys may contradict each other: a phase too long for the run, an
+  /// exponential from zero. Its run has at most 400 updates.
   RunConfig config() {
     steps_ = integer(1, 6) == 1 ? integer(1, 4) : integer(5, 400);
     steps_per_epoch_ = integer(1, 50);
@@ -47,13 +47,13 @@ class RandomSchedule {
     return read_config(parse_document(text_, "random.yaml"));
   }
 
-  /// Of such a configuration. Throws ConfigError where it is wrong.
+  /// The schedule of such a configuration. Throws ConfigError if it is wrong.
   Schedule schedule() {
     const RunConfig c = config();
     return resolve_schedule(c, run_length(c, steps_per_epoch_));
   }
 
-  /// The first that is not wrong.
+  /// The first such schedule that is not wrong.
   Schedule accepted() {
     for (;;) {
       try {
@@ -64,14 +64,14 @@ class RandomSchedule {
     }
   }
 
-  /// Of the last one.
+  /// The text of the last configuration, and the steps of its epochs.
   const std::string& text() const { return text_; }
   std::int64_t steps_per_epoch() const { return steps_per_epoch_; }
 
   std::int64_t integer(std::int64_t least, std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(least, most)(random_);
   }
-  /// Log-uniform.
+  /// A log-uniform number.
   double number(double least, double most) {
     return std::exp(
         std::uniform_real_distribution<double>(std::log(least), std::log(most))(random_));
@@ -151,7 +151,7 @@ class RandomSchedule {
   }
   std::string endpoints() { return pick({"start", "end", "both", "neither"}); }
 
-  // The keys of a shape, each now and then.
+  // The keys of a shape, each with some probability.
   std::string keys(const std::string& name) {
     std::string text = fmt::format(", endpoints: {}", endpoints());
     if (one_in(4)) text += ", every: epoch";

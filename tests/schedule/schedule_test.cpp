@@ -34,7 +34,7 @@ std::string run_of(std::int64_t steps) {
   return fmt::format("train: {{length: {} steps}}\n", steps);
 }
 
-// Every error stands at the line of the key it speaks of; the run is of 20 steps, 10 an epoch.
+// The error of a schedule in a run of 20 steps, 10 per epoch.
 std::string wrong(const std::string& schedule) {
   return error_of("schedule:\n  base_lr: 0.1\n" + schedule + run_of(20));
 }
@@ -127,14 +127,14 @@ TEST(Lengths, ZeroIsNoPhaseAtAll) {
       run_of(12));
   EXPECT_EQ(names(s), "final:12");
   for (std::int64_t k = 0; k < 12; ++k) EXPECT_EQ(lr_at(s.lr, k), 0.3);
-  // The base rate that is then left has the floor that all phases have.
+  // The base rate that remains has the floor of all phases.
   EXPECT_EQ(lr_at(schedule_of("schedule: {base_lr: 0.3, min_lr: 0.5, warmup: {length: 0 steps}, "
                               "decay: {length: 0 steps}}\n" +
                               run_of(12))
                       .lr,
                   7),
             0.5);
-  // An arm without the warmup whose length is the timescale of its shape.
+  // Without a warmup the timescale of its shape, which is its length, does not matter.
   EXPECT_EQ(
       names(schedule_of("schedule: {warmup: {shape: saturating, length: 0 steps}}\n" + run_of(12))),
       "decay:12");
@@ -197,7 +197,7 @@ train: {length: 18 steps}
   EXPECT_EQ(lr_at(s.lr, 17), 0.2);
 }
 
-// An arm without warmup empties a phase; what follows starts where it would have ended.
+// An arm without warmup sets a phase's length to 0: the next one starts where it would have ended.
 TEST(Phases, AnEmptyPhaseHandsItsEndOn) {
   const Schedule s = schedule_of(R"(
 schedule:
@@ -240,14 +240,14 @@ train: {length: 6 steps}
 
 TEST(Gates, ARestThatTheyLeaveGrows) {
   const std::string gate = "until: {train_error_below: 0.5, window: 5 steps}";
-  // The warmup may fill the run, the decay then has what the gate leaves it.
+  // The warmup may fill the run; the decay then has what the gate leaves.
   const Schedule s = schedule_of("schedule: {base_lr: 1, warmup: {length: 20 steps, " + gate +
                                  "}, decay: {shape: linear, endpoints: start}}\n" + run_of(20));
   EXPECT_EQ(lr_at(s.lr, 10, 10), 1.0);
   EXPECT_EQ(lr_at(s.lr, 15, 10), 0.5);
   EXPECT_EQ(phase_name(s, 19, 10), "decay");
   EXPECT_EQ(phase_name(s, 19), "warmup");
-  // A decay of its own length does not grow; what it leaves is a phase of its own.
+  // A decay whose length is given does not grow; the updates after it are a separate phase.
   const Schedule kept =
       schedule_of("schedule: {base_lr: 1, warmup: {length: 10 steps, " + gate +
                   "}, decay: {shape: linear, final_lr: 0.1, length: 10 steps}}\n" + run_of(20));
@@ -256,7 +256,7 @@ TEST(Gates, ARestThatTheyLeaveGrows) {
   EXPECT_EQ(lr_at(kept.lr, 19, 5), 0.1);
 }
 
-// Cycles that grow go on growing to the end of a decay that a gate has made longer.
+// Growing cycles keep growing to the end of a decay that a gate has made longer.
 TEST(Gates, CyclesGrowThroughWhatTheyLeave) {
   const std::string decay =
       ", decay: {shape: cosine, period: 10 steps, multiply: 2, endpoints: start}}\n" + run_of(120);
@@ -268,12 +268,12 @@ TEST(Gates, CyclesGrowThroughWhatTheyLeave) {
   for (std::int64_t k = 8; k < 120; ++k) {
     EXPECT_EQ(lr_at(s.lr, k, 8), lr_at(shorter.lr, k)) << k;
   }
-  // Of 10, 20 and 40 updates, and the fourth on its way.
+  // Cycles of 10, 20 and 40 updates, and the beginning of a fourth.
   for (const std::int64_t begin : {8, 18, 38, 78}) EXPECT_EQ(lr_at(s.lr, begin, 8), 1.0) << begin;
 }
 
-// Where the gate stays shut, ramps that would take all of the decay are left out, and what is left
-// is one cosine; where it opens, there is room for them.
+// If the gate stays shut, the ramps would take all of the decay: they are left out, and one cosine
+// remains. If it opens, there is room for them.
 TEST(Gates, RampsThatWouldFillTheDecayNeedWhatTheyLeave) {
   const Schedule s = schedule_of(
       "schedule: {base_lr: 1, warmup: {length: 20 steps, until: {train_error_below: 0.5, window: "
@@ -282,13 +282,13 @@ TEST(Gates, RampsThatWouldFillTheDecayNeedWhatTheyLeave) {
   for (int k = 0; k < 20; ++k) {
     EXPECT_NEAR(lr_at(s.lr, 20 + k), (1 + std::cos(std::numbers::pi * (k + 1) / 20)) / 2, 1e-12);
   }
-  // Of 35 updates the ramps take 20: cycles of 5, the second from 5 + 10 on.
+  // The ramps take 20 of 35 updates, so cycles have 5; the second begins after 5 + 10 updates.
   EXPECT_NEAR(lr_at(s.lr, 5 + 4, 5), 0, 1e-12);
   EXPECT_EQ(lr_at(s.lr, 5 + 5 + 9, 5), 1);
   EXPECT_NEAR(lr_at(s.lr, 39, 5), 0, 1e-12);
 }
 
-// An error below 0.55 is more than 45 % of 6400 right, and 0.45 x 6400 is 2880, which doubles miss.
+// An error below 0.55 is more than 45 % of 6400 right; 0.45 x 6400 is 2880, which doubles miss.
 TEST(Gates, CountTheExamplesThatTheErrorLeaves) {
   const Schedule s = schedule_of(
       "data: {batch_size: 128}\n"
@@ -298,7 +298,7 @@ TEST(Gates, CountTheExamplesThatTheErrorLeaves) {
   EXPECT_EQ(s.lr.gate.correct_above, 2880);
 }
 
-// at_most below the length: the ramp is of the whole length and is cut off on the way.
+// With at_most below the length, the ramp is that of the whole length, cut off.
 TEST(Gates, AtMostCutsALongerWarmupOff) {
   const Schedule s = schedule_of(
       "schedule: {base_lr: 1, warmup: {length: 10 steps, until: {train_error_below: 0.5,\n"
@@ -312,13 +312,13 @@ TEST(Gates, AreLookedAtWhereTheyHaveOpenedToo) {
   const std::string warmup =
       "schedule:\n  base_lr: 1\n"
       "  warmup: {length: 100 steps, until: {train_error_below: 0.5, window: 5 steps}}\n";
-  // Of 100 updates they are a float's; of the 199 that a gate may leave them they are not.
+  // The rates of 100 updates fit into a float; those of the 199 that a gate may leave do not.
   for (const char* decay : {"{shape: step, gamma: 1e6, over: 20 steps}",
                             "{shape: exponential, gamma: 2, over: 1 steps}"}) {
     EXPECT_THAT(error_of(warmup + "  decay: " + decay + "\n" + run_of(200)),
                 HasSubstr("schedule.decay.gamma: makes the learning rate overflow"));
   }
-  // Ramps that a late opening leaves no room for make no rate of their own.
+  // Ramps that have no room after a late opening make no rates out of range.
   const Schedule s = schedule_of(
       warmup + "  decay: {shape: cosine, cycles: 3, rewarmup: 30 steps}\n" + run_of(100));
   for (std::int64_t opened = 5; opened < 100; ++opened) {
@@ -340,8 +340,8 @@ TEST(WrongSchedules, RatesThatNoFloatHolds) {
               HasSubstr("schedule.warmup.start_lr: makes the learning rate overflow"));
 }
 
-// Where cycles begin is a whole number, which doubles miss by their last bit: 21 / 1.4 is 15 and
-// 69 / 2.3 is 30, but not in doubles, nor is 25 (1 + 2.2 + 2.2^2) 201.
+// Cycles begin at whole updates, which doubles miss by the last bit: 21 / 1.4 is 15 and 69 / 2.3 is
+// 30, but not in doubles, nor is 25 (1 + 2.2 + 2.2^2) 201.
 TEST(Phases, CyclesBeginWhereTheyShould) {
   const auto decay_of = [](const std::string& keys, std::int64_t steps) {
     return schedule_of("schedule: {base_lr: 1, warmup: {length: 0 steps}, decay: {shape: cosine, " +
@@ -353,13 +353,13 @@ TEST(Phases, CyclesBeginWhereTheyShould) {
   EXPECT_EQ(lr_at(twice, 30), 1);
   EXPECT_EQ(lr_at(twice, 60), 1);
   EXPECT_EQ(lr_at(decay_of("period: 25 steps, multiply: 2.2, endpoints: start", 300), 201), 1);
-  // A ramp of one update behind the first 15, then the first update of a cosine over 15.
+  // A ramp of one update after the first 15, then the first update of a cosine over 15.
   const LrSchedule ramp = decay_of("cycles: 1.4, rewarmup: 1 steps", 22);
   EXPECT_EQ(lr_at(ramp, 15), 1);
   EXPECT_NEAR(lr_at(ramp, 16), (1 + std::cos(std::numbers::pi / 15)) / 2, 1e-12);
 }
 
-// The floor is the decay's own, so that the warmup shows where it leads.
+// Only the decay has the floor, so the rates of the warmup show what they head for.
 TEST(Phases, AWarmupTowardACurveLeadsToItsFloor) {
   const Schedule s = schedule_of(
       "schedule: {base_lr: 1, warmup: {length: 10 steps, overlap: true, toward: curve}, "
@@ -374,7 +374,7 @@ TEST(WrongSchedules, CyclesThatDoNotFit) {
   EXPECT_THAT(wrong("  decay: {shape: cosine, cycles: 21}\n"),
               HasSubstr("schedule.decay.cycles: 21 are more than its 10 updates"));
   EXPECT_EQ(wrong("  decay: {shape: cosine, cycles: 10}\n"), "");
-  // A gate may leave the decay all but the first of the run's updates.
+  // With a gate the limit is all of the run's updates, as it may open early.
   const std::string gate =
       "  warmup: {length: 10 steps, until: {train_error_below: 0.5, window: 5 steps}}\n";
   EXPECT_EQ(wrong(gate + "  decay: {shape: cosine, cycles: 20}\n"), "");
@@ -408,7 +408,7 @@ TEST(WrongSchedules, GatesWithoutAWindow) {
   EXPECT_THAT(wrong("  warmup: {length: 5 steps, until: {train_error_below: 0.5, window: 8 steps,"
                     " at_most: 10 steps}}\n"),
               HasSubstr("schedule.warmup.until.window: 8 steps are more than the 5 updates"));
-  // Without a warmup there is nothing to end.
+  // Without a warmup the gate does not matter.
   EXPECT_EQ(wrong("  warmup: {length: 0 steps, until: {train_error_below: 0.5}}\n"), "");
 }
 
@@ -460,7 +460,7 @@ TEST(WrongSchedules, TwoPhasesCalledFinal) {
   EXPECT_THAT(wrong(phases + "12 steps}\n"),
               StartsWith("f.yaml:4:8: schedule.phases.0.name: 'final' is the name of the 8 updates "
                          "after the last phase"));
-  // Where nothing is left it is a name like others.
+  // If no updates are left, the name is like any other.
   EXPECT_EQ(wrong(phases + "20 steps}\n"), "");
 }
 
@@ -519,7 +519,7 @@ TEST(WrongSchedules, AKeyThatTheShapeDoesNotTake) {
               StartsWith("f.yaml:3:28: schedule.decay.every: shape constant takes no every"));
 }
 
-// They are accepted of exactly the shapes whose rates they move, and their default of all.
+// Endpoints are accepted for exactly the shapes whose rates they change, the default for all.
 TEST(WrongSchedules, EndpointsOfAShapeThatHasNone) {
   struct Decay {
     std::string keys;
@@ -601,7 +601,7 @@ TEST(WrongSchedules, ALengthThatRoundsToNothing) {
               HasSubstr("schedule.decay.over: 0.04 epochs rounds to no update"));
 }
 
-// Room for as many as there may be, and none for one more.
+// As many as allowed are accepted, and not one more.
 TEST(WrongSchedules, TooManyPhasesAndMilestones) {
   const auto with_phases = [](int count) {
     std::string phases = "schedule:\n  base_lr: 0.1\n  phases:\n";

@@ -1,4 +1,4 @@
-// Every shape against its formula, written once more in long double from the table of
+// Every shape against its formula, reimplemented in long double from the table of
 // docs/schedules.md, at random lengths, positions, ends and keys.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -22,8 +22,8 @@ Schedule schedule_of(const std::string& text, std::int64_t steps_per_epoch) {
   return resolve_schedule(config, run_length(config, steps_per_epoch));
 }
 
-// One phase as numbers, and as the YAML that means it.
-struct PhaseInterval {
+// One phase as numbers; text_of() gives its YAML.
+struct PhaseNumbers {
   std::string shape;
   std::string endpoints = "end";
   std::int64_t begin = 0;
@@ -39,8 +39,8 @@ struct PhaseInterval {
   std::int64_t period = 0, rewarmup = 0;
 };
 
-// Progress k of n, where the value moves every `unit` updates.
-Real progress_of(const PhaseInterval& s, Real k, Real n, Real unit) {
+// Progress k of n, for a value that changes every `unit` updates.
+Real progress_of(const PhaseNumbers& s, Real k, Real n, Real unit) {
   if (s.endpoints == "start") return k / n;
   if (s.endpoints == "end") return (k + unit) / n;
   if (s.endpoints == "both") return n > unit ? k / (n - unit) : 0;
@@ -52,12 +52,12 @@ Real cosine_of(Real f, Real v, Real p) {
 }
 
 // Walks through the cycles one by one.
-Real restarts(const PhaseInterval& s, Real k, Real n, Real unit) {
+Real restarts(const PhaseNumbers& s, Real k, Real n, Real unit) {
   const Real ramp = static_cast<Real>(s.rewarmup);
   Real length = s.cycles > 0 ? (n - (std::ceil(s.cycles) - 1) * ramp) / s.cycles
                              : static_cast<Real>(s.period);
   Real peak = s.from;
-  Real lead = 0;  // of the cycle at hand
+  Real lead = 0;  // the ramp before the current cycle
   while (k > lead + length - 1e-9L) {
     k -= lead + length;
     length *= s.cycles > 0 ? 1 : s.multiply;
@@ -73,11 +73,11 @@ Real restarts(const PhaseInterval& s, Real k, Real n, Real unit) {
       std::clamp(progress_of(s, std::max(k - lead, Real{0}), length, unit), Real{0}, Real{1}));
 }
 
-Real expected_rate(const PhaseInterval& s, std::int64_t step) {
+Real expected_rate(const PhaseNumbers& s, std::int64_t step) {
   Real k = static_cast<Real>(step - s.begin);
   Real n = static_cast<Real>(s.length);
   Real unit = 1;
-  if (s.by_epoch) {  // in epochs, then back to updates
+  if (s.by_epoch) {  // counted in epochs, then converted to updates
     const std::int64_t first = s.begin / s.per_epoch;
     const std::int64_t last = (s.begin + s.length - 1) / s.per_epoch;
     step = step / s.per_epoch * s.per_epoch;
@@ -121,7 +121,7 @@ Real expected_rate(const PhaseInterval& s, std::int64_t step) {
   return rate;
 }
 
-std::string text_of(const PhaseInterval& s) {
+std::string text_of(const PhaseNumbers& s) {
   const auto number = [](Real x) { return fmt::format("{}", static_cast<double>(x)); };
   std::string text = "schedule:\n  base_lr: 0.7\n  phases:\n";
   if (s.begin > 0) {
@@ -159,14 +159,14 @@ class Shapes : public testing::TestWithParam<const char*> {
   std::int64_t integer(std::int64_t least, std::int64_t most) {
     return std::uniform_int_distribution<std::int64_t>(least, most)(random_);
   }
-  Real number(double least, double most) {  // a double, so that YAML keeps it
+  Real number(double least, double most) {  // a double, which YAML keeps exactly
     return std::exp(
         std::uniform_real_distribution<double>(std::log(least), std::log(most))(random_));
   }
   bool one_in(int n) { return integer(1, n) == 1; }
 
-  PhaseInterval stretch(const std::string& endpoints) {
-    PhaseInterval s;
+  PhaseNumbers stretch(const std::string& endpoints) {
+    PhaseNumbers s;
     s.shape = GetParam();
     s.endpoints = endpoints;
     s.begin = integer(0, 50);
@@ -179,7 +179,7 @@ class Shapes : public testing::TestWithParam<const char*> {
     s.to = one_in(4) && !positive ? 0.0L : static_cast<Real>(static_cast<double>(number(1e-6, 1)));
     if (s.shape == "power" || s.shape == "inverse") s.power = rounded(number(0.2, 6));
     if (s.shape == "step" || (s.shape == "exponential" && one_in(2))) {
-      s.gamma = rounded(number(0.05, 1.3));  // 1.3^300 is a float, what goes beyond is refused
+      s.gamma = rounded(number(0.05, 1.3));  // 1.3^300 fits into a float; more is refused
       s.over = integer(1, 20);
       s.staircase = s.shape == "exponential" && one_in(2);
     }
@@ -225,12 +225,12 @@ class Shapes : public testing::TestWithParam<const char*> {
 TEST_P(Shapes, FollowTheTable) {
   for (const char* endpoints : all_endpoints) {
     for (int trial = 0; trial < 60; ++trial) {
-      const PhaseInterval s = stretch(endpoints);
+      const PhaseNumbers s = stretch(endpoints);
       SCOPED_TRACE(text_of(s));
       const Schedule schedule = schedule_of(text_of(s), s.per_epoch);
       for (std::int64_t step = s.begin; step < s.begin + s.length; ++step) {
         const Real expected = expected_rate(s, step);
-        // gamma above 1 and many drops make large values; the tolerance follows the value.
+        // The tolerance scales with the value, which a gamma above 1 can make large.
         const auto scale = static_cast<double>(std::max({s.from, s.to, expected}));
         ASSERT_NEAR(lr_at(schedule.lr, step), static_cast<double>(expected), 3e-13 * scale)
             << "update " << step;
@@ -248,13 +248,13 @@ std::vector<const char*> all_shapes() {
 INSTANTIATE_TEST_SUITE_P(All, Shapes, testing::ValuesIn(all_shapes()),
                          [](const auto& shape) { return std::string(shape.param); });
 
-// Ramps from one value to another: what `endpoints` promises, and no step back on the way.
+// Ramps from one value to another include the ends that `endpoints` says, and never turn back.
 class Ramps : public Shapes {};
 
 TEST_P(Ramps, HitTheirEndsExactly) {
   for (const char* endpoints : all_endpoints) {
     for (int trial = 0; trial < 60; ++trial) {
-      PhaseInterval s = stretch(endpoints);
+      PhaseNumbers s = stretch(endpoints);
       s.cycles = s.period = s.rewarmup = s.over = 0;
       s.multiply = s.peak_factor = 1;
       s.staircase = s.by_epoch = false;
@@ -287,7 +287,7 @@ TEST_P(Ramps, HitTheirEndsExactly) {
 
 TEST_P(Ramps, NeverTurnBack) {
   for (int trial = 0; trial < 150; ++trial) {
-    PhaseInterval s = stretch(all_endpoints[trial % 4]);
+    PhaseNumbers s = stretch(all_endpoints[trial % 4]);
     s.cycles = s.period = s.rewarmup = s.over = 0;
     s.multiply = s.peak_factor = 1;
     s.staircase = false;

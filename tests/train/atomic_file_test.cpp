@@ -77,7 +77,7 @@ TEST(AtomicFile, FollowsALink) {
 TEST(AtomicFile, FollowsALinkToAFileThatIsNotThereYet) {
   const TemporaryFolder folder;
   fs::create_directory(folder / "inner");
-  fs::create_symlink("second", folder / "inner/first");  // relative to where it stands
+  fs::create_symlink("second", folder / "inner/first");  // relative to the link's folder
   fs::create_symlink(folder / "target", folder / "inner/second");
   write_atomically(folder / "inner/first", "new");
   EXPECT_TRUE(fs::is_symlink(folder / "inner/first"));

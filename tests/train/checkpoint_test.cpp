@@ -35,7 +35,7 @@ std::string little_endian(std::uint32_t number) {
   return bytes;
 }
 
-// A file with a right checksum, whatever it holds.
+// A file with a correct checksum, whatever its contents.
 std::string file_of(const std::string& header, const std::string& values, std::uint32_t version = 3,
                     std::int64_t header_size = -1) {
   std::string bytes("preheat\0", 8);
@@ -46,7 +46,7 @@ std::string file_of(const std::string& header, const std::string& values, std::u
   return bytes + little_endian(crc32_of(bytes));
 }
 
-// A header with such a step and such tensors.
+// A header with these values.
 std::string header_of(const std::string& step, const std::string& lr, const std::string& tensors,
                       const std::string& hits = "[]") {
   return R"({"fingerprint":"0123abcd","step":)" + step + R"(,"first_non_finite":-1,"lr":)" + lr +
@@ -85,7 +85,7 @@ void expect_same_bits(const std::vector<NamedTensor>& a, const std::vector<Named
 
 class CheckpointFile : public testing::Test {
  protected:
-  // What reading the file says, which has to begin with its name.
+  // The error of reading the file, which must begin with its path.
   std::string error_of(const std::filesystem::path& path) {
     try {
       read_checkpoint(path);
@@ -113,7 +113,7 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
   ReplicaState state = some_state();
   NamedTensor tensor{"any bits", {7, 11, 13}, std::vector<float>(7 * 11 * 13)};
   for (float& value : tensor.values) {
-    const auto bits = static_cast<std::uint32_t>(random());  // NaNs and denormals among them
+    const auto bits = static_cast<std::uint32_t>(random());  // NaNs and subnormals among them
     std::memcpy(&value, &bits, sizeof value);
   }
   state.velocity.push_back(tensor);
@@ -201,7 +201,7 @@ TEST_F(CheckpointFile, AnyTruncationIsFound) {
   write_checkpoint(path_, {some_state(), "f"});
   const std::string good = bytes_of(path_);
   for (std::size_t size = 0; size < good.size(); ++size) {
-    // Of less than a prefix and a checksum nothing is read.
+    // A file shorter than a prefix and a checksum is not read further.
     EXPECT_THAT(error_of_bytes(good.substr(0, size)),
                 HasSubstr(size < 20 ? "is not a checkpoint of preheat" : "is damaged: "))
         << size;

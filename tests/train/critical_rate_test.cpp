@@ -25,7 +25,7 @@ using testing::HasSubstr;
 
 using LossFunction = std::function<double(std::span<const float>)>;
 
-// A loss as the test makes it up.
+// A probe with a made-up loss and gradient.
 class MadeUpProbe : public Probe {
  public:
   MadeUpProbe(LossFunction loss, std::vector<float> gradient)
@@ -91,8 +91,8 @@ struct Quadratic {
   }
 };
 
-// The answer trains and a twentieth above it does not: within rounding in [crossing / 1.05,
-// crossing].
+// At the answer the loss has not risen by r, and at a rate 5 % above it has: up to rounding the
+// answer is in [crossing / 1.05, crossing].
 void expect_just_below(std::optional<double> rate, double crossing) {
   ASSERT_TRUE(rate);
   EXPECT_LE(*rate, crossing * (1 + 1e-5));
@@ -103,7 +103,7 @@ TEST_F(CriticalRate, OfAQuadraticIsWhereItsParabolaCrosses) {
   std::normal_distribution<double> normal;
   for (int trial = 0; trial < 40; ++trial) {
     Quadratic q;
-    // From far below the first rate that is tried to far above it.
+    // Crossings from far below the first rate tried to far above it.
     const double scale = std::pow(10.0, std::uniform_real_distribution<>(-2.5, 12)(random_));
     const int size = 1 + trial % 7;
     for (int i = 0; i < size; ++i) {
@@ -130,7 +130,7 @@ TEST_F(CriticalRate, ALossThatIsNotFiniteHasRisen) {
        {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
     for (const double limit : {3.0, 0.02, 3e-6}) {
       SCOPED_TRACE(limit);
-      // Falls all the way, up to where it overflows; the gradient of the one weight is 1.
+      // The loss falls until it overflows; the gradient of the one weight is 1.
       MadeUpProbe probe(
           [&](std::span<const float> w) { return -double{w[0]} > limit ? bad : 2 + 1e-4 * w[0]; },
           {1});
@@ -142,12 +142,12 @@ TEST_F(CriticalRate, ALossThatIsNotFiniteHasRisen) {
 TEST_F(CriticalRate, IsNoneWhereNothingRises) {
   MadeUpProbe flat([](std::span<const float>) { return 2.3; }, {1});
   EXPECT_FALSE(critical_rate(flat, std::vector<float>{0.5f}));
-  // Rises by less than a tenth, for good.
+  // Rises by less than a tenth, and no further.
   MadeUpProbe bounded([](std::span<const float> w) { return w[0] < -1 ? 2 * 1.09 : 2.0; }, {1});
   EXPECT_FALSE(critical_rate(bounded, std::vector<float>{0}));
   MadeUpProbe crossed([](std::span<const float> w) { return w[0] < -1 ? 2 * 1.11 : 2.0; }, {1});
   expect_just_below(critical_rate(crossed, std::vector<float>{0}), 1);
-  // Just below the largest rate there is one still, and above it none.
+  // A crossing just below the largest rate is found, one above it is not.
   const Quadratic below{{(1 + std::sqrt(1.1)) / 6000}, {1}, 0};
   MadeUpProbe last = below.probe();
   expect_just_below(critical_rate(last, below.weights), 6000);
@@ -184,7 +184,7 @@ TEST_F(CriticalRate, NotFiniteFromTheStartIsAnError) {
   EXPECT_EQ(error_of(1, {1, 1}), "");
 }
 
-// What follows goes through the trainer: schedule.warmup.start_lr: auto.
+// The tests below go through the trainer: schedule.warmup.start_lr: auto.
 
 const std::string automatic = "schedule.warmup.start_lr=auto";
 
@@ -197,8 +197,8 @@ nlohmann::json summary_of(const std::filesystem::path& folder) {
   return nlohmann::json::parse(bytes_of(folder / "summary.json"));
 }
 
-// Whether a step along the gradient of the run's first examples, from its initial weights, raises
-// their loss by more than a tenth.
+// Whether a step at this rate along the gradient of the run's first examples, from its initial
+// weights, raises their loss by more than a tenth.
 bool loss_rises(const RunConfig& config, double rate) {
   const TrainTest data = load_dataset(config.data);
   const Network network = build_network(config, data.train.shape, data.train.classes);
@@ -231,8 +231,8 @@ void expect_linear_warmup(const std::filesystem::path& folder, double start, dou
   }
 }
 
-// A quarter of it at momentum 0.75, with which a gradient that stays moves the weights by four
-// times the rate.
+// At momentum 0.75 the start is a quarter of the critical rate: a constant gradient then moves the
+// weights by four times the rate.
 TEST(AutomaticStart, IsTheCriticalRateOfTheInitialWeightsForTheMomentum) {
   const TemporaryFolder folder;
   for (const std::string seed : {"0", "3"}) {
@@ -261,7 +261,7 @@ TEST(AutomaticStart, IsNeverAboveTheBaseRate) {
   expect_linear_warmup(folder / "run", 0.05, 0.05);
 }
 
-// One example and one layer: along the gradient its loss falls for good.
+// One example and one layer: along the gradient the loss keeps falling.
 TEST(AutomaticStart, IsATenthOfTheBaseRateWhereNoRateRaisesTheLoss) {
   const RunConfig config =
       automatic_with({"schedule.base_lr=0.3", "data.train_limit=1", "data.batch_size=1",
@@ -290,7 +290,7 @@ TEST(AutomaticStart, GoesOnToTheSameBits) {
               AllOf(HasSubstr("start_lr"), HasSubstr("--new-schedule")));
 }
 
-// Another machine may find another rate; a run does not go on with a jump.
+// Another machine may find another rate; a run must not continue with a jump.
 TEST(AutomaticStart, OfACheckpointThatDiffersIsRefused) {
   const TemporaryFolder folder;
   const RunConfig config = automatic_with({"schedule.base_lr=0.4"});
@@ -305,7 +305,7 @@ TEST(AutomaticStart, OfACheckpointThatDiffersIsRefused) {
                     HasSubstr("--new-schedule")));
 }
 
-// Activations that no float holds.
+// A network whose activations overflow.
 RunConfig overflowing(std::vector<std::string> settings) {
   settings.push_back(
       "model={layers: [{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, "
@@ -314,7 +314,7 @@ RunConfig overflowing(std::vector<std::string> settings) {
   return config_of(settings);
 }
 
-// A divergence is a result, as it is with a number.
+// A divergence is a result, as with a start that is a number.
 TEST(AutomaticStart, OfALossThatIsNotFiniteIsARunThatDiverges) {
   const TemporaryFolder folder;
   const RunResult automatic_start = run_into(folder / "auto", overflowing({automatic}));
@@ -327,7 +327,7 @@ TEST(AutomaticStart, OfALossThatIsNotFiniteIsARunThatDiverges) {
   EXPECT_EQ(rows_of(folder / "auto/metrics.csv"), rows_of(folder / "number/metrics.csv"));
 }
 
-// It is none of the network: the device has failed.
+// The network is not the cause: the device has failed.
 TEST(AutomaticStart, AnErrorThatIsNoDivergenceStaysOne) {
   class Failing : public AtATime {
    public:
@@ -356,7 +356,7 @@ TEST(AutomaticStart, IsNothingWithoutAWarmup) {
   run_into(folder / "plain", config_of({"schedule.warmup.length=0 steps"}));
   EXPECT_EQ(bytes_of(folder / "auto/metrics.csv"), bytes_of(folder / "plain/metrics.csv"));
   EXPECT_TRUE(summary_of(folder / "auto").at("start_lr").is_null());
-  // Not even where the initial loss would have none.
+  // Not even if the initial loss is not finite.
   EXPECT_NO_THROW(trainer_of(overflowing({automatic, "schedule.warmup.length=0 steps"})));
   EXPECT_TRUE(
       remarks(resolve_schedule(automatic_with({"schedule.warmup.length=0 steps"}), {30, 10}))
@@ -368,7 +368,7 @@ TEST(AutomaticStart, HasAStandInBeforeTheNetworkIsThere) {
   EXPECT_DOUBLE_EQ(lr_at(schedule.lr, 0), 0.005 + 0.045 / 8);
   EXPECT_THAT(remarks(schedule), testing::ElementsAre(AllOf(HasSubstr("found from the network"),
                                                             HasSubstr("a tenth"))));
-  // The run itself knows better.
+  // The run has found its start: there is nothing to remark.
   EXPECT_TRUE(remarks(trainer_of(automatic_with()).schedule()).empty());
 }
 

@@ -17,7 +17,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-// Every third update the layers are looked at, every fourth the sharpness.
+// The layers are recorded every third update, the sharpness every fourth.
 const std::vector<std::string> looking = {
     "diagnostics.layers_every=3 steps",
     "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05, iterations: 4}"};
@@ -93,7 +93,7 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
   EXPECT_EQ(summary.at("last_sharpness"), s.sharpness.back());
 }
 
-// The last measurement of a run is checked also where the next would come right at its end.
+// The last measurement of a run is checked, also if the next would be due exactly at its end.
 TEST(Diagnostics, TheLastOfARunIsChecked) {
   const TemporaryFolder folder;
   run_into(folder / "run", looking_with({"train.length=8 steps"}));
@@ -115,7 +115,7 @@ TEST(Diagnostics, EveryTwentiethMeasurementIsChecked) {
   EXPECT_THAT(checked, testing::ElementsAre(0, 20, 40, 42));
 }
 
-// A direction goes with the network that it was found on.
+// A direction belongs to the network on which it was found.
 TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
   const TemporaryFolder folder;
   const RunConfig config = looking_with({});
@@ -129,7 +129,7 @@ TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
               testing::HasSubstr("the direction of the sharpness belongs to another network"));
 }
 
-// The norms over all parameters are the root of the sum of squares of each one's.
+// The norms over all parameters are the roots of the sums of the squared norms of each.
 TEST(Diagnostics, OfTheLayersAddUpToTheMetrics) {
   const TemporaryFolder folder;
   run_into(folder / "run", looking_with({}));
@@ -156,7 +156,7 @@ TEST(Diagnostics, OfTheLayersAddUpToTheMetrics) {
 
 class ParameterRecords : public testing::Test {
  protected:
-  // Weights, velocities: each tensor filled by `value(tensor, place)`.
+  // Weights or velocities: every tensor filled by value(tensor, place).
   template <class Value>
   std::vector<NamedTensor> tensors(const Value& value) const {
     std::vector<NamedTensor> result;
@@ -225,7 +225,7 @@ TEST_F(ParameterRecords, AreWhatLongDoubleSays) {
   }
 }
 
-// An angle by which two components turn, from a right one down to what the arc cosine of a double
+// A rotation of two components, by angles from a large one down to what the arc cosine of a double
 // cannot tell from zero.
 TEST_F(ParameterRecords, KnowSmallAngles) {
   for (const double angle : {1.2, 1e-2, 1e-5, 1e-9, 1e-15}) {
@@ -272,7 +272,7 @@ class ResumedDiagnostics : public testing::Test {
 };
 
 TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
-  // Before and at a look, between two, at one of both.
+  // Before and at a record, between two, and where both kinds are due.
   for (const std::int64_t stop : {1, 3, 4, 5, 9, 12, 23}) {
     SCOPED_TRACE(stop);
     const auto path = folder_ / std::to_string(stop);
@@ -281,7 +281,7 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
     resume_in(path, config_);
     expect_same_run(folder_ / "whole", path);
   }
-  // Twice.
+  // Interrupted twice.
   const auto path = folder_ / "twice";
   StopAfter first(2);
   run_into(path, config_, first.listener);
@@ -339,7 +339,7 @@ TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
     put_bytes(path / file, good.substr(5));
     EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr("has no header")));
     std::string damaged = good;
-    damaged[damaged.find(',', damaged.find("\n12,"))] = ';';  // all of them looked at that one
+    damaged[damaged.find(',', damaged.find("\n12,"))] = ';';  // all have rows of update 12
     put_bytes(path / file, damaged);
     EXPECT_THAT(resume_error(path, config_), AllOf(HasSubstr(file), HasSubstr(": is damaged")));
     put_bytes(path / file, good);
@@ -347,7 +347,7 @@ TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
   EXPECT_EQ(resume_error(path, config_), "");
 }
 
-// Looking is no part of what a run is: it may begin, and end, where a run goes on.
+// Diagnostics do not change a run: they may begin, and end, where a run is resumed.
 TEST_F(ResumedDiagnostics, MayBeginAndEndOnTheWay) {
   StopAfter stopper(13);
   run_into(folder_ / "begins", config_of({"train.checkpoint_every=7 steps"}), stopper.listener);
@@ -389,7 +389,7 @@ TEST(Diagnostics, OfARunThatDivergesEndWithIt) {
   EXPECT_EQ(summary.at("initial_sharpness"), s.sharpness.front());
 }
 
-// Looks go on while the disk does not take the rows.
+// First the disk is full, then there is a folder in place of the file.
 TEST(Diagnostics, ThatCannotBeWrittenAreAnErrorThatNamesTheFile) {
   for (const char* file : files) {
     const TemporaryFolder folder;

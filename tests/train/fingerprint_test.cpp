@@ -13,7 +13,7 @@ namespace {
 
 using testing::MatchesRegex;
 
-// Every optional section and list there is, so that each key has a line of its own to differ in.
+// Every optional section and list, so that each key has its own line in which to differ.
 constexpr const char* full = R"(
 name: full
 data:
@@ -40,7 +40,7 @@ train:
 compare: {seeds: 2, arms: {a: {}}}
 )";
 
-// The same with phases in place of warmup, hold and decay.
+// A schedule of phases in place of warmup, hold and decay.
 constexpr const char* phased = R"(
 data: {dataset: synthetic}
 schedule:
@@ -60,7 +60,7 @@ std::string fingerprint_of(const char* yaml, const std::vector<std::string>& set
   return fingerprint(config_of(yaml, settings));
 }
 
-// What a run's numbers depend on: one other value for every key.
+// The keys that a run's numbers depend on, each with another value.
 const std::vector<std::string> decisive = {
     "seed=1",
     "data.dataset=mnist",
@@ -197,7 +197,7 @@ TEST(Fingerprint, DiffersForEveryKeyThatANumberDependsOn) {
     EXPECT_TRUE(seen.emplace(print, setting).second) << setting << " is as " << seen[print];
     EXPECT_TRUE(first_difference(config_of(full, {}), config_of(full, {setting}))) << setting;
   }
-  // Only beside another key.
+  // A key that is accepted only beside another.
   EXPECT_NE(fingerprint_of(full, {"optimizer.momentum_form=folded"}),
             fingerprint_of(
                 full, {"optimizer.momentum_form=folded", "optimizer.momentum_correction=true"}));
@@ -218,7 +218,7 @@ TEST(Fingerprint, IsTheSameForKeysThatNoNumberDependsOn) {
 TEST(Fingerprint, NoKeyIsForgottenHere) {
   const std::vector<std::string> known = known_keys();
   const std::set<std::string> names(known.begin(), known.end());
-  // The experiments a run is part of are no part of it.
+  // A key tried above, and those of experiments, which are no part of a run.
   std::set<std::string> given = {"optimizer.momentum_correction",
                                  "sweep.seeds",
                                  "sweep.axes",
@@ -276,7 +276,7 @@ TEST(Fingerprint, TheFirstDifferenceIsShownAsBothHaveIt) {
             Lines("schedule.hold: 0 steps", "schedule.hold: 3 steps"));
 }
 
-// "nothing" where one does not have it.
+// A configuration without the key has "nothing".
 TEST(Fingerprint, AKeyThatOnlyOneHasIsSetAgainstNothing) {
   const auto difference =
       first_difference(config_of(full, {}), config_of(full, {"optimizer.clip_norm=2"}));

@@ -26,7 +26,7 @@ TEST(Outcome, ARunThatLearned) {
   EXPECT_EQ(of(history_of(2.3, 0.4, 0.85), 0.80), Outcome::ok);
 }
 
-// Of a target of k classes that are given 1 / k each.
+// The loss of predicting 1 / k for each of k classes.
 TEST(ChanceLoss, IsThatOfTellingAllClassesAlike) {
   for (const int k : {2, 10, 100}) {
     const double share = 1.0 / k;
@@ -52,10 +52,10 @@ TEST(Outcome, StuckByItsLoss) {
 TEST(Outcome, StuckByItsAccuracy) {
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.14)), Outcome::stuck);
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.16)), Outcome::ok);
-  // The test accuracy stands in where there is one.
+  // The test accuracy decides if there is one.
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.9), 0.149), Outcome::stuck);
   EXPECT_EQ(of(history_of(2.3, 1.0, 0.1), 0.151), Outcome::ok);
-  EXPECT_EQ(of(history_of(2.3, 1.0, 0.1), 0.15), Outcome::ok);  // not under it
+  EXPECT_EQ(of(history_of(2.3, 1.0, 0.1), 0.15), Outcome::ok);  // not below it
   EXPECT_EQ(of(history_of(2.3, 0.09, 0.14), {}, 10, Loss::mse), Outcome::stuck);
 }
 

@@ -15,7 +15,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-// Ten parameters in four layers; an epoch is 10 updates.
+// Nine parameters in four layers; an epoch is 10 updates.
 constexpr const char* yaml = R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 335}
 model:
@@ -47,7 +47,7 @@ ReplicaOptions options_of(const std::vector<std::string>& settings) {
                          resolve_schedule(config, run_length(config, 10)));
 }
 
-// The first thing check_run() has to say, before any data is loaded.
+// The error of check_run(), before any data is loaded.
 std::string error_of(const std::vector<std::string>& settings) {
   try {
     check_run(config_of(settings));
@@ -200,7 +200,7 @@ TEST(ReplicaOptions, APatternThatMatchesNothingIsNamedWithWhatThereIs) {
   EXPECT_THAT(error_of({"optimizer.groups=[{match: '*.bias'}, {match: 'conv.*'}]"}),
               AllOf(HasSubstr("optimizer.groups.1.match: 'conv.*' matches no parameter"),
                     HasSubstr("0.conv.weight")));
-  // Case counts, the whole name counts, and ? is one character.
+  // Patterns match whole names, case matters, and ? is one character.
   for (const char* pattern : {"Head.*", "head", "linear.weight", "?ead.linear", "?.linear.*"}) {
     EXPECT_THAT(error_of({fmt::format("optimizer.groups=[{{match: '{}'}}]", pattern)}),
                 HasSubstr("matches no parameter"))

@@ -22,8 +22,8 @@ using Read = std::function<std::size_t(const std::filesystem::path&)>;
 struct Kind {
   const char* name;
   const char* header;
-  const char* row;    // a right one
-  std::size_t words;  // which column holds no number; none where it is beyond the last
+  const char* row;    // a valid one
+  std::size_t words;  // the column that is no number; beyond the last if there is none
   Read rows;          // how many were read
 };
 
@@ -81,8 +81,8 @@ TEST_P(RunFiles, ADamagedRowIsNamed) {
   EXPECT_EQ(error(header_ + row_ + "\n" + row_), damaged);
   EXPECT_EQ(error(header_ + row_ + row + ",1\n"), damaged);
   EXPECT_EQ(error(header_ + row_ + row.substr(0, row.rfind(',')) + "\n"), damaged);
-  // Each number in turn becomes none, is missing, has something behind it, or is beyond the largest
-  // that a double holds.
+  // Each number in turn becomes a letter, is missing, is followed by a letter, or is larger than
+  // any double.
   std::size_t column = 0;
   for (std::size_t begin = 0; begin <= row.size(); ++column) {
     const std::size_t end = std::min(row.find(',', begin), row.size());
@@ -129,14 +129,14 @@ TEST(RunFilesOfMetrics, HavePhasesAsStretchesOfRows) {
   EXPECT_EQ(m.phases[1].first, 2u);
   EXPECT_EQ(m.phases[2].first, 3u);
   EXPECT_EQ(m.phases[2].last, 5u);
-  // Rows are sorted and drawn by these two.
+  // Rows are sorted and drawn by these two columns.
   for (const char* row : {"nan,1,decay,0.1,1,1,1,1,1\n", "6,1,decay,nan,1,1,1,1,1\n"}) {
     put_bytes(folder / "m.csv", text + row);
     EXPECT_THROW(read_metrics(folder / "m.csv"), Error) << row;
   }
 }
 
-// Two runs of one second do not share a folder.
+// Two runs that start in the same second do not share a folder.
 TEST(RunFolderNames, AreOfFoldersThatAreNotThere) {
   const TemporaryFolder folder;
   const std::filesystem::path before = std::filesystem::current_path();
@@ -151,7 +151,7 @@ TEST(RunFolderNames, AreOfFoldersThatAreNotThere) {
   std::filesystem::current_path(before);
 }
 
-// What a run folder writes is what is read.
+// What a run folder writes is what the readers read.
 TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   const TemporaryFolder folder;
   const double nan = std::nan("");

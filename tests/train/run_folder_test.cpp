@@ -16,7 +16,7 @@
 namespace preheat {
 namespace {
 
-// The names that appear in a folder, in their order.
+// The names that appear in a folder, in order.
 class Watch {
  public:
   explicit Watch(const std::filesystem::path& folder) : file_(inotify_init1(IN_NONBLOCK)) {
@@ -45,7 +45,7 @@ class Watch {
   int file_;
 };
 
-// What is killed in between leaves a folder that is known for a run's.
+// A run that is killed in between leaves a folder that is recognised as a run's.
 TEST(RunFolder, HasItsConfigurationBeforeAnythingElse) {
   const TemporaryFolder folder;
   const Watch watch(folder.path());

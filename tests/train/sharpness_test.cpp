@@ -43,7 +43,7 @@ class SharpnessTest : public testing::Test {
     return unit;
   }
 
-  // Orthonormal rows, by Gram and Schmidt.
+  // Orthonormal rows, by Gram-Schmidt.
   Matrix random_basis(std::size_t n) {
     Matrix basis;
     while (basis.size() < n) {
@@ -62,7 +62,7 @@ class SharpnessTest : public testing::Test {
     return basis;
   }
 
-  // Magnitudes far below 1; the first is the largest by at least a third.
+  // Eigenvalues of which the first is the largest in magnitude, by at least a third.
   std::vector<double> random_spectrum(std::size_t n, double largest) {
     std::uniform_real_distribution<double> share(-0.75, 0.75);
     std::vector<double> values = {largest};
@@ -111,7 +111,7 @@ TEST_F(SharpnessOfABowl, IsItsLargestEigenvalueInMagnitude) {
       SCOPED_TRACE(fmt::format("seed {}, {} weights, {}", seed_, n, largest));
       const Bowl b = bowl(random_spectrum(n, largest));
       Hessian hessian = b.hessian();
-      // A start at a right angle to the direction that is looked for would not see it.
+      // A start orthogonal to the eigenvector would not find it.
       std::vector<float> direction = random_unit(n);
       while (std::fabs(dot(direction, b.vectors[0])) < 0.02) direction = random_unit(n);
       const Sharpness s = measure_sharpness(hessian, direction, 1e-4, 100);
@@ -166,7 +166,7 @@ TEST_F(SharpnessOfABowl, OfEqualEigenvaluesIsTheirs) {
     std::vector<float> direction = random_unit(values.size());
     EXPECT_NEAR(measure_sharpness(hessian, direction, 1e-4, 50).value, largest, 1e-2);
   }
-  // Of two that differ in their sign alone, one of the two, and it is known well.
+  // Of two that differ only in sign, one is found, with a small residual.
   const Bowl b = bowl({6, -6, 1, 2, -3});
   Hessian hessian = b.hessian();
   std::vector<float> direction = random_unit(5);
@@ -192,13 +192,13 @@ TEST_F(SharpnessOfABowl, StartsFromWhereItEnded) {
   Bowl b = bowl(random_spectrum(60, 7));
   Hessian hessian = b.hessian();
   std::vector<float> direction = random_unit(60);
-  // At 0.01 one start in eighty ends at another eigenvalue, and what follows has it from there.
+  // At 0.01 one start in eighty ends at another eigenvalue, where the later ones would then begin.
   const Sharpness first = measure_sharpness(hessian, direction, 1e-4, 100);
   ASSERT_NEAR(first.value, 7, 0.01);
   const std::int64_t cold = first.iterations;
   EXPECT_GE(cold, 3);
   EXPECT_EQ(measure_sharpness(hessian, direction, 0.01, 100).iterations, 1);
-  // Eigenvectors that have turned a little.
+  // Rotates two eigenvectors a little.
   for (std::size_t i = 0; i < 60; ++i) {
     const double u = b.vectors[0][i];
     const double v = b.vectors[1][i];
@@ -211,7 +211,7 @@ TEST_F(SharpnessOfABowl, StartsFromWhereItEnded) {
   EXPECT_NEAR(warm.value, 7, 0.15);
 }
 
-// A direction is all but an eigenvector, but not of the largest eigenvalue any more.
+// The direction is almost an eigenvector, but no longer that of the largest eigenvalue.
 TEST_F(SharpnessOfABowl, AnEigenvalueThatOvertakesIsFoundInTime) {
   std::vector<double> values = random_spectrum(20, 2);
   values[1] = 3;
@@ -228,7 +228,7 @@ TEST_F(SharpnessOfABowl, AnEigenvalueThatOvertakesIsFoundInTime) {
 }
 
 TEST_F(SharpnessOfABowl, EndsAfterEnoughIterations) {
-  // Eigenvalues that are hard to tell apart, of more weights than directions are kept.
+  // Eigenvalues that are close together, and more weights than directions are kept.
   std::vector<double> values;
   for (int i = 0; i < 150; ++i) values.push_back(1 + 1e-3 * i);
   const Bowl b = bowl(values);
@@ -274,18 +274,19 @@ TEST_F(SharpnessOfABowl, IsNotFiniteWhereAGradientIsNot) {
       EXPECT_TRUE(std::isnan(s.residual));
       EXPECT_FALSE(s.agrees());
       EXPECT_EQ(direction, start);
-      EXPECT_EQ(s.iterations, std::max(good, 1));  // the first takes two gradients
+      EXPECT_EQ(s.iterations, std::max(good, 1));  // the first iteration takes two gradients
       EXPECT_EQ(hessian.gradients(), s.iterations + 1);
     }
   }
 }
 
-// A loss with third derivatives: on either side they pull a product up or down, and one is taken
-// above, the next below. The further the start, the more products share what they are wrong by.
+// A loss with third derivatives, which make a product too large on one side and too small on the
+// other. Products are taken on alternate sides: the further the start, the more products there are,
+// and the more of their errors cancels.
 TEST_F(SharpnessOfABowl, ThirdDerivativesCancelFromAStartThatIsNotNear) {
   struct Start {
     double degrees;  // from the eigenvector
-    double least;    // of what one product is wrong by
+    double least;    // of the error, relative to that of one product
     double most;
   };
   for (const Start& start : {Start{0, 0.9, 1.1}, {45, 0.2, 0.55}, {75, 0, 0.25}}) {
@@ -448,7 +449,7 @@ TEST_F(SharpnessTest, OfANetworkIsThatOfItsLossInDouble) {
       h[i][j] = h[j][i] = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / (4 * step * step);
     }
   }
-  // Its largest eigenvalue in magnitude: powers of H^2 never alternate.
+  // Its largest eigenvalue in magnitude: powers of H^2 do not alternate in sign.
   std::vector<double> v = random_vector(n);
   const auto times = [&](const std::vector<double>& x) {
     std::vector<double> y(n, 0.0);
@@ -472,7 +473,7 @@ TEST_F(SharpnessTest, OfANetworkIsThatOfItsLossInDouble) {
   EXPECT_NEAR(std::fabs(s.value), std::sqrt(squared), 0.02 * std::sqrt(squared))
       << "seed " << seed_;
   EXPECT_TRUE(s.agrees()) << s.value << " " << s.wide;
-  // The same again: the probe kept nothing of all those batches.
+  // Measured again it is the same: the probe kept nothing of all those batches.
   Hessian again([&](std::span<const float> x, std::span<float> g) { probe->gradient(x, g); },
                 weights);
   std::vector<float> start = random_direction(network, seed_);

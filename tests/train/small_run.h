@@ -1,4 +1,4 @@
-// A run that takes no time, into a folder; interrupted, resumed, compared.
+// A very short run in a folder, and functions to interrupt, resume and compare it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -20,7 +20,7 @@
 
 namespace preheat {
 
-// 10 updates an epoch, a batch norm and a pool among the layers.
+// 10 updates per epoch, a batch norm and a pooling among the layers.
 inline constexpr const char* tiny = R"(
 name: tiny
 data: {dataset: synthetic, batch_size: 32, train_limit: 335}

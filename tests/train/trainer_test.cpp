@@ -95,8 +95,8 @@ TEST(Trainer, TheFolderHoldsWhatTheContractSays) {
   }
 }
 
-// At a rate that changes no weight all evaluations are the same, and the first is the best, of a
-// resumed run too.
+// At a rate that changes no weight all evaluations are equal, and the first is the best, also of a
+// resumed run.
 TEST(Trainer, OfEquallyGoodEvaluationsTheFirstIsTheBest) {
   const TemporaryFolder folder;
   const RunConfig config =
@@ -141,7 +141,7 @@ INSTANTIATE_TEST_SUITE_P(Trainer, Resume, testing::Bool(),
                          [](const auto& test) { return test.param ? "Augmented" : "Plain"; });
 
 TEST_P(Resume, AfterAnInterruptGivesTheSameBits) {
-  for (const std::int64_t stop : {1, 10, 17}) {  // the first update, an epoch's end, in its midst
+  for (const std::int64_t stop : {1, 10, 17}) {  // the first update, an epoch's end, mid-epoch
     SCOPED_TRACE(stop);
     const auto path = folder_ / fmt::format("cut-{}", stop);
     StopAfter stopper(stop);
@@ -251,7 +251,7 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
 }
 
-// The learning rates in a folder's rows; a float's shortest text reads back to its bits.
+// The learning rates in a folder's rows; the shortest text of a float reads back to its bits.
 std::vector<float> rates_of(const std::filesystem::path& path) {
   std::vector<float> rates;
   for (const auto& row : rows_of(path / "metrics.csv")) {
@@ -281,7 +281,7 @@ TEST(TrainerStages, TrainWhatTheySayAndResumeToTheSameBits) {
       "{length: 13 steps, train_only: ['*conv*'], velocity: fresh}, {}]";
   const RunConfig config = config_of({stages, "train.checkpoint_every=1 steps"});
   run_into(folder / "whole", config);
-  // Nothing else is due where these stages end.
+  // In this run nothing else is due where the stages end.
   run_into(folder / "unwatched",
            config_of({stages, "train.checkpoint_every=null", "train.eval_every=30 steps"}));
   EXPECT_EQ(bytes_of(folder / "unwatched/metrics.csv"), bytes_of(folder / "whole/metrics.csv"));
@@ -328,8 +328,8 @@ RunConfig gated(const std::vector<std::string>& more = {}) {
   return config_of(settings);
 }
 
-// When the rows of a run say that its gate opened: before the first update whose last updates, a
-// full window of them, had an error below the bound.
+// The update before which the gate of a run opened, according to its rows: the first that follows a
+// full window of updates with an error below the bound.
 std::int64_t opening_of(const std::filesystem::path& path) {
   std::vector<double> accuracy;
   for (const std::string& value : column_of(path, 5)) accuracy.push_back(std::stod(value));
@@ -368,7 +368,7 @@ TEST_F(GatedRun, EndsItsWarmupWhereTheHitsSayAndTellsOfIt) {
     EXPECT_EQ(phases[k], k < opened_ ? "warmup" : "decay") << k;
     EXPECT_EQ(rates[k], static_cast<float>(lr_at(schedule.lr, k, k < opened_ ? -1 : opened_))) << k;
   }
-  // The decay begins right at the base rate, which the warmup was far from.
+  // The decay begins at the base rate, which the warmup had not reached.
   EXPECT_GT(rates[opened_], 0.049f);
   EXPECT_LT(rates[opened_ - 1], 0.048f);
 }
@@ -397,7 +397,7 @@ TEST_F(GatedRun, ThatIsNeverGoodEnoughWarmsUpAsPlanned) {
   EXPECT_EQ(column_of(folder_ / "shut", 2)[70], "decay");
 }
 
-// A run under one schedule, interrupted in its midst, and another schedule for the rest of it.
+// A run that was interrupted under one schedule, and another schedule for the rest of it.
 class NewSchedule : public testing::Test {
  protected:
   NewSchedule() {
@@ -466,8 +466,8 @@ TEST_F(NewSchedule, GoesOnFromTheStepTheRunIsAt) {
   for (std::int64_t k = 0; k < 40; ++k) {
     EXPECT_EQ(rates[k], static_cast<float>(lr_at(k < step_ ? was.lr : is.lr, k))) << k;
   }
-  // The same weights see the same batch: only from the first update at another rate on do losses
-  // differ.
+  // The same weights see the same batches: losses differ only after the first update at another
+  // rate.
   const auto losses = column_of(path_, 4);
   const auto old_losses = column_of(folder_ / "whole", 4);
   for (std::int64_t k = 0; k <= step_; ++k) EXPECT_EQ(losses[k], old_losses[k]) << k;
@@ -495,8 +495,8 @@ TEST_F(NewSchedule, IsTheRunsOwnFromThenOn) {
   EXPECT_EQ(kept, 1);
 }
 
-// The checkpoint is written first. A crash right after it leaves the old configuration beside it;
-// the same command then goes on all the same.
+// The checkpoint is written first. A crash right after it leaves the old configuration beside it,
+// and the same command still works.
 TEST_F(NewSchedule, SurvivesACrashBetweenItsTwoFiles) {
   const std::string old_text = bytes_of(path_ / "config.yaml");
   trainer_of(now_).resume(path_, true);
@@ -547,7 +547,7 @@ TEST_F(NewSchedule, ExtendsAFinishedRun) {
   for (const auto& row : rows_of(path_ / "eval.csv")) evaluated.push_back(row[0]);
   EXPECT_THAT(evaluated, testing::ElementsAre("step", "15", "30", "45"));
   EXPECT_EQ(bytes_of(path_ / "config-before-30.yaml"), write_config(before_));
-  // And is not cut short of what it has done.
+  // It cannot be made shorter than what it has done.
   EXPECT_THAT(resume_error(path_, config_of({"train.length=44 steps"}), true),
               AllOf(HasSubstr("step 45"), HasSubstr("44 steps")));
   EXPECT_EQ(resume_error(path_, longer), "");
@@ -593,7 +593,7 @@ TEST_F(GatedRun, KeepsItsOpeningUnderANewDecay) {
   EXPECT_NE(rates, rates_of(folder_ / "whole"));
 }
 
-// The rate jumps where the new schedule begins, and the correction is there for such jumps.
+// The rate jumps where the new schedule begins, and the correction is for such jumps.
 TEST_F(NewSchedule, IsFollowedByACorrectedVelocity) {
   std::vector<std::vector<float>> weights;
   for (const std::string form : {"separate", "folded"}) {

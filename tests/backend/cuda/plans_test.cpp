@@ -1,5 +1,5 @@
-// Without a GPU: whether cuDNN has plans for every convolution of every shipped network on an H100,
-// which it is told about as text, and what the kernels were compiled to.
+// Without a GPU: cuDNN has plans for every convolution of every shipped network on an H100, which
+// is described to it as text, and the kernels compile to what they should.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -31,7 +31,7 @@ kernels::Images images(std::int64_t batch, const ImageShape& shape) {
           static_cast<std::int32_t>(shape.channels)};
 }
 
-// The networks that are shipped, by what is different in them.
+// The network of every shipped configuration; appends its batch size to `batches`.
 std::vector<Network> shipped_networks(std::vector<std::int64_t>& batches) {
   std::vector<Network> networks;
   const std::filesystem::path configs = std::filesystem::path(PREHEAT_SOURCE_DIR) / "configs";
@@ -145,7 +145,7 @@ TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
   EXPECT_LE(last.offset + last.size, padded.arena_size);
 }
 
-// The output of a command, or "" where it could not be run.
+// The output of a command, or "" if it could not be started.
 std::string output_of(const std::string& command) {
   std::string text;
   FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
@@ -156,7 +156,7 @@ std::string output_of(const std::string& command) {
   return text;
 }
 
-// What nvcc says, called where a space in the folder's name is in nobody's way.
+// The output of nvcc, run in the source folder so that a space in its path does no harm.
 std::string compiled(const std::string& arguments) {
   return output_of(fmt::format("cd '{}' && '{}' -std=c++20 -Isrc -Ikernels {}", PREHEAT_SOURCE_DIR,
                                PREHEAT_NVCC, arguments));

@@ -283,7 +283,8 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   EXPECT_FALSE(std::filesystem::exists(folder_ / "nowhere"));
   // A folder that another command made.
   put_bytes(path / "sweep.json", "{}");
-  EXPECT_THAT(error(path, document()), HasSubstr("belongs to another command: it has a sweep.json"));
+  EXPECT_THAT(error(path, document()),
+              HasSubstr("belongs to another command: it has a sweep.json"));
   std::filesystem::remove(path / "sweep.json");
   // A folder that another process writes into.
   const FolderLock lock(path);

@@ -23,6 +23,9 @@ using Work = std::function<void()>;
 /// kernels and the libraries' come out one way or the other, not always for what a CPU does faster.
 inline constexpr std::int64_t kernel_cost = 4;
 
+/// Of its compute capability. Tests may set it.
+inline int major_version = 9;
+
 struct Task {
   Work work;                                 // none: only an order
   std::vector<std::shared_ptr<Task>> after;  // until it is done

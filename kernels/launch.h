@@ -222,21 +222,22 @@ bool weight_gradient_supports(Element element, const Images& shape, std::int32_t
 
 std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
 
-// tensor_core_convolution.cu: the convolution that belongs to that weight gradient,
+// tensor_core_convolution.cu: the convolution whose filters that is the gradient of,
 //   y[n][i][j][k] = sum x[n][i + r - 1][j + s - 1][c] w[k][r][s][c]  over r, s, c,
-// and its data gradient. On tensor cores, summed in fp32 and rounded once.
+// and its data gradient. On tensor cores, summed in fp32 and rounded once. All pointers are
+// multiples of 16.
 
-/// Reads x once for every 32 channels of y, with a row above and below for every 3 rows or more;
-/// writes y once. All pointers are multiples of 16.
+/// Reads x once for every 32 channels of y, and two rows of it more for every 3 or more that a
+/// block computes; reads the filters of 32 channels once for each of at most 264 blocks; writes y
+/// once.
 cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,
                                     const void* x, const void* w, void* y, cudaStream_t stream);
 
 /// dx[n][i][j][c] = sum dy[n][i + 1 - r][j + 1 - s][k] w[k][r][s][c]  over r, s, k.
 cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,
-                                      const void* dy, const void* w, void* dx,
-                                      cudaStream_t stream);
+                                      const void* dy, const void* w, void* dx, cudaStream_t stream);
 
-/// Of both: as weight_gradient_supports(). Elsewhere they return cudaErrorNotSupported.
+/// Of both, where weight_gradient_supports() the same; elsewhere they return cudaErrorNotSupported.
 bool tensor_core_convolution_supports(Element element, const Images& shape, std::int32_t out);
 
 // fp32_convolution.cu and fp32_weight_gradient.cu: a convolution with 3 x 3 filters at stride 1,

@@ -161,7 +161,7 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
 
 /// x, `residual` (may be null; not with pooling) [shape] -> y [shape, pooled]. Without pooling y
 /// may be x. Reads x (and residual) once and writes y once.
-cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& around,
+cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& fusion,
                               const Norm& norm, const void* x, const void* residual, void* y,
                               cudaStream_t stream);
 
@@ -169,10 +169,10 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Fusion
 /// dy * activation'(z) at the maximum of each window and 0 elsewhere:
 ///   d_bias = sum dz,  d_weight = sum dz xhat  over the batch (d_weight only with norm.weight).
 /// dz [shape] is written if not null: it is the gradient of x without batch norm, and of the
-/// residual. Without pooling dz may be dy. The sign of z is recomputed from x; with around.residual
+/// residual. Without pooling dz may be dy. The sign of z is recomputed from x; with fusion.residual
 /// it is read from y instead (otherwise y is not read and may be null). d_bias may be null if only
 /// dz is requested.
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& around,
+cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& fusion,
                                     const Norm& norm, const void* x, const void* y, const void* dy,
                                     const void* extra, void* dz, float* d_weight, float* d_bias,
                                     const SumScratch& scratch, cudaStream_t stream);
@@ -181,8 +181,8 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
 ///   dx = weight inv_std (dz - (d_bias + xhat d_weight) / n), or weight inv_std dz if `fixed`
 ///   (mean and var are constants).
 /// dz is recomputed from x, dy and extra; if the first pass has written it, pass it as dy with
-/// around {slope 1}. Without pooling dx may be dy.
-cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& around,
+/// fusion {slope 1}. Without pooling dx may be dy.
+cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& fusion,
                                const Norm& norm, bool fixed, const void* x, const void* dy,
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream);
@@ -223,6 +223,24 @@ cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t o
 bool weight_gradient_supports(Element element, const Images& shape, std::int32_t out);
 
 std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
+
+// tensor_core_convolution.cu: the convolution whose filters that is the gradient of,
+//   y[n][i][j][k] = sum x[n][i + r - 1][j + s - 1][c] w[k][r][s][c]  over r, s, c,
+// and its data gradient. On tensor cores, accumulated in fp32 and rounded once. All pointers are
+// 16-byte aligned.
+
+/// Reads x once per 32 channels of y, plus two rows of x for every 3 or more rows that a block
+/// computes. Reads the filters of 32 channels once per block, of which there are at most 264.
+/// Writes y once.
+cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,
+                                    const void* x, const void* w, void* y, cudaStream_t stream);
+
+/// dx[n][i][j][c] = sum dy[n][i + 1 - r][j + 1 - s][k] w[k][r][s][c]  over r, s, k.
+cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,
+                                      const void* dy, const void* w, void* dx, cudaStream_t stream);
+
+/// Both support what weight_gradient() supports; otherwise they return cudaErrorNotSupported.
+bool tensor_core_convolution_supports(Element element, const Images& shape, std::int32_t out);
 
 // fp32_convolution.cu and fp32_weight_gradient.cu: a 3 x 3 convolution at stride 1 with one pixel
 // of zero padding around x [shape]; y is [shape, but out channels],

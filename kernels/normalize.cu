@@ -560,63 +560,63 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x, f
   });
 }
 
-cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& around,
+cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& fusion,
                               const Norm& norm, const void* x, const void* residual, void* y,
                               cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
-  if (around.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
+  if (fusion.pooled && (!can_pool(shape) || residual != nullptr)) return cudaErrorInvalidValue;
   return with_pack(element, shape.channels, {x, residual, y}, [&]<class T, int pack>() {
-    const std::int64_t rows = around.pooled ? windows(shape, true) : shape.rows();
+    const std::int64_t rows = fusion.pooled ? windows(shape, true) : shape.rows();
     const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       around.pooled ? 1 : rows_per_thread, max_forward_blocks);
+                                       fusion.pooled ? 1 : rows_per_thread, max_forward_blocks);
     const unsigned packs = shape.channels / pack;
-    if (around.pooled) {
+    if (fusion.pooled) {
       pooled_forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
+          g.lanes, g.rows, packs, shape, fusion.slope, norm, static_cast<const T*>(x),
           static_cast<T*>(y));
     } else if (residual != nullptr) {
       forward_kernel<T, pack, true><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, around.slope, norm, static_cast<const T*>(x),
+          g.lanes, g.rows, packs, rows, fusion.slope, norm, static_cast<const T*>(x),
           static_cast<const T*>(residual), static_cast<T*>(y));
     } else {
       forward_kernel<T, pack, false><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, around.slope, norm, static_cast<const T*>(x), nullptr,
+          g.lanes, g.rows, packs, rows, fusion.slope, norm, static_cast<const T*>(x), nullptr,
           static_cast<T*>(y));
     }
     return cudaGetLastError();
   });
 }
 
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& around,
+cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& fusion,
                                     const Norm& norm, const void* x, const void* y, const void* dy,
                                     const void* extra, void* dz, float* d_weight, float* d_bias,
                                     const SumScratch& scratch, cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
-  if (around.pooled && (!can_pool(shape) || around.residual)) return cudaErrorInvalidValue;
+  if (fusion.pooled && (!can_pool(shape) || fusion.residual)) return cudaErrorInvalidValue;
   Reads reads;
-  reads.sign = around.slope != 1;
-  reads.y = reads.sign && around.residual;
+  reads.sign = fusion.slope != 1;
+  reads.y = reads.sign && fusion.residual;
   reads.x = (norm.weight != nullptr && d_weight != nullptr) || (reads.sign && !reads.y);
-  if ((reads.y && y == nullptr) || ((reads.x || around.pooled) && x == nullptr)) {
+  if ((reads.y && y == nullptr) || ((reads.x || fusion.pooled) && x == nullptr)) {
     return cudaErrorInvalidValue;
   }
   return with_pack(
       element, shape.channels, {x, y, dy, extra, dz, scratch.partials}, [&]<class T, int pack>() {
-        const std::int64_t rows = around.pooled ? windows(shape, dz == nullptr) : shape.rows();
+        const std::int64_t rows = fusion.pooled ? windows(shape, dz == nullptr) : shape.rows();
         const ChannelGrid g =
-            channel_grid(rows, shape.channels, pack, around.pooled ? 2 : rows_per_thread,
+            channel_grid(rows, shape.channels, pack, fusion.pooled ? 2 : rows_per_thread,
                          max_row_blocks, sum_lanes<pack>);
         const unsigned packs = shape.channels / pack;
         float* const weight_sums = norm.weight != nullptr ? d_weight : nullptr;
-        if (around.pooled) {
+        if (fusion.pooled) {
           pooled_sums_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-              g.lanes, g.rows, packs, shape, around.slope, norm, static_cast<const T*>(x),
+              g.lanes, g.rows, packs, shape, fusion.slope, norm, static_cast<const T*>(x),
               static_cast<const T*>(dy), static_cast<const T*>(extra), static_cast<T*>(dz),
               weight_sums, d_bias, scratch.partials, scratch.counter);
         } else {
           const auto launch = [&]<bool sign_of_y>() {
             sums_kernel<T, pack, sign_of_y><<<g.grid(), channel_threads, 0, stream>>>(
-                g.lanes, g.rows, packs, rows, reads, around.slope, norm, static_cast<const T*>(x),
+                g.lanes, g.rows, packs, rows, reads, fusion.slope, norm, static_cast<const T*>(x),
                 static_cast<const T*>(y), static_cast<const T*>(dy), static_cast<const T*>(extra),
                 static_cast<T*>(dz), weight_sums, d_bias, scratch.partials, scratch.counter);
           };
@@ -626,32 +626,32 @@ cudaError_t normalize_backward_sums(Element element, const Images& shape, const 
       });
 }
 
-cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& around,
+cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& fusion,
                                const Norm& norm, bool fixed, const void* x, const void* dy,
                                const void* extra, const float* d_weight, const float* d_bias,
                                void* dx, cudaStream_t stream) {
   if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
-  if (around.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
+  if (fusion.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
   // The first pass has written a residual's dz.
-  if (around.residual && around.slope != 1) return cudaErrorInvalidValue;
+  if (fusion.residual && fusion.slope != 1) return cudaErrorInvalidValue;
   Reads reads;
-  reads.sign = around.slope != 1;
+  reads.sign = fusion.slope != 1;
   reads.x = reads.sign || !fixed;
-  if ((reads.x || around.pooled) && x == nullptr) return cudaErrorInvalidValue;
+  if ((reads.x || fusion.pooled) && x == nullptr) return cudaErrorInvalidValue;
   const float inv_rows = 1 / static_cast<float>(shape.rows());
   return with_pack(element, shape.channels, {x, dy, extra, dx}, [&]<class T, int pack>() {
-    const std::int64_t rows = around.pooled ? windows(shape, false) : shape.rows();
+    const std::int64_t rows = fusion.pooled ? windows(shape, false) : shape.rows();
     const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       around.pooled ? 1 : rows_per_thread, max_backward_blocks);
+                                       fusion.pooled ? 1 : rows_per_thread, max_backward_blocks);
     const unsigned packs = shape.channels / pack;
-    if (around.pooled) {
+    if (fusion.pooled) {
       pooled_backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, around.slope, norm, fixed, inv_rows,
+          g.lanes, g.rows, packs, shape, fusion.slope, norm, fixed, inv_rows,
           static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
           d_weight, d_bias, static_cast<T*>(dx));
     } else {
       backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, reads, around.slope, norm, fixed, inv_rows,
+          g.lanes, g.rows, packs, rows, reads, fusion.slope, norm, fixed, inv_rows,
           static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
           d_weight, d_bias, static_cast<T*>(dx));
     }

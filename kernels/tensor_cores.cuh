@@ -11,14 +11,23 @@
 
 namespace preheat::kernels {
 
-/// A 16 x 16 matrix of 16-bit elements in a warp, a quarter of 8 x 8 in each register. Loaded
-/// transposed: a lane holds elements of column lane / 4 of the quarter as it lies in memory, those
-/// in rows lane % 4 * 2 (lower half of the register) and the one below.
+/// A 16 x 16 matrix of 16-bit elements in a warp, a quarter of 8 x 8 in each register. A lane holds
+/// elements of row lane / 4 of the quarter as it lies in memory, those in columns lane % 4 * 2
+/// (lower half of the register) and the next. Loaded transposed: of column lane / 4, in rows lane %
+/// 4 * 2 and the next.
 struct Fragment {
   unsigned quarter[4];
 };
 
 /// Lane 8 q + i gives the address of the 16 bytes that are row i of quarter q.
+__device__ inline void load(Fragment& to, unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to.quarter[0]), "=r"(to.quarter[1]), "=r"(to.quarter[2]), "=r"(to.quarter[3])
+               : "r"(address)
+               : "memory");
+}
+
+/// Addresses as for load().
 __device__ inline void load_transposed(Fragment& to, unsigned address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to.quarter[0]), "=r"(to.quarter[1]), "=r"(to.quarter[2]), "=r"(to.quarter[3])
@@ -26,9 +35,10 @@ __device__ inline void load_transposed(Fragment& to, unsigned address) {
                : "memory");
 }
 
-/// sums [16, 8] += a^T b. The quarters of a are in the order of its rows, top left first. Those of
-/// b are in the order of its columns, of which `half` says the left 8 or the right ones. A lane's
-/// sums are in row lane / 4, columns lane % 4 * 2 and the one beside it, and the same 8 rows below.
+/// sums [16, 8] += a b, where lanes hold rows of a and columns of b. The quarters of a are in the
+/// order of its columns, top left first. Those of b are in the order of its columns too, of which
+/// `half` says the left 8 or the right ones. A lane's sums are in row lane / 4, columns lane % 4 *
+/// 2 and the next, and the same 8 rows below.
 template <class T>
 __device__ inline void multiply_add(float (&sums)[4], const Fragment& a, const Fragment& b,
                                     int half) {

@@ -26,6 +26,7 @@
 // order of the blocks.
 #include "async_copy.cuh"
 #include "device.cuh"
+#include "image_columns.cuh"
 #include "partial_sums.cuh"
 #include "tensor_cores.cuh"
 
@@ -57,12 +58,6 @@ constexpr int warps_together(int in, int out) {
 constexpr int tile_columns(int in, int out) {
   return warps / warps_together(in, out) * unit_pixels;
 }
-
-struct Extent {
-  int columns;  // of all images
-  int width;
-  int height;
-};
 
 /// How a block is laid out. A stage of the ring is a row of x, with a column more at either side
 /// and one of zeros that stands for what is outside of an image, and behind it a row of dy.
@@ -96,15 +91,6 @@ struct Layout {
   }
 };
 
-/// Where 8 channels of a column are in a row of a stage. The pieces within 128 bytes are exchanged
-/// in another way in each 128 bytes, so that those of 8 columns beside each other are in different
-/// banks.
-template <int channels>
-__device__ unsigned place(int column, int piece) {
-  constexpr int pieces = channels / 8;
-  return static_cast<unsigned>((column * pieces + (piece ^ column * pieces / 8 % pieces)) * 16);
-}
-
 /// A thread's part in bringing the rows of a tile: the same 8 channels of the same column of each.
 template <class T, int channels, int columns>
 class Carrier {
@@ -113,26 +99,20 @@ class Carrier {
 
   /// The next row is `row`; the first column may be -1.
   __device__ void aim(const Extent& extent, int first_column, int row) {
-    const int column = first_column + static_cast<int>(threadIdx.x) / pieces;
-    inside_ = column >= 0 && column < extent.columns;
-    const int image = inside_ ? column / extent.width : 0;
-    const int x = inside_ ? column % extent.width : 0;
-    const std::int64_t pixel = (std::int64_t{image} * extent.height + row) * extent.width + x;
-    from_ = images_ + pixel * channels + threadIdx.x % pieces * 8;
+    copy_.start(extent, images_, first_column + column(), chunk(), row);
   }
 
   __device__ void bring(const Extent& extent, unsigned stage) {
-    const int column = static_cast<int>(threadIdx.x) / pieces;
-    if (column >= columns) return;
-    copy_async(stage + place<channels>(column, threadIdx.x % pieces), from_, inside_);
-    from_ += std::int64_t{extent.width} * channels;
+    if (column() >= columns) return;
+    copy_.copy(extent, stage + swizzled_offset<channels>(column(), chunk()));
   }
 
  private:
-  static constexpr int pieces = channels / 8;
+  static constexpr int chunks = channels / 8;
+  __device__ static int column() { return static_cast<int>(threadIdx.x) / chunks; }
+  __device__ static int chunk() { return static_cast<int>(threadIdx.x) % chunks; }
   const T* images_;
-  const T* from_ = nullptr;
-  bool inside_ = false;
+  ColumnCopy<T, channels> copy_;
 };
 
 /// The rows that a block's steps need, which go into the ring ahead of the arithmetic.
@@ -283,7 +263,8 @@ __global__ void __launch_bounds__(threads, 1)
   for (int i = 0; i < Block::stages - 1; ++i) feed.bring();
   constexpr int zeros = in / 8;  // pieces in each stage
   for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
-    const unsigned at = i / zeros * Block::stage_bytes + place<in>(Block::zero_column, i % zeros);
+    const unsigned at =
+        i / zeros * Block::stage_bytes + swizzled_offset<in>(Block::zero_column, i % zeros);
     *reinterpret_cast<uint4*>(space + at) = uint4{};
   }
 
@@ -292,15 +273,15 @@ __global__ void __launch_bounds__(threads, 1)
   const Share<Block> share;
   const int dy_pixel = share.unit * unit_pixels + share.lane / 16 * 8 + share.lane % 8;
   const unsigned dy_at =
-      Block::x_bytes + place<out>(dy_pixel, share.first_out / 8 + share.lane / 8 % 2);
+      Block::x_bytes + swizzled_offset<out>(dy_pixel, share.first_out / 8 + share.lane / 8 % 2);
   const int x_pixel = share.unit * unit_pixels + share.lane % 16;
   int column = first / extent.height * Block::columns + x_pixel;
   unsigned x_at = 0;
   const auto enter_tile = [&] {
     const int shifted = column % extent.width + share.tap - 1;
     const bool outside = shifted < 0 || shifted >= extent.width;
-    x_at = place<in>(outside ? Block::zero_column : x_pixel + share.tap,
-                     share.first_in / 8 + share.lane / 16);
+    x_at = swizzled_offset<in>(outside ? Block::zero_column : x_pixel + share.tap,
+                               share.first_in / 8 + share.lane / 16);
   };
   enter_tile();
 
@@ -348,10 +329,6 @@ __global__ void __launch_bounds__(threads, 1)
 #endif
 }
 
-bool fits(int channels) {
-  return channels == 16 || channels == 32 || channels == 64;
-}
-
 std::int64_t blocks_for(const Images& x, int out) {
   const std::int64_t columns = tile_columns(x.channels, out);
   const std::int64_t tiles = (x.batch * x.width + columns - 1) / columns;
@@ -363,26 +340,12 @@ std::int64_t weights(const Images& x, int out) {
   return std::int64_t{out} * taps * taps * x.channels;
 }
 
-/// Calls work.template operator()<channels>().
-template <class Work>
-cudaError_t with_channels(int channels, Work&& work) {
-  switch (channels) {
-    case 16:
-      return work.template operator()<16>();
-    case 32:
-      return work.template operator()<32>();
-    case 64:
-      return work.template operator()<64>();
-    default:
-      return cudaErrorInvalidValue;
-  }
-}
-
 }  // namespace
 
 bool weight_gradient_supports(Element element, const Images& x, std::int32_t out) {
-  return element != Element::f32 && fits(x.channels) && fits(out) && x.batch > 0 && x.height > 0 &&
-         x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_async_copies();
+  return element != Element::f32 && tiles_support(x.channels) && tiles_support(out) &&
+         x.batch > 0 && x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 30) &&
+         has_async_copies();
 }
 
 std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
@@ -397,7 +360,7 @@ cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t o
   }
   const auto blocks = static_cast<unsigned>(blocks_for(shape, out));
   const auto size = static_cast<int>(weights(shape, out));
-  const Extent extent{static_cast<int>(shape.batch) * shape.width, shape.width, shape.height};
+  const Extent extent(shape);
   auto* const partials = static_cast<float*>(workspace);
   const auto launch = [&]<class T>() {
     const cudaError_t status = with_channels(shape.channels, [&]<int in>() {

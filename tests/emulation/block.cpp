@@ -376,14 +376,10 @@ void wait_for_copies(int groups) {
   }
 }
 
-void load_matrices(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned address,
-                   Site site) {
+void load_matrices(bool transposed, unsigned* const (&results)[4], unsigned address, Site site) {
   Operands mine{};
   mine.address = address;
-  mine.results[0] = &a;
-  mine.results[1] = &b;
-  mine.results[2] = &c;
-  mine.results[3] = &d;
+  std::copy_n(results, 4, mine.results);
   const unsigned round = warps[current / warp_size].round;
   if (!meet(0xffffffffu, mine, site)) return;
   const auto& lanes = warps[current / warp_size].operands[round % 2];
@@ -393,9 +389,11 @@ void load_matrices(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned 
       std::memcpy(matrix[row], at_shared(lanes[8 * quarter + row].address, 16), 16);
     }
     for (unsigned lane = 0; lane < warp_size; ++lane) {
-      const unsigned row = lane % 4 * 2;
-      const unsigned column = lane / 4;
-      *lanes[lane].results[quarter] = matrix[row][column] | unsigned{matrix[row + 1][column]} << 16;
+      const unsigned line = lane / 4;
+      const unsigned pair = lane % 4 * 2;
+      const unsigned lower = transposed ? matrix[pair][line] : matrix[line][pair];
+      const unsigned upper = transposed ? matrix[pair + 1][line] : matrix[line][pair + 1];
+      *lanes[lane].results[quarter] = lower | upper << 16;
     }
   }
   go_on();

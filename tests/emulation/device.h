@@ -23,6 +23,9 @@ using Work = std::function<void()>;
 /// out either way, not always in favour of what a CPU computes faster.
 inline constexpr std::int64_t kernel_cost = 4;
 
+/// Of its compute capability. Tests may set it.
+inline int major_version = 9;
+
 struct Task {
   Work work;                                 // empty: the task only orders others
   std::vector<std::shared_ptr<Task>> after;  // what it waits for; cleared when it is done

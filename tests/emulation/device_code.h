@@ -53,8 +53,12 @@ void copy_async(unsigned to, const void* from, unsigned read = size) {
 }
 void commit_copies();
 void wait_for_copies(int groups);
+void load_matrices(bool transposed, unsigned* const (&results)[4], unsigned address, Site site);
+template <bool transposed>
 void load_matrices(unsigned& a, unsigned& b, unsigned& c, unsigned& d, unsigned address,
-                   Site site = Site::current());
+                   Site site = Site::current()) {
+  load_matrices(transposed, {&a, &b, &c, &d}, address, site);
+}
 void multiply_matrices(bool bf16, float* const (&sums)[4], const unsigned (&a)[4],
                        const unsigned (&b)[2], Site site);
 template <class T>
@@ -97,6 +101,15 @@ T __shfl_down_sync(unsigned mask, T value, unsigned offset, unsigned width = 32,
   const unsigned from = lane % width + offset < width ? lane + offset : lane;
   return std::bit_cast<T>(
       static_cast<Bits>(emulation::shuffle(mask, std::bit_cast<Bits>(value), from, site)));
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned lanes,
+                  emulation::Site site = emulation::Site::current()) {
+  static_assert(sizeof(T) == 4);
+  const unsigned from = threadIdx.x % 32 ^ lanes;
+  return std::bit_cast<T>(static_cast<std::uint32_t>(
+      emulation::shuffle(mask, std::bit_cast<std::uint32_t>(value), from, site)));
 }
 
 // Blocks run one after the other, so the writes of one are complete and visible to the next.

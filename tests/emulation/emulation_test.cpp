@@ -3,7 +3,9 @@
 
 #include <vector>
 
+#include "emulation/device.h"
 #include "emulation/device_code.h"
+#include "kernels/launch.h"
 
 namespace emulation {
 namespace {
@@ -167,6 +169,29 @@ TEST_F(EmulatedDevice, RefusesWhatIsNotThere) {
   EXPECT_EQ(cudaEventRecord(event_, reinterpret_cast<cudaStream_t>(this)),
             cudaErrorInvalidResourceHandle);
   cudaGetLastError();
+}
+
+// What an older device does not have is not emulated away.
+TEST_F(EmulatedDevice, HasNoTensorCoreKernelsBefore8) {
+  using preheat::kernels::Element;
+  const preheat::kernels::Images x{2, 4, 4, 32};
+  const auto supported = [&] {
+    return std::vector<bool>{
+        preheat::kernels::tensor_core_convolution_supports(Element::bf16, x, 32),
+        preheat::kernels::weight_gradient_supports(Element::bf16, x, 32),
+        preheat::kernels::fp32_convolution_supports(x, 32),
+        preheat::kernels::fp32_weight_gradient_supports(x, 32)};
+  };
+  EXPECT_EQ(supported(), std::vector<bool>(4, true));
+  major_version = 7;
+  EXPECT_EQ(supported(), std::vector<bool>(4, false));
+  EXPECT_EQ(preheat::kernels::tensor_core_convolution(Element::bf16, x, 32, numbers_, numbers_,
+                                                      numbers_, a_),
+            cudaErrorNotSupported);
+  EXPECT_EQ(preheat::kernels::tensor_core_data_gradient(Element::bf16, x, 32, numbers_, numbers_,
+                                                        numbers_, a_),
+            cudaErrorNotSupported);
+  major_version = 9;
 }
 
 TEST_F(EmulatedDevice, ThreadsRunInAnyOrder) {

@@ -422,7 +422,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   std::snprintf(properties->name, sizeof properties->name, "an emulated device");
-  properties->major = 9;
+  properties->major = major_version;
   properties->multiProcessorCount = 132;
   properties->totalGlobalMem = device_bytes;
   return cudaSuccess;
@@ -430,7 +430,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   if (attribute == cudaDevAttrComputeCapabilityMajor) {
-    *value = 9;
+    *value = major_version;
   } else if (attribute == cudaDevAttrMemoryPoolsSupported) {
     *value = 1;
   } else {

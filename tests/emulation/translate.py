@@ -38,8 +38,10 @@ INSTRUCTIONS = {  # PTX with numbered operands -> function, which takes them in 
     r"cp\.async\.ca\.shared\.global \[%(\d)\], \[%(\d)\], 4;": "copy_async<4>",
     r"cp\.async\.commit_group;": "commit_copies",
     r"cp\.async\.wait_group %(\d);": "wait_for_copies",
+    r"ldmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 {%(\d), %(\d), %(\d), %(\d)}, \[%(\d)\];":
+        "load_matrices<false>",
     r"ldmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 {%(\d), %(\d), %(\d), %(\d)}, \[%(\d)\];":
-        "load_matrices",
+        "load_matrices<true>",
     r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.f16\.f16\.f32 "
     r"{%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d), %(\d), %(\d)}, {%(\d), %(\d)}, {%\1, %\2, %\3, %\4};":
         "multiply_matrices<__half>",

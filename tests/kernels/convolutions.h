@@ -51,6 +51,34 @@ void for_all_taps(const Images& shape, const Work& work) {
   }
 }
 
+inline Sums convolution_of(const Convolution3x3& c, const std::vector<float>& x,
+                           const std::vector<float>& w) {
+  Sums y(c.y_size());
+  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
+    for (std::int32_t k = 0; k < c.out; ++k) {
+      for (std::int32_t i = 0; i < c.x.channels; ++i) {
+        y.add(pixel * c.out + k, double{x[other * c.x.channels + i]} *
+                                     w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
+      }
+    }
+  });
+  return y;
+}
+
+inline Sums data_gradient_of(const Convolution3x3& c, const std::vector<float>& dy,
+                             const std::vector<float>& w) {
+  Sums dx(c.x_size());
+  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
+    for (std::int32_t k = 0; k < c.out; ++k) {
+      for (std::int32_t i = 0; i < c.x.channels; ++i) {
+        dx.add(other * c.x.channels + i,
+               double{dy[pixel * c.out + k]} * w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
+      }
+    }
+  });
+  return dx;
+}
+
 inline Sums weight_gradient_of(const Convolution3x3& c, const std::vector<float>& x,
                                const std::vector<float>& dy) {
   Sums dw(c.weights());

@@ -24,29 +24,11 @@ struct Tensors {
 };
 
 Sums output_of(const Case& c, const Tensors& t) {
-  Sums y(c.y_size());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        y.add(pixel * c.out + k, double{t.x[other * c.x.channels + i]} *
-                                     t.w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
-      }
-    }
-  });
-  return y;
+  return convolution_of(c, t.x, t.w);
 }
 
 Sums data_gradient_of(const Case& c, const Tensors& t) {
-  Sums dx(c.x_size());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        dx.add(other * c.x.channels + i, double{t.dy[pixel * c.out + k]} *
-                                             t.w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
-      }
-    }
-  });
-  return dx;
+  return data_gradient_of(c, t.dy, t.w);
 }
 
 Sums weight_gradient_of(const Case& c, const Tensors& t) {

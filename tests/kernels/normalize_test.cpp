@@ -47,7 +47,7 @@ struct Setting {
   bool in_place = false;
   bool misaligned = false;
 
-  Fusion around() const { return {slope, pooled, residual}; }
+  Fusion fusion() const { return {slope, pooled, residual}; }
   std::string name() const {
     const auto flag = [](bool on, const char* what) { return on ? std::string(" ") + what : ""; };
     return "element " + std::to_string(static_cast<int>(element)) + " [" +
@@ -314,7 +314,7 @@ void check_forward(const Layer& layer) {
     const std::vector<float> one{0};
     const Tensor residual(s.element, s.residual ? layer.residual : one, s.misaligned);
     const Tensor& out = s.in_place ? x : y;
-    check(normalize_forward(s.element, s.shape, s.around(), norm.norm(), x.data(),
+    check(normalize_forward(s.element, s.shape, s.fusion(), norm.norm(), x.data(),
                             s.residual ? residual.data() : nullptr, out.data(), nullptr));
     actual = out.values();
   }
@@ -360,7 +360,7 @@ void check_backward_sums(const Layer& layer, bool with_dz, bool with_sums = true
   const Tensor& dz = s.in_place ? dy : fresh;
   const Device<float> d_weight(channels);
   const Device<float> d_bias(channels);
-  check(normalize_backward_sums(s.element, s.shape, s.around(), norm.norm(), x.data(),
+  check(normalize_backward_sums(s.element, s.shape, s.fusion(), norm.norm(), x.data(),
                                 s.residual ? y.data() : nullptr, dy.data(),
                                 s.extra ? extra.data() : nullptr, with_dz ? dz.data() : nullptr,
                                 with_sums && layer.has_norm() ? d_weight.data() : nullptr,
@@ -403,7 +403,7 @@ void check_backward(const Layer& layer, bool fixed) {
   const Tensor& dx = s.in_place ? dy : fresh;
   const Device<float> d_weight(layer.d_weight);
   const Device<float> d_bias(layer.d_bias);
-  check(normalize_backward(s.element, s.shape, s.around(), norm.norm(), fixed, x.data(), dy.data(),
+  check(normalize_backward(s.element, s.shape, s.fusion(), norm.norm(), fixed, x.data(), dy.data(),
                            s.extra ? extra.data() : nullptr, d_weight.data(), d_bias.data(),
                            dx.data(), nullptr));
   const Gradient gradient(layer);
@@ -575,7 +575,7 @@ void check_moments(std::mt19937& random, Element element, const Images& shape, f
   constexpr float momentum = 0.1f;
   SCOPED_TRACE("element " + std::to_string(static_cast<int>(element)) + " channels " +
                std::to_string(shape.channels) + " rows " + std::to_string(shape.rows()) +
-               " around " + std::to_string(center) + (misaligned ? " misaligned" : ""));
+               " fusion " + std::to_string(center) + (misaligned ? " misaligned" : ""));
   const auto channels = static_cast<std::size_t>(shape.channels);
   const std::vector<float> values =
       random_values(random, element, static_cast<std::size_t>(shape.size()), std_dev, center);
@@ -793,7 +793,7 @@ TEST_F(KernelsNormalize, TheSameInputGivesTheSameBits) {
                                    Device<float>(channels), Device<float>(channels)};
     check(batch_moments(s.element, s.shape, x.data(), 1e-5f, 0.1f, nullptr, sums[0].data(),
                         sums[1].data(), nullptr, nullptr, scratch.get(), nullptr));
-    check(normalize_backward_sums(s.element, s.shape, s.around(), norm.norm(), x.data(), nullptr,
+    check(normalize_backward_sums(s.element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
                                   dy.data(), nullptr, nullptr, sums[2].data(), sums[3].data(),
                                   scratch.get(), nullptr));
     std::vector<float> all;
@@ -821,9 +821,9 @@ TEST_F(KernelsNormalize, BackwardSeesTheMaximaAndSignsOfForward) {
     const Tensor y(element, s.shape.size(), false);
     const Tensor dz(element, s.shape.size(), false);
     const Tensor ones(element, std::vector<float>(layer.x.size(), 1), false);
-    check(normalize_forward(element, s.shape, s.around(), norm.norm(), x.data(), nullptr, y.data(),
+    check(normalize_forward(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr, y.data(),
                             nullptr));
-    check(normalize_backward_sums(element, s.shape, s.around(), norm.norm(), x.data(), nullptr,
+    check(normalize_backward_sums(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
                                   ones.data(), nullptr, dz.data(), nullptr, nullptr, {}, nullptr));
     const std::vector<float> out = y.values();
     const std::vector<float> back = dz.values();
@@ -847,8 +847,8 @@ TEST_F(KernelsNormalize, WhatIsImpossibleIsAnError) {
     return normalize_forward(Element::f32, shape, {0, pooled, false}, norm, p, residual, p,
                              nullptr);
   };
-  const auto sums = [&](const Images& shape, const Fusion& around) {
-    return normalize_backward_sums(Element::f32, shape, around, norm, p, nullptr, p, nullptr,
+  const auto sums = [&](const Images& shape, const Fusion& fusion) {
+    return normalize_backward_sums(Element::f32, shape, fusion, norm, p, nullptr, p, nullptr,
                                    nullptr, p, p, scratch.get(), nullptr);
   };
   for (const Images& none : {Images{0, 2, 2, 8}, Images{1, 0, 2, 8}, Images{1, 2, 0, 8},

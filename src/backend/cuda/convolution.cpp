@@ -80,6 +80,14 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
   if (c.kernel != 3 || c.stride != 1 || c.padding != 1) return plans;
   const kernels::Images images = c.x;
   const std::int32_t out = c.y.channels;
+  const bool forward = c.pass == Pass::forward;
+  if (c.pass != Pass::weight_gradient &&
+      kernels::tensor_core_convolution_supports(element, images, out)) {
+    add("tensor cores", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
+      return forward ? kernels::tensor_core_convolution(element, images, out, x, w, y, stream)
+                     : kernels::tensor_core_data_gradient(element, images, out, y, w, x, stream);
+    });
+  }
   if (c.pass == Pass::weight_gradient && kernels::weight_gradient_supports(element, images, out)) {
     add("tensor cores", kernels::weight_gradient_workspace_bytes(images, out),
         [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
@@ -97,7 +105,6 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
           });
     }
   } else if (kernels::fp32_convolution_supports(images, out)) {
-    const bool forward = c.pass == Pass::forward;
     add("fp32", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
       return forward
                  ? kernels::fp32_convolution(images, out, floats(x), floats(w), floats(y), stream)

@@ -440,14 +440,14 @@ void Program::backward_weighted(int index, const Stream& stream) {
   before_writing(plan_.first[index], stream);
   const bool fixed = in_training_.fixed_statistics[index];
   const kernels::Norm norm = norm_of(op, index, fixed);
-  const kernels::Fusion around{slope_of(op.activation), compiled.pooled, op.residual >= 0};
+  const kernels::Fusion fusion{slope_of(op.activation), compiled.pooled, op.residual >= 0};
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
     const int residual_slot = plan_.target(network_, op.residual, index, true);
     before_writing(residual_slot, stream);
     void* const d_residual = slot(residual_slot);
-    PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), around, norm, source, y,
+    PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), fusion, norm, source, y,
                                                    dy, extra, d_residual, d_weight, d_bias, sums(),
                                                    stream.get()));
     const double share = pooled_share(compiled.pooled);
@@ -456,14 +456,14 @@ void Program::backward_weighted(int index, const Stream& stream) {
     ends(backward_pass, index, "batch norm's gradient, sums",
          {out_bytes(op, 1 + 2 * share + extra_arrays + (known ? 1 : 0)), 0});
     PREHEAT_CHECK(kernels::normalize_backward(
-        element_, output_of(op), known ? kernels::Fusion{} : around, norm, fixed, source,
+        element_, output_of(op), known ? kernels::Fusion{} : fusion, norm, fixed, source,
         known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
     ends(backward_pass, index, "batch norm's gradient",
          {out_bytes(op, known ? 3 : 2 + share + extra_arrays), 0});
   } else {
-    const bool changes = around.slope != 1 || around.pooled || extra != nullptr;
+    const bool changes = fusion.slope != 1 || fusion.pooled || extra != nullptr;
     PREHEAT_CHECK(kernels::normalize_backward_sums(
-        element_, output_of(op), around, norm, source, y, dy, extra, changes ? dz : nullptr,
+        element_, output_of(op), fusion, norm, source, y, dy, extra, changes ? dz : nullptr,
         nullptr, plain(parameters_.gradients, op.bias), sums(), stream.get()));
     const double share = pooled_share(compiled.pooled);
     const double arrays =

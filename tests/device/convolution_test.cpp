@@ -1,0 +1,123 @@
+// Our own kernels as the trial of plans sees them: where they are offered, and that they compute
+// what cuDNN does.
+#include "backend/cuda/convolution.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "backend/cuda/cudnn_plans.h"
+#include "kernels/device_test.h"
+
+namespace preheat::cuda {
+namespace {
+
+constexpr Pass all_passes[] = {Pass::forward, Pass::data_gradient, Pass::weight_gradient};
+constexpr Precision small_precisions[] = {Precision::bf16, Precision::fp16};
+
+Convolution convolution_of(Pass pass, Precision precision, std::int32_t in, std::int32_t out) {
+  return {.pass = pass,
+          .x = {3, 9, 7, in},
+          .y = {3, 9, 7, out},
+          .kernel = 3,
+          .padding = 1,
+          .precision = precision};
+}
+
+std::vector<std::string> names_of(const Convolution& c) {
+  std::vector<std::string> names;
+  for (const auto& plan : kernel_plans(c)) names.push_back(plan->name());
+  return names;
+}
+
+class CudaConvolution : public kernels::AsyncCopyTest {};
+
+TEST_F(CudaConvolution, HasAKernelOfOurOwnForTensorCores) {
+  for (const Pass pass : all_passes) {
+    for (const Precision precision : small_precisions) {
+      for (const std::int32_t in : {16, 32, 64}) {
+        for (const std::int32_t out : {16, 32, 64}) {
+          Convolution c = convolution_of(pass, precision, in, out);
+          EXPECT_THAT(names_of(c), testing::ElementsAre("tensor cores")) << to_string(c);
+          c.deterministic = false;
+          EXPECT_THAT(names_of(c), testing::ElementsAre("tensor cores")) << to_string(c);
+        }
+      }
+    }
+  }
+}
+
+TEST_F(CudaConvolution, HasNoneForTensorCoresElsewhere) {
+  for (const Pass pass : all_passes) {
+    const auto expect_none = [&](const auto& change) {
+      Convolution c = convolution_of(pass, Precision::bf16, 32, 64);
+      change(c);
+      EXPECT_THAT(names_of(c), testing::Not(testing::Contains("tensor cores"))) << to_string(c);
+    };
+    expect_none([](Convolution& c) { c.precision = Precision::fp32; });
+    expect_none([](Convolution& c) { c.precision = Precision::tf32; });
+    expect_none([](Convolution& c) {
+      c.stride = 2;
+      c.y.height = 5;
+      c.y.width = 4;
+    });
+    expect_none([](Convolution& c) {
+      c.kernel = 1;
+      c.padding = 0;
+    });
+    expect_none([](Convolution& c) { c.kernel = c.padding = 5; });
+    expect_none([](Convolution& c) {
+      c.padding = 0;
+      c.y.height = 7;
+      c.y.width = 5;
+    });
+    for (const std::int32_t channels : {8, 24, 48, 128}) {
+      expect_none([&](Convolution& c) { c.x.channels = channels; });
+      expect_none([&](Convolution& c) { c.y.channels = channels; });
+    }
+  }
+}
+
+// Small integers, whose sums are exact: every plan rounds the same number.
+TEST_F(CudaConvolution, OfAllPlansIsTheSame) {
+  cudnnHandle_t raw = nullptr;
+  PREHEAT_CHECK(cudnnCreate(&raw));
+  const CudnnHandle handle(raw);
+  const ConvolutionPlanner planner(handle.get());
+  for (const Pass pass : all_passes) {
+    for (const Precision precision : small_precisions) {
+      const Convolution c = convolution_of(pass, precision, 16, 32);
+      const auto run = [&](const ConvolutionPlan& plan) {
+        std::mt19937 random(seed_);
+        std::vector<float> values[] = {std::vector<float>(c.x.size()),
+                                       std::vector<float>(9 * c.x.channels * c.y.channels),
+                                       std::vector<float>(c.y.size())};
+        for (auto& array : values) {
+          for (float& v : array) v = static_cast<float>(random() % 5) - 2;
+        }
+        auto& result = values[pass == Pass::forward ? 2 : pass == Pass::data_gradient ? 0 : 1];
+        result.assign(result.size(), NAN);
+        const kernels::Element element = element_of(precision);
+        const kernels::DeviceElements x(element, values[0]), w(element, values[1]),
+            y(element, values[2]);
+        const kernels::DeviceBytes workspace(plan.workspace_bytes());
+        plan.run(handle.get(), x.data(), w.data(), y.data(), workspace.data());
+        return pass == Pass::forward         ? y.values()
+               : pass == Pass::data_gradient ? x.values()
+                                             : w.values();
+      };
+      const auto theirs = planner.candidates(c, 1);
+      ASSERT_EQ(theirs.size(), 1u) << to_string(c);
+      const std::vector<float> expected = run(*theirs.front());
+      const auto ours = kernel_plans(c);
+      ASSERT_FALSE(ours.empty()) << to_string(c);
+      for (const auto& plan : ours) {
+        EXPECT_EQ(run(*plan), expected) << to_string(c) << " " << plan->name();
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace preheat::cuda

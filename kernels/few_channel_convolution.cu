@@ -33,7 +33,7 @@ struct Tiling {
   unsigned across;   // tiles of an image
   unsigned down;
   unsigned tiles;
-  Tiling(const FewChannels& c, unsigned least_tiles)
+  Tiling(const FewChannels& c, unsigned min_tiles)
       : columns(ceil_div(c.y.width, ceil_div(c.y.width, max_columns))),
         bands(c.stride == 1 ? 8 : 2),
         across(ceil_div(c.y.width, columns)) {
@@ -41,7 +41,7 @@ struct Tiling {
       down = ceil_div(c.y.height, bands * band);
       tiles = static_cast<unsigned>(c.y.batch) * across * down;
     };
-    for (cut(); bands > 1 && tiles < least_tiles; cut()) bands /= 2;
+    for (cut(); bands > 1 && tiles < min_tiles; cut()) bands /= 2;
   }
 };
 

@@ -44,7 +44,7 @@ constexpr int max_stages = 8;
 constexpr std::int64_t max_blocks = 132;  // one on each multiprocessor of an H100
 
 // A block's sums make a trip through memory: what 12 steps or so take.
-constexpr std::int64_t least_steps = 12;
+constexpr std::int64_t min_steps = 12;
 
 constexpr int parts(int channels) {
   return channels > part_channels ? channels / part_channels : 1;
@@ -332,7 +332,7 @@ __global__ void __launch_bounds__(threads, 1)
 std::int64_t blocks_for(const Images& x, int out) {
   const std::int64_t columns = tile_columns(x.channels, out);
   const std::int64_t tiles = (x.batch * x.width + columns - 1) / columns;
-  const std::int64_t wanted = tiles * x.height / least_steps;
+  const std::int64_t wanted = tiles * x.height / min_steps;
   return wanted < 1 ? 1 : wanted < max_blocks ? wanted : max_blocks;
 }
 

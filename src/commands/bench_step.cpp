@@ -65,17 +65,17 @@ double process_seconds() {
 // Times stretches of updates within one epoch, as a run makes them. On a GPU train() returns before
 // the work is done; the time until it returns is the host's cost per step.
 StepTiming time_steps(Trainer& trainer, double seconds) {
-  constexpr std::size_t least_rounds = 5;
+  constexpr std::size_t min_rounds = 5;
   trainer.time_updates(4);  // loads code, fills caches
   const UpdateTime few = trainer.time_updates(4);
   const double one = few.total / static_cast<double>(few.updates);
   const auto steps = std::clamp<std::int64_t>(
-      static_cast<std::int64_t>(seconds / static_cast<double>(least_rounds) / one), 1,
+      static_cast<std::int64_t>(seconds / static_cast<double>(min_rounds) / one), 1,
       std::min<std::int64_t>(64, trainer.schedule().run.steps_per_epoch));
   std::vector<double> total;
   std::vector<double> host;
   const auto start = Clock::now();
-  while (total.size() < least_rounds || seconds_since(start) < seconds) {
+  while (total.size() < min_rounds || seconds_since(start) < seconds) {
     stop_if_interrupted();
     const UpdateTime time = trainer.time_updates(steps);
     if (time.updates < steps) continue;  // cut short by the end of an epoch

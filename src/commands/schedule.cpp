@@ -273,9 +273,9 @@ void schedule_command(const ScheduleOptions& options) {
   const std::vector<DrawnSchedule> all = resolved(options);
   const LinePlot plot = plot_of(all, options.log);
   if (!options.svg.empty()) {
-    constexpr int least_height_for_words = 200;
+    constexpr int min_height_for_words = 200;
     write_atomically(options.svg,
-                     to_svg(size.height < least_height_for_words ? without_words(plot) : plot,
+                     to_svg(size.height < min_height_for_words ? without_words(plot) : plot,
                             size.width, size.height));
   }
   if (options.csv == "-") {  // standard output holds the table alone

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::size_t max_points = 400;    // per series of a run
-constexpr std::size_t least_points = 60;   // likewise
+constexpr std::size_t min_points = 60;     // likewise
 constexpr std::size_t all_points = 24000;  // about, per quantity over all runs of a page
 
 // The text of a folder's config.yaml; its document is passed to `take`. The user did not type it,
@@ -257,7 +257,7 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
     }
   }
   const std::size_t points =
-      std::clamp(all_points / std::max<std::size_t>(1, runs), least_points, max_points);
+      std::clamp(all_points / std::max<std::size_t>(1, runs), min_points, max_points);
   for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {

@@ -20,7 +20,7 @@ constexpr std::size_t max_with_norms = 24;       // runs in one chart of gradien
 constexpr std::size_t max_sharpness_charts = 8;  // arms
 constexpr std::size_t max_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
-constexpr std::size_t least_seeds = 5;  // per arm, for a median and a range
+constexpr std::size_t min_seeds = 5;  // per arm, for a median and a range
 constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
 
 Points in_percent(Points points) {
@@ -554,7 +554,7 @@ std::vector<int> Facets::indices(const RunData& run) const {
 
 bool Facets::has_spreads() const {
   return names_ == std::vector<std::string>{"arm", "seed"} &&
-         std::ranges::any_of(runs_, [](const auto& arm) { return arm.second >= least_seeds; });
+         std::ranges::any_of(runs_, [](const auto& arm) { return arm.second >= min_seeds; });
 }
 
 Style Facets::style_of_value(std::size_t i) const {

@@ -307,7 +307,7 @@ TEST(Wilson, KeepsItsConfidenceOnAverage) {
   }
   const auto covers = [](const Interval& i, double p) { return i.lo <= p && p <= i.hi; };
   double average = 0;
-  double least_exact = 1;
+  double min_exact = 1;
   for (int point = 0; point < points; ++point) {
     const double p = (point + 0.5) / points;
     double coverage = 0;
@@ -318,10 +318,10 @@ TEST(Wilson, KeepsItsConfidenceOnAverage) {
       if (covers(exact[k], p)) exact_coverage += probability;
     }
     average += coverage / points;
-    least_exact = std::min(least_exact, exact_coverage);
+    min_exact = std::min(min_exact, exact_coverage);
   }
   EXPECT_NEAR(average, 0.9, 0.01);
-  EXPECT_GE(least_exact, 0.9);
+  EXPECT_GE(min_exact, 0.9);
 }
 
 TEST(Wilson, TheEdges) {

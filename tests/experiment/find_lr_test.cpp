@@ -133,14 +133,22 @@ TEST_F(SearchRate, LooksAboveARateThatIsOnlyTooSlow) {
               }));
     expect_once_each();
   }
+  // Between rates that train, what is finite and has not learned is no slow run but a violation.
+  slow_below_ = 1e9;
+  const Search gap = search(4, 2, [](double rate) { return rate == 4 || rate < 3; });
+  EXPECT_EQ(gap.largest, 4);
+  EXPECT_EQ(gap.tried_below, 3);
+  EXPECT_EQ(gap.violations, 1);
   // If nothing trains, it gives up in both directions: upwards at a rate that is not finite or
-  // after 6 doublings, downwards after 9 slow rates.
+  // after 6 doublings, downwards after 13 slow rates.
   slow_below_ = 1;
   EXPECT_FALSE(search(0.9, 1.2, [](double) { return false; }).largest);
   EXPECT_EQ(asked_.size(), 2u + 13);
+  expect_once_each();
   slow_below_ = 1e8;
   EXPECT_FALSE(search(0.9, 1.2, [](double) { return false; }).largest);
   EXPECT_EQ(asked_.size(), 7u + 13);
+  expect_once_each();
 }
 
 TEST_F(SearchRate, EndsAtItsLimits) {
@@ -158,6 +166,12 @@ TEST_F(SearchRate, EndsAtItsLimits) {
   // It may begin at either limit.
   EXPECT_EQ(search(1e8, 1.19, [](double) { return true; }).largest, 1e8);
   EXPECT_EQ(search(1e-8, 1.19, [](double) { return false; }).smallest_failing, 1e-8);
+  // They are tried too.
+  EXPECT_EQ(search(4e-8, 1.19, [](double) { return false; }).smallest_failing, 1e-8);
+  EXPECT_EQ(search(2.5e7, 1.19, [](double) { return true; }).largest, 1e8);
+  // Nor does it look below them to confirm an answer.
+  EXPECT_EQ(search(1e-8, 1.19, [](double rate) { return rate <= 1e-8; }).largest, 1e-8);
+  EXPECT_EQ(std::ranges::min(asked_), 1e-8);
 }
 
 TEST_F(SearchRate, EndsWhereATrialDoes) {
@@ -199,6 +213,10 @@ TEST(RateForShare, IsTheLargestThatEnoughSeedsTrainAt) {
   EXPECT_EQ(rate_for_share(arm, 0.9), 0.1);
   EXPECT_FALSE(rate_for_share(arm, 1));
   EXPECT_FALSE(rate_for_share({}, 0.5));
+  // 7 seeds of 25, though 0.28 x 25 is above 7 in doubles.
+  SearchArm many;
+  for (int rate = 1; rate <= 25; ++rate) many.searches.emplace_back().largest = rate;
+  EXPECT_EQ(rate_for_share(many, 0.28), 19);
 }
 
 TEST(FindLr, SaysWhatTheRunFoldersSay) {
@@ -228,6 +246,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
       ASSERT_TRUE(search["largest"].is_number());
       largest[i].push_back(search["largest"]);
       EXPECT_LE(search["smallest_failing"].get<double>(), 2 * search["largest"].get<double>());
+      EXPECT_GT(search["smallest_failing"], search["largest"]);
       EXPECT_GE(search["tried"].size(), 4u);
       for (const auto& tried : search["tried"]) {
         const double rate = tried["lr"];
@@ -279,6 +298,15 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   EXPECT_EQ(counter.ran, 0);
   EXPECT_GT(counter.read, 0);
   EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
+
+  // Interrupted before anything has begun.
+  Counter none;
+  none.stop_after = -1;
+  const FindLrResult nothing =
+      find_lr(document, shared_backend(), folder / "none", false, none.listener, {});
+  EXPECT_TRUE(nothing.interrupted);
+  EXPECT_TRUE(nothing.critical_rates.empty());
+  EXPECT_EQ(none.started, 0);
 
   // Interrupted after four runs, and resumed.
   Counter first;

@@ -5,7 +5,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "config/error.h"
 #include "experiment/compare.h"
@@ -109,6 +113,11 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
     EXPECT_EQ(bytes_of(path_ / "metrics.csv"), metrics);
     EXPECT_FALSE(std::filesystem::exists(path_ / "report.html"));
   }
+  // One whose turn comes after the interruption is not begun.
+  std::filesystem::remove_all(path_);
+  cut.stop_after = -1;
+  EXPECT_TRUE(run(config_with({}), cut).interrupted);
+  EXPECT_FALSE(std::filesystem::exists(path_));
 }
 
 // A run that was killed while its folder was being made starts again.
@@ -200,6 +209,83 @@ TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
   }
 }
 
+TEST_F(RunsTest, ThatShareTheirDataLoadThemOnce) {
+  const RunConfig config = config_with({});
+  const RunsListener listener;
+  Runs runs(config, shared_backend(), listener);
+  const ResidentData& data = runs.data(config.data);
+  EXPECT_EQ(&runs.data(config_with({"seed=9"}).data), &data);
+  const ResidentData& fewer = runs.data(config_with({"data.train_limit=64"}).data);
+  EXPECT_EQ(data.train->size(), 320);
+  EXPECT_EQ(fewer.train->size(), 64);
+  EXPECT_NE(&runs.data(config_with({"data.dir=elsewhere"}).data), &data);
+}
+
+// Three at a time of so many that all of them would take a minute.
+class SideBySide : public testing::Test {
+ protected:
+  static constexpr std::int64_t many = 60'000;
+
+  static void sleep() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+  // Whether it does so within ten seconds.
+  static bool becomes_true(const std::function<bool()>& condition) {
+    for (int i = 0; i < 10'000 && !condition(); ++i) sleep();
+    return condition();
+  }
+
+  AtATime backend_{3};
+  RunsListener listener_;
+  Runs runs_{RunConfig{}, backend_, listener_};
+};
+
+TEST_F(SideBySide, NoneIsBegunAfterOneThatReturnedFalse) {
+  std::atomic<std::int64_t> begun{0};
+  runs_.run_concurrently(many, [&](std::int64_t i) {
+    ++begun;
+    sleep();
+    return i != 3;
+  });
+  EXPECT_GE(begun, 4);
+  EXPECT_LT(begun, many / 2);
+}
+
+TEST_F(SideBySide, WhatIsThrownFirstEndsTheOthersAndIsThrownAgain) {
+  std::atomic<std::int64_t> begun{0};
+  try {
+    runs_.run_concurrently(many, [&](std::int64_t i) {
+      ++begun;
+      if (i == 0) {
+        EXPECT_TRUE(becomes_true([&] { return begun == 3; }));
+        throw Error("first");
+      }
+      EXPECT_TRUE(becomes_true([&] { return runs_.wants_stop(); }));
+      if (i == 1) throw Error("second");
+      return true;
+    });
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "first");
+  }
+  EXPECT_EQ(begun, 3);
+  EXPECT_FALSE(runs_.wants_stop());  // of what comes next
+}
+
+TEST_F(SideBySide, AnErrorOutlastsWhatOthersCallMeanwhile) {
+  std::atomic<bool> both{false};
+  const auto run = [&](std::int64_t i) {
+    if (i == 0) {
+      EXPECT_TRUE(becomes_true([&] { return both.load(); }));
+      throw Error("first");
+    }
+    both = true;
+    EXPECT_TRUE(becomes_true([&] { return runs_.wants_stop(); }));
+    runs_.run_concurrently(2, [](std::int64_t) { return true; });
+    EXPECT_TRUE(runs_.wants_stop());
+    return true;
+  };
+  EXPECT_THROW(runs_.run_concurrently(2, run), Error);
+}
+
 constexpr const char* arms = R"(
 compare:
   seeds: [3, 11]
@@ -244,6 +330,34 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   EXPECT_EQ(more.read, 4);
   EXPECT_EQ(more.ran, 2);
   EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
+}
+
+// The listener stops one run, whose thread would be free for more, before the other ends.
+TEST_F(ResumedCompare, OneInterruptedRunBesideOthersInterruptsIt) {
+  static thread_local bool stops = false;
+  std::atomic<int> started{0};
+  std::atomic<bool> stopped{false};
+  RunsListener listener;
+  listener.on_start = [&](const std::string& label, const Trainer&) {
+    ++started;
+    stops = label.find("sane") != std::string::npos;
+  };
+  listener.wants_stop = [&] {
+    for (int i = 0; i < 10'000 && !stops && started == 2 && !stopped; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return stops;
+  };
+  listener.on_end = [&](const std::string&, const RunResult& run, bool) {
+    stopped = stopped || run.interrupted;
+    stops = false;
+  };
+  AtATime backend(2);
+  const CompareResult result = compare(document({"compare.arms.absurd={optimizer.momentum: 0.5}"}),
+                                       backend, folder_ / "cut", false, listener);
+  EXPECT_TRUE(result.interrupted);
+  EXPECT_EQ(started, 2);
+  EXPECT_EQ(count_runs(result.arms), 1);
 }
 
 // The file as it is during an experiment is what a killed one leaves.

@@ -61,6 +61,8 @@ TEST(CellsOf, NamesDifferAndAreThoseOfFolders) {
     EXPECT_FALSE(name.starts_with('.')) << name;
     EXPECT_FALSE(name.empty());
   }
+  EXPECT_THAT(names_of(cells_of(axes_of("    data.dir: [a b, a-b, a/b]\n"))),
+              ElementsAre("a-b", "a-b.2", "a-b.3"));
 }
 
 TEST(CellsOf, WhatIsNoShortWordIsNamedByItsNumber) {
@@ -72,6 +74,10 @@ TEST(CellsOf, WhatIsNoShortWordIsNamedByItsNumber) {
                           "layers-1_6_dir-1", "layers-1_6_b", "layers-1_6_dir-3",
                           "layers-2_lower-1_dir-1", "layers-2_lower-1_b", "layers-2_lower-1_dir-3",
                           "layers-2_6_dir-1", "layers-2_6_b", "layers-2_6_dir-3"));
+  const std::string longest(40, 'a');
+  EXPECT_THAT(
+      names_of(cells_of(axes_of(fmt::format("    data.dir: [{}, {}a]\n", longest, longest)))),
+      ElementsAre(longest, "dir-2"));
 }
 
 // A cell of made-up runs by their final losses: NaN for a run that was not finite, above 2.3 for

@@ -914,7 +914,9 @@ TEST_F(Report, OfASearchHasTheMedianOfItsSeeds) {
     json["arms"][0]["searches"].push_back(
         {{"seed", seed}, {"largest", largest[seed - 1]}, {"tried", tried}});
     json["critical_rates"].push_back({{"seed", seed}, {"rate", 0.03125}});
-    write_run(folder / "cold" / std::to_string(seed) / "0.5", random_rows(4), "ok", "search");
+    const Path run = folder / "cold" / std::to_string(seed) / "0.5";
+    write_run(run, random_rows(4), "ok", "search");
+    put_bytes(run / "activations.csv", fmt::format("step,layer,largest,dead\n0,a,{},0\n", seed));
   }
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
@@ -928,6 +930,16 @@ TEST_F(Report, OfASearchHasTheMedianOfItsSeeds) {
             HasSubstr("<th scope=\"row\">2</th><td>4.00e+00</td><td>3.12e-02</td>"),
             HasSubstr("<th scope=\"row\">2</th><td>5.00e-01</td><td>no</td><td class=\"ok\">● ok"
                       "</td><td>0.75</td><td>50.00 %</td>")));
+  // Runs of different rates have no median: of their layers only one run's are shown.
+  std::string activations;
+  const Json data = data_of(page);
+  for (const Json& section : data.at("sections")) {
+    for (const Json& chart : section.at("charts")) {
+      if (!chart.at("title").get<std::string>().starts_with("Largest activation")) continue;
+      activations += chart.at("series").at(0).at("y").dump();
+    }
+  }
+  EXPECT_EQ(activations, "[1]");
 }
 
 TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {

@@ -19,8 +19,11 @@
 #include <sstream>
 #include <thread>
 
+#include "experiment/find_lr.h"
 #include "schedule/schedule.h"
 #include "temporary_folder.h"
+#include "train/fingerprint.h"
+#include "train/run_folder.h"
 
 namespace preheat {
 namespace {
@@ -52,6 +55,17 @@ class Cli : public testing::Test {
  protected:
   Cli() { put_bytes(folder_ / "tiny.yaml", tiny); }
 
+  // Makes this process a program in the test's folder.
+  [[noreturn]] void become(std::vector<std::string> arguments) {
+    setenv("GOMP_SPINCOUNT", "1000", 1);
+    unsetenv("PREHEAT_DATA");
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    if (chdir(folder_.path().c_str()) == 0) execvp(argv[0], argv.data());
+    _exit(127);
+  }
+
   // Starts a program in the test's folder; its output goes to the files "out" and "err" there.
   pid_t start(std::vector<std::string> arguments) {
     const pid_t child = fork();
@@ -62,13 +76,7 @@ class Cli : public testing::Test {
     };
     to_file("out", STDOUT_FILENO);
     to_file("err", STDERR_FILENO);
-    setenv("GOMP_SPINCOUNT", "1000", 1);
-    unsetenv("PREHEAT_DATA");
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    if (chdir(folder_.path().c_str()) == 0) execvp(argv[0], argv.data());
-    _exit(127);
+    become(std::move(arguments));
   }
 
   Result wait(pid_t child) {
@@ -81,6 +89,22 @@ class Cli : public testing::Test {
   Result preheat(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), PREHEAT_BINARY);
     return wait(start(std::move(arguments)));
+  }
+  // Everything that it writes to a terminal.
+  std::string preheat_on_terminal(std::vector<std::string> arguments, unsigned short columns = 80) {
+    arguments.insert(arguments.begin(), PREHEAT_BINARY);
+    winsize size{24, columns, 0, 0};
+    int terminal = -1;
+    const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
+    if (child == 0) become(std::move(arguments));
+    std::string text;
+    char piece[4096];
+    for (ssize_t n = 0; (n = read(terminal, piece, sizeof piece)) > 0;) {
+      text.append(piece, static_cast<std::size_t>(n));
+    }
+    close(terminal);
+    EXPECT_EQ(wait(child).code, 0) << text;
+    return text;
   }
   Result bash(const std::string& line) { return wait(start({"bash", "-c", line})); }
 
@@ -142,6 +166,11 @@ TEST_F(Cli, WhatTheCpuDoesNotComputeInIsAnErrorBeforeAnythingIsMade) {
   expect_one_line(result, 2);
   EXPECT_EQ(result.err,
             "p.yaml:3:3: train.precision: the CPU computes in fp32; bf16 needs --device cuda\n");
+  // Nor are data read before.
+  const Result without_data = preheat({"train", "p.yaml", "--device", "cpu", "--set",
+                                       "data.dataset=mnist", "--set", "data.dir=nowhere"});
+  expect_one_line(without_data, 2);
+  EXPECT_EQ(without_data.err, result.err);
   for (const char* other : {"tf32", "fp16"}) {
     const std::string setting = fmt::format("train.precision={}", other);
     const Result set = preheat({"train", "tiny.yaml", "--device", "cpu", "--set", setting});
@@ -190,6 +219,7 @@ TEST_F(Cli, WrongYamlNamesItsPlace) {
                     "model.layers.2={max_pool: {kernel: 2}}"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("layer '2': max_pool"));
+  EXPECT_EQ(result.out, "");
 }
 
 TEST_F(Cli, CudaThatIsNotThereIsAnError) {
@@ -219,12 +249,13 @@ TEST_F(Cli, VerbosePrintsWhatItsHelpSays) {
               AllOf(HasSubstr("data: "), HasSubstr("0.conv.weight"), HasSubstr("2.linear.bias")));
   EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "usual"}).out,
               AllOf(Not(HasSubstr("data: ")), Not(HasSubstr("0.conv.weight"))));
-  put_bytes(folder_ / "c.yaml", std::string(tiny) + "compare: {seeds: 1, arms: {a: {}}}\n");
+  put_bytes(folder_ / "c.yaml", std::string(tiny) + "compare: {seeds: 2, arms: {a: {}}}\n");
   EXPECT_THAT(preheat({"compare", "--help"}).out,
               AllOf(HasSubstr("memory"), Not(HasSubstr("every layer"))));
-  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "c", "--verbose"}).out,
-              AllOf(HasSubstr("memory: "), HasSubstr("20/20")));
-  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "d"}).out,
+  const std::string loud = preheat({"compare", "c.yaml", "--out", "c", "--verbose"}).out;
+  EXPECT_THAT(loud, AllOf(HasSubstr("memory: "), HasSubstr("20/20")));
+  EXPECT_EQ(loud.find("memory: "), loud.rfind("memory: "));
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "d", "--set", "compare.seeds=1"}).out,
               AllOf(Not(HasSubstr("memory: ")), Not(HasSubstr("20/20"))));
 }
 
@@ -237,6 +268,15 @@ TEST_F(Cli, ADivergedRunIsThree) {
                                 HasSubstr("(learning rate "), HasSubstr("phase decay")));
   const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
   EXPECT_EQ(summary["outcome"], "non_finite");
+  // Some image of two batches is classified rightly, and then comes the base rate.
+  const Result opened =
+      preheat({"train", "tiny.yaml", "--device", "cpu", "--out", "gate", "--set",
+               "schedule.base_lr=1e12", "--set",
+               "schedule.warmup={shape: constant, start_lr: 0.01, length: 12 steps, until: "
+               "{train_error_below: 1, window: 2 steps}}"});
+  expect_one_line(opened, 3);
+  EXPECT_THAT(opened.err, testing::ContainsRegex("learning rate [0-9.]+e\\+11, phase decay"));
+  EXPECT_THAT(opened.out, HasSubstr("\nwarmup          ended early, before update 2\n"));
 }
 
 TEST_F(Cli, PipedOutputIsPlainAndQuietIsSilent) {
@@ -287,31 +327,13 @@ TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
   put_bytes(
       folder_ / "two.yaml",
       std::string(tiny) + "compare: {seeds: 3, arms: {a: {}, b: {schedule.base_lr: 0.04}}}\n");
-  const std::pair<const char*, const char*> commands[] = {{"train", "tiny.yaml"},
+  const std::pair<std::string, std::string> commands[] = {{"train", "tiny.yaml"},
                                                           {"compare", "two.yaml"}};
   for (const auto& [command, file] : commands) {
     for (const unsigned short columns : {200, 60, 12}) {
-      winsize size{24, columns, 0, 0};
-      int terminal = 0;
-      const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
-      ASSERT_GE(child, 0);
-      if (child == 0) {
-        if (chdir(folder_.path().c_str()) == 0) {
-          execl(PREHEAT_BINARY, PREHEAT_BINARY, command, file, "--set", "train.length=60 steps",
-                "--set", "train.cpu_threads=1", nullptr);
-        }
-        _exit(127);
-      }
-      std::string written;
-      char chunk[4096];
-      for (ssize_t got = 0; (got = read(terminal, chunk, sizeof chunk)) > 0;) {
-        written.append(chunk, static_cast<std::size_t>(got));
-      }
-      close(terminal);
-      int status = 0;
-      waitpid(child, &status, 0);
-      EXPECT_EQ(status, 0) << written;
-      const Screen screen(written);
+      const Screen screen(preheat_on_terminal(
+          {command, file, "--set", "train.length=60 steps", "--set", "train.cpu_threads=1"},
+          columns));
       EXPECT_GT(screen.bars, 0u) << command;
       EXPECT_LT(screen.widest_bar, columns) << command;
       EXPECT_THAT(screen.lines, Contains(testing::EndsWith("report.html"))) << command;
@@ -320,6 +342,41 @@ TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
           << command;
     }
   }
+}
+
+TEST_F(Cli, OnATerminalABarIsDrawnOver) {
+  EXPECT_THAT(preheat_on_terminal({"train", "tiny.yaml", "--out", "run"}),
+              AllOf(HasSubstr("\r\033[K["), HasSubstr("#] tiny 100%  20/20  loss ")));
+  if (std::thread::hardware_concurrency() < 2) GTEST_SKIP() << "runs are one after the other";
+  put_bytes(folder_ / "c.yaml", std::string(tiny) + "compare: {seeds: 6, arms: {a: {}}}\n");
+  const auto begin = std::chrono::steady_clock::now();
+  const std::string text =
+      preheat_on_terminal({"compare", "c.yaml", "--out", "c", "--set", "train.cpu_threads=1"});
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  // "[####----]  20%  2 runs side by side, 1 ended of 6  0:03 left"
+  int drawn = 0;
+  double max_under_way = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line, '\r');) {
+    const std::size_t at = line.find("] ");
+    if (line.find("side by side") == std::string::npos || at == std::string::npos) continue;
+    int percent = 0;
+    int runs = 0;
+    int ended = 0;
+    ASSERT_EQ(std::sscanf(line.c_str() + at + 1, "%d%% %d runs side by side, %d ended of 6",
+                          &percent, &runs, &ended),
+              3)
+        << line;
+    const double under_way = percent - 100.0 * ended / 6;
+    EXPECT_GE(under_way, -0.5) << line;
+    EXPECT_LE(under_way, 100.0 * runs / 6 + 0.5) << line;
+    EXPECT_LE(runs + ended, 6) << line;
+    max_under_way = std::max(max_under_way, under_way);
+    ++drawn;
+  }
+  EXPECT_GT(max_under_way, 0.5);
+  EXPECT_GE(drawn, 1);
+  EXPECT_LE(drawn, 1 + 10 * seconds.count());  // at most every 100 ms
 }
 
 TEST_F(Cli, TheDefaultFolderIsNamedAfterTheRunAndTheSeed) {
@@ -366,10 +423,12 @@ TEST_F(Cli, ScheduleAsCsv) {
   const RunConfig config = read_config(parse_document(text, "s.yaml"));
   const Schedule schedule = resolve_schedule(config, {23, 10});
   std::string expected = "step,epoch,phase,lr\n";
+  double sum = 0;
   for (int k = 0; k < 23; ++k) {
     char lr[64];
     std::snprintf(lr, sizeof lr, "%.17g", lr_at(schedule.lr, k));
     EXPECT_EQ(std::strtod(lr, nullptr), lr_at(schedule.lr, k));
+    sum += lr_at(schedule.lr, k);
     expected += fmt::format("{},{},{},{}\n", k, k / 10,
                             k < 7   ? "warmup"
                             : k < 9 ? "hold"
@@ -385,7 +444,9 @@ TEST_F(Cli, ScheduleAsCsv) {
   EXPECT_EQ(bytes_of(folder_ / "lr.csv"), expected);
   const std::string svg = bytes_of(folder_ / "lr.svg");
   EXPECT_THAT(svg, AllOf(HasSubstr("<svg"), HasSubstr("warmup"), HasSubstr("</svg>")));
-  EXPECT_THAT(filed.out, AllOf(HasSubstr("warmup"), HasSubstr("0 .. 6"), HasSubstr("9 .. 22"),
+  EXPECT_THAT(filed.out, AllOf(testing::ContainsRegex("\nwarmup +0 .. 6 +0.7 "),
+                               testing::ContainsRegex("\ndecay +9 .. 22 +1.4 "),
+                               HasSubstr(fmt::format("\nsum of rates {:.6g}, mean ", sum)),
                                Not(HasSubstr("\033"))));
   const Result both = preheat({"schedule", "s.yaml", "--csv", "-", "--svg", "lr2.svg"});
   EXPECT_EQ(both.out, expected);
@@ -443,6 +504,10 @@ TEST_F(Cli, SchedulesAreCompared) {
   EXPECT_EQ(std::ranges::count(csv, '\n'), 51);
   const Result same = preheat({"schedule", "a.yaml", "a.yaml", "--set", "name=one"});
   EXPECT_THAT(same.out, HasSubstr("a.yaml and a.yaml are the same"));
+  // No percentage of zero.
+  put_bytes(folder_ / "zero.yaml", "schedule: {phases: [{shape: constant, from: 0}]}\n");
+  EXPECT_THAT(preheat({"schedule", "zero.yaml", "a.yaml", "--set", "train.length=20 steps"}).out,
+              HasSubstr("furthest apart at update 5: 0 and 9.89e-02\n"));
   std::filesystem::create_directory(folder_ / "a, b");
   put_bytes(folder_ / "a, b/a.yaml", "name: own\n");
   EXPECT_THAT(preheat({"schedule", "a.yaml", "a, b/a.yaml", "--csv", "-", "--set",
@@ -459,12 +524,55 @@ TEST_F(Cli, ScheduleDrawsInTheSizeItIsAsked) {
   EXPECT_EQ(small.code, 0) << small.err;
   EXPECT_THAT(bytes_of(folder_ / "s.svg"),
               AllOf(HasSubstr("width=\"240\""), HasSubstr("height=\"120\"")));
-  for (const char* size : {"240", "x", "240x120x", "10x10", "240x-1", "99999x99999"}) {
+  EXPECT_THAT(bytes_of(folder_ / "s.svg"), Not(HasSubstr("warmup")));
+  for (const auto& [size, has_words] : {std::pair("120x80", false), std::pair("300x199", false),
+                                        std::pair("300x200", true), std::pair("880x10000", true)}) {
+    ASSERT_EQ(preheat({"schedule", "tiny.yaml", "--svg", "s.svg", "--size", size}).code, 0) << size;
+    EXPECT_EQ(bytes_of(folder_ / "s.svg").find("learning rate") != std::string::npos, has_words)
+        << size;
+  }
+  for (const char* size : {"240", "x", "240x120x", "10x10", "240x-1", "119x80", "120x79",
+                           "10001x80", "120x10001", "99999x99999"}) {
     const Result wrong = preheat({"schedule", "tiny.yaml", "--svg", "t.svg", "--size", size});
     expect_one_line(wrong, 2);
     EXPECT_THAT(wrong.err, HasSubstr(size));
   }
   EXPECT_FALSE(std::filesystem::exists(folder_ / "t.svg"));
+}
+
+// In a pipe lines have 80 columns: a row with its words, or the words below it.
+TEST_F(Cli, ScheduleSaysWhatItDoesInEightyColumns) {
+  for (const int name : {7, 10, 11, 12, 13, 14, 15, 16}) {
+    put_bytes(folder_ / "s.yaml",
+              fmt::format("schedule: {{base_lr: 0.1, phases: [{{name: {}, shape: linear, length: "
+                          "9 steps}}, {{shape: cosine, from: base, to: 0, period: 10 steps, "
+                          "multiply: 1.5, peak_factor: 0.5, rewarmup: 1 steps, every: epoch, "
+                          "min_lr: 1e-3}}]}}\ntrain: {{length: 9000 steps}}\n",
+                          std::string(name, 'n')));
+    const std::string text = preheat({"schedule", "s.yaml"}).out;
+    std::istringstream plan(text.substr(0, text.find("\n\nsum of rates")));
+    const std::string words = "linear from 0 to 1.00e-01";
+    int rows = 0;
+    for (std::string line; std::getline(plan, line);) {
+      EXPECT_LE(line.size(), 80u) << line;
+      if (!line.ends_with(words)) continue;
+      EXPECT_EQ(line == "    " + words, name > 13) << line;
+      ++rows;
+    }
+    EXPECT_EQ(rows, 1);
+  }
+}
+
+// Of a long run not every update is drawn, but the first and the last of every phase.
+TEST_F(Cli, ScheduleDrawsTheEndsOfShortPhases) {
+  for (const char* spike : {"from: 1, to: 0.1, endpoints: start", "from: 0.1, to: 1"}) {
+    put_bytes(folder_ / "s.yaml",
+              fmt::format("schedule: {{phases: [{{shape: constant, from: 0.1, length: 13 steps}}, "
+                          "{{shape: linear, {}, length: 9 steps}}, {{shape: constant, from: "
+                          "0.1}}]}}\ntrain: {{length: 100000 steps}}\n",
+                          spike));
+    EXPECT_THAT(preheat({"schedule", "s.yaml"}).out, HasSubstr("\n1.0 ┤")) << spike;
+  }
 }
 
 TEST_F(Cli, ThePicturesOfTheDocsAreThePrograms) {
@@ -516,6 +624,9 @@ TEST_F(Cli, ScheduleShowsWhatAGateDoes) {
   const Result csv = preheat({"schedule", "gate.yaml", "--gate-opens", "6", "--csv", "-"});
   EXPECT_THAT(csv.out, AllOf(HasSubstr("5,0,warmup,"), HasSubstr("6,0,decay,"),
                              HasSubstr("19,0,decay,0\n")));
+  for (const char* when : {"4", "12"}) {
+    EXPECT_EQ(preheat({"schedule", "gate.yaml", "--gate-opens", when}).code, 0) << when;
+  }
   for (const char* when : {"3", "13", "-1", "x"}) {
     expect_one_line(preheat({"schedule", "gate.yaml", "--gate-opens", when}), 2);
   }
@@ -663,10 +774,26 @@ TEST_F(Cli, TrainSaysWhatIsOddAboutItsSchedule) {
   EXPECT_THAT(result.out, HasSubstr("note: the first update has rate 0"));
 }
 
+TEST_F(Cli, TrainPrintsWhatTheSummarySays) {
+  const Result result = preheat({"train", "tiny.yaml", "--out", "run", "--set",
+                                 "schedule.base_lr=0.3", "--set", "train.eval_every=1 steps"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  const double best = summary["best_test_accuracy"];
+  const double last = summary["test_accuracy"];
+  EXPECT_GT(best, last);
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr(fmt::format("\ntest accuracy   {:.2f} %\n", 100 * last)),
+                    HasSubstr(fmt::format("\nbest            {:.2f} % after {} updates\n",
+                                          100 * best, summary["best_step"].get<int>()))));
+}
+
 TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
-  put_bytes(folder_ / "c.yaml", std::string(tiny) +
-                                    "compare:\n  seeds: 2\n  arms:\n"
-                                    "    absurd: {schedule.base_lr: 1e12}\n    sane: {}\n");
+  put_bytes(folder_ / "c.yaml",
+            std::string(tiny) +
+                "compare:\n  seeds: 2\n  arms:\n"
+                "    absurd: {schedule.base_lr: 1e12}\n    sane: {optimizer.momentum: 0.8}\n"
+                "    stuck: {schedule.base_lr: 1e-9}\n    other: {optimizer.momentum: 0.7}\n");
   const Result result = preheat({"compare", "c.yaml", "--out", "experiment"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.err, "");
@@ -676,6 +803,29 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
                            "absurd/1/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("experiment/") + file))) << file;
   }
+  EXPECT_THAT(result.out,
+              HasSubstr("\nstuck      2       2  [0.16, 1.00]           0      2  -\n"));
+  // The median of two is their mean.
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "experiment/compare.json"));
+  std::vector<double> accuracies;
+  for (const auto& run : json["arms"][1]["runs"]) {
+    if (run["outcome"] == "ok") accuracies.push_back(run["test_accuracy"]);
+  }
+  ASSERT_EQ(accuracies.size(), 2u);
+  const auto [least, largest] = std::ranges::minmax(accuracies);
+  EXPECT_LT(least, largest);
+  EXPECT_THAT(result.out,
+              HasSubstr(fmt::format("  {:.2f} % ({:.2f} .. {:.2f})\n", 50 * (least + largest),
+                                    100 * least, 100 * largest)));
+  // Of four arms it tells the pairs that some seed tells apart, of three all.
+  EXPECT_THAT(result.out, AllOf(HasSubstr("\nabsurd against sane: of 2 seeds 2 failed only in"),
+                                Not(HasSubstr("absurd against stuck"))));
+  EXPECT_THAT(
+      preheat({"compare", "c.yaml", "--resume", "experiment", "--set",
+               "compare.arms={absurd: {schedule.base_lr: 1e12}, sane: "
+               "{optimizer.momentum: 0.8}, stuck: {schedule.base_lr: 1e-9}}"})
+          .out,
+      HasSubstr("\nabsurd against stuck: of 2 seeds 0 failed only in the first, 0 only in"));
 }
 
 TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
@@ -706,19 +856,30 @@ constexpr const char* search =
     "  arms: {plain: {optimizer.momentum: 0}}}\n";
 
 TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
-  put_bytes(folder_ / "s.yaml", std::string(tiny) + grid);
+  put_bytes(folder_ / "s.yaml",
+            std::string(tiny) +
+                "sweep: {seeds: 1, axes: {schedule.base_lr: [0.05, 1e12], optimizer.nesterov: "
+                "[false, true], optimizer.momentum: [0.5, 0.9]}}\n");
   const Result result = preheat({"sweep", "s.yaml", "--out", "map"});
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.err, "");
   EXPECT_THAT(result.out,
-              AllOf(HasSubstr("4 cells x 2 seeds, 8 runs"), HasSubstr("not finite at step"),
-                    HasSubstr("2/2!"), HasSubstr("boundary along the base rate"),
-                    HasSubstr("map/report.html"), Not(HasSubstr("\033"))));
-  for (const char* file :
-       {"sweep.json", "config.yaml", "0.05_0.9/1/metrics.csv", "1e12_0/0/summary.json"}) {
+              AllOf(HasSubstr("8 cells x 1 seeds, 8 runs"), HasSubstr("not finite at step"),
+                    HasSubstr("boundary along the base rate"), HasSubstr("map/report.html"),
+                    Not(HasSubstr("\033"))));
+  // Whether the smaller rate trains is not for this test to know.
+  const std::string cells = " +(\\.|1/1) +1/1!\n";
+  const std::string sides = " +2 +(5.00e-02 +1.00e\\+12|- +5.00e-02) +0 .*\n";
+  EXPECT_THAT(result.out,
+              AllOf(testing::ContainsRegex("\n +0.05 +1e12\nfalse, 0.5" + cells + "false, 0.9" +
+                                           cells + "\ntrue, 0.5" + cells + "true, 0.9" + cells),
+                    testing::ContainsRegex("\nfalse, 0.5" + sides + "false, 0.9" + sides +
+                                           "true, 0.5" + sides + "true, 0.9" + sides)));
+  for (const char* file : {"sweep.json", "config.yaml", "0.05_true_0.9/0/metrics.csv",
+                           "1e12_false_0.5/0/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / "map" / file)) << file;
   }
-  EXPECT_THAT(bytes_of(folder_ / "map/report.html"), HasSubstr("✕ 2/2"));
+  EXPECT_THAT(bytes_of(folder_ / "map/report.html"), HasSubstr("✕ 1/1"));
   const Result again = preheat({"sweep", "--resume", "map"});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("(had ended before)"));
@@ -735,6 +896,76 @@ TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
                                 HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "search/plain/0/0.1/summary.json"));
   EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("largest base rate that trains"));
+}
+
+// A search whose runs are there already: arms a, b and d train up to a rate, but a not at one below
+// it; c trains nowhere.
+TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
+  put_bytes(folder_ / "f.yaml",
+            std::string(tiny) +
+                "find_lr:\n  seeds: 3\n  first: 1e-7\n  resolution: 2\n  arms:\n"
+                "    a: {}\n    b: {optimizer.momentum: 0.8}\n    c: {optimizer.momentum: 0.7}\n"
+                "    d: {optimizer.momentum: 0.6}\n");
+  const double largest[4][3] = {
+      {1e-7, 4e-7, 2e-7}, {2e-7, 8e-7, 4e-7}, {0, 0, 0}, {1e-7, 4e-7, 2e-7}};
+  const Document document = load_document(folder_ / "f.yaml");
+  const RunConfig base = read_config(document);
+  std::filesystem::create_directory(folder_ / "search");
+  put_bytes(folder_ / "search/config.yaml", write_config(base));
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  const std::vector<Arm>& arms = base.find_lr->arms;
+  const std::vector<RunConfig> configs = arm_configs(document, arms);
+  for (std::size_t arm = 0; arm < arms.size(); ++arm) {
+    RunConfig config = configs[arm];
+    for (config.seed = 0; config.seed < 3; ++config.seed) {
+      const auto of_seed = folder_ / "search" / arms[arm].name / std::to_string(config.seed);
+      search_rate(1e-7, 2, [&](const std::vector<double>& rates) {
+        std::vector<Trial> trials(rates.size());
+        for (std::size_t i = 0; i < rates.size(); ++i) {
+          config.schedule.base_lr = trials[i].rate = rates[i];
+          const std::string name = rate_name(rates[i]);
+          const bool trains =
+              rates[i] <= largest[arm][config.seed] && (arm != 0 || name != "2.829e-07");
+          trials[i].trained = trains;
+          trials[i].run.outcome = trains ? Outcome::ok : Outcome::non_finite;
+          summary["fingerprint"] = fingerprint(config);
+          summary["outcome"] = trains ? "ok" : "non_finite";
+          summary["final_train_loss"] = 0.5;
+          summary["first_non_finite_step"] = trains ? nlohmann::json() : nlohmann::json(3);
+          summary["first_non_finite_tensor"] = trains ? nlohmann::json() : nlohmann::json("loss");
+          RunFolder(of_seed / name, config).write_summary(summary);
+        }
+        return trials;
+      });
+    }
+  }
+  const Result four = preheat({"find-lr", "f.yaml", "--resume", "search"});
+  EXPECT_EQ(four.code, 0) << four.err;
+  EXPECT_THAT(
+      four.out,
+      AllOf(
+          HasSubstr("\nseed 1 a: trains at 4.00e-07, not at 8.00e-07\n"),
+          HasSubstr("\nseed 2 c: trains at none of 4 rates from 1.25e-08 to 1.00e-07; see "),
+          HasSubstr("\na      1.00e-07  4.00e-07  2.00e-07  2.00e-07  1.00e-07    3 of 3  1 of 12 "
+                    "runs below\n"),
+          HasSubstr("\nc             -         -         -         -         -    0 of 3  0 of 0 "
+                    "runs below\n"),
+          HasSubstr("\nb against a: 2.00 times the rate [2.00, 2.00], geometric mean over 3 seeds"),
+          HasSubstr("\nc against a: no seed has a rate that trains in both\n"),
+          HasSubstr("\nd against a: "), Not(HasSubstr("d against b: "))));
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "search/find_lr.json"));
+  const auto& search = json["arms"][0]["searches"][1];
+  EXPECT_EQ(search["largest"], 4e-7);
+  EXPECT_EQ(search["smallest_failing"], 8e-7);
+  EXPECT_EQ(search["violations"], 1);
+  EXPECT_EQ(search["tried_below"], 5);
+  // Of three arms every ratio.
+  const Result three = preheat({"find-lr", "f.yaml", "--resume", "search", "--set",
+                                "find_lr.arms={a: {}, b: {optimizer.momentum: 0.8}, d: "
+                                "{optimizer.momentum: 0.6}}"});
+  EXPECT_THAT(three.out, AllOf(HasSubstr("\nd against a: 1.00 times"),
+                               HasSubstr("\nd against b: 0.50 times")));
 }
 
 // Ctrl-C prints how to resume, and resuming that way works.
@@ -763,6 +994,8 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
     EXPECT_THAT(bytes_of(folder_ / command / json),
                 AllOf(HasSubstr("\"interrupted\": true"), HasSubstr("\"incomplete\"")));
+    // Nothing is said of what is not there yet.
+    EXPECT_THAT(cut.out, AllOf(Not(HasSubstr("of 0 seeds")), Not(HasSubstr("the boundary along"))));
     // Without CONFIG, the folder's own configuration is used.
     const Result rest = preheat({command, "--resume", command, "--quiet"});
     EXPECT_EQ(rest.code, 0) << rest.err;
@@ -867,6 +1100,8 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("a/metrics.csv: exists and is not a page"));
   EXPECT_EQ(bytes_of(folder_ / "a/metrics.csv"), metrics);
+  put_bytes(folder_ / "empty.html", "");  // as mktemp makes one
+  EXPECT_EQ(preheat({"report", "a", "-o", "empty.html"}).code, 0);
   // Also under the default names, here and in a run's folder.
   const std::string other = "<!doctype html>\n<html><body>of another program</body></html>\n";
   for (const std::string usual : {"report.html", "a/report.html"}) {
@@ -1277,6 +1512,17 @@ TEST_F(Cli, ADivergedRunKeepsItsStateAndIsNotResumed) {
                "--set", "schedule.warmup.length=0 steps"});
   expect_one_line(again, 1);
   EXPECT_THAT(again.err, HasSubstr("diverged at step"));
+}
+
+TEST_F(Cli, MemoryThatIsNotThereIsOne) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's own memory is beyond the limit";
+#endif
+  for (const char* file : {"metrics.csv", "summary.json"}) put_bytes(folder_ / file, "");
+  std::filesystem::resize_file(folder_ / "summary.json", 1UL << 30);  // with no blocks on the disk
+  const Result result = bash("ulimit -v 300000; '" PREHEAT_BINARY "' report .");
+  expect_one_line(result, 1);
+  EXPECT_EQ(result.err, "preheat: out of memory\n");
 }
 
 TEST_F(Cli, StandardStreamsThatAreClosedHarmNoFile) {

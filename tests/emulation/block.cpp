@@ -1,9 +1,10 @@
-// Runs the blocks of a launch, one after the other. Every thread of a block that has to wait keeps
-// its own stack: a thread runs until it waits, then another one continues, chosen at random. Code
-// that is correct under CUDA is correct in any order.
+// Runs the blocks of a launch, one after the other in a random order. Every thread of a block that
+// has to wait keeps its own stack: a thread runs until it waits, then another one continues, chosen
+// at random. Code that is correct under CUDA is correct in any order.
 #include <array>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -292,13 +293,12 @@ void run(const Launch& work) {
   for (const auto& argument : work.arguments) arguments.push_back(argument.get());
   prepare_threads();
   const dim3& grid = work.grid;
-  for (unsigned z = 0; z < grid.z; ++z) {
-    for (unsigned y = 0; y < grid.y; ++y) {
-      for (unsigned x = 0; x < grid.x; ++x) {
-        here.block = {x, y, z};
-        run_block();
-      }
-    }
+  std::vector<unsigned> blocks(std::size_t{grid.x} * grid.y * grid.z);
+  std::iota(blocks.begin(), blocks.end(), 0u);
+  put_in_any_order(blocks);
+  for (const unsigned i : blocks) {
+    here.block = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
+    run_block();
   }
 }
 

@@ -1,6 +1,7 @@
 // The emulated device is as strict as a real one, or stricter.
 #include <gtest/gtest.h>
 
+#include <set>
 #include <vector>
 
 #include "emulation/device.h"
@@ -30,6 +31,10 @@ void meet_at_two_barriers() {
 
 void wait_in_half_a_warp() {
   if (threadIdx.x % 2 == 0) __shfl_down_sync(0xffffffffu, 1, 1);
+}
+
+void say_which_block(int* numbers) {
+  numbers[0] = static_cast<int>(blockIdx.x);
 }
 
 // Right only with a barrier between the two accesses.
@@ -209,6 +214,15 @@ TEST_F(EmulatedDevice, ThreadsRunInAnyOrder) {
     }
   }
   EXPECT_GT(wrong, 0);
+}
+
+TEST_F(EmulatedDevice, BlocksRunInAnyOrder) {
+  std::set<int> last;
+  for (int i = 0; i < 64; ++i) {
+    configure(say_which_block, 3, 1, 0, b_)(numbers_);
+    last.insert(values()[0]);
+  }
+  EXPECT_EQ(last, (std::set<int>{0, 1, 2}));
 }
 
 using EmulatedDeviceDeathTest = EmulatedDevice;

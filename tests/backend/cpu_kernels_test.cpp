@@ -37,17 +37,16 @@ class Output {
 
 class CpuKernels : public testing::Test {
  protected:
-  CpuKernels() : seed_(std::random_device{}()), random_(seed_) {
-    RecordProperty("seed", static_cast<int>(seed_));
-  }
   std::vector<float> normals(std::size_t n, float mean = 0) {
     std::normal_distribution<float> normal(mean, 1);
     std::vector<float> v(n);
     for (float& x : v) x = normal(random_);
     return v;
   }
-  unsigned seed_;
-  std::mt19937 random_;
+
+  const unsigned seed_ = std::random_device{}();
+  const testing::ScopedTrace trace_{__FILE__, __LINE__, testing::Message() << "seed " << seed_};
+  std::mt19937 random_{seed_};
 };
 
 struct Moments {
@@ -175,7 +174,6 @@ TEST_F(CpuKernels, BatchNormForwardAndBackward) {
 }
 
 TEST_F(CpuKernels, BatchNormFrozenIsReadOffTheRunningStatistics) {
-  SCOPED_TRACE(seed_);
   constexpr std::int64_t channels = 19;
   const auto running_mean = normals(channels, 40);
   auto running_var = normals(channels);
@@ -194,7 +192,6 @@ TEST_F(CpuKernels, BatchNormFrozenIsReadOffTheRunningStatistics) {
 // With fixed moments in place of the batch's own, no gradient flows through the moments:
 // dx = weight inv_std dz. The gradients of weight and bias are the same sums as in training.
 TEST_F(CpuKernels, BatchNormBackwardThroughFixedMoments) {
-  SCOPED_TRACE(seed_);
   for (const Matrix size : matrices) {
     for (int variant = 0; variant < 12; ++variant) {
       const float slope = std::array{0.0f, 0.1f, 1.0f}[variant / 4];

@@ -347,24 +347,39 @@ TEST_P(ReplicaTest, AfterAStepThatIsNotFiniteNothingMoves) {
   EXPECT_TRUE(r->drain().empty());
 }
 
+// Weights, velocities and gradients are finite, and so is the new velocity; only the weight that it
+// moves at this rate is not.
 TEST_P(ReplicaTest, AnOverflowInTheUpdateItselfIsFound) {
   use(R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}
-model: {layers: [linear: {out: 10}]}
-optimizer: {momentum: 0}
-schedule: {base_lr: 1e12, warmup: {length: 0 steps}, decay: {shape: constant}}
+model: {layers: [linear: {out: 8}, linear: {out: 8}, linear: {out: 10}]}
+optimizer: {momentum: 0.5}
+schedule: {base_lr: 4, warmup: {length: 0 steps}, decay: {shape: constant}}
 train: {length: 20 steps}
 )");
   auto r = replica();
   ReplicaState state = r->save();
-  state.parameters[0].values[0] = std::numeric_limits<float>::max();
-  state.parameters[0].values[1] = std::numeric_limits<float>::infinity();
+  ASSERT_EQ(state.velocity[2].name, "1.linear.weight");
+  state.velocity[2].values[3] = std::numeric_limits<float>::max();
   r->load(state);
   r->set_epoch_order(order());
-  r->train(2);
+  r->train(3);
   const auto records = r->drain();
-  ASSERT_FALSE(records.empty());
-  EXPECT_FALSE(records.back().finite);
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_TRUE(std::isfinite(records[0].loss));
+  EXPECT_TRUE(std::isfinite(records[0].grad_norm));
+  EXPECT_FALSE(records[0].finite);
+  const ReplicaState after = r->save();
+  EXPECT_EQ(after.step.first_non_finite, 0);
+  EXPECT_EQ(after.step.step, 0);
+  EXPECT_EQ(r->first_non_finite_tensor(), "1.linear.weight");
+  for (const NamedTensor& t : after.velocity) {
+    for (const float v : t.values) ASSERT_TRUE(std::isfinite(v)) << t.name;
+  }
+  for (const NamedTensor& t : after.parameters) {
+    const auto lost = std::ranges::count_if(t.values, [](float v) { return !std::isfinite(v); });
+    EXPECT_EQ(lost, t.name == "1.linear.weight" ? 1 : 0) << t.name;
+  }
 }
 
 TEST_P(ReplicaTest, MisuseIsALogicError) {

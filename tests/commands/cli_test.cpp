@@ -1519,8 +1519,8 @@ TEST_F(Cli, MemoryThatIsNotThereIsOne) {
   GTEST_SKIP() << "the sanitizer's own memory is beyond the limit";
 #endif
   for (const char* file : {"metrics.csv", "summary.json"}) put_bytes(folder_ / file, "");
-  std::filesystem::resize_file(folder_ / "summary.json", 1UL << 30);  // with no blocks on the disk
-  const Result result = bash("ulimit -v 300000; '" PREHEAT_BINARY "' report .");
+  std::filesystem::resize_file(folder_ / "summary.json", 1UL << 32);  // without blocks on disk
+  const Result result = bash("ulimit -v 1500000; '" PREHEAT_BINARY "' report .");
   expect_one_line(result, 1);
   EXPECT_EQ(result.err, "preheat: out of memory\n");
 }

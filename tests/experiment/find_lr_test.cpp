@@ -343,15 +343,22 @@ TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {
   const TemporaryFolder folder;
   const Document document =
       with_overrides(parse_document(std::string(small_run) + searched, "f.yaml"),
-                     {parse_override("find_lr.seeds=[2]"), parse_override("find_lr.loss_below=0.5"),
-                      parse_override("find_lr.arms={mse: {loss: mse}}")});
+                     {parse_override("find_lr.seeds=[2]"), parse_override("find_lr.first=0.0125"),
+                      parse_override("find_lr.loss_below=0.9"),
+                      parse_override("find_lr.arms={mse: {loss: mse, model.init.gain: 0.3}}")});
   const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {}, {});
-  // Predicting a tenth for each of ten classes: half of 0.9^2 + 9 x 0.1^2.
+  // Predicting a tenth for each of ten classes: half of 0.9^2 + 9 x 0.1^2. Under 0.9 times the
+  // chance loss of cross-entropy, 2.1, all finite runs would have trained.
   constexpr double chance = 0.45;
+  int trained = 0;
+  int slow = 0;
   for (const Trial& trial : result.arms.at(0).searches.at(0).trials) {
     if (is_failure(trial.run.outcome)) continue;
-    EXPECT_EQ(trial.trained, *trial.run.final_train_loss < 0.5 * chance) << trial.rate;
+    EXPECT_EQ(trial.trained, *trial.run.final_train_loss < 0.9 * chance) << trial.rate;
+    ++(trial.trained ? trained : slow);
   }
+  EXPECT_GT(trained, 0);
+  EXPECT_GT(slow, 0);
 }
 
 // The rates tried, found, in the names of folders and critical are all rates of the updates.
@@ -427,37 +434,35 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
   }
 }
 
-// What comes before the rate in a label such as "seed 5    warmup    0.05     ".
-std::string search_of(const std::string& label) {
-  return label.substr(0, label.find_last_of(' ', label.find_last_not_of(' ')));
-}
-
 TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
-  AtATime backend(3);
-  std::multiset<std::string> going;  // the searches of the runs in progress
-  std::size_t most = 0;
-  bool confirmed_at_once = false;
+  const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {}, {});
+  // The first runs of two searches meet, and the last two of one, which are of its confirmation.
+  const Search& one = in_turn.arms.at(0).searches.at(0);
+  ASSERT_EQ(one.seed, 5u);
+  ASSERT_GT(one.trials.size(), 2u);
+  const double last[] = {one.trials.end()[-2].rate, one.trials.end()[-1].rate};
+  for (const double rate : last) ASSERT_LT(rate, *one.largest);
+  Meetings backend(3, [&](const ReplicaOptions& options) {
+    const bool is_of_it = options.seed == 5 && options.rule.momentum == 0.9f &&
+                          std::ranges::count(last, lr_at(options.schedule, 0)) > 0;
+    return is_of_it ? "a confirmation" : "two searches";
+  });
+  int at_once = 0;
+  int most = 0;
   RunsListener listener;
-  listener.on_start = [&](const std::string& label, const Trainer&) {
-    going.insert(search_of(label));
-    most = std::max(most, going.size());
-    confirmed_at_once |= going.count(search_of(label)) > 1;
-  };
-  listener.on_end = [&](const std::string& label, const RunResult&, bool) {
-    going.erase(going.find(search_of(label)));
-  };
+  listener.on_start = [&](const std::string&, const Trainer&) { most = std::max(most, ++at_once); };
+  listener.on_end = [&](const std::string&, const RunResult&, bool) { --at_once; };
   std::multiset<std::string> heard;
   const FindLrResult run_concurrently = find_lr(
       document, backend, folder / "many", false, listener, [&](const Arm& arm, const Search& s) {
         heard.insert(fmt::format("{} {}", arm.name, s.seed));
       });
-  const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {}, {});
   EXPECT_THAT(heard, ElementsAre("no-warmup 2", "no-warmup 5", "warmup 2", "warmup 5"));
-  EXPECT_GT(most, 1u);
-  EXPECT_LE(most, 3u);
-  EXPECT_TRUE(confirmed_at_once);
+  EXPECT_TRUE(backend.met("two searches"));
+  EXPECT_TRUE(backend.met("a confirmation"));
+  EXPECT_LE(most, 3);
   EXPECT_EQ(to_json(run_concurrently), to_json(in_turn));
   EXPECT_EQ(bytes_of(folder / "many/find_lr.json"), bytes_of(folder / "one/find_lr.json"));
 }

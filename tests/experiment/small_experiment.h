@@ -4,8 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -73,6 +78,56 @@ class AtATime : public Backend {
  private:
   int replicas_;
   Backend& one_ = shared_backend();
+};
+
+/// On which two runs wait for each other before their first update, so that runs that may overlap
+/// do, however short they are.
+class Meetings : public AtATime {
+ public:
+  /// `name_of` gives the meeting of a run, "" if it waits for none. The first run of a meeting
+  /// waits for the second, but not longer than a minute.
+  Meetings(int replicas, std::function<std::string(const ReplicaOptions&)> name_of)
+      : AtATime(replicas), name_of_(std::move(name_of)) {}
+
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    const std::string name = name_of_(options);
+    if (!name.empty()) wait_for_another(name);
+    return AtATime::compile(network, options, initial, std::move(train));
+  }
+
+  /// Whether two runs of this meeting were there at the same time.
+  bool met(const std::string& name) {
+    const std::lock_guard lock(mutex_);
+    const auto meeting = meetings_.find(name);
+    return meeting != meetings_.end() && meeting->second.met;
+  }
+
+ private:
+  struct Meeting {
+    bool is_waiting = false;
+    bool met = false;
+    bool missed = false;
+  };
+
+  void wait_for_another(const std::string& name) {
+    std::unique_lock lock(mutex_);
+    Meeting& meeting = meetings_[name];
+    if (meeting.met || meeting.missed) return;
+    if (meeting.is_waiting) {
+      meeting.met = true;
+      arrived_.notify_all();
+      return;
+    }
+    meeting.is_waiting = true;
+    meeting.missed = !arrived_.wait_for(lock, std::chrono::minutes(1), [&] { return meeting.met; });
+  }
+
+  std::function<std::string(const ReplicaOptions&)> name_of_;
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  std::map<std::string, Meeting> meetings_;
 };
 
 inline void expect_as_in_summary(const nlohmann::json& run, const std::filesystem::path& folder) {

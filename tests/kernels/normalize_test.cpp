@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -31,8 +32,6 @@ constexpr double running_bound = 4 * fp32;
 double underflow(Element element) {
   return element == Element::f16 ? 0x1p-25 : 0;
 }
-
-constexpr Element all_elements[] = {Element::f32, Element::bf16, Element::f16};
 
 enum class Kind { nothing, bias, batch, running };
 
@@ -807,9 +806,9 @@ TEST_F(KernelsNormalize, TheSameInputGivesTheSameBits) {
   }
 }
 
+// Where the forward pass gives 0 no gradient comes back, and elsewhere all of it, to the maximum if
+// it pools: both passes compute the same z, so no element is in doubt.
 TEST_F(KernelsNormalize, BackwardSeesTheMaximaAndSignsOfForward) {
-  // Where the forward pass gives 0 no gradient comes back, and elsewhere all of it: both passes
-  // compute the same z, so no element is in doubt.
   for (const Element element : {Element::f32, Element::bf16}) {
     Setting s;
     s.element = element;
@@ -818,18 +817,54 @@ TEST_F(KernelsNormalize, BackwardSeesTheMaximaAndSignsOfForward) {
     const Layer layer(random_, s);
     const DeviceNorm norm(layer);
     const Tensor x(element, layer.x, false);
-    const Tensor y(element, s.shape.size(), false);
-    const Tensor dz(element, s.shape.size(), false);
-    const Tensor ones(element, std::vector<float>(layer.x.size(), 1), false);
-    check(normalize_forward(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr, y.data(),
-                            nullptr));
-    check(normalize_backward_sums(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
-                                  ones.data(), nullptr, dz.data(), nullptr, nullptr, {}, nullptr));
-    const std::vector<float> out = y.values();
-    const std::vector<float> back = dz.values();
+    const auto forward = [&](const Images& out) {
+      const Tensor y(element, out.size(), false);
+      check(normalize_forward(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
+                              y.data(), nullptr));
+      return y.values();
+    };
+    const auto backward = [&](const Images& out) {
+      const Tensor ones(element, std::vector<float>(static_cast<std::size_t>(out.size()), 1),
+                        false);
+      const Tensor dz(element, s.shape.size(), false);
+      check(normalize_backward_sums(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
+                                    ones.data(), nullptr, dz.data(), nullptr, nullptr, {},
+                                    nullptr));
+      return dz.values();
+    };
+    const std::vector<float> out = forward(s.shape);
+    const std::vector<float> back = backward(s.shape);
     std::int64_t different = 0;
-    for (std::size_t i = 0; i < out.size(); ++i) different += (out[i] > 0) != (back[i] == 1);
+    for (std::size_t i = 0; i < out.size(); ++i) different += back[i] != (out[i] > 0 ? 1 : 0);
     EXPECT_EQ(different, 0);
+
+    s.pooled = true;
+    const Images small = pooled_shape(s.shape);
+    const std::vector<float> maxima = forward(small);
+    const std::vector<float> routed = backward(small);
+    std::int64_t wrong = 0;
+    std::int64_t positive = 0;
+    for (std::int64_t i = 0; i < small.size(); ++i) {
+      const std::int64_t channel = i % small.channels;
+      const std::int64_t column = i / small.channels % small.width * 2;
+      const std::int64_t row = i / small.channels / small.width * 2;  // of all images
+      float most = 0;
+      int taken = 0;
+      for (const int k : {0, 1, 2, 3}) {
+        const std::int64_t pixel = (row + k / 2) * s.shape.width + column + k % 2;
+        const auto at = static_cast<std::size_t>(pixel * s.shape.channels + channel);
+        most = std::max(most, out[at]);
+        if (routed[at] == 0) continue;
+        ++taken;
+        wrong += routed[at] != 1 || out[at] != maxima[static_cast<std::size_t>(i)];
+      }
+      wrong += maxima[static_cast<std::size_t>(i)] != most;
+      wrong += taken != (most > 0 ? 1 : 0);
+      positive += most > 0;
+    }
+    EXPECT_EQ(wrong, 0);
+    EXPECT_GT(positive, small.size() / 4);
+    EXPECT_LT(positive, small.size());
   }
 }
 

@@ -187,9 +187,15 @@ TEST(LossScale, AnOverflowStartsTheRowAnew) {
 TEST(LossScale, IsNotTheBusinessOfAdvance) {
   const LrSchedule schedule = linear(0, 1, 9);
   StepState state = first_step(schedule);
-  advance(state, schedule, true, 0);
   EXPECT_EQ(state.loss_scale, 1.0f);
   EXPECT_EQ(state.updates_at_scale, 0);
+  state.loss_scale = 64;
+  state.updates_at_scale = 1999;
+  for (const bool finite : {true, false}) {
+    advance(state, schedule, finite, 0);
+    EXPECT_EQ(state.loss_scale, 64.0f);
+    EXPECT_EQ(state.updates_at_scale, 1999);
+  }
 }
 
 }  // namespace

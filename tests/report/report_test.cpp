@@ -40,19 +40,6 @@ struct Row {
   double accuracy;
 };
 
-std::vector<Row> random_rows(std::size_t n) {
-  std::mt19937_64 random(std::random_device{}());
-  std::lognormal_distribution<double> loss(0, 1.5);
-  std::uniform_real_distribution<double> share(0, 1);
-  std::vector<Row> rows;
-  for (std::size_t i = 0; i < n; ++i) {
-    const bool warm = i < n / 4;
-    const float lr = warm ? 0.1f * static_cast<float>(i + 1) / static_cast<float>(n) : 0.125f;
-    rows.push_back({warm ? "warmup" : "decay", lr, loss(random), share(random)});
-  }
-  return rows;
-}
-
 Json summary_of(const std::string& outcome, std::size_t steps) {
   return {{"outcome", outcome.empty() ? Json() : Json(outcome)},
           {"steps", steps},
@@ -166,6 +153,18 @@ std::string message_of(const std::function<void()>& act) {
 
 class Report : public testing::Test {
  protected:
+  std::vector<Row> random_rows(std::size_t n) {
+    std::lognormal_distribution<double> loss(0, 1.5);
+    std::uniform_real_distribution<double> share(0, 1);
+    std::vector<Row> rows;
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool warm = i < n / 4;
+      const float lr = warm ? 0.1f * static_cast<float>(i + 1) / static_cast<float>(n) : 0.125f;
+      rows.push_back({warm ? "warmup" : "decay", lr, loss(random_), share(random_)});
+    }
+    return rows;
+  }
+
   // Two arms over the seeds 0 and 1; "cold" is not finite at seed 1.
   void write_compare(const std::function<void(Json&)>& change = [](Json&) {}) {
     const Path folder = folder_ / "c";
@@ -199,6 +198,9 @@ class Report : public testing::Test {
     put_bytes(folder / "compare.json", json.dump());
   }
 
+  const std::uint32_t seed_ = std::random_device{}();
+  const testing::ScopedTrace trace_{__FILE__, __LINE__, testing::Message() << "seed " << seed_};
+  std::mt19937_64 random_{seed_};
   TemporaryFolder folder_;
   std::map<std::string, std::vector<Row>> rows_;
 };
@@ -680,12 +682,13 @@ std::string page_of_grid(const Path& folder, const std::vector<std::pair<std::st
     }
     points = finer;
   }
+  const std::vector<Row> rows = {{"warmup", 0.125, 2, 0.25}, {"decay", 0.25, 1, 0.5}};
   for (std::size_t i = 0; i < points.size(); ++i) {
     const std::string name = fmt::format("cell{}", i);
     Json runs = Json::array();
     int failures = 0;
     for (const auto& [outcome, accuracy] : runs_of_cells[i % runs_of_cells.size()]) {
-      write_run(folder / name / std::to_string(runs.size()), random_rows(4), outcome, "grid");
+      write_run(folder / name / std::to_string(runs.size()), rows, outcome, "grid");
       failures += outcome == "stuck" || outcome == "non_finite" ? 1 : 0;
       runs.push_back({{"seed", runs.size()}, {"outcome", outcome}, {"test_accuracy", accuracy}});
     }

@@ -33,7 +33,9 @@ std::vector<double> random_series(std::mt19937_64& random, std::size_t n) {
 }
 
 TEST(Thin, KeepsWhatIsExtremeNearEveryValue) {
-  std::mt19937_64 random(std::random_device{}());
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
   for (int trial = 0; trial < 200; ++trial) {
     const std::size_t n = 1 + random() % 3000;
     const std::size_t most = 2 + random() % 300;
@@ -95,7 +97,9 @@ TEST(Means, StandInTheMiddleAndEndWhereValuesDo) {
 // If values jump at the break, no mean lies between those before and those after it, and the line
 // through the means, which is what is drawn, meets the values on both sides.
 TEST(Means, DoNotReachAcrossABreak) {
-  std::mt19937_64 random(std::random_device{}());
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
   for (int trial = 0; trial < 300; ++trial) {
     const std::size_t n = 2 + random() % 400;
     const std::size_t window = 1 + random() % 90;

@@ -95,13 +95,12 @@ TEST_F(Properties, AWarmupToTheBaseMeetsADecayFromTheBase) {
   for (int trial = 0; trial < 1000; ++trial) {
     const std::int64_t steps = random_.integer(20, 400);
     const std::int64_t warmup = random_.integer(1, steps - 2);
-    const char* shapes[] = {"linear", "cosine", "power"};
+    const char* shapes[] = {"linear", "cosine", "power, power: 2"};
     const std::string text = fmt::format(
-        "schedule: {{base_lr: 1, warmup: {{shape: {}, power: 2, length: {} steps, endpoints: "
-        "{}}},\n"
+        "schedule: {{base_lr: 1, warmup: {{shape: {}, length: {} steps, endpoints: {}}},\n"
         "  hold: {} steps, decay: {{shape: {}, endpoints: start}}}}\ntrain: {{length: {} steps}}\n",
-        "power", warmup, random_.one_in(2) ? "start" : "end", random_.integer(0, 1),
-        shapes[random_.integer(0, 1)], steps);
+        shapes[random_.integer(0, 2)], warmup, random_.one_in(2) ? "start" : "end",
+        random_.integer(0, 1), shapes[random_.integer(0, 2)], steps);
     const RunConfig config = read_config(parse_document(text, "f.yaml"));
     const Schedule s = resolve_schedule(config, run_length(config, 10));
     const auto length = static_cast<double>(std::min(warmup, steps - warmup - 1));
@@ -202,7 +201,8 @@ TEST_F(Properties, BehindAGateIsTheShorterWarmup) {
 }
 
 TEST_F(Properties, AFloorIsAMaximum) {
-  for (int trial = 0; trial < 500; ++trial) {
+  int compared = 0;
+  while (compared < 100) {
     const double floor = random_.number(1e-5, 1);
     const Schedule low = accepted({"schedule.min_lr=0"});
     bool own = false;  // floors of single phases take precedence
@@ -222,11 +222,13 @@ TEST_F(Properties, AFloorIsAMaximum) {
     for (std::int64_t k = 0; k < low.run.steps; ++k) {
       ASSERT_EQ(lr_at(high.lr, k), std::max(lr_at(low.lr, k), floor)) << k;
     }
+    ++compared;
   }
 }
 
 TEST_F(Properties, AScaledBaseIsThatBase) {
-  for (int trial = 0; trial < 300; ++trial) {
+  int compared = 0;
+  while (compared < 50) {
     const Schedule s = accepted();
     if (!config_.schedule.scale) continue;
     SCOPED_TRACE(random_.text());
@@ -241,6 +243,7 @@ TEST_F(Properties, AScaledBaseIsThatBase) {
     for (std::int64_t k = 0; k < s.run.steps; ++k) {
       ASSERT_EQ(lr_at(s.lr, k), lr_at(plain.lr, k)) << k;
     }
+    ++compared;
   }
 }
 

@@ -51,9 +51,8 @@ class MadeUpProbe : public Probe {
 
 class CriticalRate : public testing::Test {
  protected:
-  CriticalRate() { RecordProperty("seed", std::to_string(seed_)); }
-
   const unsigned seed_ = std::random_device{}();
+  const testing::ScopedTrace trace_{__FILE__, __LINE__, testing::Message() << "seed " << seed_};
   std::mt19937_64 random_{seed_};
 };
 
@@ -111,7 +110,7 @@ TEST_F(CriticalRate, OfAQuadraticIsWhereItsParabolaCrosses) {
       q.weights.push_back(static_cast<float>(normal(random_)) + 0.1f);
     }
     q.offset = trial % 2 == 0 ? 0 : q.loss(q.weights) / 3;
-    SCOPED_TRACE(fmt::format("seed {}, trial {}, crossing {}", seed_, trial, q.crossing()));
+    SCOPED_TRACE(fmt::format("trial {}, crossing {}", trial, q.crossing()));
     MadeUpProbe probe = q.probe();
     expect_just_below(critical_rate(probe, q.weights), q.crossing());
     EXPECT_EQ(probe.gradients, 1);

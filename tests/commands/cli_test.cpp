@@ -108,6 +108,52 @@ class Cli : public testing::Test {
   }
   Result bash(const std::string& line) { return wait(start({"bash", "-c", line})); }
 
+  // The program where no GPU is visible: an index that does not exist hides all of them.
+  Result preheat_without_gpu(const std::string& arguments) {
+    return bash("CUDA_VISIBLE_DEVICES=-1 '" PREHEAT_BINARY "' " + arguments);
+  }
+
+  // Waits until `seen` or until the program has ended, and returns whether it was seen.
+  template <class Seen>
+  static bool comes(pid_t child, const Seen& seen) {
+    const auto has_ended = [&] {
+      siginfo_t info{};
+      waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT);
+      return info.si_pid != 0;
+    };
+    const auto start = std::chrono::steady_clock::now();
+    while (!seen() && !has_ended()) {
+      if (std::chrono::steady_clock::now() - start > std::chrono::minutes(2)) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return seen();
+  }
+
+  // Interrupts preheat while it trains into `folder`: rows in a metrics.csv there show that it
+  // does. A run that ends before the signal arrives is repeated with four times the updates;
+  // `length` is then that of the interrupted one, to which `arguments` gives the command line.
+  template <class Arguments>
+  Result interrupted_training(const std::string& folder, int& length, const Arguments& arguments) {
+    for (int attempt = 0;; ++attempt, length *= 4) {
+      std::vector<std::string> line = arguments(length);
+      line.insert(line.begin(), PREHEAT_BINARY);
+      const pid_t child = start(line);
+      EXPECT_TRUE(comes(child, [&] {
+        std::error_code error;
+        bool has_rows = false;
+        for (const auto& entry :
+             std::filesystem::recursive_directory_iterator(folder_ / folder, error)) {
+          has_rows |= entry.path().filename() == "metrics.csv" && entry.file_size(error) > 500;
+        }
+        return has_rows;
+      }));
+      kill(child, SIGINT);
+      Result result = wait(child);
+      if (result.code != 0 || attempt == 4) return result;
+      std::filesystem::remove_all(folder_ / folder);
+    }
+  }
+
   // An error is exactly one line on standard error.
   static void expect_one_line(const Result& result, int code) {
     EXPECT_EQ(result.code, code) << result.err;
@@ -223,24 +269,41 @@ TEST_F(Cli, WrongYamlNamesItsPlace) {
 }
 
 TEST_F(Cli, CudaThatIsNotThereIsAnError) {
-  const Result result = preheat({"train", "tiny.yaml", "--device", "cuda"});
-  if (result.code == 0) GTEST_SKIP() << "there is a CUDA device";
+  const Result result = preheat_without_gpu("train tiny.yaml --device cuda");
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, AllOf(HasSubstr("CUDA"), HasSubstr("--device cpu")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
 }
 
 // The reason is the one that --device cuda gives.
 TEST_F(Cli, WhyTheCpuWasTakenIsSaid) {
-  const Result cuda = preheat({"train", "tiny.yaml", "--device", "cuda", "--out", "cuda"});
-  if (cuda.code == 0) GTEST_SKIP() << "there is a CUDA device";
+  const Result cuda = preheat_without_gpu("train tiny.yaml --device cuda --out cuda");
   const std::string begin = "preheat: ";
   ASSERT_THAT(cuda.err, StartsWith(begin));
   const std::string reason = cuda.err.substr(begin.size(), cuda.err.find(';') - begin.size());
-  const Result taken = preheat({"train", "tiny.yaml", "--out", "auto"});
+  const Result taken = preheat_without_gpu("train tiny.yaml --out auto");
   EXPECT_EQ(taken.code, 0) << taken.err;
   EXPECT_THAT(taken.out, HasSubstr(" (--device auto took the CPU: " + reason + ")\n"));
   EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "cpu", "--device", "cpu"}).out,
               Not(HasSubstr("took the CPU")));
+}
+
+// --device cuda never falls back: the run is on a GPU, and says so, or it is an error.
+TEST_F(Cli, CudaIsAGpuOrAnError) {
+  const Result cuda = preheat({"train", "tiny.yaml", "--device", "cuda", "--out", "cuda"});
+  if (cuda.code != 0) {
+    expect_one_line(cuda, 1);
+    EXPECT_THAT(cuda.err, HasSubstr("; use --device cpu\n"));
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "cuda"));
+    return;
+  }
+  // Of the driver, natively and in WSL.
+  EXPECT_TRUE(std::filesystem::exists("/dev/nvidiactl") || std::filesystem::exists("/dev/dxg"));
+  EXPECT_THAT(cuda.out, testing::ContainsRegex("(^|\n)device: [^\n]*, CUDA [0-9.]+, cuDNN "));
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "cuda/summary.json"));
+  EXPECT_THAT(summary["library"].get<std::string>(), StartsWith("CUDA "));
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "auto"}).out,
+              AllOf(HasSubstr(", cuDNN "), Not(HasSubstr("took the CPU"))));
 }
 
 TEST_F(Cli, VerbosePrintsWhatItsHelpSays) {
@@ -399,19 +462,20 @@ TEST_F(Cli, AFolderThatIsNotEmptyIsRefused) {
 }
 
 TEST_F(Cli, MissingDataNamesThePlaces) {
+  const Result given = preheat({"train", "tiny.yaml", "--quiet", "--set", "data.dataset=mnist",
+                                "--set", "data.dir=nowhere"});
+  expect_one_line(given, 1);
+  EXPECT_THAT(given.err, HasSubstr("nowhere"));
+  const std::string installed = "/usr/share/datasets/cifar10";
+  if (std::filesystem::exists(installed)) GTEST_SKIP() << installed << " exists";
   const Result result = bash(
       "PREHEAT_DATA=elsewhere "
       "'" PREHEAT_BINARY
       "'"
       " train tiny.yaml --quiet --set data.dataset=cifar10");
-  if (result.code == 0) GTEST_SKIP() << "CIFAR-10 is installed";
   expect_one_line(result, 1);
-  EXPECT_THAT(result.err, AllOf(HasSubstr("data/cifar10"), HasSubstr("elsewhere"),
-                                HasSubstr("/usr/share/datasets/cifar10")));
-  const Result given = preheat({"train", "tiny.yaml", "--quiet", "--set", "data.dataset=mnist",
-                                "--set", "data.dir=nowhere"});
-  expect_one_line(given, 1);
-  EXPECT_THAT(given.err, HasSubstr("nowhere"));
+  EXPECT_THAT(result.err,
+              AllOf(HasSubstr("data/cifar10"), HasSubstr("elsewhere"), HasSubstr(installed)));
 }
 
 TEST_F(Cli, ScheduleAsCsv) {
@@ -678,34 +742,29 @@ TEST_F(Cli, FullStandardOutputIsAnError) {
 }
 
 TEST_F(Cli, AnInterruptedRunGoesOn) {
-  const std::vector<std::string> longer = {"--set", "train.length=600 steps", "--set",
-                                           "train.eval_every=600 steps"};
-  std::vector<std::string> first = {PREHEAT_BINARY, "train", "tiny.yaml", "--out", "run"};
-  first.insert(first.end(), longer.begin(), longer.end());
-  const pid_t child = start(first);
-  // Rows in metrics.csv show that training is under way.
-  for (int i = 0; i < 15000; ++i) {
-    std::error_code error;
-    const auto size = std::filesystem::file_size(folder_ / "run/metrics.csv", error);
-    if (!error && size > 500) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
-  kill(child, SIGINT);
-  const Result cut = wait(child);
+  const auto with_length = [](std::vector<std::string> arguments, int length) {
+    for (const char* key : {"train.length", "train.eval_every"}) {
+      arguments.insert(arguments.end(), {"--set", fmt::format("{}={} steps", key, length)});
+    }
+    return arguments;
+  };
+  int length = 600;
+  const Result cut = interrupted_training("run", length, [&](int steps) {
+    return with_length({"train", "tiny.yaml", "--out", "run"}, steps);
+  });
   expect_one_line(cut, 1);
   EXPECT_THAT(cut.err, AllOf(HasSubstr("interrupted after"), HasSubstr("--resume run")));
   const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
   EXPECT_EQ(summary["interrupted"], true);
-  EXPECT_LT(summary["steps"], 600);
+  EXPECT_LT(summary["steps"], length);
 
-  std::vector<std::string> rest = {"train", "tiny.yaml", "--resume", "run", "--quiet"};
-  rest.insert(rest.end(), longer.begin(), longer.end());
-  const Result done = preheat(rest);
+  const Result done =
+      preheat(with_length({"train", "tiny.yaml", "--resume", "run", "--quiet"}, length));
   EXPECT_EQ(done.code, 0) << done.err;
   const auto finished = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
   EXPECT_EQ(finished["interrupted"], false);
-  EXPECT_EQ(finished["steps"], 600);
-  EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
+  EXPECT_EQ(finished["steps"], length);
+  EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), length + 1);
 }
 
 TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
@@ -975,20 +1034,13 @@ TEST_F(Cli, AnInterruptedExperimentGoesOn) {
                 "compare: {seeds: 2, arms: {a: {}, b: {optimizer.momentum: 0}}}\n");
   for (const std::string command : {"compare", "sweep", "find-lr"}) {
     SCOPED_TRACE(command);
-    const pid_t child = start({PREHEAT_BINARY, command, "e.yaml", "--out", command, "--set",
-                               "train.length=100 steps", "--set", "train.eval_every=100 steps"});
-    for (int i = 0; i < 15000; ++i) {
-      std::error_code error;
-      bool has_rows = false;
-      for (const auto& entry :
-           std::filesystem::recursive_directory_iterator(folder_ / command, error)) {
-        has_rows |= entry.path().filename() == "metrics.csv" && entry.file_size(error) > 500;
-      }
-      if (has_rows) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-    kill(child, SIGINT);
-    const Result cut = wait(child);
+    int length = 100;
+    const Result cut = interrupted_training(command, length, [&](int steps) {
+      return std::vector<std::string>{command, "e.yaml",
+                                      "--out", command,
+                                      "--set", fmt::format("train.length={} steps", steps),
+                                      "--set", fmt::format("train.eval_every={} steps", steps)};
+    });
     expect_one_line(cut, 1);
     EXPECT_EQ(cut.err, "preheat: interrupted; continue with --resume " + command + "\n");
     const std::string json = command == "find-lr" ? "find_lr.json" : command + ".json";
@@ -1422,15 +1474,20 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
     std::vector<std::string> arguments;
     std::string until;  // interrupted once this is on standard output
     int signal;
+    std::string head;  // of the first figures
   };
   const std::vector<Case> cases = {
-      {{"bench", "update", "--device", "cpu"}, "three_pass", SIGINT},
-      {{"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "600"}, "load", SIGTERM},
+      {{"bench", "update", "--device", "cpu"}, "three_pass", SIGINT, "three_pass"},
+      {{"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "600"},
+       "load",
+       SIGTERM,
+       "images per second"},
       {{"bench", "step", "tiny.yaml", "--device", "cpu", "--seconds", "0.1", "--replicas",
         "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19"},
        "replicas",
-       SIGINT},
-      {{"bench", "schedule", "--device", "cpu"}, "load", SIGINT}};
+       SIGINT,
+       "images per second"},
+      {{"bench", "schedule", "--device", "cpu"}, "load", SIGINT, "lr_at on one core"}};
   for (const Case& c : cases) {
     SCOPED_TRACE(fmt::format("{}", fmt::join(c.arguments, " ")));
     put_bytes(folder_ / "out", "");  // left by the case before
@@ -1440,17 +1497,17 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
         with(c.arguments, {"--json", "cut.json", "--html", "cut.html"});
     arguments.insert(arguments.begin(), PREHEAT_BINARY);
     const pid_t child = start(arguments);
-    for (int i = 0; i < 15000; ++i) {
-      if (bytes_of(folder_ / "out").find(c.until) != std::string::npos) break;
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
+    EXPECT_TRUE(
+        comes(child, [&] { return bytes_of(folder_ / "out").find(c.until) != std::string::npos; }));
     const auto asked = std::chrono::steady_clock::now();
     kill(child, c.signal);
     const Result result = wait(child);
-    EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(20));
+    EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::minutes(1));
     expect_one_line(result, 1);
     for (const std::string& name : files()) EXPECT_FALSE(name.ends_with(".tmp")) << name;
-    if (c.until == "load") {
+    // On a busy machine the signal may arrive after the first figures; what is printed tells.
+    if (result.out.find(c.head) == std::string::npos) {
+      EXPECT_EQ(c.until, "load");
       EXPECT_EQ(
           result.err,
           "preheat: interrupted before anything was measured; nothing was written to cut.json "
@@ -1459,6 +1516,7 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
       EXPECT_FALSE(std::filesystem::exists(folder_ / "cut.html"));
       continue;
     }
+    EXPECT_NE(c.signal, SIGTERM) << "figures of 600 seconds";
     EXPECT_EQ(result.err, "preheat: interrupted; what was measured is in cut.json and cut.html\n");
     EXPECT_THAT(result.out, HasSubstr("interrupted and incomplete"));
     const auto json = nlohmann::json::parse(bytes_of(folder_ / "cut.json"));
@@ -1546,9 +1604,7 @@ TEST_F(Cli, AnInterruptedTableLeavesWhatWasThere) {
   put_bytes(folder_ / "rates.csv", "old");
   const pid_t child = start({PREHEAT_BINARY, "schedule", "tiny.yaml", "--set",
                              "train.length=1000000000000 steps", "--csv", "rates.csv"});
-  for (int i = 0; i < 15000 && !std::filesystem::exists(folder_ / "rates.csv.tmp"); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  }
+  EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.tmp"); }));
   kill(child, SIGINT);
   const Result result = wait(child);
   expect_one_line(result, 1);

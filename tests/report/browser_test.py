@@ -109,26 +109,26 @@ def write_compare(folder, seeds, updates, diagnostics=False, loses=True):
 
 def write_sweep(folder, updates):
     folder.mkdir(parents=True)
-    rates, warmups, momenta = [0.1, 0.2, 0.4], ["0 steps", "10 steps"], [0, 0.9]
+    rates, warmups, forms = [0.1, 0.2, 0.4], ["0 steps", "10 steps"], [False, True]
     (folder / "config.yaml").write_text(CONFIG.format(
         name="map", seed=0,
         more="sweep: {seeds: 2, axes: {schedule.base_lr: [0.1, 0.2, 0.4], "
-             "optimizer.nesterov: [true, false], schedule.warmup.length: [0 steps, 10 steps]}}"))
+             "optimizer.nesterov: [false, true], schedule.warmup.length: [0 steps, 10 steps]}}"))
     cells = []
     for rate in rates:
-        for momentum in momenta:
+        for nesterov in forms:
             for warmup in warmups:
-                name = f"{rate}_{momentum}_{warmup.replace(' ', '-')}"
+                name = f"{rate}_{json.dumps(nesterov)}_{warmup.replace(' ', '-')}"
                 outcome = OUTCOMES[(rates.index(rate) + warmups.index(warmup)) % 4]
                 runs = [(s, outcome if s or outcome != "stuck" else "ok") for s in range(2)]
                 for seed, ended in runs:
                     write_run(folder / name / str(seed), seed, updates, ended)
-                point = {"schedule.base_lr": rate, "optimizer.nesterov": momentum,
+                point = {"schedule.base_lr": rate, "optimizer.nesterov": nesterov,
                          "schedule.warmup.length": warmup}
                 cells.append(arm_json(name, point, runs) | {"point": point})
     (folder / "sweep.json").write_text(json.dumps({
         "axes": [{"key": "schedule.base_lr", "values": rates},
-                 {"key": "optimizer.nesterov", "values": momenta},
+                 {"key": "optimizer.nesterov", "values": forms},
                  {"key": "schedule.warmup.length", "values": warmups}],
         "cells": cells,
         "boundaries": [{"point": {"schedule.warmup.length": "0 steps"}, "largest_training": 0.1,
@@ -166,7 +166,6 @@ class Body(html.parser.HTMLParser):
         super().__init__()
         self.attributes = {}
         self.charts = 0
-        self.in_plot = 0
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)

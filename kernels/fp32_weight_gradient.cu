@@ -35,6 +35,7 @@ struct Layout {
   static constexpr int slice_threads = taps * groups * groups;
   static constexpr int slices = threads / slice_threads;
   static constexpr int strips = part == 32 ? 8 : 16;  // per tile
+  static_assert(groups * quad == part && slices * slice_threads <= threads && strips % slices == 0);
 
   static int tiles(const Strips<pixels>& images) { return ceil_div(images.count, strips); }
 

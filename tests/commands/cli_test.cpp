@@ -91,9 +91,9 @@ class Cli : public testing::Test {
     return wait(start(std::move(arguments)));
   }
   // Everything that it writes to a terminal.
-  std::string preheat_on_terminal(std::vector<std::string> arguments, unsigned short columns = 80) {
+  std::string preheat_on_terminal(std::vector<std::string> arguments, int columns = 80) {
     arguments.insert(arguments.begin(), PREHEAT_BINARY);
-    winsize size{24, columns, 0, 0};
+    winsize size{24, static_cast<unsigned short>(columns), 0, 0};
     int terminal = -1;
     const pid_t child = forkpty(&terminal, nullptr, nullptr, &size);
     if (child == 0) become(std::move(arguments));
@@ -362,7 +362,7 @@ TEST_F(Cli, PipedOutputIsPlainAndQuietIsSilent) {
 struct Screen {
   std::vector<std::string> lines{""};
   std::size_t bars = 0;
-  std::size_t widest_bar = 0;
+  std::ptrdiff_t widest_bar = 0;
 
   explicit Screen(const std::string& written) {
     for (std::size_t i = 0; i < written.size(); ++i) {
@@ -382,7 +382,7 @@ struct Screen {
   void note_bar() {
     if (lines.back().empty()) return;
     ++bars;
-    widest_bar = std::max(widest_bar, lines.back().size());
+    widest_bar = std::max(widest_bar, std::ssize(lines.back()));
   }
 };
 
@@ -393,7 +393,7 @@ TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
   const std::pair<std::string, std::string> commands[] = {{"train", "tiny.yaml"},
                                                           {"compare", "two.yaml"}};
   for (const auto& [command, file] : commands) {
-    for (const unsigned short columns : {200, 60, 12}) {
+    for (const int columns : {200, 60, 12}) {
       const Screen screen(preheat_on_terminal(
           {command, file, "--set", "train.length=60 steps", "--set", "train.cpu_threads=1"},
           columns));
@@ -1014,11 +1014,11 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
           HasSubstr("\nc against a: no seed has a rate that trains in both\n"),
           HasSubstr("\nd against a: "), Not(HasSubstr("d against b: "))));
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "search/find_lr.json"));
-  const auto& search = json["arms"][0]["searches"][1];
-  EXPECT_EQ(search["largest"], 4e-7);
-  EXPECT_EQ(search["smallest_failing"], 8e-7);
-  EXPECT_EQ(search["violations"], 1);
-  EXPECT_EQ(search["tried_below"], 5);
+  const auto& of_seed_1 = json["arms"][0]["searches"][1];
+  EXPECT_EQ(of_seed_1["largest"], 4e-7);
+  EXPECT_EQ(of_seed_1["smallest_failing"], 8e-7);
+  EXPECT_EQ(of_seed_1["violations"], 1);
+  EXPECT_EQ(of_seed_1["tried_below"], 5);
   // Of three arms every ratio.
   const Result three = preheat({"find-lr", "f.yaml", "--resume", "search", "--set",
                                 "find_lr.arms={a: {}, b: {optimizer.momentum: 0.8}, d: "

@@ -395,9 +395,7 @@ cudaError_t convolve(Element element, const Images& images, int out, const void*
 }  // namespace
 
 bool tensor_core_convolution_supports(Element element, const Images& x, std::int32_t out) {
-  return element != Element::f32 && tiles_support(x.channels) && tiles_support(out) &&
-         x.batch > 0 && x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 30) &&
-         has_async_copies();
+  return tiles_support(element, x, out);
 }
 
 cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,

@@ -91,18 +91,18 @@ struct Layout {
   }
 };
 
-/// A thread's part in bringing the rows of a tile: the same 8 channels of the same column of each.
+/// A thread's part in copying the rows of a tile: the same 8 channels of the same column of each.
 template <class T, int channels, int columns>
-class Carrier {
+class ColumnLoader {
  public:
-  __device__ explicit Carrier(const T* images) : images_(images) {}
+  __device__ explicit ColumnLoader(const T* images) : images_(images) {}
 
   /// The next row is `row`; the first column may be -1.
-  __device__ void aim(const Extent& extent, int first_column, int row) {
+  __device__ void start(const Extent& extent, int first_column, int row) {
     copy_.start(extent, images_, first_column + column(), chunk(), row);
   }
 
-  __device__ void bring(const Extent& extent, unsigned stage) {
+  __device__ void copy(const Extent& extent, unsigned stage) {
     if (column() >= columns) return;
     copy_.copy(extent, stage + swizzled_offset<channels>(column(), chunk()));
   }
@@ -128,21 +128,21 @@ class Feed {
         steps_(end - first),
         column_(first / extent.height * Block::columns),
         row_(first % extent.height) {
-    aim();
+    start();
   }
 
   /// The rows of the next step, as one group of copies, which is empty behind the last step.
-  __device__ void bring() {
+  __device__ void copy_rows() {
     if (steps_ > 0) {
       --steps_;
       if (row_ == extent_.height) {
         row_ = 0;
         column_ += Block::columns;
-        aim();
+        start();
       }
       ++row_;
-      x_.bring(extent_, stage_);
-      dy_.bring(extent_, stage_ + Block::x_bytes);
+      x_.copy(extent_, stage_);
+      dy_.copy(extent_, stage_ + Block::x_bytes);
       stage_ = Block::next_stage(ring_, stage_);
     }
     commit_copies();
@@ -150,14 +150,14 @@ class Feed {
 
  private:
   using Block = Layout<in, out>;
-  __device__ void aim() {
-    x_.aim(extent_, column_ - 1, row_);
-    dy_.aim(extent_, column_, row_);
+  __device__ void start() {
+    x_.start(extent_, column_ - 1, row_);
+    dy_.start(extent_, column_, row_);
   }
 
   const Extent extent_;
-  Carrier<T, in, Block::x_columns> x_;
-  Carrier<T, out, Block::columns> dy_;
+  ColumnLoader<T, in, Block::x_columns> x_;
+  ColumnLoader<T, out, Block::columns> dy_;
   const unsigned ring_;
   unsigned stage_;
   int steps_;
@@ -260,7 +260,7 @@ __global__ void __launch_bounds__(threads, 1)
   const int first = begin % extent.height == 0 ? begin : begin - 1;
 
   Feed<T, in, out> feed(extent, x, dy, ring, first, end);
-  for (int i = 0; i < Block::stages - 1; ++i) feed.bring();
+  for (int i = 0; i < Block::stages - 1; ++i) feed.copy_rows();
   constexpr int zeros = in / 8;  // pieces in each stage
   for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
     const unsigned at =
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(threads, 1)
     for (int c = 0; c < Block::in_fragments; ++c) {
       load_transposed(x_here[c], stage + (x_at ^ c * 32));
     }
-    feed.bring();  // while the fragments are on their way
+    feed.copy_rows();  // while the fragments are on their way
     if (step >= begin) {
       if (row > 0) {
         multiply<T>(sums[0], dy_here, x_before);
@@ -343,9 +343,7 @@ std::int64_t weights(const Images& x, int out) {
 }  // namespace
 
 bool weight_gradient_supports(Element element, const Images& x, std::int32_t out) {
-  return element != Element::f32 && tiles_support(x.channels) && tiles_support(out) &&
-         x.batch > 0 && x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 30) &&
-         has_async_copies();
+  return tiles_support(element, x, out);
 }
 
 std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {

@@ -34,19 +34,24 @@ struct Convolution3x3 {
   }
 };
 
-/// Calls work(pixel, tap, other) for every pixel of y and tap of a filter, `other` being the pixel
-/// of x that the tap reads there.
+/// Calls work(y, x, w) for every product of the convolution, with the indices of its elements in
+/// y, x and w.
 template <class Work>
-void for_all_taps(const Images& shape, const Work& work) {
-  for (std::int64_t pixel = 0; pixel < shape.rows(); ++pixel) {
-    const std::int64_t column = pixel % shape.width;
-    const std::int64_t row = pixel / shape.width % shape.height;
+void for_all_products(const Convolution3x3& c, const Work& work) {
+  for (std::int64_t pixel = 0; pixel < c.x.rows(); ++pixel) {
+    const std::int64_t column = pixel % c.x.width;
+    const std::int64_t row = pixel / c.x.width % c.x.height;
     for (int tap = 0; tap < 9; ++tap) {
       const int down = tap / 3 - 1;
       const int right = tap % 3 - 1;
-      if (row + down < 0 || row + down >= shape.height) continue;
-      if (column + right < 0 || column + right >= shape.width) continue;
-      work(pixel, tap, pixel + down * shape.width + right);
+      if (row + down < 0 || row + down >= c.x.height) continue;
+      if (column + right < 0 || column + right >= c.x.width) continue;
+      const std::int64_t other = pixel + down * c.x.width + right;
+      for (std::int64_t k = 0; k < c.out; ++k) {
+        for (std::int64_t i = 0; i < c.x.channels; ++i) {
+          work(pixel * c.out + k, other * c.x.channels + i, (k * 9 + tap) * c.x.channels + i);
+        }
+      }
     }
   }
 }
@@ -54,13 +59,8 @@ void for_all_taps(const Images& shape, const Work& work) {
 inline Sums convolution_of(const Convolution3x3& c, const std::vector<float>& x,
                            const std::vector<float>& w) {
   Sums y(c.y_size());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        y.add(pixel * c.out + k, double{x[other * c.x.channels + i]} *
-                                     w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
-      }
-    }
+  for_all_products(c, [&](std::int64_t to, std::int64_t from, std::int64_t weight) {
+    y.add(to, double{x[from]} * w[weight]);
   });
   return y;
 }
@@ -68,13 +68,8 @@ inline Sums convolution_of(const Convolution3x3& c, const std::vector<float>& x,
 inline Sums data_gradient_of(const Convolution3x3& c, const std::vector<float>& dy,
                              const std::vector<float>& w) {
   Sums dx(c.x_size());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        dx.add(other * c.x.channels + i,
-               double{dy[pixel * c.out + k]} * w[(std::int64_t{k} * 9 + tap) * c.x.channels + i]);
-      }
-    }
+  for_all_products(c, [&](std::int64_t from, std::int64_t to, std::int64_t weight) {
+    dx.add(to, double{dy[from]} * w[weight]);
   });
   return dx;
 }
@@ -82,13 +77,8 @@ inline Sums data_gradient_of(const Convolution3x3& c, const std::vector<float>& 
 inline Sums weight_gradient_of(const Convolution3x3& c, const std::vector<float>& x,
                                const std::vector<float>& dy) {
   Sums dw(c.weights());
-  for_all_taps(c.x, [&](std::int64_t pixel, int tap, std::int64_t other) {
-    for (std::int32_t k = 0; k < c.out; ++k) {
-      for (std::int32_t i = 0; i < c.x.channels; ++i) {
-        dw.add((std::int64_t{k} * 9 + tap) * c.x.channels + i,
-               double{dy[pixel * c.out + k]} * x[other * c.x.channels + i]);
-      }
-    }
+  for_all_products(c, [&](std::int64_t of_dy, std::int64_t of_x, std::int64_t to) {
+    dw.add(to, double{dy[of_dy]} * x[of_x]);
   });
   return dw;
 }

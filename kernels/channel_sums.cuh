@@ -14,6 +14,10 @@ inline constexpr unsigned max_row_blocks = 264;  // two on each SM of an H100
 /// blocks, which one block has to add up, stay few whatever the number of channels.
 inline constexpr int max_sum_channels = 64;
 
+/// Most blocks and channels of a convolution that adds up its y as well.
+inline constexpr unsigned max_convolution_blocks = 396;
+inline constexpr int max_convolution_channels = 128;
+
 /// Most packs of a row that a summing block covers.
 template <int pack>
 inline constexpr unsigned sum_lanes = pack > 1 ? 8 : max_sum_channels;
@@ -71,19 +75,21 @@ struct SumSpace {
 
 /// Adds up `a` and `b` over all threads with the same pack (at most sum_lanes packs per block) and
 /// writes them to this block's partials: partials[(block * channels + channel) * 2 + which].
-/// Threads without work must pass 0.
+/// Threads without work must pass 0. `thread` is the calling thread's index among those threads,
+/// row * lanes + its pack among the block's.
 template <int pack>
 __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned packs,
-                                       const float (&a)[pack], const float (&b)[pack],
-                                       SumSpace<pack>& space, float* partials) {
+                                       unsigned thread, const float (&a)[pack],
+                                       const float (&b)[pack], SumSpace<pack>& space,
+                                       float* partials) {
   // One group of threads for each component of a pack, with as many threads per lane as fit: two
   // rounds for any number of lanes.
   constexpr unsigned group = channel_threads / (2 * pack);
   static_assert(sum_lanes<pack> <= group);
 #pragma unroll
   for (int k = 0; k < pack; ++k) {
-    space.values[2 * k][threadIdx.x] = a[k];
-    space.values[2 * k + 1][threadIdx.x] = b[k];
+    space.values[2 * k][thread] = a[k];
+    space.values[2 * k + 1][thread] = b[k];
   }
   __syncthreads();
   const unsigned reducers = group / lanes;

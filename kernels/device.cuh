@@ -59,12 +59,14 @@ __device__ inline void load(const T* data, std::int64_t i, float (&values)[n]) {
   unpack(reinterpret_cast<const Pack<T, n>*>(data)[i], values);
 }
 
+/// Returns what it has stored.
 template <class T, int n>
-__device__ inline void store(T* data, std::int64_t i, const float (&values)[n]) {
+__device__ inline Pack<T, n> store(T* data, std::int64_t i, const float (&values)[n]) {
   Pack<T, n> pack;
 #pragma unroll
   for (int k = 0; k < n; ++k) pack.value[k] = from_float<T>(values[k]);
   reinterpret_cast<Pack<T, n>*>(data)[i] = pack;
+  return pack;
 }
 
 /// a / b rounded up, for non-negative numbers.
@@ -89,24 +91,38 @@ __device__ inline bool is_last_block(unsigned* counter, unsigned blocks) {
   return last;
 }
 
-/// The sum over a block of up to 1024 threads (a multiple of 32), in thread 0; undefined in the
+/// The sums over a block of up to 1024 threads (a multiple of 32), in thread 0; undefined in the
 /// others.
-template <class Number>
-__device__ inline Number block_sum(Number value) {
-  __shared__ Number sums[32];
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_down_sync(0xffffffffu, value, offset);
-  }
+template <class Number, int n>
+__device__ inline void block_sums(Number (&values)[n]) {
+  __shared__ Number sums[n][32];
+  const auto warp_sums = [&] {
+    for (int offset = 16; offset > 0; offset /= 2) {
+#pragma unroll
+      for (int k = 0; k < n; ++k) values[k] += __shfl_down_sync(0xffffffffu, values[k], offset);
+    }
+  };
+  warp_sums();
   const unsigned warp = threadIdx.x / 32;
   __syncthreads();  // until an earlier call's sums are read
-  if (threadIdx.x % 32 == 0) sums[warp] = value;
-  __syncthreads();
-  if (warp > 0) return value;
-  value = threadIdx.x < blockDim.x / 32 ? sums[threadIdx.x] : Number{};
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_down_sync(0xffffffffu, value, offset);
+#pragma unroll
+  for (int k = 0; k < n; ++k) {
+    if (threadIdx.x % 32 == 0) sums[k][warp] = values[k];
   }
-  return value;
+  __syncthreads();
+  if (warp > 0) return;
+#pragma unroll
+  for (int k = 0; k < n; ++k) {
+    values[k] = threadIdx.x < blockDim.x / 32 ? sums[k][threadIdx.x] : Number{};
+  }
+  warp_sums();
+}
+
+template <class Number>
+__device__ inline Number block_sum(Number value) {
+  Number values[] = {value};
+  block_sums(values);
+  return values[0];
 }
 
 /// Calls work.template operator()<T>() with the type that `element` stands for.

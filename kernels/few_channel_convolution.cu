@@ -8,6 +8,9 @@
 // adjacent pixels of y, which share all weights and most of the x they read, for 16 bytes of their
 // channels. Consecutive threads take consecutive channels, then consecutive columns, so a warp
 // reads and writes y coalesced.
+#include <algorithm>
+
+#include "batch_moments.cuh"
 #include "device.cuh"
 
 namespace preheat::kernels {
@@ -16,9 +19,9 @@ namespace {
 constexpr unsigned threads = 256;
 constexpr unsigned warp = 32;
 constexpr unsigned band = 4;
-constexpr unsigned max_columns = 32;       // of y, in a tile
-constexpr unsigned forward_blocks = 396;   // three on each SM of an H100
-constexpr unsigned gradient_blocks = 264;  // two on each
+constexpr unsigned max_columns = 32;                         // of y, in a tile
+constexpr unsigned forward_blocks = max_convolution_blocks;  // three on each SM of an H100
+constexpr unsigned gradient_blocks = 264;                    // two on each
 
 /// Width in x of the receptive field of `pixels` adjacent pixels of y.
 __host__ __device__ constexpr unsigned receptive_field(unsigned pixels, int kernel, int stride) {
@@ -57,8 +60,8 @@ struct InputTile {
   }
 };
 
-std::size_t input_tile_floats(const FewChannels& c, const Tiling& tiling) {
-  return std::size_t{static_cast<unsigned>(c.channels)} *
+__host__ __device__ unsigned input_tile_floats(const FewChannels& c, const Tiling& tiling) {
+  return static_cast<unsigned>(c.channels) *
          receptive_field(tiling.bands * band, c.kernel, c.stride) *
          receptive_field(max_columns, c.kernel, c.stride);
 }
@@ -116,10 +119,16 @@ __host__ __device__ unsigned weights_of(const FewChannels& c) {
   return static_cast<unsigned>(c.y.channels * c.kernel * c.kernel * c.channels);
 }
 
+/// Where the sums of y begin, in floats: after the weights and the tile, 16-byte aligned.
+__host__ __device__ unsigned written_at(const FewChannels& c, const Tiling& tiling) {
+  return (weights_of(c) + input_tile_floats(c, tiling) + 3) / 4 * 4;
+}
+
 // The weights stay in shared memory: 16 bytes of them serve `band` pixels.
 template <class T, int kernel, int stride>
 __global__ void __launch_bounds__(threads, 3)
-    forward_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* w, T* y) {
+    forward_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* w, T* y,
+                   const BatchMoments moments) {
   constexpr unsigned pack = full_pack<T>;
   extern __shared__ __align__(32) float weights[];  // [channel of x][s][r][channel of y]
   const unsigned weight_count = weights_of(shape);
@@ -137,6 +146,9 @@ __global__ void __launch_bounds__(threads, 3)
   const unsigned p = threadIdx.x % packs;
   const unsigned slot = threadIdx.x / packs;
   const unsigned slots = threads / packs;
+  auto& written = *reinterpret_cast<WrittenSums<pack>*>(weights + written_at(shape, tiling));
+  const bool adds = sizeof(T) == 2 && moments.mean != nullptr;
+  if (adds) written.clear();
   for (unsigned t = blockIdx.x; t < tiling.tiles; t += gridDim.x) {
     const Tile tile(shape, tiling, t);
     __syncthreads();  // until the previous tile has been read
@@ -164,6 +176,7 @@ __global__ void __launch_bounds__(threads, 3)
           }
         }
       }
+      Pack<T, pack> stored[band] = {};
 #pragma unroll
       for (unsigned j = 0; j < band; ++j) {
         const unsigned y_row = tile.row + row + j;
@@ -171,11 +184,15 @@ __global__ void __launch_bounds__(threads, 3)
         if (y_row < shape.y.height && y_column < shape.y.width) {
           const std::int64_t pixel =
               (tile.image * shape.y.height + y_row) * shape.y.width + y_column;
-          store<T, pack>(y, pixel * packs + p, sums[j]);
+          stored[j] = store<T, pack>(y, pixel * packs + p, sums[j]);
         }
       }
+      if (adds) written.add(stored);
     }
   }
+  if (!adds) return;
+  finish_written(moments, shape.y.rows(), packs, packs, threadIdx.x, written,
+                 *reinterpret_cast<SumSpace<pack>*>(weights));
 }
 
 /// How the threads of a block split the weight gradient: each of `items` threads has a pack of
@@ -326,6 +343,16 @@ cudaError_t with_kernel(Element element, const FewChannels& c, Work&& work) {
   });
 }
 
+Tiling forward_tiling(const FewChannels& c) {
+  return {c, 8 * forward_blocks};
+}
+
+std::size_t shared_bytes_with_moments(const FewChannels& c, const Tiling& tiling) {
+  constexpr int pack = full_pack<__half>;
+  return std::max(written_at(c, tiling) * sizeof(float) + sizeof(WrittenSums<pack>),
+                  sizeof(SumSpace<pack>));
+}
+
 unsigned fewer(unsigned blocks, unsigned most) {
   return blocks < most ? blocks : most;
 }
@@ -336,7 +363,8 @@ bool few_channels_supports(const FewChannels& c) {
   const bool kernel = (c.kernel == 3 || c.kernel == 5) && (c.stride == 1 || c.stride == 2) &&
                       c.padding >= 0 && c.padding < c.kernel;
   const bool channels = c.channels > 0 && c.channels <= 4 && c.channels <= c.x.channels &&
-                        c.y.channels > 0 && c.y.channels <= 128 && c.y.channels % 8 == 0;
+                        c.y.channels > 0 && c.y.channels <= max_convolution_channels &&
+                        c.y.channels % 8 == 0;
   const bool images = c.x.batch > 0 && c.x.height > 0 && c.x.width > 0 && c.y.batch == c.x.batch &&
                       c.y.height > 0 && c.y.width > 0;
   constexpr std::int64_t most = std::int64_t{1} << 31;  // limit of what is counted in 32 bits
@@ -345,15 +373,25 @@ bool few_channels_supports(const FewChannels& c) {
          WorkSplit(c, full_pack<float>).slots > 0;
 }
 
+bool few_channels_give_moments(Element element, const FewChannels& c) {
+  constexpr std::size_t max_shared_bytes = 48 << 10;  // without asking for more
+  return element != Element::f32 && few_channels_supports(c) &&
+         shared_bytes_with_moments(c, forward_tiling(c)) <= max_shared_bytes;
+}
+
 cudaError_t few_channels_forward(Element element, const FewChannels& c, const void* x,
-                                 const void* w, void* y, cudaStream_t stream) {
+                                 const void* w, void* y, const BatchMoments* moments,
+                                 cudaStream_t stream) {
   if (!few_channels_supports(c) || !is_aligned(y)) return cudaErrorInvalidValue;
+  if (moments != nullptr && !few_channels_give_moments(element, c)) return cudaErrorNotSupported;
   return with_kernel(element, c, [&]<class T, int kernel, int stride>() {
-    const Tiling tiling(c, 8 * forward_blocks);
-    const std::size_t shared = (weights_of(c) + input_tile_floats(c, tiling)) * sizeof(float);
+    const Tiling tiling = forward_tiling(c);
+    const std::size_t shared = moments != nullptr ? shared_bytes_with_moments(c, tiling)
+                                                  : written_at(c, tiling) * sizeof(float);
     forward_kernel<T, kernel, stride>
         <<<fewer(tiling.tiles, forward_blocks), threads, shared, stream>>>(
-            c, tiling, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y));
+            c, tiling, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y),
+            moments != nullptr ? *moments : BatchMoments{});
     return cudaGetLastError();
   });
 }

@@ -38,6 +38,7 @@ struct Extent {
       : columns(static_cast<int>(images.batch) * images.width),
         width(images.width),
         height(images.height) {}
+  __device__ std::int64_t pixels() const { return std::int64_t{columns} * height; }
 };
 
 /// The byte offset of a chunk of 8 channels of a column in a row of a tile. The chunks within 128

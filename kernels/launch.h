@@ -82,6 +82,30 @@ cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
 cudaError_t gather_in_order(const ImageSource& source, const std::int64_t* position,
                             Element element, const Batch& batch, cudaStream_t stream);
 
+// The moments of a batch, by batch_moments (normalize.cu) or the convolution that writes it.
+
+/// Scratch memory for sums over a batch: `partials` of channel_sums_floats() floats and a counter
+/// that is 0 before and after a launch. Launches on one stream may share it if their images have at
+/// most `max_channels` channels. The size is the maximum over all channel counts up to that, since
+/// fewer channels can need more floats.
+struct SumScratch {
+  float* partials = nullptr;
+  unsigned* counter = nullptr;
+};
+std::size_t channel_sums_floats(std::int32_t max_channels);
+
+/// Where the moments of a batch go, one number per channel.
+struct BatchMoments {
+  float* mean = nullptr;
+  float* inv_std = nullptr;       // 1 / sqrt(var + epsilon)
+  float* running_mean = nullptr;  // moved by `momentum` if updates(*state); null: none are
+  float* running_var = nullptr;   // with the unbiased variance, clamped to finite values
+  float epsilon = 0;
+  float momentum = 0;
+  const StepState* state = nullptr;  // null: the running statistics always move
+  SumScratch scratch;
+};
+
 // few_channel_convolution.cu
 
 /// y = conv(x, w) for images with few channels:
@@ -102,10 +126,14 @@ struct FewChannels {
 /// threads for).
 bool few_channels_supports(const FewChannels& convolution);
 
+/// Whether the forward pass can take the moments of y as well.
+bool few_channels_give_moments(Element element, const FewChannels& convolution);
+
 /// Reads x including its padding channels (rows shared by two tiles are read again, from the cache)
-/// and writes y once. y must be 16-byte aligned.
+/// and writes y once. y must be 16-byte aligned. `moments` as for tensor_core_convolution.
 cudaError_t few_channels_forward(Element element, const FewChannels& convolution, const void* x,
-                                 const void* w, void* y, cudaStream_t stream);
+                                 const void* w, void* y, const BatchMoments* moments,
+                                 cudaStream_t stream);
 
 /// dw[k, r, s, c] = sum over n, p, q of dy[n, p, q, k] times the x that w[k, r, s, c] multiplies
 /// there, and 0 in padding channels. Reads x and dy with the traffic that forward has for x and y;
@@ -140,24 +168,10 @@ struct Fusion {
   bool residual = false;  // backward only; forward goes by its pointer
 };
 
-/// Scratch memory for sums over a batch: `partials` of channel_sums_floats() floats and a counter
-/// that is 0 before and after a launch. Launches on one stream may share it if their images have at
-/// most `max_channels` channels. The size is the maximum over all channel counts up to that, since
-/// fewer channels can need more floats.
-struct SumScratch {
-  float* partials = nullptr;
-  unsigned* counter = nullptr;
-};
-std::size_t channel_sums_floats(std::int32_t max_channels);
-
-/// Mean and 1 / sqrt(var + epsilon) of each channel of x. If `running_mean` is not null and
-/// updates(*state), the running statistics move by `momentum`; the variance that enters them is
-/// unbiased and clamped to finite values. Each thread sums in fp32, shifted by the channel's first
-/// value to keep E[x^2] - E[x]^2 from cancelling; sums across blocks are in double. Reads x once.
-cudaError_t batch_moments(Element element, const Images& shape, const void* x, float epsilon,
-                          float momentum, const StepState* state, float* mean, float* inv_std,
-                          float* running_mean, float* running_var, const SumScratch& scratch,
-                          cudaStream_t stream);
+/// The moments of each channel of x. Each thread sums in fp32, shifted by the channel's first value
+/// to keep E[x^2] - E[x]^2 from cancelling; sums across blocks are in double. Reads x once.
+cudaError_t batch_moments(Element element, const Images& shape, const void* x,
+                          const BatchMoments& moments, cudaStream_t stream);
 
 /// x, `residual` (may be null; not with pooling) [shape] -> y [shape, pooled]. Without pooling y
 /// may be x. Reads x (and residual) once and writes y once.
@@ -231,9 +245,13 @@ std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t ou
 
 /// Reads x once per 32 channels of y, plus two rows of x for every 3 or more rows that a block
 /// computes. Reads the filters of 32 channels once per block, of which there are at most 264.
-/// Writes y once.
+/// Writes y once. If `moments` is not null, it also gets those of y, as y is stored, without
+/// another pass over y. The sums are not shifted (y's first value is not known when they begin):
+/// the variance is wrong by about 2^-24 of the mean of y^2, where storing y in 16 bits changes it
+/// by 2^-24 to 2^-18 of that.
 cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,
-                                    const void* x, const void* w, void* y, cudaStream_t stream);
+                                    const void* x, const void* w, void* y,
+                                    const BatchMoments* moments, cudaStream_t stream);
 
 /// dx[n][i][j][c] = sum dy[n][i + 1 - r][j + 1 - s][k] w[k][r][s][c]  over r, s, k.
 cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,

@@ -3,9 +3,7 @@
 // otherwise have to read: backward derives the sign of z and the position of a maximum from x, as
 // forward does. With E elements of x, forward moves 2 E (1.25 E pooled), the moments E; backward's
 // sums 2 E (1.25 E) and its second pass 3 E (2.25 E).
-#include <cfloat>
-
-#include "channel_sums.cuh"
+#include "batch_moments.cuh"
 
 namespace preheat::kernels {
 namespace {
@@ -154,9 +152,7 @@ __device__ Maximum maximum_of(const Channels<pack>& channels, float slope,
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads)
     moments_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                   const T* x, float epsilon, float momentum, const StepState* state, float* mean,
-                   float* inv_std, float* running_mean, float* running_var, float* partials,
-                   unsigned* counter) {
+                   const T* x, const BatchMoments moments) {
   __shared__ SumSpace<pack> space;
   const ChannelThread at(lanes, block_rows, packs);
   float sum[pack] = {};
@@ -187,24 +183,10 @@ __global__ void __launch_bounds__(channel_threads)
       }
     }
   }
-  write_channel_partials<pack>(lanes, block_rows, packs, sum, square, space, partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  const bool moves = running_mean != nullptr && (state == nullptr || updates(*state));
-  finish_channels<pack>(packs, gridDim.x, partials, space, [&](std::int64_t c, double a, double b) {
-    const auto n = static_cast<double>(rows);
-    const double shifted = a / n;
-    const double m = double{to_float(x[c])} + shifted;
-    double var = b / n - shifted * shifted;
-    if (var < 0) var = 0;  // not max(0, ..), which would turn a NaN into 0
-    mean[c] = static_cast<float>(m);
-    inv_std[c] = static_cast<float>(1 / sqrt(var + double{epsilon}));
-    if (!moves) return;
-    // Kept finite, as the running value could never come back from infinity.
-    const double unbiased = rows > 1 ? var * n / (n - 1) : var;
-    const double kept = unbiased > double{FLT_MAX} ? double{FLT_MAX} : unbiased;
-    running_mean[c] += momentum * (static_cast<float>(m) - running_mean[c]);
-    running_var[c] += momentum * (static_cast<float>(kept) - running_var[c]);
-  });
+  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, square, space,
+                               moments.scratch.partials);
+  if (!is_last_block(moments.scratch.counter, gridDim.x * gridDim.y)) return;
+  finish_moments<pack>(moments, rows, packs, space, [&](std::int64_t c) { return to_float(x[c]); });
 }
 
 template <class T, int pack, bool has_residual>
@@ -343,7 +325,8 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     }
   }
   if (d_bias == nullptr && d_weight == nullptr) return;
-  write_channel_partials<pack>(lanes, block_rows, packs, sum, product, space, partials);
+  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, product, space,
+                               partials);
   if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
   finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
@@ -413,7 +396,8 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     }
   }
   if (d_bias == nullptr && d_weight == nullptr) return;
-  write_channel_partials<pack>(lanes, block_rows, packs, sum, product, space, partials);
+  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, product, space,
+                               partials);
   if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
   finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
 }
@@ -541,23 +525,22 @@ std::size_t channel_sums_floats(std::int32_t max_channels) {
         std::size_t{2} * row_blocks(groups, max_row_blocks) * static_cast<std::size_t>(channels);
     most = std::max(most, floats);
   }
-  return most;
+  const int summed = std::min(max_channels, max_convolution_channels);
+  return std::max(most, std::size_t{2} * max_convolution_blocks * static_cast<std::size_t>(summed));
 }
 
-cudaError_t batch_moments(Element element, const Images& shape, const void* x, float epsilon,
-                          float momentum, const StepState* state, float* mean, float* inv_std,
-                          float* running_mean, float* running_var, const SumScratch& scratch,
-                          cudaStream_t stream) {
+cudaError_t batch_moments(Element element, const Images& shape, const void* x,
+                          const BatchMoments& moments, cudaStream_t stream) {
   if (!is_valid(shape)) return cudaErrorInvalidValue;
-  return with_pack(element, shape.channels, {x, scratch.partials}, [&]<class T, int pack>() {
-    const ChannelGrid g = channel_grid(shape.rows(), shape.channels, pack, rows_per_thread,
-                                       max_row_blocks, sum_lanes<pack>);
-    moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-        g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x), epsilon,
-        momentum, state, mean, inv_std, running_mean, running_var, scratch.partials,
-        scratch.counter);
-    return cudaGetLastError();
-  });
+  return with_pack(
+      element, shape.channels, {x, moments.scratch.partials}, [&]<class T, int pack>() {
+        const ChannelGrid g = channel_grid(shape.rows(), shape.channels, pack, rows_per_thread,
+                                           max_row_blocks, sum_lanes<pack>);
+        moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
+            g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x),
+            moments);
+        return cudaGetLastError();
+      });
 }
 
 cudaError_t normalize_forward(Element element, const Images& shape, const Fusion& fusion,

@@ -30,6 +30,7 @@
 #include <algorithm>
 
 #include "async_copy.cuh"
+#include "batch_moments.cuh"
 #include "device.cuh"
 #include "image_columns.cuh"
 #include "tensor_cores.cuh"
@@ -64,11 +65,14 @@ struct Layout {
   static constexpr int left_column = columns + 7;
 
   static constexpr int tap_bytes = in * outputs * 2;
-  static constexpr int filter_bytes = taps * taps * tap_bytes;
+  // Later the sums of y take the filters' place.
+  static constexpr int filter_bytes =
+      std::max<int>(taps * taps * tap_bytes, sizeof(WrittenSums<4>));
   static constexpr int stage_bytes = (left_column + 1) * in * 2;
   static constexpr int shared_bytes = filter_bytes + stages * stage_bytes;
   static constexpr int blocks_per_sm = in == 64 ? 1 : 2;  // on a multiprocessor
   static_assert(zero_column < left_column && 16 * fragments == steps * warp_outputs);
+  static_assert(sizeof(SumSpace<4>) <= shared_bytes && threads == channel_threads);
 
   __device__ static unsigned next_stage(unsigned ring, unsigned stage) {
     return stage + stage_bytes == ring + stages * stage_bytes ? ring : stage + stage_bytes;
@@ -191,17 +195,19 @@ __device__ unsigned packed(float a, float b) {
 /// Two lanes with two neighbouring channels each exchange: the even lane gets the four of `first`,
 /// the odd lane the four of `second`.
 template <class T>
-__device__ uint2 four_channels(const float (&first)[2], const float (&second)[2]) {
+__device__ Pack<T, 4> four_channels(const float (&first)[2], const float (&second)[2]) {
   const unsigned even = packed<T>(first[0], first[1]);
   const unsigned odd = packed<T>(second[0], second[1]);
   const bool is_odd = threadIdx.x % 2 == 1;
   const unsigned other = __shfl_xor_sync(0xffffffffu, is_odd ? even : odd, 1);
-  return is_odd ? uint2{other, odd} : uint2{even, other};
+  const uint2 four = is_odd ? uint2{other, odd} : uint2{even, other};
+  return reinterpret_cast<const Pack<T, 4>&>(four);
 }
 
 template <class T, int in, int outputs, bool transposed>
 __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
-    convolution_kernel(const Extent extent, int rows, int out, const T* x, const T* w, T* y) {
+    convolution_kernel(const Extent extent, int rows, int out, const T* x, const T* w, T* y,
+                       const BatchMoments moments) {
 #if __CUDA_ARCH__ >= 800
   using Block = Layout<in, outputs>;
   extern __shared__ uint4 space[];
@@ -284,8 +290,17 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
     }
   }
 
+  // The filters are in registers; the sums of y take their place.
+  auto& sums_of_y = *reinterpret_cast<WrittenSums<4>*>(space);
+  const bool adds = !transposed && moments.mean != nullptr;
+  if (adds) {
+    __syncthreads();
+    sums_of_y.clear();
+  }
+
   float sums[taps][2][4] = {};  // of the row above, the same one and the one below
   const auto write_row = [&](const float(&of_row)[2][4], int row) {
+    Pack<T, 4> stored[written] = {};
 #pragma unroll
     for (int i = 0; i < written; ++i) {
       float first[2];
@@ -295,11 +310,12 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
         first[k] = Block::halves ? of_row[0][k] + of_row[1][k] : of_row[0][2 * i + k];
         second[k] = Block::halves ? of_row[0][2 + k] + of_row[1][2 + k] : of_row[1][2 * i + k];
       }
-      const uint2 four = four_channels<T>(first, second);
+      const Pack<T, 4> four = four_channels<T>(first, second);
       if (y_at[i] < 0) continue;
       const std::int64_t pixel = y_at[i] + row * extent.width;
-      *reinterpret_cast<uint2*>(y + pixel * out + y_channel) = four;
+      *reinterpret_cast<Pack<T, 4>*>(y + pixel * out + y_channel) = stored[i] = four;
     }
+    if (adds) sums_of_y.add(stored);
   };
 
   int row = first_row % extent.height;
@@ -352,6 +368,13 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
     ++row;
     stage = Block::next_stage(ring, stage);
   }
+  if (!adds) return;
+  constexpr unsigned lanes = outputs / 4;
+  const unsigned strip_row = Block::halves ? lane / 4 * 2 + lane % 2 : lane / 4;
+  const unsigned sum_row = strip / written + strip_row;
+  finish_written(moments, extent.pixels(), out / 4, lanes,
+                 sum_row * lanes + (y_channel - first_out) / 4, sums_of_y,
+                 *reinterpret_cast<SumSpace<4>*>(space));
 #endif
 }
 
@@ -359,7 +382,7 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
 /// rotated and transposed.
 template <class T, bool transposed>
 cudaError_t convolve(const Images& images, int out, const void* x, const void* w, void* y,
-                     cudaStream_t stream) {
+                     const BatchMoments* moments, cudaStream_t stream) {
   return with_channels(images.channels, [&]<int in>() {
     const auto launch = [&]<int outputs>() {
       using Block = Layout<in, outputs>;
@@ -375,8 +398,8 @@ cudaError_t convolve(const Images& images, int out, const void* x, const void* w
       const int rows = std::max(min_rows, ceil_div(all_rows * parts, at_once));
       const dim3 blocks(ceil_div(all_rows, rows), parts);
       kernel<<<blocks, threads, Block::shared_bytes, stream>>>(
-          extent, rows, out, static_cast<const T*>(x), static_cast<const T*>(w),
-          static_cast<T*>(y));
+          extent, rows, out, static_cast<const T*>(x), static_cast<const T*>(w), static_cast<T*>(y),
+          moments != nullptr ? *moments : BatchMoments{});
       return cudaGetLastError();
     };
     return out == 16 ? launch.template operator()<16>() : launch.template operator()<32>();
@@ -385,11 +408,11 @@ cudaError_t convolve(const Images& images, int out, const void* x, const void* w
 
 template <bool transposed>
 cudaError_t convolve(Element element, const Images& images, int out, const void* x, const void* w,
-                     void* y, cudaStream_t stream) {
+                     void* y, const BatchMoments* moments, cudaStream_t stream) {
   if (!is_aligned(x) || !is_aligned(w) || !is_aligned(y)) return cudaErrorInvalidValue;
   return element == Element::bf16
-             ? convolve<__nv_bfloat16, transposed>(images, out, x, w, y, stream)
-             : convolve<__half, transposed>(images, out, x, w, y, stream);
+             ? convolve<__nv_bfloat16, transposed>(images, out, x, w, y, moments, stream)
+             : convolve<__half, transposed>(images, out, x, w, y, moments, stream);
 }
 
 }  // namespace
@@ -399,9 +422,10 @@ bool tensor_core_convolution_supports(Element element, const Images& x, std::int
 }
 
 cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,
-                                    const void* x, const void* w, void* y, cudaStream_t stream) {
+                                    const void* x, const void* w, void* y,
+                                    const BatchMoments* moments, cudaStream_t stream) {
   if (!tensor_core_convolution_supports(element, shape, out)) return cudaErrorNotSupported;
-  return convolve<false>(element, shape, out, x, w, y, stream);
+  return convolve<false>(element, shape, out, x, w, y, moments, stream);
 }
 
 cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,
@@ -410,7 +434,7 @@ cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std:
   if (!tensor_core_convolution_supports(element, shape, out)) return cudaErrorNotSupported;
   Images gradient = shape;
   gradient.channels = out;
-  return convolve<true>(element, gradient, shape.channels, dy, w, dx, stream);
+  return convolve<true>(element, gradient, shape.channels, dy, w, dx, nullptr, stream);
 }
 
 }  // namespace preheat::kernels

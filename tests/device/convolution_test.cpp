@@ -48,6 +48,22 @@ TEST_F(CudaConvolution, HasAKernelOfOurOwnForTensorCores) {
   }
 }
 
+TEST_F(CudaConvolution, GivesTheMomentsOfItsOutputIn16Bits) {
+  const auto gives_moments = [](Pass pass, Precision precision, std::int32_t channels) {
+    const auto plans = kernel_plans(convolution_of(pass, precision, channels, 32));
+    EXPECT_EQ(plans.size(), 1u);
+    return !plans.empty() && plans.front()->gives_moments();
+  };
+  for (const std::int32_t channels : {1, 32}) {  // few channels, and tensor cores
+    for (const Precision precision : small_precisions) {
+      EXPECT_TRUE(gives_moments(Pass::forward, precision, channels));
+      EXPECT_FALSE(gives_moments(Pass::weight_gradient, precision, channels));
+    }
+    EXPECT_FALSE(gives_moments(Pass::forward, Precision::fp32, channels));
+  }
+  EXPECT_FALSE(gives_moments(Pass::data_gradient, Precision::bf16, 32));
+}
+
 TEST_F(CudaConvolution, HasNoneForTensorCoresElsewhere) {
   for (const Pass pass : all_passes) {
     const auto expect_none = [&](const auto& change) {
@@ -102,7 +118,7 @@ TEST_F(CudaConvolution, OfAllPlansIsTheSame) {
         const kernels::DeviceElements x(element, values[0]), w(element, values[1]),
             y(element, values[2]);
         const kernels::DeviceBytes workspace(plan.workspace_bytes());
-        plan.run(handle.get(), x.data(), w.data(), y.data(), workspace.data());
+        plan.run(handle.get(), {x.data(), w.data(), y.data(), workspace.data()});
         return pass == Pass::forward         ? y.values()
                : pass == Pass::data_gradient ? x.values()
                                              : w.values();

@@ -191,7 +191,7 @@ TEST_F(EmulatedDevice, HasNoTensorCoreKernelsBefore8) {
   major_version = 7;
   EXPECT_EQ(supported(), std::vector<bool>(4, false));
   EXPECT_EQ(preheat::kernels::tensor_core_convolution(Element::bf16, x, 32, numbers_, numbers_,
-                                                      numbers_, a_),
+                                                      numbers_, nullptr, a_),
             cudaErrorNotSupported);
   EXPECT_EQ(preheat::kernels::tensor_core_data_gradient(Element::bf16, x, 32, numbers_, numbers_,
                                                         numbers_, a_),

@@ -4,6 +4,7 @@
 
 #include "kernels/convolutions.h"
 #include "kernels/device_test.h"
+#include "kernels/moments.h"
 
 namespace preheat::kernels {
 namespace {
@@ -134,7 +135,8 @@ class KernelsFewChannels : public KernelTest {
     const DeviceElements device_x(element, with_padding(c, x));
     const DeviceElements device_w(element, with_padding(c, w));
     const DeviceElements y(element, c.y.size());
-    check(few_channels_forward(element, c, device_x.data(), device_w.data(), y.data(), nullptr));
+    check(few_channels_forward(element, c, device_x.data(), device_w.data(), y.data(), nullptr,
+                               nullptr));
     return y.values();
   }
 
@@ -164,6 +166,38 @@ TEST_F(KernelsFewChannels, Forward) {
         "y");
     EXPECT_TRUE(same_bits(found, run_forward(element, c, x, w)));
   });
+}
+
+// Of what is stored in y, which is the same with and without them.
+TEST_F(KernelsFewChannels, ForwardTakesTheMomentsOfY) {
+  for_all([&](Element element, const FewChannels& c) {
+    if (!few_channels_give_moments(element, c)) return;
+    const std::vector<float> x = normal(element, c.x.size()), w = normal(element, weights_of(c));
+    const std::vector<float> without = run_forward(element, c, x, w);
+    const DeviceElements device_x(element, with_padding(c, x));
+    const DeviceElements device_w(element, with_padding(c, w));
+    expect_moments(random_, c.y, false, [&](const BatchMoments& moments) {
+      const DeviceElements y(element, c.y.size());
+      check(few_channels_forward(element, c, device_x.data(), device_w.data(), y.data(), &moments,
+                                 nullptr));
+      EXPECT_TRUE(same_bits(y.values(), without));
+      return without;
+    });
+  });
+}
+
+TEST_F(KernelsFewChannels, SaysWhereItTakesMoments) {
+  const FewChannels c = convolution(2, 9, 8, 1, 8, 16, 3, 1, 1);
+  EXPECT_TRUE(few_channels_give_moments(Element::bf16, c));
+  EXPECT_TRUE(few_channels_give_moments(Element::f16, c));
+  EXPECT_FALSE(few_channels_give_moments(Element::f32, c));
+  // The weights, the tile and the sums need more than 48 KiB of shared memory.
+  const FewChannels wide = convolution(4000, 32, 32, 4, 8, 128, 3, 1, 1);
+  EXPECT_TRUE(few_channels_supports(wide));
+  EXPECT_FALSE(few_channels_give_moments(Element::bf16, wide));
+  const BatchMoments moments;
+  EXPECT_EQ(few_channels_forward(Element::f32, c, nullptr, nullptr, nullptr, &moments, nullptr),
+            cudaErrorNotSupported);
 }
 
 TEST_F(KernelsFewChannels, WeightGradient) {
@@ -236,7 +270,7 @@ TEST_F(KernelsFewChannels, RefusesWhatItCannotCompute) {
       y(Element::f32, good.y.size() + 1);
   const Device<std::uint8_t> workspace(few_channels_workspace_bytes(good));
   const auto refused = [&](const FewChannels& c, void* out) {
-    return few_channels_forward(Element::f32, c, x.data(), w.data(), out, nullptr) ==
+    return few_channels_forward(Element::f32, c, x.data(), w.data(), out, nullptr, nullptr) ==
                cudaErrorInvalidValue &&
            few_channels_weight_gradient(Element::f32, c, x.data(), out, w.data(), workspace.data(),
                                         nullptr) == cudaErrorInvalidValue;

@@ -5,14 +5,14 @@
 #include <string>
 #include <vector>
 
-#include "device_test.h"
+#include "kernels/device_test.h"
+#include "kernels/moments.h"
 
 namespace preheat::kernels {
 namespace {
 
 // Error bounds of the results, in units of 2^-24, the roundoff of fp32, of the magnitudes that go
 // into them (not of the result, which may have cancelled). Storing a result in an Element is extra.
-constexpr double fp32 = 0x1p-24;
 // x - mean, inv_std (4: sum, root, quotient of the running variance), times weight, the sum with
 // the bias, that with the residual, and the product with slope.
 constexpr double z_bound = 10 * fp32;
@@ -20,13 +20,6 @@ constexpr double z_bound = 10 * fp32;
 constexpr double dz_bound = 3 * fp32;
 // dz; the two sums over n, xhat and its product; their sum, the difference and inv_std weight.
 constexpr double dx_bound = 16 * fp32;
-// The terms of a sum (x - mean, inv_std, product, dz), and a random walk of n roundings. A thread
-// adds far fewer than n, so this is generous.
-double sum_bound(double n) {
-  return (16 + std::sqrt(n)) * fp32;
-}
-// A running statistic: a difference, a product, a sum, and storing the statistic of the batch.
-constexpr double running_bound = 4 * fp32;
 
 // Half the least distance between two numbers of a type.
 double underflow(Element element) {
@@ -212,18 +205,6 @@ class DeviceNorm {
  private:
   Kind kind_;
   Device<float> weight_, bias_, mean_, var_, inv_std_;
-};
-
-class Scratch {
- public:
-  explicit Scratch(std::int32_t channels)
-      : partials_(channel_sums_floats(channels)), counter_(std::vector<unsigned>{0}) {}
-  SumScratch get() const { return {partials_.data(), counter_.data()}; }
-  unsigned counter() const { return counter_.value(); }
-
- private:
-  Device<float> partials_;
-  Device<unsigned> counter_;
 };
 
 // dz of a layer. If rounding decides a sign or a maximum, all elements that the gradient could go
@@ -543,88 +524,24 @@ TEST_F(KernelsNormalize, LargeBatches) {
   }
 }
 
-// The exact moments of a batch, and the errors that sums in fp32 may have.
-struct Moments {
-  Moments(const Images& shape, const std::vector<float>& x, std::size_t c) {
-    const auto channels = static_cast<std::size_t>(shape.channels);
-    const auto n = static_cast<double>(shape.rows());
-    for (std::size_t i = c; i < x.size(); i += channels) mean += double{x[i]} / n;
-    double shifted = 0;
-    double squares = 0;
-    for (std::size_t i = c; i < x.size(); i += channels) {
-      const double d = double{x[i]} - double{x[c]};
-      var += (double{x[i]} - mean) * (double{x[i]} - mean) / n;
-      shifted += std::abs(d) / n;
-      squares += d * d / n;
-    }
-    unbiased = n > 1 ? var * n / (n - 1) : var;
-    mean_error = sum_bound(n) * shifted + fp32 * std::abs(mean) * 1.01;
-    var_error = sum_bound(n) * (squares + 2 * shifted * shifted);
-  }
-  double mean = 0;
-  double var = 0;
-  double unbiased = 0;
-  double mean_error = 0;
-  double var_error = 0;
-};
-
 void check_moments(std::mt19937& random, Element element, const Images& shape, float center,
                    float std_dev, bool misaligned) {
-  constexpr float epsilon = 1e-5f;
-  constexpr float momentum = 0.1f;
-  SCOPED_TRACE("element " + std::to_string(static_cast<int>(element)) + " channels " +
-               std::to_string(shape.channels) + " rows " + std::to_string(shape.rows()) +
-               " fusion " + std::to_string(center) + (misaligned ? " misaligned" : ""));
-  const auto channels = static_cast<std::size_t>(shape.channels);
+  SCOPED_TRACE(name_of(element) + (misaligned ? " misaligned" : ""));
   const std::vector<float> values =
       random_values(random, element, static_cast<std::size_t>(shape.size()), std_dev, center);
-  const std::vector<float> running_mean = random_values(random, Element::f32, channels);
-  const std::vector<float> running_var = random_values(random, Element::f32, channels, 0.1f, 1);
   const Tensor x(element, values, misaligned);
-  const Scratch scratch(shape.channels);
-  const Device<float> mean(channels);
-  const Device<float> inv_std(channels);
-  const Device<float> new_mean(running_mean);
-  const Device<float> new_var(running_var);
-  check(batch_moments(element, shape, x.data(), epsilon, momentum, nullptr, mean.data(),
-                      inv_std.data(), new_mean.data(), new_var.data(), scratch.get(), nullptr));
-  std::vector<double> expected[4];
-  std::vector<double> bounds[4];
-  for (std::size_t c = 0; c < channels; ++c) {
-    const Moments m(shape, values, c);
-    const double stable = m.var + double{epsilon};
-    const auto moved = [&](float running, double value) {
-      return double{running} + double{momentum} * (value - double{running});
-    };
-    const double values_of[4] = {m.mean, 1 / std::sqrt(stable), moved(running_mean[c], m.mean),
-                                 moved(running_var[c], m.unbiased)};
-    // At the lowest variance within the bound.
-    const double lowest = std::max(stable - m.var_error, double{epsilon});
-    const double errors[4] = {
-        m.mean_error, 1 / std::sqrt(lowest) - 1 / std::sqrt(stable) + 2 * fp32 * values_of[1],
-        double{momentum} * m.mean_error +
-            running_bound * (std::abs(m.mean) + std::abs(double{running_mean[c]})),
-        2 * double{momentum} * m.var_error +
-            running_bound * (m.unbiased + std::abs(double{running_var[c]}))};
-    for (int k = 0; k < 4; ++k) {
-      expected[k].push_back(values_of[k]);
-      bounds[k].push_back(errors[k]);
-    }
-  }
-  const char* names[] = {"mean", "inv_std", "running mean", "running variance"};
-  const Device<float>* arrays[] = {&mean, &inv_std, &new_mean, &new_var};
-  for (int k = 0; k < 4; ++k) {
-    expect_close(
-        arrays[k]->values(), expected[k], [&](std::size_t c) { return bounds[k][c]; }, names[k]);
-  }
-  EXPECT_EQ(scratch.counter(), 0u);
+  expect_moments(random, shape, true, [&](const BatchMoments& moments) {
+    check(batch_moments(element, shape, x.data(), moments, nullptr));
+    return values;
+  });
 }
 
-// 64 channels are one group of 264 blocks, each with two sums per channel; 65 to 128 channels are
-// two groups of half as many blocks.
+// Two sums per channel of each of the 396 blocks of a convolution, or of 264 blocks and 64
+// channels; 65 to 128 channels are two groups of half as many blocks.
 TEST(KernelsNormalizeScratch, WhatSufficesForManyChannelsSufficesForFewer) {
-  EXPECT_EQ(channel_sums_floats(64), 2u * 264 * 64);
-  EXPECT_GE(channel_sums_floats(96), 2u * 264 * 64);
+  EXPECT_EQ(channel_sums_floats(64), 2u * 396 * 64);
+  EXPECT_EQ(channel_sums_floats(128), 2u * 396 * 128);
+  EXPECT_GE(channel_sums_floats(192), 2u * 264 * 64);
   for (int channels = 2; channels <= 2048; ++channels) {
     ASSERT_GE(channel_sums_floats(channels), channel_sums_floats(channels - 1)) << channels;
   }
@@ -660,8 +577,10 @@ TEST_F(KernelsNormalize, MomentsOfAConstant) {
   const Scratch scratch(8);
   const Device<float> mean(std::size_t{8});
   const Device<float> inv_std(std::size_t{8});
-  check(batch_moments(Element::bf16, shape, x.data(), 0.25f, 0.1f, nullptr, mean.data(),
-                      inv_std.data(), nullptr, nullptr, scratch.get(), nullptr));
+  check(batch_moments(
+      Element::bf16, shape, x.data(),
+      {.mean = mean.data(), .inv_std = inv_std.data(), .epsilon = 0.25f, .scratch = scratch.get()},
+      nullptr));
   EXPECT_EQ(mean.values(), std::vector<float>(8, 3));
   EXPECT_EQ(inv_std.values(), std::vector<float>(8, 2));
 }
@@ -680,8 +599,9 @@ TEST_F(KernelsNormalize, RunningStatisticsStayOnceAStepWasNotFinite) {
     const Device<float> inv_std(std::size_t{8});
     const Device<float> running_mean(before);
     const Device<float> running_var(before);
-    check(batch_moments(Element::f32, shape, x.data(), 1e-5f, 0.1f, on_device.data(), mean.data(),
-                        inv_std.data(), running_mean.data(), running_var.data(), scratch.get(),
+    check(batch_moments(Element::f32, shape, x.data(),
+                        {mean.data(), inv_std.data(), running_mean.data(), running_var.data(),
+                         1e-5f, 0.1f, on_device.data(), scratch.get()},
                         nullptr));
     EXPECT_EQ(running_mean.values() == before, first_non_finite >= 0);
     EXPECT_EQ(running_var.values() == before, first_non_finite >= 0);
@@ -703,8 +623,9 @@ TEST_F(KernelsNormalize, MomentsOfWhatIsNotFinite) {
     const Device<float> inv_std(channels);
     const Device<float> running_mean(std::vector<float>(channels, 0));
     const Device<float> running_var(std::vector<float>(channels, 1));
-    check(batch_moments(Element::f32, shape, x.data(), 1e-5f, 0.1f, nullptr, mean.data(),
-                        inv_std.data(), running_mean.data(), running_var.data(), scratch.get(),
+    check(batch_moments(Element::f32, shape, x.data(),
+                        {mean.data(), inv_std.data(), running_mean.data(), running_var.data(),
+                         1e-5f, 0.1f, nullptr, scratch.get()},
                         nullptr));
     EXPECT_TRUE(std::isnan(mean.values()[0]));
     EXPECT_TRUE(std::isnan(inv_std.values()[0]));
@@ -790,8 +711,12 @@ TEST_F(KernelsNormalize, TheSameInputGivesTheSameBits) {
   for (int repetition = 0; repetition < 5; ++repetition) {
     const Device<float> sums[4] = {Device<float>(channels), Device<float>(channels),
                                    Device<float>(channels), Device<float>(channels)};
-    check(batch_moments(s.element, s.shape, x.data(), 1e-5f, 0.1f, nullptr, sums[0].data(),
-                        sums[1].data(), nullptr, nullptr, scratch.get(), nullptr));
+    check(batch_moments(s.element, s.shape, x.data(),
+                        {.mean = sums[0].data(),
+                         .inv_std = sums[1].data(),
+                         .epsilon = 1e-5f,
+                         .scratch = scratch.get()},
+                        nullptr));
     check(normalize_backward_sums(s.element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
                                   dy.data(), nullptr, nullptr, sums[2].data(), sums[3].data(),
                                   scratch.get(), nullptr));
@@ -875,8 +800,8 @@ TEST_F(KernelsNormalize, WhatIsImpossibleIsAnError) {
   Norm norm;
   norm.weight = norm.bias = norm.mean = norm.inv_std = p;
   const auto moments = [&](const Images& shape) {
-    return batch_moments(Element::f32, shape, p, 0, 0, nullptr, p, p, nullptr, nullptr,
-                         scratch.get(), nullptr);
+    return batch_moments(Element::f32, shape, p,
+                         {.mean = p, .inv_std = p, .scratch = scratch.get()}, nullptr);
   };
   const auto forward = [&](const Images& shape, bool pooled, const void* residual) {
     return normalize_forward(Element::f32, shape, {0, pooled, false}, norm, p, residual, p,

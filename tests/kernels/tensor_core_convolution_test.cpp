@@ -2,6 +2,7 @@
 // sums in double.
 #include "kernels/convolutions.h"
 #include "kernels/device_test.h"
+#include "kernels/moments.h"
 
 namespace preheat::kernels {
 namespace {
@@ -30,9 +31,14 @@ struct Pass {
   std::int32_t (*channels)(const Case& c);  // that are summed over
 };
 
+cudaError_t convolution(Element element, const Images& shape, std::int32_t out, const void* x,
+                        const void* w, void* y, cudaStream_t stream) {
+  return tensor_core_convolution(element, shape, out, x, w, y, nullptr, stream);
+}
+
 const Pass passes[] = {
     {"y", [](const Case& c) { return c.x_size(); }, [](const Case& c) { return c.y_size(); },
-     convolution_of, tensor_core_convolution, [](const Case& c) { return c.x.channels; }},
+     convolution_of, convolution, [](const Case& c) { return c.x.channels; }},
     {"dx", [](const Case& c) { return c.y_size(); }, [](const Case& c) { return c.x_size(); },
      data_gradient_of, tensor_core_data_gradient, [](const Case& c) { return c.out; }}};
 
@@ -107,6 +113,34 @@ TEST_F(KernelsTensorCoreConvolution, SumsInFp32AndInTheSameOrderEveryTime) {
         pass.name);
     EXPECT_TRUE(same_bits(result_of(element, c, pass, from, w), found));
   });
+}
+
+// Of what is stored in y, which is the same with and without them.
+TEST_F(KernelsTensorCoreConvolution, TakesTheMomentsOfY) {
+  const Pass& pass = passes[0];
+  const auto check_case = [&](Element element, const Case& c) {
+    SCOPED_TRACE(name_of(element) + " " + c.name());
+    const std::vector<float> x = random_values(random_, element, c.x_size(), 1, 0.5f);
+    const std::vector<float> w = random_values(random_, element, c.weights());
+    const std::vector<float> without = result_of(element, c, pass, x, w);
+    const DeviceElements device_x(element, x), device_w(element, w);
+    Images y = c.x;
+    y.channels = c.out;
+    std::vector<float> first;
+    for (int repetition = 0; repetition < 2; ++repetition) {
+      expect_moments(random_, y, false, [&](const BatchMoments& moments) {
+        const DeviceElements to(element, c.y_size());
+        check(tensor_core_convolution(element, c.x, c.out, device_x.data(), device_w.data(),
+                                      to.data(), &moments, nullptr));
+        EXPECT_TRUE(same_bits(to.values(), without));
+        return without;
+      });
+    }
+  };
+  for (const Element element : small_elements) {
+    for (const Case& c : all_cases) check_case(element, c);
+  }
+  check_case(Element::bf16, {{22, 265, 3, 64}, 16});
 }
 
 TEST_F(KernelsTensorCoreConvolution, KeepsWhatIsNotFiniteWhereItIs) {

@@ -10,14 +10,14 @@ namespace {
 // Deterministic, as all of our kernels are.
 class KernelPlan : public ConvolutionPlan {
  public:
-  using Launch =
-      std::function<cudaError_t(void* x, void* w, void* y, void* workspace, cudaStream_t stream)>;
-  KernelPlan(std::string name, std::size_t workspace_bytes, Launch launch)
-      : ConvolutionPlan(std::move(name), workspace_bytes), launch_(std::move(launch)) {}
-  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const override {
+  using Launch = std::function<cudaError_t(const ConvolutionArrays& arrays, cudaStream_t stream)>;
+  KernelPlan(std::string name, std::size_t workspace_bytes, bool gives_moments, Launch launch)
+      : ConvolutionPlan(std::move(name), workspace_bytes, gives_moments),
+        launch_(std::move(launch)) {}
+  void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const override {
     cudaStream_t stream = nullptr;
     PREHEAT_CHECK(cudnnGetStream(handle, &stream));
-    PREHEAT_CHECK(launch_(x, w, y, workspace, stream));
+    PREHEAT_CHECK(launch_(arrays, stream));
   }
 
  private:
@@ -34,9 +34,9 @@ std::string to_string(const Convolution& c) {
   const char* pass = c.pass == Pass::forward         ? "forward"
                      : c.pass == Pass::data_gradient ? "data gradient"
                                                      : "weight gradient";
-  return fmt::format("{} {} {}x{}/{}+{} -> {} {}{}", pass, text(c.x, c.zero_channels), c.kernel,
+  return fmt::format("{} {} {}x{}/{}+{} -> {} {}{}{}", pass, text(c.x, c.zero_channels), c.kernel,
                      c.kernel, c.stride, c.padding, text(c.y, 0), preheat::to_string(c.precision),
-                     c.deterministic ? "" : " any order");
+                     c.deterministic ? "" : " any order", c.moments ? " with moments" : "");
 }
 
 kernels::Element element_of(Precision precision) {
@@ -54,8 +54,11 @@ kernels::Element element_of(Precision precision) {
 
 std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& c) {
   std::vector<std::shared_ptr<const ConvolutionPlan>> plans;
-  const auto add = [&](const char* name, std::size_t workspace_bytes, KernelPlan::Launch launch) {
-    plans.push_back(std::make_shared<const KernelPlan>(name, workspace_bytes, std::move(launch)));
+  using Arrays = ConvolutionArrays;
+  const auto add = [&](const char* name, std::size_t workspace_bytes, KernelPlan::Launch launch,
+                       bool gives_moments = false) {
+    plans.push_back(std::make_shared<const KernelPlan>(name, workspace_bytes, gives_moments,
+                                                       std::move(launch)));
   };
   const kernels::Element element = element_of(c.precision);
   const kernels::FewChannels few{.x = c.x,
@@ -66,13 +69,16 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
                                  .padding = static_cast<std::int32_t>(c.padding)};
   if (kernels::few_channels_supports(few)) {
     if (c.pass == Pass::forward) {
-      add("few channels", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
-        return kernels::few_channels_forward(element, few, x, w, y, stream);
-      });
+      add(
+          "few channels", 0,
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::few_channels_forward(element, few, a.x, a.w, a.y, a.moments, stream);
+          },
+          kernels::few_channels_give_moments(element, few));
     } else if (c.pass == Pass::weight_gradient) {
       add("few channels", kernels::few_channels_workspace_bytes(few),
-          [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
-            return kernels::few_channels_weight_gradient(element, few, x, dy, dw, workspace,
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::few_channels_weight_gradient(element, few, a.x, a.y, a.w, a.workspace,
                                                          stream);
           });
     }
@@ -83,15 +89,20 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
   const bool forward = c.pass == Pass::forward;
   if (c.pass != Pass::weight_gradient &&
       kernels::tensor_core_convolution_supports(element, images, out)) {
-    add("tensor cores", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
-      return forward ? kernels::tensor_core_convolution(element, images, out, x, w, y, stream)
-                     : kernels::tensor_core_data_gradient(element, images, out, y, w, x, stream);
-    });
+    add(
+        "tensor cores", 0,
+        [=](const Arrays& a, cudaStream_t stream) {
+          return forward ? kernels::tensor_core_convolution(element, images, out, a.x, a.w, a.y,
+                                                            a.moments, stream)
+                         : kernels::tensor_core_data_gradient(element, images, out, a.y, a.w, a.x,
+                                                              stream);
+        },
+        forward);
   }
   if (c.pass == Pass::weight_gradient && kernels::weight_gradient_supports(element, images, out)) {
     add("tensor cores", kernels::weight_gradient_workspace_bytes(images, out),
-        [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
-          return kernels::weight_gradient(element, images, out, x, dy, dw, workspace, stream);
+        [=](const Arrays& a, cudaStream_t stream) {
+          return kernels::weight_gradient(element, images, out, a.x, a.y, a.w, a.workspace, stream);
         });
   }
   if (element != kernels::Element::f32) return plans;
@@ -99,17 +110,17 @@ std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convoluti
   if (c.pass == Pass::weight_gradient) {
     if (kernels::fp32_weight_gradient_supports(images, out)) {
       add("fp32", kernels::fp32_weight_gradient_workspace_bytes(images, out),
-          [=](void* x, void* dw, void* dy, void* workspace, cudaStream_t stream) {
-            return kernels::fp32_weight_gradient(images, out, floats(x), floats(dy), floats(dw),
-                                                 workspace, stream);
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::fp32_weight_gradient(images, out, floats(a.x), floats(a.y), floats(a.w),
+                                                 a.workspace, stream);
           });
     }
   } else if (kernels::fp32_convolution_supports(images, out)) {
-    add("fp32", 0, [=](void* x, void* w, void* y, void*, cudaStream_t stream) {
-      return forward
-                 ? kernels::fp32_convolution(images, out, floats(x), floats(w), floats(y), stream)
-                 : kernels::fp32_data_gradient(images, out, floats(y), floats(w), floats(x),
-                                               stream);
+    add("fp32", 0, [=](const Arrays& a, cudaStream_t stream) {
+      return forward ? kernels::fp32_convolution(images, out, floats(a.x), floats(a.w), floats(a.y),
+                                                 stream)
+                     : kernels::fp32_data_gradient(images, out, floats(a.y), floats(a.w),
+                                                   floats(a.x), stream);
     });
   }
   return plans;

@@ -27,6 +27,17 @@ struct Convolution {
   Precision precision = Precision::fp32;
   bool deterministic = true;
   std::int32_t zero_channels = 0;  // of x, the last ones: padding, in x and w
+  bool moments = false;            // a batch norm follows forward and takes the moments of y
+};
+
+/// The device memory of a convolution. A pass reads two of x, w and y, and writes the third.
+struct ConvolutionArrays {
+  void* x = nullptr;
+  void* w = nullptr;
+  void* y = nullptr;
+  void* workspace = nullptr;  // ConvolutionPlan::workspace_bytes()
+  /// Of y, taken on the way; only where ConvolutionPlan::gives_moments().
+  const kernels::BatchMoments* moments = nullptr;
 };
 
 /// Its key in a cache of plans: "forward 128x28x28x1+7 3x3/1+1 -> 128x28x28x32 bf16", the channels
@@ -43,17 +54,20 @@ class ConvolutionPlan {
   /// What a cache knows it by, among all plans for the same convolution.
   const std::string& name() const { return name_; }
   std::size_t workspace_bytes() const { return workspace_bytes_; }
+  /// Whether it can take the moments of y in the launch that writes y.
+  bool gives_moments() const { return gives_moments_; }
 
-  /// Enqueues on the handle's stream. `workspace` holds workspace_bytes().
-  virtual void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const = 0;
+  /// Enqueues on the handle's stream.
+  virtual void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const = 0;
 
  protected:
-  ConvolutionPlan(std::string name, std::size_t workspace_bytes)
-      : name_(std::move(name)), workspace_bytes_(workspace_bytes) {}
+  ConvolutionPlan(std::string name, std::size_t workspace_bytes, bool gives_moments = false)
+      : name_(std::move(name)), workspace_bytes_(workspace_bytes), gives_moments_(gives_moments) {}
 
  private:
   std::string name_;
   std::size_t workspace_bytes_;
+  bool gives_moments_;
 };
 
 /// Our own kernels that can compute it, with sums in fp32.

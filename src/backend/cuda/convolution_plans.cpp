@@ -32,8 +32,9 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& devi
 }
 
 // A few runs of each as training has them, nodes of a graph: many convolutions take no longer than
-// the host does to enqueue one, and a plan that cannot be captured is found out. On memory that is
-// not all zero, which would be faster than real numbers.
+// the host does to enqueue one, and a plan that cannot be captured is found out. Moments of y that
+// are wanted count, as some plans take them on the way. On memory that is not all zero, which would
+// be faster than real numbers.
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
     const Convolution& c, const Candidates& candidates) const {
   const std::unique_lock alone(device_);
@@ -50,16 +51,32 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
   const Buffer<std::uint8_t> y(c.y.size() * element);
   const Buffer<std::uint8_t> w(weights * element);
   const Buffer<std::uint8_t> workspace(workspace_bytes);
+  const std::int32_t channels = c.moments ? c.y.channels : 1;
+  const Buffer<float> mean(channels), inv_std(channels);
+  const Buffer<float> sums(kernels::channel_sums_floats(channels));
+  const Buffer<unsigned> counter(1);
+  kernels::BatchMoments moments;
+  moments.mean = mean.data();
+  moments.inv_std = inv_std.data();
+  moments.scratch = {sums.data(), counter.data()};
   const Stream own = make_stream();
   const cudaStream_t stream = own.get();
   PREHEAT_CHECK(cudnnSetStream(handle_, stream));
   for (const auto* buffer : {&x, &y, &w}) {
     PREHEAT_CHECK(cudaMemsetAsync(buffer->data(), 0x3c, buffer->bytes(), stream));
   }
+  PREHEAT_CHECK(cudaMemsetAsync(counter.data(), 0, counter.bytes(), stream));
   const Event start = make_timer();
   const Event end = make_timer();
   const auto time_of = [&](const ConvolutionPlan& plan) {
-    const auto run = [&] { plan.run(handle_, x.data(), w.data(), y.data(), workspace.data()); };
+    const bool on_the_way = c.moments && plan.gives_moments();
+    const auto run = [&] {
+      plan.run(handle_,
+               {x.data(), w.data(), y.data(), workspace.data(), on_the_way ? &moments : nullptr});
+      if (!c.moments || on_the_way) return;
+      PREHEAT_CHECK(
+          kernels::batch_moments(element_of(c.precision), c.y, y.data(), moments, stream));
+    };
     run();  // loads its code, which nothing may do while a graph is captured
     const GraphExec graph = instantiate(capture(own, [&] {
       for (int k = 0; k < runs; ++k) run();

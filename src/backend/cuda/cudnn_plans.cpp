@@ -191,13 +191,13 @@ CudnnPlan::CudnnPlan(std::string name, Descriptor plan, std::vector<Shared> part
       tensor_cores_(tensor_cores),
       deterministic_(deterministic) {}
 
-void CudnnPlan::run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const {
-  void* pointers[] = {x, w, y};
+void CudnnPlan::run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const {
+  void* pointers[] = {arrays.x, arrays.w, arrays.y};
   const std::int64_t ids[] = {x_id, w_id, y_id};
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
   pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, pointers);
   pack.set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, 3, ids);
-  pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+  pack.set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &arrays.workspace);
   pack.finalize();
   PREHEAT_CHECK(cudnnBackendExecute(handle, plan_.get(), pack.get()));
 }

@@ -34,7 +34,7 @@ class CudnnPlan : public ConvolutionPlan {
             bool tensor_cores, bool deterministic);
   bool uses_tensor_cores() const { return tensor_cores_; }
   bool is_deterministic() const { return deterministic_; }
-  void run(cudnnHandle_t handle, void* x, void* w, void* y, void* workspace) const override;
+  void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const override;
 
  private:
   Descriptor plan_;

@@ -230,11 +230,13 @@ kernels::Element Program::element_of_output(int op) const {
 
 void Program::plan_conv(int index, bool deterministic, Precision precision, Libraries& libraries) {
   const Op& op = network_.ops[index];
-  Convolution c{Pass::forward, input_of(op),  output_of(op),
-                op.kernel,     op.stride,     op.padding,
-                precision,     deterministic, narrow(zero_channels(network_, op))};
+  Convolution c{Pass::forward,  input_of(op),  output_of(op),
+                op.kernel,      op.stride,     op.padding,
+                precision,      deterministic, narrow(zero_channels(network_, op)),
+                op.normalized()};
   CompiledOp& compiled = ops_[index];
   compiled.forward = libraries.plans->choose(c);
+  c.moments = false;
   c.pass = Pass::weight_gradient;
   compiled.weight_gradient = libraries.plans->choose(c);
   if (op.input < 0) return;
@@ -314,6 +316,21 @@ kernels::Norm Program::norm_of(const Op& op, int index, bool running) const {
   return norm;
 }
 
+kernels::BatchMoments Program::moments_of(const Op& op, int index, Mode mode,
+                                          const StepState* state) const {
+  kernels::BatchMoments moments;
+  moments.mean = moments_[index].data();
+  moments.inv_std = moments_[index].data() + arena_floats(op.out.channels);
+  moments.epsilon = batch_norm_epsilon;
+  moments.momentum = batch_norm_momentum;
+  moments.scratch = sums();
+  if (mode != Mode::training) return moments;
+  moments.running_mean = statistics_[op.running_mean].data();
+  moments.running_var = statistics_[op.running_var].data();
+  moments.state = state;
+  return moments;
+}
+
 double Program::in_bytes(const Op& op, double arrays) const {
   return arrays * static_cast<double>(batch_ * op.in.size() * bytes_of(element_));
 }
@@ -341,23 +358,24 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
   const CompiledOp& compiled = ops_[index];
   void* const x = output_data(op.input);
   void* const source = is_exact(index) ? outputs_[index].data() : sources_[index].data();
+  const bool running =
+      op.normalized() && (mode == Mode::evaluation || in_training_.fixed_statistics[index]);
+  const bool takes_moments = op.normalized() && !running;
+  const bool on_the_way = takes_moments && compiled.forward && compiled.forward->gives_moments();
+  kernels::BatchMoments moments;
+  if (takes_moments) moments = moments_of(op, index, mode, state);
   if (compiled.forward) {
-    compiled.forward->run(libraries_.cudnn.get(), x, weight(op.weight), source, workspace_.data());
-    ends(forward_pass, index, "convolution", product_cost(op));
+    compiled.forward->run(libraries_.cudnn.get(), {x, weight(op.weight), source, workspace_.data(),
+                                                   on_the_way ? &moments : nullptr});
+    ends(forward_pass, index, on_the_way ? "convolution, moments" : "convolution",
+         product_cost(op));
   } else {
     compiled.product->run(libraries_.cublas.get(), x, weight(op.weight), source, workspace_.data(),
                           stream.get());
     ends(forward_pass, index, "matrix product", product_cost(op));
   }
-  const bool running =
-      op.normalized() && (mode == Mode::evaluation || in_training_.fixed_statistics[index]);
-  if (op.normalized() && !running) {
-    float* const mean = moments_[index].data();
-    const bool keeps = mode == Mode::training;
-    PREHEAT_CHECK(kernels::batch_moments(
-        element_, output_of(op), source, batch_norm_epsilon, batch_norm_momentum, state, mean,
-        mean + arena_floats(op.out.channels), keeps ? statistics_[op.running_mean].data() : nullptr,
-        keeps ? statistics_[op.running_var].data() : nullptr, sums(), stream.get()));
+  if (takes_moments && !on_the_way) {
+    PREHEAT_CHECK(kernels::batch_moments(element_, output_of(op), source, moments, stream.get()));
     ends(forward_pass, index, "moments", {out_bytes(op), 0});
   }
   PREHEAT_CHECK(kernels::normalize_forward(
@@ -407,8 +425,8 @@ void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
   if (compiled.weight_gradient) {
     const cudnnHandle_t cudnn = libraries_.cudnn.get();
     PREHEAT_CHECK(cudnnSetStream(cudnn, aside.get()));
-    compiled.weight_gradient->run(cudnn, x, gradient(op.weight), const_cast<void*>(dz),
-                                  side_workspace_.data());
+    compiled.weight_gradient->run(
+        cudnn, {x, gradient(op.weight), const_cast<void*>(dz), side_workspace_.data()});
     PREHEAT_CHECK(cudnnSetStream(cudnn, stream.get()));
   } else {
     compiled.product_weights->run(libraries_.cublas.get(), dz, x,
@@ -476,8 +494,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
   if (target < 0) return;
   before_writing(target, stream);
   if (compiled.data_gradient) {
-    compiled.data_gradient->run(libraries_.cudnn.get(), slot(target), weight(op.weight), dz,
-                                workspace_.data());
+    compiled.data_gradient->run(libraries_.cudnn.get(),
+                                {slot(target), weight(op.weight), dz, workspace_.data()});
   } else {
     compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
                                workspace_.data(), stream.get());

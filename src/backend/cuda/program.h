@@ -145,6 +145,8 @@ class Program {
   void* gradient(int parameter) const;  // of a weight
   float* plain(const Buffer<float>& arena, int parameter) const;
   kernels::Norm norm_of(const Op& op, int index, bool running) const;
+  kernels::BatchMoments moments_of(const Op& op, int index, Mode mode,
+                                   const StepState* state) const;
   kernels::SumScratch sums() const { return {sums_.data(), counter_.data()}; }
 
   // Bytes of `arrays` arrays of the size of the op's input or output.

@@ -121,6 +121,9 @@ TEST(CudaPlans, AConvolutionIsNamedByItsRealAndItsZeroChannels) {
   c.zero_channels = 7;
   EXPECT_EQ(to_string(c), "weight gradient 128x28x28x1+7 3x3/1+1 -> 128x28x28x32 bf16");
   EXPECT_EQ(kernel_plans(c).size(), 1u);
+  c.pass = Pass::forward;
+  c.moments = true;
+  EXPECT_EQ(to_string(c), "forward 128x28x28x1+7 3x3/1+1 -> 128x28x28x32 bf16 with moments");
 }
 
 TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {

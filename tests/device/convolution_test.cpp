@@ -5,8 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
 #include <random>
+#include <shared_mutex>
 
+#include "backend/cuda/convolution_plans.h"
 #include "backend/cuda/cudnn_plans.h"
 #include "kernels/device_test.h"
 
@@ -95,6 +100,38 @@ TEST_F(CudaConvolution, HasNoneForTensorCoresElsewhere) {
   }
 }
 
+// Two that began before either had chosen anything, as two processes do.
+TEST_F(CudaConvolution, WhatTwoProcessesChooseIsKeptOnDisk) {
+  namespace fs = std::filesystem;
+  cudnnHandle_t raw = nullptr;
+  PREHEAT_CHECK(cudnnCreate(&raw));
+  const CudnnHandle handle(raw);
+  const fs::path folder = fs::path(testing::TempDir()) / ("choices-" + std::to_string(seed_));
+  std::shared_mutex device;
+  const auto saved = [&] {
+    std::vector<std::string> keys;
+    for (const auto& file : fs::directory_iterator(folder)) {
+      std::ifstream in(file.path());
+      const auto choices = nlohmann::json::parse(in);
+      for (const auto& [key, name] : choices.items()) {
+        EXPECT_FALSE(name.get<std::string>().empty());
+        keys.push_back(key.substr(0, key.find(" | ")));
+      }
+    }
+    return keys;
+  };
+  ConvolutionPlans first(handle.get(), device, "a device", folder);
+  ConvolutionPlans second(handle.get(), device, "a device", folder);
+  const Convolution a = convolution_of(Pass::data_gradient, Precision::bf16, 16, 16);
+  const Convolution b = convolution_of(Pass::data_gradient, Precision::bf16, 16, 32);
+  first.choose(a);
+  first.save();
+  second.choose(b);
+  second.save();
+  EXPECT_THAT(saved(), testing::UnorderedElementsAre(to_string(a), to_string(b)));
+  fs::remove_all(folder);
+}
+
 // Small integers, whose sums are exact: every plan rounds the same number.
 TEST_F(CudaConvolution, OfAllPlansIsTheSame) {
   cudnnHandle_t raw = nullptr;
@@ -118,7 +155,7 @@ TEST_F(CudaConvolution, OfAllPlansIsTheSame) {
         const kernels::DeviceElements x(element, values[0]), w(element, values[1]),
             y(element, values[2]);
         const kernels::DeviceBytes workspace(plan.workspace_bytes());
-        plan.run(handle.get(), {x.data(), w.data(), y.data(), workspace.data()});
+        plan.run(handle.get(), nullptr, {x.data(), w.data(), y.data(), workspace.data()});
         return pass == Pass::forward         ? y.values()
                : pass == Pass::data_gradient ? x.values()
                                              : w.values();

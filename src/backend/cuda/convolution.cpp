@@ -14,9 +14,7 @@ class KernelPlan : public ConvolutionPlan {
   KernelPlan(std::string name, std::size_t workspace_bytes, bool gives_moments, Launch launch)
       : ConvolutionPlan(std::move(name), workspace_bytes, gives_moments),
         launch_(std::move(launch)) {}
-  void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const override {
-    cudaStream_t stream = nullptr;
-    PREHEAT_CHECK(cudnnGetStream(handle, &stream));
+  void run(cudnnHandle_t, cudaStream_t stream, const ConvolutionArrays& arrays) const override {
     PREHEAT_CHECK(launch_(arrays, stream));
   }
 

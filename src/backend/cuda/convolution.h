@@ -57,8 +57,9 @@ class ConvolutionPlan {
   /// Whether it can take the moments of y in the launch that writes y.
   bool gives_moments() const { return gives_moments_; }
 
-  /// Enqueues on the handle's stream.
-  virtual void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const = 0;
+  /// Enqueues on the stream. The handle's stream may change.
+  virtual void run(cudnnHandle_t handle, cudaStream_t stream,
+                   const ConvolutionArrays& arrays) const = 0;
 
  protected:
   ConvolutionPlan(std::string name, std::size_t workspace_bytes, bool gives_moments = false)

@@ -14,6 +14,99 @@
 
 namespace preheat::cuda {
 
+namespace {
+
+// A few runs of each plan as training has them, nodes of a graph: many convolutions take no longer
+// than the host does to enqueue one, and a plan that cannot be captured is found out. Moments of y
+// that are wanted count, as some plans take them on the way. On memory that is not all zero, which
+// would be faster than real numbers.
+class Trial {
+ public:
+  Trial(cudnnHandle_t handle, const Convolution& c, std::size_t workspace_bytes)
+      : handle_(handle),
+        convolution_(c),
+        element_(element_of(c.precision)),
+        x_(c.x.size() * bytes_of(element_)),
+        w_(c.kernel * c.kernel * c.x.channels * c.y.channels * bytes_of(element_)),
+        y_(c.y.size() * bytes_of(element_)),
+        workspace_(std::max<std::size_t>(workspace_bytes, 1)),
+        mean_(c.y.channels),
+        inv_std_(c.y.channels),
+        sums_(kernels::channel_sums_floats(c.y.channels)),
+        counter_(1) {
+    for (const auto* buffer : {&x_, &w_, &y_}) {
+      PREHEAT_CHECK(cudaMemsetAsync(buffer->data(), 0x3c, buffer->bytes(), stream_.get()));
+    }
+    clear(counter_, stream_);
+    moments_.mean = mean_.data();
+    moments_.inv_std = inv_std_.data();
+    moments_.scratch = {sums_.data(), counter_.data()};
+  }
+  ~Trial() {
+    cudaStreamSynchronize(stream_.get());  // before the buffers go
+    cudnnSetStream(handle_, nullptr);      // before the stream goes
+  }
+  Trial(const Trial&) = delete;
+  Trial& operator=(const Trial&) = delete;
+
+  /// Milliseconds of some runs. Throws Error if the plan cannot be run.
+  float time_of(const ConvolutionPlan& plan) {
+    constexpr int rounds = 3;
+    constexpr int runs = 8;
+    run(plan);  // loads its code, which nothing may do while a graph is captured
+    const GraphExec graph = instantiate(capture(stream_, [&] {
+      for (int k = 0; k < runs; ++k) run(plan);
+    }));
+    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));  // the first one uploads it
+    float time = 0;
+    for (int round = 0; round < rounds; ++round) {
+      PREHEAT_CHECK(cudaEventRecord(start_.get(), stream_.get()));
+      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+      PREHEAT_CHECK(cudaEventRecord(end_.get(), stream_.get()));
+      PREHEAT_CHECK(cudaEventSynchronize(end_.get()));
+      const float took = milliseconds(start_, end_);
+      time = round == 0 ? took : std::min(time, took);
+    }
+    return time;
+  }
+
+ private:
+  void run(const ConvolutionPlan& plan) {
+    const Convolution& c = convolution_;
+    const bool on_the_way = c.moments && plan.gives_moments();
+    plan.run(
+        handle_, stream_.get(),
+        {x_.data(), w_.data(), y_.data(), workspace_.data(), on_the_way ? &moments_ : nullptr});
+    if (!c.moments || on_the_way) return;
+    PREHEAT_CHECK(kernels::batch_moments(element_, c.y, y_.data(), moments_, stream_.get()));
+  }
+
+  cudnnHandle_t handle_;
+  const Convolution& convolution_;
+  kernels::Element element_;
+  Buffer<std::uint8_t> x_, w_, y_, workspace_;
+  Buffer<float> mean_, inv_std_, sums_;
+  Buffer<unsigned> counter_;
+  kernels::BatchMoments moments_;
+  Stream stream_ = make_stream();
+  Event start_ = make_timer();
+  Event end_ = make_timer();
+};
+
+// None where there is no file, or a damaged one.
+std::map<std::string, std::string> read_choices(const std::string& path) {
+  std::map<std::string, std::string> choices;
+  std::ifstream file(path);
+  const auto json = nlohmann::json::parse(file, nullptr, false);
+  if (!json.is_object()) return choices;
+  for (const auto& [key, choice] : json.items()) {
+    if (choice.is_string()) choices[key] = choice.get<std::string>();
+  }
+  return choices;
+}
+
+}  // namespace
+
 ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device,
                                    const std::string& name, const std::string& folder)
     : handle_(handle), device_(device), planner_(handle) {
@@ -23,92 +116,32 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& devi
       words, [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
   path_ = fmt::format("{}/convolutions-{}-cudnn-{}-preheat-{}-{}.json", folder, words,
                       cudnnGetVersion(), PREHEAT_VERSION, PREHEAT_CONVOLUTIONS);
-  std::ifstream file(path_);
-  const auto json = nlohmann::json::parse(file, nullptr, false);
-  if (!json.is_object()) return;
-  for (const auto& [key, choice] : json.items()) {
-    if (choice.is_string()) choices_[key] = choice.get<std::string>();
-  }
+  choices_ = read_choices(path_);
 }
 
-// A few runs of each as training has them, nodes of a graph: many convolutions take no longer than
-// the host does to enqueue one, and a plan that cannot be captured is found out. Moments of y that
-// are wanted count, as some plans take them on the way. On memory that is not all zero, which would
-// be faster than real numbers.
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
     const Convolution& c, const Candidates& candidates) const {
   const std::unique_lock alone(device_);
   PREHEAT_CHECK(cudaDeviceSynchronize());
-  constexpr int rounds = 3;
-  constexpr int runs = 8;
   constexpr float clearly = 0.95f;
-  const std::size_t element = bytes_of(element_of(c.precision));
-  const std::int64_t weights = c.kernel * c.kernel * c.x.channels * c.y.channels;
-  std::size_t workspace_bytes = 1;
+  std::size_t workspace_bytes = 0;
   for (const auto& p : candidates)
     workspace_bytes = std::max(workspace_bytes, p->workspace_bytes());
-  const Buffer<std::uint8_t> x(c.x.size() * element);
-  const Buffer<std::uint8_t> y(c.y.size() * element);
-  const Buffer<std::uint8_t> w(weights * element);
-  const Buffer<std::uint8_t> workspace(workspace_bytes);
-  const std::int32_t channels = c.moments ? c.y.channels : 1;
-  const Buffer<float> mean(channels), inv_std(channels);
-  const Buffer<float> sums(kernels::channel_sums_floats(channels));
-  const Buffer<unsigned> counter(1);
-  kernels::BatchMoments moments;
-  moments.mean = mean.data();
-  moments.inv_std = inv_std.data();
-  moments.scratch = {sums.data(), counter.data()};
-  const Stream own = make_stream();
-  const cudaStream_t stream = own.get();
-  PREHEAT_CHECK(cudnnSetStream(handle_, stream));
-  for (const auto* buffer : {&x, &y, &w}) {
-    PREHEAT_CHECK(cudaMemsetAsync(buffer->data(), 0x3c, buffer->bytes(), stream));
-  }
-  PREHEAT_CHECK(cudaMemsetAsync(counter.data(), 0, counter.bytes(), stream));
-  const Event start = make_timer();
-  const Event end = make_timer();
-  const auto time_of = [&](const ConvolutionPlan& plan) {
-    const bool on_the_way = c.moments && plan.gives_moments();
-    const auto run = [&] {
-      plan.run(handle_,
-               {x.data(), w.data(), y.data(), workspace.data(), on_the_way ? &moments : nullptr});
-      if (!c.moments || on_the_way) return;
-      PREHEAT_CHECK(
-          kernels::batch_moments(element_of(c.precision), c.y, y.data(), moments, stream));
-    };
-    run();  // loads its code, which nothing may do while a graph is captured
-    const GraphExec graph = instantiate(capture(own, [&] {
-      for (int k = 0; k < runs; ++k) run();
-    }));
-    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream));  // the first one uploads it
-    float time = 0;
-    for (int round = 0; round < rounds; ++round) {
-      PREHEAT_CHECK(cudaEventRecord(start.get(), stream));
-      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream));
-      PREHEAT_CHECK(cudaEventRecord(end.get(), stream));
-      PREHEAT_CHECK(cudaEventSynchronize(end.get()));
-      const float took = milliseconds(start, end);
-      time = round == 0 ? took : std::min(time, took);
-    }
-    return time;
-  };
+  Trial trial(handle_, c, workspace_bytes);
   std::shared_ptr<const ConvolutionPlan> best;
   float least = 0;
   std::string refusal;
   for (const auto& candidate : candidates) {
     try {
-      const float time = time_of(*candidate);
+      const float time = trial.time_of(*candidate);
       if (!best || time < clearly * least) {
         best = candidate;
         least = time;
       }
     } catch (const Error& e) {
       refusal = e.what();
-      PREHEAT_CHECK(cudaStreamSynchronize(stream));  // before the buffers go
     }
   }
-  PREHEAT_CHECK(cudnnSetStream(handle_, nullptr));  // this one ends here
   if (!best) throw Error(to_string(c) + ": " + refusal);
   return best;
 }
@@ -147,9 +180,12 @@ void ConvolutionPlans::save() noexcept try {
   std::error_code failed;
   const std::filesystem::path path(path_);
   std::filesystem::create_directories(path.parent_path(), failed);
+  // What another process has chosen meanwhile stands: on one machine a choice is made once.
+  std::map<std::string, std::string> all = read_choices(path_);
+  all.insert(choices_.begin(), choices_.end());
   const std::filesystem::path temporary = path_ + fmt::format(".{}.tmp", getpid());
   std::ofstream file(temporary);
-  file << nlohmann::json(choices_).dump(1) << "\n";
+  file << nlohmann::json(all).dump(1) << "\n";
   file.close();
   if (file) std::filesystem::rename(temporary, path, failed);
   if (!file || failed) std::filesystem::remove(temporary, failed);

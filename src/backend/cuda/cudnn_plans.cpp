@@ -191,7 +191,9 @@ CudnnPlan::CudnnPlan(std::string name, Descriptor plan, std::vector<Shared> part
       tensor_cores_(tensor_cores),
       deterministic_(deterministic) {}
 
-void CudnnPlan::run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const {
+void CudnnPlan::run(cudnnHandle_t handle, cudaStream_t stream,
+                    const ConvolutionArrays& arrays) const {
+  PREHEAT_CHECK(cudnnSetStream(handle, stream));
   void* pointers[] = {arrays.x, arrays.w, arrays.y};
   const std::int64_t ids[] = {x_id, w_id, y_id};
   Descriptor pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);

@@ -34,7 +34,8 @@ class CudnnPlan : public ConvolutionPlan {
             bool tensor_cores, bool deterministic);
   bool uses_tensor_cores() const { return tensor_cores_; }
   bool is_deterministic() const { return deterministic_; }
-  void run(cudnnHandle_t handle, const ConvolutionArrays& arrays) const override;
+  void run(cudnnHandle_t handle, cudaStream_t stream,
+           const ConvolutionArrays& arrays) const override;
 
  private:
   Descriptor plan_;

@@ -365,8 +365,9 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
   kernels::BatchMoments moments;
   if (takes_moments) moments = moments_of(op, index, mode, state);
   if (compiled.forward) {
-    compiled.forward->run(libraries_.cudnn.get(), {x, weight(op.weight), source, workspace_.data(),
-                                                   on_the_way ? &moments : nullptr});
+    compiled.forward->run(
+        libraries_.cudnn.get(), stream.get(),
+        {x, weight(op.weight), source, workspace_.data(), on_the_way ? &moments : nullptr});
     ends(forward_pass, index, on_the_way ? "convolution, moments" : "convolution",
          product_cost(op));
   } else {
@@ -388,7 +389,6 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
-  PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
   for (int i = 0; i <= last(); ++i) {
     const Op& op = network_.ops[i];
     switch (op.kind) {
@@ -423,11 +423,9 @@ void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
     PREHEAT_CHECK(cudaStreamWaitEvent(side_.get(), forked_[index].get()));
   }
   if (compiled.weight_gradient) {
-    const cudnnHandle_t cudnn = libraries_.cudnn.get();
-    PREHEAT_CHECK(cudnnSetStream(cudnn, aside.get()));
     compiled.weight_gradient->run(
-        cudnn, {x, gradient(op.weight), const_cast<void*>(dz), side_workspace_.data()});
-    PREHEAT_CHECK(cudnnSetStream(cudnn, stream.get()));
+        libraries_.cudnn.get(), aside.get(),
+        {x, gradient(op.weight), const_cast<void*>(dz), side_workspace_.data()});
   } else {
     compiled.product_weights->run(libraries_.cublas.get(), dz, x,
                                   plain(parameters_.gradients, op.weight), side_workspace_.data(),
@@ -494,7 +492,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   if (target < 0) return;
   before_writing(target, stream);
   if (compiled.data_gradient) {
-    compiled.data_gradient->run(libraries_.cudnn.get(),
+    compiled.data_gradient->run(libraries_.cudnn.get(), stream.get(),
                                 {slot(target), weight(op.weight), dz, workspace_.data()});
   } else {
     compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
@@ -504,7 +502,6 @@ void Program::backward_weighted(int index, const Stream& stream) {
 }
 
 void Program::backward(const Stream& stream) {
-  PREHEAT_CHECK(cudnnSetStream(libraries_.cudnn.get(), stream.get()));
   std::ranges::fill(side_stream_reader_, -1);
   int last_aside = -1;
   for (int i = last(); i >= in_training_.lowest; --i) {

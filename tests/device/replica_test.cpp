@@ -1,4 +1,5 @@
 // Replicas on the GPU: what every backend guarantees, and a comparison with the CPU's backend.
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -365,6 +366,62 @@ TEST_F(CudaReplica, SaysOfItsActivationsWhatTheCpuSays) {
     EXPECT_EQ(a[i].layer, b[i].layer);
     EXPECT_NEAR(a[i].largest, b[i].largest, 1e-3 * b[i].largest) << a[i].layer;
     EXPECT_EQ(a[i].dead, b[i].dead) << a[i].layer;
+  }
+}
+
+// What the device's pool has handed out. The rest: the epoch's orders, the records, and a quarter
+// of a KiB where a buffer's size is rounded up.
+TEST_F(CudaReplica, SaysWhatMemoryItTakes) {
+  use(R"(
+data: {dataset: synthetic, batch_size: 16, train_limit: 160}
+model:
+  layers:
+    - conv: {out: 64, stride: 2}
+    - conv: {out: 64}
+    - global_avg_pool
+    - linear: {out: 10}
+)",
+      {"train.precision=bf16"});
+  const auto used = [] {
+    cudaMemPool_t pool = nullptr;
+    std::uint64_t bytes = 0;
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // memory is freed in order
+    EXPECT_EQ(cudaDeviceGetDefaultMemPool(&pool, 0), cudaSuccess);
+    EXPECT_EQ(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &bytes), cudaSuccess);
+    return static_cast<std::size_t>(bytes);
+  };
+  const auto data = cuda_->load(data_.train);
+  replica(*cuda_);  // what is allocated only once
+  const std::size_t before = used();
+  const auto r = cuda_->compile(network_, options_, initial_, data);
+  const std::size_t taken = used() - before;
+  const MemoryUse memory = r->memory();
+  const std::size_t said = memory.parameters + memory.activations + memory.workspace;
+  constexpr std::size_t rest = std::size_t{768} << 10;
+  EXPECT_LE(said, taken);
+  EXPECT_GT(said + rest, taken);
+  EXPECT_GT(memory.workspace, rest) << "too little to be missed";
+}
+
+TEST_F(CudaReplica, AProbeIsRefusedWhatTheDeviceHasNoMemoryFor) {
+  use(plain);
+  const RunConfig huge = read_config(parse_document(R"(
+model:
+  layers:
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 10}
+)",
+                                                    "test.yaml"));
+  const Network network = build_network(huge, data_.train.shape, data_.train.classes);
+  try {
+    cuda_->probe(network, options_, cuda_->load(data_.train), 50);
+    FAIL() << "was let pass";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), testing::HasSubstr("out of GPU memory: the network needs"));
   }
 }
 

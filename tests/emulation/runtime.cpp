@@ -529,6 +529,17 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
   return cudaSuccess;
 }
 
+// The pool keeps nothing that is freed.
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  const Lock lock(device_mutex());
+  if (attribute != cudaMemPoolAttrReservedMemCurrent &&
+      attribute != cudaMemPoolAttrUsedMemCurrent) {
+    return tell(cudaErrorNotSupported);
+  }
+  *static_cast<std::uint64_t*>(value) = allocated_bytes();
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   const Lock lock(device_mutex());

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -46,17 +47,26 @@ void* allocate(std::size_t bytes) {
   const cudaError_t status = cudaMallocAsync(&memory, rounded, nullptr);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    std::size_t free = 0;
-    std::size_t total = 0;
-    PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
     throw Error(
-        fmt::format("out of GPU memory: {} MiB requested, {} of {} MiB free; "
-                    "lower data.batch_size",
-                    rounded >> 20, free >> 20, total >> 20));
+        fmt::format("out of GPU memory: {} MiB requested, {} MiB free; lower data.batch_size",
+                    rounded >> 20, available_memory() >> 20));
   }
   PREHEAT_CHECK(status);
   PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // the memory may now be used on any stream
   return memory;
+}
+
+std::size_t available_memory() {
+  std::size_t free = 0;
+  std::size_t total = 0;
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t reserved = 0;
+  std::uint64_t used = 0;
+  PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
+  PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  PREHEAT_CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  PREHEAT_CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
+  return free + (reserved - used);
 }
 
 void deallocate(void* memory) noexcept {

@@ -27,6 +27,9 @@ void check(cublasStatus_t status, const char* call, const char* file, int line);
 void* allocate(std::size_t bytes);
 void deallocate(void* memory) noexcept;
 
+/// Bytes that can be allocated: those that the device has free, and those that its pool keeps.
+std::size_t available_memory();
+
 /// An uninitialised array in device memory. Its size is rounded up to a multiple of 256 bytes, so
 /// that any array can be read 16 bytes at a time to its end.
 template <class T>

@@ -89,18 +89,7 @@ class CudaBackend : public Backend {
 
   void require_memory(const Network& network, std::int64_t batch_size,
                       Precision precision) const override {
-    const Network padded = cuda::padded_network(network, precision);
-    const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision);
-    const std::size_t activations = cuda::Program::bytes_needed(padded, batch_size, precision);
-    std::size_t free = 0;
-    std::size_t total = 0;
-    PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
-    if (parameters + activations <= total) return;  // `free` excludes what the pool keeps
-    throw Error(
-        fmt::format("out of GPU memory: the network needs {} MiB and its activations {} "
-                    "MiB; the device has {} MiB; {}",
-                    parameters >> 20, activations >> 20, total >> 20,
-                    activations > parameters ? "lower data.batch_size" : "use a smaller network"));
+    require_free(network, batch_size, precision, "lower data.batch_size");
   }
 
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
@@ -116,6 +105,7 @@ class CudaBackend : public Backend {
                                std::int64_t examples) override {
     PREHEAT_CHECK(cudaSetDevice(0));
     examples = std::min(examples, data->size());
+    require_free(network, examples, Precision::fp32, "use fewer examples");
     return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
                                              examples);
   }
@@ -123,6 +113,20 @@ class CudaBackend : public Backend {
   Benches& benches() override { return benches_; }
 
  private:
+  static void require_free(const Network& network, std::int64_t examples, Precision precision,
+                           const char* remedy) {
+    const Network padded = cuda::padded_network(network, precision);
+    const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision);
+    const std::size_t activations = cuda::Program::bytes_needed(padded, examples, precision);
+    const std::size_t available = cuda::available_memory();
+    if (parameters + activations <= available) return;
+    throw Error(fmt::format(
+        "out of GPU memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; "
+        "{}",
+        parameters >> 20, activations >> 20, available >> 20,
+        activations > parameters ? remedy : "use a smaller network"));
+  }
+
   std::string device_;
   const std::shared_ptr<Libraries> libraries_ = std::make_shared<Libraries>();
   cuda::CudaBenches benches_{libraries_};

@@ -18,6 +18,7 @@ CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& networ
       counter_(1) {
   clear(parameters_.gradients, stream_);
   clear(counter_, stream_);
+  wait(stream_);  // as no destructor waits for it if the program throws
   const std::lock_guard lock(libraries_->mutex);
   program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
                                        statistics_, *libraries_);

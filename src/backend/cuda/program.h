@@ -111,7 +111,9 @@ class Program {
   std::vector<float> output(int op, const Stream& stream) const;
 
   std::size_t activation_bytes() const;
-  std::size_t workspace_bytes() const { return workspace_.bytes() + sums_.bytes(); }
+  std::size_t workspace_bytes() const {
+    return workspace_.bytes() + side_workspace_.bytes() + sums_.bytes();
+  }
 
  private:
   struct CompiledOp {

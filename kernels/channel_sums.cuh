@@ -7,15 +7,15 @@
 
 namespace preheat::kernels {
 
-inline constexpr int channel_threads = 256;      // of a block
-inline constexpr unsigned max_row_blocks = 264;  // two on each SM of an H100
+inline constexpr int channel_threads = 256;  // of a block
+inline constexpr unsigned max_row_blocks = 2 * tuned_multiprocessors;
 
 /// Most channels that a block sums over: 128 bytes of a row of 16-bit elements. The partials of all
 /// blocks, which one block has to add up, stay few whatever the number of channels.
 inline constexpr int max_sum_channels = 64;
 
 /// Most blocks and channels of a convolution that adds up its y as well.
-inline constexpr unsigned max_convolution_blocks = 396;
+inline constexpr unsigned max_convolution_blocks = 3 * tuned_multiprocessors;
 inline constexpr int max_convolution_channels = 128;
 
 /// Most packs of a row that a summing block covers.
@@ -118,7 +118,7 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
 template <int pack, class Finish>
 __device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
                                 SumSpace<pack>& space, const Finish& finish) {
-  constexpr unsigned channels_per_thread = pack > 1 ? 2 : 1;  // channels per thread
+  constexpr unsigned channels_per_thread = pack > 1 ? 2 : 1;
   constexpr unsigned max_reducers = 32;                       // whose sums one thread adds up
   const std::int64_t channels = std::int64_t{packs} * pack;
   const auto columns = static_cast<unsigned>(channels / channels_per_thread);

@@ -19,9 +19,9 @@ namespace {
 constexpr unsigned threads = 256;
 constexpr unsigned warp = 32;
 constexpr unsigned band = 4;
-constexpr unsigned max_columns = 32;                         // of y, in a tile
-constexpr unsigned forward_blocks = max_convolution_blocks;  // three on each SM of an H100
-constexpr unsigned gradient_blocks = 264;                    // two on each
+constexpr unsigned max_columns = 32;  // of y, in a tile
+constexpr unsigned forward_blocks = max_convolution_blocks;
+constexpr unsigned gradient_blocks = 2 * tuned_multiprocessors;
 
 /// Width in x of the receptive field of `pixels` adjacent pixels of y.
 __host__ __device__ constexpr unsigned receptive_field(unsigned pixels, int kernel, int stride) {

@@ -23,7 +23,7 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 128;
-constexpr int blocks_per_sm = 4;  // per SM
+constexpr int blocks_per_sm = 4;
 constexpr int max_slices = 4;
 constexpr int thread_outputs = 8;
 

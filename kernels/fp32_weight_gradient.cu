@@ -23,7 +23,7 @@ namespace preheat::kernels {
 namespace {
 
 constexpr int threads = 192;
-constexpr int blocks_per_sm = 2;  // per SM
+constexpr int blocks_per_sm = 2;
 
 /// Layout of a block for the filters between `part` input and `part` output channels. Each slice of
 /// its threads holds all of them, each thread one row of taps of 4 x 4 channels. The slices split

@@ -10,12 +10,11 @@ namespace {
 
 // Resident blocks per SM of an H100, which the register budgets are set for: enough bytes in
 // flight, and each pass one wave of blocks that walk the same number of rows.
-constexpr unsigned multiprocessors = 132;
 constexpr unsigned forward_occupancy = 3;
 constexpr unsigned backward_occupancy = 2;
-constexpr unsigned sums_occupancy = max_row_blocks / multiprocessors;
-constexpr unsigned max_forward_blocks = forward_occupancy * multiprocessors;
-constexpr unsigned max_backward_blocks = backward_occupancy * multiprocessors;
+constexpr unsigned sums_occupancy = max_row_blocks / tuned_multiprocessors;
+constexpr unsigned max_forward_blocks = forward_occupancy * tuned_multiprocessors;
+constexpr unsigned max_backward_blocks = backward_occupancy * tuned_multiprocessors;
 constexpr int rows_per_thread = 4;
 
 __device__ float inv_std_of(float var, float epsilon) {

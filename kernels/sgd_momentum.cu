@@ -17,7 +17,7 @@ constexpr int large_threads = 512;
 constexpr int large_packs = 2;
 
 constexpr int check_threads = 512;
-constexpr int max_check_blocks = 264;  // two on each SM of an H100
+constexpr int max_check_blocks = 2 * tuned_multiprocessors;
 
 bool is_large(std::int64_t size) {
   return size >= large_arena;

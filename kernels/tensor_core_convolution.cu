@@ -44,8 +44,7 @@ constexpr int threads = warps * warp;
 constexpr int taps = 3;           // in a row and in a column of a filter
 constexpr int strip_pixels = 16;  // that a warp multiplies at a time
 constexpr int stages = 6;
-constexpr int min_rows = 3;           // of a block
-constexpr int multiprocessors = 132;  // of an H100
+constexpr int min_rows = 3;  // of a block
 
 /// How a block is laid out: the filters of its output channels in shared memory, tap by tap, and a
 /// ring buffer whose stages are rows of x. In a stage the tile's columns are followed by the column
@@ -394,7 +393,7 @@ cudaError_t convolve(const Images& images, int out, const void* x, const void* w
       const int parts = out / outputs;
       const std::int64_t all_rows =
           std::int64_t{ceil_div(extent.columns, Block::columns)} * images.height;
-      const int at_once = multiprocessors * Block::blocks_per_sm;
+      const int at_once = tuned_multiprocessors * Block::blocks_per_sm;
       const int rows = std::max(min_rows, ceil_div(all_rows * parts, at_once));
       const dim3 blocks(ceil_div(all_rows, rows), parts);
       kernel<<<blocks, threads, Block::shared_bytes, stream>>>(

@@ -41,7 +41,7 @@ constexpr int part_channels = 32;       // of either side, that a warp has the s
 constexpr int unit_pixels = 16;         // that a warp multiplies at a time
 constexpr int shared_limit = 48 << 10;  // that every device has for every block
 constexpr int max_stages = 8;
-constexpr std::int64_t max_blocks = 132;  // one on each multiprocessor of an H100
+constexpr std::int64_t max_blocks = tuned_multiprocessors;
 
 // A block's sums make a trip through memory: what 12 steps or so take.
 constexpr std::int64_t min_steps = 12;

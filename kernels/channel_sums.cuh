@@ -119,7 +119,7 @@ template <int pack, class Finish>
 __device__ void finish_channels(unsigned packs, unsigned blocks, const float* partials,
                                 SumSpace<pack>& space, const Finish& finish) {
   constexpr unsigned channels_per_thread = pack > 1 ? 2 : 1;
-  constexpr unsigned max_reducers = 32;                       // whose sums one thread adds up
+  constexpr unsigned max_reducers = 32;  // whose sums one thread adds up
   const std::int64_t channels = std::int64_t{packs} * pack;
   const auto columns = static_cast<unsigned>(channels / channels_per_thread);
   for (unsigned first = 0; first < columns; first += channel_threads) {

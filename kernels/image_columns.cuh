@@ -80,17 +80,6 @@ class ColumnCopy {
   bool inside_ = false;
 };
 
-/// What convolutions by such tiles support, with x and y of `out` channels: 16-bit elements, 16, 32
-/// or 64 channels on either side, pixels that ints can count, and a device that copies into shared
-/// memory asynchronously.
-inline bool tiles_support(Element element, const Images& x, std::int32_t out) {
-  const auto has_tiles = [](std::int32_t channels) {
-    return channels == 16 || channels == 32 || channels == 64;
-  };
-  return element != Element::f32 && has_tiles(x.channels) && has_tiles(out) && x.batch > 0 &&
-         x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_async_copies();
-}
-
 /// Calls work.template operator()<channels>().
 template <class Work>
 cudaError_t with_channels(int channels, Work&& work) {

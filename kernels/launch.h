@@ -221,27 +221,15 @@ cudaError_t global_avg_pool(Element element, const Images& shape, const void* x,
 cudaError_t global_avg_pool_backward(Element element, const Images& shape, const void* dy,
                                      const void* extra, void* dx, cudaStream_t stream);
 
-// weight_gradient.cu
-
-/// The filter gradient of a 3 x 3 convolution at stride 1 with one pixel of zero padding around x
-/// [shape]; dy is [shape, but out channels]:
-///   dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j.
-/// On tensor cores, accumulated in fp32. Reads dy and x once, plus two columns of x for every 16 to
-/// 64. Writes and reads the filters in fp32 at most 132 times through `workspace`, and writes dw
-/// once, in two launches. All pointers are 16-byte aligned.
-cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
-                            const void* dy, void* dw, void* workspace, cudaStream_t stream);
-
-/// 16-bit elements, 16, 32 or 64 channels on either side, compute capability 8.0 and later;
-/// otherwise weight_gradient returns cudaErrorNotSupported.
-bool weight_gradient_supports(Element element, const Images& shape, std::int32_t out);
-
-std::size_t weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
-
-// tensor_core_convolution.cu: the convolution whose filters that is the gradient of,
+// tensor_core_convolution.cu and tensor_core_weight_gradient.cu: a 3 x 3 convolution at stride 1
+// with one pixel of zero padding around x [shape]; y is [shape, but out channels],
 //   y[n][i][j][k] = sum x[n][i + r - 1][j + s - 1][c] w[k][r][s][c]  over r, s, c,
-// and its data gradient. On tensor cores, accumulated in fp32 and rounded once. All pointers are
+// and its gradients, on tensor cores, accumulated in fp32 and rounded once. All pointers are
 // 16-byte aligned.
+
+/// Whether the shape is supported: 16-bit elements, 16, 32 or 64 channels on either side, compute
+/// capability 8.0 and later. Otherwise these functions return cudaErrorNotSupported.
+bool tensor_cores_support(Element element, const Images& shape, std::int32_t out);
 
 /// Reads x once per 32 channels of y, plus two rows of x for every 3 or more rows that a block
 /// computes. Reads the filters of 32 channels once per block, of which there are at most 264.
@@ -257,8 +245,13 @@ cudaError_t tensor_core_convolution(Element element, const Images& shape, std::i
 cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,
                                       const void* dy, const void* w, void* dx, cudaStream_t stream);
 
-/// Both support what weight_gradient() supports; otherwise they return cudaErrorNotSupported.
-bool tensor_core_convolution_supports(Element element, const Images& shape, std::int32_t out);
+/// dw[k][r][s][c] = sum dy[n][i][j][k] x[n][i + r - 1][j + s - 1][c]  over n, i, j. Reads dy and x
+/// once, plus two columns of x for every 16 to 64. Writes and reads the filters in fp32 at most 132
+/// times through `workspace`, and writes dw once, in two launches.
+cudaError_t tensor_core_weight_gradient(Element element, const Images& shape, std::int32_t out,
+                                        const void* x, const void* dy, void* dw, void* workspace,
+                                        cudaStream_t stream);
+std::size_t tensor_core_weight_gradient_workspace_bytes(const Images& shape, std::int32_t out);
 
 // fp32_convolution.cu and fp32_weight_gradient.cu: a 3 x 3 convolution at stride 1 with one pixel
 // of zero padding around x [shape]; y is [shape, but out channels],

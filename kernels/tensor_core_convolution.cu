@@ -416,21 +416,26 @@ cudaError_t convolve(Element element, const Images& images, int out, const void*
 
 }  // namespace
 
-bool tensor_core_convolution_supports(Element element, const Images& x, std::int32_t out) {
-  return tiles_support(element, x, out);
+// Pixels are counted in ints.
+bool tensor_cores_support(Element element, const Images& x, std::int32_t out) {
+  const auto has_tiles = [](std::int32_t channels) {
+    return channels == 16 || channels == 32 || channels == 64;
+  };
+  return element != Element::f32 && has_tiles(x.channels) && has_tiles(out) && x.batch > 0 &&
+         x.height > 0 && x.width > 0 && x.rows() < (std::int64_t{1} << 30) && has_async_copies();
 }
 
 cudaError_t tensor_core_convolution(Element element, const Images& shape, std::int32_t out,
                                     const void* x, const void* w, void* y,
                                     const BatchMoments* moments, cudaStream_t stream) {
-  if (!tensor_core_convolution_supports(element, shape, out)) return cudaErrorNotSupported;
+  if (!tensor_cores_support(element, shape, out)) return cudaErrorNotSupported;
   return convolve<false>(element, shape, out, x, w, y, moments, stream);
 }
 
 cudaError_t tensor_core_data_gradient(Element element, const Images& shape, std::int32_t out,
                                       const void* dy, const void* w, void* dx,
                                       cudaStream_t stream) {
-  if (!tensor_core_convolution_supports(element, shape, out)) return cudaErrorNotSupported;
+  if (!tensor_cores_support(element, shape, out)) return cudaErrorNotSupported;
   Images gradient = shape;
   gradient.channels = out;
   return convolve<true>(element, gradient, shape.channels, dy, w, dx, nullptr, stream);

@@ -181,15 +181,13 @@ TEST_F(EmulatedDevice, HasNoTensorCoreKernelsBefore8) {
   using preheat::kernels::Element;
   const preheat::kernels::Images x{2, 4, 4, 32};
   const auto supported = [&] {
-    return std::vector<bool>{
-        preheat::kernels::tensor_core_convolution_supports(Element::bf16, x, 32),
-        preheat::kernels::weight_gradient_supports(Element::bf16, x, 32),
-        preheat::kernels::fp32_convolution_supports(x, 32),
-        preheat::kernels::fp32_weight_gradient_supports(x, 32)};
+    return std::vector<bool>{preheat::kernels::tensor_cores_support(Element::bf16, x, 32),
+                             preheat::kernels::fp32_convolution_supports(x, 32),
+                             preheat::kernels::fp32_weight_gradient_supports(x, 32)};
   };
-  EXPECT_EQ(supported(), std::vector<bool>(4, true));
+  EXPECT_EQ(supported(), std::vector<bool>(3, true));
   major_version = 7;
-  EXPECT_EQ(supported(), std::vector<bool>(4, false));
+  EXPECT_EQ(supported(), std::vector<bool>(3, false));
   EXPECT_EQ(preheat::kernels::tensor_core_convolution(Element::bf16, x, 32, numbers_, numbers_,
                                                       numbers_, nullptr, a_),
             cudaErrorNotSupported);

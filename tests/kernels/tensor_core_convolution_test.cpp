@@ -59,7 +59,7 @@ class KernelsTensorCoreConvolution : public AsyncCopyTest {
 
   static std::vector<float> result_of(Element element, const Case& c, const Pass& pass,
                                       const std::vector<float>& from, const std::vector<float>& w) {
-    EXPECT_TRUE(tensor_core_convolution_supports(element, c.x, c.out));
+    EXPECT_TRUE(tensor_cores_support(element, c.x, c.out));
     const DeviceElements device_from(element, from), device_w(element, w);
     const DeviceElements to(element, pass.outputs(c));
     check(pass.run(element, c.x, c.out, device_from.data(), device_w.data(), to.data(), nullptr));
@@ -164,13 +164,13 @@ TEST_F(KernelsTensorCoreConvolution, KeepsWhatIsNotFiniteWhereItIs) {
 
 TEST_F(KernelsTensorCoreConvolution, SaysWhatItDoesNotSupport) {
   const Images x{2, 4, 4, 32};
-  EXPECT_TRUE(tensor_core_convolution_supports(Element::bf16, x, 32));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::f32, x, 32));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::bf16, {2, 4, 4, 8}, 32));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::bf16, {2, 4, 4, 128}, 32));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::bf16, x, 48));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::bf16, {0, 4, 4, 32}, 32));
-  EXPECT_FALSE(tensor_core_convolution_supports(Element::bf16, {1 << 20, 64, 64, 32}, 32));
+  EXPECT_TRUE(tensor_cores_support(Element::bf16, x, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::f32, x, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {2, 4, 4, 8}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {2, 4, 4, 128}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, x, 48));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {0, 4, 4, 32}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {1 << 20, 64, 64, 32}, 32));
   const DeviceElements images(Element::bf16, x.size() + 8);
   const DeviceElements w(Element::bf16, std::size_t{32} * 9 * 32);
   const void* shifted = static_cast<const std::uint8_t*>(images.data()) + 2;

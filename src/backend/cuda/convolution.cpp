@@ -11,9 +11,8 @@ namespace {
 class KernelPlan : public ConvolutionPlan {
  public:
   using Launch = std::function<cudaError_t(const ConvolutionArrays& arrays, cudaStream_t stream)>;
-  KernelPlan(std::string name, std::size_t workspace_bytes, bool gives_moments, Launch launch)
-      : ConvolutionPlan(std::move(name), workspace_bytes, gives_moments),
-        launch_(std::move(launch)) {}
+  KernelPlan(const char* name, Launch launch, std::size_t workspace_bytes, bool gives_moments)
+      : ConvolutionPlan(name, workspace_bytes, gives_moments), launch_(std::move(launch)) {}
   void run(cudnnHandle_t, cudaStream_t stream, const ConvolutionArrays& arrays) const override {
     PREHEAT_CHECK(launch_(arrays, stream));
   }
@@ -21,6 +20,112 @@ class KernelPlan : public ConvolutionPlan {
  private:
   Launch launch_;
 };
+
+using Plan = std::shared_ptr<const ConvolutionPlan>;
+using Arrays = ConvolutionArrays;
+
+Plan plan_of(const char* name, KernelPlan::Launch launch, std::size_t workspace_bytes = 0,
+             bool gives_moments = false) {
+  return std::make_shared<const KernelPlan>(name, std::move(launch), workspace_bytes,
+                                            gives_moments);
+}
+
+Plan few_channel_plan(const Convolution& c) {
+  constexpr const char* name = "few channels";
+  const kernels::Element element = element_of(c.precision);
+  const kernels::FewChannels few{.x = c.x,
+                                 .y = c.y,
+                                 .channels = c.x.channels - c.zero_channels,
+                                 .kernel = static_cast<std::int32_t>(c.kernel),
+                                 .stride = static_cast<std::int32_t>(c.stride),
+                                 .padding = static_cast<std::int32_t>(c.padding)};
+  if (!kernels::few_channels_supports(few)) return nullptr;
+  switch (c.pass) {
+    case Pass::forward:
+      return plan_of(
+          name,
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::few_channels_forward(element, few, a.x, a.w, a.y, a.moments, stream);
+          },
+          0, kernels::few_channels_give_moments(element, few));
+    case Pass::weight_gradient:
+      return plan_of(
+          name,
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::few_channels_weight_gradient(element, few, a.x, a.y, a.w, a.workspace,
+                                                         stream);
+          },
+          kernels::few_channels_workspace_bytes(few));
+    case Pass::data_gradient:
+      break;
+  }
+  return nullptr;
+}
+
+bool is_3x3(const Convolution& c) {
+  return c.kernel == 3 && c.stride == 1 && c.padding == 1;
+}
+
+Plan tensor_core_plan(const Convolution& c) {
+  constexpr const char* name = "tensor cores";
+  const kernels::Element element = element_of(c.precision);
+  const kernels::Images x = c.x;
+  const std::int32_t out = c.y.channels;
+  if (!is_3x3(c) || !kernels::tensor_cores_support(element, x, out)) return nullptr;
+  switch (c.pass) {
+    case Pass::forward:
+      return plan_of(
+          name,
+          [=](const Arrays& a, cudaStream_t stream) {
+            return kernels::tensor_core_convolution(element, x, out, a.x, a.w, a.y, a.moments,
+                                                    stream);
+          },
+          0, true);
+    case Pass::data_gradient:
+      return plan_of(name, [=](const Arrays& a, cudaStream_t stream) {
+        return kernels::tensor_core_data_gradient(element, x, out, a.y, a.w, a.x, stream);
+      });
+    case Pass::weight_gradient:
+      break;
+  }
+  return plan_of(
+      name,
+      [=](const Arrays& a, cudaStream_t stream) {
+        return kernels::tensor_core_weight_gradient(element, x, out, a.x, a.y, a.w, a.workspace,
+                                                    stream);
+      },
+      kernels::tensor_core_weight_gradient_workspace_bytes(x, out));
+}
+
+float* floats(void* data) {
+  return static_cast<float*>(data);
+}
+
+Plan fp32_plan(const Convolution& c) {
+  constexpr const char* name = "fp32";
+  const kernels::Images x = c.x;
+  const std::int32_t out = c.y.channels;
+  if (!is_3x3(c) || element_of(c.precision) != kernels::Element::f32) return nullptr;
+  if (c.pass == Pass::weight_gradient) {
+    if (!kernels::fp32_weight_gradient_supports(x, out)) return nullptr;
+    return plan_of(
+        name,
+        [=](const Arrays& a, cudaStream_t stream) {
+          return kernels::fp32_weight_gradient(x, out, floats(a.x), floats(a.y), floats(a.w),
+                                               a.workspace, stream);
+        },
+        kernels::fp32_weight_gradient_workspace_bytes(x, out));
+  }
+  if (!kernels::fp32_convolution_supports(x, out)) return nullptr;
+  if (c.pass == Pass::forward) {
+    return plan_of(name, [=](const Arrays& a, cudaStream_t stream) {
+      return kernels::fp32_convolution(x, out, floats(a.x), floats(a.w), floats(a.y), stream);
+    });
+  }
+  return plan_of(name, [=](const Arrays& a, cudaStream_t stream) {
+    return kernels::fp32_data_gradient(x, out, floats(a.y), floats(a.w), floats(a.x), stream);
+  });
+}
 
 }  // namespace
 
@@ -52,74 +157,8 @@ kernels::Element element_of(Precision precision) {
 
 std::vector<std::shared_ptr<const ConvolutionPlan>> kernel_plans(const Convolution& c) {
   std::vector<std::shared_ptr<const ConvolutionPlan>> plans;
-  using Arrays = ConvolutionArrays;
-  const auto add = [&](const char* name, std::size_t workspace_bytes, KernelPlan::Launch launch,
-                       bool gives_moments = false) {
-    plans.push_back(std::make_shared<const KernelPlan>(name, workspace_bytes, gives_moments,
-                                                       std::move(launch)));
-  };
-  const kernels::Element element = element_of(c.precision);
-  const kernels::FewChannels few{.x = c.x,
-                                 .y = c.y,
-                                 .channels = c.x.channels - c.zero_channels,
-                                 .kernel = static_cast<std::int32_t>(c.kernel),
-                                 .stride = static_cast<std::int32_t>(c.stride),
-                                 .padding = static_cast<std::int32_t>(c.padding)};
-  if (kernels::few_channels_supports(few)) {
-    if (c.pass == Pass::forward) {
-      add(
-          "few channels", 0,
-          [=](const Arrays& a, cudaStream_t stream) {
-            return kernels::few_channels_forward(element, few, a.x, a.w, a.y, a.moments, stream);
-          },
-          kernels::few_channels_give_moments(element, few));
-    } else if (c.pass == Pass::weight_gradient) {
-      add("few channels", kernels::few_channels_workspace_bytes(few),
-          [=](const Arrays& a, cudaStream_t stream) {
-            return kernels::few_channels_weight_gradient(element, few, a.x, a.y, a.w, a.workspace,
-                                                         stream);
-          });
-    }
-  }
-  if (c.kernel != 3 || c.stride != 1 || c.padding != 1) return plans;
-  const kernels::Images images = c.x;
-  const std::int32_t out = c.y.channels;
-  const bool forward = c.pass == Pass::forward;
-  if (c.pass != Pass::weight_gradient &&
-      kernels::tensor_core_convolution_supports(element, images, out)) {
-    add(
-        "tensor cores", 0,
-        [=](const Arrays& a, cudaStream_t stream) {
-          return forward ? kernels::tensor_core_convolution(element, images, out, a.x, a.w, a.y,
-                                                            a.moments, stream)
-                         : kernels::tensor_core_data_gradient(element, images, out, a.y, a.w, a.x,
-                                                              stream);
-        },
-        forward);
-  }
-  if (c.pass == Pass::weight_gradient && kernels::weight_gradient_supports(element, images, out)) {
-    add("tensor cores", kernels::weight_gradient_workspace_bytes(images, out),
-        [=](const Arrays& a, cudaStream_t stream) {
-          return kernels::weight_gradient(element, images, out, a.x, a.y, a.w, a.workspace, stream);
-        });
-  }
-  if (element != kernels::Element::f32) return plans;
-  const auto floats = [](void* data) { return static_cast<float*>(data); };
-  if (c.pass == Pass::weight_gradient) {
-    if (kernels::fp32_weight_gradient_supports(images, out)) {
-      add("fp32", kernels::fp32_weight_gradient_workspace_bytes(images, out),
-          [=](const Arrays& a, cudaStream_t stream) {
-            return kernels::fp32_weight_gradient(images, out, floats(a.x), floats(a.y), floats(a.w),
-                                                 a.workspace, stream);
-          });
-    }
-  } else if (kernels::fp32_convolution_supports(images, out)) {
-    add("fp32", 0, [=](const Arrays& a, cudaStream_t stream) {
-      return forward ? kernels::fp32_convolution(images, out, floats(a.x), floats(a.w), floats(a.y),
-                                                 stream)
-                     : kernels::fp32_data_gradient(images, out, floats(a.y), floats(a.w),
-                                                   floats(a.x), stream);
-    });
+  for (const auto& plan : {few_channel_plan(c), tensor_core_plan(c), fp32_plan(c)}) {
+    if (plan) plans.push_back(plan);
   }
   return plans;
 }

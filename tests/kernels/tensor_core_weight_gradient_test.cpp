@@ -19,7 +19,7 @@ const Case all_cases[] = {{{1, 1, 1, 16}, 16},   {{1, 7, 7, 64}, 64},   {{2, 7, 
                           {{9, 3, 2, 64}, 32},   {{3, 9, 33, 64}, 16},  {{2, 6, 20, 16}, 64},
                           {{40, 1, 3, 32}, 32},  {{1, 50, 65, 16}, 16}, {{136, 28, 28, 16}, 16}};
 
-class KernelsWeightGradient : public AsyncCopyTest {
+class KernelsTensorCoreWeightGradient : public AsyncCopyTest {
  protected:
   // Calls work(element, case) for all elements and cases.
   template <class Work>
@@ -34,12 +34,12 @@ class KernelsWeightGradient : public AsyncCopyTest {
 
   static std::vector<float> gradient_of(Element element, const Case& c, const std::vector<float>& x,
                                         const std::vector<float>& dy) {
-    EXPECT_TRUE(weight_gradient_supports(element, c.x, c.out));
+    EXPECT_TRUE(tensor_cores_support(element, c.x, c.out));
     const DeviceElements device_x(element, x), device_dy(element, dy);
     const DeviceElements dw(element, c.weights());
-    const DeviceBytes workspace(weight_gradient_workspace_bytes(c.x, c.out));
-    check(weight_gradient(element, c.x, c.out, device_x.data(), device_dy.data(), dw.data(),
-                          workspace.data(), nullptr));
+    const DeviceBytes workspace(tensor_core_weight_gradient_workspace_bytes(c.x, c.out));
+    check(tensor_core_weight_gradient(element, c.x, c.out, device_x.data(), device_dy.data(),
+                                      dw.data(), workspace.data(), nullptr));
     return dw.values();
   }
 
@@ -50,7 +50,7 @@ class KernelsWeightGradient : public AsyncCopyTest {
   }
 };
 
-TEST_F(KernelsWeightGradient, OfSmallIntegersIsExact) {
+TEST_F(KernelsTensorCoreWeightGradient, OfSmallIntegersIsExact) {
   for_all([&](Element element, const Case& c) {
     const std::vector<float> x = small_integers(c.x_size());
     const std::vector<float> dy = small_integers(c.y_size());
@@ -62,7 +62,7 @@ TEST_F(KernelsWeightGradient, OfSmallIntegersIsExact) {
   });
 }
 
-TEST_F(KernelsWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
+TEST_F(KernelsTensorCoreWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
   for_all([&](Element element, const Case& c) {
     const std::vector<float> x = random_values(random_, element, c.x_size(), 1, 0.5f);
     const std::vector<float> dy = random_values(random_, element, c.y_size());
@@ -83,7 +83,7 @@ TEST_F(KernelsWeightGradient, SumsInFp32AndInTheSameOrderEveryTime) {
   });
 }
 
-TEST_F(KernelsWeightGradient, WhatIsOutsideOfAnImageIsZero) {
+TEST_F(KernelsTensorCoreWeightGradient, WhatIsOutsideOfAnImageIsZero) {
   for_all([&](Element element, const Case& c) {
     const std::vector<float> found = gradient_of(element, c, std::vector<float>(c.x_size(), 1.0f),
                                                  std::vector<float>(c.y_size(), 1.0f));
@@ -97,28 +97,29 @@ TEST_F(KernelsWeightGradient, WhatIsOutsideOfAnImageIsZero) {
   });
 }
 
-TEST_F(KernelsWeightGradient, SaysWhatItDoesNotSupport) {
+TEST_F(KernelsTensorCoreWeightGradient, SaysWhatItDoesNotSupport) {
   const Images x{2, 4, 4, 32};
-  EXPECT_FALSE(weight_gradient_supports(Element::f32, x, 32));
-  EXPECT_FALSE(weight_gradient_supports(Element::bf16, {2, 4, 4, 8}, 32));
-  EXPECT_FALSE(weight_gradient_supports(Element::bf16, x, 48));
-  EXPECT_FALSE(weight_gradient_supports(Element::bf16, {0, 4, 4, 32}, 32));
-  EXPECT_FALSE(weight_gradient_supports(Element::bf16, {1 << 20, 64, 64, 32}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::f32, x, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {2, 4, 4, 8}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, x, 48));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {0, 4, 4, 32}, 32));
+  EXPECT_FALSE(tensor_cores_support(Element::bf16, {1 << 20, 64, 64, 32}, 32));
   const DeviceElements images(Element::bf16, x.size() + 8);
-  const DeviceBytes workspace(weight_gradient_workspace_bytes(x, 32));
+  const DeviceBytes workspace(tensor_core_weight_gradient_workspace_bytes(x, 32));
   const DeviceElements dw(Element::bf16, std::size_t{32} * 9 * 32);
   const void* shifted = static_cast<const std::uint8_t*>(images.data()) + 2;
-  EXPECT_EQ(weight_gradient(Element::bf16, x, 48, images.data(), images.data(), dw.data(),
-                            workspace.data(), nullptr),
+  EXPECT_EQ(tensor_core_weight_gradient(Element::bf16, x, 48, images.data(), images.data(),
+                                        dw.data(), workspace.data(), nullptr),
             cudaErrorNotSupported);
-  EXPECT_EQ(weight_gradient(Element::bf16, x, 32, shifted, images.data(), dw.data(),
-                            workspace.data(), nullptr),
+  EXPECT_EQ(tensor_core_weight_gradient(Element::bf16, x, 32, shifted, images.data(), dw.data(),
+                                        workspace.data(), nullptr),
             cudaErrorInvalidValue);
 }
 
-TEST(WeightGradientWorkspace, StaysSmallForEveryBatch) {
+TEST(TensorCoreWeightGradientWorkspace, StaysSmallForEveryBatch) {
   for (const std::int64_t batch : {1, 128, 1024, 100'000}) {
-    EXPECT_LE(weight_gradient_workspace_bytes({batch, 28, 28, 64}, 64), std::size_t{20} << 20);
+    EXPECT_LE(tensor_core_weight_gradient_workspace_bytes({batch, 28, 28, 64}, 64),
+              std::size_t{20} << 20);
   }
 }
 

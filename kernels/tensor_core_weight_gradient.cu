@@ -342,17 +342,14 @@ std::int64_t weights(const Images& x, int out) {
 
 }  // namespace
 
-bool weight_gradient_supports(Element element, const Images& x, std::int32_t out) {
-  return tiles_support(element, x, out);
-}
-
-std::size_t weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
+std::size_t tensor_core_weight_gradient_workspace_bytes(const Images& x, std::int32_t out) {
   return static_cast<std::size_t>(blocks_for(x, out) * weights(x, out)) * sizeof(float);
 }
 
-cudaError_t weight_gradient(Element element, const Images& shape, std::int32_t out, const void* x,
-                            const void* dy, void* dw, void* workspace, cudaStream_t stream) {
-  if (!weight_gradient_supports(element, shape, out)) return cudaErrorNotSupported;
+cudaError_t tensor_core_weight_gradient(Element element, const Images& shape, std::int32_t out,
+                                        const void* x, const void* dy, void* dw, void* workspace,
+                                        cudaStream_t stream) {
+  if (!tensor_cores_support(element, shape, out)) return cudaErrorNotSupported;
   if (!is_aligned(x) || !is_aligned(dy) || !is_aligned(dw) || !is_aligned(workspace)) {
     return cudaErrorInvalidValue;
   }

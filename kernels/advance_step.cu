@@ -55,12 +55,12 @@ __global__ void move_kernel(std::int64_t* position, std::int64_t by) {
 }  // namespace
 
 cudaError_t advance_step(const LrSchedule& schedule, StepState* state, const BatchLoss* loss,
-                         const NormPartial* partials, std::int64_t partial_count,
-                         const GradientCheck* check, bool scales_loss, DeviceRecord* records,
-                         std::int64_t capacity, cudaStream_t stream) {
-  if (capacity < 1) return cudaErrorInvalidValue;
-  advance_kernel<<<1, threads, 0, stream>>>(schedule, state, loss, partials, partial_count, check,
-                                            scales_loss, records, capacity);
+                         std::span<const NormPartial> partials, const GradientCheck* check,
+                         bool scales_loss, std::span<DeviceRecord> records, cudaStream_t stream) {
+  if (records.empty()) return cudaErrorInvalidValue;
+  advance_kernel<<<1, threads, 0, stream>>>(
+      schedule, state, loss, partials.data(), static_cast<std::int64_t>(partials.size()), check,
+      scales_loss, records.data(), static_cast<std::int64_t>(records.size()));
   return cudaGetLastError();
 }
 

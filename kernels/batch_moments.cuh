@@ -88,9 +88,9 @@ class WrittenSums {
   float4 values_[vectors][channel_threads];
 };
 
-/// At the end of a convolution: the moments of its y, of `rows` rows of `packs`, of which a block
-/// computes `lanes`. `thread` as for write_channel_partials. `space` may hold what is no longer
-/// needed, `written` included.
+/// At the end of a convolution: the moments of its y, of `rows` rows, of which a block computes
+/// `lanes` packs of `packs`. `thread` as for write_channel_partials. `space` may hold what is no
+/// longer needed, `written` included.
 template <int pack>
 __device__ void finish_written(const BatchMoments& moments, std::int64_t rows, unsigned packs,
                                unsigned lanes, unsigned thread, const WrittenSums<pack>& written,
@@ -99,8 +99,8 @@ __device__ void finish_written(const BatchMoments& moments, std::int64_t rows, u
   float square[pack];
   written.get(sum, square);
   __syncthreads();  // until `space` has been read
-  write_channel_partials<pack>(lanes, channel_threads / lanes, packs, thread, sum, square, space,
-                               moments.scratch.partials);
+  const ChannelGrid grid{.lanes = lanes, .rows = channel_threads / lanes, .packs = packs};
+  write_channel_partials<pack>(grid, thread, sum, square, space, moments.scratch.partials);
   if (!is_last_block(moments.scratch.counter, gridDim.x * gridDim.y)) return;
   finish_moments<pack>(moments, rows, packs, space, [](std::int64_t) { return 0.0f; });
 }

@@ -34,7 +34,8 @@ struct ChannelGrid {
   unsigned rows = 1;    // rows that a block covers per iteration
   unsigned groups = 1;  // blocks side by side that cover a row: gridDim.y
   unsigned blocks = 1;  // blocks along the rows: gridDim.x
-  dim3 grid() const { return {blocks, groups}; }
+  unsigned packs = 1;   // of a row of the matrix
+  dim3 blocks_and_groups() const { return {blocks, groups}; }
 };
 
 /// Gives a thread about `rows_per_thread` rows, or more to keep to `max_blocks` blocks in all.
@@ -42,9 +43,9 @@ inline ChannelGrid channel_grid(std::int64_t rows, std::int32_t channels, int pa
                                 int rows_per_thread, unsigned max_blocks,
                                 unsigned max_lanes = channel_threads) {
   ChannelGrid g;
-  const auto packs = static_cast<unsigned>(channels / pack);
-  g.groups = (packs + max_lanes - 1) / max_lanes;
-  g.lanes = (packs + g.groups - 1) / g.groups;
+  g.packs = static_cast<unsigned>(channels / pack);
+  g.groups = (g.packs + max_lanes - 1) / max_lanes;
+  g.lanes = (g.packs + g.groups - 1) / g.groups;
   g.rows = channel_threads / g.lanes;
   const std::int64_t per_block = std::int64_t{g.rows} * rows_per_thread;
   const std::int64_t wanted = (rows + per_block - 1) / per_block;
@@ -58,10 +59,10 @@ struct ChannelThread {
   unsigned row;   // of the block
   unsigned pack;  // of a row of the matrix
   bool works;
-  __device__ ChannelThread(unsigned lanes, unsigned rows, unsigned packs)
-      : row(threadIdx.x / lanes),
-        pack(blockIdx.y * lanes + threadIdx.x % lanes),
-        works(row < rows && pack < packs) {}
+  __device__ explicit ChannelThread(const ChannelGrid& grid)
+      : row(threadIdx.x / grid.lanes),
+        pack(blockIdx.y * grid.lanes + threadIdx.x % grid.lanes),
+        works(row < grid.rows && pack < grid.packs) {}
 };
 
 /// The shared memory of a summing block.
@@ -78,10 +79,9 @@ struct SumSpace {
 /// Threads without work must pass 0. `thread` is the calling thread's index among those threads,
 /// row * lanes + its pack among the block's.
 template <int pack>
-__device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned packs,
-                                       unsigned thread, const float (&a)[pack],
-                                       const float (&b)[pack], SumSpace<pack>& space,
-                                       float* partials) {
+__device__ void write_channel_partials(const ChannelGrid& grid, unsigned thread,
+                                       const float (&a)[pack], const float (&b)[pack],
+                                       SumSpace<pack>& space, float* partials) {
   // One group of threads for each component of a pack, with as many threads per lane as fit: two
   // rounds for any number of lanes.
   constexpr unsigned group = channel_threads / (2 * pack);
@@ -92,23 +92,24 @@ __device__ void write_channel_partials(unsigned lanes, unsigned rows, unsigned p
     space.values[2 * k + 1][thread] = b[k];
   }
   __syncthreads();
+  const unsigned lanes = grid.lanes;
   const unsigned reducers = group / lanes;
   const unsigned in_group = threadIdx.x % group;
   float sum = 0;
   if (in_group < reducers * lanes) {
     const float* values = space.values[threadIdx.x / group];
-    for (unsigned i = in_group; i < rows * lanes; i += reducers * lanes) sum += values[i];
+    for (unsigned i = in_group; i < grid.rows * lanes; i += reducers * lanes) sum += values[i];
   }
   space.totals[threadIdx.x] = sum;
   __syncthreads();
   const unsigned component = threadIdx.x % (2 * pack);
   const unsigned lane = threadIdx.x / (2 * pack);
   const unsigned at = blockIdx.y * lanes + lane;
-  if (lane >= lanes || at >= packs) return;
+  if (lane >= lanes || at >= grid.packs) return;
   float total = 0;
   for (unsigned i = 0; i < reducers; ++i)
     total += space.totals[component * group + i * lanes + lane];
-  partials[(std::int64_t{blockIdx.x} * packs + at) * (2 * pack) + component] = total;
+  partials[(std::int64_t{blockIdx.x} * grid.packs + at) * (2 * pack) + component] = total;
 }
 
 /// For the last block: reduces the partials of all blocks per channel and calls finish(channel, sum

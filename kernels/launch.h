@@ -17,6 +17,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "data/epoch_order.h"
 #include "optim/sgd_momentum.h"
@@ -179,27 +180,35 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Fusion
                               const Norm& norm, const void* x, const void* residual, void* y,
                               cudaStream_t stream);
 
-/// First pass of the gradient. With dy [shape, pooled] (+ extra, may be null, shaped like dy), dz =
-/// dy * activation'(z) at the maximum of each window and 0 elsewhere:
+/// What the gradient is of, and what both of its passes read. With dy [shape, pooled] (+ extra, may
+/// be null, shaped like dy), dz = dy * activation'(z) at the maximum of each window and 0
+/// elsewhere. The sign of z is recomputed from x.
+struct NormBackward {
+  Element element = Element::f32;
+  Images shape;
+  Fusion fusion;
+  Norm norm;
+  const void* x = nullptr;  // [shape]
+  const void* dy = nullptr;
+  const void* extra = nullptr;
+};
+
+/// First pass:
 ///   d_bias = sum dz,  d_weight = sum dz xhat  over the batch (d_weight only with norm.weight).
 /// dz [shape] is written if not null: it is the gradient of x without batch norm, and of the
-/// residual. Without pooling dz may be dy. The sign of z is recomputed from x; with fusion.residual
-/// it is read from y instead (otherwise y is not read and may be null). d_bias may be null if only
-/// dz is requested.
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& fusion,
-                                    const Norm& norm, const void* x, const void* y, const void* dy,
-                                    const void* extra, void* dz, float* d_weight, float* d_bias,
-                                    const SumScratch& scratch, cudaStream_t stream);
+/// residual. Without pooling dz may be dy. With fusion.residual the sign of z is read from y
+/// (otherwise y is not read and may be null). d_bias may be null if only dz is requested.
+cudaError_t normalize_backward_sums(const NormBackward& of, const void* y, void* dz,
+                                    float* d_weight, float* d_bias, const SumScratch& scratch,
+                                    cudaStream_t stream);
 
 /// Second pass, with batch norm. For n rows of x,
 ///   dx = weight inv_std (dz - (d_bias + xhat d_weight) / n), or weight inv_std dz if `fixed`
 ///   (mean and var are constants).
-/// dz is recomputed from x, dy and extra; if the first pass has written it, pass it as dy with
-/// fusion {slope 1}. Without pooling dx may be dy.
-cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& fusion,
-                               const Norm& norm, bool fixed, const void* x, const void* dy,
-                               const void* extra, const float* d_weight, const float* d_bias,
-                               void* dx, cudaStream_t stream);
+/// If the first pass has written dz, pass it as dy with fusion {slope 1}. Without pooling dx may be
+/// dy.
+cudaError_t normalize_backward(const NormBackward& of, bool fixed, const float* d_weight,
+                               const float* d_bias, void* dx, cudaStream_t stream);
 
 // pool.cu
 
@@ -304,13 +313,23 @@ struct LossScratch {
 };
 std::int64_t loss_partials(std::int64_t batch);
 
-/// Loss, hits and gradient in one pass over logits [batch, classes]. d_logits [batch, classes] (may
-/// be null) is the gradient of the mean over `batch`, times state->loss_scale (1 if state is null).
-/// *result is overwritten, or added to with `accumulate`.
-cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
-                         Element logits_element, const void* logits, const std::int32_t* labels,
-                         const StepState* state, Element element, void* d_logits, BatchLoss* result,
-                         bool accumulate, const LossScratch& scratch, cudaStream_t stream);
+struct Logits {
+  Element element = Element::f32;
+  const void* values = nullptr;  // [batch, classes]
+  std::int64_t batch = 0;
+  std::int32_t classes = 0;
+  const std::int32_t* labels = nullptr;  // [batch]; -1 if there is no example
+};
+
+/// Loss, hits and gradient in one pass over the logits. d_logits [batch, classes] (may be null) is
+/// the gradient of the mean over `batch`, times state->loss_scale (1 if state is null).
+cudaError_t softmax_xent(const LossOptions& options, const Logits& logits, const StepState* state,
+                         Element element, void* d_logits, BatchLoss* result,
+                         const LossScratch& scratch, cudaStream_t stream);
+
+/// Adds loss and hits to *total.
+cudaError_t add_loss(const LossOptions& options, const Logits& logits, BatchLoss* total,
+                     const LossScratch& scratch, cudaStream_t stream);
 
 // sgd_momentum.cu
 
@@ -398,15 +417,14 @@ struct DeviceRecord {
   std::int32_t finite = 1;
 };
 
-/// Ends a step; launched once, after everything else in it. Writes records[step % capacity],
+/// Ends a step; launched once, after everything else in it. Writes records[step % records.size()],
 /// advances the gate and the loss scale and takes the next learning rate (advance() of
 /// step_state.h). Does nothing from the first non-finite step on. `check` as for sgd_momentum; with
 /// `scales_loss` a gradient that is not finite is an overflow, which halves the loss scale as long
 /// as it is above 1.
 cudaError_t advance_step(const LrSchedule& schedule, StepState* state, const BatchLoss* loss,
-                         const NormPartial* partials, std::int64_t partial_count,
-                         const GradientCheck* check, bool scales_loss, DeviceRecord* records,
-                         std::int64_t capacity, cudaStream_t stream);
+                         std::span<const NormPartial> partials, const GradientCheck* check,
+                         bool scales_loss, std::span<DeviceRecord> records, cudaStream_t stream);
 
 /// *position += by; called after each evaluation batch.
 cudaError_t move_position(std::int64_t* position, std::int64_t by, cudaStream_t stream);

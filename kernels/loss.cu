@@ -53,14 +53,15 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
 
 template <class Z, class T>
 __global__ void __launch_bounds__(threads)
-    loss_kernel(const LossOptions options, std::int64_t batch, std::int32_t classes,
-                const Z* logits, const std::int32_t* labels, const StepState* state, T* d_logits,
-                BatchLoss* result, bool accumulate, BatchLoss* partials, unsigned* counter) {
+    loss_kernel(const LossOptions options, const Logits logits, const StepState* state, T* d_logits,
+                BatchLoss* result, bool accumulate, const LossScratch scratch) {
+  const std::int64_t batch = logits.batch;
+  const std::int32_t classes = logits.classes;
   const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
   BatchLoss loss;
   if (i < batch) {
-    const Z* z = logits + i * classes;
-    const std::int32_t label = labels[i];
+    const Z* z = static_cast<const Z*>(logits.values) + i * classes;
+    const std::int32_t label = logits.labels[i];
     float largest = 0;
     float sum = 1;
     if (label >= 0) loss = example_loss(options, classes, z, label, &largest, &sum);
@@ -82,15 +83,28 @@ __global__ void __launch_bounds__(threads)
   const double sum = block_sum(loss.sum);
   const auto correct = block_sum(static_cast<int>(loss.correct));
   const auto examples = block_sum(static_cast<int>(loss.examples));
-  if (threadIdx.x == 0) partials[blockIdx.x] = {sum, correct, examples};
-  if (!is_last_block(counter, gridDim.x) || threadIdx.x != 0) return;
+  if (threadIdx.x == 0) scratch.partials[blockIdx.x] = {sum, correct, examples};
+  if (!is_last_block(scratch.counter, gridDim.x) || threadIdx.x != 0) return;
   BatchLoss total = accumulate ? *result : BatchLoss{};
   for (unsigned block = 0; block < gridDim.x; ++block) {
-    total.sum += __ldcg(&partials[block].sum);
-    total.correct += __ldcg(reinterpret_cast<const long long*>(&partials[block].correct));
-    total.examples += __ldcg(reinterpret_cast<const long long*>(&partials[block].examples));
+    const BatchLoss& partial = scratch.partials[block];
+    total.sum += __ldcg(&partial.sum);
+    total.correct += __ldcg(reinterpret_cast<const long long*>(&partial.correct));
+    total.examples += __ldcg(reinterpret_cast<const long long*>(&partial.examples));
   }
   *result = total;
+}
+
+template <class T>
+cudaError_t launch(const LossOptions& options, const Logits& logits, const StepState* state,
+                   T* d_logits, BatchLoss* result, bool accumulate, const LossScratch& scratch,
+                   cudaStream_t stream) {
+  if (logits.batch < 1 || logits.classes < 1) return cudaErrorInvalidValue;
+  return with_type(logits.element, [&]<class Z>() {
+    loss_kernel<Z, T><<<static_cast<unsigned>(loss_partials(logits.batch)), threads, 0, stream>>>(
+        options, logits, state, d_logits, result, accumulate, scratch);
+    return cudaGetLastError();
+  });
 }
 
 }  // namespace
@@ -99,19 +113,18 @@ std::int64_t loss_partials(std::int64_t batch) {
   return (batch + threads - 1) / threads;
 }
 
-cudaError_t softmax_xent(const LossOptions& options, std::int64_t batch, std::int32_t classes,
-                         Element logits_element, const void* logits, const std::int32_t* labels,
-                         const StepState* state, Element element, void* d_logits, BatchLoss* result,
-                         bool accumulate, const LossScratch& scratch, cudaStream_t stream) {
-  if (batch < 1 || classes < 1) return cudaErrorInvalidValue;
-  return with_type(logits_element, [&]<class Z>() {
-    return with_type(element, [&]<class T>() {
-      loss_kernel<Z, T><<<static_cast<unsigned>(loss_partials(batch)), threads, 0, stream>>>(
-          options, batch, classes, static_cast<const Z*>(logits), labels, state,
-          static_cast<T*>(d_logits), result, accumulate, scratch.partials, scratch.counter);
-      return cudaGetLastError();
-    });
+cudaError_t softmax_xent(const LossOptions& options, const Logits& logits, const StepState* state,
+                         Element element, void* d_logits, BatchLoss* result,
+                         const LossScratch& scratch, cudaStream_t stream) {
+  return with_type(element, [&]<class T>() {
+    return launch(options, logits, state, static_cast<T*>(d_logits), result, false, scratch,
+                  stream);
   });
+}
+
+cudaError_t add_loss(const LossOptions& options, const Logits& logits, BatchLoss* total,
+                     const LossScratch& scratch, cudaStream_t stream) {
+  return launch<float>(options, logits, nullptr, nullptr, total, true, scratch, stream);
 }
 
 }  // namespace preheat::kernels

@@ -23,7 +23,7 @@ __device__ float inv_std_of(float var, float epsilon) {
 
 // A pack in its storage type: a thread issues all of these loads before it waits for any.
 template <class T, int pack>
-__device__ Pack<T, pack> read(const T* data, std::int64_t i) {
+__device__ Pack<T, pack> read(const void* data, std::int64_t i) {
   return reinterpret_cast<const Pack<T, pack>*>(data)[i];
 }
 
@@ -150,17 +150,17 @@ __device__ Maximum maximum_of(const Channels<pack>& channels, float slope,
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads)
-    moments_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                   const T* x, const BatchMoments moments) {
+    moments_kernel(const ChannelGrid grid, std::int64_t rows, const T* x,
+                   const BatchMoments moments) {
   __shared__ SumSpace<pack> space;
-  const ChannelThread at(lanes, block_rows, packs);
+  const ChannelThread at(grid);
   float sum[pack] = {};
   float square[pack] = {};
   if (at.works) {
     float first[pack];
     load<T, pack>(x, at.pack, first);
-    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows;
-    std::int64_t row = std::int64_t{blockIdx.x} * block_rows + at.row;
+    const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows;
+    std::int64_t row = std::int64_t{blockIdx.x} * grid.rows + at.row;
     // The tail has no loop of its own, as that would wait for one load at a time.
     constexpr int at_once = 4;
     for (; row < rows; row += at_once * stride) {
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(channel_threads)
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
         if (row + i * stride < rows)
-          raw[i] = read<T, pack>(x, (row + i * stride) * packs + at.pack);
+          raw[i] = read<T, pack>(x, (row + i * stride) * grid.packs + at.pack);
       }
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
@@ -182,23 +182,23 @@ __global__ void __launch_bounds__(channel_threads)
       }
     }
   }
-  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, square, space,
-                               moments.scratch.partials);
+  write_channel_partials<pack>(grid, threadIdx.x, sum, square, space, moments.scratch.partials);
   if (!is_last_block(moments.scratch.counter, gridDim.x * gridDim.y)) return;
-  finish_moments<pack>(moments, rows, packs, space, [&](std::int64_t c) { return to_float(x[c]); });
+  finish_moments<pack>(moments, rows, grid.packs, space,
+                       [&](std::int64_t c) { return to_float(x[c]); });
 }
 
 template <class T, int pack, bool has_residual>
 __global__ void __launch_bounds__(channel_threads, forward_occupancy)
-    forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                   float slope, const Norm norm, const T* x, const T* residual, T* y) {
-  const ChannelThread at(lanes, block_rows, packs);
+    forward_kernel(const ChannelGrid grid, std::int64_t rows, float slope, const Norm norm,
+                   const T* x, const T* residual, T* y) {
+  const ChannelThread at(grid);
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
   constexpr int at_once = has_residual ? 2 : 4;
-  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
-  const std::int64_t end = rows * packs;
-  for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+  const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
+  const std::int64_t end = rows * grid.packs;
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
        first < end; first += at_once * stride) {
     Pack<T, pack> values[at_once];
     Pack<T, pack> added[at_once];
@@ -225,24 +225,24 @@ __global__ void __launch_bounds__(channel_threads, forward_occupancy)
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads, forward_occupancy)
-    pooled_forward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                          float slope, const Norm norm, const T* x, T* y) {
-  const ChannelThread at(lanes, block_rows, packs);
+    pooled_forward_kernel(const ChannelGrid grid, const Images shape, float slope, const Norm norm,
+                          const T* x, T* y) {
+  const ChannelThread at(grid);
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
   const auto count = static_cast<std::uint32_t>(windows(shape, true));
-  const std::uint32_t stride = gridDim.x * block_rows;
-  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
+  const std::uint32_t stride = gridDim.x * grid.rows;
+  for (std::uint32_t index = blockIdx.x * grid.rows + at.row; index < count; index += stride) {
     const Window window(shape, index, true);
     Pack<T, pack> values[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      values[i] = read<T, pack>(x, window.row[i] * packs + at.pack);
+      values[i] = read<T, pack>(x, window.row[i] * grid.packs + at.pack);
     }
     float out[pack];
 #pragma unroll
     for (int k = 0; k < pack; ++k) out[k] = maximum_of(channels, slope, values, k).y;
-    store<T, pack>(y, window.pooled_row * packs + at.pack, out);
+    store<T, pack>(y, window.pooled_row * grid.packs + at.pack, out);
   }
 }
 
@@ -271,19 +271,20 @@ __device__ void finish_gradients(unsigned packs, const Norm& norm, const float* 
 // terms of z.
 template <class T, int pack, bool sign_of_y>
 __global__ void __launch_bounds__(channel_threads, sums_occupancy)
-    sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows, Reads reads,
-                float slope, const Norm norm, const T* x, const T* y, const T* dy, const T* extra,
-                T* dz, float* d_weight, float* d_bias, float* partials, unsigned* counter) {
+    sums_kernel(const ChannelGrid grid, const NormBackward of, Reads reads, const void* y, T* dz,
+                float* d_weight, float* d_bias, const SumScratch scratch) {
   __shared__ SumSpace<pack> space;
-  const ChannelThread at(lanes, block_rows, packs);
+  const ChannelThread at(grid);
   float sum[pack] = {};
   float product[pack] = {};
   if (at.works) {
-    const Channels<pack> channels(norm, at.pack);
+    const Channels<pack> channels(of.norm, at.pack);
+    const float slope = of.fusion.slope;
     constexpr int at_once = 2;
-    const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
-    const std::int64_t end = rows * packs;
-    for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+    const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
+    const std::int64_t end = of.shape.rows() * grid.packs;
+    for (std::int64_t first =
+             (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
          first < end; first += at_once * stride) {
       Pack<T, pack> values[at_once] = {};
       Pack<T, pack> signs[at_once];
@@ -293,10 +294,10 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
       for (int i = 0; i < at_once; ++i) {
         const std::int64_t from = first + i * stride;
         if (from >= end) break;
-        gradient[i] = read<T, pack>(dy, from);
-        if (reads.x) values[i] = read<T, pack>(x, from);
+        gradient[i] = read<T, pack>(of.dy, from);
+        if (reads.x) values[i] = read<T, pack>(of.x, from);
         if constexpr (sign_of_y) signs[i] = read<T, pack>(y, from);
-        if (extra != nullptr) more[i] = read<T, pack>(extra, from);
+        if (of.extra != nullptr) more[i] = read<T, pack>(of.extra, from);
       }
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
@@ -324,10 +325,9 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     }
   }
   if (d_bias == nullptr && d_weight == nullptr) return;
-  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, product, space,
-                               partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
+  write_channel_partials<pack>(grid, threadIdx.x, sum, product, space, scratch.partials);
+  if (!is_last_block(scratch.counter, gridDim.x * gridDim.y)) return;
+  finish_gradients<pack>(grid.packs, of.norm, scratch.partials, space, d_weight, d_bias);
 }
 
 // The inputs of the gradient of one window; zeros if they do not exist.
@@ -337,15 +337,15 @@ struct WindowValues {
   Pack<T, pack> dy = {};
   Pack<T, pack> extra = {};
 
-  __device__ WindowValues(const Window& window, unsigned packs, unsigned at, const T* from_x,
-                          const T* from_dy, const T* from_extra) {
+  __device__ WindowValues(const Window& window, unsigned packs, unsigned at,
+                          const NormBackward& of) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (window.exists[i]) x[i] = read<T, pack>(from_x, window.row[i] * packs + at);
+      if (window.exists[i]) x[i] = read<T, pack>(of.x, window.row[i] * packs + at);
     }
     if (!window.whole) return;
-    dy = read<T, pack>(from_dy, window.pooled_row * packs + at);
-    if (from_extra != nullptr) extra = read<T, pack>(from_extra, window.pooled_row * packs + at);
+    dy = read<T, pack>(of.dy, window.pooled_row * packs + at);
+    if (of.extra != nullptr) extra = read<T, pack>(of.extra, window.pooled_row * packs + at);
   }
   // The gradient at the maximum: all of dy if z > 0 there, else slope times it.
   __device__ float gradient(int k, float slope, const Maximum& maximum) const {
@@ -356,24 +356,24 @@ struct WindowValues {
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads, sums_occupancy)
-    pooled_sums_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                       float slope, const Norm norm, const T* x, const T* dy, const T* extra, T* dz,
-                       float* d_weight, float* d_bias, float* partials, unsigned* counter) {
+    pooled_sums_kernel(const ChannelGrid grid, const NormBackward of, T* dz, float* d_weight,
+                       float* d_bias, const SumScratch scratch) {
   __shared__ SumSpace<pack> space;
-  const ChannelThread at(lanes, block_rows, packs);
+  const ChannelThread at(grid);
   float sum[pack] = {};
   float product[pack] = {};
   if (at.works) {
-    const Channels<pack> channels(norm, at.pack);
+    const Channels<pack> channels(of.norm, at.pack);
+    const float slope = of.fusion.slope;
     // Incomplete windows have no gradient; they are visited only if dz is written.
     const bool only_whole = dz == nullptr;
-    const auto count = static_cast<std::uint32_t>(windows(shape, only_whole));
-    const std::uint32_t stride = gridDim.x * block_rows;
-    for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
-      const Window window(shape, index, only_whole);
+    const auto count = static_cast<std::uint32_t>(windows(of.shape, only_whole));
+    const std::uint32_t stride = gridDim.x * grid.rows;
+    for (std::uint32_t index = blockIdx.x * grid.rows + at.row; index < count; index += stride) {
+      const Window window(of.shape, index, only_whole);
       Pack<T, pack> out[4] = {};
       if (window.whole) {
-        const WindowValues<T, pack> values(window, packs, at.pack, x, dy, extra);
+        const WindowValues<T, pack> values(window, grid.packs, at.pack, of);
 #pragma unroll
         for (int k = 0; k < pack; ++k) {
           const Maximum maximum = maximum_of(channels, slope, values.x, k);
@@ -390,15 +390,14 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if (!window.exists[i]) continue;
-        reinterpret_cast<Pack<T, pack>*>(dz)[window.row[i] * packs + at.pack] = out[i];
+        reinterpret_cast<Pack<T, pack>*>(dz)[window.row[i] * grid.packs + at.pack] = out[i];
       }
     }
   }
   if (d_bias == nullptr && d_weight == nullptr) return;
-  write_channel_partials<pack>(lanes, block_rows, packs, threadIdx.x, sum, product, space,
-                               partials);
-  if (!is_last_block(counter, gridDim.x * gridDim.y)) return;
-  finish_gradients<pack>(packs, norm, partials, space, d_weight, d_bias);
+  write_channel_partials<pack>(grid, threadIdx.x, sum, product, space, scratch.partials);
+  if (!is_last_block(scratch.counter, gridDim.x * gridDim.y)) return;
+  finish_gradients<pack>(grid.packs, of.norm, scratch.partials, space, d_weight, d_bias);
 }
 
 // dx of one element, from dz and two constants of its channel: d_bias / n, and inv_std d_weight / n
@@ -429,18 +428,17 @@ struct NormGradient {
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads, backward_occupancy)
-    backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, std::int64_t rows,
-                    Reads reads, float slope, const Norm norm, bool fixed, float inv_rows,
-                    const T* x, const T* dy, const T* extra, const float* d_weight,
-                    const float* d_bias, T* dx) {
-  const ChannelThread at(lanes, block_rows, packs);
+    backward_kernel(const ChannelGrid grid, const NormBackward of, Reads reads, bool fixed,
+                    float inv_rows, const float* d_weight, const float* d_bias, T* dx) {
+  const ChannelThread at(grid);
   if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
+  const Channels<pack> channels(of.norm, at.pack);
+  const float slope = of.fusion.slope;
   const NormGradient<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
   constexpr int at_once = 2;
-  const std::int64_t stride = std::int64_t{gridDim.x} * block_rows * packs;
-  const std::int64_t end = rows * packs;
-  for (std::int64_t first = (std::int64_t{blockIdx.x} * block_rows + at.row) * packs + at.pack;
+  const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
+  const std::int64_t end = of.shape.rows() * grid.packs;
+  for (std::int64_t first = (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
        first < end; first += at_once * stride) {
     Pack<T, pack> values[at_once] = {};
     Pack<T, pack> gradient[at_once];
@@ -449,9 +447,9 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
     for (int i = 0; i < at_once; ++i) {
       const std::int64_t from = first + i * stride;
       if (from >= end) break;
-      gradient[i] = read<T, pack>(dy, from);
-      if (reads.x) values[i] = read<T, pack>(x, from);
-      if (extra != nullptr) more[i] = read<T, pack>(extra, from);
+      gradient[i] = read<T, pack>(of.dy, from);
+      if (reads.x) values[i] = read<T, pack>(of.x, from);
+      if (of.extra != nullptr) more[i] = read<T, pack>(of.extra, from);
     }
 #pragma unroll
     for (int i = 0; i < at_once; ++i) {
@@ -471,19 +469,18 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
 
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads, backward_occupancy)
-    pooled_backward_kernel(unsigned lanes, unsigned block_rows, unsigned packs, const Images shape,
-                           float slope, const Norm norm, bool fixed, float inv_rows, const T* x,
-                           const T* dy, const T* extra, const float* d_weight, const float* d_bias,
-                           T* dx) {
-  const ChannelThread at(lanes, block_rows, packs);
+    pooled_backward_kernel(const ChannelGrid grid, const NormBackward of, bool fixed,
+                           float inv_rows, const float* d_weight, const float* d_bias, T* dx) {
+  const ChannelThread at(grid);
   if (!at.works) return;
-  const Channels<pack> channels(norm, at.pack);
+  const Channels<pack> channels(of.norm, at.pack);
+  const float slope = of.fusion.slope;
   const NormGradient<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
-  const auto count = static_cast<std::uint32_t>(windows(shape, false));
-  const std::uint32_t stride = gridDim.x * block_rows;
-  for (std::uint32_t index = blockIdx.x * block_rows + at.row; index < count; index += stride) {
-    const Window window(shape, index, false);
-    const WindowValues<T, pack> values(window, packs, at.pack, x, dy, extra);
+  const auto count = static_cast<std::uint32_t>(windows(of.shape, false));
+  const std::uint32_t stride = gridDim.x * grid.rows;
+  for (std::uint32_t index = blockIdx.x * grid.rows + at.row; index < count; index += stride) {
+    const Window window(of.shape, index, false);
+    const WindowValues<T, pack> values(window, grid.packs, at.pack, of);
     Pack<T, pack> out[4];
 #pragma unroll
     for (int k = 0; k < pack; ++k) {
@@ -499,7 +496,7 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (!window.exists[i]) continue;
-      reinterpret_cast<Pack<T, pack>*>(dx)[window.row[i] * packs + at.pack] = out[i];
+      reinterpret_cast<Pack<T, pack>*>(dx)[window.row[i] * grid.packs + at.pack] = out[i];
     }
   }
 }
@@ -535,9 +532,8 @@ cudaError_t batch_moments(Element element, const Images& shape, const void* x,
       element, shape.channels, {x, moments.scratch.partials}, [&]<class T, int pack>() {
         const ChannelGrid g = channel_grid(shape.rows(), shape.channels, pack, rows_per_thread,
                                            max_row_blocks, sum_lanes<pack>);
-        moments_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-            g.lanes, g.rows, shape.channels / pack, shape.rows(), static_cast<const T*>(x),
-            moments);
+        moments_kernel<T, pack><<<g.blocks_and_groups(), channel_threads, 0, stream>>>(
+            g, shape.rows(), static_cast<const T*>(x), moments);
         return cudaGetLastError();
       });
 }
@@ -551,94 +547,88 @@ cudaError_t normalize_forward(Element element, const Images& shape, const Fusion
     const std::int64_t rows = fusion.pooled ? windows(shape, true) : shape.rows();
     const ChannelGrid g = channel_grid(rows, shape.channels, pack,
                                        fusion.pooled ? 1 : rows_per_thread, max_forward_blocks);
-    const unsigned packs = shape.channels / pack;
+    const dim3 blocks = g.blocks_and_groups();
     if (fusion.pooled) {
-      pooled_forward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, fusion.slope, norm, static_cast<const T*>(x),
-          static_cast<T*>(y));
+      pooled_forward_kernel<T, pack><<<blocks, channel_threads, 0, stream>>>(
+          g, shape, fusion.slope, norm, static_cast<const T*>(x), static_cast<T*>(y));
     } else if (residual != nullptr) {
-      forward_kernel<T, pack, true><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, fusion.slope, norm, static_cast<const T*>(x),
-          static_cast<const T*>(residual), static_cast<T*>(y));
-    } else {
-      forward_kernel<T, pack, false><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, fusion.slope, norm, static_cast<const T*>(x), nullptr,
+      forward_kernel<T, pack, true><<<blocks, channel_threads, 0, stream>>>(
+          g, rows, fusion.slope, norm, static_cast<const T*>(x), static_cast<const T*>(residual),
           static_cast<T*>(y));
+    } else {
+      forward_kernel<T, pack, false><<<blocks, channel_threads, 0, stream>>>(
+          g, rows, fusion.slope, norm, static_cast<const T*>(x), nullptr, static_cast<T*>(y));
     }
     return cudaGetLastError();
   });
 }
 
-cudaError_t normalize_backward_sums(Element element, const Images& shape, const Fusion& fusion,
-                                    const Norm& norm, const void* x, const void* y, const void* dy,
-                                    const void* extra, void* dz, float* d_weight, float* d_bias,
-                                    const SumScratch& scratch, cudaStream_t stream) {
-  if (!is_valid(shape)) return cudaErrorInvalidValue;
-  if (fusion.pooled && (!can_pool(shape) || fusion.residual)) return cudaErrorInvalidValue;
+cudaError_t normalize_backward_sums(const NormBackward& of, const void* y, void* dz,
+                                    float* d_weight, float* d_bias, const SumScratch& scratch,
+                                    cudaStream_t stream) {
+  const Fusion& fusion = of.fusion;
+  if (!is_valid(of.shape)) return cudaErrorInvalidValue;
+  if (fusion.pooled && (!can_pool(of.shape) || fusion.residual)) return cudaErrorInvalidValue;
+  const bool has_norm = of.norm.weight != nullptr;
   Reads reads;
   reads.sign = fusion.slope != 1;
   reads.y = reads.sign && fusion.residual;
-  reads.x = (norm.weight != nullptr && d_weight != nullptr) || (reads.sign && !reads.y);
-  if ((reads.y && y == nullptr) || ((reads.x || fusion.pooled) && x == nullptr)) {
+  reads.x = (has_norm && d_weight != nullptr) || (reads.sign && !reads.y);
+  if ((reads.y && y == nullptr) || ((reads.x || fusion.pooled) && of.x == nullptr)) {
     return cudaErrorInvalidValue;
   }
-  return with_pack(
-      element, shape.channels, {x, y, dy, extra, dz, scratch.partials}, [&]<class T, int pack>() {
-        const std::int64_t rows = fusion.pooled ? windows(shape, dz == nullptr) : shape.rows();
-        const ChannelGrid g =
-            channel_grid(rows, shape.channels, pack, fusion.pooled ? 2 : rows_per_thread,
-                         max_row_blocks, sum_lanes<pack>);
-        const unsigned packs = shape.channels / pack;
-        float* const weight_sums = norm.weight != nullptr ? d_weight : nullptr;
-        if (fusion.pooled) {
-          pooled_sums_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-              g.lanes, g.rows, packs, shape, fusion.slope, norm, static_cast<const T*>(x),
-              static_cast<const T*>(dy), static_cast<const T*>(extra), static_cast<T*>(dz),
-              weight_sums, d_bias, scratch.partials, scratch.counter);
-        } else {
-          const auto launch = [&]<bool sign_of_y>() {
-            sums_kernel<T, pack, sign_of_y><<<g.grid(), channel_threads, 0, stream>>>(
-                g.lanes, g.rows, packs, rows, reads, fusion.slope, norm, static_cast<const T*>(x),
-                static_cast<const T*>(y), static_cast<const T*>(dy), static_cast<const T*>(extra),
-                static_cast<T*>(dz), weight_sums, d_bias, scratch.partials, scratch.counter);
-          };
-          reads.y ? launch.template operator()<true>() : launch.template operator()<false>();
-        }
-        return cudaGetLastError();
-      });
+  return with_pack(of.element, of.shape.channels, {of.x, y, of.dy, of.extra, dz, scratch.partials},
+                   [&]<class T, int pack>() {
+                     const std::int64_t rows =
+                         fusion.pooled ? windows(of.shape, dz == nullptr) : of.shape.rows();
+                     const ChannelGrid g = channel_grid(rows, of.shape.channels, pack,
+                                                        fusion.pooled ? 2 : rows_per_thread,
+                                                        max_row_blocks, sum_lanes<pack>);
+                     const dim3 blocks = g.blocks_and_groups();
+                     float* const weight_sums = has_norm ? d_weight : nullptr;
+                     if (fusion.pooled) {
+                       pooled_sums_kernel<T, pack><<<blocks, channel_threads, 0, stream>>>(
+                           g, of, static_cast<T*>(dz), weight_sums, d_bias, scratch);
+                     } else {
+                       const auto launch = [&]<bool sign_of_y>() {
+                         sums_kernel<T, pack, sign_of_y><<<blocks, channel_threads, 0, stream>>>(
+                             g, of, reads, y, static_cast<T*>(dz), weight_sums, d_bias, scratch);
+                       };
+                       reads.y ? launch.template operator()<true>()
+                               : launch.template operator()<false>();
+                     }
+                     return cudaGetLastError();
+                   });
 }
 
-cudaError_t normalize_backward(Element element, const Images& shape, const Fusion& fusion,
-                               const Norm& norm, bool fixed, const void* x, const void* dy,
-                               const void* extra, const float* d_weight, const float* d_bias,
-                               void* dx, cudaStream_t stream) {
-  if (!is_valid(shape) || norm.weight == nullptr) return cudaErrorInvalidValue;
-  if (fusion.pooled && !can_pool(shape)) return cudaErrorInvalidValue;
+cudaError_t normalize_backward(const NormBackward& of, bool fixed, const float* d_weight,
+                               const float* d_bias, void* dx, cudaStream_t stream) {
+  const Fusion& fusion = of.fusion;
+  if (!is_valid(of.shape) || of.norm.weight == nullptr) return cudaErrorInvalidValue;
+  if (fusion.pooled && !can_pool(of.shape)) return cudaErrorInvalidValue;
   // The first pass has written a residual's dz.
   if (fusion.residual && fusion.slope != 1) return cudaErrorInvalidValue;
   Reads reads;
   reads.sign = fusion.slope != 1;
   reads.x = reads.sign || !fixed;
-  if ((reads.x || fusion.pooled) && x == nullptr) return cudaErrorInvalidValue;
-  const float inv_rows = 1 / static_cast<float>(shape.rows());
-  return with_pack(element, shape.channels, {x, dy, extra, dx}, [&]<class T, int pack>() {
-    const std::int64_t rows = fusion.pooled ? windows(shape, false) : shape.rows();
-    const ChannelGrid g = channel_grid(rows, shape.channels, pack,
-                                       fusion.pooled ? 1 : rows_per_thread, max_backward_blocks);
-    const unsigned packs = shape.channels / pack;
-    if (fusion.pooled) {
-      pooled_backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, shape, fusion.slope, norm, fixed, inv_rows,
-          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
-          d_weight, d_bias, static_cast<T*>(dx));
-    } else {
-      backward_kernel<T, pack><<<g.grid(), channel_threads, 0, stream>>>(
-          g.lanes, g.rows, packs, rows, reads, fusion.slope, norm, fixed, inv_rows,
-          static_cast<const T*>(x), static_cast<const T*>(dy), static_cast<const T*>(extra),
-          d_weight, d_bias, static_cast<T*>(dx));
-    }
-    return cudaGetLastError();
-  });
+  if ((reads.x || fusion.pooled) && of.x == nullptr) return cudaErrorInvalidValue;
+  const float inv_rows = 1 / static_cast<float>(of.shape.rows());
+  return with_pack(
+      of.element, of.shape.channels, {of.x, of.dy, of.extra, dx}, [&]<class T, int pack>() {
+        const std::int64_t rows = fusion.pooled ? windows(of.shape, false) : of.shape.rows();
+        const ChannelGrid g =
+            channel_grid(rows, of.shape.channels, pack, fusion.pooled ? 1 : rows_per_thread,
+                         max_backward_blocks);
+        const dim3 blocks = g.blocks_and_groups();
+        if (fusion.pooled) {
+          pooled_backward_kernel<T, pack><<<blocks, channel_threads, 0, stream>>>(
+              g, of, fixed, inv_rows, d_weight, d_bias, static_cast<T*>(dx));
+        } else {
+          backward_kernel<T, pack><<<blocks, channel_threads, 0, stream>>>(
+              g, of, reads, fixed, inv_rows, d_weight, d_bias, static_cast<T*>(dx));
+        }
+        return cudaGetLastError();
+      });
 }
 
 }  // namespace preheat::kernels

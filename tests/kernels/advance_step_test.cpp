@@ -70,16 +70,16 @@ class KernelsAdvanceStep : public KernelTest {
  protected:
   // Ends a step with one loss and no partials.
   void end_step(const LrSchedule& schedule, const Device<StepState>& state, const BatchLoss& loss,
-                const Device<DeviceRecord>& records, std::int64_t capacity,
-                const GradientCheck* gradient = nullptr, bool scales_loss = false) {
+                std::span<DeviceRecord> records, const GradientCheck* gradient = nullptr,
+                bool scales_loss = false) {
     const Device<BatchLoss> device_loss(loss);
     if (gradient == nullptr) {
-      check(advance_step(schedule, state.data(), device_loss.data(), nullptr, 0, nullptr,
-                         scales_loss, records.data(), capacity, nullptr));
+      check(advance_step(schedule, state.data(), device_loss.data(), {}, nullptr, scales_loss,
+                         records, nullptr));
     } else {
       const Device<GradientCheck> device_gradient(*gradient);
-      check(advance_step(schedule, state.data(), device_loss.data(), nullptr, 0,
-                         device_gradient.data(), scales_loss, records.data(), capacity, nullptr));
+      check(advance_step(schedule, state.data(), device_loss.data(), {}, device_gradient.data(),
+                         scales_loss, records, nullptr));
     }
   }
 };
@@ -105,8 +105,9 @@ TEST_F(KernelsAdvanceStep, AWholeRunAgreesWithTheHost) {
     const Device<DeviceRecord> records(static_cast<std::size_t>(capacity));
     for (std::int64_t i = 0; i < updates_of_run; ++i) {
       const std::int64_t count = 1 + i * 7 % 700;
-      check(advance_step(schedule, state.data(), device_losses.data() + i, device_partials.data(),
-                         count, nullptr, false, records.data(), capacity, nullptr));
+      check(advance_step(schedule, state.data(), device_losses.data() + i,
+                         device_partials.span().first(count), nullptr, false, records.span(),
+                         nullptr));
       const DeviceRecord record = records.values()[i % capacity];
       SCOPED_TRACE("update " + std::to_string(i));
       EXPECT_EQ(record.step, i);
@@ -152,10 +153,10 @@ TEST_F(KernelsAdvanceStep, FromTheFirstStepThatIsNotFiniteOnNothingMoves) {
     const Device<StepState> state(host);
     const Device<DeviceRecord> records(std::size_t{8});
     for (int i = 0; i < 5; ++i) {
-      end_step(schedule, state, {1, 2, 128}, records, 8);
+      end_step(schedule, state, {1, 2, 128}, records.span());
       advance(host, schedule, true, 2);
     }
-    end_step(schedule, state, {loss, 0, 128}, records, 8);
+    end_step(schedule, state, {loss, 0, 128}, records.span());
     advance(host, schedule, false, 0);
     EXPECT_EQ(host.first_non_finite, 5);
     expect_same_state(state.value(), host);
@@ -165,7 +166,7 @@ TEST_F(KernelsAdvanceStep, FromTheFirstStepThatIsNotFiniteOnNothingMoves) {
     EXPECT_EQ(before[5].step, 5);
     EXPECT_FALSE(std::isfinite(before[5].loss));
     const std::vector<StepState> state_before = state.values();
-    for (int i = 0; i < 3; ++i) end_step(schedule, state, {1, 2, 128}, records, 8);
+    for (int i = 0; i < 3; ++i) end_step(schedule, state, {1, 2, 128}, records.span());
     EXPECT_TRUE(same_bits(state.values(), state_before));
     EXPECT_TRUE(same_bits(records.values(), before));
   }
@@ -181,8 +182,8 @@ TEST_F(KernelsAdvanceStep, APartialOrACheckThatIsNotFiniteEndsTheRun) {
     std::vector<NormPartial> partials = random_partials(random_, 700);
     partials[bad].finite = 0;
     const Device<NormPartial> device_partials(partials);
-    check(advance_step(schedule, state.data(), loss.data(), device_partials.data(), 700, nullptr,
-                       false, records.data(), 2, nullptr));
+    check(advance_step(schedule, state.data(), loss.data(), device_partials.span(), nullptr, false,
+                       records.span(), nullptr));
     advance(host, schedule, false, 2);
     expect_same_state(state.value(), host);
     EXPECT_EQ(records.values()[0].finite, 0);
@@ -191,7 +192,7 @@ TEST_F(KernelsAdvanceStep, APartialOrACheckThatIsNotFiniteEndsTheRun) {
   const Device<StepState> state(host);
   const Device<DeviceRecord> records(std::size_t{2});
   const GradientCheck overflow{5, 1, 0};
-  end_step(schedule, state, {1, 2, 128}, records, 2, &overflow);
+  end_step(schedule, state, {1, 2, 128}, records.span(), &overflow);
   advance(host, schedule, false, 2);
   expect_same_state(state.value(), host);
   EXPECT_EQ(records.values()[0].finite, 0);
@@ -202,7 +203,7 @@ TEST_F(KernelsAdvanceStep, ANormOfACheckIsTheOneRecorded) {
   const Device<StepState> state(first_step(schedule));
   const Device<DeviceRecord> records(std::size_t{1});
   const GradientCheck gradient{1.0 / 3, 0.5f, 1};
-  end_step(schedule, state, {1, 2, 128}, records, 1, &gradient);
+  end_step(schedule, state, {1, 2, 128}, records.span(), &gradient);
   EXPECT_EQ(records.value().grad_norm, 1.0 / 3);
   EXPECT_EQ(records.value().finite, 1);
   EXPECT_EQ(state.value().loss_scale, 1);  // loss scaling is off
@@ -220,7 +221,7 @@ TEST_F(KernelsAdvanceStep, AnOverflowHalvesTheLossScaleAndTheRunGoesOn) {
   const GradientCheck overflow{1, 0.25f, 0};
   const bool overflows[] = {false, true, false, true, false};
   for (const bool overflowed : overflows) {
-    end_step(schedule, state, {1, 70, 128}, records, 8, overflowed ? &overflow : &good, true);
+    end_step(schedule, state, {1, 70, 128}, records.span(), overflowed ? &overflow : &good, true);
     EXPECT_EQ(records.values()[host.step].finite, 1);
     EXPECT_EQ(records.values()[host.step].step, host.step);
     advance(host, schedule, true, 70);
@@ -230,7 +231,7 @@ TEST_F(KernelsAdvanceStep, AnOverflowHalvesTheLossScaleAndTheRunGoesOn) {
   EXPECT_EQ(state.value().step, 5);
   EXPECT_EQ(state.value().loss_scale, 1);
   // A scale of 1 is not halved further.
-  end_step(schedule, state, {1, 70, 128}, records, 8, &overflow, true);
+  end_step(schedule, state, {1, 70, 128}, records.span(), &overflow, true);
   EXPECT_EQ(records.values()[5].finite, 0);
   EXPECT_EQ(state.value().first_non_finite, 5);
   EXPECT_EQ(state.value().loss_scale, 1);
@@ -250,15 +251,15 @@ TEST_F(KernelsAdvanceStep, AnOverflowForgivesTheGradientsAndNotTheLoss) {
     partials[1].gradient = std::numeric_limits<float>::infinity();
     partials[1].finite = 0;
     const Device<NormPartial> device_partials(partials);
-    check(advance_step(schedule, state.data(), loss.data(), device_partials.data(), 3,
-                       gradient.data(), true, records.data(), 1, nullptr));
+    check(advance_step(schedule, state.data(), loss.data(), device_partials.span(), gradient.data(),
+                       true, records.span(), nullptr));
     EXPECT_EQ(records.value().finite, 1);
     EXPECT_EQ(state.value().step, 1);
     EXPECT_EQ(state.value().loss_scale, 512);
   }
   const Device<StepState> state(host);
   const Device<DeviceRecord> records(std::size_t{1});
-  end_step(schedule, state, {std::nan(""), 2, 128}, records, 1, &overflow, true);
+  end_step(schedule, state, {std::nan(""), 2, 128}, records.span(), &overflow, true);
   EXPECT_EQ(records.value().finite, 0);
   EXPECT_EQ(state.value().first_non_finite, 0);
   EXPECT_EQ(state.value().loss_scale, 1024);
@@ -273,7 +274,7 @@ TEST_F(KernelsAdvanceStep, TheLossScaleDoublesAfterEnoughUpdates) {
   const Device<DeviceRecord> records(std::size_t{1});
   const GradientCheck good{1, 1, 1};
   for (const float expected : {512.0f, 1024.0f, 1024.0f}) {
-    end_step(schedule, state, {1, 2, 128}, records, 1, &good, true);
+    end_step(schedule, state, {1, 2, 128}, records.span(), &good, true);
     EXPECT_EQ(state.value().loss_scale, expected);
   }
   EXPECT_EQ(state.value().updates_at_scale, 1);
@@ -291,7 +292,7 @@ TEST_F(KernelsAdvanceStep, AStateSetByHandGoesOnAtTheRateOfItsStep) {
       host.lr = static_cast<float>(lr_at(schedule, step, opened));
       const Device<StepState> state(host);
       const Device<DeviceRecord> records(std::size_t{3});
-      for (int i = 0; i < 2; ++i) end_step(schedule, state, {1, 2, 128}, records, 3);
+      for (int i = 0; i < 2; ++i) end_step(schedule, state, {1, 2, 128}, records.span());
       const std::vector<DeviceRecord> found = records.values();
       for (int i = 0; i < 2; ++i) {
         const DeviceRecord& record = found[(step + i) % 3];
@@ -316,8 +317,8 @@ TEST_F(KernelsAdvanceStep, TwoLaunchesGiveTheSameBits) {
   for (int launch = 0; launch < 2; ++launch) {
     const Device<StepState> state(first_step(schedule));
     const Device<DeviceRecord> records(std::size_t{1});
-    check(advance_step(schedule, state.data(), loss.data(), partials.data(), 700, nullptr, false,
-                       records.data(), 1, nullptr));
+    check(advance_step(schedule, state.data(), loss.data(), partials.span(), nullptr, false,
+                       records.span(), nullptr));
     states.push_back(state.values());
     found.push_back(records.value());
   }
@@ -331,8 +332,7 @@ TEST_F(KernelsAdvanceStep, RefusesToRecordNowhere) {
   const LrSchedule schedule = some_schedule(false);
   const Device<StepState> state(first_step(schedule));
   const Device<BatchLoss> loss(BatchLoss{1, 2, 128});
-  EXPECT_EQ(advance_step(schedule, state.data(), loss.data(), nullptr, 0, nullptr, false, nullptr,
-                         0, nullptr),
+  EXPECT_EQ(advance_step(schedule, state.data(), loss.data(), {}, nullptr, false, {}, nullptr),
             cudaErrorInvalidValue);
 }
 

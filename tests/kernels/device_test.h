@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -71,6 +72,7 @@ class Device {
   explicit Device(const T& value) requires(!std::is_integral_v<T> || sizeof(T) < 8)
       : Device(std::vector<T>{value}) {}
   T* data() const { return static_cast<T*>(bytes_.data()); }
+  std::span<T> span() const { return {data(), count_}; }
   /// Waits for the kernels launched before.
   std::vector<T> values() const {
     std::vector<T> values(count_);

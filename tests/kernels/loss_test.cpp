@@ -108,10 +108,15 @@ class Launch {
     const Device<BatchLoss> partials(static_cast<std::size_t>(loss_partials(batch)));
     const Device<unsigned> counter(0u);
     const Device<StepState> device_state(state ? *state : StepState{});
-    check(softmax_xent(options, batch, classes, logits_element, device_logits.data(),
-                       device_labels.data(), state ? device_state.data() : nullptr, element,
-                       with_gradient ? d_logits.data() : nullptr, result_.data(),
-                       added_to != nullptr, {partials.data(), counter.data()}, nullptr));
+    const Logits of{logits_element, device_logits.data(), batch, classes, device_labels.data()};
+    const LossScratch scratch{partials.data(), counter.data()};
+    if (added_to != nullptr) {
+      check(add_loss(options, of, result_.data(), scratch, nullptr));
+    } else {
+      check(softmax_xent(options, of, state ? device_state.data() : nullptr, element,
+                         with_gradient ? d_logits.data() : nullptr, result_.data(), scratch,
+                         nullptr));
+    }
     EXPECT_EQ(counter.value(), 0u);
     loss = result_.value();
   }
@@ -298,9 +303,12 @@ TEST_F(KernelsLoss, RefusesWhatIsEmpty) {
     std::int32_t classes;
   };
   for (const Size& size : {Size{0, 10}, Size{10, 0}}) {
-    EXPECT_EQ(softmax_xent({}, size.batch, size.classes, Element::f32, nullptr, nullptr, nullptr,
-                           Element::f32, nullptr, nullptr, false, {}, nullptr),
+    Logits none;
+    none.batch = size.batch;
+    none.classes = size.classes;
+    EXPECT_EQ(softmax_xent({}, none, nullptr, Element::f32, nullptr, nullptr, {}, nullptr),
               cudaErrorInvalidValue);
+    EXPECT_EQ(add_loss({}, none, nullptr, {}, nullptr), cudaErrorInvalidValue);
   }
 }
 

@@ -340,9 +340,9 @@ void check_backward_sums(const Layer& layer, bool with_dz, bool with_sums = true
   const Tensor& dz = s.in_place ? dy : fresh;
   const Device<float> d_weight(channels);
   const Device<float> d_bias(channels);
-  check(normalize_backward_sums(s.element, s.shape, s.fusion(), norm.norm(), x.data(),
-                                s.residual ? y.data() : nullptr, dy.data(),
-                                s.extra ? extra.data() : nullptr, with_dz ? dz.data() : nullptr,
+  check(normalize_backward_sums({s.element, s.shape, s.fusion(), norm.norm(), x.data(), dy.data(),
+                                 s.extra ? extra.data() : nullptr},
+                                s.residual ? y.data() : nullptr, with_dz ? dz.data() : nullptr,
                                 with_sums && layer.has_norm() ? d_weight.data() : nullptr,
                                 with_sums ? d_bias.data() : nullptr, scratch.get(), nullptr));
   const Gradient expected(layer);
@@ -383,9 +383,9 @@ void check_backward(const Layer& layer, bool fixed) {
   const Tensor& dx = s.in_place ? dy : fresh;
   const Device<float> d_weight(layer.d_weight);
   const Device<float> d_bias(layer.d_bias);
-  check(normalize_backward(s.element, s.shape, s.fusion(), norm.norm(), fixed, x.data(), dy.data(),
-                           s.extra ? extra.data() : nullptr, d_weight.data(), d_bias.data(),
-                           dx.data(), nullptr));
+  check(normalize_backward({s.element, s.shape, s.fusion(), norm.norm(), x.data(), dy.data(),
+                            s.extra ? extra.data() : nullptr},
+                           fixed, d_weight.data(), d_bias.data(), dx.data(), nullptr));
   const Gradient gradient(layer);
   std::vector<double> expected(layer.x.size());
   std::vector<double> bound(layer.x.size());
@@ -717,9 +717,9 @@ TEST_F(KernelsNormalize, TheSameInputGivesTheSameBits) {
                          .epsilon = 1e-5f,
                          .scratch = scratch.get()},
                         nullptr));
-    check(normalize_backward_sums(s.element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
-                                  dy.data(), nullptr, nullptr, sums[2].data(), sums[3].data(),
-                                  scratch.get(), nullptr));
+    check(normalize_backward_sums(
+        {s.element, s.shape, s.fusion(), norm.norm(), x.data(), dy.data()}, nullptr, nullptr,
+        sums[2].data(), sums[3].data(), scratch.get(), nullptr));
     std::vector<float> all;
     for (const auto& sum : sums) {
       const std::vector<float> values = sum.values();
@@ -752,9 +752,9 @@ TEST_F(KernelsNormalize, BackwardSeesTheMaximaAndSignsOfForward) {
       const Tensor ones(element, std::vector<float>(static_cast<std::size_t>(out.size()), 1),
                         false);
       const Tensor dz(element, s.shape.size(), false);
-      check(normalize_backward_sums(element, s.shape, s.fusion(), norm.norm(), x.data(), nullptr,
-                                    ones.data(), nullptr, dz.data(), nullptr, nullptr, {},
-                                    nullptr));
+      check(normalize_backward_sums(
+          {element, s.shape, s.fusion(), norm.norm(), x.data(), ones.data()}, nullptr, dz.data(),
+          nullptr, nullptr, {}, nullptr));
       return dz.values();
     };
     const std::vector<float> out = forward(s.shape);
@@ -808,8 +808,8 @@ TEST_F(KernelsNormalize, WhatIsImpossibleIsAnError) {
                              nullptr);
   };
   const auto sums = [&](const Images& shape, const Fusion& fusion) {
-    return normalize_backward_sums(Element::f32, shape, fusion, norm, p, nullptr, p, nullptr,
-                                   nullptr, p, p, scratch.get(), nullptr);
+    return normalize_backward_sums({Element::f32, shape, fusion, norm, p, p}, nullptr, nullptr, p,
+                                   p, scratch.get(), nullptr);
   };
   for (const Images& none : {Images{0, 2, 2, 8}, Images{1, 0, 2, 8}, Images{1, 2, 0, 8},
                              Images{1, 2, 2, 0}, Images{-1, 2, 2, 8}}) {
@@ -822,8 +822,7 @@ TEST_F(KernelsNormalize, WhatIsImpossibleIsAnError) {
   EXPECT_EQ(sums({1, 2, 1, 8}, {0, true, false}), cudaErrorInvalidValue);
   EXPECT_EQ(sums({1, 2, 2, 8}, {0, true, true}), cudaErrorInvalidValue);
   EXPECT_EQ(sums({1, 2, 2, 8}, {0, false, true}), cudaErrorInvalidValue);  // without y
-  EXPECT_EQ(normalize_backward(Element::f32, {1, 2, 2, 8}, {}, {}, false, p, p, nullptr, p, p, p,
-                               nullptr),
+  EXPECT_EQ(normalize_backward({Element::f32, {1, 2, 2, 8}, {}, {}, p, p}, false, p, p, p, nullptr),
             cudaErrorInvalidValue);  // without a batch norm
 }
 

@@ -260,6 +260,11 @@ void Program::plan_linear(int index, Precision precision, Libraries& libraries) 
                                 Product{batch_, in, out, false, false, element_, element_, tf32});
 }
 
+kernels::Logits Program::logits() const {
+  return {element_of_output(last()), outputs_.back().data(), batch_, narrow(network_.classes),
+          labels_.data()};
+}
+
 kernels::Batch Program::batch() const {
   return {images_.data(), labels_.data(), batch_, narrow(network_.input.channels)};
 }
@@ -449,38 +454,43 @@ void Program::backward_weighted(int index, const Stream& stream) {
   const int reader = compiled.pooled ? index + 1 : index;
   const void* const dy = slot(plan_.first[reader]);
   const void* const extra = slot(plan_.second[reader]);
-  const void* const source = sources_[index].data();
   const void* const y = output_data(index);
   // The gradient of the convolution's or product's output.
   void* const dz = slot(plan_.first[index]);
   before_writing(plan_.first[index], stream);
   const bool fixed = in_training_.fixed_statistics[index];
-  const kernels::Norm norm = norm_of(op, index, fixed);
   const kernels::Fusion fusion{slope_of(op.activation), compiled.pooled, op.residual >= 0};
+  const kernels::NormBackward first_pass{
+      element_, output_of(op), fusion, norm_of(op, index, fixed), sources_[index].data(),
+      dy,       extra};
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
     const int residual_slot = plan_.target(network_, op.residual, index, true);
     before_writing(residual_slot, stream);
     void* const d_residual = slot(residual_slot);
-    PREHEAT_CHECK(kernels::normalize_backward_sums(element_, output_of(op), fusion, norm, source, y,
-                                                   dy, extra, d_residual, d_weight, d_bias, sums(),
-                                                   stream.get()));
+    PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, d_residual, d_weight, d_bias,
+                                                   sums(), stream.get()));
     const double share = pooled_share(compiled.pooled);
     const double extra_arrays = extra != nullptr ? share : 0;
     const bool known = d_residual != nullptr;
     ends(backward_pass, index, "batch norm's gradient, sums",
          {out_bytes(op, 1 + 2 * share + extra_arrays + (known ? 1 : 0)), 0});
-    PREHEAT_CHECK(kernels::normalize_backward(
-        element_, output_of(op), known ? kernels::Fusion{} : fusion, norm, fixed, source,
-        known ? d_residual : dy, known ? nullptr : extra, d_weight, d_bias, dz, stream.get()));
+    kernels::NormBackward second_pass = first_pass;
+    if (known) {
+      second_pass.fusion = {};
+      second_pass.dy = d_residual;
+      second_pass.extra = nullptr;
+    }
+    PREHEAT_CHECK(
+        kernels::normalize_backward(second_pass, fixed, d_weight, d_bias, dz, stream.get()));
     ends(backward_pass, index, "batch norm's gradient",
          {out_bytes(op, known ? 3 : 2 + share + extra_arrays), 0});
   } else {
     const bool changes = fusion.slope != 1 || fusion.pooled || extra != nullptr;
-    PREHEAT_CHECK(kernels::normalize_backward_sums(
-        element_, output_of(op), fusion, norm, source, y, dy, extra, changes ? dz : nullptr,
-        nullptr, plain(parameters_.gradients, op.bias), sums(), stream.get()));
+    PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, changes ? dz : nullptr, nullptr,
+                                                   plain(parameters_.gradients, op.bias), sums(),
+                                                   stream.get()));
     const double share = pooled_share(compiled.pooled);
     const double arrays =
         (changes ? 2 : 0) + (compiled.pooled ? 1 : 0) + share + (extra != nullptr ? share : 0);

@@ -89,10 +89,8 @@ class Program {
 
   kernels::Batch batch() const;  // forward's input
   kernels::Element element() const { return element_; }
-  const void* logits() const { return outputs_.back().data(); }  // [batch, classes]
-  kernels::Element logits_element() const { return element_of_output(last()); }
-  void* d_logits() const;  // [batch, classes], backward's input
-  const std::int32_t* labels() const { return labels_.data(); }
+  kernels::Logits logits() const;  // forward's output
+  void* d_logits() const;          // [batch, classes], backward's input
 
   /// As in the CPU's program.
   void train_only(const TrainedOps& in_training) { in_training_ = in_training; }

@@ -27,6 +27,10 @@ std::vector<float> relayout(const Parameter& to, std::span<const float> values,
   return result;
 }
 
+void ends(StepMeter* meter, const char* pass, const char* work, double bytes) {
+  if (meter != nullptr) meter->ends({pass, "", work, {bytes, 0}});
+}
+
 }  // namespace
 
 CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& network,
@@ -179,65 +183,74 @@ double CudaReplica::update_bytes() const {
   return others * static_cast<double>(padded_.arena_size) + gradient_bytes();
 }
 
+kernels::Arena CudaReplica::arena() const {
+  kernels::Arena a;
+  a.weights = parameters_.weights.data();
+  a.velocity = parameters_.velocity.data();
+  a.gradients = parameters_.gradients.data();
+  if (parameters_.copy.size() > 0) {
+    a.copy = parameters_.copy.data();
+    a.gradients_16bit = parameters_.gradients_16bit.data();
+    a.small = parameters_.element;
+  }
+  a.size = padded_.arena_size;
+  a.segment_of = segment_of_.data();
+  a.segments = segments_.data();
+  return a;
+}
+
 // The caller holds the libraries' mutex.
 void CudaReplica::enqueue_step(StepMeter* meter) {
-  const auto ends = [&](const char* pass, const char* work, double bytes) {
-    if (meter != nullptr) meter->ends({pass, "", work, {bytes, 0}});
-  };
+  if (meter != nullptr) meter->begin();
+  enqueue_gradients(meter);
+  enqueue_update(meter);
+}
+
+void CudaReplica::enqueue_gradients(StepMeter* meter) {
   const auto batch = static_cast<double>(options_.batch_size);
   const auto element = static_cast<double>(bytes_of(program_->element()));
-  program_->measure(meter);
-  if (meter != nullptr) meter->begin();
-  const bool scales_loss = options_.precision == Precision::fp16;
-  const bool checks = scales_loss || options_.clip_norm > 0;
   const kernels::BatchAugment augment{static_cast<std::int32_t>(options_.augment.crop_padding),
                                       options_.augment.flip, options_.seed};
   const cudaStream_t stream = stream_.get();
+  program_->measure(meter);
   PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
                                       state_.data(), steps_per_epoch_, program_->element(),
                                       program_->batch(), stream));
-  ends("forward", "gathering the batch",
+  ends(meter, "forward", "gathering the batch",
        batch * (static_cast<double>(network_.input.size()) +
                 element * static_cast<double>(padded_.input.size())));
   program_->forward(Mode::training, state_.data(), stream_);
-  PREHEAT_CHECK(kernels::softmax_xent(
-      loss_options(options_, options_.label_smoothing), options_.batch_size,
-      static_cast<std::int32_t>(network_.classes), program_->logits_element(), program_->logits(),
-      program_->labels(), scales_loss ? state_.data() : nullptr, program_->element(),
-      program_->d_logits(), loss_.data(), false, {loss_partials_.data(), counters_.data()},
-      stream));
-  ends("forward", "loss and its gradient",
+  const kernels::Logits logits = program_->logits();
+  PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, options_.label_smoothing), logits,
+                                      scales_loss() ? state_.data() : nullptr, program_->element(),
+                                      program_->d_logits(), loss_.data(),
+                                      {loss_partials_.data(), counters_.data()}, stream));
+  ends(meter, "forward", "loss and its gradient",
        batch * static_cast<double>(network_.classes) *
-           (element + static_cast<double>(bytes_of(program_->logits_element()))));
+           (element + static_cast<double>(bytes_of(logits.element))));
   program_->backward(stream_);
   program_->measure(nullptr);
-  kernels::Arena arena;
-  arena.weights = parameters_.weights.data();
-  arena.velocity = parameters_.velocity.data();
-  arena.gradients = parameters_.gradients.data();
-  if (parameters_.copy.size() > 0) {
-    arena.copy = parameters_.copy.data();
-    arena.gradients_16bit = parameters_.gradients_16bit.data();
-    arena.small = parameters_.element;
-  }
-  arena.size = padded_.arena_size;
-  arena.segment_of = segment_of_.data();
-  arena.segments = segments_.data();
-  if (checks) {
-    PREHEAT_CHECK(kernels::check_gradients(arena, state_.data(), options_.clip_norm,
+}
+
+void CudaReplica::enqueue_update(StepMeter* meter) {
+  const kernels::Arena parameters = arena();
+  const cudaStream_t stream = stream_.get();
+  const kernels::GradientCheck* check = nullptr;
+  if (scales_loss() || options_.clip_norm > 0) {
+    PREHEAT_CHECK(kernels::check_gradients(parameters, state_.data(), options_.clip_norm,
                                            norm_partials_.data(), counters_.data() + 1,
                                            check_.data(), stream));
-    ends("update", "norm of the gradients", gradient_bytes());
+    check = check_.data();
+    ends(meter, "update", "norm of the gradients", gradient_bytes());
   }
-  const kernels::GradientCheck* const check = checks ? check_.data() : nullptr;
-  PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, arena, state_.data(), loss_.data(), check,
+  PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, parameters, state_.data(), loss_.data(), check,
                                       norm_partials_.data(), non_finite_.data(), stream));
-  if (meter != nullptr) ends("update", "sgd_momentum", update_bytes());
-  PREHEAT_CHECK(
-      kernels::advance_step(options_.schedule, state_.data(), loss_.data(), norm_partials_.data(),
-                            kernels::update_blocks(padded_.arena_size), check, scales_loss,
-                            device_records_.data(), record_capacity, stream));
-  ends("update", "record and next rate", 0);
+  ends(meter, "update", "sgd_momentum", update_bytes());
+  const std::span partials(norm_partials_.data(), kernels::update_blocks(padded_.arena_size));
+  PREHEAT_CHECK(kernels::advance_step(options_.schedule, state_.data(), loss_.data(), partials,
+                                      check, scales_loss(),
+                                      std::span(device_records_.data(), record_capacity), stream));
+  ends(meter, "update", "record and next rate", 0);
 }
 
 std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
@@ -340,11 +353,9 @@ void CudaReplica::enqueue_evaluation(const DeviceDataset& test) {
   PREHEAT_CHECK(kernels::gather_in_order(test.source(table_.data()), position_.data(),
                                          program_->element(), program_->batch(), stream));
   program_->forward(Mode::evaluation, nullptr, stream_);
-  PREHEAT_CHECK(kernels::softmax_xent(
-      loss_options(options_, 0), options_.batch_size, static_cast<std::int32_t>(network_.classes),
-      program_->logits_element(), program_->logits(), program_->labels(), nullptr,
-      program_->element(), nullptr, evaluation_loss_.data(), true,
-      {loss_partials_.data(), counters_.data()}, stream));
+  PREHEAT_CHECK(kernels::add_loss(loss_options(options_, 0), program_->logits(),
+                                  evaluation_loss_.data(),
+                                  {loss_partials_.data(), counters_.data()}, stream));
   PREHEAT_CHECK(kernels::move_position(position_.data(), options_.batch_size, stream));
 }
 

@@ -39,7 +39,11 @@ class CudaReplica : public Replica {
   static constexpr std::int64_t steps_per_graph = 8;
 
   void enter_stage();
+  bool scales_loss() const { return options_.precision == Precision::fp16; }
+  kernels::Arena arena() const;
   void enqueue_step(StepMeter* meter = nullptr);
+  void enqueue_gradients(StepMeter* meter);
+  void enqueue_update(StepMeter* meter);
   double gradient_bytes() const;  // read by an update
   double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);

@@ -96,9 +96,10 @@ void UpdateArenas::update(const Copy& copy, const Features& f) const {
 }
 
 void UpdateArenas::advance(const LrSchedule& schedule) const {
-  PREHEAT_CHECK(kernels::advance_step(schedule, state.data(), loss_.data(), partials_.data(),
-                                      kernels::update_blocks(layout.size), nullptr, false,
-                                      records_.data(), record_capacity, stream.get()));
+  const std::span partials(partials_.data(), kernels::update_blocks(layout.size));
+  PREHEAT_CHECK(kernels::advance_step(schedule, state.data(), loss_.data(), partials, nullptr,
+                                      false, std::span(records_.data(), record_capacity),
+                                      stream.get()));
 }
 
 void UpdateArenas::clear_rate() const {

@@ -17,7 +17,7 @@ class UpdateArenas {
   /// One copy of the parameter set, in the layout of training.
   struct Copy {
     Buffer<float> weights, velocity, gradients;
-    Buffer<std::uint16_t> small_weights, gradients_16bit;  // of the first copy only; zero
+    Buffer<std::uint16_t> small_weights, gradients_16bit;  // of the first copy only, zero at first
   };
 
   /// What the update of a training step may do besides the rule.

@@ -31,7 +31,8 @@ void deallocate(void* memory) noexcept;
 std::size_t available_memory();
 
 /// An uninitialised array in device memory. Its size is rounded up to a multiple of 256 bytes, so
-/// that any array can be read 16 bytes at a time to its end.
+/// that any array can be read 16 bytes at a time to its end. Const as a pointer is: the array may
+/// change.
 template <class T>
 class Buffer {
  public:

@@ -140,8 +140,8 @@ std::size_t ParameterArena::bytes() const {
 }
 
 Program::Program(const Network& network, std::int64_t batch_size, Precision precision,
-                 bool deterministic, const ParameterArena& parameters,
-                 const std::vector<Buffer<float>>& statistics, Libraries& libraries)
+                 bool deterministic, ParameterArena& parameters,
+                 std::vector<Buffer<float>>& statistics, Libraries& libraries)
     : network_(network),
       batch_(batch_size),
       element_(element_of(precision)),

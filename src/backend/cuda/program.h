@@ -74,11 +74,11 @@ enum class Mode {
 class Program {
  public:
   /// `network` is padded, `statistics` has one buffer per Network::statistics; all must outlive the
-  /// program. Plans every convolution and product: the caller must hold the libraries' mutex.
-  /// Throws Error if something has no plan or memory is insufficient.
+  /// program, which writes gradients and statistics. Plans every convolution and product: the
+  /// caller must hold the libraries' mutex. Throws Error if something has no plan or memory is
+  /// insufficient.
   Program(const Network& network, std::int64_t batch_size, Precision precision, bool deterministic,
-          const ParameterArena& parameters, const std::vector<Buffer<float>>& statistics,
-          Libraries& libraries);
+          ParameterArena& parameters, std::vector<Buffer<float>>& statistics, Libraries& libraries);
   ~Program() { cudaStreamSynchronize(side_.get()); }
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -166,8 +166,8 @@ class Program {
   const Network& network_;
   std::int64_t batch_;
   kernels::Element element_;
-  const ParameterArena& parameters_;
-  const std::vector<Buffer<float>>& statistics_;
+  ParameterArena& parameters_;
+  std::vector<Buffer<float>>& statistics_;
   Libraries& libraries_;
   GradientPlan plan_;
   std::vector<CompiledOp> ops_;

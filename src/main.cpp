@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <new>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "commands/commands.h"
@@ -22,7 +23,7 @@
 namespace {
 
 int fail(int code, const std::string& message) {
-  fmt::print(stderr, "{}\n", message);
+  fmt::print(stderr, "{}\n", preheat::one_line(message));
   return code;
 }
 
@@ -53,7 +54,24 @@ std::string unknown_command(const CLI::App& app, const std::string& name) {
                                   : fmt::format("did you mean {}?", near.front()));
 }
 
+// The error for an argument without any text, which would be taken as one that is not given; ""
+// if there is none. A script writes --resume "$DIR" or --resume=$DIR with a variable that is unset.
+std::string empty_argument(int argc, char** argv) {
+  for (int i = 2; i < argc; ++i) {
+    const std::string_view given = argv[i];
+    const std::string_view before = argv[i - 1];
+    if (given.starts_with("--") && given.find('=') == given.size() - 1) {
+      return fmt::format("preheat: {}: the value is empty", given.substr(0, given.size() - 1));
+    }
+    if (!given.empty()) continue;
+    return before.starts_with('-') ? fmt::format("preheat: {}: the value is empty", before)
+                                   : fmt::format("preheat: the argument after {} is empty", before);
+  }
+  return "";
+}
+
 int run(int argc, char** argv) {
+  if (const std::string empty = empty_argument(argc, argv); !empty.empty()) return fail(2, empty);
   CLI::App app("preheat trains small CNNs and shows what learning-rate warmup does to them.",
                "preheat");
   app.set_version_flag("--version", std::string("preheat ") + PREHEAT_VERSION);

@@ -9,6 +9,7 @@
 #include "config/error.h"
 #include "report/label_text.h"
 #include "train/atomic_file.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -101,7 +102,10 @@ OtherFigures::OtherFigures(const std::string& file, const std::string& writer,
                            const std::function<bool(const Json&)>& is_valid)
     : file_(clean(file)) {
   if (file.empty()) return;
-  json_ = Json::parse(read_file(file), nullptr, false);
+  try {
+    json_ = parse_json<Json>(read_file(file));
+  } catch (const Json::exception&) {  // null is not valid either
+  }
   if (!json_.is_object() || !json_.value("device", Json()).is_string() || !is_valid(json_)) {
     throw Error(fmt::format("{}: is not what {} writes", file, writer));
   }

@@ -5,20 +5,6 @@
 namespace preheat {
 namespace {
 
-// Keeps a message on one line whatever the file or the command line contained.
-std::string one_line(const std::string& text) {
-  std::string line;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      line += fmt::format("\\x{:02x}", byte);
-    } else {
-      line += c;
-    }
-  }
-  return line;
-}
-
 std::string message(const Where& where, const std::string& problem, const std::string& remedy) {
   std::string text = where.source;
   if (where.line > 0) {
@@ -35,6 +21,19 @@ std::string message(const Where& where, const std::string& problem, const std::s
 }
 
 }  // namespace
+
+std::string one_line(const std::string& text) {
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      line += fmt::format("\\x{:02x}", byte);
+    } else {
+      line += c;
+    }
+  }
+  return line;
+}
 
 ConfigError::ConfigError(const Where& where, const std::string& problem, const std::string& remedy)
     : std::runtime_error(message(where, problem, remedy)) {}

@@ -12,6 +12,10 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// Keeps a message on one line whatever a file or the command line contained: control characters
+/// are written as \xNN.
+std::string one_line(const std::string& text);
+
 /// Where a key was given. `source` is a file, or the `--set` argument itself; line and column start
 /// at 1 and are 0 if the source has no lines.
 struct Where {

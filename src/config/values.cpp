@@ -173,7 +173,9 @@ std::vector<Node> spaced_values(const Node& node) {
   std::vector<Node> values;
   for (std::int64_t i = 0; i < count; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(count - 1);
-    double value = is_log ? from * std::pow(to / from, share) : from + (to - from) * share;
+    // Not from * (to / from)^share: the quotient may overflow.
+    double value =
+        is_log ? std::pow(from, 1 - share) * std::pow(to, share) : from + (to - from) * share;
     if (i == count - 1) value = to;
     // Four digits tell neighbouring values apart and keep names readable.
     values.push_back(scalar_node(fmt::format("{:.4g}", value)));

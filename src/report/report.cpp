@@ -34,12 +34,12 @@ std::string outcome_sentence(const RunData& run) {
   const std::string words = outcome_words(run.outcome);
   if (run.outcome.empty()) {
     return fmt::format("… interrupted after {} of {} updates: its outcome is open",
-                       s.at("steps").get<std::int64_t>(),
-                       s.at("steps_planned").get<std::int64_t>());
+                       get_as<std::int64_t>(s.at("steps")),
+                       get_as<std::int64_t>(s.at("steps_planned")));
   }
   if (run.outcome == "non_finite") {
     return fmt::format("{} at step {}, first in {}", words,
-                       s.at("first_non_finite_step").get<std::int64_t>(),
+                       get_as<std::int64_t>(s.at("first_non_finite_step")),
                        text_at(s, "first_non_finite_tensor"));
   }
   if (run.outcome == "stuck") {
@@ -56,9 +56,9 @@ std::string numbers_of(const RunData& run) {
   if (s.is_null()) return "";
   const auto best_step = optional_at<std::int64_t>(s, "best_step");
   std::vector<std::pair<std::string, std::string>> numbers = {
-      {"updates", fmt::format("{} of {}", s.at("steps").get<std::int64_t>(),
-                              s.at("steps_planned").get<std::int64_t>())},
-      {"updates in an epoch", std::to_string(s.at("steps_per_epoch").get<std::int64_t>())},
+      {"updates", fmt::format("{} of {}", get_as<std::int64_t>(s.at("steps")),
+                              get_as<std::int64_t>(s.at("steps_planned")))},
+      {"updates in an epoch", std::to_string(get_as<std::int64_t>(s.at("steps_per_epoch")))},
       {"training loss, last 50", plain(optional_at<double>(s, "final_train_loss"))},
       {"training accuracy, last 50", percent(optional_at<double>(s, "final_train_accuracy"))},
       {"test loss", plain(optional_at<double>(s, "test_loss"))},
@@ -78,16 +78,16 @@ std::string environment_of(const RunData& run) {
   if (s.is_null()) return "";
   return with_json_errors(run.folder / "summary.json", [&] {
     double memory = 0;
-    for (const Json& bytes : s.at("memory_bytes")) memory += bytes.get<double>();
+    for (const Json& bytes : s.at("memory_bytes")) memory += get_as<double>(bytes);
     return terms({{"device", text_at(s, "device")},
                   {"library", text_at(s, "library")},
                   {"preheat", text_at(s, "preheat")},
                   {"data", text_at(s, "data")},
-                  {"parameters", std::to_string(s.at("parameters").get<std::int64_t>())},
+                  {"parameters", std::to_string(get_as<std::int64_t>(s.at("parameters")))},
                   {"memory", fmt::format("{:.1f} MiB", memory / (1 << 20))},
-                  {"wall time", fmt::format("{:.1f} s", s.at("wall_seconds").get<double>())},
+                  {"wall time", fmt::format("{:.1f} s", get_as<double>(s.at("wall_seconds")))},
                   {"training speed",
-                   fmt::format("{:.0f} images/s", s.at("images_per_second").get<double>())}});
+                   fmt::format("{:.0f} images/s", get_as<double>(s.at("images_per_second")))}});
   });
 }
 

@@ -114,10 +114,22 @@ fs::path arm_folder(const Experiment& experiment, const std::string& arm) {
   return experiment.folder / arm;
 }
 
+// Throws Error unless an arm's counts are of the runs that it lists.
+void check_counts(const Experiment& experiment, const Json& arm, const std::string& name) {
+  const auto n = get_as<std::int64_t>(arm.at("n"));
+  const auto failures = get_as<std::int64_t>(arm.at("failures"));
+  const std::size_t listed = arm.at("runs").size();
+  if (!std::cmp_equal(n, listed) || failures < 0 || failures > n) {
+    throw Error(fmt::format("{}: is damaged: '{}' has {} failures of {} runs and lists {}",
+                            experiment.file.string(), clean(name, 40), failures, n, listed));
+  }
+}
+
 // The runs that an arm of a comparison or a cell of a grid lists.
 void list_runs_of_arms(Experiment& e, const char* arms) {
   for (const Json& arm : e.result.at(arms)) {
     const auto name = arm.at("name").get<std::string>();
+    check_counts(e, arm, name);
     for (const Json& r : arm.at("runs")) {
       RunData run;
       const std::string seed = scalar(r.at("seed"));

@@ -99,7 +99,7 @@ void add_ratios(Page& page, const Json& result) {
         {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
          mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
          octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
-         std::to_string(r.at("n").get<std::int64_t>())});
+         std::to_string(get_as<std::int64_t>(r.at("n")))});
   }
   page.add(
       "<h2>Ratio of the largest rates</h2>\n" +

@@ -336,7 +336,7 @@ void add_boundaries(Page& page, const Json& result) {
     row.emplace_back(b.contains("n") ? scalar(b.at("n")) : "–");
     row.emplace_back(rate(optional_at<double>(b, "largest_training")));
     row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
-    row.emplace_back(std::to_string(b.at("violations").get<std::int64_t>()));
+    row.emplace_back(std::to_string(get_as<std::int64_t>(b.at("violations"))));
     row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
   }
   page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));

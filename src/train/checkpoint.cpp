@@ -13,6 +13,7 @@
 
 #include "config/error.h"
 #include "train/atomic_file.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -46,19 +47,28 @@ auto tensors_of(C& checkpoint) {
                     &checkpoint.state.statistics, &checkpoint.direction};
 }
 
+template <class T>
+std::vector<T> values_of(const nlohmann::json& list) {
+  std::vector<T> values;
+  for (const auto& value : list.get<std::vector<nlohmann::json>>()) {
+    values.push_back(get_as<T>(value));
+  }
+  return values;
+}
+
 // `fail(problem)` returns the Error to throw.
 template <class Fail>
 void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) {
-  header.at("step").get_to(step.step);
-  header.at("first_non_finite").get_to(step.first_non_finite);
-  header.at("lr").get_to(step.lr);
-  header.at("previous_lr").get_to(step.previous_lr);
-  header.at("gate").at("opened_at").get_to(step.gate_opened_at);
-  const std::vector<std::uint32_t> hits = header.at("gate").at("hits");
+  step.step = get_as<std::int64_t>(header.at("step"));
+  step.first_non_finite = get_as<std::int64_t>(header.at("first_non_finite"));
+  step.lr = get_as<float>(header.at("lr"));
+  step.previous_lr = get_as<float>(header.at("previous_lr"));
+  step.gate_opened_at = get_as<std::int64_t>(header.at("gate").at("opened_at"));
+  const auto hits = values_of<std::uint32_t>(header.at("gate").at("hits"));
   if (hits.size() > std::size(step.hits)) throw fail("is damaged: its gate is too wide");
   std::copy(hits.begin(), hits.end(), step.hits);
-  header.at("loss_scale").at("value").get_to(step.loss_scale);
-  header.at("loss_scale").at("updates").get_to(step.updates_at_scale);
+  step.loss_scale = get_as<float>(header.at("loss_scale").at("value"));
+  step.updates_at_scale = get_as<std::int32_t>(header.at("loss_scale").at("updates"));
   step.window_correct = std::accumulate(hits.begin(), hits.end(), std::int64_t{0});
 }
 
@@ -139,12 +149,13 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
 
   Checkpoint checkpoint;
   try {
-    const auto header = nlohmann::json::parse(bytes.substr(prefix, header_size));
+    const auto header =
+        parse_json<nlohmann::json>(std::string_view(bytes).substr(prefix, header_size));
     header.at("fingerprint").get_to(checkpoint.fingerprint);
     read_step(header, checkpoint.state.step, fail);
     std::size_t at = prefix + header_size;
     for (const auto& entry : header.at("tensors")) {
-      NamedTensor tensor{entry.at("name"), entry.at("shape"), {}};
+      NamedTensor tensor{entry.at("name"), values_of<std::int64_t>(entry.at("shape")), {}};
       take_values(std::string_view(bytes).substr(0, end), at, tensor, fail);
       const std::string name = entry.at("kind");
       const auto kind = std::ranges::find(kinds, name) - std::begin(kinds);
@@ -155,7 +166,7 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
     }
     if (at != end) throw fail("is damaged: there are bytes after its tensors");
   } catch (const nlohmann::json::exception& e) {
-    throw fail(fmt::format("is damaged: its header cannot be read ({})", e.what()));
+    throw fail(fmt::format("is damaged: its header cannot be read ({})", problem_of(e)));
   }
   return checkpoint;
 }

@@ -244,7 +244,9 @@ void RunFolder::sync() {
 }
 
 void RunFolder::write_summary(const nlohmann::json& summary) const {
-  write_atomically(path_ / "summary.json", summary.dump(2) + "\n");
+  // The path of the data may be bytes that are not UTF-8.
+  const auto replace = nlohmann::json::error_handler_t::replace;
+  write_atomically(path_ / "summary.json", summary.dump(2, ' ', false, replace) + "\n");
 }
 
 }  // namespace preheat

@@ -105,7 +105,7 @@ void for_numbers(Result& result, const Visit& visit) {
 
 template <class T>
 void read_number(const nlohmann::ordered_json& json, const char* key, T& value) {
-  value = json.at(key);
+  value = get_as<T>(json.at(key));
 }
 template <class T>
 void read_number(const nlohmann::ordered_json& json, const char* key, std::optional<T>& value) {

@@ -190,8 +190,12 @@ TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
     wrong["figures"].push_back(Json::parse(figure));
     EXPECT_THAT(refused(wrong), HasSubstr("is not what")) << figure;
   }
+  Json deep = valid();
+  deep["options"]["batch"] = "DEEP";
+  std::string nested = deep.dump();
+  nested.replace(nested.find("\"DEEP\""), 6, std::string(200'000, '[') + std::string(200'000, ']'));
   for (const std::string& text :
-       {std::string(), std::string("[]"), valid().dump().substr(0, 100)}) {
+       {std::string(), std::string("[]"), valid().dump().substr(0, 100), nested}) {
     put_bytes(folder_ / "bad.json", text);
     EXPECT_THROW(Earlier((folder_ / "bad.json").string(), "update"), Error) << text;
   }

@@ -1550,11 +1550,46 @@ TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {
   result = preheat({"train", "tiny.yaml", "--device", "gpu"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("auto, cpu or cuda"));
+  // A name with a line break or an escape sequence does not break the line.
+  for (const auto& [arguments, code] :
+       {std::pair<std::vector<std::string>, int>({"report", "no\n\x1b[31mrun"}, 1),
+        {{"train", "tiny.yaml", "--out", "tiny.yaml/no\n\x1b[31mrun"}, 1},
+        {{"schedule", "no\n\x1b[31mrun"}, 2},
+        {{"info", "no\n\x1b[31mrun"}, 2}}) {
+    result = preheat(arguments);
+    expect_one_line(result, code);
+    EXPECT_THAT(result.err, HasSubstr("no\\x0a\\x1b[31mrun"));
+  }
   // A wrong configuration is reported as such even if the data are missing too.
   result = preheat({"train", "tiny.yaml", "--set", "data.dataset=cifar10", "--set",
                     "schedule.warmup.shape=linaer"});
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("linaer"));
+}
+
+// As a script gives them whose variable is unset; taken as not given, --resume would begin a run.
+TEST_F(Cli, AnEmptyArgumentIsNotTakenAsNoneGiven) {
+  const std::pair<std::vector<std::string>, std::string> wrong[] = {
+      {{"train", "tiny.yaml", "--resume", ""}, "--resume: the value is empty"},
+      {{"train", "tiny.yaml", "--resume="}, "--resume: the value is empty"},
+      {{"train", "tiny.yaml", "--out", ""}, "--out: the value is empty"},
+      {{"schedule", "tiny.yaml", "--csv", ""}, "--csv: the value is empty"},
+      {{"schedule", "tiny.yaml", "--csv=", "other.yaml"}, "--csv: the value is empty"},
+      {{"schedule", "tiny.yaml", "--gate-opens", ""}, "--gate-opens: the value is empty"},
+      {{"report", "run", "-o", ""}, "-o: the value is empty"},
+      {{"schedule", ""}, "the argument after schedule is empty"},
+      {{"report", ""}, "the argument after report is empty"}};
+  for (const auto& [arguments, message] : wrong) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
+    const Result result = preheat(arguments);
+    expect_one_line(result, 2);
+    EXPECT_THAT(result.err, HasSubstr(message));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "runs"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "other.yaml"));
+  // An empty value of a key is null.
+  EXPECT_EQ(preheat({"schedule", "tiny.yaml", "--set=schedule.warmup.length="}).code, 0);
+  EXPECT_EQ(preheat({"schedule", "tiny.yaml", "--set", "schedule.warmup.length="}).code, 0);
 }
 
 TEST_F(Cli, ADivergedRunKeepsItsStateAndIsNotResumed) {

@@ -225,6 +225,12 @@ TEST(Config, ReadsGrids) {
   EXPECT_EQ(values(c.sweep->axes[0]), "schedule.base_lr 0.01 0.1 1");
   EXPECT_EQ(values(c.sweep->axes[1]), "optimizer.momentum 0.5 0.7 0.9");
   EXPECT_EQ(values(c.sweep->axes[2]), "schedule.warmup.length 0 steps 10%");
+  // The quotient of these ends is more than a double holds.
+  const RunConfig wide = config_of(
+      "sweep: {axes: {schedule.base_lr: {log: [1e-300, 1e12, 3]}, schedule.min_lr: {log: [1e12, "
+      "1e-300, 3]}}}");
+  EXPECT_EQ(values(wide.sweep->axes[0]), "schedule.base_lr 1e-300 1e-144 1e+12");
+  EXPECT_EQ(values(wide.sweep->axes[1]), "schedule.min_lr 1e+12 1e-144 1e-300");
   EXPECT_EQ(config_of("find_lr: {}").find_lr->seeds.size(), 5u);
   EXPECT_TRUE(config_of("find_lr: {}").find_lr->arms.empty());
   EXPECT_FALSE(config_of("").sweep || config_of("").find_lr || config_of("").compare);

@@ -416,6 +416,8 @@ TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
     other["seed"] = 2;
     other["outcome"] = "ok";
     json["arms"][1]["runs"].insert(json["arms"][1]["runs"].begin(), other);
+    json["arms"][1]["n"] = 3;
+    json["arms"][1]["failures"] = 2;
     json["arms"][1]["overrides"] = Json::object();
   });
   write_run(folder_ / "c/warm/2", random_rows(8), "ok", "pair", "2");
@@ -1067,6 +1069,15 @@ TEST_F(Report, NamesWhatIsDamaged) {
   for (const char* arm : {"..", "a/b", ".hidden", ""}) {
     write_compare([&](Json& json) { json["arms"][0]["name"] = arm; });
     EXPECT_THAT(message("c"), AllOf(HasSubstr("compare.json: is damaged"), HasSubstr(arm)));
+  }
+  // Counts that cannot be of the two runs that the arm lists.
+  for (const auto& [n, failures] :
+       {std::pair<Json, Json>(2, 3), {2, -1}, {3, 0}, {2, 1e300}, {1e300, 0}, {2, true}}) {
+    write_compare([&](Json& json) {
+      json["arms"][0]["n"] = n;
+      json["arms"][0]["failures"] = failures;
+    });
+    EXPECT_THAT(message("c"), HasSubstr("compare.json: is damaged")) << n << failures;
   }
   write_compare([](Json& json) { json["paired"][0]["arms"][0] = "colt"; });
   EXPECT_THAT(message("c"), HasSubstr("compare.json: is damaged: there is no arm 'colt'"));

@@ -151,6 +151,64 @@ TEST(RunFolderNames, AreOfFoldersThatAreNotThere) {
   std::filesystem::current_path(before);
 }
 
+// The library would overflow the stack where it copies such a file's values.
+TEST(JsonOfARun, IsReadUpToADepth) {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder / "summary.json";
+  const auto error_at = [&](std::size_t depth, const std::string& open, const std::string& close) {
+    std::string text;
+    for (std::size_t i = 0; i < depth; ++i) text += open;
+    text += "1";
+    for (std::size_t i = 0; i < depth; ++i) text += close;
+    put_bytes(path, text);
+    try {
+      read_json(path, [](const nlohmann::ordered_json& json) { return json; });
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  for (const auto& [open, close] : {std::pair("[", "]"), std::pair("{\"a\":", "}")}) {
+    EXPECT_EQ(error_at(64, open, close), "");
+    for (const std::size_t depth : {65, 200'000}) {
+      EXPECT_EQ(error_at(depth, open, close),
+                path.string() + ": is damaged: nested more than 64 deep");
+    }
+  }
+  EXPECT_EQ(error_at(200'000, "[", ""), path.string() + ": is damaged: nested more than 64 deep");
+}
+
+// Whether the library would convert it or not.
+TEST(JsonOfARun, HasNumbersOfTheirType) {
+  using Json = nlohmann::json;
+  const auto is = [](const char* text, auto expected) {
+    using T = decltype(expected);
+    EXPECT_EQ(get_as<T>(Json::parse(text)), expected) << text;
+    EXPECT_EQ(get_as<T>(nlohmann::ordered_json::parse(text)), expected) << text;
+  };
+  is("-9223372036854775808", std::int64_t{-9223372036854775807 - 1});
+  is("9223372036854775807", std::int64_t{9223372036854775807});
+  is("4294967295", std::uint32_t{4294967295});
+  is("-2147483648", std::int32_t{-2147483647 - 1});
+  is("18446744073709551615", std::uint64_t{18446744073709551615u});
+  is("1.5", 1.5);
+  is("-3", -3.0);
+  is("0.1", 0.1f);
+  is("true", true);
+  is("\"x\"", std::string("x"));
+  const auto throws = [](const char* text, auto unused) {
+    EXPECT_THROW(get_as<decltype(unused)>(Json::parse(text)), Json::type_error) << text;
+  };
+  for (const char* text : {"9223372036854775808", "18446744073709551615", "1e300", "-1e300", "1.0",
+                           "1.5", "true", "null", "\"1\"", "[1]", "{}"}) {
+    throws(text, std::int64_t{});
+  }
+  for (const char* text : {"4294967296", "-1", "1.0", "false"}) throws(text, std::uint32_t{});
+  for (const char* text : {"2147483648", "-2147483649", "1e3"}) throws(text, std::int32_t{});
+  for (const char* text : {"true", "null", "\"1\"", "[1]"}) throws(text, double{});
+  for (const char* text : {"1", "null"}) throws(text, bool{});
+}
+
 // What a run folder writes is what the readers read.
 TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   const TemporaryFolder folder;

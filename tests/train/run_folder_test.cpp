@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,15 @@ TEST(RunFolder, HasItsConfigurationBeforeAnythingElse) {
   EXPECT_EQ(names[0], "config.yaml.tmp");
   EXPECT_EQ(names[1], "config.yaml");
   EXPECT_THAT(names, testing::IsSupersetOf({"metrics.csv", "eval.csv"}));
+}
+
+// A folder's name may be any bytes, JSON's text may not.
+TEST(RunFolder, WritesASummaryWhoseDataAreInAFolderThatIsNotUtf8) {
+  const TemporaryFolder folder;
+  const RunFolder run(folder / "run", config_of());
+  run.write_summary({{"data", "/data/\xff/mnist"}});
+  EXPECT_EQ(bytes_of(folder / "run/summary.json"),
+            "{\n  \"data\": \"/data/\xef\xbf\xbd/mnist\"\n}\n");
 }
 
 }  // namespace

@@ -67,9 +67,8 @@ RunsProgress::RunsProgress(const RunOptions& options)
     ++ended_;
     trained_ += was_read ? 0 : 1;
     if (options_.quiet) return;
-    if (on_terminal()) fmt::print("\r\033[K");
-    fmt::print("{} {}{}\n", label, outcome_text(run), was_read ? " (had ended before)" : "");
-    std::fflush(stdout);
+    print_line(
+        fmt::format("{} {}{}", label, outcome_text(run), was_read ? " (had ended before)" : ""));
   };
   listener_.wants_stop = interrupted;
 }

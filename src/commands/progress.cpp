@@ -21,6 +21,11 @@ void draw_bar(double done, const std::string& text) {
   fmt::print("\r\033[K{}", (bar + text).substr(0, columns));
 }
 
+void print_line(const std::string& line) {
+  fmt::print("{}{}\n", on_terminal() ? "\r\033[K" : "", line);
+  std::fflush(stdout);
+}
+
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
     : label_(std::move(label)),

@@ -15,6 +15,9 @@ namespace preheat {
 /// for, and the text.
 void draw_bar(double done, const std::string& text);
 
+/// Prints a line, on a terminal over the bar.
+void print_line(const std::string& line);
+
 /// The progress of one run.
 class Progress {
  public:

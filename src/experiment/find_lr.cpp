@@ -186,8 +186,8 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
 }
 
 FindLrResult find_lr(const Document& document, Backend& backend,
-                     const std::filesystem::path& folder, bool resume, const RunsListener& listener,
-                     const std::function<void(const Arm&, const Search&)>& on_search) {
+                     const std::filesystem::path& folder, bool resume,
+                     const RunsListener& listener) {
   const RunConfig base = read_config(document);
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
@@ -245,7 +245,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     } else {
       ended[task] = std::move(search);
       result.arms[i].searches = ended_of(ended, i, arms.size());
-      if (on_search) on_search(arms[i], *ended[task]);
+      runs.tell(arms[i], *ended[task]);
     }
     write();
     return !interrupted;

@@ -130,6 +130,11 @@ void Runs::plan(std::int64_t count) {
   if (listener_.on_plan) listener_.on_plan(count);
 }
 
+void Runs::tell(const Arm& arm, const Search& search) {
+  const std::lock_guard lock(mutex_);
+  if (listener_.on_search) listener_.on_search(arm, search);
+}
+
 void Runs::tell_end(const std::string& label, const RunResult& run, bool was_read) {
   const std::lock_guard lock(mutex_);
   if (listener_.on_end) listener_.on_end(label, run, was_read);

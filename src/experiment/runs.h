@@ -43,6 +43,8 @@ struct ArmResult {
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 
+struct Search;  // experiment/find_lr.h
+
 /// Callbacks that receive the progress of all runs. Each may be empty. They are called one at a
 /// time, except wants_stop, which several threads may call at once. Concurrent runs have different
 /// labels.
@@ -51,6 +53,7 @@ struct RunsListener {
   std::function<void(const std::string& label, const Trainer&)> on_start;
   std::function<void(const std::string& label, std::span<const StepRecord>)> on_records;
   std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
+  std::function<void(const Arm&, const Search&)> on_search;  // find_lr() only: one has ended
   std::function<bool()> wants_stop;
 };
 
@@ -65,8 +68,9 @@ class Runs {
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
-  /// Tells the listener the number of runs.
+  /// Tells the listener the number of runs, and of a search that has ended.
   void plan(std::int64_t count);
+  void tell(const Arm& arm, const Search& search);
 
   /// Loads the datasets of all configurations, so that a missing one is reported before anything is
   /// written. Throws Error.

@@ -222,7 +222,8 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
-  std::mutex mutex;  // guards result and ended
+  OnceASecond once_a_second;
+  std::mutex mutex;  // guards those above
   runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];
@@ -247,7 +248,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
       result.arms[i].searches = ended_of(ended, i, arms.size());
       runs.tell(arms[i], *ended[task]);
     }
-    write();
+    once_a_second(write);
     return !interrupted;
   });
   result.claims = judge_find_lr(base, result);

@@ -188,6 +188,13 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
   if (failure) std::rethrow_exception(failure);
 }
 
+void OnceASecond::operator()(const std::function<void()>& write) {
+  using Clock = std::chrono::steady_clock;
+  if (written_ && Clock::now() - *written_ < std::chrono::seconds(1)) return;
+  write();
+  written_ = Clock::now();
+}
+
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms) {
   const Document base = without_experiments(document);
   std::vector<RunConfig> configs;
@@ -201,13 +208,14 @@ std::vector<RunConfig> arm_configs(const Document& document, const std::vector<A
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const fs::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
-              const std::function<void()>& after_each) {
+              const std::function<void()>& write) {
   std::size_t width = 0;
   for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
   const std::size_t arms = configs.size();
   std::vector<std::optional<SeedResult>> ended(arms * seeds.size());
   runs.plan(std::ssize(ended));
   bool all = true;
+  OnceASecond once_a_second;
   std::mutex mutex;
   runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t arm = task % arms;
@@ -224,7 +232,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
       results[arm].runs = ended_of(ended, arm, arms);
     }
     all = all && !interrupted;
-    after_each();
+    once_a_second(write);
     return !interrupted;
   });
   return all;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -112,17 +113,31 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
   return ended;
 }
 
+/// Limits how often an experiment rewrites its file, which grows with every run. Until the next run
+/// ends, the file may lack those that ended within a second of its last writing; so may that of a
+/// killed program. Nothing is lost: a run's own folder, from which --resume reads it, has all of
+/// it, and an experiment writes its file once more when it ends or is interrupted.
+class OnceASecond {
+ public:
+  /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
+  void operator()(const std::function<void()>& write);
+
+ private:
+  std::optional<std::chrono::steady_clock::time_point> written_;
+};
+
 /// The configuration of each arm of the document's run, checked with check_run. Throws ConfigError
 /// at the arm's place.
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
 
 /// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
-/// `results`, which already holds the arms. Calls `after_each` after every run. Returns whether all
-/// have ended; false means that the listener stopped them. Throws Error.
+/// `results`, which already holds the arms. Calls `write` after the first run and at most once a
+/// second from then on, but not at the end. Returns whether all have ended; false means that the
+/// listener stopped them. Throws Error.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
-              const std::function<void()>& after_each);
+              const std::function<void()>& write);
 
 /// Creates the folder of an experiment, or with `resume` opens an existing one, writes the
 /// configuration, and returns the lock on it. On resume, seeds, arms and claims may have changed.

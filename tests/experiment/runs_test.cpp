@@ -9,6 +9,7 @@
 #include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "config/error.h"
@@ -368,6 +369,7 @@ TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
   listener.on_start = [&](const std::string&, const Trainer&) {
     if (!std::filesystem::exists(path)) return;
     seen.push_back(nlohmann::json::parse(bytes_of(path)).at("incomplete"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1010));  // this run ends after a second
   };
   compare(document(), shared_backend(), folder_ / "out", false, listener);
   ASSERT_EQ(seen.size(), 3u);
@@ -375,6 +377,24 @@ TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
     EXPECT_EQ(seen[k], nlohmann::json({{"ended", k + 1}, {"planned", 4}}));
   }
   EXPECT_FALSE(nlohmann::json::parse(bytes_of(path)).contains("incomplete"));
+}
+
+// Writing after each of thousands of short runs would take longer than the runs.
+TEST_F(ResumedCompare, TheFileIsWrittenAtMostOnceASecondAndInTheEnd) {
+  const auto path = folder_ / "out" / "compare.json";
+  std::set<int> seen;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    if (!std::filesystem::exists(path)) return;
+    seen.insert(nlohmann::json::parse(bytes_of(path)).at("incomplete").at("ended").get<int>());
+  };
+  const Document many = document({"compare.seeds=0..19", "train.length=10 steps"});
+  const auto begin = std::chrono::steady_clock::now();
+  compare(many, shared_backend(), folder_ / "out", false, listener);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  EXPECT_EQ(*seen.begin(), 1);
+  EXPECT_LE(static_cast<double>(seen.size()), 1 + seconds.count());
+  for (const auto& arm : nlohmann::json::parse(bytes_of(path))["arms"]) EXPECT_EQ(arm["n"], 20);
 }
 
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {

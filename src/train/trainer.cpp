@@ -339,7 +339,7 @@ void Trainer::save_last(RunFolder* folder) {
   folder->sync();
   if (folder->checkpoints() == Checkpoints::keep) {
     save(*folder, "last");
-  } else {
+  } else if (schedule_.lr.gate.window > 0) {  // saving copies all weights
     note_gate(replica_->save().step);
   }
 }

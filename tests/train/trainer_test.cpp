@@ -385,6 +385,16 @@ TEST_F(GatedRun, ResumedInTheMidstOfTheWindowOpensAtTheSameUpdate) {
   }
 }
 
+TEST_F(GatedRun, WithoutCheckpointsTellsOfAGateThatTheLastUpdateOpened) {
+  const RunConfig config = gated({"train.checkpoint_every=1 steps"});
+  Trainer trainer = trainer_of(config);
+  RunFolder folder(folder_ / "dropped", config, Checkpoints::drop);
+  const StopAfter stopper(opened_);
+  const RunResult result = trainer.run(stopper.listener, &folder);
+  EXPECT_EQ(result.steps, opened_);
+  EXPECT_EQ(result.gate_opened_at, opened_);
+}
+
 TEST_F(GatedRun, ThatIsNeverGoodEnoughWarmsUpAsPlanned) {
   const RunResult result =
       run_into(folder_ / "shut", gated({"schedule.warmup.until.train_error_below=1e-6"}));

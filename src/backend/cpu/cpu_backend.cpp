@@ -198,6 +198,7 @@ class CpuReplica : public Replica {
     state_ = state.step;
     stage_ = no_stage;
     order_.clear();
+    records_.clear();
   }
 
   std::string first_non_finite_tensor() const override {

@@ -6,9 +6,9 @@
 #include <array>
 #include <cmath>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
 #include "report/label_text.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {

@@ -9,8 +9,8 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "config/atomic_file.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
 #include "train/critical_rate.h"
 #include "train/run_files.h"
 #include "train/trainer.h"

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
 #include "train/run_files.h"

@@ -8,9 +8,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
 #include "train/run_files.h"
 
 namespace preheat {

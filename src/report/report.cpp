@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "config/atomic_file.h"
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/experiment_page.h"
 #include "report/label_text.h"
 #include "report/page.h"
 #include "report/run_charts.h"
-#include "train/atomic_file.h"
 #include "train/outcome.h"
 #include "train/run_files.h"
 

@@ -11,8 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {

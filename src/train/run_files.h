@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 

@@ -14,8 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
 #include "train/run_files.h"
 
 namespace preheat {

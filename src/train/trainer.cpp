@@ -7,9 +7,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
 #include "data/epoch_order.h"
-#include "train/atomic_file.h"
 #include "train/checkpoint.h"
 #include "train/critical_rate.h"
 #include "train/fingerprint.h"

@@ -1,4 +1,4 @@
-#include "train/atomic_file.h"
+#include "config/atomic_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>

@@ -1,4 +1,4 @@
-#include "train/atomic_file.h"
+#include "config/atomic_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -37,8 +37,8 @@ bool is_begun(const fs::path& folder) {
   if (!fs::is_directory(folder, none)) return false;
   if (fs::exists(folder / "config.yaml")) return true;
   return std::ranges::all_of(fs::directory_iterator(folder), [](const auto& entry) {
-    const fs::path name = entry.path().filename();
-    return name == "config.yaml.tmp" ||
+    const std::string name = entry.path().filename();
+    return name_before_temporary(name) == "config.yaml" ||
            ((name == "metrics.csv" || name == "eval.csv") && fs::is_empty(entry.path()));
   });
 }
@@ -258,6 +258,7 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
                             path.string(), differs->before, differs->now));
   }
+  if (resume) remove_temporaries(folder);
   write_atomically(path, write_config(config));
   return lock;
 }

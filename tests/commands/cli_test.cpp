@@ -1609,13 +1609,13 @@ TEST_F(Cli, AnInterruptedTableLeavesWhatWasThere) {
   put_bytes(folder_ / "rates.csv", "old");
   const pid_t child = start({PREHEAT_BINARY, "schedule", "tiny.yaml", "--set",
                              "train.length=1000000000000 steps", "--csv", "rates.csv"});
-  EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.tmp"); }));
+  EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.1.tmp"); }));
   kill(child, SIGINT);
   const Result result = wait(child);
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("interrupted"));
   EXPECT_EQ(bytes_of(folder_ / "rates.csv"), "old");
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "rates.csv.tmp"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "rates.csv.1.tmp"));
 }
 
 TEST_F(Cli, AScheduleLongerThanMemoryIsPrinted) {

@@ -123,7 +123,7 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
 
 // A run that was killed while its folder was being made starts again.
 TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
-  for (const char* left : {"", "config.yaml.tmp", "metrics.csv"}) {
+  for (const char* left : {"", "config.yaml.3.tmp", "metrics.csv"}) {
     SCOPED_TRACE(left);
     std::filesystem::create_directory(path_);
     if (*left != '\0') put_bytes(path_ / left, "");
@@ -319,9 +319,11 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   first.stop_after = 2;
   EXPECT_TRUE(
       compare(document(), shared_backend(), folder_ / "cut", false, first.listener).interrupted);
+  put_bytes(folder_ / "cut/compare.json.1.tmp", "what a killed program left");
   Counter rest;
   EXPECT_FALSE(
       compare(document(), shared_backend(), folder_ / "cut", true, rest.listener).interrupted);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "cut/compare.json.1.tmp"));
   EXPECT_EQ(rest.read, 2);
   EXPECT_EQ(rest.ran, 2);
   EXPECT_EQ(bytes_of(folder_ / "cut/compare.json"), bytes_of(folder_ / "whole/compare.json"));

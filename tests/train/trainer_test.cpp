@@ -159,7 +159,7 @@ TEST_P(Resume, AfterAnInterruptGivesTheSameBits) {
   }
 }
 
-// A crash leaves rows that no checkpoint covers, and perhaps half a row.
+// A crash leaves rows that no checkpoint covers, and perhaps half a row or half a file.
 TEST_P(Resume, AfterACrashGivesTheSameBits) {
   const auto path = folder_ / "crashed";
   RunListener listener;
@@ -171,7 +171,9 @@ TEST_P(Resume, AfterACrashGivesTheSameBits) {
   EXPECT_GT(rows_of(path / "metrics.csv").size(), 19u);
   std::ofstream(path / "metrics.csv", std::ios::app) << "27,2,dec";
   std::ofstream(path / "eval.csv", std::ios::app) << "30,3,0.1,0.9\n30,";
+  put_bytes(path / "checkpoints/last.ckpt.1.tmp", "half");
   resume_in(path, config_);
+  EXPECT_FALSE(std::filesystem::exists(path / "checkpoints/last.ckpt.1.tmp"));
   expect_same_run(folder_ / "whole", path);
 }
 

@@ -12,7 +12,7 @@
 #include "config/atomic_file.h"
 #include "data/dataset.h"
 #include "train/critical_rate.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 #include "train/trainer.h"
 
 namespace preheat {

@@ -12,8 +12,8 @@
 #include "config/values.h"
 #include "data/dataset.h"
 #include "train/fingerprint.h"
+#include "train/json_file.h"
 #include "train/replica_options.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {

@@ -11,7 +11,7 @@
 #include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

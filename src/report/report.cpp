@@ -12,8 +12,8 @@
 #include "report/label_text.h"
 #include "report/page.h"
 #include "report/run_charts.h"
+#include "train/json_file.h"
 #include "train/outcome.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {

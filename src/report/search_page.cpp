@@ -10,6 +10,7 @@
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

@@ -13,8 +13,8 @@
 #include "train/checkpoint.h"
 #include "train/critical_rate.h"
 #include "train/fingerprint.h"
+#include "train/json_file.h"
 #include "train/replica_options.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {

@@ -19,6 +19,7 @@
 #include "config/config.h"
 #include "experiment/statistics.h"
 #include "train/run_folder.h"
+#include "train/summary.h"
 #include "train/trainer.h"
 
 namespace preheat {

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -19,14 +18,13 @@
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "config/clock.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
 #include "train/trainer.h"
 
 namespace preheat {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct StepOptions {
   ConfigOptions config;
@@ -41,10 +39,6 @@ struct StepTiming {
   Spread milliseconds;       // over the rounds
   Spread host_microseconds;  // that a step occupies the calling thread
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The lifetime of this process, to a clock tick, including the time before main, where libraries
 // are loaded.

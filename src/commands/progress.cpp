@@ -50,8 +50,7 @@ void Progress::show(std::span<const StepRecord> records) {
   if (!terminal_ && tenth == tenth_ && last.finite) return;
   tenth_ = tenth;
 
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double seconds = seconds_since(start_);
   const double rate = static_cast<double>(done - first_step_) / std::max(seconds, 1e-9);
   const std::string line =
       fmt::format("{} {:>3}%  {}/{}  loss {}  lr {} ({})  {:.0f} images/s  {} left", label_,

@@ -1,12 +1,12 @@
 // The progress of a run: a bar that redraws itself on a terminal, plain lines in a pipe.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
 
 #include "backend/backend.h"
+#include "config/clock.h"
 #include "schedule/schedule.h"
 
 namespace preheat {
@@ -44,7 +44,7 @@ class Progress {
   std::int64_t tenth_ = 0;  // in a pipe: tenths of the run reported so far
   std::int64_t first_step_ = -1;
   double done_ = 0;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
 };
 
 }  // namespace preheat

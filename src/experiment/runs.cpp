@@ -189,8 +189,7 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
 }
 
 void OnceASecond::operator()(const std::function<void()>& write) {
-  using Clock = std::chrono::steady_clock;
-  if (written_ && Clock::now() - *written_ < std::chrono::seconds(1)) return;
+  if (written_ && seconds_since(*written_) < 1) return;
   write();
   written_ = Clock::now();
 }

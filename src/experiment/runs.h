@@ -3,7 +3,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "config/clock.h"
 #include "config/config.h"
 #include "experiment/statistics.h"
 #include "train/run_folder.h"
@@ -124,7 +124,7 @@ class OnceASecond {
   void operator()(const std::function<void()>& write);
 
  private:
-  std::optional<std::chrono::steady_clock::time_point> written_;
+  std::optional<Clock::time_point> written_;
 };
 
 /// The configuration of each arm of the document's run, checked with check_run. Throws ConfigError

@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "config/atomic_file.h"
+#include "config/clock.h"
 #include "config/error.h"
 #include "data/epoch_order.h"
 #include "train/checkpoint.h"
@@ -18,12 +18,6 @@
 
 namespace preheat {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The number of updates between two reads of the records, adapted so that they take a fraction of a
 // second.

@@ -121,7 +121,7 @@ void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& 
   std::vector<Chart> charts = curve_charts(runs, facets);
   for (Chart& chart : sharpness_charts(runs, facets)) charts.push_back(std::move(chart));
   for (Chart& chart : layer_charts(runs, facets)) charts.push_back(std::move(chart));
-  page.add_charts(charts, facets, "");
+  page.add_charts(charts, "", facets.json());
 }
 
 void add_run(Page& page, const RunData& run, const std::string& heading) {

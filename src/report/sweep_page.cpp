@@ -314,7 +314,7 @@ void add_rate_charts(Page& page, const Json& result) {
       chart->numbers(rate_table(of));
       charts.push_back(std::move(*chart));
     }
-    page.add_charts(charts, Facets({}, {}), "");
+    page.add_charts(charts);
   }
 }
 

@@ -9,16 +9,14 @@
 #include <cstdlib>
 #include <exception>
 #include <fstream>
-#include <functional>
 #include <latch>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
 #include "config/clock.h"
+#include "experiment/thread_group.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
 #include "train/trainer.h"
@@ -290,33 +288,19 @@ Spread time_replicas(const RunConfig& config, Backend& backend, const ResidentDa
   for (int round = 0; round < rounds; ++round) {
     std::latch start(1);
     std::atomic<bool> failed{false};
-    std::mutex mutex;
-    std::exception_ptr failure;
-    const auto fail = [&] {
-      const std::lock_guard lock(mutex);
-      if (!failure) failure = std::current_exception();
-      failed = true;
-    };
-    const auto train = [&](Trainer& trainer) {
-      start.wait();
-      try {
+    ThreadGroup group(failed);
+    for (const auto& trainer : trainers) {
+      group.start([&, one = trainer.get()] {
+        start.wait();
         for (std::int64_t done = 0; done < updates && !failed;) {
           stop_if_interrupted();
-          done += trainer.time_updates(std::min<std::int64_t>(64, updates - done)).updates;
+          done += one->time_updates(std::min<std::int64_t>(64, updates - done)).updates;
         }
-      } catch (...) {
-        fail();
-      }
-    };
-    std::vector<std::thread> threads;
-    try {
-      for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
-    } catch (...) {  // no more threads are available
-      fail();
+      });
     }
     const auto begin = Clock::now();
     start.count_down();
-    for (std::thread& thread : threads) thread.join();
+    const std::exception_ptr failure = group.join();
     times.push_back(1e3 * seconds_since(begin) / static_cast<double>(count * updates));
     if (failure) std::rethrow_exception(failure);
   }

@@ -6,11 +6,11 @@
 #include <atomic>
 #include <exception>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
+#include "experiment/thread_group.h"
 #include "train/fingerprint.h"
 #include "train/json_file.h"
 #include "train/replica_options.h"
@@ -162,28 +162,15 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
   }
   ++side_by_side_;
   std::atomic<std::int64_t> next{0};
-  std::exception_ptr failure;
-  const auto fail = [&] {
-    const std::lock_guard lock(mutex_);
-    if (!failure) failure = std::current_exception();
-    failed_ = true;  // makes the other runs stop as if interrupted
-  };
-  const auto work = [&] {
-    try {
+  ThreadGroup group(failed_);  // failed_ makes the other runs stop as if interrupted
+  for (std::int64_t thread = 0; thread < threads; ++thread) {
+    group.start([&] {
       for (std::int64_t i = next++; i < count && !failed_; i = next++) {
         if (!run(i)) next = count;
       }
-    } catch (...) {
-      fail();
-    }
-  };
-  std::vector<std::thread> workers;
-  try {
-    for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
-  } catch (...) {  // no more threads are available
-    fail();
+    });
   }
-  for (std::thread& worker : workers) worker.join();
+  const std::exception_ptr failure = group.join();
   if (--side_by_side_ == 0) failed_ = false;
   if (failure) std::rethrow_exception(failure);
 }

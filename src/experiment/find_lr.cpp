@@ -69,7 +69,7 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   const ResidentData& data = runs.data(config.data);
   const Network network = build_network(config, data.shape, data.classes);
   try {
-    return critical_rate(config, runs.backend(), network, schedule_of(config, data), data.train);
+    return critical_rate(config, runs.backend(), network, schedule_of(config), data.train);
   } catch (const NotFinite&) {
     return std::nullopt;
   }

@@ -37,14 +37,8 @@ class Burst {
   std::int64_t updates_ = 1;
 };
 
-RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
+RunConfig checked(const RunConfig& config, const Backend& backend) {
   check_precision(config, backend);
-  if (config.data.batch_size > data.train->size()) {
-    throw ConfigError(config.where("data.batch_size"),
-                      fmt::format("{} is more than the {} training examples",
-                                  config.data.batch_size, data.train->size()),
-                      "a smaller batch, or a larger data.train_limit");
-  }
   return config;
 }
 
@@ -56,7 +50,7 @@ RunConfig checked(const RunConfig& config, const Backend& backend, const Residen
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
-  const Schedule schedule = schedule_of(config, data);
+  const Schedule schedule = schedule_of(config);
   if (!schedule.start_is_automatic) return std::nullopt;
   try {
     const auto critical = critical_rate(config, backend, network, schedule, data.train);
@@ -107,13 +101,13 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 
 }  // namespace
 
-Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
-  return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
+Schedule schedule_of(const RunConfig& config) {
+  return resolve_schedule(config, run_length(config, steps_per_epoch(config)));
 }
 
 void check_run(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
-  const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
+  const Schedule schedule = schedule_of(config);
   const Network network = build_network(config, data.shape, data.classes);
   replica_options(config, network, schedule);
 }
@@ -144,12 +138,12 @@ ResidentData load_data(const DataConfig& config, Backend& backend) {
 }
 
 Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
-    : config_(checked(config, backend, data)),
+    : config_(checked(config, backend)),
       backend_(backend),
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),
       start_lr_(find_start_lr(config_, backend, network_, data)),
-      schedule_(schedule_of(with_start_lr(config_, start_lr_), data)),
+      schedule_(schedule_of(with_start_lr(config_, start_lr_))),
       replica_(compile(config_, backend, network_, schedule_, data)),
       diagnostics_(config_, backend, network_, schedule_, data.train) {
   const auto every = [&](const Length& length, const char* key) {
@@ -172,7 +166,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const float lr_before = step.lr;
   const RunConfig before = config_in(folder);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
-  if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
+  if (changes) take_schedule(step, schedule_of(before), schedule_);
   try {
     replica_->load(checkpoint.state);
     diagnostics_.set_direction(checkpoint.direction);

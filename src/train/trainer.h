@@ -35,8 +35,9 @@ struct ResidentData {
 /// Reads the configured dataset and loads it into the backend. Throws Error.
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
-/// The schedule of a run on this data. Throws ConfigError as resolve_schedule() does.
-Schedule schedule_of(const RunConfig& config, const ResidentData& data);
+/// The schedule of a run of this configuration. Throws ConfigError as resolve_schedule() and
+/// steps_per_epoch() do.
+Schedule schedule_of(const RunConfig& config);
 
 /// Callbacks that receive the progress of a run. Each may be empty.
 struct RunListener {
@@ -74,8 +75,8 @@ class Trainer {
   /// Builds the network and compiles it. If the schedule's start_lr is `auto`, it is derived here
   /// from the critical rate at the initial weights, and schedule() contains the number. If loss or
   /// gradient is not finite there, the placeholder of resolve_schedule() stays: the run will
-  /// diverge, and that is its result. Checks `config` against the data: throws ConfigError and
-  /// Error.
+  /// diverge, and that is its result. `data` are those that load_data() reads for this `config`.
+  /// Throws ConfigError and Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }

@@ -675,7 +675,8 @@ TEST(Trainer, RefusesABatchThatIsLargerThanTheData) {
     trainer_of(config);
     FAIL();
   } catch (const ConfigError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("data.batch_size: 336"), HasSubstr("335")));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("data.batch_size: a batch of 336"), HasSubstr("335")));
   }
 }
 

@@ -116,8 +116,9 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
 
 /// Limits how often an experiment rewrites its file, which grows with every run. Until the next run
 /// ends, the file may lack those that ended within a second of its last writing; so may that of a
-/// killed program. Nothing is lost: a run's own folder, from which --resume reads it, has all of
-/// it, and an experiment writes its file once more when it ends or is interrupted.
+/// program that failed or was killed. Nothing is lost: a run's own folder, from which --resume
+/// reads it, has all of it, and an experiment writes its file once more when it ends or is
+/// interrupted.
 class OnceASecond {
  public:
   /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.

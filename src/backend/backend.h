@@ -148,7 +148,8 @@ class Replica {
 
   virtual ReplicaState save() const = 0;
 
-  /// Throws Error naming the first tensor that this network lacks or has in another shape.
+  /// Drops the records that were not drained and the epoch's order. Throws Error naming the first
+  /// tensor that this network lacks or has in another shape.
   virtual void load(const ReplicaState& state) = 0;
 
   /// After a step that was not finite: the first tensor, in the order of computation, with a value

@@ -44,17 +44,6 @@ bool all_finite(std::span<const float> values) {
   return std::ranges::all_of(values, [](float v) { return std::isfinite(v); });
 }
 
-std::vector<float> normalization_table(const Normalize& normalize) {
-  std::vector<float> table(256 * normalize.mean.size());
-  for (std::size_t c = 0; c < normalize.mean.size(); ++c) {
-    for (int pixel = 0; pixel < 256; ++pixel) {
-      table[c * 256 + pixel] =
-          static_cast<float>((pixel / 255.0 - normalize.mean[c]) / normalize.std[c]);
-    }
-  }
-  return table;
-}
-
 ActivationRecord activation_record(const Op& op, std::span<const float> y) {
   const auto channels = static_cast<std::size_t>(op.out.channels);
   std::vector<float> highest(channels, 0.0f);

@@ -10,9 +10,6 @@ namespace preheat {
 
 bool all_finite(std::span<const float> values);
 
-/// A pixel's normalised value by channel and byte: [channels, 256].
-std::vector<float> normalization_table(const Normalize& normalize);
-
 /// The record of an op's output: values [.., channels].
 ActivationRecord activation_record(const Op& op, std::span<const float> values);
 

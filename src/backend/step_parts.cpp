@@ -12,8 +12,8 @@ void StepParts::add(const StepPart& part) {
   times_[next_++].push_back(part.microseconds);
 }
 
-void StepParts::add(StepPart part, std::chrono::steady_clock::time_point start) {
-  part.microseconds = microseconds_since(start);
+void StepParts::add(StepPart part, Clock::time_point start) {
+  part.microseconds = 1e6 * seconds_since(start);
   add(part);
 }
 

@@ -2,11 +2,11 @@
 // time.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "config/clock.h"
 #include "nn/network.h"
 
 namespace preheat {
@@ -27,18 +27,13 @@ struct StepPart {
   double microseconds = 0;
 };
 
-inline double microseconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start)
-      .count();
-}
-
 /// The parts of several steps, all of which have the same parts in the same order.
 class StepParts {
  public:
   void begin_step() { next_ = 0; }
   void add(const StepPart& part);
   /// Adds a host-timed part that ran from `start` until now.
-  void add(StepPart part, std::chrono::steady_clock::time_point start);
+  void add(StepPart part, Clock::time_point start);
 
   /// The parts with the median of their times.
   std::vector<StepPart> medians() const;

@@ -13,8 +13,8 @@
 
 #include "commands/commands.h"
 #include "commands/options.h"
+#include "config/atomic_file.h"
 #include "report/bench_page.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {

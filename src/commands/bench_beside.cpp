@@ -6,10 +6,10 @@
 #include <array>
 #include <cmath>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
 #include "report/label_text.h"
-#include "train/atomic_file.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

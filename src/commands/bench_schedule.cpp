@@ -2,13 +2,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <memory>
 #include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "config/clock.h"
 #include "schedule/schedule.h"
 
 namespace preheat {
@@ -73,13 +73,11 @@ std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
     stop_if_interrupted();
     for (std::size_t i = 0; i < schedules.size(); ++i) {
       double sum = 0;  // used below, so that no compiler drops the work
-      const auto start = std::chrono::steady_clock::now();
+      const auto start = Clock::now();
       for (std::int64_t step = 0; step < evaluations; ++step) {
         sum += lr_at(schedules[i].schedule, step);
       }
-      const std::chrono::duration<double, std::nano> time =
-          std::chrono::steady_clock::now() - start;
-      times[i].push_back(time.count() / static_cast<double>(evaluations));
+      times[i].push_back(1e9 * seconds_since(start) / static_cast<double>(evaluations));
       if (!(sum >= 0)) throw Error(schedules[i].name + ": a rate is not a number");
     }
   }

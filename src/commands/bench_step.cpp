@@ -4,29 +4,25 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <fstream>
-#include <functional>
 #include <latch>
 #include <memory>
-#include <mutex>
-#include <thread>
 #include <utility>
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "config/clock.h"
+#include "experiment/thread_group.h"
 #include "train/fingerprint.h"
 #include "train/replica_options.h"
 #include "train/trainer.h"
 
 namespace preheat {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct StepOptions {
   ConfigOptions config;
@@ -41,10 +37,6 @@ struct StepTiming {
   Spread milliseconds;       // over the rounds
   Spread host_microseconds;  // that a step occupies the calling thread
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The lifetime of this process, to a clock tick, including the time before main, where libraries
 // are loaded.
@@ -156,19 +148,26 @@ PartTiming total_of(const std::vector<PartTiming>& parts) {
   return sum;
 }
 
-// The parts as rows; a column without information is omitted. Returns the columns before the times,
-// of a part or, for null, of the head.
-std::string part_text(const PartTiming* part, bool layers, bool launches) {
-  std::string text = fmt::format("{:<9}", part == nullptr ? "pass" : part->pass);
-  if (layers) text += fmt::format(" {:<22}", part == nullptr ? "layer" : part->layer);
-  text += fmt::format(" {:<35}", part == nullptr ? "work" : part->work);
-  if (launches) {
-    text += fmt::format(" {:>8}", part == nullptr ? "launches" : std::to_string(part->launches));
-  }
-  return text;
-}
+// The columns of a table of parts before those of the times; one without information is left out.
+struct PartColumns {
+  bool layers;
+  bool launches;
 
-// `before`: part_text(); `all`: microseconds of all parts.
+  std::string row(const std::string& pass, const std::string& layer, const std::string& work,
+                  const std::string& count) const {
+    std::string text = fmt::format("{:<9}", pass);
+    if (layers) text += fmt::format(" {:<22}", layer);
+    text += fmt::format(" {:<35}", work);
+    if (launches) text += fmt::format(" {:>8}", count);
+    return text;
+  }
+  std::string head() const { return row("pass", "layer", "work", "launches"); }
+  std::string of(const PartTiming& part) const {
+    return row(part.pass, part.layer, part.work, std::to_string(part.launches));
+  }
+};
+
+// `before`: PartColumns::of(); `all`: microseconds of all parts.
 void print_part(const std::string& before, const PartTiming& part, double all,
                 const std::string& earlier) {
   const Spread us = part.microseconds();
@@ -208,10 +207,14 @@ nlohmann::ordered_json to_json(const PartTiming& part) {
           {"limit_us", part.limit}};
 }
 
-// `key` is the prefix of the figures' keys.
-void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
-                 double milliseconds, const std::string& key, BenchResults& results) {
-  nlohmann::ordered_json& json = results.json;
+// The parts with their limits, and the ceilings these come from.
+struct MeasuredParts {
+  std::vector<PartTiming> parts;
+  Ceilings ceilings;
+};
+
+MeasuredParts measure_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
+                            double milliseconds) {
   // Measures before and after the parts and takes the better: other processes may interfere.
   const RunConfig& config = trainer.config();
   const auto measure_ceilings = [&] {
@@ -228,7 +231,13 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
     part.limit = 1e6 * std::max(part.cost.bytes / ceilings.bytes_per_second,
                                 part.cost.operations / ceilings.operations_per_second);
   }
-  const PartTiming all = total_of(parts);
+  return {std::move(parts), ceilings};
+}
+
+// Prints and records the parts as a whole; `key` is the prefix of the figures' keys.
+void report_total(const PartTiming& all, const Ceilings& ceilings, double milliseconds,
+                  const std::string& key, BenchResults& results) {
+  nlohmann::ordered_json& json = results.json;
   const Spread us = all.microseconds();
   const double traffic = 1e3 * all.cost.bytes / ceilings.bytes_per_second;
   const double arithmetic = 1e3 * all.cost.operations / ceilings.operations_per_second;
@@ -243,7 +252,6 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   const auto in_ms = [](double microseconds) { return 1e-3 * microseconds; };
   add_time(key, "parts, one by one", "ms", 4,
            {in_ms(us.median), in_ms(us.least), in_ms(us.largest)}, results);
-  fmt::print("\n");
   json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                       {"operations_per_second", ceilings.operations_per_second}};
   json["bytes"] = all.cost.bytes;
@@ -251,25 +259,33 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   json["traffic_ms"] = traffic;
   json["arithmetic_ms"] = arithmetic;
   json["parts_ms"] = 1e-3 * us.median;
-  const bool launches = all.launches > 0;
-  fmt::print("{} {:>10} {:>22} {:>7} {:>8} {:>8} {:>8}{}\n",
-             part_text(nullptr, options.layers, launches), "median us", "least .. largest", "share",
-             "GB/s", "GFLOP/s", "of limit", results.head());
+}
+
+void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
+                 double milliseconds, const std::string& key, BenchResults& results) {
+  nlohmann::ordered_json& json = results.json;
+  const MeasuredParts measured = measure_parts(trainer, backend, options, milliseconds);
+  const PartTiming all = total_of(measured.parts);
+  report_total(all, measured.ceilings, milliseconds, key, results);
+  const double us = all.microseconds().median;
+  const PartColumns columns{options.layers, all.launches > 0};
+  fmt::print("\n{} {:>10} {:>22} {:>7} {:>8} {:>8} {:>8}{}\n", columns.head(), "median us",
+             "least .. largest", "share", "GB/s", "GFLOP/s", "of limit", results.head());
   // The files get both, the screen one of them.
-  for (const PartTiming& work : by_work(parts)) {
+  for (const PartTiming& work : by_work(measured.parts)) {
     json["works"].push_back(to_json(work));
     const std::string earlier =
         results.add(fmt::format("{}{}, {}", key, work.pass, work.work), "us", work.microseconds());
     if (options.layers) continue;
-    print_part(part_text(&work, false, launches), work, us.median, earlier);
+    print_part(columns.of(work), work, us, earlier);
   }
-  for (const PartTiming& part : parts) {
+  for (const PartTiming& part : measured.parts) {
     json["parts"].push_back(to_json(part));
     const std::string layer = part.layer.empty() ? "no layer" : "layer " + part.layer;
     const std::string earlier = results.add(
         fmt::format("{}{}, {}, {}", key, part.pass, part.work, layer), "us", part.microseconds());
     if (!options.layers) continue;
-    print_part(part_text(&part, true, launches), part, us.median, earlier);
+    print_part(columns.of(part), part, us, earlier);
   }
   fmt::print(
       "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
@@ -296,33 +312,19 @@ Spread time_replicas(const RunConfig& config, Backend& backend, const ResidentDa
   for (int round = 0; round < rounds; ++round) {
     std::latch start(1);
     std::atomic<bool> failed{false};
-    std::mutex mutex;
-    std::exception_ptr failure;
-    const auto fail = [&] {
-      const std::lock_guard lock(mutex);
-      if (!failure) failure = std::current_exception();
-      failed = true;
-    };
-    const auto train = [&](Trainer& trainer) {
-      start.wait();
-      try {
+    ThreadGroup group(failed);
+    for (const auto& trainer : trainers) {
+      group.start([&, one = trainer.get()] {
+        start.wait();
         for (std::int64_t done = 0; done < updates && !failed;) {
           stop_if_interrupted();
-          done += trainer.time_updates(std::min<std::int64_t>(64, updates - done)).updates;
+          done += one->time_updates(std::min<std::int64_t>(64, updates - done)).updates;
         }
-      } catch (...) {
-        fail();
-      }
-    };
-    std::vector<std::thread> threads;
-    try {
-      for (auto& trainer : trainers) threads.emplace_back(train, std::ref(*trainer));
-    } catch (...) {  // no more threads are available
-      fail();
+      });
     }
     const auto begin = Clock::now();
     start.count_down();
-    for (std::thread& thread : threads) thread.join();
+    const std::exception_ptr failure = group.join();
     times.push_back(1e3 * seconds_since(begin) / static_cast<double>(count * updates));
     if (failure) std::rethrow_exception(failure);
   }

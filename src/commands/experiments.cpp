@@ -39,8 +39,7 @@ std::string rate_or_dash(const std::optional<double>& rate) {
   return rate ? lr_text(*rate) : "-";
 }
 
-RunsProgress::RunsProgress(const RunOptions& options)
-    : options_(options), start_(std::chrono::steady_clock::now()) {
+RunsProgress::RunsProgress(const RunOptions& options) : options_(options), start_(Clock::now()) {
   listener_.on_plan = [this](std::int64_t count) { planned_ = count; };
   listener_.on_start = [this](const std::string& label, const Trainer& trainer) {
     if (options_.verbose && !memory_told_) {
@@ -67,24 +66,22 @@ RunsProgress::RunsProgress(const RunOptions& options)
     ++ended_;
     trained_ += was_read ? 0 : 1;
     if (options_.quiet) return;
-    if (on_terminal()) fmt::print("\r\033[K");
-    fmt::print("{} {}{}\n", label, outcome_text(run), was_read ? " (had ended before)" : "");
-    std::fflush(stdout);
+    print_line(
+        fmt::format("{} {}{}", label, outcome_text(run), was_read ? " (had ended before)" : ""));
   };
   listener_.wants_stop = interrupted;
 }
 
 void RunsProgress::draw_together() {
   // Many small runs report far more often than anyone can read.
-  const auto now = std::chrono::steady_clock::now();
-  if (now - drawn_ < std::chrono::milliseconds(100)) return;
-  drawn_ = now;
+  if (seconds_since(drawn_) < 0.1) return;
+  drawn_ = Clock::now();
   double done = 0;
   for (const auto& [label, run] : running_) done += run.done();
   std::string text = fmt::format("{} runs side by side, {} ended", running_.size(), ended_);
   double share = done / static_cast<double>(running_.size());
   if (planned_ > 0) {
-    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double seconds = seconds_since(start_);
     const double left = static_cast<double>(planned_ - ended_) - done;
     share = 1 - left / static_cast<double>(planned_);
     text += fmt::format(" of {}  {} left", planned_,

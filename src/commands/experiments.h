@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -13,6 +12,7 @@
 
 #include "commands/options.h"
 #include "commands/progress.h"
+#include "config/clock.h"
 #include "experiment/claims.h"
 #include "experiment/runs.h"
 #include "report/report.h"
@@ -55,8 +55,8 @@ class RunsProgress {
   std::int64_t planned_ = 0;                 // 0: unknown
   std::int64_t ended_ = 0;
   double trained_ = 0;  // runs, without those read from disk
-  std::chrono::steady_clock::time_point start_;
-  std::chrono::steady_clock::time_point drawn_;
+  Clock::time_point start_;
+  Clock::time_point drawn_;
   bool memory_told_ = false;
   RunsListener listener_;
 };

@@ -80,11 +80,12 @@ int run_find_lr(const ExperimentOptions& options) {
     if (!options.run.quiet && start.config.schedule.scale) {
       fmt::print("note: rates are those of the updates, without schedule.scale\n");
     }
-    return find_lr(start.document, start.backend, start.folder, start.resume, start.listener,
-                   [&](const Arm& arm, const Search& search) {
-                     if (options.run.quiet) return;
-                     fmt::print("seed {} {}: {}\n", search.seed, arm.name, answer_text(search));
-                   });
+    RunsListener listener = start.listener;
+    listener.on_search = [&](const Arm& arm, const Search& search) {
+      if (options.run.quiet) return;
+      print_line(fmt::format("seed {} {}: {}", search.seed, arm.name, answer_text(search)));
+    };
+    return find_lr(start.document, start.backend, start.folder, start.resume, listener);
   };
   return run_experiment(options, "find-lr", run, print_table);
 }

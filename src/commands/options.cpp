@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -16,11 +17,12 @@
 namespace preheat {
 namespace {
 
-volatile std::sig_atomic_t signals = 0;
+// Atomic, since any thread may receive a signal and all of them ask for it.
+std::atomic<int> signals{0};
+static_assert(std::atomic<int>::is_always_lock_free);  // as a signal handler needs
 
 extern "C" void count_signal(int signal) {
-  signals = signals + 1;
-  if (signals > 1) {
+  if (++signals > 1) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }

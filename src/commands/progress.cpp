@@ -21,6 +21,11 @@ void draw_bar(double done, const std::string& text) {
   fmt::print("\r\033[K{}", (bar + text).substr(0, columns));
 }
 
+void print_line(const std::string& line) {
+  fmt::print("{}{}\n", on_terminal() ? "\r\033[K" : "", line);
+  std::fflush(stdout);
+}
+
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
     : label_(std::move(label)),
@@ -45,8 +50,7 @@ void Progress::show(std::span<const StepRecord> records) {
   if (!terminal_ && tenth == tenth_ && last.finite) return;
   tenth_ = tenth;
 
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const double seconds = seconds_since(start_);
   const double rate = static_cast<double>(done - first_step_) / std::max(seconds, 1e-9);
   const std::string line =
       fmt::format("{} {:>3}%  {}/{}  loss {}  lr {} ({})  {:.0f} images/s  {} left", label_,

@@ -1,12 +1,12 @@
 // The progress of a run: a bar that redraws itself on a terminal, plain lines in a pipe.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
 
 #include "backend/backend.h"
+#include "config/clock.h"
 #include "schedule/schedule.h"
 
 namespace preheat {
@@ -14,6 +14,9 @@ namespace preheat {
 /// Draws over the terminal's last line: a bar for the share `done`, as long as the text leaves room
 /// for, and the text.
 void draw_bar(double done, const std::string& text);
+
+/// Prints a line, on a terminal over the bar.
+void print_line(const std::string& line);
 
 /// The progress of one run.
 class Progress {
@@ -41,7 +44,7 @@ class Progress {
   std::int64_t tenth_ = 0;  // in a pipe: tenths of the run reported so far
   std::int64_t first_step_ = -1;
   double done_ = 0;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Clock::time_point start_ = Clock::now();
 };
 
 }  // namespace preheat

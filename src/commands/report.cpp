@@ -7,8 +7,8 @@
 #include <system_error>
 
 #include "commands/commands.h"
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {

@@ -14,10 +14,10 @@
 
 #include "commands/commands.h"
 #include "commands/options.h"
+#include "config/atomic_file.h"
 #include "data/dataset.h"
 #include "report/line_plot.h"
 #include "schedule/plan.h"
-#include "train/atomic_file.h"
 
 namespace preheat {
 namespace {

@@ -10,6 +10,7 @@
 #include "report/report.h"
 #include "schedule/plan.h"
 #include "train/fingerprint.h"
+#include "train/summary.h"
 #include "train/trainer.h"
 
 namespace preheat {

@@ -15,6 +15,8 @@
 #include <sstream>
 #include <unordered_map>
 
+#include "config/utf8.h"
+
 namespace preheat {
 namespace {
 
@@ -195,28 +197,6 @@ class TreeBuilder : public YAML::EventHandler {
   bool begun_ = false;
 };
 
-struct CodePoint {
-  std::uint32_t value;
-  std::size_t bytes;  // 0: not UTF-8
-};
-
-CodePoint decode(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return {lead, 1};
-  const std::size_t bytes = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < bytes) return {0, 0};
-  std::uint32_t value = lead & (0x7fu >> bytes);
-  for (std::size_t i = 1; i < bytes; ++i) {
-    if ((byte(i) & 0xc0u) != 0x80) return {0, 0};
-    value = (value << 6) | (byte(i) & 0x3fu);
-  }
-  constexpr std::uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  const bool surrogate = value >= 0xd800 && value < 0xe000;
-  if (value < smallest[bytes] || value > 0x10ffff || surrogate) return {0, 0};
-  return {value, bytes};
-}
-
 bool is_control(std::uint32_t c) {
   return (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || (c >= 0x7f && c < 0xa0);
 }
@@ -224,7 +204,7 @@ bool is_control(std::uint32_t c) {
 void refuse_binary(std::string_view text, const Source& source, const std::string& key) {
   YAML::Mark mark;
   for (std::size_t i = 0; i < text.size();) {
-    const CodePoint c = decode(text.substr(i));
+    const CodePoint c = decode_utf8(text.substr(i));
     if (c.bytes == 0 || is_control(c.value)) {
       throw ConfigError(
           source.at(mark, key),
@@ -385,7 +365,7 @@ std::string scalar_text(std::string_view text, bool quoted) {
   if (!quoted && plain_reads_back(text)) return std::string(text);
   std::string out = "\"";
   for (std::size_t i = 0; i < text.size();) {
-    const CodePoint c = decode(text.substr(i));
+    const CodePoint c = decode_utf8(text.substr(i));
     const std::size_t bytes = std::max<std::size_t>(c.bytes, 1);
     if (text[i] == '"' || text[i] == '\\') {
       out += '\\';

@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 
+#include "config/atomic_file.h"
 #include "config/config.h"
 
 namespace preheat {
@@ -145,10 +146,10 @@ void refuse_shared_key(const std::string& key, const Node& value) {
 }
 
 // Whether an experiment's folder has a file of that name next to the folders of its arms, counting
-// the temporary name under which each file is written first.
+// the temporary names under which each file is written first.
 bool is_file_beside_arms(std::string_view name) {
-  constexpr std::string_view temporary = ".tmp";
-  if (name.ends_with(temporary)) name.remove_suffix(temporary.size());
+  const std::string_view written = name_before_temporary(name);
+  if (!written.empty()) name = written;
   return name == "config.yaml" || name == "report.html" ||
          std::ranges::any_of(all_values<ExperimentKind>(),
                              [&](ExperimentKind kind) { return result_file(kind) == name; });

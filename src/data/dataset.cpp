@@ -196,6 +196,17 @@ Normalize normalization(const RunConfig& config) {
   return given;
 }
 
+std::vector<float> normalization_table(const Normalize& normalize) {
+  std::vector<float> table(256 * normalize.mean.size());
+  for (std::size_t c = 0; c < normalize.mean.size(); ++c) {
+    for (int pixel = 0; pixel < 256; ++pixel) {
+      table[c * 256 + pixel] =
+          static_cast<float>((pixel / 255.0 - normalize.mean[c]) / normalize.std[c]);
+    }
+  }
+  return table;
+}
+
 std::int64_t train_examples(const DataConfig& config) {
   const std::int64_t all = facts(config.dataset).train_size;
   return config.train_limit ? std::min(*config.train_limit, all) : all;

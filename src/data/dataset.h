@@ -58,6 +58,9 @@ TrainTest load_dataset(const DataConfig& config);
 /// ConfigError at data.normalize if there is not one of each per channel.
 Normalize normalization(const RunConfig& config);
 
+/// A pixel's normalised value by channel and byte: [channels, 256].
+std::vector<float> normalization_table(const Normalize& normalize);
+
 /// The number of training examples a run uses: the dataset's size, or train_limit if smaller.
 std::int64_t train_examples(const DataConfig& config);
 

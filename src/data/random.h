@@ -47,6 +47,18 @@ PREHEAT_HD inline Random4 philox(std::uint64_t seed, RandomStream stream, std::u
   return {{c[0], c[1], c[2], c[3]}};
 }
 
+/// Calls visit(k, word) for the first `count` words of a substream, in order: word k % 4 at
+/// position k / 4.
+template <class Visit>
+void for_words(std::uint64_t seed, RandomStream stream, std::uint32_t substream, std::int64_t count,
+               const Visit& visit) {
+  Random4 words{};
+  for (std::int64_t k = 0; k < count; ++k) {
+    if (k % 4 == 0) words = philox(seed, stream, substream, static_cast<std::uint64_t>(k / 4));
+    visit(k, words.value[k % 4]);
+  }
+}
+
 /// Maps a uniform word to 0..n-1 by multiply and shift, with a bias of at most n / 2^32.
 PREHEAT_HD inline std::uint32_t below(std::uint32_t word, std::uint32_t n) {
   return static_cast<std::uint32_t>((std::uint64_t{word} * n) >> 32);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "train/atomic_file.h"
+#include "config/atomic_file.h"
 
 namespace preheat {
 namespace {

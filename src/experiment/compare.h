@@ -35,11 +35,11 @@ struct CompareResult {
 PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
-/// compare.json after each run; while runs are missing it says how many have ended of how many
-/// planned. A run ends at its first step that is not finite. An interrupted experiment keeps its
-/// ended runs, and `resume` continues it in its folder. Errors in any arm are reported before data
-/// is loaded, and missing data before anything is written. Throws ConfigError, also if there is no
-/// compare section, and Error.
+/// compare.json: after runs, at most once a second (OnceASecond), and at the end. While runs are
+/// missing it says how many have ended of how many planned. A run ends at its first step that is
+/// not finite. An interrupted experiment keeps its ended runs, and `resume` continues it in its
+/// folder. Errors in any arm are reported before data is loaded, and missing data before anything
+/// is written. Throws ConfigError, also if there is no compare section, and Error.
 CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, bool resume,
                       const RunsListener& listener);

@@ -9,10 +9,10 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "config/atomic_file.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
 #include "train/critical_rate.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -69,7 +69,7 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   const ResidentData& data = runs.data(config.data);
   const Network network = build_network(config, data.shape, data.classes);
   try {
-    return critical_rate(config, runs.backend(), network, schedule_of(config, data), data.train);
+    return critical_rate(config, runs.backend(), network, schedule_of(config), data.train);
   } catch (const NotFinite&) {
     return std::nullopt;
   }
@@ -186,8 +186,8 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
 }
 
 FindLrResult find_lr(const Document& document, Backend& backend,
-                     const std::filesystem::path& folder, bool resume, const RunsListener& listener,
-                     const std::function<void(const Arm&, const Search&)>& on_search) {
+                     const std::filesystem::path& folder, bool resume,
+                     const RunsListener& listener) {
   const RunConfig base = read_config(document);
   const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
   const std::vector<Arm> arms = arms_of(base);
@@ -222,7 +222,8 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
-  std::mutex mutex;  // guards result and ended
+  OnceASecond once_a_second;
+  std::mutex mutex;  // guards those above
   runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];
@@ -245,9 +246,9 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     } else {
       ended[task] = std::move(search);
       result.arms[i].searches = ended_of(ended, i, arms.size());
-      if (on_search) on_search(arms[i], *ended[task]);
+      runs.tell(arms[i], *ended[task]);
     }
-    write();
+    once_a_second(write);
     return !interrupted;
   });
   result.claims = judge_find_lr(base, result);

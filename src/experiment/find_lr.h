@@ -94,14 +94,14 @@ std::optional<double> rate_for_share(const SearchArm& arm, double share);
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm at every seed, each run into <folder>/<arm>/<seed>/<rate>, and writes
-/// find_lr.json after each search. By default the arms are the run without and with its warmup.
-/// Each rate is base_lr of a run without schedule.scale. Searches run concurrently like the runs of
-/// compare(), with the same results as one by one. `on_search` receives each search that has ended,
-/// one at a time. Throws ConfigError if there are no arms and the schedule is a list of phases;
-/// otherwise like compare(), but a find_lr section is not needed.
+/// find_lr.json as compare() writes its file, after searches. By default the arms are the run
+/// without and with its warmup. Each rate is base_lr of a run without schedule.scale. Searches run
+/// concurrently like the runs of compare(), with the same results as one by one. Throws ConfigError
+/// if there are no arms and the schedule is a list of phases; otherwise like compare(), but a
+/// find_lr section is not needed.
 FindLrResult find_lr(const Document& document, Backend& backend,
-                     const std::filesystem::path& folder, bool resume, const RunsListener& listener,
-                     const std::function<void(const Arm&, const Search&)>& on_search);
+                     const std::filesystem::path& folder, bool resume,
+                     const RunsListener& listener);
 
 nlohmann::ordered_json to_json(const FindLrResult& result);
 

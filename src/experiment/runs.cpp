@@ -6,14 +6,14 @@
 #include <atomic>
 #include <exception>
 #include <nlohmann/json.hpp>
-#include <thread>
 
+#include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
+#include "experiment/thread_group.h"
 #include "train/fingerprint.h"
+#include "train/json_file.h"
 #include "train/replica_options.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -37,8 +37,8 @@ bool is_begun(const fs::path& folder) {
   if (!fs::is_directory(folder, none)) return false;
   if (fs::exists(folder / "config.yaml")) return true;
   return std::ranges::all_of(fs::directory_iterator(folder), [](const auto& entry) {
-    const fs::path name = entry.path().filename();
-    return name == "config.yaml.tmp" ||
+    const std::string name = entry.path().filename();
+    return name_before_temporary(name) == "config.yaml" ||
            ((name == "metrics.csv" || name == "eval.csv") && fs::is_empty(entry.path()));
   });
 }
@@ -130,6 +130,11 @@ void Runs::plan(std::int64_t count) {
   if (listener_.on_plan) listener_.on_plan(count);
 }
 
+void Runs::tell(const Arm& arm, const Search& search) {
+  const std::lock_guard lock(mutex_);
+  if (listener_.on_search) listener_.on_search(arm, search);
+}
+
 void Runs::tell_end(const std::string& label, const RunResult& run, bool was_read) {
   const std::lock_guard lock(mutex_);
   if (listener_.on_end) listener_.on_end(label, run, was_read);
@@ -157,30 +162,23 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
   }
   ++side_by_side_;
   std::atomic<std::int64_t> next{0};
-  std::exception_ptr failure;
-  const auto fail = [&] {
-    const std::lock_guard lock(mutex_);
-    if (!failure) failure = std::current_exception();
-    failed_ = true;  // makes the other runs stop as if interrupted
-  };
-  const auto work = [&] {
-    try {
+  ThreadGroup group(failed_);  // failed_ makes the other runs stop as if interrupted
+  for (std::int64_t thread = 0; thread < threads; ++thread) {
+    group.start([&] {
       for (std::int64_t i = next++; i < count && !failed_; i = next++) {
         if (!run(i)) next = count;
       }
-    } catch (...) {
-      fail();
-    }
-  };
-  std::vector<std::thread> workers;
-  try {
-    for (std::int64_t i = 0; i < threads; ++i) workers.emplace_back(work);
-  } catch (...) {  // no more threads are available
-    fail();
+    });
   }
-  for (std::thread& worker : workers) worker.join();
+  const std::exception_ptr failure = group.join();
   if (--side_by_side_ == 0) failed_ = false;
   if (failure) std::rethrow_exception(failure);
+}
+
+void OnceASecond::operator()(const std::function<void()>& write) {
+  if (written_ && seconds_since(*written_) < 1) return;
+  write();
+  written_ = Clock::now();
 }
 
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms) {
@@ -196,13 +194,14 @@ std::vector<RunConfig> arm_configs(const Document& document, const std::vector<A
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const fs::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
-              const std::function<void()>& after_each) {
+              const std::function<void()>& write) {
   std::size_t width = 0;
   for (const ArmResult& result : results) width = std::max(width, result.arm.name.size());
   const std::size_t arms = configs.size();
   std::vector<std::optional<SeedResult>> ended(arms * seeds.size());
   runs.plan(std::ssize(ended));
   bool all = true;
+  OnceASecond once_a_second;
   std::mutex mutex;
   runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
     const std::size_t arm = task % arms;
@@ -219,7 +218,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
       results[arm].runs = ended_of(ended, arm, arms);
     }
     all = all && !interrupted;
-    after_each();
+    once_a_second(write);
     return !interrupted;
   });
   return all;
@@ -245,6 +244,7 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
                             path.string(), differs->before, differs->now));
   }
+  if (resume) remove_temporaries(folder);
   write_atomically(path, write_config(config));
   return lock;
 }

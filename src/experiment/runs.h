@@ -15,9 +15,11 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "config/clock.h"
 #include "config/config.h"
 #include "experiment/statistics.h"
 #include "train/run_folder.h"
+#include "train/summary.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -43,6 +45,8 @@ struct ArmResult {
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
 };
 
+struct Search;  // experiment/find_lr.h
+
 /// Callbacks that receive the progress of all runs. Each may be empty. They are called one at a
 /// time, except wants_stop, which several threads may call at once. Concurrent runs have different
 /// labels.
@@ -51,6 +55,7 @@ struct RunsListener {
   std::function<void(const std::string& label, const Trainer&)> on_start;
   std::function<void(const std::string& label, std::span<const StepRecord>)> on_records;
   std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
+  std::function<void(const Arm&, const Search&)> on_search;  // find_lr() only: one has ended
   std::function<bool()> wants_stop;
 };
 
@@ -65,8 +70,9 @@ class Runs {
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
-  /// Tells the listener the number of runs.
+  /// Tells the listener the number of runs, and of a search that has ended.
   void plan(std::int64_t count);
+  void tell(const Arm& arm, const Search& search);
 
   /// Loads the datasets of all configurations, so that a missing one is reported before anything is
   /// written. Throws Error.
@@ -108,17 +114,32 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
   return ended;
 }
 
+/// Limits how often an experiment rewrites its file, which grows with every run. Until the next run
+/// ends, the file may lack those that ended within a second of its last writing; so may that of a
+/// program that failed or was killed. Nothing is lost: a run's own folder, from which --resume
+/// reads it, has all of it, and an experiment writes its file once more when it ends or is
+/// interrupted.
+class OnceASecond {
+ public:
+  /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
+  void operator()(const std::function<void()>& write);
+
+ private:
+  std::optional<Clock::time_point> written_;
+};
+
 /// The configuration of each arm of the document's run, checked with check_run. Throws ConfigError
 /// at the arm's place.
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
 
 /// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
-/// `results`, which already holds the arms. Calls `after_each` after every run. Returns whether all
-/// have ended; false means that the listener stopped them. Throws Error.
+/// `results`, which already holds the arms. Calls `write` after the first run and at most once a
+/// second from then on, but not at the end. Returns whether all have ended; false means that the
+/// listener stopped them. Throws Error.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
-              const std::function<void()>& after_each);
+              const std::function<void()>& write);
 
 /// Creates the folder of an experiment, or with `resume` opens an existing one, writes the
 /// configuration, and returns the lock on it. On resume, seeds, arms and claims may have changed.

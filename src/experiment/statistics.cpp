@@ -391,12 +391,10 @@ Bootstrap bootstrap_rows(std::size_t rows,
   result.estimate = checked(drawn);
   std::vector<double> values(static_cast<std::size_t>(replicates));
   for (std::size_t r = 0; r < values.size(); ++r) {
-    Random4 words{};
-    for (std::size_t i = 0; i < rows; ++i) {
-      if (i % 4 == 0)
-        words = philox(seed, RandomStream::bootstrap, static_cast<std::uint32_t>(r), i / 4);
-      drawn[i] = below(words.value[i % 4], static_cast<std::uint32_t>(rows));
-    }
+    for_words(seed, RandomStream::bootstrap, static_cast<std::uint32_t>(r), std::ssize(drawn),
+              [&](std::int64_t i, std::uint32_t word) {
+                drawn[i] = below(word, static_cast<std::uint32_t>(rows));
+              });
     // Sorted, so that a resample equal to the sample gives the same value to the last bit.
     std::ranges::sort(drawn);
     values[r] = checked(drawn);

@@ -8,10 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "config/atomic_file.h"
 #include "config/values.h"
 #include "data/dataset.h"
-#include "train/atomic_file.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

@@ -81,8 +81,8 @@ std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const R
 std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
                                     const std::vector<ArmResult>& cells, const RunConfig& base);
 
-/// Runs every cell at every seed, seed by seed, into <folder>/<cell>/<seed>, and writes sweep.json
-/// after each run. Writes no checkpoints. Otherwise like compare().
+/// Runs every cell at every seed, seed by seed, into <folder>/<cell>/<seed>, and writes sweep.json.
+/// Writes no checkpoints. Otherwise like compare().
 SweepResult sweep(const Document& document, Backend& backend, const std::filesystem::path& folder,
                   bool resume, const RunsListener& listener);
 

@@ -43,12 +43,12 @@ std::vector<float> initial_parameters(const Network& network, const ModelConfig&
     }
     const double std = model.init_gain * std::sqrt(variance);
     const double limit = model.init_gain * std::sqrt(3 * variance);
-    for (std::int64_t k = 0; k < p.size; ++k) {
-      const Random4 words =
-          philox(seed, RandomStream::initial_weights, static_cast<std::uint32_t>(i), k / 4);
-      const double u = unit(words.value[k % 4]);
-      values[k] = static_cast<float>(uniform ? limit * (2 * u - 1) : std * normal_quantile(u));
-    }
+    for_words(seed, RandomStream::initial_weights, static_cast<std::uint32_t>(i), p.size,
+              [&](std::int64_t k, std::uint32_t word) {
+                const double u = unit(word);
+                values[k] =
+                    static_cast<float>(uniform ? limit * (2 * u - 1) : std * normal_quantile(u));
+              });
   }
   return arena;
 }

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "train/json_file.h"
 #include "train/outcome.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {

@@ -337,7 +337,7 @@ std::string update_page(const Json& results) {
     add_series(charts.back(), by_variant(of_size, tensors, us), "us at tensors");
   }
   if (!rows.empty()) charts.push_back(roofline(results, rows));
-  page.add_charts(charts, Facets({}, {}), "");
+  page.add_charts(charts);
   add_peers(page, results.at("peers"), "us", "us");
   add_sets(page, rows);
   return page.document("The update");
@@ -462,8 +462,7 @@ std::string step_page(const Json& results) {
              .caption(
                  "The limit of a part is the slower of its bytes at the rate of the memory and its "
                  "operations at the rate of a large matrix product, both measured in this run; "
-                 "data in a cache can be faster.")},
-        Facets({}, {}), "");
+                 "data in a cache can be faster.")});
   }
 
   if (!results.at("replicas").empty()) {
@@ -485,7 +484,7 @@ std::string step_page(const Json& results) {
     chart.add("as many times", Chart::Kind::limit, {"soft", 0}, ideal);
     chart.log_x().log_y().legend().numbers(
         table({"replicas", "updates a second", "images a second", "times one"}, numbers));
-    page.add_charts({chart}, Facets({}, {}), "");
+    page.add_charts({chart});
   }
   add_peers(page, results.at("peers"), "ms", "ms");
   add_parts(page, results);
@@ -518,7 +517,7 @@ std::string schedule_page(const Json& results) {
     cells.push_back(std::move(row));
   }
   if (!shapes.empty()) {
-    page.add_charts({rows_chart("One evaluation on the host", shapes)}, Facets({}, {}), "");
+    page.add_charts({rows_chart("One evaluation on the host", shapes)});
     page.add("<h2>By shape</h2>\n" + table(heads, cells));
   }
   return page.document("The schedule");

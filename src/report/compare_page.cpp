@@ -4,6 +4,7 @@
 
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

@@ -111,6 +111,10 @@ std::size_t points(const Curve& curve) {
   return std::min(curve.x.size(), curve.y.size());
 }
 
+bool has_ends(const Band& band) {
+  return std::isfinite(band.from) && std::isfinite(band.to);
+}
+
 Axis x_axis(const LinePlot& plot, int wanted) {
   Extent extent;
   for (const Curve& curve : plot.curves) {
@@ -119,7 +123,7 @@ Axis x_axis(const LinePlot& plot, int wanted) {
     }
   }
   for (const Band& band : plot.bands) {
-    if (!std::isfinite(band.from) || !std::isfinite(band.to)) continue;
+    if (!has_ends(band)) continue;
     extent.add(band.from);
     extent.add(band.to);
   }
@@ -395,7 +399,7 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, co
   std::vector<double> row_ends;
   std::vector<BandLabel> labels;
   for (const Band& band : plot.bands) {
-    if (band.label.empty() || !std::isfinite(band.from) || !std::isfinite(band.to)) continue;
+    if (band.label.empty() || !has_ends(band)) continue;
     const double width = character_width * width_of(band.label);
     const double start = std::max(box.left, std::min(box.x(x.at(band.from)), box.right - width));
     auto row = std::find_if(row_ends.begin(), row_ends.end(),
@@ -410,36 +414,40 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const Axis& x, co
   return labels;
 }
 
-void write_plot(std::string& svg, const LinePlot& plot, const Axis& x, const Axis& y, Box box) {
-  const auto out = std::back_inserter(svg);
+// Writes the title, the legend and the labels of the bands; returns the y below them.
+double write_head(std::string& svg, const LinePlot& plot, const Axis& x, const Box& box) {
   double top = box.top;
   if (!plot.title.empty()) {
     write_text(svg, box.left, top + 18, "start", "lp-text lp-title", plot.title);
     top += 26;
   }
   top = write_legend(svg, legend_of(plot), box.left, box.right, top);
-  const std::vector<BandLabel> band_labels = place_band_labels(plot, x, box);
-  for (const BandLabel& label : band_labels) {
+  const std::vector<BandLabel> labels = place_band_labels(plot, x, box);
+  for (const BandLabel& label : labels) {
     write_text(svg, label.x, top + 12 + text_height * label.row, "start", "lp-soft", label.text);
   }
-  if (!band_labels.empty()) {
-    const auto lowest =
-        std::max_element(band_labels.begin(), band_labels.end(),
-                         [](const auto& a, const auto& b) { return a.row < b.row; });
-    top += text_height * (lowest->row + 1) + 2;
+  if (!labels.empty()) {
+    const int rows = std::ranges::max(labels, {}, &BandLabel::row).row + 1;
+    top += text_height * rows + 2;
   }
-  box.top = std::min(top + 4, box.bottom - 20);
+  return top;
+}
 
+void write_bands(std::string& svg, const LinePlot& plot, const Axis& x, const Box& box) {
   int index = 0;
   for (const Band& band : plot.bands) {
-    if (!std::isfinite(band.from) || !std::isfinite(band.to)) continue;
+    if (!has_ends(band)) continue;
     const double left = box.x(x.at(band.from));
-    fmt::format_to(out,
+    fmt::format_to(std::back_inserter(svg),
                    "<rect class=\"lp-band{}\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" "
                    "height=\"{:.2f}\"><title>{}</title></rect>\n",
                    index++ % 2 == 0 ? " lp-odd" : "", left, box.top,
                    std::max(0.0, box.x(x.at(band.to)) - left), box.height(), escape(band.label));
   }
+}
+
+void write_axes(std::string& svg, const Axis& x, const Axis& y, const Box& box) {
+  const auto out = std::back_inserter(svg);
   for (const Tick& tick : y.ticks) {
     const double at = box.y(y.at(tick.value));
     fmt::format_to(out, "<path class=\"lp-grid\" d=\"M{:.2f} {:.2f}H{:.2f}\"/>\n", box.left, at,
@@ -453,23 +461,31 @@ void write_plot(std::string& svg, const LinePlot& plot, const Axis& x, const Axi
   }
   fmt::format_to(out, "<path class=\"lp-axis\" d=\"M{:.2f} {:.2f}V{:.2f}H{:.2f}\"/>\n", box.left,
                  box.top, box.bottom, box.right);
+}
 
+void write_axis_labels(std::string& svg, const LinePlot& plot, const Box& box) {
+  if (!plot.x_label.empty()) {
+    write_text(svg, (box.left + box.right) / 2, box.bottom + 37, "middle", "lp-text", plot.x_label);
+  }
+  if (!plot.y_label.empty()) {
+    fmt::format_to(std::back_inserter(svg),
+                   "<text class=\"lp-text\" text-anchor=\"middle\" transform=\"translate(16 "
+                   "{:.1f}) rotate(-90)\">{}</text>\n",
+                   (box.top + box.bottom) / 2, escape(plot.y_label));
+  }
+}
+
+void write_plot(std::string& svg, const LinePlot& plot, const Axis& x, const Axis& y, Box box) {
+  box.top = std::min(write_head(svg, plot, x, box) + 4, box.bottom - 20);
+  write_bands(svg, plot, x, box);
+  write_axes(svg, x, y, box);
   std::vector<Trace> traces;
   for (const Curve& curve : plot.curves) {
     traces.push_back(trace(curve, x, y, box.width()));
     write_curve(svg, curve, traces.back(), box);
   }
   for (std::size_t i = 0; i < traces.size(); ++i) write_marks(svg, plot.curves[i], traces[i], box);
-
-  if (!plot.x_label.empty()) {
-    write_text(svg, (box.left + box.right) / 2, box.bottom + 37, "middle", "lp-text", plot.x_label);
-  }
-  if (!plot.y_label.empty()) {
-    fmt::format_to(out,
-                   "<text class=\"lp-text\" text-anchor=\"middle\" transform=\"translate(16 "
-                   "{:.1f}) rotate(-90)\">{}</text>\n",
-                   (box.top + box.bottom) / 2, escape(plot.y_label));
-  }
+  write_axis_labels(svg, plot, box);
 }
 
 // ---- Terminal ----------------------------------------------------------------------------------
@@ -521,8 +537,10 @@ class Canvas {
     for (int row = 0; row < rows_; ++row) at(column, row).guide = true;
   }
 
+  int rows() const { return rows_; }
+
   // Colour codes are written only where the colour changes.
-  std::string row(int row, bool color) {
+  std::string row(int row, bool color) const {
     std::string text;
     int painted = -1;
     for (int column = 0; column < columns_; ++column) {
@@ -555,9 +573,11 @@ class Canvas {
   double dot_x(Point point) const { return point.x * (2 * columns_ - 1); }
   double dot_y(Point point) const { return (1 - point.y) * (4 * rows_ - 1); }
 
-  Cell& at(int column, int row) {
-    return cells_[static_cast<std::size_t>(row) * columns_ + column];
+  std::size_t index(int column, int row) const {
+    return static_cast<std::size_t>(row) * columns_ + column;
   }
+  Cell& at(int column, int row) { return cells_[index(column, row)]; }
+  const Cell& at(int column, int row) const { return cells_[index(column, row)]; }
 
   void dot(int x, int y, int color) {
     constexpr unsigned bits[4][2] = {{0x01, 0x08}, {0x02, 0x10}, {0x04, 0x20}, {0x40, 0x80}};
@@ -597,6 +617,117 @@ class TextLine {
   std::vector<std::string> cells_;
 };
 
+// The parts of a plot from left to right: labels of the y axis, the axis itself, the canvas.
+struct TextLayout {
+  int columns;
+  int gutter;  // columns of the labels
+  int width;   // of the canvas
+  Axis x;
+
+  int left() const { return gutter + 1; }
+  int column_of(double value) const {
+    return left() + static_cast<int>(std::lround(x.at(value) * (2 * width - 1))) / 2;
+  }
+};
+
+std::string legend_lines(const LinePlot& plot, int columns, bool color) {
+  std::string text;
+  int used = 0;
+  for (const Curve* const curve : legend_of(plot)) {
+    const int length = 3 + width_of(curve->label);
+    if (used > 0) {
+      const bool wraps = used + 3 + length > columns;
+      text += wraps ? "\n" : "   ";
+      used = wraps ? 0 : used + 3;
+    }
+    used += length;
+    if (color) {
+      text +=
+          fmt::format("{}⠶⠶{} ", ansi_colors[cyclic(curve->color, ansi_colors.size())], ansi_reset);
+    } else {
+      text += fmt::format("{0}{0} ", glyph(curve->color));
+    }
+    text += clean(curve->label);
+  }
+  return used > 0 ? text + "\n" : text;
+}
+
+// The label of each band where it begins, which ends what is left of the one before.
+std::string band_line(const LinePlot& plot, const TextLayout& layout) {
+  TextLine line(layout.columns);
+  bool any_band = false;
+  for (const Band& band : plot.bands) {
+    if (!has_ends(band)) continue;
+    any_band = true;
+    const int column = layout.column_of(band.from);
+    line.put(column, "┊" + std::string(static_cast<std::size_t>(layout.columns), ' '));
+    line.put(column + 1, band.label);
+  }
+  return any_band ? line.text() : "";
+}
+
+// The curves, all marks above them, and a guide where a band begins.
+Canvas drawn(const LinePlot& plot, const TextLayout& layout, const Axis& y, int rows) {
+  Canvas canvas(layout.width, rows);
+  for (const Band& band : plot.bands) {
+    if (!has_ends(band)) continue;
+    if (layout.column_of(band.from) > layout.left()) canvas.guide(layout.x.at(band.from));
+  }
+  std::vector<Trace> traces;
+  for (const Curve& curve : plot.curves) {
+    traces.push_back(trace(curve, layout.x, y, 2 * layout.width));
+    for (const auto& line : traces.back().lines) {
+      for (std::size_t i = 0; i < line.size(); ++i) {
+        canvas.line(line[i == 0 ? 0 : i - 1], line[i], curve.color);
+      }
+    }
+  }
+  for (std::size_t i = 0; i < traces.size(); ++i) {
+    for (const Mark& mark : traces[i].marks) canvas.mark(mark.point, plot.curves[i].color);
+  }
+  return canvas;
+}
+
+// The rows of the canvas, to the right of the y axis and its labels.
+std::string canvas_lines(const Canvas& canvas, const Axis& y, int gutter, bool color) {
+  std::vector<std::string> labels(static_cast<std::size_t>(canvas.rows()));
+  for (const Tick& tick : y.ticks) {
+    const auto row = std::lround((1 - y.at(tick.value)) * (4 * canvas.rows() - 1)) / 4;
+    labels[static_cast<std::size_t>(row)] = tick.label;
+  }
+  std::string text;
+  for (int row = 0; row < canvas.rows(); ++row) {
+    const std::string& label = labels[static_cast<std::size_t>(row)];
+    std::string line = fmt::format("{:>{}} {}", label, gutter - 1, label.empty() ? "│" : "┤");
+    line += canvas.row(row, color);
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+std::string x_axis_lines(const LinePlot& plot, const TextLayout& layout) {
+  TextLine axis(layout.columns);
+  TextLine numbers(layout.columns);
+  axis.put(layout.gutter, "└");
+  for (int i = 0; i < layout.width; ++i) axis.put(layout.left() + i, "─");
+  int free_from = 0;
+  for (const Tick& tick : layout.x.ticks) {
+    const int at = layout.column_of(tick.value);
+    const int length = width_of(tick.label);
+    const int start = std::clamp(at - length / 2, 0, std::max(layout.columns - length, 0));
+    axis.put(at, "┬");
+    if (start < free_from) continue;
+    numbers.put(start, tick.label);
+    free_from = start + length + 1;
+  }
+  if (plot.x_label.empty()) return axis.text() + numbers.text();
+  TextLine label(layout.columns);
+  const int before = std::max(0, (layout.width - width_of(plot.x_label)) / 2);
+  label.put(layout.left() + before, plot.x_label);
+  return axis.text() + numbers.text() + label.text();
+}
+
 }  // namespace
 
 std::string to_svg(const LinePlot& plot, int width, int height) {
@@ -625,93 +756,14 @@ std::string to_text(const LinePlot& plot, int columns, int rows, bool color) {
   int gutter = 1;
   for (const Tick& tick : y.ticks) gutter = std::max(gutter, width_of(tick.label) + 1);
   const int width = std::max(columns - gutter - 1, 10);
-  const Axis x = x_axis(plot, std::max(2, width / 12));
-  const int left = gutter + 1;
-  const auto column_of = [&](double value) {
-    return left + static_cast<int>(std::lround(x.at(value) * (2 * width - 1))) / 2;
-  };
-
+  const TextLayout layout{columns, gutter, width, x_axis(plot, std::max(2, width / 12))};
   std::string text;
   if (!plot.title.empty()) text += clean(plot.title, columns) + "\n";
-  int used = 0;
-  for (const Curve* const curve : legend_of(plot)) {
-    const int length = 3 + width_of(curve->label);
-    if (used > 0) {
-      const bool wraps = used + 3 + length > columns;
-      text += wraps ? "\n" : "   ";
-      used = wraps ? 0 : used + 3;
-    }
-    used += length;
-    if (color) {
-      text +=
-          fmt::format("{}⠶⠶{} ", ansi_colors[cyclic(curve->color, ansi_colors.size())], ansi_reset);
-    } else {
-      text += fmt::format("{0}{0} ", glyph(curve->color));
-    }
-    text += clean(curve->label);
-  }
-  if (used > 0) text += "\n";
+  text += legend_lines(plot, columns, color);
   if (!plot.y_label.empty()) text += clean(plot.y_label, columns) + "\n";
-
-  Canvas canvas(width, rows);
-  TextLine bands(columns);
-  bool any_band = false;
-  for (const Band& band : plot.bands) {
-    if (!std::isfinite(band.from) || !std::isfinite(band.to)) continue;
-    any_band = true;
-    if (column_of(band.from) > left) canvas.guide(x.at(band.from));
-    bands.put(column_of(band.from), "┊" + std::string(static_cast<std::size_t>(columns), ' '));
-    bands.put(column_of(band.from) + 1, band.label);
-  }
-  if (any_band) text += bands.text();
-
-  for (const Curve& curve : plot.curves) {
-    for (const auto& line : trace(curve, x, y, 2 * width).lines) {
-      for (std::size_t i = 0; i < line.size(); ++i) {
-        canvas.line(line[i == 0 ? 0 : i - 1], line[i], curve.color);
-      }
-    }
-  }
-  for (const Curve& curve : plot.curves) {
-    for (const Mark& mark : trace(curve, x, y, 2 * width).marks) {
-      canvas.mark(mark.point, curve.color);
-    }
-  }
-
-  std::vector<std::string> labels(static_cast<std::size_t>(rows));
-  for (const Tick& tick : y.ticks) {
-    const auto row = std::lround((1 - y.at(tick.value)) * (4 * rows - 1)) / 4;
-    labels[static_cast<std::size_t>(row)] = tick.label;
-  }
-  for (int row = 0; row < rows; ++row) {
-    const std::string& label = labels[static_cast<std::size_t>(row)];
-    std::string line = fmt::format("{:>{}} {}", label, gutter - 1, label.empty() ? "│" : "┤");
-    line += canvas.row(row, color);
-    line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
-  }
-
-  TextLine axis(columns);
-  TextLine numbers(columns);
-  axis.put(gutter, "└");
-  for (int column = left; column < left + width; ++column) axis.put(column, "─");
-  int free_from = 0;
-  for (const Tick& tick : x.ticks) {
-    const int at = column_of(tick.value);
-    const int length = width_of(tick.label);
-    const int start = std::clamp(at - length / 2, 0, std::max(columns - length, 0));
-    axis.put(at, "┬");
-    if (start < free_from) continue;
-    numbers.put(start, tick.label);
-    free_from = start + length + 1;
-  }
-  text += axis.text() + numbers.text();
-  if (!plot.x_label.empty()) {
-    TextLine label(columns);
-    label.put(left + std::max(0, (width - width_of(plot.x_label)) / 2), plot.x_label);
-    text += label.text();
-  }
-  return text;
+  text += band_line(plot, layout);
+  text += canvas_lines(drawn(plot, layout, y, rows), y, gutter, color);
+  return text + x_axis_lines(plot, layout);
 }
 
 }  // namespace preheat

@@ -9,8 +9,8 @@
 
 namespace preheat {
 
-void Page::add_charts(const std::vector<Chart>& charts, const Facets& facets,
-                      const std::string& heading) {
+void Page::add_charts(const std::vector<Chart>& charts, const std::string& heading,
+                      const Json& facets) {
   if (charts.empty()) return;
   Json list = Json::array();
   if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
@@ -23,7 +23,7 @@ void Page::add_charts(const std::vector<Chart>& charts, const Facets& facets,
     list.push_back(charts[i].json());
   }
   add("</div>\n</section>\n");
-  sections_.push_back({{"facets", facets.json()}, {"charts", std::move(list)}});
+  sections_.push_back({{"facets", facets}, {"charts", std::move(list)}});
 }
 
 std::string Page::document(const std::string& title) const {

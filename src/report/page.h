@@ -6,7 +6,6 @@
 
 #include "report/chart.h"
 #include "report/html.h"
-#include "report/run_charts.h"
 
 namespace preheat {
 
@@ -18,9 +17,10 @@ class Page {
  public:
   void add(const std::string& html) { body_ += html; }
 
-  /// Charts that share their switches and their zoom. `heading` is text; "": none.
-  void add_charts(const std::vector<Chart>& charts, const Facets& facets,
-                  const std::string& heading);
+  /// Charts that share their switches and their zoom. `heading` is text; "": none. `facets` is
+  /// Facets::json(), the switches between runs; without them there are none.
+  void add_charts(const std::vector<Chart>& charts, const std::string& heading = "",
+                  const Json& facets = Json::array());
 
   /// One self-contained HTML file. `title` is text.
   std::string document(const std::string& title) const;

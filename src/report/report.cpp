@@ -5,15 +5,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "config/atomic_file.h"
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/experiment_page.h"
 #include "report/label_text.h"
 #include "report/page.h"
 #include "report/run_charts.h"
-#include "train/atomic_file.h"
+#include "train/json_file.h"
 #include "train/outcome.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -121,7 +121,7 @@ void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& 
   std::vector<Chart> charts = curve_charts(runs, facets);
   for (Chart& chart : sharpness_charts(runs, facets)) charts.push_back(std::move(chart));
   for (Chart& chart : layer_charts(runs, facets)) charts.push_back(std::move(chart));
-  page.add_charts(charts, facets, "");
+  page.add_charts(charts, "", facets.json());
 }
 
 void add_run(Page& page, const RunData& run, const std::string& heading) {

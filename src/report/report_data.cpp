@@ -6,10 +6,12 @@
 #include <map>
 #include <utility>
 
+#include "config/atomic_file.h"
 #include "config/values.h"
 #include "experiment/find_lr.h"
 #include "report/html.h"
 #include "report/label_text.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

@@ -10,6 +10,7 @@
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {
@@ -60,7 +61,7 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
       "initial weights of {} that raises the loss by a tenth. Where a search found no rate that "
       "trains, the seed has no point for that arm and – in the table.",
       scalar(arms.at(0).at("name"))));
-  page.add_charts({chart}, Facets({}, {}), "");
+  page.add_charts({chart});
 }
 
 std::string search_table(const Experiment& e) {
@@ -178,7 +179,7 @@ void add_tried_charts(Page& page, const Json& result) {
   }
   if (charts.empty()) return;
   for (Chart& chart : charts) chart.span_x(least, largest);
-  page.add_charts(charts, Facets({}, {}), "Every rate that was tried");
+  page.add_charts(charts, "Every rate that was tried");
 }
 
 }  // namespace

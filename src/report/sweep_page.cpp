@@ -10,6 +10,7 @@
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {
@@ -255,11 +256,14 @@ std::string rate_table(const RateLines& lines) {
                rows);
 }
 
-// Accuracy and failures along the base rate, one line per warmup length (or per value of the last
-// axis, if warmup does not vary), and one pair of charts per combination of the others.
-void add_rate_charts(Page& page, const Json& result) {
+// The lines of one pair of charts, by the values of the axes that are neither the rate nor the
+// lines.
+using RatePair = std::pair<std::string, RateLines>;
+
+// One line per warmup length (or per value of the last axis, if warmup does not vary), one pair per
+// combination of the other axes. Empty if there are too few rates or too many lines for a chart.
+std::vector<RatePair> rate_pairs(const Json& result) {
   constexpr std::size_t max_lines = 24;
-  constexpr std::size_t max_pairs = 4;
   RateLines lines;
   std::size_t rates = 0;
   for (const Json& axis : result.at("axes")) {
@@ -272,18 +276,50 @@ void add_rate_charts(Page& page, const Json& result) {
     }
   }
   if (lines.key.empty()) lines.values = {"all"};
-  if (rates < 2 || lines.values.size() > max_lines) return;
-  std::vector<std::pair<std::string, RateLines>> pairs;
+  if (rates < 2 || lines.values.size() > max_lines) return {};
+  std::vector<RatePair> pairs;
   for (const Json& cell : result.at("cells")) {
     Json further = cell.at("point");
-    if (!further.at(rate_key).is_number()) return;
+    if (!further.at(rate_key).is_number()) return {};
     further.erase(rate_key);
     if (!lines.key.empty()) further.erase(lines.key);
     const std::string caption = point_text(further);
-    auto pair = std::ranges::find(pairs, caption, &std::pair<std::string, RateLines>::first);
+    auto pair = std::ranges::find(pairs, caption, &RatePair::first);
     if (pair == pairs.end()) pair = pairs.insert(pair, {caption, lines});
     pair->second.cells.push_back(&cell);
   }
+  return pairs;
+}
+
+// Accuracy and failures along the base rate.
+std::vector<Chart> rate_charts(const RateLines& lines, const std::string& caption) {
+  const std::string where = caption.empty() ? "" : ", " + caption;
+  const std::string n = runs_in_a_cell(lines.cells);
+  Chart accuracy("Test accuracy by base rate" + where, "base learning rate", "accuracy, %");
+  add_lines(accuracy, lines, [](const Json& cell) {
+    const std::vector<double> accuracies = accuracies_of_the_others(cell);
+    return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
+  });
+  accuracy.caption(
+      "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
+  Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
+  add_lines(failures, lines, [](const Json& cell) {
+    const auto runs = cell.at("n").get<double>();
+    return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
+  });
+  failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
+  std::vector<Chart> charts;
+  for (Chart* chart : {&accuracy, &failures}) {
+    if (chart->empty()) continue;
+    chart->numbers(rate_table(lines));
+    charts.push_back(std::move(*chart));
+  }
+  return charts;
+}
+
+void add_rate_charts(Page& page, const Json& result) {
+  constexpr std::size_t max_pairs = 4;
+  std::vector<RatePair> pairs = rate_pairs(result);
   if (pairs.size() > max_pairs) {
     page.add(
         fmt::format("<p class=\"soft\">Charts of {} of {} combinations; the table of every cell "
@@ -291,30 +327,7 @@ void add_rate_charts(Page& page, const Json& result) {
                     max_pairs, pairs.size()));
     pairs.resize(max_pairs);
   }
-  for (const auto& [caption, of] : pairs) {
-    std::vector<Chart> charts;
-    const std::string where = caption.empty() ? "" : ", " + caption;
-    const std::string n = runs_in_a_cell(of.cells);
-    Chart accuracy("Test accuracy by base rate" + where, "base learning rate", "accuracy, %");
-    add_lines(accuracy, of, [](const Json& cell) {
-      const std::vector<double> accuracies = accuracies_of_the_others(cell);
-      return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
-    });
-    accuracy.caption(
-        "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
-    Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
-    add_lines(failures, of, [](const Json& cell) {
-      const auto runs = cell.at("n").get<double>();
-      return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
-    });
-    failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
-    for (Chart* chart : {&accuracy, &failures}) {
-      if (chart->empty()) continue;
-      chart->numbers(rate_table(of));
-      charts.push_back(std::move(*chart));
-    }
-    page.add_charts(charts, Facets({}, {}), "");
-  }
+  for (const auto& [caption, lines] : pairs) page.add_charts(rate_charts(lines, caption));
 }
 
 void add_boundaries(Page& page, const Json& result) {

@@ -359,23 +359,32 @@ class Layout {
     phase.peak_factor = given.peak_factor.value_or(1.0);
     if (given.rewarmup) phase.rewarmup = updates(*given.rewarmup, key + "rewarmup");
     if (given.cycles) {
-      phase.cycles = *given.cycles;
-      phase.total_rewarmup = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
-      const std::int64_t longest = phase.span + (phase.fills_run ? longest_shift() : 0);
-      const auto updates = static_cast<double>(longest);
-      if (longest > 0 && phase.cycles > updates) {
-        fail(key + "cycles",
-             fmt::format("{:g} are more than its {} updates", phase.cycles, longest),
-             "fewer cycles");
-      }
-      if (longest > 0 && phase.total_rewarmup >= updates) {
-        fail(key + "rewarmup",
-             fmt::format("{} before each cycle leaves nothing of its {} updates for the cosine",
-                         to_string(*given.rewarmup), longest),
-             "a shorter one, or fewer cycles");
-      }
-      return;
+      take_count_of_cycles(given, phase);
+    } else {
+      take_period(given, phase);
     }
+  }
+
+  void take_count_of_cycles(const PhaseConfig& given, Phase& phase) const {
+    const std::string key = given.key + ".";
+    phase.cycles = *given.cycles;
+    phase.total_rewarmup = (std::ceil(phase.cycles) - 1) * static_cast<double>(phase.rewarmup);
+    const std::int64_t longest = phase.span + (phase.fills_run ? longest_shift() : 0);
+    const auto updates = static_cast<double>(longest);
+    if (longest > 0 && phase.cycles > updates) {
+      fail(key + "cycles", fmt::format("{:g} are more than its {} updates", phase.cycles, longest),
+           "fewer cycles");
+    }
+    if (longest > 0 && phase.total_rewarmup >= updates) {
+      fail(key + "rewarmup",
+           fmt::format("{} before each cycle leaves nothing of its {} updates for the cosine",
+                       to_string(*given.rewarmup), longest),
+           "a shorter one, or fewer cycles");
+    }
+  }
+
+  void take_period(const PhaseConfig& given, Phase& phase) {
+    const std::string key = given.key + ".";
     phase.period = static_cast<double>(at_least_one(*given.period, key + "period"));
     const double growth = given.multiply.value_or(1.0);
     if (growth == 1) return;

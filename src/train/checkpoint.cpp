@@ -11,9 +11,9 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
-#include "train/run_files.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {

@@ -1,9 +1,14 @@
 #include "train/run_files.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <utility>
+
+#include "config/atomic_file.h"
+#include "config/error.h"
 
 namespace preheat {
 namespace {
@@ -108,15 +113,6 @@ SharpnessRows read_sharpness(const std::filesystem::path& path) {
                     &s.agrees, &s.random_direction});
   }
   return s;
-}
-
-std::string problem_of(const nlohmann::json::exception& error) {
-  if (const auto* parse = dynamic_cast<const nlohmann::json::parse_error*>(&error)) {
-    return fmt::format("byte {} is not as JSON has it", parse->byte);
-  }
-  const std::string text = error.what();  // "[json.exception.out_of_range.403] key 'n' not found"
-  const auto begin = text.find("] ");
-  return begin == std::string::npos ? text : text.substr(begin + 2);
 }
 
 }  // namespace preheat

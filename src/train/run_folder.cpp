@@ -14,8 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
-#include "train/atomic_file.h"
 #include "train/run_files.h"
 
 namespace preheat {
@@ -172,6 +172,8 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, His
       past.last_sharpness = row.number(2);
     });
   }
+  remove_temporaries(folder);
+  remove_temporaries(folder / "checkpoints");
   for (const auto& [path, text] : kept) write_atomically(path, text);
   return RunFolder(std::move(folder), std::move(lock));
 }

@@ -197,11 +197,10 @@ std::vector<float> random_direction(const Network& network, std::uint64_t seed) 
   std::vector<float> direction(network.arena_size, 0.0f);
   for (std::size_t i = 0; i < network.parameters.size(); ++i) {
     const Parameter& p = network.parameters[i];
-    for (std::int64_t k = 0; k < p.size; ++k) {
-      const Random4 words =
-          philox(seed, RandomStream::sharpness_direction, static_cast<std::uint32_t>(i), k / 4);
-      direction[p.offset + k] = static_cast<float>(normal_quantile(unit(words.value[k % 4])));
-    }
+    for_words(seed, RandomStream::sharpness_direction, static_cast<std::uint32_t>(i), p.size,
+              [&](std::int64_t k, std::uint32_t word) {
+                direction[p.offset + k] = static_cast<float>(normal_quantile(unit(word)));
+              });
   }
   return scaled(direction, 1 / norm(direction));
 }

@@ -3,27 +3,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "config/atomic_file.h"
+#include "config/clock.h"
 #include "config/error.h"
 #include "data/epoch_order.h"
-#include "train/atomic_file.h"
 #include "train/checkpoint.h"
 #include "train/critical_rate.h"
 #include "train/fingerprint.h"
+#include "train/json_file.h"
 #include "train/replica_options.h"
-#include "train/run_files.h"
 
 namespace preheat {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // The number of updates between two reads of the records, adapted so that they take a fraction of a
 // second.
@@ -43,14 +37,8 @@ class Burst {
   std::int64_t updates_ = 1;
 };
 
-RunConfig checked(const RunConfig& config, const Backend& backend, const ResidentData& data) {
+RunConfig checked(const RunConfig& config, const Backend& backend) {
   check_precision(config, backend);
-  if (config.data.batch_size > data.train->size()) {
-    throw ConfigError(config.where("data.batch_size"),
-                      fmt::format("{} is more than the {} training examples",
-                                  config.data.batch_size, data.train->size()),
-                      "a smaller batch, or a larger data.train_limit");
-  }
   return config;
 }
 
@@ -62,7 +50,7 @@ RunConfig checked(const RunConfig& config, const Backend& backend, const Residen
 std::optional<double> find_start_lr(const RunConfig& config, Backend& backend,
                                     const Network& network, const ResidentData& data) {
   constexpr double unlimited_share = 0.1;
-  const Schedule schedule = schedule_of(config, data);
+  const Schedule schedule = schedule_of(config);
   if (!schedule.start_is_automatic) return std::nullopt;
   try {
     const auto critical = critical_rate(config, backend, network, schedule, data.train);
@@ -83,66 +71,6 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
   backend.require_memory(network, config.data.batch_size, config.train.precision);
   return backend.compile(network, replica_options(config, network, schedule),
                          initial_parameters(network, config.model, config.seed), data.train);
-}
-
-// Visits the numbers of a result with their names in summary.json.
-template <class Result, class Visit>
-void for_numbers(Result& result, const Visit& visit) {
-  visit("steps", result.steps);
-  visit("first_non_finite_step", result.first_non_finite_step);
-  visit("gate_opened_at", result.gate_opened_at);
-  visit("final_train_loss", result.final_train_loss);
-  visit("final_train_accuracy", result.final_train_accuracy);
-  visit("test_loss", result.test_loss);
-  visit("test_accuracy", result.test_accuracy);
-  visit("best_test_accuracy", result.best_test_accuracy);
-  visit("best_step", result.best_step);
-  visit("initial_sharpness", result.initial_sharpness);
-  visit("last_sharpness", result.last_sharpness);
-  visit("wall_seconds", result.seconds);
-  visit("images_per_second", result.images_per_second);
-}
-
-template <class T>
-void read_number(const nlohmann::ordered_json& json, const char* key, T& value) {
-  value = get_as<T>(json.at(key));
-}
-template <class T>
-void read_number(const nlohmann::ordered_json& json, const char* key, std::optional<T>& value) {
-  value = optional_at<T>(json, key);
-}
-
-// Throws Error unless the result has the numbers that every run of its outcome has, since readers
-// rely on them. The test loss may be absent: JSON cannot hold one that is not finite.
-void check_numbers(const RunResult& result, const std::filesystem::path& path) {
-  const auto require = [&](const char* key, bool is_there) {
-    if (is_there) return;
-    throw Error(fmt::format("{}: is damaged: the run is '{}' and has no {}", path.string(),
-                            to_string(result.outcome), key));
-  };
-  if (result.outcome == Outcome::non_finite) {
-    require("first_non_finite_step", result.first_non_finite_step.has_value());
-    require("first_non_finite_tensor", !result.first_non_finite_tensor.empty());
-    return;
-  }
-  require("final_train_loss", result.final_train_loss.has_value());
-  require("final_train_accuracy", result.final_train_accuracy.has_value());
-  require("test_accuracy", result.test_accuracy.has_value());
-  require("best_test_accuracy", result.best_test_accuracy.has_value());
-  require("best_step", result.best_step.has_value());
-}
-
-// The result of a run that has ended.
-RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
-  RunResult result;
-  for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
-  const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
-  if (!outcome) throw Error(path.string() + ": is damaged: it has an unknown outcome");
-  result.outcome = *outcome;
-  result.first_non_finite_tensor =
-      optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
-  check_numbers(result, path);
-  return result;
 }
 
 // Throws Error unless a run under `before` may continue under `now`.
@@ -173,23 +101,13 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 
 }  // namespace
 
-Schedule schedule_of(const RunConfig& config, const ResidentData& data) {
-  return resolve_schedule(config, run_length(config, data.train->size() / config.data.batch_size));
-}
-
-std::optional<RunSummary> read_summary(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / "summary.json";
-  if (!std::filesystem::exists(path)) return std::nullopt;
-  return read_json(path, [&](const nlohmann::ordered_json& json) {
-    RunSummary summary{json.at("fingerprint"), std::nullopt};
-    if (!json.at("interrupted").get<bool>()) summary.result = result_in(json, path);
-    return summary;
-  });
+Schedule schedule_of(const RunConfig& config) {
+  return resolve_schedule(config, run_length(config, steps_per_epoch(config)));
 }
 
 void check_run(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
-  const Schedule schedule = resolve_schedule(config, run_length(config, steps_per_epoch(config)));
+  const Schedule schedule = schedule_of(config);
   const Network network = build_network(config, data.shape, data.classes);
   replica_options(config, network, schedule);
 }
@@ -220,12 +138,12 @@ ResidentData load_data(const DataConfig& config, Backend& backend) {
 }
 
 Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
-    : config_(checked(config, backend, data)),
+    : config_(checked(config, backend)),
       backend_(backend),
       data_(data),
       network_(build_network(config_, data.shape, data.classes)),
       start_lr_(find_start_lr(config_, backend, network_, data)),
-      schedule_(schedule_of(with_start_lr(config_, start_lr_), data)),
+      schedule_(schedule_of(with_start_lr(config_, start_lr_))),
       replica_(compile(config_, backend, network_, schedule_, data)),
       diagnostics_(config_, backend, network_, schedule_, data.train) {
   const auto every = [&](const Length& length, const char* key) {
@@ -248,7 +166,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const float lr_before = step.lr;
   const RunConfig before = config_in(folder);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
-  if (changes) take_schedule(step, schedule_of(before, data_), schedule_);
+  if (changes) take_schedule(step, schedule_of(before), schedule_);
   try {
     replica_->load(checkpoint.state);
     diagnostics_.set_direction(checkpoint.direction);
@@ -339,7 +257,7 @@ void Trainer::save_last(RunFolder* folder) {
   folder->sync();
   if (folder->checkpoints() == Checkpoints::keep) {
     save(*folder, "last");
-  } else {
+  } else if (schedule_.lr.gate.window > 0) {  // saving copies all weights
     note_gate(replica_->save().step);
   }
 }
@@ -486,18 +404,12 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
 
 void Trainer::write_summary(const RunFolder& folder, const RunResult& result) const {
   const MemoryUse memory = replica_->memory();
-  nlohmann::json summary = {
+  nlohmann::json summary = summary_of(result, fingerprint(config_));
+  summary.update({
       {"name", config_.name},
       {"seed", config_.seed},
-      {"fingerprint", fingerprint(config_)},
-      {"outcome",
-       result.interrupted ? nlohmann::json() : nlohmann::json(to_string(result.outcome))},
-      {"interrupted", result.interrupted},
       {"steps_planned", schedule_.run.steps},
       {"steps_per_epoch", schedule_.run.steps_per_epoch},
-      {"first_non_finite_tensor", result.first_non_finite_step
-                                      ? nlohmann::json(result.first_non_finite_tensor)
-                                      : nlohmann::json()},
       {"start_lr", or_null(start_lr_)},
       {"parameters", network_.parameter_count},
       {"memory_bytes",
@@ -510,9 +422,6 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
       {"device", backend_.device()},
       {"library", backend_.library()},
       {"preheat", PREHEAT_VERSION},
-  };
-  for_numbers(result, [&](const char* key, const auto& value) {
-    summary[key] = or_null(std::optional(value));
   });
   folder.write_summary(summary);
 }

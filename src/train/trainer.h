@@ -18,6 +18,7 @@
 #include "train/diagnostics.h"
 #include "train/outcome.h"
 #include "train/run_folder.h"
+#include "train/summary.h"
 
 namespace preheat {
 
@@ -34,37 +35,9 @@ struct ResidentData {
 /// Reads the configured dataset and loads it into the backend. Throws Error.
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
-/// The schedule of a run on this data. Throws ConfigError as resolve_schedule() does.
-Schedule schedule_of(const RunConfig& config, const ResidentData& data);
-
-struct RunResult {
-  Outcome outcome = Outcome::ok;
-  bool interrupted = false;  // if so, the outcome is meaningless
-  std::int64_t steps = 0;    // updates done in total
-  std::optional<std::int64_t> first_non_finite_step;
-  std::string first_non_finite_tensor;
-  std::optional<std::int64_t> gate_opened_at;  // the first update after a warmup ended early
-  std::optional<double> final_train_loss;      // means over the last updates, see LossHistory
-  std::optional<double> final_train_accuracy;
-  std::optional<double> test_loss;  // after the last update, if the run reached its end
-  std::optional<double> test_accuracy;
-  std::optional<double> best_test_accuracy;
-  std::optional<std::int64_t> best_step;
-  std::optional<double> initial_sharpness;  // before update 0
-  std::optional<double> last_sharpness;     // of the last measurement
-  double seconds = 0;            // wall time of this call, not counting time before a resume
-  double images_per_second = 0;  // in training alone
-};
-
-/// The contents of a folder's summary.json.
-struct RunSummary {
-  std::string fingerprint;          // of the run's configuration
-  std::optional<RunResult> result;  // std::nullopt if the run was interrupted
-};
-
-/// std::nullopt if there is no summary.json. Throws Error if it is damaged, also if it lacks a
-/// number that every run of its outcome has.
-std::optional<RunSummary> read_summary(const std::filesystem::path& folder);
+/// The schedule of a run of this configuration. Throws ConfigError as resolve_schedule() and
+/// steps_per_epoch() do.
+Schedule schedule_of(const RunConfig& config);
 
 /// Callbacks that receive the progress of a run. Each may be empty.
 struct RunListener {
@@ -102,8 +75,8 @@ class Trainer {
   /// Builds the network and compiles it. If the schedule's start_lr is `auto`, it is derived here
   /// from the critical rate at the initial weights, and schedule() contains the number. If loss or
   /// gradient is not finite there, the placeholder of resolve_schedule() stays: the run will
-  /// diverge, and that is its result. Checks `config` against the data: throws ConfigError and
-  /// Error.
+  /// diverge, and that is its result. `data` are those that load_data() reads for this `config`.
+  /// Throws ConfigError and Error.
   Trainer(const RunConfig& config, Backend& backend, const ResidentData& data);
 
   const RunConfig& config() const { return config_; }

@@ -235,6 +235,19 @@ TEST_P(ReplicaBits, SavedStateGoesOnToTheSameBits) {
 }
 
 // For a batch too large for any machine. The expected figures are extrapolated from two small ones.
+TEST_P(ReplicaTest, ALoadedStateBringsNoRecordsOfEarlierUpdates) {
+  auto r = replica();
+  const ReplicaState start = r->save();
+  train(*r, 0, 2);
+  r->train(3);
+  r->load(start);
+  EXPECT_TRUE(r->drain().empty());
+  const std::vector<StepRecord> records = train(*r, 0, 2);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].step, 0);
+  EXPECT_EQ(records[1].step, 1);
+}
+
 TEST_P(ReplicaBits, TheMemoryThatIsAskedForIsWhatIsTaken) {
   use(R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}

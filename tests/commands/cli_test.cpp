@@ -387,11 +387,12 @@ struct Screen {
 };
 
 TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
-  put_bytes(
-      folder_ / "two.yaml",
-      std::string(tiny) + "compare: {seeds: 3, arms: {a: {}, b: {schedule.base_lr: 0.04}}}\n");
-  const std::pair<std::string, std::string> commands[] = {{"train", "tiny.yaml"},
-                                                          {"compare", "two.yaml"}};
+  put_bytes(folder_ / "two.yaml",
+            std::string(tiny) +
+                "compare: {seeds: 3, arms: {a: {}, b: {schedule.base_lr: 0.04}}}\n" +
+                "find_lr: {seeds: 6, first: 0.1, resolution: 8, loss_below: 1, arms: {a: {}}}\n");
+  const std::pair<std::string, std::string> commands[] = {
+      {"train", "tiny.yaml"}, {"compare", "two.yaml"}, {"find-lr", "two.yaml"}};
   for (const auto& [command, file] : commands) {
     for (const int columns : {200, 60, 12}) {
       const Screen screen(preheat_on_terminal(
@@ -403,6 +404,10 @@ TEST_F(Cli, ATerminalShowsABarThatFitsAndVanishes) {
       EXPECT_THAT(screen.lines, Each(AllOf(Not(StartsWith("[")), Not(HasSubstr(" left")),
                                            Not(HasSubstr("side by side")))))
           << command;
+      const auto searches = std::ranges::count_if(screen.lines, [](const std::string& line) {
+        return line.starts_with("seed ") && line.find(" a: trains at ") != std::string::npos;
+      });
+      EXPECT_EQ(searches, command == "find-lr" ? 6 : 0);
     }
   }
 }
@@ -1639,13 +1644,13 @@ TEST_F(Cli, AnInterruptedTableLeavesWhatWasThere) {
   put_bytes(folder_ / "rates.csv", "old");
   const pid_t child = start({PREHEAT_BINARY, "schedule", "tiny.yaml", "--set",
                              "train.length=1000000000000 steps", "--csv", "rates.csv"});
-  EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.tmp"); }));
+  EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.1.tmp"); }));
   kill(child, SIGINT);
   const Result result = wait(child);
   expect_one_line(result, 1);
   EXPECT_THAT(result.err, HasSubstr("interrupted"));
   EXPECT_EQ(bytes_of(folder_ / "rates.csv"), "old");
-  EXPECT_FALSE(std::filesystem::exists(folder_ / "rates.csv.tmp"));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "rates.csv.1.tmp"));
 }
 
 TEST_F(Cli, AScheduleLongerThanMemoryIsPrinted) {

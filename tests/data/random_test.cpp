@@ -48,5 +48,17 @@ TEST(NormalQuantile, IsOddAboutOneHalf) {
   EXPECT_NEAR(normal_quantile(0x1p-33), -6.338, 1e-3);  // the largest possible weight, in stds
 }
 
+TEST(Words, AreThoseOfTheirPositions) {
+  for (const std::int64_t count : {0, 1, 4, 7, 8}) {
+    std::int64_t visited = 0;
+    for_words(9, RandomStream::initial_weights, 3, count, [&](std::int64_t k, std::uint32_t word) {
+      EXPECT_EQ(k, visited++);
+      const Random4 words = philox(9, RandomStream::initial_weights, 3, k / 4);
+      EXPECT_EQ(word, words.value[k % 4]) << k;
+    });
+    EXPECT_EQ(visited, count);
+  }
+}
+
 }  // namespace
 }  // namespace preheat

@@ -967,7 +967,7 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
     sweep(d, shared_backend(), out, false, {});
   };
   const Command run_find_lr = [](const Document& d, const std::filesystem::path& out) {
-    find_lr(d, shared_backend(), out, false, {}, {});
+    find_lr(d, shared_backend(), out, false, {});
   };
   struct Wrong {
     const Command& command;

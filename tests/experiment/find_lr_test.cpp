@@ -4,11 +4,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "config/error.h"
 #include "experiment/small_experiment.h"
@@ -224,10 +227,11 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   const auto place = folder / "out";
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
   std::vector<std::string> heard;
-  const FindLrResult result =
-      find_lr(document, shared_backend(), place, false, {}, [&](const Arm& arm, const Search& s) {
-        heard.push_back(fmt::format("{} {}", arm.name, s.seed));
-      });
+  RunsListener hearing;
+  hearing.on_search = [&](const Arm& arm, const Search& s) {
+    heard.push_back(fmt::format("{} {}", arm.name, s.seed));
+  };
+  const FindLrResult result = find_lr(document, shared_backend(), place, false, hearing);
   EXPECT_THAT(heard, ElementsAre("no-warmup 5", "warmup 5", "no-warmup 2", "warmup 2"));
   EXPECT_FALSE(result.interrupted);
   const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
@@ -294,7 +298,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   // Resumed when complete: every run is read.
   const std::string before = bytes_of(place / "find_lr.json");
   Counter counter;
-  find_lr(document, shared_backend(), place, true, counter.listener, {});
+  find_lr(document, shared_backend(), place, true, counter.listener);
   EXPECT_EQ(counter.ran, 0);
   EXPECT_GT(counter.read, 0);
   EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
@@ -303,7 +307,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   Counter none;
   none.stop_after = -1;
   const FindLrResult nothing =
-      find_lr(document, shared_backend(), folder / "none", false, none.listener, {});
+      find_lr(document, shared_backend(), folder / "none", false, none.listener);
   EXPECT_TRUE(nothing.interrupted);
   EXPECT_TRUE(nothing.critical_rates.empty());
   EXPECT_EQ(none.started, 0);
@@ -312,14 +316,14 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   Counter first;
   first.stop_after = 4;
   EXPECT_TRUE(
-      find_lr(document, shared_backend(), folder / "cut", false, first.listener, {}).interrupted);
+      find_lr(document, shared_backend(), folder / "cut", false, first.listener).interrupted);
   const auto cut = nlohmann::json::parse(bytes_of(folder / "cut/find_lr.json"));
   EXPECT_EQ(cut["interrupted"], true);
   EXPECT_TRUE(cut["arms"][0]["searches"].empty());
   EXPECT_TRUE(cut["ratios"][0]["log2_mean"].is_null());
   EXPECT_TRUE(cut["ratios"][0]["interval"].is_null());
   Counter rest;
-  find_lr(document, shared_backend(), folder / "cut", true, rest.listener, {});
+  find_lr(document, shared_backend(), folder / "cut", true, rest.listener);
   EXPECT_EQ(rest.read, 4);
   EXPECT_EQ(rest.ran + rest.read, counter.read);
   EXPECT_EQ(bytes_of(folder / "cut/find_lr.json"), before);
@@ -333,7 +337,7 @@ TEST(FindLr, WhatNeverTrainsIsAResult) {
                       "{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, "
                       "{conv: {out: 2}}, {linear: {out: 10}}]"),
        parse_override("model.init.gain=1e6"), parse_override("find_lr.seeds=[2]")});
-  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {}, {});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
   ASSERT_EQ(result.critical_rates.size(), 1u);
   EXPECT_FALSE(result.critical_rates[0].rate);
   for (const auto& arm : result.arms) EXPECT_FALSE(arm.searches.at(0).largest);
@@ -346,7 +350,7 @@ TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {
                      {parse_override("find_lr.seeds=[2]"), parse_override("find_lr.first=0.0125"),
                       parse_override("find_lr.loss_below=0.9"),
                       parse_override("find_lr.arms={mse: {loss: mse, model.init.gain: 0.3}}")});
-  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {}, {});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
   // Predicting a tenth for each of ten classes: half of 0.9^2 + 9 x 0.1^2. Under 0.9 times the
   // chance loss of cross-entropy, 2.1, all finite runs would have trained.
   constexpr double chance = 0.45;
@@ -370,7 +374,7 @@ TEST(FindLr, RatesAreThoseOfTheUpdatesUnderAScale) {
                       parse_override("find_lr.arms={a: {schedule.warmup.length: 0 steps}}")});
   const Document scaled =
       with_overrides(plain, {parse_override("schedule.scale={rule: linear, reference_batch: 8}")});
-  const FindLrResult result = find_lr(scaled, shared_backend(), folder / "x", false, {}, {});
+  const FindLrResult result = find_lr(scaled, shared_backend(), folder / "x", false, {});
   for (const Trial& trial : result.arms.at(0).searches.at(0).trials) {
     std::istringstream metrics(bytes_of(folder / "x/a/2" / rate_name(trial.rate) / "metrics.csv"));
     std::string row;
@@ -381,8 +385,7 @@ TEST(FindLr, RatesAreThoseOfTheUpdatesUnderAScale) {
     for (int i = 0; i < 4; ++i) std::getline(fields, field, ',');
     EXPECT_EQ(std::stof(field), static_cast<float>(trial.rate));
   }
-  EXPECT_EQ(to_json(result),
-            to_json(find_lr(plain, shared_backend(), folder / "y", false, {}, {})));
+  EXPECT_EQ(to_json(result), to_json(find_lr(plain, shared_backend(), folder / "y", false, {})));
 }
 
 TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
@@ -390,7 +393,7 @@ TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
   const std::string phases =
       "data: {dataset: synthetic}\nschedule: {phases: [{shape: constant, from: base}]}\n";
   try {
-    find_lr(parse_document(phases, "f.yaml"), shared_backend(), folder / "x", false, {}, {});
+    find_lr(parse_document(phases, "f.yaml"), shared_backend(), folder / "x", false, {});
     FAIL() << "no error";
   } catch (const ConfigError& error) {
     EXPECT_THAT(error.what(), testing::StartsWith("f.yaml: find_lr.arms: is missing, and"));
@@ -425,7 +428,7 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
     RunsListener listener;
     listener.wants_stop = [&] { return backend.probes >= most; };
     const auto place = folder / std::to_string(most);
-    EXPECT_TRUE(find_lr(document, backend, place, false, listener, {}).interrupted);
+    EXPECT_TRUE(find_lr(document, backend, place, false, listener).interrupted);
     EXPECT_EQ(backend.probes, most);
     EXPECT_EQ(backend.replicas, 0);
     const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
@@ -437,7 +440,7 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
 TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
-  const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {}, {});
+  const FindLrResult in_turn = find_lr(document, shared_backend(), folder / "one", false, {});
   // The first runs of two searches meet, and the last two of one, which are of its confirmation.
   const Search& one = in_turn.arms.at(0).searches.at(0);
   ASSERT_EQ(one.seed, 5u);
@@ -451,14 +454,23 @@ TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   });
   int at_once = 0;
   int most = 0;
+  std::atomic<int> callbacks{0};  // in progress
   RunsListener listener;
   listener.on_start = [&](const std::string&, const Trainer&) { most = std::max(most, ++at_once); };
+  listener.on_records = [&](const std::string&, std::span<const StepRecord>) {
+    EXPECT_EQ(callbacks++, 0);
+    --callbacks;
+  };
   listener.on_end = [&](const std::string&, const RunResult&, bool) { --at_once; };
   std::multiset<std::string> heard;
-  const FindLrResult run_concurrently = find_lr(
-      document, backend, folder / "many", false, listener, [&](const Arm& arm, const Search& s) {
-        heard.insert(fmt::format("{} {}", arm.name, s.seed));
-      });
+  listener.on_search = [&](const Arm& arm, const Search& s) {
+    EXPECT_EQ(callbacks++, 0);
+    heard.insert(fmt::format("{} {}", arm.name, s.seed));
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));  // other searches have records
+    --callbacks;
+  };
+  const FindLrResult run_concurrently =
+      find_lr(document, backend, folder / "many", false, listener);
   EXPECT_THAT(heard, ElementsAre("no-warmup 2", "no-warmup 5", "warmup 2", "warmup 5"));
   EXPECT_TRUE(backend.met("two searches"));
   EXPECT_TRUE(backend.met("a confirmation"));
@@ -470,10 +482,10 @@ TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
 TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
-  const FindLrResult whole = find_lr(document, shared_backend(), folder / "one", false, {}, {});
+  const FindLrResult whole = find_lr(document, shared_backend(), folder / "one", false, {});
   AtATime backend(3);
   const auto resumed = [&](const char* name) {
-    return to_json(find_lr(document, backend, folder / name, true, {}, {}));
+    return to_json(find_lr(document, backend, folder / name, true, {}));
   };
 
   // In a confirmation: a run beside other runs of its search and beside other searches.
@@ -485,7 +497,7 @@ TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
     if (is_it) throw Error("the disk is full");
   };
   try {
-    find_lr(document, backend, folder / "failed", false, failing, {});
+    find_lr(document, backend, folder / "failed", false, failing);
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_STREQ(e.what(), "the disk is full");
@@ -494,7 +506,7 @@ TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
 
   Counter counter;
   counter.stop_after = 6;
-  EXPECT_TRUE(find_lr(document, backend, folder / "cut", false, counter.listener, {}).interrupted);
+  EXPECT_TRUE(find_lr(document, backend, folder / "cut", false, counter.listener).interrupted);
   EXPECT_EQ(resumed("cut"), to_json(whole));
 }
 

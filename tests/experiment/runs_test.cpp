@@ -9,6 +9,7 @@
 #include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
 
 #include "config/error.h"
@@ -122,7 +123,7 @@ TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
 
 // A run that was killed while its folder was being made starts again.
 TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
-  for (const char* left : {"", "config.yaml.tmp", "metrics.csv"}) {
+  for (const char* left : {"", "config.yaml.3.tmp", "metrics.csv"}) {
     SCOPED_TRACE(left);
     std::filesystem::create_directory(path_);
     if (*left != '\0') put_bytes(path_ / left, "");
@@ -318,9 +319,11 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   first.stop_after = 2;
   EXPECT_TRUE(
       compare(document(), shared_backend(), folder_ / "cut", false, first.listener).interrupted);
+  put_bytes(folder_ / "cut/compare.json.1.tmp", "what a killed program left");
   Counter rest;
   EXPECT_FALSE(
       compare(document(), shared_backend(), folder_ / "cut", true, rest.listener).interrupted);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "cut/compare.json.1.tmp"));
   EXPECT_EQ(rest.read, 2);
   EXPECT_EQ(rest.ran, 2);
   EXPECT_EQ(bytes_of(folder_ / "cut/compare.json"), bytes_of(folder_ / "whole/compare.json"));
@@ -368,6 +371,7 @@ TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
   listener.on_start = [&](const std::string&, const Trainer&) {
     if (!std::filesystem::exists(path)) return;
     seen.push_back(nlohmann::json::parse(bytes_of(path)).at("incomplete"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1010));  // this run ends after a second
   };
   compare(document(), shared_backend(), folder_ / "out", false, listener);
   ASSERT_EQ(seen.size(), 3u);
@@ -375,6 +379,24 @@ TEST_F(ResumedCompare, TheFileSaysHowManyRunsAreMissing) {
     EXPECT_EQ(seen[k], nlohmann::json({{"ended", k + 1}, {"planned", 4}}));
   }
   EXPECT_FALSE(nlohmann::json::parse(bytes_of(path)).contains("incomplete"));
+}
+
+// Writing after each of thousands of short runs would take longer than the runs.
+TEST_F(ResumedCompare, TheFileIsWrittenAtMostOnceASecondAndInTheEnd) {
+  const auto path = folder_ / "out" / "compare.json";
+  std::set<int> seen;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    if (!std::filesystem::exists(path)) return;
+    seen.insert(nlohmann::json::parse(bytes_of(path)).at("incomplete").at("ended").get<int>());
+  };
+  const Document many = document({"compare.seeds=0..19", "train.length=10 steps"});
+  const auto begin = std::chrono::steady_clock::now();
+  compare(many, shared_backend(), folder_ / "out", false, listener);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  EXPECT_EQ(*seen.begin(), 1);
+  EXPECT_LE(static_cast<double>(seen.size()), 1 + seconds.count());
+  for (const auto& arm : nlohmann::json::parse(bytes_of(path))["arms"]) EXPECT_EQ(arm["n"], 20);
 }
 
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {

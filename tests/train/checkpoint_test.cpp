@@ -137,7 +137,7 @@ TEST_F(CheckpointFile, ComesBackBitForBit) {
     EXPECT_EQ(back.step.updates_at_scale, 1999);
     EXPECT_TRUE(std::ranges::equal(back.step.hits, state.step.hits));
   }
-  EXPECT_FALSE(std::filesystem::exists(path_.string() + ".tmp"));
+  EXPECT_FALSE(std::filesystem::exists(path_.string() + ".1.tmp"));
 }
 
 TEST_F(CheckpointFile, IsTheDocumentedFormat) {

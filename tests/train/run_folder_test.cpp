@@ -53,7 +53,7 @@ TEST(RunFolder, HasItsConfigurationBeforeAnythingElse) {
   const RunFolder run(folder.path(), config_of());
   const std::vector<std::string> names = watch.names();
   ASSERT_GE(names.size(), 4u);
-  EXPECT_EQ(names[0], "config.yaml.tmp");
+  EXPECT_EQ(names[0], "config.yaml.1.tmp");
   EXPECT_EQ(names[1], "config.yaml");
   EXPECT_THAT(names, testing::IsSupersetOf({"metrics.csv", "eval.csv"}));
 }

@@ -159,7 +159,7 @@ TEST_P(Resume, AfterAnInterruptGivesTheSameBits) {
   }
 }
 
-// A crash leaves rows that no checkpoint covers, and perhaps half a row.
+// A crash leaves rows that no checkpoint covers, and perhaps half a row or half a file.
 TEST_P(Resume, AfterACrashGivesTheSameBits) {
   const auto path = folder_ / "crashed";
   RunListener listener;
@@ -171,7 +171,9 @@ TEST_P(Resume, AfterACrashGivesTheSameBits) {
   EXPECT_GT(rows_of(path / "metrics.csv").size(), 19u);
   std::ofstream(path / "metrics.csv", std::ios::app) << "27,2,dec";
   std::ofstream(path / "eval.csv", std::ios::app) << "30,3,0.1,0.9\n30,";
+  put_bytes(path / "checkpoints/last.ckpt.1.tmp", "half");
   resume_in(path, config_);
+  EXPECT_FALSE(std::filesystem::exists(path / "checkpoints/last.ckpt.1.tmp"));
   expect_same_run(folder_ / "whole", path);
 }
 
@@ -383,6 +385,16 @@ TEST_F(GatedRun, ResumedInTheMidstOfTheWindowOpensAtTheSameUpdate) {
     EXPECT_EQ(rest.gate_opened_at, opened_);
     expect_same_run(folder_ / "whole", path);
   }
+}
+
+TEST_F(GatedRun, WithoutCheckpointsTellsOfAGateThatTheLastUpdateOpened) {
+  const RunConfig config = gated({"train.checkpoint_every=1 steps"});
+  Trainer trainer = trainer_of(config);
+  RunFolder folder(folder_ / "dropped", config, Checkpoints::drop);
+  const StopAfter stopper(opened_);
+  const RunResult result = trainer.run(stopper.listener, &folder);
+  EXPECT_EQ(result.steps, opened_);
+  EXPECT_EQ(result.gate_opened_at, opened_);
 }
 
 TEST_F(GatedRun, ThatIsNeverGoodEnoughWarmsUpAsPlanned) {
@@ -663,7 +675,8 @@ TEST(Trainer, RefusesABatchThatIsLargerThanTheData) {
     trainer_of(config);
     FAIL();
   } catch (const ConfigError& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr("data.batch_size: 336"), HasSubstr("335")));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("data.batch_size: a batch of 336"), HasSubstr("335")));
   }
 }
 

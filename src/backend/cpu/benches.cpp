@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -17,12 +16,11 @@
 #include "backend/spread.h"
 #include "backend/step_parts.h"
 #include "backend/update_check.h"
+#include "config/clock.h"
 #include "optim/step_state.h"
 
 namespace preheat::cpu {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct Variant {
   std::string name;
@@ -105,7 +103,7 @@ class Bench {
         between_rounds();
         const auto start = Clock::now();
         for (std::int64_t k = 0; k < steps_; ++k) variants[i].step();
-        times[i].push_back(microseconds_since(start) / static_cast<double>(steps_));
+        times[i].push_back(1e6 * seconds_since(start) / static_cast<double>(steps_));
       }
     }
     std::vector<UpdateTiming> rows;
@@ -264,7 +262,7 @@ std::vector<std::vector<double>> CpuBenches::time_schedules(
       const auto start = Clock::now();
       a.update({});
       advance(state, schedule, true, 0);
-      times[i].push_back(microseconds_since(start));
+      times[i].push_back(1e6 * seconds_since(start));
     }
   }
   return times;
@@ -279,7 +277,7 @@ Ceilings CpuBenches::measure_ceilings(Precision, int cpu_threads) {
     for (int i = 0; i < rounds; ++i) {
       const auto start = Clock::now();
       work();
-      times.push_back(1e-6 * microseconds_since(start));
+      times.push_back(seconds_since(start));
     }
     return std::ranges::min(times);  // the ceiling is the best round
   };

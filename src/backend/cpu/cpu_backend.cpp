@@ -3,7 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <stdexcept>
@@ -14,6 +13,7 @@
 #include "backend/cpu/thread_count.h"
 #include "backend/inspect.h"
 #include "backend/stages.h"
+#include "config/clock.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -198,6 +198,7 @@ class CpuReplica : public Replica {
     state_ = state.step;
     stage_ = no_stage;
     order_.clear();
+    records_.clear();
   }
 
   std::string first_non_finite_tensor() const override {
@@ -272,7 +273,6 @@ class CpuReplica : public Replica {
   }
 
   void step(StepParts* parts) {
-    using Clock = std::chrono::steady_clock;
     if (parts != nullptr) parts->begin_step();
     auto start = Clock::now();
     const auto ends = [&](const char* pass, const char* work, double bytes) {

@@ -1,10 +1,10 @@
 #include "backend/cpu/program.h"
 
 #include <algorithm>
-#include <chrono>
 #include <string>
 
 #include "backend/cpu/kernels.h"
+#include "config/clock.h"
 
 namespace preheat::cpu {
 namespace {
@@ -428,7 +428,7 @@ float* Program::d_logits() {
 // The CPU engine's stream is the calling thread, so a call has finished when it returns.
 void Program::run(const Task& task, Mode mode, StepParts* parts) {
   if (parts == nullptr) return task.run(mode);
-  const auto start = std::chrono::steady_clock::now();
+  const auto start = Clock::now();
   task.run(mode);
   const char* pass = task.purpose == Purpose::output ? "forward" : "backward";
   parts->add({pass, network_.ops[task.op].name, task.work, task.cost}, start);

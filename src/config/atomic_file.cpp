@@ -1,4 +1,4 @@
-#include "train/atomic_file.h"
+#include "config/atomic_file.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -14,6 +14,8 @@
 
 namespace preheat {
 namespace {
+
+constexpr std::string_view suffix = ".tmp";
 
 [[noreturn]] void fail(const std::filesystem::path& path, const char* what, int error) {
   throw Error(fmt::format("{}: {}: {}", path.string(), what, std::strerror(error)));
@@ -41,9 +43,16 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) {
   const bool special =
       std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none);
   path_ = special ? path : resolve_links(path);
-  if (!special) temporary_ = path_.string() + ".tmp";
-  file_ =
-      open((special ? path_ : temporary_).c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (special) {
+    file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  } else {
+    constexpr int max_attempts = 1000;  // others are writing, or were killed while they did
+    for (int i = 1; i <= max_attempts; ++i) {
+      temporary_ = fmt::format("{}.{}{}", path_.string(), i, suffix);
+      file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+      if (file_ >= 0 || errno != EEXIST) break;
+    }
+  }
   if (file_ < 0) fail(errno);
 }
 
@@ -76,6 +85,22 @@ void AtomicFile::commit() {
     const int error = errno;
     if (!temporary_.empty()) unlink(temporary_.c_str());
     fail(error);
+  }
+}
+
+std::string_view name_before_temporary(std::string_view name) {
+  if (!name.ends_with(suffix)) return "";
+  name.remove_suffix(suffix.size());
+  const auto last = name.find_last_not_of("0123456789");
+  const bool has_number = last != std::string_view::npos && last + 1 < name.size();
+  return has_number && name[last] == '.' ? name.substr(0, last) : "";
+}
+
+void remove_temporaries(const std::filesystem::path& folder) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, none)) {
+    if (name_before_temporary(entry.path().filename().string()).empty()) continue;
+    if (entry.is_regular_file(none)) std::filesystem::remove(entry.path(), none);
   }
 }
 

@@ -1,9 +1,11 @@
-#include "train/atomic_file.h"
+#include "config/atomic_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <iterator>
+#include <set>
 #include <thread>
 
 #include "config/error.h"
@@ -20,7 +22,7 @@ TEST(AtomicFile, ReplacesAndCreates) {
   EXPECT_EQ(read_file(folder / "a"), "one");
   write_atomically(folder / "a", "two");
   EXPECT_EQ(read_file(folder / "a"), "two");
-  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+  EXPECT_FALSE(fs::exists(folder / "a.1.tmp"));
 }
 
 TEST(AtomicFile, WithoutCommitTheOldFileStands) {
@@ -31,7 +33,7 @@ TEST(AtomicFile, WithoutCommitTheOldFileStands) {
     file.write("half of the n");
   }
   EXPECT_EQ(read_file(folder / "a"), "old");
-  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+  EXPECT_FALSE(fs::exists(folder / "a.1.tmp"));
 }
 
 TEST(AtomicFile, RefusesAFolderAtOnce) {
@@ -45,15 +47,48 @@ TEST(AtomicFile, RefusesAFolderAtOnce) {
     } catch (const Error& error) {
       EXPECT_EQ(error.what(), (folder / name).string() + ": cannot be written: Is a directory");
     }
-    EXPECT_FALSE(fs::exists(folder / "inner.tmp"));
+    EXPECT_FALSE(fs::exists(folder / "inner.1.tmp"));
   }
 }
 
-TEST(AtomicFile, NothingIsLeftOfALongerFileThatWasNotFinished) {
+TEST(AtomicFile, NothingIsReadOfALongerFileThatWasNotFinished) {
   const TemporaryFolder folder;
-  put_bytes(folder / "a.tmp", "what a run that was killed had written");
+  put_bytes(folder / "a.1.tmp", "what a run that was killed had written");
   write_atomically(folder / "a", "short");
   EXPECT_EQ(read_file(folder / "a"), "short");
+}
+
+TEST(AtomicFile, TwoThatWriteOneFileDoNotMix) {
+  const TemporaryFolder folder;
+  AtomicFile first(folder / "a");
+  first.write("the long text of ");
+  {
+    AtomicFile second(folder / "a");
+    second.write("short");
+    second.commit();
+  }
+  EXPECT_EQ(read_file(folder / "a"), "short");
+  first.write("the first");
+  first.commit();
+  EXPECT_EQ(read_file(folder / "a"), "the long text of the first");
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), {}), 1);
+}
+
+TEST(AtomicFile, WhatKilledProcessesLeaveIsToldByItsName) {
+  EXPECT_EQ(name_before_temporary("a.csv.12.tmp"), "a.csv");
+  for (const char* other : {"a.csv", "a.tmp", "a.12", ".1.tmp", "1.tmp", "a1.tmp", "a.1.tmp.gz"}) {
+    EXPECT_EQ(name_before_temporary(other), "") << other;
+  }
+  const TemporaryFolder folder;
+  for (const char* name : {"a.1.tmp", "a.2.tmp", "a", "mine.tmp"}) put_bytes(folder / name, "x");
+  fs::create_directory(folder / "b.1.tmp");
+  remove_temporaries(folder.path());
+  std::set<std::string> left;
+  for (const auto& entry : fs::directory_iterator(folder.path())) {
+    left.insert(entry.path().filename());
+  }
+  EXPECT_EQ(left, (std::set<std::string>{"a", "mine.tmp", "b.1.tmp"}));
+  remove_temporaries(folder / "missing");
 }
 
 TEST(AtomicFile, WhatCannotTakeItsPlaceLeavesNothing) {
@@ -62,7 +97,7 @@ TEST(AtomicFile, WhatCannotTakeItsPlaceLeavesNothing) {
   file.write("new");
   fs::create_directory(folder / "a");
   EXPECT_THROW(file.commit(), Error);
-  EXPECT_FALSE(fs::exists(folder / "a.tmp"));
+  EXPECT_FALSE(fs::exists(folder / "a.1.tmp"));
 }
 
 TEST(AtomicFile, FollowsALink) {

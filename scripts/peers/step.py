@@ -68,12 +68,11 @@ def preheat(program, config, steps, environment=None):
 def share_outside_convolutions(program, config, steps):
     """1 - time in convolutions / time of the steps, over the training steps only."""
     summary, output = preheat(program, config, steps, {"DNNL_VERBOSE": "1"})
-    convolutions, count = 0.0, 0
+    convolutions = 0.0
     for line in output.splitlines():
         fields = line.split(",")
         if line.startswith("onednn_verbose,exec") and fields[3] == "convolution":
             convolutions += float(fields[-1])
-            count += 1
     # The evaluation at the end runs 79 batches forward; their convolutions are subtracted by count.
     forward = [float(line.split(",")[-1]) for line in output.splitlines()
                if re.match(r"onednn_verbose,exec,cpu,convolution,[^,]*,forward", line)]

@@ -19,7 +19,6 @@ class InputFile {
   /// Throws Error, naming the path, unless it is a regular file that can be opened.
   explicit InputFile(const std::filesystem::path& path);
 
-  const std::filesystem::path& path() const { return path_; }
   std::int64_t position() const { return position_; }
 
   /// Appends the next `bytes` bytes to `out`. Memory grows with the data actually read, not with

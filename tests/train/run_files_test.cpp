@@ -10,6 +10,7 @@
 
 #include "config/error.h"
 #include "temporary_folder.h"
+#include "train/json_file.h"
 #include "train/run_folder.h"
 
 namespace preheat {

@@ -1,7 +1,6 @@
 #include "backend/cuda/convolution_plans.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -10,6 +9,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "config/atomic_file.h"
 #include "config/error.h"
 
 namespace preheat::cuda {
@@ -177,19 +177,12 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
 void ConvolutionPlans::save() noexcept try {
   if (path_.empty() || !changed_) return;
   changed_ = false;
-  std::error_code failed;
-  const std::filesystem::path path(path_);
-  std::filesystem::create_directories(path.parent_path(), failed);
+  std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
   // What another process has chosen meanwhile stands: on one machine a choice is made once.
   std::map<std::string, std::string> all = read_choices(path_);
   all.insert(choices_.begin(), choices_.end());
-  const std::filesystem::path temporary = path_ + fmt::format(".{}.tmp", getpid());
-  std::ofstream file(temporary);
-  file << nlohmann::json(all).dump(1) << "\n";
-  file.close();
-  if (file) std::filesystem::rename(temporary, path, failed);
-  if (!file || failed) std::filesystem::remove(temporary, failed);
-} catch (const std::exception&) {  // no memory: then it is chosen again the next time
+  write_atomically(path_, nlohmann::json(all).dump(1) + "\n");
+} catch (const std::exception&) {  // then it is chosen again the next time
 }
 
 }  // namespace preheat::cuda

@@ -7,7 +7,8 @@
 // memory, as floats and with zeros around the image. A thread computes strips of `band` vertically
 // adjacent pixels of y, which share all weights and most of the x they read, for 16 bytes of their
 // channels. Consecutive threads take consecutive channels, then consecutive columns, so a warp
-// reads and writes y coalesced.
+// reads and writes y coalesced. In 16 bits a thread also adds what it writes to sums in shared
+// memory, where a batch norm follows, and the last block of all takes the moments from them.
 #include <algorithm>
 
 #include "batch_moments.cuh"

@@ -24,6 +24,10 @@
 // run that begins or ends within an image reads one more row of x there, but skips the products
 // that belong to other blocks' rows.
 //
+// The moments of y, where a batch norm follows: a lane adds what it writes to sums in shared
+// memory, where the filters were until they came into registers, and the last block of all
+// finishes.
+//
 // The data gradient is the same convolution of dy, with the filters rotated by 180 degrees and
 // their channels exchanged. Shared memory holds them as they are in memory and the loads of the
 // fragments transpose them.

@@ -99,6 +99,7 @@ __device__ void finish_written(const BatchMoments& moments, std::int64_t rows, u
   float square[pack];
   written.get(sum, square);
   __syncthreads();  // until `space` has been read
+  static_assert(max_convolution_channels / pack <= channel_threads / (2 * pack));
   const ChannelGrid grid{.lanes = lanes, .rows = channel_threads / lanes, .packs = packs};
   write_channel_partials<pack>(grid, thread, sum, square, space, moments.scratch.partials);
   if (!is_last_block(moments.scratch.counter, gridDim.x * gridDim.y)) return;

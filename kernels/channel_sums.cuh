@@ -74,10 +74,10 @@ struct SumSpace {
   double parts[channel_threads][pack > 1 ? 4 : 2];
 };
 
-/// Adds up `a` and `b` over all threads with the same pack (at most sum_lanes packs per block) and
-/// writes them to this block's partials: partials[(block * channels + channel) * 2 + which].
-/// Threads without work must pass 0. `thread` is the calling thread's index among those threads,
-/// row * lanes + its pack among the block's.
+/// Adds up `a` and `b` over all threads with the same pack (at most channel_threads / (2 pack)
+/// packs per block) and writes them to this block's partials: partials[(block * channels + channel)
+/// * 2 + which]. Threads without work must pass 0. `thread` is the calling thread's index among
+/// those threads, row * lanes + its pack among the block's.
 template <int pack>
 __device__ void write_channel_partials(const ChannelGrid& grid, unsigned thread,
                                        const float (&a)[pack], const float (&b)[pack],

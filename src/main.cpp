@@ -64,8 +64,7 @@ std::string empty_argument(int argc, char** argv) {
       return fmt::format("preheat: {}: the value is empty", given.substr(0, given.size() - 1));
     }
     if (!given.empty()) continue;
-    return before.starts_with('-') ? fmt::format("preheat: {}: the value is empty", before)
-                                   : fmt::format("preheat: the argument after {} is empty", before);
+    return fmt::format("preheat: the argument after {} is empty", before);
   }
   return "";
 }

@@ -35,8 +35,8 @@ class AtomicFile {
 /// not a temporary one.
 std::string_view name_before_temporary(std::string_view name);
 
-/// Removes the temporary files that killed processes have left in a folder, if it exists, and those
-/// of files that are being written there: their writers fail.
+/// Removes the temporary files that killed processes have left in a folder, if it exists. Nothing
+/// may be writing there.
 void remove_temporaries(const std::filesystem::path& folder);
 
 /// Writes a complete file through AtomicFile.

@@ -224,7 +224,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
   OnceASecond once_a_second;
   std::mutex mutex;  // guards those above
-  runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
+  const auto search_one = [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
     const std::uint64_t seed = settings.seeds[task / arms.size()];
     RunConfig config = configs[i];
@@ -250,7 +250,13 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     }
     once_a_second(write);
     return !interrupted;
-  });
+  };
+  try {
+    runs.run_concurrently(std::ssize(ended), search_one);
+  } catch (...) {
+    write();
+    throw;
+  }
   result.claims = judge_find_lr(base, result);
   write();
   return result;

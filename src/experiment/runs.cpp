@@ -203,7 +203,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   bool all = true;
   OnceASecond once_a_second;
   std::mutex mutex;
-  runs.run_concurrently(std::ssize(ended), [&](std::int64_t task) {
+  const auto run_one = [&](std::int64_t task) {
     const std::size_t arm = task % arms;
     const std::uint64_t seed = seeds[task / arms];
     RunConfig config = configs[arm];
@@ -220,7 +220,13 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
     all = all && !interrupted;
     once_a_second(write);
     return !interrupted;
-  });
+  };
+  try {
+    runs.run_concurrently(std::ssize(ended), run_one);
+  } catch (...) {
+    write();
+    throw;
+  }
   return all;
 }
 

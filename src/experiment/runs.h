@@ -116,9 +116,8 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
 
 /// Limits how often an experiment rewrites its file, which grows with every run. Until the next run
 /// ends, the file may lack those that ended within a second of its last writing; so may that of a
-/// program that failed or was killed. Nothing is lost: a run's own folder, from which --resume
-/// reads it, has all of it, and an experiment writes its file once more when it ends or is
-/// interrupted.
+/// program that was killed. Nothing is lost: a run's own folder, from which --resume reads it, has
+/// all of it, and an experiment writes its file once more when it ends, is interrupted or fails.
 class OnceASecond {
  public:
   /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
@@ -133,9 +132,9 @@ class OnceASecond {
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
 
 /// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
-/// `results`, which already holds the arms. Calls `write` after the first run and at most once a
-/// second from then on, but not at the end. Returns whether all have ended; false means that the
-/// listener stopped them. Throws Error.
+/// `results`, which already holds the arms. Calls `write` after the first run, at most once a
+/// second from then on, and before it throws, but not at the end. Returns whether all have ended;
+/// false means that the listener stopped them. Throws Error.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,

@@ -3,8 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -61,6 +63,9 @@ T get_as(const Json& value) {
     require(fits || !(value.is_number() || value.is_boolean()), "a whole number in range");
   } else if constexpr (std::is_floating_point_v<T>) {
     require(!value.is_boolean(), "a number");
+    constexpr auto max = double{std::numeric_limits<T>::max()};
+    require(!value.is_number() || std::abs(value.template get<double>()) <= max,
+            "a number in range");
   }
   return value.template get<T>();
 }

@@ -234,7 +234,6 @@ TEST_P(ReplicaBits, SavedStateGoesOnToTheSameBits) {
   EXPECT_TRUE(same(whole->save(), second->save()));
 }
 
-// For a batch too large for any machine. The expected figures are extrapolated from two small ones.
 TEST_P(ReplicaTest, ALoadedStateBringsNoRecordsOfEarlierUpdates) {
   auto r = replica();
   const ReplicaState start = r->save();
@@ -248,6 +247,7 @@ TEST_P(ReplicaTest, ALoadedStateBringsNoRecordsOfEarlierUpdates) {
   EXPECT_EQ(records[1].step, 1);
 }
 
+// For a batch too large for any machine. The expected figures are extrapolated from two small ones.
 TEST_P(ReplicaBits, TheMemoryThatIsAskedForIsWhatIsTaken) {
   use(R"(
 data: {dataset: synthetic, batch_size: 32, train_limit: 320}

@@ -1575,13 +1575,13 @@ TEST_F(Cli, WhatIsWrongOnTheCommandLineIsNamed) {
 // As a script gives them whose variable is unset; taken as not given, --resume would begin a run.
 TEST_F(Cli, AnEmptyArgumentIsNotTakenAsNoneGiven) {
   const std::pair<std::vector<std::string>, std::string> wrong[] = {
-      {{"train", "tiny.yaml", "--resume", ""}, "--resume: the value is empty"},
+      {{"train", "tiny.yaml", "--resume", ""}, "the argument after --resume is empty"},
       {{"train", "tiny.yaml", "--resume="}, "--resume: the value is empty"},
-      {{"train", "tiny.yaml", "--out", ""}, "--out: the value is empty"},
-      {{"schedule", "tiny.yaml", "--csv", ""}, "--csv: the value is empty"},
+      {{"train", "tiny.yaml", "--out", ""}, "the argument after --out is empty"},
+      {{"schedule", "tiny.yaml", "--csv", ""}, "the argument after --csv is empty"},
       {{"schedule", "tiny.yaml", "--csv=", "other.yaml"}, "--csv: the value is empty"},
-      {{"schedule", "tiny.yaml", "--gate-opens", ""}, "--gate-opens: the value is empty"},
-      {{"report", "run", "-o", ""}, "-o: the value is empty"},
+      {{"schedule", "tiny.yaml", "--gate-opens", ""}, "the argument after --gate-opens is empty"},
+      {{"report", "run", "-o", ""}, "the argument after -o is empty"},
       {{"schedule", ""}, "the argument after schedule is empty"},
       {{"report", ""}, "the argument after report is empty"}};
   for (const auto& [arguments, message] : wrong) {

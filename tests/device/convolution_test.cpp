@@ -100,8 +100,8 @@ TEST_F(CudaConvolution, HasNoneForTensorCoresElsewhere) {
   }
 }
 
-// Two that began before either had chosen anything, as two processes do.
-TEST_F(CudaConvolution, WhatTwoProcessesChooseIsKeptOnDisk) {
+// Three that began before any had chosen anything, as processes do.
+TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
   namespace fs = std::filesystem;
   cudnnHandle_t raw = nullptr;
   PREHEAT_CHECK(cudnnCreate(&raw));
@@ -111,6 +111,7 @@ TEST_F(CudaConvolution, WhatTwoProcessesChooseIsKeptOnDisk) {
   const auto saved = [&] {
     std::vector<std::string> keys;
     for (const auto& file : fs::directory_iterator(folder)) {
+      if (file.path().extension() != ".json") continue;
       std::ifstream in(file.path());
       const auto choices = nlohmann::json::parse(in);
       for (const auto& [key, name] : choices.items()) {
@@ -124,11 +125,42 @@ TEST_F(CudaConvolution, WhatTwoProcessesChooseIsKeptOnDisk) {
   ConvolutionPlans second(handle.get(), device, "a device", folder);
   const Convolution a = convolution_of(Pass::data_gradient, Precision::bf16, 16, 16);
   const Convolution b = convolution_of(Pass::data_gradient, Precision::bf16, 16, 32);
+  ConvolutionPlans third(handle.get(), device, "a device", folder);
   first.choose(a);
-  first.save();
   second.choose(b);
-  second.save();
   EXPECT_THAT(saved(), testing::UnorderedElementsAre(to_string(a), to_string(b)));
+
+  // As if the first had chosen what its trial did not.
+  fs::path path;
+  for (const auto& file : fs::directory_iterator(folder)) {
+    if (file.path().extension() == ".json") path = file.path();
+  }
+  std::string other;
+  std::ifstream in(path);
+  auto choices = nlohmann::json::parse(in);
+  for (auto& [key, name] : choices.items()) {
+    if (!key.starts_with(to_string(a))) continue;
+    const std::string trials_choice = name;
+    const ConvolutionPlanner planner(handle.get());
+    const auto theirs = planner.candidates(a, 1);
+    ASSERT_FALSE(theirs.empty());
+    other = trials_choice == "tensor cores" ? theirs.front()->name() : "tensor cores";
+    name = other;
+  }
+  std::ofstream(path) << choices;
+  EXPECT_EQ(third.choose(a)->name(), other);
+
+  // A name that no plan has.
+  for (auto& [key, name] : choices.items()) name = "none";
+  std::ofstream(path) << choices;
+  ConvolutionPlans fourth(handle.get(), device, "a device", folder);
+  const std::string again = fourth.choose(a)->name();
+  EXPECT_NE(again, "none");
+  std::ifstream after(path);
+  choices = nlohmann::json::parse(after);
+  for (const auto& [key, name] : choices.items()) {
+    EXPECT_EQ(name, key.starts_with(to_string(a)) ? again : "none");
+  }
   fs::remove_all(folder);
 }
 

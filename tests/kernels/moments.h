@@ -63,9 +63,10 @@ struct Moments {
 };
 
 /// `run` launches what takes the moments and returns what they are of, [shape]. `shifted`: from
-/// sums of differences from the first value.
+/// sums of differences from the first value. Returns mean and 1 / std, one after the other.
 template <class Run>
-void expect_moments(std::mt19937& random, const Images& shape, bool shifted, const Run& run) {
+std::vector<float> expect_moments(std::mt19937& random, const Images& shape, bool shifted,
+                                  const Run& run) {
   constexpr float epsilon = 1e-5f;
   constexpr float momentum = 0.1f;
   const auto channels = static_cast<std::size_t>(shape.channels);
@@ -110,6 +111,10 @@ void expect_moments(std::mt19937& random, const Images& shape, bool shifted, con
         arrays[k]->values(), expected[k], [&](std::size_t c) { return bounds[k][c]; }, names[k]);
   }
   EXPECT_EQ(scratch.counter(), 0u);
+  std::vector<float> found = mean.values();
+  const std::vector<float> inverses = inv_std.values();
+  found.insert(found.end(), inverses.begin(), inverses.end());
+  return found;
 }
 
 }  // namespace preheat::kernels

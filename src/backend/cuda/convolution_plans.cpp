@@ -1,6 +1,9 @@
 #include "backend/cuda/convolution_plans.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
@@ -93,6 +96,26 @@ class Trial {
   Event end_ = make_timer();
 };
 
+// Held from reading the file of choices to writing it, with the trial between: processes that run
+// at the same time choose the same, and do not disturb each other's trial. Where there can be no
+// such file, it locks nothing.
+class CacheLock {
+ public:
+  explicit CacheLock(const std::string& path) {
+    if (path.empty()) return;
+    file_ = open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (file_ >= 0) flock(file_, LOCK_EX);
+  }
+  ~CacheLock() {
+    if (file_ >= 0) close(file_);
+  }
+  CacheLock(const CacheLock&) = delete;
+  CacheLock& operator=(const CacheLock&) = delete;
+
+ private:
+  int file_ = -1;
+};
+
 // None where there is no file, or a damaged one.
 std::map<std::string, std::string> read_choices(const std::string& path) {
   std::map<std::string, std::string> choices;
@@ -116,6 +139,8 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& devi
       words, [](unsigned char c) { return std::isalnum(c) == 0; }, '-');
   path_ = fmt::format("{}/convolutions-{}-cudnn-{}-preheat-{}-{}.json", folder, words,
                       cudnnGetVersion(), PREHEAT_VERSION, PREHEAT_CONVOLUTIONS);
+  std::error_code failed;  // then nothing is kept
+  std::filesystem::create_directories(folder, failed);
   choices_ = read_choices(path_);
 }
 
@@ -146,6 +171,19 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
   return best;
 }
 
+std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::named(const Convolution& c,
+                                                               const Candidates& own,
+                                                               const std::string& key) const {
+  const auto choice = choices_.find(key);
+  if (choice == choices_.end()) return nullptr;
+  const auto found = std::ranges::find(
+      own, choice->second, [](const auto& p) -> const auto& { return p->name(); });
+  if (found != own.end()) return *found;
+  const auto theirs = planner_.candidates(c, 1, choice->second);
+  if (theirs.empty()) return nullptr;
+  return theirs.front();
+}
+
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolution& c) {
   constexpr std::size_t most = 16;
   const Candidates own = kernel_plans(c);
@@ -154,14 +192,12 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   std::string key = to_string(c);
   for (const auto& plan : own) key += fmt::format(" | {}", plan->name());
   std::shared_ptr<const ConvolutionPlan>& chosen = plans_[key];
+  if (!chosen) chosen = named(c, own, key);
   if (chosen) return chosen;
-  if (const auto choice = choices_.find(key); choice != choices_.end()) {
-    const auto found = std::ranges::find(
-        own, choice->second, [](const auto& p) -> const auto& { return p->name(); });
-    if (found != own.end()) return chosen = *found;
-    const auto named = planner_.candidates(c, 1, choice->second);
-    if (!named.empty()) return chosen = named.front();
-  }
+  const CacheLock lock(path_);
+  for (const auto& [other, name] : read_choices(path_)) choices_[other] = name;
+  chosen = named(c, own, key);
+  if (chosen) return chosen;
   Candidates candidates;
   std::ranges::copy(planner_.candidates(c, most), std::back_inserter(candidates));
   std::ranges::copy(own, std::back_inserter(candidates));
@@ -170,19 +206,12 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   }
   chosen = fastest(c, candidates);
   choices_[key] = chosen->name();
-  changed_ = true;
+  if (path_.empty()) return chosen;
+  try {
+    write_atomically(path_, nlohmann::json(choices_).dump(1) + "\n");
+  } catch (const Error&) {  // then it is chosen again the next time
+  }
   return chosen;
-}
-
-void ConvolutionPlans::save() noexcept try {
-  if (path_.empty() || !changed_) return;
-  changed_ = false;
-  std::filesystem::create_directories(std::filesystem::path(path_).parent_path());
-  // What another process has chosen meanwhile stands: on one machine a choice is made once.
-  std::map<std::string, std::string> all = read_choices(path_);
-  all.insert(choices_.begin(), choices_.end());
-  write_atomically(path_, nlohmann::json(all).dump(1) + "\n");
-} catch (const std::exception&) {  // then it is chosen again the next time
 }
 
 }  // namespace preheat::cuda

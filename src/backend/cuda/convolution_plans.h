@@ -21,14 +21,15 @@ class ConvolutionPlans {
   ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device, const std::string& name,
                    const std::string& folder);
 
-  /// Throws Error where no plan can compute it.
+  /// What was chosen before, by this process or another, or what a trial finds now; that is written
+  /// to disk at once, if it can be. Throws Error where no plan can compute it.
   std::shared_ptr<const ConvolutionPlan> choose(const Convolution& convolution);
-
-  /// Writes what was chosen since; a folder that cannot be written to is not an error.
-  void save() noexcept;
 
  private:
   using Candidates = std::vector<std::shared_ptr<const ConvolutionPlan>>;
+  // The choice that choices_ names; null where it names none, or one that cannot be used.
+  std::shared_ptr<const ConvolutionPlan> named(const Convolution& convolution,
+                                               const Candidates& own, const std::string& key) const;
   std::shared_ptr<const ConvolutionPlan> fastest(const Convolution& convolution,
                                                  const Candidates& candidates) const;
 
@@ -38,7 +39,6 @@ class ConvolutionPlans {
   std::string path_;
   std::map<std::string, std::string> choices_;  // names of plans
   std::map<std::string, std::shared_ptr<const ConvolutionPlan>> plans_;
-  bool changed_ = false;
 };
 
 }  // namespace preheat::cuda

@@ -62,6 +62,7 @@ std::size_t available_memory() {
   cudaMemPool_t pool = nullptr;
   std::uint64_t reserved = 0;
   std::uint64_t used = 0;
+  PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // memory is freed in its order
   PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
   PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
   PREHEAT_CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved));

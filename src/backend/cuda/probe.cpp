@@ -22,7 +22,6 @@ CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& networ
   const std::lock_guard lock(libraries_->mutex);
   program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
                                        statistics_, *libraries_);
-  libraries_->plans->save();
   const Buffer<std::int64_t> first(1);
   clear(first, stream_);
   PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),

@@ -76,7 +76,6 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
     program_ =
         std::make_unique<Program>(padded_, options_.batch_size, options_.precision,
                                   options_.deterministic, parameters_, statistics_, *libraries_);
-    libraries_->plans->save();
   }
   std::vector<std::uint16_t> segment_of(segment_of_.size());
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {

@@ -254,7 +254,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   try {
     runs.run_concurrently(std::ssize(ended), search_one);
   } catch (...) {
-    write();
+    once_a_second.write_due(write);
     throw;
   }
   result.claims = judge_find_lr(base, result);

@@ -176,8 +176,15 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
 }
 
 void OnceASecond::operator()(const std::function<void()>& write) {
+  is_due_ = true;
   if (written_ && seconds_since(*written_) < 1) return;
+  write_due(write);
+}
+
+void OnceASecond::write_due(const std::function<void()>& write) {
+  if (!is_due_) return;
   write();
+  is_due_ = false;
   written_ = Clock::now();
 }
 
@@ -224,7 +231,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   try {
     runs.run_concurrently(std::ssize(ended), run_one);
   } catch (...) {
-    write();
+    once_a_second.write_due(write);
     throw;
   }
   return all;

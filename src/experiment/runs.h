@@ -123,7 +123,11 @@ class OnceASecond {
   /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
   void operator()(const std::function<void()>& write);
 
+  /// Calls write() if it was not called the last time.
+  void write_due(const std::function<void()>& write);
+
  private:
+  bool is_due_ = false;
   std::optional<Clock::time_point> written_;
 };
 
@@ -133,8 +137,8 @@ std::vector<RunConfig> arm_configs(const Document& document, const std::vector<A
 
 /// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
 /// `results`, which already holds the arms. Calls `write` after the first run, at most once a
-/// second from then on, and before it throws, but not at the end. Returns whether all have ended;
-/// false means that the listener stopped them. Throws Error.
+/// second from then on, and for what is left before it throws, but not at the end. Returns whether
+/// all have ended; false means that the listener stopped them. Throws Error.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,

@@ -399,6 +399,24 @@ TEST_F(ResumedCompare, TheFileIsWrittenAtMostOnceASecondAndInTheEnd) {
   for (const auto& arm : nlohmann::json::parse(bytes_of(path))["arms"]) EXPECT_EQ(arm["n"], 20);
 }
 
+TEST_F(ResumedCompare, OneThatFailsHasWrittenWhatEnded) {
+  int started = 0;
+  RunsListener listener;
+  listener.on_start = [&](const std::string&, const Trainer&) {
+    if (++started == 12) throw Error("no more");
+  };
+  const Document many = document({"compare.seeds=0..19", "train.length=10 steps"});
+  EXPECT_THROW(compare(many, shared_backend(), folder_ / "out", false, listener), Error);
+  int ended = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "out")) {
+    if (entry.path().filename() != "summary.json") continue;
+    ended += nlohmann::json::parse(bytes_of(entry.path())).at("interrupted") == false ? 1 : 0;
+  }
+  EXPECT_GT(ended, 2);
+  const auto written = nlohmann::json::parse(bytes_of(folder_ / "out" / "compare.json"));
+  EXPECT_EQ(written.at("incomplete").at("ended"), ended);
+}
+
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {
   const auto path = folder_ / "out";
   compare(document(), shared_backend(), path, false, {});

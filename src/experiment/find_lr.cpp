@@ -222,7 +222,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
   std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
-  OnceASecond once_a_second;
+  OnceASecond once_a_second(write);
   std::mutex mutex;  // guards those above
   const auto search_one = [&](std::int64_t task) {
     const std::size_t i = task % arms.size();
@@ -248,15 +248,10 @@ FindLrResult find_lr(const Document& document, Backend& backend,
       result.arms[i].searches = ended_of(ended, i, arms.size());
       runs.tell(arms[i], *ended[task]);
     }
-    once_a_second(write);
+    once_a_second();
     return !interrupted;
   };
-  try {
-    runs.run_concurrently(std::ssize(ended), search_one);
-  } catch (...) {
-    once_a_second.write_due(write);
-    throw;
-  }
+  once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), search_one); });
   result.claims = judge_find_lr(base, result);
   write();
   return result;

@@ -175,15 +175,24 @@ void Runs::run_concurrently(std::int64_t count, const std::function<bool(std::in
   if (failure) std::rethrow_exception(failure);
 }
 
-void OnceASecond::operator()(const std::function<void()>& write) {
+void OnceASecond::operator()() {
   is_due_ = true;
   if (written_ && seconds_since(*written_) < 1) return;
-  write_due(write);
+  write_due();
 }
 
-void OnceASecond::write_due(const std::function<void()>& write) {
+void OnceASecond::during(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (...) {
+    write_due();
+    throw;
+  }
+}
+
+void OnceASecond::write_due() {
   if (!is_due_) return;
-  write();
+  write_();
   is_due_ = false;
   written_ = Clock::now();
 }
@@ -208,7 +217,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   std::vector<std::optional<SeedResult>> ended(arms * seeds.size());
   runs.plan(std::ssize(ended));
   bool all = true;
-  OnceASecond once_a_second;
+  OnceASecond once_a_second(write);
   std::mutex mutex;
   const auto run_one = [&](std::int64_t task) {
     const std::size_t arm = task % arms;
@@ -225,15 +234,10 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
       results[arm].runs = ended_of(ended, arm, arms);
     }
     all = all && !interrupted;
-    once_a_second(write);
+    once_a_second();
     return !interrupted;
   };
-  try {
-    runs.run_concurrently(std::ssize(ended), run_one);
-  } catch (...) {
-    once_a_second.write_due(write);
-    throw;
-  }
+  once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), run_one); });
   return all;
 }
 

@@ -120,13 +120,19 @@ std::vector<T> ended_of(const std::vector<std::optional<T>>& tasks, std::size_t 
 /// all of it, and an experiment writes its file once more when it ends, is interrupted or fails.
 class OnceASecond {
  public:
-  /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
-  void operator()(const std::function<void()>& write);
+  explicit OnceASecond(std::function<void()> write) : write_(std::move(write)) {}
 
-  /// Calls write() if it was not called the last time.
-  void write_due(const std::function<void()>& write);
+  /// Calls write() unless the last call of it returned less than a second ago. Not thread-safe.
+  void operator()();
+
+  /// Does the work, in which this is called. If it throws, calls write() first, unless nothing has
+  /// changed since.
+  void during(const std::function<void()>& work);
 
  private:
+  void write_due();
+
+  std::function<void()> write_;
   bool is_due_ = false;
   std::optional<Clock::time_point> written_;
 };

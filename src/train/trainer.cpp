@@ -6,7 +6,6 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "config/atomic_file.h"
 #include "config/clock.h"
 #include "config/error.h"
 #include "data/epoch_order.h"

@@ -220,6 +220,27 @@ TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
   }
 }
 
+// Short, for tools that watch every access to memory.
+TEST_F(CudaReplica, AFewSmallStepsHaveTheSameBitsInAGraph) {
+  for (const char* precision : {"fp32", "bf16", "fp16"}) {
+    for (const char* network : {every_layer, plain}) {
+      const std::vector<std::string> small = {"data.batch_size=6", "data.train_limit=24",
+                                              std::string("train.precision=") + precision};
+      use(network, small);
+      auto in_graph = replica(*cuda_);
+      train(*in_graph, 0, 3, 3);
+      std::vector<std::string> settings = small;
+      settings.push_back("train.cuda_graph=false");
+      use(network, settings);
+      auto eager = replica(*cuda_);
+      train(*eager, 0, 3, 3);
+      EXPECT_TRUE(same(in_graph->save(), eager->save())) << precision;
+      const auto images = cuda_->load(data_.train);
+      EXPECT_EQ(in_graph->evaluate(*images).loss, eager->evaluate(*images).loss) << precision;
+    }
+  }
+}
+
 TEST_F(CudaReplica, StandsStillWhereAStageSaysSo) {
   for (const char* precision : {"fp32", "bf16"}) {
     use(every_layer,

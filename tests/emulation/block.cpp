@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "emulation/accesses.h"
 #include "emulation/device_code.h"
 #include "emulation/memory.h"
 #include "emulation/order.h"
@@ -28,6 +29,10 @@ emulation_switch:
   pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
   ret
 )");
+
+// Of the linker: what lies between them is code and constants.
+extern "C" const char __executable_start;
+extern "C" const char __data_start;
 
 namespace emulation {
 
@@ -51,6 +56,7 @@ struct Copy {
   const void* from;
   unsigned size;
   unsigned read;
+  const void* code;  // that began it
 };
 
 struct Thread {
@@ -68,6 +74,7 @@ struct Operands {
   float* sums[4];
   unsigned a[4];
   unsigned b[2];
+  const void* code;
 };
 
 struct Warp {
@@ -126,6 +133,7 @@ void leave() {
 void open_barrier() {
   all_at_last = all_so_far;
   all_so_far = true;
+  barrier_opens();
   ready.insert(ready.end(), waiting.begin(), waiting.end());
   waiting.clear();
 }
@@ -201,6 +209,7 @@ void run_block() {
   static_shared_bytes = 0;
   if (launch->shared_bytes > 0) {
     shared.push_back({dynamic_space, launch->shared_bytes});
+    shared_memory_begins(dynamic_space, launch->shared_bytes);
     std::memset(dynamic_space, 0xff, launch->shared_bytes + shared_guard);
   }
   while (ended < threads.size()) {
@@ -277,6 +286,11 @@ void perform(const Copy& copy) {
   std::memcpy(to, copy.from, copy.read);
 }
 
+void wait_for(const Copy& copy) {
+  perform(copy);
+  copy_ends(at_shared(copy.to, copy.size), copy.size, copy.code);
+}
+
 float value_of(bool bf16, unsigned bits) {
   const auto half = static_cast<std::uint16_t>(bits);
   return bf16 ? std::bit_cast<float>(unsigned{half} << 16)
@@ -285,6 +299,28 @@ float value_of(bool bf16, unsigned bits) {
 
 }  // namespace
 
+unsigned current_thread() {
+  return current;
+}
+
+bool is_on_stack(const void* memory) {
+  const std::byte* const stack = threads[current].stack->memory.get();
+  return memory >= stack && memory < stack + stack_bytes;
+}
+
+bool is_constant(const void* memory) {
+  const auto in = [memory](const void* from, std::size_t size) {
+    return memory >= from && memory < static_cast<const std::byte*>(from) + size;
+  };
+  if (in(&here, sizeof here) || in(arguments.data(), arguments.size() * sizeof arguments[0])) {
+    return true;
+  }
+  for (std::size_t i = 0; i < launch->arguments.size(); ++i) {
+    if (in(launch->arguments[i].get(), launch->sizes[i])) return true;
+  }
+  return memory >= &__executable_start && memory < &__data_start;
+}
+
 void run(const Launch& work) {
   launch = &work;
   here.block_size = work.block;
@@ -292,14 +328,17 @@ void run(const Launch& work) {
   arguments.clear();
   for (const auto& argument : work.arguments) arguments.push_back(argument.get());
   prepare_threads();
+  kernel_begins(static_cast<unsigned>(threads.size()));
   const dim3& grid = work.grid;
   std::vector<unsigned> blocks(std::size_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), 0u);
   put_in_any_order(blocks);
   for (const unsigned i : blocks) {
     here.block = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
+    block_begins(i);
     run_block();
   }
+  kernel_ends();
 }
 
 bool barrier(bool all, Site site) {
@@ -337,6 +376,7 @@ void declare_shared(void* memory, std::size_t size) {
   static_shared_bytes += size;
   if (static_shared_bytes > static_shared_limit)
     stop_here("more than 48 KiB of static shared memory");
+  shared_memory_begins(memory, size);
   std::memset(memory, 0xff, size);
 }
 
@@ -354,12 +394,12 @@ void copy_async(unsigned to, const void* from, unsigned size, unsigned read) {
   if (reinterpret_cast<std::uintptr_t>(from) % size != 0)
     stop_here("a copy's source is not aligned");
   if (read > 0 && !is_device_memory(from, read)) stop_here("a copy's source is no device memory");
-  const Copy copy{to, from, size, read};
-  if (any_below(2) == 0) {
-    perform(copy);
-  } else {
-    threads[current].open.push_back(copy);
-  }
+  const void* const code = __builtin_return_address(0);
+  const Copy copy{to, from, size, read, code};
+  if (read > 0) reads(from, read, code);
+  copy_begins(at_shared(to, size), size, code);
+  if (any_below(2) == 0) perform(copy);
+  threads[current].open.push_back(copy);
 }
 
 void commit_copies() {
@@ -371,7 +411,7 @@ void commit_copies() {
 void wait_for_copies(int groups) {
   auto& begun_here = threads[current].groups;
   while (begun_here.size() > static_cast<std::size_t>(groups)) {
-    for (const Copy& copy : begun_here.front()) perform(copy);
+    for (const Copy& copy : begun_here.front()) wait_for(copy);
     begun_here.erase(begun_here.begin());
   }
 }
@@ -379,6 +419,7 @@ void wait_for_copies(int groups) {
 void load_matrices(bool transposed, unsigned* const (&results)[4], unsigned address, Site site) {
   Operands mine{};
   mine.address = address;
+  mine.code = __builtin_return_address(0);
   std::copy_n(results, 4, mine.results);
   const unsigned round = warps[current / warp_size].round;
   if (!meet(0xffffffffu, mine, site)) return;
@@ -386,7 +427,10 @@ void load_matrices(bool transposed, unsigned* const (&results)[4], unsigned addr
   for (unsigned quarter = 0; quarter < 4; ++quarter) {
     std::uint16_t matrix[8][8];
     for (unsigned row = 0; row < 8; ++row) {
-      std::memcpy(matrix[row], at_shared(lanes[8 * quarter + row].address, 16), 16);
+      const Operands& lane = lanes[8 * quarter + row];
+      const std::byte* const from = at_shared(lane.address, 16);
+      reads(from, 16, lane.code);
+      std::memcpy(matrix[row], from, 16);
     }
     for (unsigned lane = 0; lane < warp_size; ++lane) {
       const unsigned line = lane / 4;

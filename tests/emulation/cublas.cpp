@@ -280,6 +280,9 @@ cublasStatus_t cublasSaxpy(cublasHandle_t handle, int n, const float* alpha, con
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   const bool there = put(reinterpret_cast<Blas*>(handle)->stream, [=, factor = *alpha] {
+    reads(x, bytes);
+    reads(y, bytes);
+    writes(y, bytes);
     for (int i = 0; i < n; ++i) y[i] += factor * x[i];
   });
   return there ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
@@ -287,10 +290,13 @@ cublasStatus_t cublasSaxpy(cublasHandle_t handle, int n, const float* alpha, con
 
 cublasStatus_t cublasSscal(cublasHandle_t handle, int n, const float* alpha, float* x, int step) {
   const Lock lock(device_mutex());
-  if (step != 1 || !is_device_memory(x, static_cast<std::size_t>(n) * sizeof(float))) {
+  const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(float);
+  if (step != 1 || !is_device_memory(x, bytes)) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   const bool there = put(reinterpret_cast<Blas*>(handle)->stream, [=, factor = *alpha] {
+    reads(x, bytes);
+    writes(x, bytes);
     for (int i = 0; i < n; ++i) x[i] *= factor;
   });
   return there ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;

@@ -13,6 +13,7 @@
 #include <set>
 #include <vector>
 
+#include "emulation/accesses.h"
 #include "emulation/launch.h"
 
 namespace emulation {
@@ -28,7 +29,8 @@ inline int major_version = 9;
 
 struct Task {
   Work work;                                 // empty: the task only orders others
-  std::vector<std::shared_ptr<Task>> after;  // what it waits for; cleared when it is done
+  std::vector<std::shared_ptr<Task>> after;  // what it comes after; cleared when it is done
+  Clock clock;                               // when it is done, of all that came before
   int chain = 0;                             // the stream that it was first put on
   bool done = false;
   std::int64_t cost = 1;  // in made-up microseconds

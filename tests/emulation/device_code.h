@@ -12,6 +12,7 @@
 #include <source_location>
 #include <type_traits>
 
+#include "emulation/accesses.h"
 #include "emulation/launch.h"
 
 namespace emulation {
@@ -69,6 +70,15 @@ void multiply_matrices(float& s0, float& s1, float& s2, float& s3, unsigned a0, 
                     {b0, b1}, site);
 }
 
+/// An atomic function: replaces a value, and returns the old one.
+template <class T, class Function>
+__attribute__((noinline, no_sanitize("thread"))) T replace(T* at, Function value) {
+  accesses_atomically(at, sizeof *at, __builtin_return_address(0));
+  const T old = *at;
+  *at = value(old);
+  return old;
+}
+
 }  // namespace emulation
 
 #undef __launch_bounds__
@@ -113,21 +123,17 @@ T __shfl_xor_sync(unsigned mask, T value, unsigned lanes,
 }
 
 // Blocks run one after the other, so the writes of one are complete and visible to the next.
-inline void __threadfence() {}
+inline void __threadfence() {
+  emulation::fence();
+}
 inline unsigned atomicInc(unsigned* at, unsigned most) {
-  const unsigned old = *at;
-  *at = old >= most ? 0 : old + 1;
-  return old;
+  return emulation::replace(at, [most](unsigned old) { return old >= most ? 0 : old + 1; });
 }
 inline int atomicMax(int* at, int value) {
-  const int old = *at;
-  *at = std::max(old, value);
-  return old;
+  return emulation::replace(at, [value](int old) { return std::max(old, value); });
 }
 inline int atomicMin(int* at, int value) {
-  const int old = *at;
-  *at = std::min(old, value);
-  return old;
+  return emulation::replace(at, [value](int old) { return std::min(old, value); });
 }
 
 template <class T>

@@ -32,6 +32,12 @@ struct Launch {
 /// Runs all blocks of a launch, one after the other. One launch at a time.
 void run(const Launch& launch);
 
+// Of the thread that is running.
+unsigned current_thread();
+bool is_on_stack(const void* memory);
+/// Its built-in variables, its parameters or a constant of the program.
+bool is_constant(const void* memory);
+
 /// Puts a launch on a stream. cudaGetLastError() returns what is wrong with it.
 void enqueue(Launch launch, cudaStream_t stream);
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <iterator>
 #include <map>
 
 namespace emulation {
@@ -21,12 +22,14 @@ constexpr std::size_t max_watched = std::size_t{64} << 20;
 struct Block {
   unsigned char* begin;  // of the guard in front
   std::size_t size;
+  std::shared_ptr<Watch> watch;
   unsigned char* data() const { return begin + guard; }
 };
 
 std::map<std::uintptr_t, Block> blocks;  // by address of the data
 std::deque<Block> freed;
 std::size_t in_use = 0;
+std::size_t changes = 0;
 std::size_t watched = 0;
 
 bool all_are(const unsigned char* from, std::size_t size, unsigned char byte) {
@@ -58,12 +61,13 @@ void* allocate(std::size_t bytes) {
   const std::size_t all = (bytes + 2 * guard + alignment - 1) / alignment * alignment;
   auto* const begin = static_cast<unsigned char*>(std::aligned_alloc(alignment, all));
   if (begin == nullptr) return nullptr;
-  const Block block{begin, bytes};
+  const Block block{begin, bytes, emulation::watch(bytes)};
   std::memset(begin, guard_byte, guard);
   std::memset(block.data(), unwritten, bytes);
   std::memset(block.data() + bytes, guard_byte, guard);
   blocks[reinterpret_cast<std::uintptr_t>(block.data())] = block;
   in_use += bytes;
+  ++changes;
   return block.data();
 }
 
@@ -74,6 +78,7 @@ bool release(void* memory) {
   check_guards(block);
   blocks.erase(found);
   in_use -= block.size;
+  ++changes;
   std::memset(block.data(), unwritten, block.size);
   freed.push_back(block);
   watched += block.size;
@@ -89,12 +94,23 @@ std::size_t allocated_bytes() {
   return in_use;
 }
 
+Allocation allocation_of(const void* byte) {
+  const auto at = reinterpret_cast<std::uintptr_t>(byte);
+  const auto next = blocks.upper_bound(at);
+  if (next == blocks.begin()) return {};
+  const Block& block = std::prev(next)->second;
+  if (at - std::prev(next)->first > block.size) return {};
+  return {block.data(), block.size, block.watch.get()};
+}
+
+std::size_t allocation_changes() {
+  return changes;
+}
+
 bool is_device_memory(const void* memory, std::size_t bytes) {
-  const auto at = reinterpret_cast<std::uintptr_t>(memory);
-  auto found = blocks.upper_bound(at);
-  if (found == blocks.begin()) return false;
-  --found;
-  return at + bytes <= found->first + found->second.size;
+  const Allocation allocation = allocation_of(memory);
+  const auto from = static_cast<const char*>(memory) - static_cast<const char*>(allocation.memory);
+  return allocation.memory != nullptr && static_cast<std::size_t>(from) + bytes <= allocation.size;
 }
 
 }  // namespace emulation

@@ -29,6 +29,7 @@ inline float to_tf32(float x) {
 }
 
 inline std::vector<float> read(Type type, const void* from, std::size_t count, bool as_tf32) {
+  reads(from, count * bytes_of(type));
   std::vector<float> values(count);
   const auto* const small = static_cast<const std::uint16_t*>(from);
   for (std::size_t i = 0; i < count; ++i) {
@@ -49,6 +50,7 @@ inline std::vector<float> read(Type type, const void* from, std::size_t count, b
 }
 
 inline void write(Type type, void* to, const std::vector<float>& values) {
+  writes(to, values.size() * bytes_of(type));
   if (type == Type::f32) {
     std::memcpy(to, values.data(), values.size() * sizeof(float));
     return;
@@ -72,10 +74,15 @@ inline bool put_with_workspace(cudaStream_t stream, void* workspace, std::size_t
   const std::size_t words = bytes / sizeof mark;
   if (words == 0) return put(stream, std::move(work), cudaGraphNodeTypeKernel, cost);
   auto* const marks = static_cast<std::uint64_t*>(workspace);
-  return put(stream, [=] { std::fill_n(marks, words, mark); }) &&
+  return put(stream,
+             [=] {
+               writes(marks, bytes);
+               std::fill_n(marks, words, mark);
+             }) &&
          put(
              stream,
              [=, work = std::move(work)] {
+               reads(marks, bytes);
                for (std::size_t i = 0; i < words; ++i) {
                  if (marks[i] != mark) stop("a workspace was written while a computation used it");
                }

@@ -31,6 +31,7 @@ std::vector<TaskPointer> orphans;  // last tasks of streams that were destroyed
 std::unordered_map<const void*, std::size_t> shared_allowed;
 std::unordered_set<const void*> loaded;  // kernels that have been launched
 int chains = 0;
+Clock host_clock;  // what the host has waited for
 std::int64_t now = 0;
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local std::set<Capture*> captures_of_thread;
@@ -48,8 +49,7 @@ Object* known(const std::set<Object*>& all, Handle handle) {
 
 // Executes a task and all tasks that it depends on. Each time every chain gets a random rank, and
 // mostly the lowest-ranked ready task is next: whole streams run ahead of others, or lag behind.
-void complete(const TaskPointer& wanted) {
-  if (!wanted || wanted->done) return;
+void run_up_to(const TaskPointer& wanted) {
   struct Pending {
     TaskPointer task;
     std::size_t missing = 0;
@@ -84,6 +84,8 @@ void complete(const TaskPointer& wanted) {
     const std::size_t i = next_one->second;
     ready.erase(next_one);
     Task& task = *pending[i].task;
+    for (const TaskPointer& before : task.after) merge(task.clock, before->clock);
+    task_begins(task.chain, task.clock);
     if (task.work) task.work();
     task.at = now += task.cost;
     task.done = true;
@@ -93,6 +95,13 @@ void complete(const TaskPointer& wanted) {
       if (--pending[next].missing == 0) add(next);
     }
   }
+}
+
+// The host waits for a task.
+void complete(const TaskPointer& wanted) {
+  if (!wanted) return;
+  if (!wanted->done) run_up_to(wanted);
+  merge(host_clock, wanted->clock);
 }
 
 void complete_all() {
@@ -107,7 +116,8 @@ TaskPointer put_task(Stream& stream, Work work, std::int64_t cost = 1) {
   task->work = std::move(work);
   task->after = std::move(stream.waits);
   stream.waits.clear();
-  if (stream.last && !stream.last->done) task->after.push_back(stream.last);
+  if (stream.last) task->after.push_back(stream.last);
+  task->clock = host_clock;
   task->chain = stream.chain;
   task->cost = cost;
   stream.last = task;
@@ -171,15 +181,20 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind k
   }
   Stream* const stream = stream_of(handle);
   if (stream == nullptr) return tell(cudaErrorInvalidResourceHandle);
-  Work work = [=] { std::memmove(to, from, bytes); };
+  const auto move = [=](const void* source) {
+    if (from_device) reads(from, bytes);
+    if (to_device) writes(to, bytes);
+    std::memmove(to, source, bytes);
+  };
+  Work work = [=] { move(from); };
   if (stream->capture) {
     if (!to_device && !is_pinned(to, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
     if (!from_device && !is_pinned(from, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
   } else if (!from_device && !is_pinned(from, bytes)) {
     // Staged: the caller may reuse its memory at once, but the copy need not have arrived.
-    work = [to, staged = std::vector<char>(static_cast<const char*>(from),
-                                           static_cast<const char*>(from) + bytes)] {
-      std::memcpy(to, staged.data(), staged.size());
+    work = [move, staged = std::vector<char>(static_cast<const char*>(from),
+                                             static_cast<const char*>(from) + bytes)] {
+      move(staged.data());
     };
     waits = false;
   } else if (!to_device && !is_pinned(to, bytes)) {
@@ -234,7 +249,7 @@ cudaError_t wait(cudaStream_t stream_handle, cudaEvent_t handle) {
     stream->capture->invalid = true;
     return tell(cudaErrorStreamCaptureIsolation);
   }
-  if (event->record && !event->record->done) stream->waits.push_back(event->record);
+  if (event->record) stream->waits.push_back(event->record);
   return cudaSuccess;
 }
 
@@ -274,7 +289,7 @@ cudaError_t end_capture(Stream& stream, cudaGraph_t* graph) {
 cudaError_t launch_graph(Exec& exec, Stream& stream) {
   if (stream.capture) return tell(cudaErrorStreamCaptureUnsupported);
   const TaskPointer begin = put_task(stream, nullptr);
-  if (exec.last && !exec.last->done) begin->after.push_back(exec.last);
+  if (exec.last) begin->after.push_back(exec.last);
   std::vector<TaskPointer> tasks;
   std::vector<bool> is_last(exec.nodes.size(), true);
   for (const NodePointer& node : exec.nodes) {
@@ -556,7 +571,10 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
   const Lock lock(device_mutex());
   if (bytes == 0) return cudaSuccess;
   if (!is_device_memory(memory, bytes)) return tell(cudaErrorInvalidValue);
-  const Work work = [=] { std::memset(memory, value, bytes); };
+  const Work work = [=] {
+    writes(memory, bytes);
+    std::memset(memory, value, bytes);
+  };
   return put(stream, work, cudaGraphNodeTypeMemset) ? cudaSuccess : last_error;
 }
 

@@ -375,7 +375,8 @@ bool few_channels_supports(const FewChannels& c) {
 }
 
 bool few_channels_give_moments(Element element, const FewChannels& c) {
-  constexpr std::size_t max_shared_bytes = 48 << 10;  // without asking for more
+  // What a block has without asking for more, less the few bytes of is_last_block().
+  constexpr std::size_t max_shared_bytes = (48 << 10) - 32;
   return element != Element::f32 && few_channels_supports(c) &&
          shared_bytes_with_moments(c, forward_tiling(c)) <= max_shared_bytes;
 }

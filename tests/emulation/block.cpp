@@ -374,8 +374,10 @@ void declare_shared(void* memory, std::size_t size) {
   }
   shared.push_back({static_cast<std::byte*>(memory), size});
   static_shared_bytes += size;
-  if (static_shared_bytes > static_shared_limit)
-    stop_here("more than 48 KiB of static shared memory");
+  if (static_shared_bytes > static_shared_limit ||
+      static_shared_bytes + launch->shared_bytes > launch->shared_limit) {
+    stop_here("more shared memory than a block may have");
+  }
   shared_memory_begins(memory, size);
   std::memset(memory, 0xff, size);
 }

@@ -234,6 +234,13 @@ TEST_F(EmulatedDeviceDeathTest, StopsAtWhatARealOneWouldNotTell) {
   EXPECT_DEATH(run(write_behind, numbers_, int{threads}), "behind an allocation");
   EXPECT_DEATH(run(meet_at_two_barriers), "different barriers");
   EXPECT_DEATH(run(wait_in_half_a_warp), "wait for each other");
+  // 48 KiB of both kinds, with 256 bytes of its own.
+  const auto with_shared = [this](std::size_t bytes) {
+    configure(reverse, 1, threads, bytes, a_)(numbers_, true);
+    cudaStreamSynchronize(a_);
+  };
+  with_shared((48 << 10) - sizeof(int) * threads);
+  EXPECT_DEATH(with_shared((48 << 10) - sizeof(int) * threads + 4), "more shared memory");
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ struct Launch {
   dim3 grid;
   dim3 block;
   std::size_t shared_bytes = 0;
+  std::size_t shared_limit = 0;                                        // for a block, of both kinds
   void (*call)(const void* kernel, void* const* arguments) = nullptr;  // runs one thread
   std::vector<std::size_t> sizes;
   std::vector<std::shared_ptr<std::byte[]>> arguments;  // never written, so copies may share them

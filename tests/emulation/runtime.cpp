@@ -374,6 +374,8 @@ void enqueue(Launch launch, cudaStream_t handle) {
   Stream* const stream = stream_of(handle);
   cudaError_t error = check_launch(launch);
   if (stream == nullptr) error = cudaErrorInvalidResourceHandle;
+  launch.shared_limit =
+      shared_allowed.contains(launch.kernel) ? shared_when_asked : shared_without_asking;
   // CUDA loads a kernel's code at its first launch, which may synchronise with the device.
   const bool is_first = loaded.insert(launch.kernel).second;
   if (error == cudaSuccess && is_first && !captures_of_thread.empty()) error = unsafe();

@@ -3,17 +3,18 @@
 
   python3 scripts/peers/gpu_step.py [--json FILE] [--modes MODE,MODE] [--layouts nhwc,nchw]
 
-"eager" is the usual training loop; "graph" captures the whole step into a CUDA graph; "compile" uses
-torch.compile and then captures the step. The batch is on the device already and is not augmented.
-bf16 is autocast. cuDNN chooses its algorithms by trying them (cudnn.benchmark). If several layouts
-are measured, the fastest counts. Times are measured by the device's events over 100 steps; the
-figure is the median of 5 rounds. A mode that fails is reported as failed, and the others still run.
---device cpu is a dry run: it executes every line that a CPU can, and its times mean nothing.
+"eager" is the usual training loop; "graph" captures the whole step into a CUDA graph; "compile"
+compiles the network with the loss (torch.compile) and then captures the step. The batch is on the
+device already and is not augmented. bf16 is autocast. cuDNN chooses its algorithms by trying them
+(cudnn.benchmark). If several layouts are measured, the fastest counts. Times are measured by the
+device's events over 100 steps; the figure is the median of 5 rounds. What has to be compiled comes
+last, and the file is complete after every row. A row that fails is reported on standard error and in
+the file, the others still run, and the exit code is 1. --device cpu is a dry run: it executes every
+line that a CPU can, and its times mean nothing.
 """
 
 import argparse
 import gc
-import json
 import statistics
 import time
 import warnings
@@ -21,11 +22,13 @@ import warnings
 import torch
 from torch.nn import functional as F
 
+from figures import Figures
 from networks import resnet20, small_cnn
 
-NETWORKS = {"small-cnn": (small_cnn, (128, 512, 1024)), "resnet20": (resnet20, (128,))}
+NETWORKS = {"small-cnn": (small_cnn, (128, 1024)), "resnet20": (resnet20, (128,))}
 MODES = tuple(f"{kind}-{precision}" for kind in ("graph", "eager", "compile")
               for precision in ("fp32", "tf32", "bf16"))
+USUAL_MODES = "graph-fp32,graph-bf16,compile-bf16"
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 ROUNDS = 5
 STEPS = 100
@@ -50,13 +53,16 @@ class Step:
         x = torch.randn(batch, 1, 28, 28, device=device)
         self.x = x.contiguous(memory_format=LAYOUTS[layout])
         self.y = torch.randint(0, 10, (batch,), device=device)
-        self.forward = torch.compile(self.model) if kind == "compile" else self.model
+        self.loss = torch.compile(self.loss_of) if kind == "compile" else self.loss_of
+
+    def loss_of(self, x, y):
+        return F.cross_entropy(self.model(x), y)
 
     def __call__(self):
         # No cache: casts cached before the capture would be missing from the graph.
         with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False,
                             enabled=self.precision == "bf16"):
-            loss = F.cross_entropy(self.forward(self.x), self.y)
+            loss = self.loss(self.x, self.y)
         loss.backward()
         self.optimizer.step()
 
@@ -117,13 +123,9 @@ def dry_on_cpu(make, batch, mode, layout, device):
     return 1e3 * (time.perf_counter() - begin) / 2
 
 
-def measured(make, batch, mode, arguments):
-    """(milliseconds, None), or (None, the reason) if there is no figure."""
+def fastest_ms(make, batch, mode, arguments):
     measure = time_on_gpu if arguments.device.type == "cuda" else dry_on_cpu
-    try:
-        return min(measure(make, batch, mode, l, arguments.device) for l in arguments.layouts), None
-    except Exception as error:  # whatever it is, the other modes are still worth measuring
-        return None, (str(error).strip() or type(error).__name__).splitlines()[0]
+    return min(measure(make, batch, mode, l, arguments.device) for l in arguments.layouts)
 
 
 def released():
@@ -145,7 +147,7 @@ def parsed():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", type=torch.device)
     parser.add_argument("--json", help="where the figures go")
-    parser.add_argument("--modes", default=",".join(MODES[:3]), help="of " + ", ".join(MODES))
+    parser.add_argument("--modes", default=USUAL_MODES, help="of " + ", ".join(MODES))
     parser.add_argument("--layouts", default="nhwc", help="of " + ", ".join(LAYOUTS))
     arguments = parser.parse_args()
     arguments.modes = listed(arguments.modes, MODES, parser)
@@ -163,21 +165,17 @@ def main():
     device = torch.cuda.get_device_name() if on_gpu else "CPU, a dry run: these are no figures"
     print(f"PyTorch {torch.__version__}, {device}")
     print(f"{'network':<10} {'batch':>5}  {'mode':<12}  {'ms a step':>9}  {'images/s':>9}")
-    rows = []
-    for network, (make, batches) in NETWORKS.items():
-        for batch in batches:
-            for mode in arguments.modes:
-                ms, error = measured(make, batch, mode, arguments)
-                released()
-                row = {"network": network, "batch": batch, "mode": mode, "ms": ms}
-                rows.append(row if error is None else {**row, "error": error})
-                figures = f"{ms:>9.3f}  {1e3 * batch / ms:>9.0f}" if ms else f"failed: {error}"
-                print(f"{network:<10} {batch:>5}  {mode:<12}  {figures}", flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"device": device, "torch": torch.__version__, "rows": rows}, file, indent=2)
-            file.write("\n")
-    return 1 if any(row["ms"] is None for row in rows) else 0
+    figures = Figures(arguments.json, device=device, torch=torch.__version__)
+    rows = [(network, make, batch, mode) for network, (make, batches) in NETWORKS.items()
+            for batch in batches for mode in arguments.modes]
+    for network, make, batch, mode in sorted(rows, key=lambda row: row[3].startswith("compile")):
+        error, ms = figures.measured(f"gpu_step.py: {network}, {batch}, {mode}",
+                                     lambda: fastest_ms(make, batch, mode, arguments))
+        released()
+        figures.add({"network": network, "batch": batch, "mode": mode, "ms": ms, **error})
+        result = f"{ms:>9.3f}  {1e3 * batch / ms:>9.0f}" if ms else f"{'failed':>9}"
+        print(f"{network:<10} {batch:>5}  {mode:<12}  {result}", flush=True)
+    return 1 if figures.failed else 0
 
 
 if __name__ == "__main__":

@@ -4,22 +4,24 @@
   python3 scripts/peers/gpu_update.py [--json FILE] [--quick]
 
 The lists are those of networks, one tensor of growing size, and 2^20 parameters in growing numbers of
-tensors. Momentum 0.9, weight decay 5e-4, fp32. Times are measured by the device's events; the figure
-is the median of 5 turns. A step moves 20 bytes a parameter: it reads weight, gradient and velocity,
-and writes weight and velocity. The ceiling is y.copy_(x) of 1 GiB in the same run, read and write
-counted. Lists that fit into the L2 cache can exceed it. --device cpu is a dry run: it executes every
-line that a CPU can, and its times mean nothing.
+tensors. Momentum 0.9, weight decay 5e-4, fp32. A graph has several steps, as there. Times are measured
+by the device's events; the figure is the median of 5 turns. A step moves 20 bytes a parameter: it reads
+weight, gradient and velocity, and writes weight and velocity. The ceiling is y.copy_(x) of 1 GiB in the
+same run, read and write counted. Lists that fit into the L2 cache can exceed it. The file is complete
+after every row. A row that fails is reported on standard error and in the file, the others still run,
+and the exit code is 1. --device cpu is a dry run: it executes every line that a CPU can, and its times
+mean nothing.
 """
 
 import argparse
 import gc
-import json
 import math
 import statistics
 import time
 
 import torch
 
+from figures import Figures
 from networks import resnet20, resnet50_shapes, small_cnn
 
 BYTES_PER_PARAMETER = 20
@@ -83,7 +85,17 @@ def timed_us(call, device):
     return statistics.median(turn(calls) for _ in range(REPETITIONS))
 
 
-def captured(call):
+def steps_in_graph(shapes, mode):
+    """As in src/backend/cuda/update_bench.cpp: 4 to 64, and fewer if a step is many launches."""
+    steps = min(64, max(4, (1 << 27) // parameters_in(shapes)))
+    # PyTorch's rule is four operations unless fused; a launch takes one tensor, or up to 48 of a list.
+    operations = 1 if mode.startswith("fused") else 4
+    tensors_in_launch = 1 if mode.startswith("for-loop") else 48
+    launches = operations * math.ceil(len(shapes) / tensors_in_launch)
+    return max(1, steps // max(1, launches // 16))
+
+
+def captured(call, steps):
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -93,7 +105,8 @@ def captured(call):
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call()
+        for _ in range(steps):
+            call()
     return graph
 
 
@@ -106,8 +119,9 @@ def update_us(shapes, mode, device):
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=5e-4,
                                 nesterov=False, **MODES[mode])
     if mode.endswith("graph") and device.type == "cuda":
-        graph = captured(optimizer.step)
-        us = timed_us(graph.replay, device)
+        steps = steps_in_graph(shapes, mode)
+        graph = captured(optimizer.step, steps)
+        us = timed_us(graph.replay, device) / steps
         del graph
     else:
         us = timed_us(optimizer.step, device)
@@ -143,25 +157,23 @@ def main():
     print(f"copy of {CEILING_BYTES >> 20} MiB: {ceiling:.0f} GB/s\n")
     print(f"{'tensors':<12} {'count':>5} {'parameters':>11}  {'mode':<19} {'us a step':>9} "
           f"{'GB/s':>6} {'of copy':>7}")
-    rows = []
+    figures = Figures(arguments.json, device=device, torch=torch.__version__, copy_gb_per_s=ceiling)
     for name, shapes in tensor_lists(arguments.quick).items():
         parameters = parameters_in(shapes)
         for mode, options in MODES.items():
             if options.get("fused") and not on_gpu:
                 continue
-            us = update_us(shapes, mode, arguments.device)
+            error, us = figures.measured(f"gpu_update.py: {name}, {mode}",
+                                         lambda: update_us(shapes, mode, arguments.device))
             released()
-            rate = BYTES_PER_PARAMETER * parameters / us / 1e3
-            rows.append({"network": name, "tensors": len(shapes), "parameters": parameters,
-                         "mode": mode, "us": us, "gb_per_s": rate})
-            print(f"{name:<12} {len(shapes):>5} {parameters:>11}  {mode:<19} {us:>9.1f} "
-                  f"{rate:>6.0f} {100 * rate / ceiling:>6.0f}%", flush=True)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump({"device": device, "torch": torch.__version__, "copy_gb_per_s": ceiling,
-                       "rows": rows}, file, indent=2)
-            file.write("\n")
+            rate = BYTES_PER_PARAMETER * parameters / us / 1e3 if us else None
+            figures.add({"network": name, "tensors": len(shapes), "parameters": parameters,
+                         "mode": mode, "us": us, "gb_per_s": rate, **error})
+            result = (f"{us:>9.1f} {rate:>6.0f} {100 * rate / ceiling:>6.0f}%" if us
+                      else f"{'failed':>9}")
+            print(f"{name:<12} {len(shapes):>5} {parameters:>11}  {mode:<19} {result}", flush=True)
+    return 1 if figures.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -13,8 +13,10 @@
 namespace preheat::cuda {
 namespace {
 
-// Decodes the bits of NVML's nvmlClocksEventReasons.
-std::string reasons_text(unsigned long long bits) {
+// Decodes the bits of NVML's nvmlClocksEventReasons. A driver that does not know them says "[N/A]".
+std::string reasons_text(const std::string& field) {
+  if (!field.starts_with("0x")) return "what holds them back unknown";
+  const unsigned long long bits = std::strtoull(field.c_str(), nullptr, 16);
   constexpr std::pair<unsigned, const char*> names[] = {
       {0x2, "application clocks"}, {0x4, "power cap"},       {0x8, "hardware slowdown"},
       {0x10, "sync boost"},        {0x20, "temperature"},    {0x40, "temperature, hardware"},
@@ -23,10 +25,30 @@ std::string reasons_text(unsigned long long bits) {
   for (const auto& [bit, name] : names) {
     if ((bits & bit) != 0) text += fmt::format("{}{}", text.empty() ? "" : " and ", name);
   }
-  return text.empty() ? "nothing" : text;
+  return "held back by " + (text.empty() ? "nothing" : text);
 }
 
 }  // namespace
+
+Condition parse_condition(const std::string& line) {
+  std::vector<std::string> fields;
+  std::istringstream text(line);
+  for (std::string field; std::getline(text >> std::ws, field, ',');) fields.push_back(field);
+  if (fields.size() != 7) {
+    return {"clocks, throttling and ECC unknown: nvidia-smi does not report them", {}};
+  }
+  Condition condition;
+  condition.text =
+      fmt::format("SM clock {} of {} MHz, memory {} MHz, ECC {}, {} C, {} W, {}", fields[0],
+                  fields[1], fields[2], fields[3], fields[4], fields[5], reasons_text(fields[6]));
+  const auto add_clock = [&](const char* name, const std::string& field) {
+    const double mhz = std::strtod(field.c_str(), nullptr);  // 0 for "[N/A]"
+    if (mhz > 0) condition.clocks.emplace_back(name, mhz);
+  };
+  add_clock("SM", fields[0]);
+  add_clock("memory", fields[2]);
+  return condition;
+}
 
 Condition condition() {
   char bus[32] = "";
@@ -41,24 +63,7 @@ Condition condition() {
     if (std::fgets(line.data(), line.size(), pipe) == nullptr) line[0] = '\0';
     pclose(pipe);
   }
-  std::vector<std::string> fields;
-  std::istringstream text(line.data());
-  for (std::string field; std::getline(text >> std::ws, field, ',');) fields.push_back(field);
-  if (fields.size() != 7) {
-    return {"clocks, throttling and ECC unknown: nvidia-smi does not report them", {}};
-  }
-  Condition condition;
-  condition.text =
-      fmt::format("SM clock {} of {} MHz, memory {} MHz, ECC {}, {} C, {} W, held back by {}",
-                  fields[0], fields[1], fields[2], fields[3], fields[4], fields[5],
-                  reasons_text(std::strtoull(fields[6].c_str(), nullptr, 16)));
-  const auto add_clock = [&](const char* name, const std::string& field) {
-    const double mhz = std::strtod(field.c_str(), nullptr);  // 0 for "[N/A]"
-    if (mhz > 0) condition.clocks.emplace_back(name, mhz);
-  };
-  add_clock("SM", fields[0]);
-  add_clock("memory", fields[2]);
-  return condition;
+  return parse_condition(line.data());
 }
 
 }  // namespace preheat::cuda

@@ -28,7 +28,9 @@ FAKES = {
     "bin/preheat_gpu_tests": 'echo "unwritten=$PREHEAT_LEAVE_UNWRITTEN"; echo "$TESTS"\n'
                              'sleep "${TESTS_TAKE:-0}"; exit "${TESTS_EXIT:-0}"',
     "tools/nvidia-smi": "echo Some GPU",
-    "tools/compute-sanitizer": 'shift 4; "$@"',  # --tool TOOL --error-exitcode CODE
+    # --tool TOOL --error-exitcode CODE --print-limit 0
+    "tools/compute-sanitizer": 'echo "$TOOL_SAYS"; code=$4; shift 6\n'
+                               '"$@" || exit; [ -z "$TOOL_SAYS" ] || exit "$code"',
     "tools/ncu": 'echo "path=$LD_LIBRARY_PATH"; echo "$@"\n'
                  'while [ "$1" != --log-file ]; do shift; done; echo "$NCU" >"$2"',
 }
@@ -89,6 +91,15 @@ class GpuCheck(unittest.TestCase):
         for stage in ("tests", "memcheck", "racecheck", "initcheck", "synccheck"):
             self.assertEqual("unwritten=1" in self.log(stage), stage == "initcheck", stage)
 
+    def test_a_kernel_may_not_read_what_was_never_written_but_a_copy_may(self):
+        by_host = "Uninitialized access at 0x7f00 on access by cudaMemcpy source"
+        self.assertEqual(self.check("--only", "memcheck,initcheck", TOOL_SAYS=by_host), 1)
+        self.assertEqual(self.verdicts["memcheck"], "FAIL")
+        self.assertEqual(self.verdicts["initcheck"], "PASS")
+        by_kernel = "Uninitialized __global__ memory read of size 4 bytes"
+        self.assertEqual(self.check("--only", "initcheck", TOOL_SAYS=by_kernel), 1)
+        self.assertEqual(self.verdicts["initcheck"], "FAIL")
+
     def test_a_failed_test_fails(self):
         self.assertEqual(self.check("--only", "tests", TESTS=f"[  FAILED  ] A.b\n{PASSED}"), 1)
         self.assertEqual(self.verdicts["tests"], "FAIL")
@@ -121,10 +132,10 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(self.check("--only", "bench-bytes", NCU=seen(5.5)), 1)
 
     def test_the_budget_ends_a_stage_and_leaves_out_the_rest(self):
-        self.assertEqual(self.check("--only", "tests,memcheck", "--budget", "1", TESTS_TAKE="60"), 0)
+        self.assertEqual(self.check("--only", "tests,memcheck", "--budget", "5", TESTS_TAKE="60"), 0)
         self.assertEqual(self.verdicts["tests"], "NOT RUN")
         self.assertEqual(self.verdicts["memcheck"], "NOT RUN")
-        self.assertIn("the budget of 1 s is used up", self.said)
+        self.assertIn("the budget of 5 s is used up", self.said)
 
     def test_what_failed_before_the_budget_ended_has_failed(self):
         self.assertEqual(self.check("--only", "tests", "--budget", "5", TESTS_TAKE="60",

@@ -9,7 +9,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <shared_mutex>
 
 #include "backend/cuda/convolution_plans.h"
 #include "backend/cuda/cudnn_plans.h"
@@ -107,7 +106,7 @@ TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
   PREHEAT_CHECK(cudnnCreate(&raw));
   const CudnnHandle handle(raw);
   const fs::path folder = fs::path(testing::TempDir()) / ("choices-" + std::to_string(seed_));
-  std::shared_mutex device;
+  FairSharedMutex device;
   const auto saved = [&] {
     std::vector<std::string> keys;
     for (const auto& file : fs::directory_iterator(folder)) {

@@ -130,7 +130,7 @@ std::map<std::string, std::string> read_choices(const std::string& path) {
 
 }  // namespace
 
-ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device,
+ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, FairSharedMutex& device,
                                    const std::string& name, const std::string& folder)
     : handle_(handle), device_(device), planner_(handle) {
   if (folder.empty()) return;

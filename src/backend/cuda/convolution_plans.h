@@ -3,12 +3,12 @@
 
 #include <map>
 #include <memory>
-#include <shared_mutex>
 #include <string>
 #include <vector>
 
 #include "backend/cuda/convolution.h"
 #include "backend/cuda/cudnn_plans.h"
+#include "backend/cuda/fair_shared_mutex.h"
 
 namespace preheat::cuda {
 
@@ -18,7 +18,7 @@ namespace preheat::cuda {
 class ConvolutionPlans {
  public:
   /// `device` is held alone during a trial. `folder` of the cache on disk; "": none is kept there.
-  ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device, const std::string& name,
+  ConvolutionPlans(cudnnHandle_t handle, FairSharedMutex& device, const std::string& name,
                    const std::string& folder);
 
   /// What was chosen before, by this process or another, or what a trial finds now; that is written
@@ -34,7 +34,7 @@ class ConvolutionPlans {
                                                  const Candidates& candidates) const;
 
   cudnnHandle_t handle_;
-  std::shared_mutex& device_;
+  FairSharedMutex& device_;
   ConvolutionPlanner planner_;
   std::string path_;
   std::map<std::string, std::string> choices_;  // names of plans

@@ -603,7 +603,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   }
   for (const TaskPointer& task : stream->waits) complete(task);
   complete(stream->last);
-  return cudaSuccess;
+  return tell(device_error);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {

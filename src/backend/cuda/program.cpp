@@ -171,7 +171,8 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_ * size * element);
   sums_ = Buffer<float>(kernels::channel_sums_floats(narrow(widest)));
   counter_ = Buffer<unsigned>(1);
-  PREHEAT_CHECK(cudaMemset(counter_.data(), 0, counter_.bytes()));
+  clear(counter_, side_);
+  wait(side_);  // no stream that uses it is ordered after this one
   std::size_t workspace = 1;
   std::size_t side_workspace = 1;
   const auto make_room = [](std::size_t& bytes, const auto& call) {

@@ -152,7 +152,8 @@ class Program {
   // Bytes of `arrays` arrays of the size of the op's input or output.
   double in_bytes(const Op& op, double arrays = 1) const;
   double out_bytes(const Op& op, double arrays = 1) const;
-  Cost product_cost(const Op& op) const;  // the same for either gradient
+  // Of a convolution or product with its output and its weights stored as these.
+  Cost product_cost(const Op& op, kernels::Element output, kernels::Element weights) const;
   Cost pooling_cost(const Op& op) const;
   // Tells the meter what everything enqueued since the last call was.
   void ends(const char* pass, int op, const char* work, const Cost& cost);

@@ -501,7 +501,6 @@ model:
   constexpr std::size_t rest = std::size_t{768} << 10;
   EXPECT_LE(said, taken);
   EXPECT_GT(said + rest, taken);
-  EXPECT_GT(memory.workspace, rest) << "too little to be missed";
 }
 
 TEST_F(CudaReplica, AProbeIsRefusedWhatTheDeviceHasNoMemoryFor) {

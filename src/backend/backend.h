@@ -185,10 +185,10 @@ class Backend {
   /// each by a thread of its own; more gain nothing.
   virtual int concurrent_replicas(int cpu_threads) const = 0;
 
-  /// Copies the dataset to where replicas read it. Throws Error if memory is insufficient.
+  /// Copies the dataset to where replicas read it. Throws OutOfMemory if memory is insufficient.
   virtual std::shared_ptr<ResidentDataset> load(const Dataset& dataset) = 0;
 
-  /// Throws Error, naming the memory needed and available, if compile() would run out of memory.
+  /// Throws OutOfMemory, naming what is needed and available, if compile() would run out of memory.
   /// Cheap; call it before creating initial parameters.
   virtual void require_memory(const Network& network, std::int64_t batch_size,
                               Precision precision) const = 0;
@@ -199,14 +199,13 @@ class Backend {
   }
 
   /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
-  /// Throws Error if memory is insufficient.
+  /// Throws OutOfMemory, leaving none of it taken, if memory is insufficient.
   virtual std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                            std::span<const float> initial,
                                            std::shared_ptr<const ResidentDataset> train) = 0;
 
   /// A probe on the first `examples` of a dataset (all of them if there are fewer), with the
-  /// normalisation, loss and label smoothing of the options. Throws Error if memory is
-  /// insufficient.
+  /// normalisation, loss and label smoothing of the options. Throws OutOfMemory as compile() does.
   virtual std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                        std::shared_ptr<const ResidentDataset> data,
                                        std::int64_t examples) = 0;

@@ -1,4 +1,4 @@
-// The two ways preheat fails. main() turns them into exit codes.
+// The ways preheat fails. main() turns them into exit codes.
 #pragma once
 
 #include <stdexcept>
@@ -10,6 +10,12 @@ namespace preheat {
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+/// A device has less memory than was requested. It may suffice once other replicas have ended.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
 };
 
 /// Keeps a message on one line whatever a file or the command line contained: control characters

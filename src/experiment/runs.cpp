@@ -106,24 +106,55 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
   }
   remove_unfinished(folder);
   const SemaphoreGuard replica(replicas_);
-  if (wants_stop()) {  // the experiment stopped during the wait
+  const std::shared_ptr<Trainer> trainer = make_trainer(config);
+  if (!trainer) {  // the experiment stopped during the wait
     RunResult none;
     none.interrupted = true;
     return none;
   }
-  Trainer trainer(config, backend_, data(config.data));
   RunFolder run_folder(folder, config, checkpoints);
   if (listener_.on_start) {
     const std::lock_guard lock(mutex_);
-    listener_.on_start(label, trainer);
+    listener_.on_start(label, *trainer);
   }
   const auto on_records = [&](std::span<const StepRecord> records) {
     const std::lock_guard lock(mutex_);
     if (listener_.on_records) listener_.on_records(label, records);
   };
-  RunResult run = trainer.run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
+  RunResult run = trainer->run({on_records, {}, [this] { return wants_stop(); }}, &run_folder);
   tell_end(label, run, false);
   return run;
+}
+
+// Null if the experiment stops during the wait. As many replicas as train concurrently may not fit
+// into memory: one that does not is made again whenever another has ended, and is the only one
+// being made then, so that replicas that are made do not take from each other what either needs.
+std::shared_ptr<Trainer> Runs::make_trainer(const RunConfig& config) {
+  const auto make = [&] {
+    auto trainer = std::make_unique<Trainer>(config, backend_, data(config.data));
+    ++trainers_;
+    return std::shared_ptr<Trainer>(trainer.release(), [this](Trainer* ended) {
+      delete ended;
+      --trainers_;
+      trainers_.notify_all();
+    });
+  };
+  try {
+    const std::shared_lock together(making_);
+    return wants_stop() ? nullptr : make();
+  } catch (const OutOfMemory&) {
+  }
+  const std::unique_lock alone(making_);
+  while (!wants_stop()) {
+    const int others = trainers_;
+    try {
+      return make();
+    } catch (const OutOfMemory&) {
+      if (others == 0) throw;
+    }
+    trainers_.wait(others);
+  }
+  return nullptr;
 }
 
 void Runs::plan(std::int64_t count) {

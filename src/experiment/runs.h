@@ -6,10 +6,12 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <semaphore>
+#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -66,7 +68,8 @@ class Runs {
 
   /// Trains `config` into `folder`, or reads the result if that run has ended. Replaces what an
   /// interrupted run has left. Returns an interrupted result if the experiment stops before its
-  /// turn. Throws Error, also if the folder holds a run of another configuration.
+  /// turn, which also waits until the memory that concurrent runs leave suffices. Throws Error,
+  /// also if the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
@@ -92,6 +95,7 @@ class Runs {
 
  private:
   void tell_end(const std::string& label, const RunResult& run, bool was_read);
+  std::shared_ptr<Trainer> make_trainer(const RunConfig& config);
 
   Backend& backend_;
   const RunsListener& listener_;
@@ -99,6 +103,8 @@ class Runs {
   std::map<std::string, ResidentData> data_;  // keyed by what determines the content
   std::mutex mutex_;                          // guards data_ and the listener
   std::counting_semaphore<> replicas_;        // replicas that may still be started
+  std::shared_mutex making_;                  // held while a trainer is made
+  std::atomic<int> trainers_{0};              // those that have been made and not yet ended
   std::atomic<int> side_by_side_{0};          // calls in progress
   std::atomic<bool> failed_{false};           // a run threw; the others have to stop
 };

@@ -2,14 +2,17 @@
 // what cuDNN does.
 #include "backend/cuda/convolution.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <shared_mutex>
 
 #include "backend/cuda/convolution_plans.h"
 #include "backend/cuda/cudnn_plans.h"
@@ -107,7 +110,7 @@ TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
   PREHEAT_CHECK(cudnnCreate(&raw));
   const CudnnHandle handle(raw);
   const fs::path folder = fs::path(testing::TempDir()) / ("choices-" + std::to_string(seed_));
-  std::shared_mutex device;
+  FairSharedMutex device;
   const auto saved = [&] {
     std::vector<std::string> keys;
     for (const auto& file : fs::directory_iterator(folder)) {
@@ -161,6 +164,31 @@ TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
   for (const auto& [key, name] : choices.items()) {
     EXPECT_EQ(name, key.starts_with(to_string(a)) ? again : "none");
   }
+  fs::remove_all(folder);
+}
+
+// As if its process were suspended.
+TEST_F(CudaConvolution, ALockThatStaysTakenIsNotWaitedForForEver) {
+  namespace fs = std::filesystem;
+  cudnnHandle_t raw = nullptr;
+  PREHEAT_CHECK(cudnnCreate(&raw));
+  const CudnnHandle handle(raw);
+  const fs::path folder = fs::path(testing::TempDir()) / ("locked-" + std::to_string(seed_));
+  FairSharedMutex device;
+  ConvolutionPlans plans(handle.get(), device, "a device", folder, std::chrono::milliseconds(30));
+  plans.choose(convolution_of(Pass::data_gradient, Precision::bf16, 16, 16));
+  const auto file_named = [&](const char* extension) {
+    for (const auto& file : fs::directory_iterator(folder)) {
+      if (file.path().extension() == extension) return file.path();
+    }
+    return fs::path();
+  };
+  const int lock = open(file_named(".lock").c_str(), O_RDWR | O_CLOEXEC);
+  ASSERT_EQ(flock(lock, LOCK_EX), 0);
+  plans.choose(convolution_of(Pass::data_gradient, Precision::bf16, 16, 32));
+  std::ifstream in(file_named(".json"));
+  EXPECT_EQ(nlohmann::json::parse(in).size(), 2u);
+  close(lock);
   fs::remove_all(folder);
 }
 

@@ -27,6 +27,9 @@ inline constexpr std::int64_t kernel_cost = 4;
 /// Of its compute capability. Tests may set it.
 inline int major_version = 9;
 
+/// What waiting for a stream returns: an error in a kernel would stay. Tests may set it.
+inline cudaError_t device_error = cudaSuccess;
+
 struct Task {
   Work work;                                 // empty: the task only orders others
   std::vector<std::shared_ptr<Task>> after;  // what it comes after; cleared when it is done

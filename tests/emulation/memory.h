@@ -11,7 +11,8 @@ namespace emulation {
 /// Prints an error that a real device would not report, or show only in wrong results, and aborts.
 [[noreturn]] void stop(const std::string& what);
 
-inline constexpr std::size_t device_bytes = std::size_t{8} << 30;
+/// Tests may set it.
+inline std::size_t device_bytes = std::size_t{8} << 30;
 
 /// Device memory between guards, all bits set: NaN in every floating-point type. Null if there is
 /// not enough.

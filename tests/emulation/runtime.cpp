@@ -547,6 +547,10 @@ cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
 }
 
 // The pool keeps nothing that is freed.
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, std::size_t) {
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
   const Lock lock(device_mutex());
   if (attribute != cudaMemPoolAttrReservedMemCurrent &&
@@ -619,7 +623,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   }
   for (const TaskPointer& task : stream->waits) complete(task);
   complete(stream->last);
-  return cudaSuccess;
+  return tell(device_error);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {

@@ -287,6 +287,75 @@ TEST_F(SideBySide, AnErrorOutlastsWhatOthersCallMeanwhile) {
   EXPECT_THROW(runs_.run_concurrently(2, run), Error);
 }
 
+// Memory for some replicas, though four may train at a time. The one that takes the last of it goes
+// on once another has been refused.
+class ShortOfMemory : public AtATime {
+ public:
+  explicit ShortOfMemory(int room) : AtATime(4), room_(room) {
+    listener.on_start = [this](const std::string&, const Trainer&) { ++started; };
+    listener.on_end = [this](const std::string&, const RunResult&, bool) { ++room_; };
+    listener.wants_stop = [this] { return stops && refused > 0; };
+  }
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    if (--room_ < 0) {
+      ++room_;
+      ++refused;
+      throw OutOfMemory("out of memory");
+    }
+    while (room_ == 0 && refused == 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return AtATime::compile(network, options, initial, std::move(train));
+  }
+
+  std::atomic<int> started{0};
+  std::atomic<int> refused{0};
+  bool stops = false;  // at the first replica that is refused
+  RunsListener listener;
+
+ private:
+  std::atomic<int> room_;
+};
+
+class RunsOfMuchMemory : public testing::Test {
+ protected:
+  CompareResult run(ShortOfMemory& backend) {
+    const std::string arms = "compare: {seeds: 0..3, arms: {a: {}, b: {label_smoothing: 0.1}}}";
+    const Document document = with_overrides(parse_document(small_run + arms, "f.yaml"),
+                                             {parse_override("train.cpu_threads=1")});
+    return compare(document, backend, folder_ / std::to_string(++runs_), false, backend.listener);
+  }
+  TemporaryFolder folder_;
+  int runs_ = 0;
+};
+
+TEST_F(RunsOfMuchMemory, WaitForThoseThatHaveIt) {
+  ShortOfMemory enough(5);
+  const nlohmann::ordered_json expected = to_json(run(enough));
+  EXPECT_EQ(enough.refused, 0);
+  for (const int room : {1, 2}) {
+    ShortOfMemory backend(room);
+    EXPECT_EQ(to_json(run(backend)), expected);
+    EXPECT_EQ(backend.started, 8);
+    EXPECT_GT(backend.refused, 0);
+  }
+}
+
+TEST_F(RunsOfMuchMemory, FailWhereNotEvenOneFits) {
+  ShortOfMemory backend(0);
+  EXPECT_THROW(run(backend), OutOfMemory);
+  EXPECT_EQ(backend.started, 0);
+}
+
+TEST_F(RunsOfMuchMemory, AreNotBegunAfterAnInterruption) {
+  ShortOfMemory backend(1);
+  backend.stops = true;
+  EXPECT_TRUE(run(backend).interrupted);
+  EXPECT_EQ(backend.started, 1);
+}
+
 constexpr const char* arms = R"(
 compare:
   seeds: [3, 11]

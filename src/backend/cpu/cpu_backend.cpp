@@ -414,7 +414,7 @@ class CpuBackend : public Backend {
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
     const std::size_t available = cpu::available_memory();
     if (parameters + activations <= available) return;
-    throw Error(fmt::format(
+    throw OutOfMemory(fmt::format(
         "out of memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; {}",
         parameters >> 20, activations >> 20, available >> 20,
         activations > parameters ? remedy : "use a smaller network"));

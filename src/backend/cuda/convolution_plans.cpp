@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "config/atomic_file.h"
 #include "config/error.h"
@@ -52,26 +55,28 @@ class Trial {
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
 
-  /// Milliseconds of some runs. Throws Error if the plan cannot be run.
+  /// Milliseconds of some runs. Throws Error if the plan cannot be run. Each round queues behind
+  /// work that runs, so that the host's part of a launch is not in it.
   float time_of(const ConvolutionPlan& plan) {
-    constexpr int rounds = 3;
     constexpr int runs = 8;
     run(plan);  // loads its code, which nothing may do while a graph is captured
     const GraphExec graph = instantiate(capture(stream_, [&] {
       for (int k = 0; k < runs; ++k) run(plan);
     }));
-    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));  // the first one uploads it
-    float time = 0;
-    for (int round = 0; round < rounds; ++round) {
-      PREHEAT_CHECK(cudaEventRecord(start_.get(), stream_.get()));
+    for (const Event& end : ends_) {  // the first launch uploads it and is not timed
       PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
-      PREHEAT_CHECK(cudaEventRecord(end_.get(), stream_.get()));
-      PREHEAT_CHECK(cudaEventSynchronize(end_.get()));
-      const float took = milliseconds(start_, end_);
-      time = round == 0 ? took : std::min(time, took);
+      PREHEAT_CHECK(cudaEventRecord(end.get(), stream_.get()));
+    }
+    wait(stream_);
+    float time = milliseconds(ends_[0], ends_[1]);
+    for (std::size_t i = 2; i < ends_.size(); ++i) {
+      time = std::min(time, milliseconds(ends_[i - 1], ends_[i]));
     }
     return time;
   }
+
+  /// False after an error in a kernel, which stays with the device.
+  bool is_sound() const { return cudaStreamSynchronize(stream_.get()) == cudaSuccess; }
 
  private:
   void run(const ConvolutionPlan& plan) {
@@ -92,19 +97,22 @@ class Trial {
   Buffer<unsigned> counter_;
   kernels::BatchMoments moments_;
   Stream stream_ = make_stream();
-  Event start_ = make_timer();
-  Event end_ = make_timer();
+  std::array<Event, 4> ends_{make_timer(), make_timer(), make_timer(), make_timer()};
 };
 
 // Held from reading the file of choices to writing it, with the trial between: processes that run
 // at the same time choose the same, and do not disturb each other's trial. Where there can be no
-// such file, it locks nothing.
+// such file, or the patience ends, as when a process that holds it is suspended, it locks nothing.
 class CacheLock {
  public:
-  explicit CacheLock(const std::string& path) {
+  CacheLock(const std::string& path, std::chrono::milliseconds& patience) {
+    constexpr std::chrono::milliseconds pause(10);
     if (path.empty()) return;
     file_ = open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (file_ >= 0) flock(file_, LOCK_EX);
+    if (file_ < 0) return;
+    for (; flock(file_, LOCK_EX | LOCK_NB) != 0 && patience.count() > 0; patience -= pause) {
+      std::this_thread::sleep_for(pause);
+    }
   }
   ~CacheLock() {
     if (file_ >= 0) close(file_);
@@ -130,9 +138,10 @@ std::map<std::string, std::string> read_choices(const std::string& path) {
 
 }  // namespace
 
-ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& device,
-                                   const std::string& name, const std::string& folder)
-    : handle_(handle), device_(device), planner_(handle) {
+ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, FairSharedMutex& device,
+                                   const std::string& name, const std::string& folder,
+                                   std::chrono::milliseconds patience)
+    : handle_(handle), device_(device), planner_(handle), patience_(patience) {
   if (folder.empty()) return;
   std::string words = name;
   std::ranges::replace_if(
@@ -144,35 +153,40 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, std::shared_mutex& devi
   choices_ = read_choices(path_);
 }
 
-std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::fastest(
-    const Convolution& c, const Candidates& candidates) const {
-  const std::unique_lock alone(device_);
-  PREHEAT_CHECK(cudaDeviceSynchronize());
+std::shared_ptr<const ConvolutionPlan> fastest(cudnnHandle_t handle, const Convolution& c,
+                                               const ConvolutionCandidates& candidates) {
   constexpr float clearly = 0.95f;
   std::size_t workspace_bytes = 0;
   for (const auto& p : candidates)
     workspace_bytes = std::max(workspace_bytes, p->workspace_bytes());
-  Trial trial(handle_, c, workspace_bytes);
+  std::optional<Trial> trial;
+  try {
+    trial.emplace(handle, c, workspace_bytes);
+  } catch (const OutOfMemory&) {
+    return nullptr;
+  }
   std::shared_ptr<const ConvolutionPlan> best;
   float least = 0;
   std::string refusal;
   for (const auto& candidate : candidates) {
     try {
-      const float time = trial.time_of(*candidate);
+      const float time = trial->time_of(*candidate);
       if (!best || time < clearly * least) {
         best = candidate;
         least = time;
       }
     } catch (const Error& e) {
-      refusal = e.what();
+      const auto why = fmt::format("{}: {}: {}", to_string(c), candidate->name(), e.what());
+      if (!trial->is_sound()) throw Error(why);
+      if (refusal.empty()) refusal = why;
     }
   }
-  if (!best) throw Error(to_string(c) + ": " + refusal);
+  if (!best) throw Error(refusal);
   return best;
 }
 
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::named(const Convolution& c,
-                                                               const Candidates& own,
+                                                               const ConvolutionCandidates& own,
                                                                const std::string& key) const {
   const auto choice = choices_.find(key);
   if (choice == choices_.end()) return nullptr;
@@ -186,7 +200,7 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::named(const Convolution
 
 std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolution& c) {
   constexpr std::size_t most = 16;
-  const Candidates own = kernel_plans(c);
+  const ConvolutionCandidates own = kernel_plans(c);
   // A choice holds only among what it was made from: cuDNN's plans, which the name of the file
   // stands for, and these.
   std::string key = to_string(c);
@@ -194,17 +208,22 @@ std::shared_ptr<const ConvolutionPlan> ConvolutionPlans::choose(const Convolutio
   std::shared_ptr<const ConvolutionPlan>& chosen = plans_[key];
   if (!chosen) chosen = named(c, own, key);
   if (chosen) return chosen;
-  const CacheLock lock(path_);
+  const CacheLock lock(path_, patience_);
   for (const auto& [other, name] : read_choices(path_)) choices_[other] = name;
   chosen = named(c, own, key);
   if (chosen) return chosen;
-  Candidates candidates;
+  ConvolutionCandidates candidates;
   std::ranges::copy(planner_.candidates(c, most), std::back_inserter(candidates));
   std::ranges::copy(own, std::back_inserter(candidates));
   if (candidates.empty()) {
     throw Error(fmt::format("cuDNN {} has no engine for the {}", cudnnGetVersion(), key));
   }
-  chosen = fastest(c, candidates);
+  {
+    const std::unique_lock alone(device_);
+    PREHEAT_CHECK(cudaDeviceSynchronize());
+    chosen = fastest(handle_, c, candidates);
+  }
+  if (!chosen) return chosen = candidates.front();
   choices_[key] = chosen->name();
   if (path_.empty()) return chosen;
   try {

@@ -11,11 +11,17 @@
 namespace preheat::cuda {
 namespace {
 
-[[noreturn]] void fail(std::string_view library, std::string_view name, std::string_view text,
-                       const char* call, const char* file, int line) {
+std::string message(std::string_view library, std::string_view name, std::string_view text,
+                    const char* call, const char* file, int line) {
   const std::string_view path(file);
-  throw Error(fmt::format("{}: {}: {} ({}, {}:{})", library, name, text, call,
-                          path.substr(path.find_last_of('/') + 1), line));
+  return fmt::format("{}: {}: {} ({}, {}:{})", library, name, text, call,
+                     path.substr(path.find_last_of('/') + 1), line);
+}
+
+cudaMemPool_t default_pool() {
+  cudaMemPool_t pool = nullptr;
+  PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  return pool;
 }
 
 }  // namespace
@@ -23,31 +29,42 @@ namespace {
 void check(cudaError_t status, const char* call, const char* file, int line) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // clears it, so that the next launch does not report it
-  fail("CUDA", cudaGetErrorName(status), cudaGetErrorString(status), call, file, line);
+  const std::string text =
+      message("CUDA", cudaGetErrorName(status), cudaGetErrorString(status), call, file, line);
+  if (status == cudaErrorMemoryAllocation) throw OutOfMemory(text);
+  throw Error(text);
 }
 
 void check(cudnnStatus_t status, const char* call, const char* file, int line) {
   if (status == CUDNN_STATUS_SUCCESS) return;
   char text[512] = "";
   cudnnGetLastErrorString(text, sizeof text);
-  fail("cuDNN", cudnnGetErrorString(status), text, call, file, line);
+  throw Error(message("cuDNN", cudnnGetErrorString(status), text, call, file, line));
 }
 
 void check(cublasStatus_t status, const char* call, const char* file, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  fail("cuBLAS", cublasLtGetStatusName(status), cublasLtGetStatusString(status), call, file, line);
+  throw Error(message("cuBLAS", cublasLtGetStatusName(status), cublasLtGetStatusString(status),
+                      call, file, line));
 }
 
 // Allocates from the device's pool, which keeps freed memory: an experiment makes one replica after
-// the other, and the driver is slow to hand out memory.
+// the other, and the driver is slow to hand out memory. What it keeps may be in pieces too small:
+// before an allocation fails, the driver gets them back.
 void* allocate(std::size_t bytes) {
   constexpr std::size_t granularity = 256;
   const std::size_t rounded = (bytes + granularity - 1) / granularity * granularity;
   void* memory = nullptr;
-  const cudaError_t status = cudaMallocAsync(&memory, rounded, nullptr);
+  cudaError_t status = cudaMallocAsync(&memory, rounded, nullptr);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw Error(
+    PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // memory is freed in its order
+    PREHEAT_CHECK(cudaMemPoolTrimTo(default_pool(), 0));
+    status = cudaMallocAsync(&memory, rounded, nullptr);
+  }
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    throw OutOfMemory(
         fmt::format("out of GPU memory: {} MiB requested, {} MiB free; lower data.batch_size",
                     rounded >> 20, available_memory() >> 20));
   }
@@ -59,12 +76,11 @@ void* allocate(std::size_t bytes) {
 std::size_t available_memory() {
   std::size_t free = 0;
   std::size_t total = 0;
-  cudaMemPool_t pool = nullptr;
+  const cudaMemPool_t pool = default_pool();
   std::uint64_t reserved = 0;
   std::uint64_t used = 0;
   PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // memory is freed in its order
   PREHEAT_CHECK(cudaMemGetInfo(&free, &total));
-  PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
   PREHEAT_CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved));
   PREHEAT_CHECK(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
   return free + (reserved - used);

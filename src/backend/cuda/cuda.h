@@ -23,7 +23,7 @@ void check(cublasStatus_t status, const char* call, const char* file, int line);
 
 #define PREHEAT_CHECK(call) ::preheat::cuda::check((call), #call, __FILE__, __LINE__)
 
-/// `bytes` of device memory. Throws Error naming the bytes requested and free.
+/// `bytes` of device memory. Throws OutOfMemory naming the bytes requested and free.
 void* allocate(std::size_t bytes);
 void deallocate(void* memory) noexcept;
 

@@ -120,7 +120,7 @@ class CudaBackend : public Backend {
     const std::size_t activations = cuda::Program::bytes_needed(padded, examples, precision);
     const std::size_t available = cuda::available_memory();
     if (parameters + activations <= available) return;
-    throw Error(fmt::format(
+    throw OutOfMemory(fmt::format(
         "out of GPU memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; "
         "{}",
         parameters >> 20, activations >> 20, available >> 20,

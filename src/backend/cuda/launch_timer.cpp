@@ -7,18 +7,17 @@ namespace preheat::cuda {
 
 Spread time_launches(const Stream& stream, int rounds, std::int64_t steps,
                      const std::function<void()>& enqueue) {
-  const Event start = make_timer();
-  const Event end = make_timer();
+  std::vector<Event> ends;  // of a warm-up round and of each round
+  for (int i = 0; i <= rounds; ++i) ends.push_back(make_timer());
   enqueue();
-  enqueue();
-  wait(stream);
-  std::vector<double> times;
-  for (int round = 0; round < rounds; ++round) {
-    PREHEAT_CHECK(cudaEventRecord(start.get(), stream.get()));
+  for (const Event& end : ends) {
     enqueue();
     PREHEAT_CHECK(cudaEventRecord(end.get(), stream.get()));
-    PREHEAT_CHECK(cudaEventSynchronize(end.get()));
-    times.push_back(1e3 * static_cast<double>(milliseconds(start, end)) /
+  }
+  wait(stream);
+  std::vector<double> times;
+  for (std::size_t i = 1; i < ends.size(); ++i) {
+    times.push_back(1e3 * static_cast<double>(milliseconds(ends[i - 1], ends[i])) /
                     static_cast<double>(steps));
   }
   return spread_of(std::move(times));

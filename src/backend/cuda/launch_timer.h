@@ -10,7 +10,8 @@
 namespace preheat::cuda {
 
 /// Microseconds per step over `rounds` rounds, after two warm-up rounds; each round calls
-/// `enqueue`, which puts `steps` steps on the stream.
+/// `enqueue`, which puts `steps` steps on the stream. A round queues behind the one before, so that
+/// the host's part of its first launch is not in it.
 Spread time_launches(const Stream& stream, int rounds, std::int64_t steps,
                      const std::function<void()>& enqueue);
 

@@ -171,7 +171,8 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_ * size * element);
   sums_ = Buffer<float>(kernels::channel_sums_floats(narrow(widest)));
   counter_ = Buffer<unsigned>(1);
-  PREHEAT_CHECK(cudaMemset(counter_.data(), 0, counter_.bytes()));
+  clear(counter_, side_);
+  wait(side_);  // no stream that uses it is ordered after this one
   std::size_t workspace = 1;
   std::size_t side_workspace = 1;
   const auto make_room = [](std::size_t& bytes, const auto& call) {
@@ -349,9 +350,14 @@ Cost Program::pooling_cost(const Op& op) const {
   return {in_bytes(op) + out_bytes(op) + places, 0};
 }
 
-Cost Program::product_cost(const Op& op) const {
-  const double weights = weights_of(op) * static_cast<double>(bytes_of(element_));
-  return {in_bytes(op) + weights + out_bytes(op), operations_of(op, batch_)};
+// Channels of padding are moved but not computed with.
+Cost Program::product_cost(const Op& op, kernels::Element output, kernels::Element weights) const {
+  Op real = op;
+  if (op.kind == OpKind::conv) real.in.channels -= zero_channels(network_, op);
+  const auto outputs = static_cast<double>(batch_ * op.out.size());
+  return {in_bytes(op) + weights_of(op) * static_cast<double>(bytes_of(weights)) +
+              outputs * static_cast<double>(bytes_of(output)),
+          operations_of(real, batch_)};
 }
 
 void Program::ends(const char* pass, int op, const char* work, const Cost& cost) {
@@ -367,6 +373,7 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
       op.normalized() && (mode == Mode::evaluation || in_training_.fixed_statistics[index]);
   const bool takes_moments = op.normalized() && !running;
   const bool on_the_way = takes_moments && compiled.forward && compiled.forward->gives_moments();
+  const kernels::Element written = element_of_output(index);
   kernels::BatchMoments moments;
   if (takes_moments) moments = moments_of(op, index, mode, state);
   if (compiled.forward) {
@@ -374,23 +381,24 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
         libraries_.cudnn.get(), stream.get(),
         {x, weight(op.weight), source, workspace_.data(), on_the_way ? &moments : nullptr});
     ends(forward_pass, index, on_the_way ? "convolution, moments" : "convolution",
-         product_cost(op));
+         product_cost(op, written, element_));
   } else {
     compiled.product->run(libraries_.cublas.get(), x, weight(op.weight), source, workspace_.data(),
                           stream.get());
-    ends(forward_pass, index, "matrix product", product_cost(op));
+    ends(forward_pass, index, "matrix product", product_cost(op, written, element_));
   }
   if (takes_moments && !on_the_way) {
     PREHEAT_CHECK(kernels::batch_moments(element_, output_of(op), source, moments, stream.get()));
     ends(forward_pass, index, "moments", {out_bytes(op), 0});
   }
   PREHEAT_CHECK(kernels::normalize_forward(
-      element_of_output(index), output_of(op), {slope_of(op.activation), compiled.pooled},
+      written, output_of(op), {slope_of(op.activation), compiled.pooled},
       norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
       output_data(index), stream.get()));
   const double arrays = 1 + (op.residual < 0 ? 0 : 1) + pooled_share(compiled.pooled);
+  const double numbers = arrays * static_cast<double>(batch_ * op.out.size());
   ends(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
-       {out_bytes(op, arrays), 0});
+       {numbers * static_cast<double>(bytes_of(written)), 0});
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
@@ -436,7 +444,8 @@ void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
                                   plain(parameters_.gradients, op.weight), side_workspace_.data(),
                                   aside.get());
   }
-  ends(backward_pass, index, "weight gradient", product_cost(op));
+  ends(backward_pass, index, "weight gradient",
+       product_cost(op, element_, compiled.weight_gradient ? element_ : kernels::Element::f32));
   if (&aside != &side_) return;
   PREHEAT_CHECK(cudaEventRecord(joined_[index].get(), side_.get()));
   side_stream_reader_[plan_.first[index]] = index;
@@ -463,6 +472,11 @@ void Program::backward_weighted(int index, const Stream& stream) {
   const kernels::NormBackward first_pass{
       element_, output_of(op), fusion, norm_of(op, index, fixed), sources_[index].data(),
       dy,       extra};
+  // What the kernels read: y and x where they need the sign of z, and dy and extra, counted in
+  // arrays of the size of x.
+  const bool needs_sign = fusion.slope != 1;
+  const bool reads_y = needs_sign && fusion.residual;
+  const double given = pooled_share(compiled.pooled) * (extra != nullptr ? 2 : 1);
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
@@ -471,11 +485,9 @@ void Program::backward_weighted(int index, const Stream& stream) {
     void* const d_residual = slot(residual_slot);
     PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, d_residual, d_weight, d_bias,
                                                    sums(), stream.get()));
-    const double share = pooled_share(compiled.pooled);
-    const double extra_arrays = extra != nullptr ? share : 0;
     const bool known = d_residual != nullptr;
     ends(backward_pass, index, "batch norm's gradient, sums",
-         {out_bytes(op, 1 + 2 * share + extra_arrays + (known ? 1 : 0)), 0});
+         {out_bytes(op, 1 + given + (reads_y ? 1 : 0) + (known ? 1 : 0)), 0});
     kernels::NormBackward second_pass = first_pass;
     if (known) {
       second_pass.fusion = {};
@@ -484,16 +496,16 @@ void Program::backward_weighted(int index, const Stream& stream) {
     }
     PREHEAT_CHECK(
         kernels::normalize_backward(second_pass, fixed, d_weight, d_bias, dz, stream.get()));
+    const bool reads_x = !fixed || compiled.pooled || (needs_sign && !known);
     ends(backward_pass, index, "batch norm's gradient",
-         {out_bytes(op, known ? 3 : 2 + share + extra_arrays), 0});
+         {out_bytes(op, (reads_x ? 1 : 0) + (known ? 1 : given) + 1), 0});
   } else {
-    const bool changes = fusion.slope != 1 || fusion.pooled || extra != nullptr;
+    const bool changes = needs_sign || fusion.pooled || extra != nullptr;
     PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, changes ? dz : nullptr, nullptr,
                                                    plain(parameters_.gradients, op.bias), sums(),
                                                    stream.get()));
-    const double share = pooled_share(compiled.pooled);
-    const double arrays =
-        (changes ? 2 : 0) + (compiled.pooled ? 1 : 0) + share + (extra != nullptr ? share : 0);
+    const bool reads_x = compiled.pooled || (needs_sign && !reads_y);
+    const double arrays = (reads_x ? 1 : 0) + (reads_y ? 1 : 0) + given + (changes ? 1 : 0);
     ends(backward_pass, index, "bias's and activation's gradient", {out_bytes(op, arrays), 0});
   }
   if (in_training_.weights[index]) weight_gradient(index, dz, stream);
@@ -508,7 +520,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
     compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
                                workspace_.data(), stream.get());
   }
-  ends(backward_pass, index, "data gradient", product_cost(op));
+  ends(backward_pass, index, "data gradient", product_cost(op, element_, element_));
 }
 
 void Program::backward(const Stream& stream) {

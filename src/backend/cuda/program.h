@@ -7,7 +7,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <shared_mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "backend/backend.h"
 #include "backend/cuda/convolution_plans.h"
 #include "backend/cuda/cuda.h"
+#include "backend/cuda/fair_shared_mutex.h"
 #include "backend/cuda/matmul.h"
 #include "backend/cuda/step_meter.h"
 #include "backend/gradient_plan.h"
@@ -31,9 +31,9 @@ struct Libraries {
   CublasHandle cublas;
   std::unique_ptr<ConvolutionPlans> plans;
   std::mutex mutex;
-  // Held shared while replays are launched, exclusively by a trial of plans, which must be timed on
+  // Held shared while a replay is launched, exclusively by a trial of plans, which must be timed on
   // an idle device.
-  std::shared_mutex device;
+  FairSharedMutex device;
 };
 
 /// The network as stored on the device. In 16 bits tensor cores need convolutions to read whole
@@ -152,7 +152,8 @@ class Program {
   // Bytes of `arrays` arrays of the size of the op's input or output.
   double in_bytes(const Op& op, double arrays = 1) const;
   double out_bytes(const Op& op, double arrays = 1) const;
-  Cost product_cost(const Op& op) const;  // the same for either gradient
+  // Of a convolution or product with its output and its weights stored as these.
+  Cost product_cost(const Op& op, kernels::Element output, kernels::Element weights) const;
   Cost pooling_cost(const Op& op) const;
   // Tells the meter what everything enqueued since the last call was.
   void ends(const char* pass, int op, const char* work, const Cost& cost);

@@ -298,10 +298,13 @@ void CudaReplica::launch_steps(std::int64_t updates) {
   }
 }
 
-// Waits for a trial of plans to finish, as that needs the device to itself.
+// Lets a trial of plans have the device to itself, also between two launches: one waits as long as
+// the queue is full.
 void CudaReplica::replay(const GraphExec& graph, std::int64_t times) {
-  const std::shared_lock shared(libraries_->device);
-  for (; times > 0; --times) PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+  for (; times > 0; --times) {
+    const std::shared_lock shared(libraries_->device);
+    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
+  }
 }
 
 void CudaReplica::train(std::int64_t updates) {

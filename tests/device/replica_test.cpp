@@ -225,12 +225,12 @@ TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
 TEST_F(CudaReplica, AFewSmallStepsHaveTheSameBitsInAGraph) {
   for (const char* precision : {"fp32", "bf16", "fp16"}) {
     for (const char* network : {every_layer, plain}) {
-      const std::vector<std::string> small = {"data.batch_size=6", "data.train_limit=24",
-                                              std::string("train.precision=") + precision};
-      use(network, small);
+      const std::vector<std::string> base = {"data.batch_size=6", "data.train_limit=24",
+                                             std::string("train.precision=") + precision};
+      use(network, base);
       auto in_graph = replica(*cuda_);
       train(*in_graph, 0, 3, 3);
-      std::vector<std::string> settings = small;
+      std::vector<std::string> settings = base;
       settings.push_back("train.cuda_graph=false");
       use(network, settings);
       auto eager = replica(*cuda_);

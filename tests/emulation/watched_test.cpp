@@ -107,9 +107,9 @@ class WatchedDeviceDeathTest : public testing::Test {
   }
 
   template <class... Parameters>
-  void run(unsigned blocks, void (*kernel)(Parameters...),
+  void run(unsigned count, void (*kernel)(Parameters...),
            std::type_identity_t<Parameters>... arguments) {
-    configure(kernel, blocks, threads, threads * sizeof(int), a_)(arguments...);
+    configure(kernel, count, threads, threads * sizeof(int), a_)(arguments...);
     EXPECT_EQ(cudaStreamSynchronize(a_), cudaSuccess);
   }
 

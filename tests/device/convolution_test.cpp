@@ -106,9 +106,7 @@ TEST_F(CudaConvolution, HasNoneForTensorCoresElsewhere) {
 // Three that began before any had chosen anything, as processes do.
 TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
   namespace fs = std::filesystem;
-  cudnnHandle_t raw = nullptr;
-  PREHEAT_CHECK(cudnnCreate(&raw));
-  const CudnnHandle handle(raw);
+  const CudnnHandle handle = make_cudnn_handle();
   const fs::path folder = fs::path(testing::TempDir()) / ("choices-" + std::to_string(seed_));
   FairSharedMutex device;
   const auto saved = [&] {
@@ -170,9 +168,7 @@ TEST_F(CudaConvolution, WhatOneProcessChoosesHoldsForTheOthers) {
 // As if its process were suspended.
 TEST_F(CudaConvolution, ALockThatStaysTakenIsNotWaitedForForEver) {
   namespace fs = std::filesystem;
-  cudnnHandle_t raw = nullptr;
-  PREHEAT_CHECK(cudnnCreate(&raw));
-  const CudnnHandle handle(raw);
+  const CudnnHandle handle = make_cudnn_handle();
   const fs::path folder = fs::path(testing::TempDir()) / ("locked-" + std::to_string(seed_));
   FairSharedMutex device;
   ConvolutionPlans plans(handle.get(), device, "a device", folder, std::chrono::milliseconds(30));
@@ -194,9 +190,7 @@ TEST_F(CudaConvolution, ALockThatStaysTakenIsNotWaitedForForEver) {
 
 // Small integers, whose sums are exact: every plan rounds the same number.
 TEST_F(CudaConvolution, OfAllPlansIsTheSame) {
-  cudnnHandle_t raw = nullptr;
-  PREHEAT_CHECK(cudnnCreate(&raw));
-  const CudnnHandle handle(raw);
+  const CudnnHandle handle = make_cudnn_handle();
   const ConvolutionPlanner planner(handle.get());
   for (const Pass pass : all_passes) {
     for (const Precision precision : small_precisions) {

@@ -98,14 +98,8 @@ class Plan : public ConvolutionPlan {
   std::function<void()> run_;
 };
 
-CudnnHandle make_handle() {
-  cudnnHandle_t handle = nullptr;
-  PREHEAT_CHECK(cudnnCreate(&handle));
-  return CudnnHandle(handle);
-}
-
 std::string error_of(const ConvolutionCandidates& plans) {
-  const CudnnHandle handle = make_handle();
+  const CudnnHandle handle = make_cudnn_handle();
   try {
     fastest(handle.get(), {.x = {1, 4, 4, 8}, .y = {1, 4, 4, 8}}, plans);
   } catch (const Error& e) {
@@ -136,7 +130,7 @@ TEST_F(CudaBackendOnADevice, ATrialEndsAtThePlanThatBreaksTheDevice) {
 
 TEST_F(CudaBackendOnADevice, WithoutMemoryForATrialTheFirstPlanIsTaken) {
   const TemporaryFolder folder;
-  const CudnnHandle handle = make_handle();
+  const CudnnHandle handle = make_cudnn_handle();
   FairSharedMutex device;
   ConvolutionPlans plans(handle.get(), device, "a device", folder.path());
   const Convolution c{.x = {8, 16, 16, 16},

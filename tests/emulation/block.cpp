@@ -57,6 +57,7 @@ struct Copy {
   unsigned size;
   unsigned read;
   const void* code;  // that began it
+  bool arrived;
 };
 
 struct Thread {
@@ -287,7 +288,7 @@ void perform(const Copy& copy) {
 }
 
 void wait_for(const Copy& copy) {
-  perform(copy);
+  if (!copy.arrived) perform(copy);
   copy_ends(at_shared(copy.to, copy.size), copy.size, copy.code);
 }
 
@@ -397,10 +398,10 @@ void copy_async(unsigned to, const void* from, unsigned size, unsigned read) {
     stop_here("a copy's source is not aligned");
   if (read > 0 && !is_device_memory(from, read)) stop_here("a copy's source is no device memory");
   const void* const code = __builtin_return_address(0);
-  const Copy copy{to, from, size, read, code};
+  const Copy copy{to, from, size, read, code, any_below(2) == 0};
   if (read > 0) reads(from, read, code);
   copy_begins(at_shared(to, size), size, code);
-  if (any_below(2) == 0) perform(copy);
+  if (copy.arrived) perform(copy);
   threads[current].open.push_back(copy);
 }
 

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <filesystem>
 #include <fstream>
@@ -15,6 +14,7 @@
 #include <optional>
 #include <thread>
 
+#include "backend/cuda/launch_timer.h"
 #include "config/atomic_file.h"
 #include "config/error.h"
 
@@ -55,24 +55,17 @@ class Trial {
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
 
-  /// Milliseconds of some runs. Throws Error if the plan cannot be run. Each round queues behind
-  /// work that runs, so that the host's part of a launch is not in it.
-  float time_of(const ConvolutionPlan& plan) {
+  /// Microseconds of some runs. Throws Error if the plan cannot be run.
+  double time_of(const ConvolutionPlan& plan) {
+    constexpr int rounds = 3;
     constexpr int runs = 8;
     run(plan);  // loads its code, which nothing may do while a graph is captured
     const GraphExec graph = instantiate(capture(stream_, [&] {
       for (int k = 0; k < runs; ++k) run(plan);
     }));
-    for (const Event& end : ends_) {  // the first launch uploads it and is not timed
-      PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get()));
-      PREHEAT_CHECK(cudaEventRecord(end.get(), stream_.get()));
-    }
-    wait(stream_);
-    float time = milliseconds(ends_[0], ends_[1]);
-    for (std::size_t i = 2; i < ends_.size(); ++i) {
-      time = std::min(time, milliseconds(ends_[i - 1], ends_[i]));
-    }
-    return time;
+    // The warm-up round uploads it.
+    return std::ranges::min(time_rounds(
+        stream_, rounds, [&] { PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream_.get())); }));
   }
 
   /// False after an error in a kernel, which stays with the device.
@@ -97,7 +90,6 @@ class Trial {
   Buffer<unsigned> counter_;
   kernels::BatchMoments moments_;
   Stream stream_ = make_stream();
-  std::array<Event, 4> ends_{make_timer(), make_timer(), make_timer(), make_timer()};
 };
 
 // Held from reading the file of choices to writing it, with the trial between: processes that run
@@ -155,7 +147,7 @@ ConvolutionPlans::ConvolutionPlans(cudnnHandle_t handle, FairSharedMutex& device
 
 std::shared_ptr<const ConvolutionPlan> fastest(cudnnHandle_t handle, const Convolution& c,
                                                const ConvolutionCandidates& candidates) {
-  constexpr float clearly = 0.95f;
+  constexpr double clearly = 0.95;
   std::size_t workspace_bytes = 0;
   for (const auto& p : candidates)
     workspace_bytes = std::max(workspace_bytes, p->workspace_bytes());
@@ -166,11 +158,11 @@ std::shared_ptr<const ConvolutionPlan> fastest(cudnnHandle_t handle, const Convo
     return nullptr;
   }
   std::shared_ptr<const ConvolutionPlan> best;
-  float least = 0;
+  double least = 0;
   std::string refusal;
   for (const auto& candidate : candidates) {
     try {
-      const float time = trial->time_of(*candidate);
+      const double time = trial->time_of(*candidate);
       if (!best || time < clearly * least) {
         best = candidate;
         least = time;

@@ -18,12 +18,6 @@ std::string message(std::string_view library, std::string_view name, std::string
                      path.substr(path.find_last_of('/') + 1), line);
 }
 
-cudaMemPool_t default_pool() {
-  cudaMemPool_t pool = nullptr;
-  PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
-  return pool;
-}
-
 }  // namespace
 
 void check(cudaError_t status, const char* call, const char* file, int line) {
@@ -46,6 +40,12 @@ void check(cublasStatus_t status, const char* call, const char* file, int line) 
   if (status == CUBLAS_STATUS_SUCCESS) return;
   throw Error(message("cuBLAS", cublasLtGetStatusName(status), cublasLtGetStatusString(status),
                       call, file, line));
+}
+
+cudaMemPool_t default_pool() {
+  cudaMemPool_t pool = nullptr;
+  PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
+  return pool;
 }
 
 // Allocates from the device's pool, which keeps freed memory: an experiment makes one replica after
@@ -106,6 +106,12 @@ Event make_timer() {
   cudaEvent_t event = nullptr;
   PREHEAT_CHECK(cudaEventCreate(&event));
   return Event(event);
+}
+
+CudnnHandle make_cudnn_handle() {
+  cudnnHandle_t handle = nullptr;
+  PREHEAT_CHECK(cudnnCreate(&handle));
+  return CudnnHandle(handle);
 }
 
 std::size_t nodes_of(const Graph& graph) {

@@ -25,6 +25,8 @@ void check(cublasStatus_t status, const char* call, const char* file, int line);
 
 /// `bytes` of device memory. Throws OutOfMemory naming the bytes requested and free.
 void* allocate(std::size_t bytes);
+/// That allocate() takes from.
+cudaMemPool_t default_pool();
 void deallocate(void* memory) noexcept;
 
 /// Bytes that can be allocated: those that the device has free, and those that its pool keeps.
@@ -103,6 +105,7 @@ using CublasHandle = Owned<cublasLtHandle_t, &cublasLtDestroy>;
 Stream make_stream();  // does not synchronise with the default stream
 Event make_event();    // for ordering only, without timing
 Event make_timer();    // with timing
+CudnnHandle make_cudnn_handle();
 
 /// Milliseconds between two events that have completed.
 float milliseconds(const Event& from, const Event& to);

@@ -57,18 +57,15 @@ class CudaBackend : public Backend {
           fmt::format("{} has no memory pools here (shared GPUs may lack them)", properties.name));
     }
     // The pool keeps freed memory: experiments make one replica after the other.
-    cudaMemPool_t pool = nullptr;
     std::uint64_t all = UINT64_MAX;
-    PREHEAT_CHECK(cudaDeviceGetDefaultMemPool(&pool, 0));
-    PREHEAT_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
-    cudnnHandle_t cudnn = nullptr;
-    PREHEAT_CHECK(cudnnCreate(&cudnn));
-    libraries_->cudnn = cuda::CudnnHandle(cudnn);
+    PREHEAT_CHECK(
+        cudaMemPoolSetAttribute(cuda::default_pool(), cudaMemPoolAttrReleaseThreshold, &all));
+    libraries_->cudnn = cuda::make_cudnn_handle();
     cublasLtHandle_t cublas = nullptr;
     PREHEAT_CHECK(cublasLtCreate(&cublas));
     libraries_->cublas = cuda::CublasHandle(cublas);
-    libraries_->plans = std::make_unique<cuda::ConvolutionPlans>(cudnn, libraries_->device,
-                                                                 properties.name, cache_folder());
+    libraries_->plans = std::make_unique<cuda::ConvolutionPlans>(
+        libraries_->cudnn.get(), libraries_->device, properties.name, cache_folder());
   }
 
   std::string name() const override { return "cuda"; }

@@ -3,15 +3,21 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "backend/cuda/cuda.h"
 #include "backend/spread.h"
 
 namespace preheat::cuda {
 
-/// Microseconds per step over `rounds` rounds, after two warm-up rounds; each round calls
-/// `enqueue`, which puts `steps` steps on the stream. A round queues behind the one before, so that
-/// the host's part of its first launch is not in it.
+/// Microseconds of each of `rounds` rounds, after a warm-up round; each calls `enqueue`, which puts
+/// work on the stream. A round queues behind the one before, so that the host's part of its first
+/// launch is not in it.
+std::vector<double> time_rounds(const Stream& stream, int rounds,
+                                const std::function<void()>& enqueue);
+
+/// Microseconds per step over `rounds` such rounds, after two warm-up rounds; in each `enqueue`
+/// puts `steps` steps on the stream.
 Spread time_launches(const Stream& stream, int rounds, std::int64_t steps,
                      const std::function<void()>& enqueue);
 

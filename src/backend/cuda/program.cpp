@@ -342,7 +342,10 @@ double Program::in_bytes(const Op& op, double arrays) const {
 }
 
 double Program::out_bytes(const Op& op, double arrays) const {
-  return arrays * static_cast<double>(batch_ * op.out.size() * bytes_of(element_));
+  return out_bytes(op, arrays, element_);
+}
+double Program::out_bytes(const Op& op, double arrays, kernels::Element stored) const {
+  return arrays * static_cast<double>(batch_ * op.out.size() * bytes_of(stored));
 }
 
 Cost Program::pooling_cost(const Op& op) const {
@@ -354,9 +357,8 @@ Cost Program::pooling_cost(const Op& op) const {
 Cost Program::product_cost(const Op& op, kernels::Element output, kernels::Element weights) const {
   Op real = op;
   if (op.kind == OpKind::conv) real.in.channels -= zero_channels(network_, op);
-  const auto outputs = static_cast<double>(batch_ * op.out.size());
   return {in_bytes(op) + weights_of(op) * static_cast<double>(bytes_of(weights)) +
-              outputs * static_cast<double>(bytes_of(output)),
+              out_bytes(op, 1, output),
           operations_of(real, batch_)};
 }
 
@@ -396,9 +398,8 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
       norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
       output_data(index), stream.get()));
   const double arrays = 1 + (op.residual < 0 ? 0 : 1) + pooled_share(compiled.pooled);
-  const double numbers = arrays * static_cast<double>(batch_ * op.out.size());
   ends(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
-       {numbers * static_cast<double>(bytes_of(written)), 0});
+       {out_bytes(op, arrays, written), 0});
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream) {

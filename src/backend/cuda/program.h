@@ -152,6 +152,7 @@ class Program {
   // Bytes of `arrays` arrays of the size of the op's input or output.
   double in_bytes(const Op& op, double arrays = 1) const;
   double out_bytes(const Op& op, double arrays = 1) const;
+  double out_bytes(const Op& op, double arrays, kernels::Element stored) const;
   // Of a convolution or product with its output and its weights stored as these.
   Cost product_cost(const Op& op, kernels::Element output, kernels::Element weights) const;
   Cost pooling_cost(const Op& op) const;

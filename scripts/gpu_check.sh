@@ -163,9 +163,10 @@ is_loadable() {
   grep -q "[[:space:]]$1 " < <(PATH=$PATH:/sbin ldconfig -p)
 }
 
-# cuDNN opens its own libraries, and those of CUDA that it needs, by name: all must be on the path.
+# preheat opens cuBLAS, and cuDNN its own libraries and what of CUDA they need, by name when they are
+# first used: all must be on the path.
 environment() {
-  local name folder missing
+  local name folder missing=()
   for name in libcudnn.so.9 libcublas.so.13 libcublasLt.so.13 libnvrtc.so.13; do
     if is_loadable "$name"; then
       echo "$name: on the loader's path"
@@ -177,13 +178,14 @@ environment() {
       echo "$name: taken from $folder"
       break
     done < <(library_folders)
-    is_loadable "$name" || echo "$name: not found"
+    is_loadable "$name" || missing+=("$name")
   done
   echo "LD_LIBRARY_PATH=$library_path"
-  missing=$(LD_LIBRARY_PATH=$library_path ldd "$preheat" "$gpu_tests" |
-    awk '/not found/ { print $1 }' | sort -u | paste -s -d ' ')
-  [[ -n $missing ]] || return 0
-  remark="not found: $missing"
+  mapfile -t -O "${#missing[@]}" missing < <(LD_LIBRARY_PATH=$library_path ldd "$preheat" \
+    "$gpu_tests" | awk '/not found/ { print $1 }')
+  ((${#missing[@]} > 0)) || return 0
+  remark="not found: $(printf '%s\n' "${missing[@]}" | sort -u | paste -s -d ' ')"
+  echo "$remark"
   return 1
 }
 

@@ -28,6 +28,7 @@ FAKES = {
     "bin/preheat_gpu_tests": 'echo "unwritten=$PREHEAT_LEAVE_UNWRITTEN"; echo "$TESTS"\n'
                              'sleep "${TESTS_TAKE:-0}"; exit "${TESTS_EXIT:-0}"',
     "tools/nvidia-smi": "echo Some GPU",
+    "tools/ldd": 'echo "	libother.so.1 => ${LIBRARY:-/lib/libother.so.1} (0x1)"',
     # --tool TOOL --error-exitcode CODE --print-limit 0
     "tools/compute-sanitizer": 'echo "$TOOL_SAYS"; code=$4; shift 6\n'
                                '"$@" || exit; [ -z "$TOOL_SAYS" ] || exit "$code"',
@@ -52,7 +53,8 @@ class GpuCheck(unittest.TestCase):
         for name in ("step", "update"):
             self.put(f"scripts/peers/gpu_{name}.py", PEER)
         self.put("modules/torch.py", "class cuda:\n    is_available = lambda: True\n")
-        (self.bundle / "lib").mkdir()
+        for name in ("cudnn.so.9", "cublas.so.13", "cublasLt.so.13", "nvrtc.so.13"):
+            self.put(f"lib/lib{name}", "")
         shutil.copy(SCRIPT, self.bundle / "scripts")
 
     def put(self, name, text):
@@ -85,6 +87,11 @@ class GpuCheck(unittest.TestCase):
                                                "racecheck", "initcheck", "synccheck"])
         self.assertEqual(set(self.verdicts.values()), {"PASS"})
         self.assertRegex(self.last, r"^all \d+ PASS 0 of 7 stages NOT RUN$")
+
+    def test_a_missing_library_fails(self):
+        self.assertEqual(self.check("--only", "tests", LIBRARY="not found"), 1)
+        self.assertEqual(self.verdicts["environment"], "FAIL")
+        self.assertIn("not found: libother.so.1", self.said)
 
     def test_only_initcheck_leaves_memory_unwritten(self):
         self.check("--only", "tests,sanitizer")

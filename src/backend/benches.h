@@ -90,7 +90,7 @@ class Benches {
   /// number of times per schedule, in microseconds, at steps spread across its run. The schedules
   /// are interleaved, so times with the same index belong together.
   virtual std::vector<std::vector<double>> time_schedules(
-      const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+      const UpdateSet& set, const std::vector<NamedSchedule>& schedules, bool quick,
       const BetweenRounds& between_rounds) = 0;
 
   /// Measures now, in about a second, with products in `precision`, on a CPU with `cpu_threads`

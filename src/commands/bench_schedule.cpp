@@ -17,10 +17,11 @@ namespace {
 struct ScheduleOptions {
   RunOptions run;
   BenchOptions bench;
+  bool quick = false;
+  int repetitions() const { return quick ? 3 : 9; }
 };
 
 constexpr std::int64_t evaluations = 1'000'000;
-constexpr int repetitions = 9;
 
 NamedSchedule named(const std::string& name, const std::string& schedule) {
   const RunConfig config = read_config(parse_document(
@@ -67,7 +68,7 @@ std::vector<NamedSchedule> all_shapes() {
 
 // Times every update of a run of a million in order, as a training run asks for them. The schedules
 // are interleaved, so that a slowdown of the machine affects all of them.
-std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
+std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules, int repetitions) {
   std::vector<std::vector<double>> times(schedules.size());
   for (int repetition = 0; repetition < repetitions; ++repetition) {
     stop_if_interrupted();
@@ -87,8 +88,8 @@ std::vector<Spread> time_on_host(const std::vector<NamedSchedule>& schedules) {
 }
 
 void bench_on_host(const std::vector<NamedSchedule>& schedules, const std::string& host,
-                   BenchResults& results) {
-  const std::vector<Spread> times = time_on_host(schedules);
+                   int repetitions, BenchResults& results) {
+  const std::vector<Spread> times = time_on_host(schedules, repetitions);
   fmt::print("\nlr_at on one core of {}: ns an update, over a run of {} updates, {} times\n\n",
              host, evaluations, repetitions);
   fmt::print("{:<24}  {:>7}  {:>7}  {:>7}{}\n", "schedule", "median", "least", "largest",
@@ -110,9 +111,10 @@ void bench_on_host(const std::vector<NamedSchedule>& schedules, const std::strin
 // The time that a schedule adds to the update of one tensor of `parameters` floats, relative to the
 // constant one.
 void bench_in_step(Benches& benches, const std::vector<NamedSchedule>& schedules,
-                   std::int64_t parameters, BenchResults& results) {
-  const std::vector<std::vector<double>> times = benches.time_schedules(
-      {fmt::format("{} in 1 tensor", parameters), {parameters}}, schedules, stop_if_interrupted);
+                   std::int64_t parameters, bool quick, BenchResults& results) {
+  const std::vector<std::vector<double>> times =
+      benches.time_schedules({fmt::format("{} in 1 tensor", parameters), {parameters}}, schedules,
+                             quick, stop_if_interrupted);
   fmt::print(
       "\nThe update of {} parameters and the end of its step, us, and what the shape adds to the "
       "constant one,\nturn by turn: median, least .. largest\n\n",
@@ -152,18 +154,18 @@ void bench_schedule(const ScheduleOptions& options) {
   Earlier earlier(options.bench.compare, "schedule");
   const auto backend = options.run.backend();
   BenchResults results("schedule", *backend, options.bench, std::move(earlier),
-                       nlohmann::ordered_json::object());
+                       {{"--quick", options.quick}});
   const std::string host =
       backend->name() == "cpu" ? backend->device() : make_backend(DeviceChoice::cpu)->device();
   results.json["host"] = host;
   results.json["evaluations"] = evaluations;
-  results.json["repetitions"] = repetitions;
+  results.json["repetitions"] = options.repetitions();
   results.json["schedules"] = nlohmann::ordered_json::array();
   results.measure([&] {
     const std::vector<NamedSchedule> schedules = all_shapes();
-    bench_on_host(schedules, host, results);
+    bench_on_host(schedules, host, options.repetitions(), results);
     for (const std::int64_t parameters : {std::int64_t{1} << 18, std::int64_t{6'000'000}}) {
-      bench_in_step(backend->benches(), schedules, parameters, results);
+      bench_in_step(backend->benches(), schedules, parameters, options.quick, results);
     }
   });
 }
@@ -175,6 +177,7 @@ void add_bench_schedule(CLI::App& bench) {
   CLI::App* command = bench.add_subcommand(
       "schedule", "Time the learning rate by shape, alone and inside the step");
   options->run.add_device_to(*command);
+  command->add_flag("--quick", options->quick, "fewer rounds");
   options->bench.add_to(*command);
   command->callback([options] { bench_schedule(*options); });
 }

@@ -42,7 +42,7 @@ TEST(Benches, AMeasurementEndsWhereItIsToldTo) {
   constant.phases[0].length = constant.phases[0].span = 100;
   constant.phases[0].from = 1e-3;
   rounds = 0;
-  EXPECT_THROW(benches.time_schedules({"small", {1 << 10}}, {{"constant", constant}}, third),
+  EXPECT_THROW(benches.time_schedules({"small", {1 << 10}}, {{"constant", constant}}, true, third),
                Enough);
   EXPECT_EQ(rounds, 3);
 }

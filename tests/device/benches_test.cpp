@@ -74,8 +74,8 @@ TEST_F(DeviceBenches, SchedulesAndCeilingsAreMeasured) {
   constant.phases[0].shape = Shape::constant;
   constant.phases[0].length = constant.phases[0].span = 1000;
   constant.phases[0].from = 1e-3;
-  const auto times = benches().time_schedules({"one", {4096}},
-                                              {{"constant", constant}, {"again", constant}}, [] {});
+  const auto times = benches().time_schedules(
+      {"one", {4096}}, {{"constant", constant}, {"again", constant}}, true, [] {});
   ASSERT_EQ(times.size(), 2u);
   EXPECT_EQ(times[0].size(), times[1].size());
   for (const auto& of_one : times) EXPECT_GT(std::ranges::min(of_one), 0);

@@ -246,9 +246,9 @@ std::vector<UpdateTiming> CpuBenches::time_updates(const UpdateSet& set, bool qu
 }
 
 std::vector<std::vector<double>> CpuBenches::time_schedules(
-    const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules, bool quick,
     const BetweenRounds& between_rounds) {
-  constexpr int rounds = 31;
+  const int rounds = quick ? 5 : 31;
   const ThreadCount count(threads_);
   Arenas a(set);
   a.fill(UpdatePattern());

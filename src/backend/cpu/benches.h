@@ -24,6 +24,7 @@ class CpuBenches : public Benches {
   std::vector<UpdateTiming> time_launch() override { return {}; }
   std::vector<std::vector<double>> time_schedules(const UpdateSet& set,
                                                   const std::vector<NamedSchedule>& schedules,
+                                                  bool quick,
                                                   const BetweenRounds& between_rounds) override;
 
   /// Measures a loop that reads three arrays of 64 MiB and writes two of them (a copy has to read

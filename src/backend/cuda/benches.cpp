@@ -42,9 +42,9 @@ std::vector<UpdateTiming> CudaBenches::time_updates(const UpdateSet& set, bool q
 }
 
 std::vector<std::vector<double>> CudaBenches::time_schedules(
-    const UpdateSet& set, const std::vector<NamedSchedule>& schedules,
+    const UpdateSet& set, const std::vector<NamedSchedule>& schedules, bool quick,
     const BetweenRounds& between_rounds) {
-  constexpr int rounds = 15;
+  const int rounds = quick ? 3 : 15;
   constexpr std::int64_t steps = 32;
   const UpdatePattern pattern;
   const UpdateArenas arenas(set, pattern, schedules.front().schedule);

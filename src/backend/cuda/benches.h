@@ -23,6 +23,7 @@ class CudaBenches : public Benches {
                                          const BetweenRounds& between_rounds) override;
   std::vector<std::vector<double>> time_schedules(const UpdateSet& set,
                                                   const std::vector<NamedSchedule>& schedules,
+                                                  bool quick,
                                                   const BetweenRounds& between_rounds) override;
   Ceilings measure_ceilings(Precision precision, int cpu_threads) override;
 

@@ -158,14 +158,14 @@ class Reader {
           MayBeAuto may_be_auto) {
     check(!given(absolute) || !given(factor), factor, fmt::format("{} is given too", absolute),
           "keep one of the two");
-    for (const bool times_base : {false, true}) {
-      const std::string_view key = times_base ? factor : absolute;
+    for (const LrKind kind : {LrKind::absolute, LrKind::times_base}) {
+      const std::string_view key = kind == LrKind::times_base ? factor : absolute;
       const Node* node = given(key);
       if (!node) continue;
-      value = LrValue{0, times_base};
+      value = LrValue{0, kind};
       const bool is_auto = node->kind == Node::Kind::scalar && node->scalar == "auto";
-      if (is_auto && !times_base && may_be_auto == MayBeAuto::yes) {
-        value->automatic = true;
+      if (is_auto && kind == LrKind::absolute && may_be_auto == MayBeAuto::yes) {
+        value->kind = LrKind::automatic;
         continue;
       }
       field(key, value->value, at_least(0));
@@ -286,10 +286,10 @@ class Writer {
   void lr(std::string_view absolute, std::string_view factor, const std::optional<LrValue>& value,
           MayBeAuto) {
     if (!value) return;
-    if (value->automatic) {
+    if (value->kind == LrKind::automatic) {
       field(absolute, std::string("auto"));
     } else {
-      field(value->times_base ? factor : absolute, value->value);
+      field(value->kind == LrKind::times_base ? factor : absolute, value->value);
     }
   }
   void excludes(std::string_view, std::initializer_list<std::string_view>) {}

@@ -301,17 +301,17 @@ void read_value(const Node& node, LrValue& value) {
   const std::string remedy = "write a number of at least 0, base, or a factor such as 0.1x";
   if (!is_plain(node)) wrong(node, "is not a learning rate", remedy);
   if (node.scalar == "last") {
-    value = {0, false, true};
+    value = {0, LrKind::last};
     return;
   }
   if (node.scalar == "base") {
-    value = {1, true};
+    value = {1, LrKind::times_base};
     return;
   }
   std::string_view number = node.scalar;
   LrValue read;
   if (number.ends_with('x')) {
-    read.times_base = true;
+    read.kind = LrKind::times_base;
     number.remove_suffix(1);
   }
   const Parsed parsed = parse_number(number, read.value);
@@ -489,8 +489,8 @@ Node to_node(const Length& value) {
   return scalar_node(to_string(value));
 }
 Node to_node(const LrValue& value) {
-  if (value.last) return scalar_node("last");
-  if (!value.times_base) return to_node(value.value);
+  if (value.kind == LrKind::last) return scalar_node("last");
+  if (value.kind != LrKind::times_base) return to_node(value.value);
   return scalar_node(value.value == 1 ? "base" : fmt::format("{}x", value.value));
 }
 Node to_node(const Activation& value) {

@@ -35,13 +35,17 @@ struct Activation {
 /// "none", "relu" or "leaky_relu(0.1)".
 std::string to_string(const Activation& activation);
 
-/// A learning rate: `value` itself, `value` times base_lr (`times_base`), the rate of the update
-/// before (`last`), or one derived from the sharpness at the initial weights (`automatic`).
+enum class LrKind {
+  absolute,    // the value itself
+  times_base,  // the value times base_lr
+  last,        // the rate of the update before
+  automatic,   // derived from the sharpness at the initial weights
+};
+
+/// A learning rate.
 struct LrValue {
   double value = 0;
-  bool times_base = false;
-  bool last = false;
-  bool automatic = false;
+  LrKind kind = LrKind::absolute;
 };
 
 /// One arm of an experiment: the same keys a user can --set.

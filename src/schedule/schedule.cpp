@@ -25,6 +25,10 @@ const ShapeFacts& facts_of(Shape shape) {
   return shape_facts[static_cast<int>(shape)];
 }
 
+bool is(const std::optional<LrValue>& lr, LrKind kind) {
+  return lr && lr->kind == kind;
+}
+
 constexpr Shape warmup_shapes[] = {Shape::constant, Shape::linear,      Shape::cosine,
                                    Shape::power,    Shape::exponential, Shape::saturating};
 
@@ -60,9 +64,17 @@ class Layout {
 
   double value_of(const std::optional<LrValue>& lr, double otherwise) const {
     if (!lr) return otherwise;
-    if (lr->last) return schedule_.lr.phase_count == 0 ? reached_ : last_value();
-    if (lr->automatic) return placeholder_start_factor * schedule_.base_lr;
-    return lr->times_base ? lr->value * schedule_.base_lr : lr->value;
+    switch (lr->kind) {
+      case LrKind::absolute:
+        return lr->value;
+      case LrKind::times_base:
+        return lr->value * schedule_.base_lr;
+      case LrKind::last:
+        return schedule_.lr.phase_count == 0 ? reached_ : last_value();
+      case LrKind::automatic:
+        return placeholder_start_factor * schedule_.base_lr;
+    }
+    return lr->value;
   }
 
   std::int64_t updates(const Length& length, const std::string& key) const {
@@ -478,7 +490,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
       ends_by_until ? std::min(warmup, layout.updates(*given.until->at_most, until_key)) : warmup;
   PhaseConfig first = given.warmup;
   first.length = Length{};  // given, so that the phase does not take the rest of the run
-  const bool has_factor = given.warmup.from && given.warmup.from->times_base;
+  const bool has_factor = is(given.warmup.from, LrKind::times_base);
   Ends ends{layout.value_of(given.warmup.from, 0.0), base, has_factor ? "start_factor" : "start_lr",
             "base_lr"};
   if (given.toward == Toward::multiply) {
@@ -486,7 +498,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
     ends.to = 1;
   }
   layout.add(first, warmup_shapes, warmup, latest, ends);
-  if (latest > 0 && given.warmup.from && given.warmup.from->automatic) layout.leave_start_open();
+  if (latest > 0 && is(given.warmup.from, LrKind::automatic)) layout.leave_start_open();
   if (given.until && latest > 0) {
     layout.set_gate(gate_of(config, layout, latest), given.until->train_error_below);
   }
@@ -504,7 +516,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
   const std::int64_t decay =
       given.decay.length ? layout.updates_that_fit(*given.decay.length, "schedule.decay.length")
                          : layout.left();
-  const bool to_factor = given.decay.to && given.decay.to->times_base;
+  const bool to_factor = is(given.decay.to, LrKind::times_base);
   layout.add(given.decay, shapes, decay, decay,
              {base, layout.value_of(given.decay.to, 0.0), "base_lr",
               to_factor ? "final_factor" : "final_lr"});
@@ -528,10 +540,10 @@ void lay_out_phases(Layout& layout, const RunConfig& config) {
       layout.fail(phase.key + ".name", fmt::format("'{}' names another phase too", phase.name),
                   "give each phase its own");
     }
-    if (phase.from && phase.from->last && &phase == &phases.front()) {
+    if (is(phase.from, LrKind::last) && &phase == &phases.front()) {
       layout.fail(phase.key + ".from", "there is no phase before it", "a rate, base or 0.1x");
     }
-    if (phase.to && phase.to->last) {
+    if (is(phase.to, LrKind::last)) {
       layout.fail(phase.key + ".to", "last is where a phase starts", "a rate, base or 0.1x");
     }
     layout.add(phase, shapes, length, length,

@@ -126,13 +126,13 @@ compare: {seeds: [7, 5], arms: {none: {schedule.warmup.length: 0 steps}, all: {}
   EXPECT_EQ(warmup.length->value, 1.5);
   EXPECT_EQ(warmup.length->unit, LengthUnit::epochs);
   EXPECT_EQ(warmup.from->value, 0.1);
-  EXPECT_TRUE(warmup.from->times_base);
+  EXPECT_EQ(warmup.from->kind, LrKind::times_base);
   EXPECT_EQ(warmup.power, 2);
   EXPECT_EQ(warmup.endpoints, "both");
   EXPECT_EQ(c.schedule.hold.value, 1);
   const PhaseConfig& decay = c.schedule.decay;
   EXPECT_EQ(decay.to->value, 1e-5);
-  EXPECT_FALSE(decay.to->times_base);
+  EXPECT_EQ(decay.to->kind, LrKind::absolute);
   EXPECT_EQ(decay.length->unit, LengthUnit::percent);
   EXPECT_EQ(decay.gamma, 0.5);
   EXPECT_EQ(decay.over->unit, LengthUnit::epochs);
@@ -156,11 +156,11 @@ TEST(Config, ReadsPhases) {
   EXPECT_EQ(c.schedule.phases[0].name, "phase-0");
   EXPECT_FALSE(c.schedule.phases[0].from);
   EXPECT_EQ(c.schedule.phases[0].to->value, 0.5);
-  EXPECT_TRUE(c.schedule.phases[0].to->times_base);
+  EXPECT_EQ(c.schedule.phases[0].to->kind, LrKind::times_base);
   EXPECT_EQ(c.schedule.phases[1].name, "stairs");
   EXPECT_EQ(c.schedule.phases[1].from->value, 1);
-  EXPECT_TRUE(c.schedule.phases[1].from->times_base);
-  EXPECT_FALSE(c.schedule.phases[1].to->times_base);
+  EXPECT_EQ(c.schedule.phases[1].from->kind, LrKind::times_base);
+  EXPECT_EQ(c.schedule.phases[1].to->kind, LrKind::absolute);
 }
 
 TEST(Config, ReadsHowAStepIsComputed) {
@@ -244,7 +244,7 @@ TEST(Config, ReadsDiagnosticsAndAStartToBeFound) {
   EXPECT_EQ(c.diagnostics.sharpness->examples, 512);
   EXPECT_EQ(c.diagnostics.sharpness->every.value, 20);
   EXPECT_EQ(c.diagnostics.sharpness->iterations, 30);
-  EXPECT_TRUE(c.schedule.warmup.from->automatic);
+  EXPECT_EQ(c.schedule.warmup.from->kind, LrKind::automatic);
   EXPECT_FALSE(config_of("").diagnostics.sharpness);
 }
 
@@ -912,7 +912,7 @@ class RandomConfig {
       }
     } else {
       if (flip()) c.schedule.warmup.from = lr();
-      if (integer(0, 5) == 0) c.schedule.warmup.from = LrValue{0, false, false, true};
+      if (integer(0, 5) == 0) c.schedule.warmup.from = LrValue{0, LrKind::automatic};
       if (flip()) c.schedule.warmup.length = length();
       if (flip()) c.schedule.warmup.power = number();
       if (flip()) c.schedule.warmup.every = Every::epoch;
@@ -986,7 +986,7 @@ class RandomConfig {
         return {ActivationKind::leaky_relu, 0.5 * unit() + 1e-9};
     }
   }
-  LrValue lr() { return {flip() ? 1 : number(), flip()}; }
+  LrValue lr() { return {flip() ? 1 : number(), flip() ? LrKind::times_base : LrKind::absolute}; }
   Length length() {
     switch (integer(0, 2)) {
       case 0:

@@ -45,6 +45,7 @@ struct Phase {
   std::int64_t span = 0;    // the length for progress; above `length` if the phase is cut short
   std::int64_t every = 1;   // the value changes every so many updates of the run
   bool fills_run = false;   // ends at the end of the run, wherever it begins
+  bool holds_last = false;  // keeps the last value of the phase before it, whatever its own shape
   bool staircase = false;   // exponential, inverse: changes only at multiples of `over`
   double from = 0;
   double to = 0;
@@ -324,7 +325,8 @@ PREHEAT_HD inline int phase_at(const LrSchedule& schedule, std::int64_t step,
 /// `step`, without its floor.
 PREHEAT_HD inline double phase_value(const LrSchedule& schedule, int i, std::int64_t shift,
                                      std::int64_t step) {
-  const Phase& phase = schedule.phases[i];
+  // What holds a phase's last value is that phase after its end.
+  const Phase& phase = schedule.phases[schedule.phases[i].holds_last ? i - 1 : i];
   const std::int64_t begin = phase.begin - shift;
   const std::int64_t more = phase.fills_run ? shift : 0;
   const std::int64_t last = begin + phase.length + more - 1;
@@ -345,7 +347,9 @@ PREHEAT_HD inline double lr_at(const LrSchedule& schedule, std::int64_t step,
   const std::int64_t shift = i > 0 ? gate_shift(schedule, gate_opened_at) : 0;
   double value = phase_value(schedule, i, shift, step);
   if (i == 0 && schedule.overlap == Overlap::multiply) {
-    value *= phase_value(schedule, later_phase_at(schedule, step, 0), 0, step);
+    const int curve = later_phase_at(schedule, step, 0);
+    const double times = phase_value(schedule, curve, 0, step);
+    value *= times < schedule.phases[curve].min_lr ? schedule.phases[curve].min_lr : times;
   }
   const double least = schedule.phases[i].min_lr;
   return value < least ? least : value;

@@ -117,10 +117,11 @@ Seam seam_of(const Schedule& schedule, const PhaseInterval& before, const PhaseI
   }
   const double heading = arrives ? std::max(phase.to, phase.min_lr) : last;
   // Compare with the start value of the next phase, since its first update may already have moved
-  // away from it. Not for multistep, which earlier milestones may have lowered, nor for a curve
-  // that has been running under the warmup: there the rate of the first update counts.
-  const bool starts_here =
-      next.shape != Shape::multistep && (before.phase > 0 || schedule.lr.overlap == Overlap::none);
+  // away from it. Not for multistep, which earlier milestones may have lowered, for the rest of the
+  // run, which holds what a gate may have changed, nor for a curve that has been running under the
+  // warmup: there the rate of the first update counts.
+  const bool starts_here = next.shape != Shape::multistep && !next.holds_last &&
+                           (before.phase > 0 || schedule.lr.overlap == Overlap::none);
   return {heading, starts_here ? std::max(next.from, next.min_lr) : first};
 }
 

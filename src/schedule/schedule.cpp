@@ -140,7 +140,10 @@ class Layout {
     }
   }
 
-  // Keeps the last value to the end of the run.
+  // The rest of the run has the base rate: nothing but a warmup has been added.
+  void stay_at_base() { ends_at_base_ = true; }
+
+  // Keeps the last value, or the base rate, to the end of the run.
   void fill() {
     const LrSchedule& lr = schedule_.lr;
     const bool may_grow = longest_shift() > 0 && !lr.phases[lr.phase_count - 1].fills_run;
@@ -156,8 +159,9 @@ class Layout {
     Phase rest;
     rest.length = rest.span = left();
     rest.fills_run = true;
-    rest.from = rest.to =
-        used_ == 0 ? std::max(schedule_.base_lr, config_.schedule.min_lr) : last_value();
+    rest.holds_last = used_ > 0 && !ends_at_base_;
+    rest.from = rest.to = rest.holds_last ? last_value() : schedule_.base_lr;
+    rest.min_lr = rest.holds_last ? lr.phases[lr.phase_count - 1].min_lr : config_.schedule.min_lr;
     append(rest, rest_name);
   }
 
@@ -453,6 +457,7 @@ class Layout {
   std::optional<std::int64_t> lead_;  // the length of the first phase, which may be 0
   std::int32_t marks_ = 0;
   double reached_ = 0;
+  bool ends_at_base_ = false;
 };
 
 // The gate of a warmup that takes `warmup` updates if the gate stays shut.
@@ -520,6 +525,7 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
   layout.add(given.decay, shapes, decay, decay,
              {base, layout.value_of(given.decay.to, 0.0), "base_lr",
               to_factor ? "final_factor" : "final_lr"});
+  if (hold == 0 && decay == 0) layout.stay_at_base();
 }
 
 void lay_out_phases(Layout& layout, const RunConfig& config) {

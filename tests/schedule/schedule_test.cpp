@@ -148,6 +148,47 @@ TEST(Lengths, ZeroIsNoPhaseAtAll) {
             "flat:12");
 }
 
+TEST(Lengths, BehindAWarmupWithoutADecayIsTheBaseRate) {
+  for (const char* warmup :
+       {"shape: constant, start_factor: 0.1, length: 4 steps", "length: 4 steps, endpoints: start",
+        "length: 8 steps, until: {train_error_below: 0.5, window: 2 steps, at_most: 4 steps}",
+        "length: 4 steps, overlap: true"}) {
+    const Schedule s = schedule_of(
+        fmt::format("schedule: {{base_lr: 0.3, warmup: {{{}}}, decay: {{length: 0 steps}}}}\n",
+                    warmup) +
+        run_of(12));
+    EXPECT_EQ(names(s), "warmup:4 final:8") << warmup;
+    for (std::int64_t k = 4; k < 12; ++k) EXPECT_EQ(lr_at(s.lr, k), 0.3) << warmup;
+    if (s.lr.gate.window > 0) EXPECT_EQ(lr_at(s.lr, 3, 3), 0.3);
+  }
+}
+
+// The decay ends at another value if it begins earlier in an epoch of ten updates.
+TEST(Lengths, BehindAGateTheLastValueStaysThatIsReached) {
+  const auto expect_last = [](const std::string& decay, std::int64_t opened, double value) {
+    const Schedule s = schedule_of(
+        fmt::format(
+            "schedule: {{base_lr: 1, warmup: {{length: 10 steps, until: {{train_error_below: "
+            "0.5, window: 2 steps}}}}, decay: {{{}}}}}\n",
+            decay) +
+        run_of(60));
+    EXPECT_EQ(phase_name(s, 59, opened), "final") << decay;
+    EXPECT_DOUBLE_EQ(lr_at(s.lr, 59, opened), value) << decay << ", opened at " << opened;
+  };
+  // From update 5 to 34 are parts of four epochs.
+  const std::string step =
+      "shape: step, gamma: 0.1, over: 10 steps, every: epoch, length: 30 steps";
+  expect_last(step, -1, 1e-2);
+  expect_last(step, 5, 1e-3);
+  const std::string linear = "shape: linear, endpoints: start, every: epoch, length: 30 steps";
+  expect_last(linear, -1, 1.0 / 3);
+  expect_last(linear, 5, 0.25);
+  // Over before its milestone.
+  const std::string multistep = "shape: multistep, gamma: 0.1, at: [16 steps], length: 9 steps";
+  expect_last(multistep, -1, 0.1);
+  expect_last(multistep, 5, 1);
+}
+
 TEST(Lengths, AWarmupMayFillTheRun) {
   const Schedule s = schedule_of("schedule: {base_lr: 1, warmup: {length: 100%}}\n" + run_of(8));
   EXPECT_EQ(names(s), "warmup:8");

@@ -155,6 +155,15 @@ bool is_file_beside_arms(std::string_view name) {
                              [&](ExperimentKind kind) { return result_file(kind) == name; });
 }
 
+// Four digits tell neighbouring values apart and keep names readable. Whole numbers, which rounding
+// may have missed, are written as such: the key may take no others.
+std::string spaced_text(double value) {
+  const double whole = std::round(value);
+  const bool is_whole = std::fabs(value - whole) <= 1e-9 * std::fabs(value);
+  return is_whole && std::fabs(whole) < 1e15 ? fmt::format("{:.0f}", whole)
+                                             : fmt::format("{:.4g}", value);
+}
+
 // {log: [from, to, n]} or {linear: [from, to, n]}: n values including both ends.
 std::vector<Node> spaced_values(const Node& node) {
   const std::string remedy = "write {log: [from, to, how many]} or {linear: [...]}";
@@ -172,15 +181,14 @@ std::vector<Node> spaced_values(const Node& node) {
   read_value(list.items[1], to, range);
   read_value(list.items[2], count, IntegerRange{2, static_cast<std::int64_t>(max_axis_values)});
   std::vector<Node> values;
-  for (std::int64_t i = 0; i < count; ++i) {
+  values.push_back(scalar_node(fmt::format("{}", from)));
+  for (std::int64_t i = 1; i < count - 1; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(count - 1);
     // Not from * (to / from)^share: the quotient may overflow.
-    double value =
-        is_log ? std::pow(from, 1 - share) * std::pow(to, share) : from + (to - from) * share;
-    if (i == count - 1) value = to;
-    // Four digits tell neighbouring values apart and keep names readable.
-    values.push_back(scalar_node(fmt::format("{:.4g}", value)));
+    values.push_back(scalar_node(spaced_text(
+        is_log ? std::pow(from, 1 - share) * std::pow(to, share) : from + (to - from) * share)));
   }
+  values.push_back(scalar_node(fmt::format("{}", to)));
   return values;
 }
 

@@ -229,8 +229,15 @@ TEST(Config, ReadsGrids) {
   const RunConfig wide = config_of(
       "sweep: {axes: {schedule.base_lr: {log: [1e-300, 1e12, 3]}, schedule.min_lr: {log: [1e12, "
       "1e-300, 3]}}}");
-  EXPECT_EQ(values(wide.sweep->axes[0]), "schedule.base_lr 1e-300 1e-144 1e+12");
-  EXPECT_EQ(values(wide.sweep->axes[1]), "schedule.min_lr 1e+12 1e-144 1e-300");
+  EXPECT_EQ(values(wide.sweep->axes[0]), "schedule.base_lr 1e-300 1e-144 1000000000000");
+  EXPECT_EQ(values(wide.sweep->axes[1]), "schedule.min_lr 1000000000000 1e-144 1e-300");
+  // Whole numbers stay whole, and both ends are as given.
+  const RunConfig whole = config_of(
+      "sweep: {axes: {data.train_limit: {log: [128, 32768, 9]}, schedule.base_lr: {linear: "
+      "[0.12345, 0.2, 3]}}}");
+  EXPECT_EQ(values(whole.sweep->axes[0]),
+            "data.train_limit 128 256 512 1024 2048 4096 8192 16384 32768");
+  EXPECT_EQ(values(whole.sweep->axes[1]), "schedule.base_lr 0.12345 0.1617 0.2");
   EXPECT_EQ(config_of("find_lr: {}").find_lr->seeds.size(), 5u);
   EXPECT_TRUE(config_of("find_lr: {}").find_lr->arms.empty());
   EXPECT_FALSE(config_of("").sweep || config_of("").find_lr || config_of("").compare);

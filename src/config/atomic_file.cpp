@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -43,17 +44,22 @@ AtomicFile::AtomicFile(const std::filesystem::path& path) {
   const bool special =
       std::filesystem::exists(path, none) && !std::filesystem::is_regular_file(path, none);
   path_ = special ? path : resolve_links(path);
+  // A file that is replaced keeps its permissions, which the umask must not reduce.
+  struct stat old {};
+  const bool replaces = !special && stat(path_.c_str(), &old) == 0;
+  const mode_t mode = replaces ? old.st_mode & 0777 : 0644;
   if (special) {
     file_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   } else {
     constexpr int max_attempts = 1000;  // others are writing, or were killed while they did
     for (int i = 1; i <= max_attempts; ++i) {
       temporary_ = fmt::format("{}.{}{}", path_.string(), i, suffix);
-      file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+      file_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
       if (file_ >= 0 || errno != EEXIST) break;
     }
   }
   if (file_ < 0) fail(errno);
+  if (replaces) fchmod(file_, mode);
 }
 
 AtomicFile::~AtomicFile() {

@@ -25,6 +25,17 @@ TEST(AtomicFile, ReplacesAndCreates) {
   EXPECT_FALSE(fs::exists(folder / "a.1.tmp"));
 }
 
+TEST(AtomicFile, LeavesThePermissionsOfTheFileItReplaces) {
+  using std::filesystem::perms;
+  const TemporaryFolder folder;
+  for (const auto mode : {perms::owner_read | perms::owner_write, perms(0666)}) {
+    put_bytes(folder / "file", "old");
+    std::filesystem::permissions(folder / "file", mode);
+    write_atomically(folder / "file", "new");
+    EXPECT_EQ(std::filesystem::status(folder / "file").permissions(), mode);
+  }
+}
+
 TEST(AtomicFile, WithoutCommitTheOldFileStands) {
   const TemporaryFolder folder;
   write_atomically(folder / "a", "old");

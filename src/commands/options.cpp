@@ -111,9 +111,11 @@ int terminal_columns() {
 }
 
 void catch_interrupts() {
-  std::signal(SIGINT, count_signal);
   std::signal(SIGTERM, count_signal);
-  if (std::signal(SIGHUP, count_signal) == SIG_IGN) std::signal(SIGHUP, SIG_IGN);  // nohup
+  // Ignored: SIGINT by a shell's background commands, SIGHUP under nohup.
+  for (const int signal : {SIGINT, SIGHUP}) {
+    if (std::signal(signal, count_signal) == SIG_IGN) std::signal(signal, SIG_IGN);
+  }
 }
 
 bool interrupted() {

@@ -13,7 +13,7 @@ __global__ void __launch_bounds__(threads)
                    const GradientCheck* check, bool scales_loss, DeviceRecord* records,
                    std::int64_t capacity) {
   // The loads that every step needs, before the first wait: one trip to memory in place of three.
-  const bool goes_on = updates(*state);
+  const bool goes_on = is_alive(*state);
   const BatchLoss batch_loss = *loss;
   double squares[3] = {};  // of the gradient, of what was subtracted and of the weights
   bool finite = true;

@@ -13,7 +13,7 @@ template <int pack, class Shift>
 __device__ void finish_moments(const BatchMoments& moments, std::int64_t rows, unsigned packs,
                                SumSpace<pack>& space, const Shift& shift) {
   const bool moves =
-      moments.running_mean != nullptr && (moments.state == nullptr || updates(*moments.state));
+      moments.running_mean != nullptr && (moments.state == nullptr || is_alive(*moments.state));
   finish_channels<pack>(
       packs, gridDim.x, moments.scratch.partials, space,
       [&](std::int64_t c, double sum, double squares) {

@@ -99,7 +99,7 @@ std::size_t channel_sums_floats(std::int32_t max_channels);
 struct BatchMoments {
   float* mean = nullptr;
   float* inv_std = nullptr;       // 1 / sqrt(var + epsilon)
-  float* running_mean = nullptr;  // moved by `momentum` if updates(*state); null: none are
+  float* running_mean = nullptr;  // moved by `momentum` if is_alive(*state); null: none are
   float* running_var = nullptr;   // with the unbiased variance, clamped to finite values
   float epsilon = 0;
   float momentum = 0;
@@ -396,7 +396,7 @@ cudaError_t check_gradients(const Arena& arena, const StepState* state, double c
 /// One update of the whole arena at the rate state->lr, whatever the number of tensors. Moves 20
 /// bytes per parameter, 22 with a 16-bit copy, 20 if the gradients are 16-bit as well. Writes one
 /// partial per block to `partials` (may be null: no norms). Writes no parameters if
-/// !updates(*state), or if *loss or *check is not finite (either may be null); the partials then
+/// !is_alive(*state), or if *loss or *check is not finite (either may be null); the partials then
 /// hold the norms of gradients and weights as they are.
 cudaError_t sgd_momentum(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                          const BatchLoss* loss, const GradientCheck* check, NormPartial* partials,

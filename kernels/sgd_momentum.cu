@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(threads)
   // entry, which the load of the segment depends on.
   const float lr = state->lr;
   const float previous_lr = state->previous_lr;
-  const bool is_training = updates(*state);
+  const bool is_training = is_alive(*state);
   const double loss_sum = loss != nullptr ? loss->sum : 0;
   // Scaling and clipping take a pass of their own over the gradients, which then supplies the
   // scale.

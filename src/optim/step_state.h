@@ -32,7 +32,7 @@ PREHEAT_HD inline StepState first_step(const LrSchedule& schedule) {
 
 /// Whether the update in progress is applied. From the first non-finite step on, nothing is written
 /// any more, so that the state at the failure can be inspected.
-PREHEAT_HD inline bool updates(const StepState& state) {
+PREHEAT_HD inline bool is_alive(const StepState& state) {
   return state.first_non_finite < 0;
 }
 
@@ -56,7 +56,7 @@ PREHEAT_HD inline void update_gate(StepState& state, const LrSchedule& schedule,
 /// learning rate computed; the first step that is not finite is recorded and the state then stays.
 PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, bool finite,
                                std::int64_t correct) {
-  if (!updates(state)) return;
+  if (!is_alive(state)) return;
   if (!finite) {
     state.first_non_finite = state.step;
     return;

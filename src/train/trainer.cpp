@@ -173,7 +173,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     throw Error(
         fmt::format("{}: belongs to another network: {}", checkpoint_path.string(), e.what()));
   }
-  if (!updates(step)) {
+  if (!is_alive(step)) {
     throw Error(fmt::format("{}: the run diverged at step {} and cannot be continued",
                             folder.string(), step.first_non_finite));
   }

@@ -44,7 +44,7 @@ TEST(StepState, CountsAndTakesTheNextRate) {
   StepState state = first_step(schedule);
   EXPECT_EQ(state.previous_lr, 0.0f);
   for (std::int64_t k = 0; k < 7; ++k) {
-    EXPECT_TRUE(updates(state));
+    EXPECT_TRUE(is_alive(state));
     EXPECT_EQ(state.step, k);
     EXPECT_EQ(state.lr, static_cast<float>(0.3L * static_cast<long double>(k + 1) / 7));
     const float lr = state.lr;
@@ -93,7 +93,7 @@ TEST(StepState, TheFirstStepMayBeTheOneThatWasNotFinite) {
   advance(state, linear(0, 1, 4), false, 0);
   EXPECT_EQ(state.first_non_finite, 0);
   EXPECT_EQ(state.step, 0);
-  EXPECT_FALSE(updates(state));
+  EXPECT_FALSE(is_alive(state));
 }
 
 // The gate against its definition, recomputed from all hits at every update.

@@ -269,7 +269,7 @@ class CpuReplica : public Replica {
     check_stage(options_.stages, state_.step, updates);
     enter_stage();
     records_.reserve(records_.size() + updates);
-    for (std::int64_t i = 0; i < updates && preheat::updates(state_); ++i) step(parts);
+    for (std::int64_t i = 0; i < updates && is_alive(state_); ++i) step(parts);
   }
 
   void step(StepParts* parts) {

@@ -444,7 +444,7 @@ void CudaReplica::load(const ReplicaState& state) {
   refresh_copy();
   wait(stream_);
   enqueued_ = collected_ = state.step.step;
-  diverged_ = !updates(state.step);
+  diverged_ = !is_alive(state.step);
   last_record_ = {};
   drained_.clear();
   stage_ = no_stage;

@@ -47,6 +47,12 @@ TEST(Benches, AMeasurementEndsWhereItIsToldTo) {
   EXPECT_EQ(rounds, 3);
 }
 
+TEST(Benches, MoreMemoryThanThereIsIsAnError) {
+  Benches& benches = shared_backend().benches();
+  const std::int64_t parameters = std::int64_t{1} << 42;
+  EXPECT_THROW(benches.time_updates({"huge", {parameters}}, true, [] {}), OutOfMemory);
+}
+
 TEST(Benches, PartsAreThoseOfTheStepInOrder) {
   StepParts parts;
   for (const double us : {3.0, 1.0, 2.0}) {

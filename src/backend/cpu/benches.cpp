@@ -42,10 +42,25 @@ void move_and_add(std::int64_t size, float* __restrict w, float* __restrict v,
   }
 }
 
+// Linux overcommits memory and kills processes later, so check first.
+UpdateLayout layout_that_fits(const UpdateSet& set) {
+  UpdateLayout layout(set);
+  const std::size_t bytes = 3 * sizeof(float) * static_cast<std::size_t>(layout.size);
+  const std::size_t available = cpu::available_memory();
+  if (bytes <= available) return layout;
+  throw OutOfMemory(
+      fmt::format("out of memory: the arrays of {} need {} MiB; {} MiB are free; use "
+                  "fewer parameters",
+                  set.name, bytes >> 20, available >> 20));
+}
+
 // The arenas of a set and the division of their update into blocks.
 struct Arenas {
   explicit Arenas(const UpdateSet& set)
-      : layout(set), weights(layout.size), velocity(layout.size), gradients(layout.size) {
+      : layout(layout_that_fits(set)),
+        weights(layout.size),
+        velocity(layout.size),
+        gradients(layout.size) {
     for (std::size_t t = 0; t < set.tensors.size(); ++t) {
       add_update_blocks(layout.offsets[t], set.tensors[t], 1, bench_decay, blocks);
       ends.push_back(blocks.size());

@@ -15,7 +15,7 @@ namespace preheat::cpu {
 /// The bytes that the kernel can still grant; a container's cgroup limit is not considered.
 std::size_t available_memory();
 
-/// A zeroed, 64-byte aligned block. Throws Error naming the requested size.
+/// A zeroed, 64-byte aligned block. Throws OutOfMemory naming the requested size.
 template <class T>
 class Buffer {
  public:
@@ -23,8 +23,9 @@ class Buffer {
   explicit Buffer(std::size_t size) : size_(size) {
     const std::size_t bytes = (size * sizeof(T) + 63) / 64 * 64;
     data_.reset(static_cast<T*>(std::aligned_alloc(64, bytes == 0 ? 64 : bytes)));
-    if (!data_)
-      throw Error(fmt::format("out of memory: {} MiB could not be allocated", bytes >> 20));
+    if (!data_) {
+      throw OutOfMemory(fmt::format("out of memory: {} MiB could not be allocated", bytes >> 20));
+    }
     std::fill_n(data_.get(), size, T{});
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <mutex>
 #include <stdexcept>
 
 #include "backend/cpu/benches.h"
@@ -422,6 +423,7 @@ class CpuBackend : public Backend {
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
+    const std::lock_guard lock(taking_memory_);
     require_memory(network, options.batch_size, options.precision);
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
@@ -432,6 +434,7 @@ class CpuBackend : public Backend {
                                std::int64_t examples) override {
     const Dataset& dataset = data_of(*data);
     examples = std::min(examples, dataset.size());
+    const std::lock_guard lock(taking_memory_);
     require_free(network, examples, "use fewer examples");
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
@@ -446,6 +449,8 @@ class CpuBackend : public Backend {
 
   const int threads_;
   cpu::CpuBenches benches_;
+  // Held until a replica has written to all of its memory: what is free then is free for the next.
+  std::mutex taking_memory_;
 };
 
 }  // namespace

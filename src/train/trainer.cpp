@@ -194,6 +194,11 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
         "schedule.warmup.start_lr: auto finds {}; give it a number and continue with "
         "--new-schedule",
         checkpoint_path.string(), step.step, step.lr, static_cast<float>(planned), *start_lr_));
+    // Weights that the old schedule reached later do not belong to this run.
+    const std::filesystem::path best = run_folder.checkpoint("best");
+    if (std::filesystem::exists(best) && read_checkpoint(best).state.step.step > step_) {
+      std::filesystem::remove(best);
+    }
   }
   step_ = step.step;
   note_gate(step);

@@ -507,6 +507,18 @@ TEST_F(NewSchedule, IsTheRunsOwnFromThenOn) {
   EXPECT_EQ(kept, 1);
 }
 
+// The old schedule went on after the last checkpoint, and its best weights are from there.
+TEST_F(NewSchedule, DoesNotKeepWeightsOfLaterUpdatesOfTheOldOne) {
+  const std::filesystem::path best = path_ / "checkpoints/best.ckpt";
+  run_into(folder_ / "later", config_of());
+  std::filesystem::copy_file(folder_ / "later/checkpoints/last.ckpt", best,
+                             std::filesystem::copy_options::overwrite_existing);
+  trainer_of(before_).resume(path_);
+  EXPECT_TRUE(std::filesystem::exists(best));
+  trainer_of(now_).resume(path_, true);
+  EXPECT_FALSE(std::filesystem::exists(best));
+}
+
 // The checkpoint is written first. A crash right after it leaves the old configuration beside it,
 // and the same command still works.
 TEST_F(NewSchedule, SurvivesACrashBetweenItsTwoFiles) {

@@ -16,11 +16,6 @@ namespace {
 // direction, which together cost nearly as much as a measurement.
 constexpr std::int64_t checks_every = 20;
 
-std::int64_t updates_between(const std::optional<Length>& every, const char* key,
-                             const RunConfig& config, const RunLength& run) {
-  return every ? std::max<std::int64_t>(1, updates_of(*every, run, config, key)) : 0;
-}
-
 bool is_due(std::int64_t step, std::int64_t every) {
   return every > 0 && step % every == 0;
 }
@@ -52,6 +47,24 @@ double angle_between(std::span<const float> a, double norm_a, std::span<const fl
 
 }  // namespace
 
+RecordIntervals record_intervals(const RunConfig& config, const RunLength& run) {
+  const auto updates = [&](const Length& every, const char* key) {
+    return std::max<std::int64_t>(1, updates_of(every, run, config, key));
+  };
+  const TrainConfig& train = config.train;
+  const DiagnosticsConfig& also = config.diagnostics;
+  RecordIntervals every;
+  every.evaluation = updates(train.eval_every, "train.eval_every");
+  if (train.checkpoint_every) {
+    every.checkpoint = updates(*train.checkpoint_every, "train.checkpoint_every");
+  }
+  if (also.layers_every) every.layers = updates(*also.layers_every, "diagnostics.layers_every");
+  if (also.sharpness) {
+    every.sharpness = updates(also.sharpness->every, "diagnostics.sharpness.every");
+  }
+  return every;
+}
+
 std::vector<ParameterRecord> parameter_records(const Network& network, const ReplicaState& before,
                                                const ReplicaState& after,
                                                std::span<const float> initial) {
@@ -79,15 +92,10 @@ std::vector<ParameterRecord> parameter_records(const Network& network, const Rep
 Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Network& network,
                          const Schedule& schedule, std::shared_ptr<const ResidentDataset> train)
     : network_(network),
-      layers_every_(updates_between(config.diagnostics.layers_every, "diagnostics.layers_every",
-                                    config, schedule.run)),
-      sharpness_every_(config.diagnostics.sharpness
-                           ? updates_between(config.diagnostics.sharpness->every,
-                                             "diagnostics.sharpness.every", config, schedule.run)
-                           : 0),
+      every_(record_intervals(config, schedule.run)),
       steps_(schedule.run.steps) {
-  if (layers_every_ > 0) initial_ = initial_parameters(network, config.model, config.seed);
-  if (sharpness_every_ == 0) return;
+  if (every_.layers > 0) initial_ = initial_parameters(network, config.model, config.seed);
+  if (every_.sharpness == 0) return;
   sharpness_ = *config.diagnostics.sharpness;
   probe_ = backend.probe(network, replica_options(config, network, schedule), std::move(train),
                          sharpness_.examples);
@@ -95,16 +103,16 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
 }
 
 bool Diagnostics::layers_due(std::int64_t step) const {
-  return is_due(step, layers_every_);
+  return is_due(step, every_.layers);
 }
 
 bool Diagnostics::sharpness_due(std::int64_t step) const {
-  return is_due(step, sharpness_every_);
+  return is_due(step, every_.sharpness);
 }
 
 std::int64_t Diagnostics::next_stop(std::int64_t step) const {
   std::int64_t stop = std::numeric_limits<std::int64_t>::max();
-  for (const std::int64_t every : {layers_every_, sharpness_every_}) {
+  for (const std::int64_t every : {every_.layers, every_.sharpness}) {
     if (every > 0) stop = std::min(stop, (step / every + 1) * every);
   }
   return layers_due(step) ? step + 1 : stop;
@@ -124,8 +132,8 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   record.step = state.step.step;
   record.lr = state.step.lr;
   // Chosen by the step, so that a resumed run checks the same measurements.
-  const bool is_last = record.step + sharpness_every_ >= steps_;
-  const bool checks = is_last || is_due(record.step, checks_every * sharpness_every_);
+  const bool is_last = record.step + every_.sharpness >= steps_;
+  const bool checks = is_last || is_due(record.step, checks_every * every_.sharpness);
   record.sharpness =
       measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations, checks);
   if (checks) record.random_direction = hessian.along(random_direction_);

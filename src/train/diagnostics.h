@@ -17,6 +17,17 @@
 
 namespace preheat {
 
+/// Updates from one record of a kind to the next; 0: there are none.
+struct RecordIntervals {
+  std::int64_t evaluation = 0;
+  std::int64_t checkpoint = 0;
+  std::int64_t layers = 0;
+  std::int64_t sharpness = 0;
+};
+
+/// Throws ConfigError if a configured length rounds to no update.
+RecordIntervals record_intervals(const RunConfig& config, const RunLength& run);
+
 /// What an update did to one parameter. Norms are L2.
 struct ParameterRecord {
   std::int64_t step = 0;
@@ -75,10 +86,9 @@ class Diagnostics {
 
  private:
   const Network& network_;
-  const std::int64_t layers_every_;     // 0: never
-  const std::int64_t sharpness_every_;  // 0: never
-  const std::int64_t steps_;            // of the run
-  std::vector<float> initial_;          // the arena of initial weights
+  const RecordIntervals every_;
+  const std::int64_t steps_;    // of the run
+  std::vector<float> initial_;  // the arena of initial weights
   SharpnessConfig sharpness_;
   std::unique_ptr<Probe> probe_;
   std::vector<float> random_direction_;

@@ -109,6 +109,7 @@ void check_run(const RunConfig& config) {
   const Schedule schedule = schedule_of(config);
   const Network network = build_network(config, data.shape, data.classes);
   replica_options(config, network, schedule);
+  record_intervals(config, schedule.run);
 }
 
 void check_precision(const RunConfig& config, const Backend& backend) {
@@ -143,17 +144,11 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
       network_(build_network(config_, data.shape, data.classes)),
       start_lr_(find_start_lr(config_, backend, network_, data)),
       schedule_(schedule_of(with_start_lr(config_, start_lr_))),
+      every_(record_intervals(config_, schedule_.run)),
       replica_(compile(config_, backend, network_, schedule_, data)),
       diagnostics_(config_, backend, network_, schedule_, data.train) {
-  const auto every = [&](const Length& length, const char* key) {
-    return std::max<std::int64_t>(1, updates_of(length, schedule_.run, config_, key));
-  };
   for (const TrainingStage& stage : replica_options(config_, network_, schedule_).stages) {
     stage_begins_.push_back(stage.begin);
-  }
-  eval_every_ = every(config_.train.eval_every, "train.eval_every");
-  if (config_.train.checkpoint_every) {
-    checkpoint_every_ = every(*config_.train.checkpoint_every, "train.checkpoint_every");
   }
 }
 
@@ -194,16 +189,16 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
         "schedule.warmup.start_lr: auto finds {}; give it a number and continue with "
         "--new-schedule",
         checkpoint_path.string(), step.step, step.lr, static_cast<float>(planned), *start_lr_));
-    // Weights that the old schedule reached later do not belong to this run.
-    const std::filesystem::path best = run_folder.checkpoint("best");
-    if (std::filesystem::exists(best) && read_checkpoint(best).state.step.step > step_) {
-      std::filesystem::remove(best);
-    }
   }
   step_ = step.step;
   note_gate(step);
   RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
   if (changes) {
+    // Weights that the old schedule reached later do not belong to this run.
+    const std::filesystem::path best = run_folder.checkpoint("best");
+    if (std::filesystem::exists(best) && read_checkpoint(best).state.step.step > step_) {
+      std::filesystem::remove(best);
+    }
     // The checkpoint first: resume() accepts it with the old config.yaml if we stop in between.
     save_last(&run_folder);
     run_folder.replace_config(config_, step_);
@@ -225,8 +220,8 @@ std::int64_t Trainer::next_boundary(std::int64_t step) const {
 std::int64_t Trainer::next_stop(std::int64_t step) const {
   const auto next_multiple = [&](std::int64_t n) { return (step / n + 1) * n; };
   std::int64_t stop = std::min({schedule_.run.steps, next_boundary(step),
-                                next_multiple(eval_every_), diagnostics_.next_stop(step)});
-  if (checkpoint_every_ > 0) stop = std::min(stop, next_multiple(checkpoint_every_));
+                                next_multiple(every_.evaluation), diagnostics_.next_stop(step)});
+  if (every_.checkpoint > 0) stop = std::min(stop, next_multiple(every_.checkpoint));
   return stop;
 }
 
@@ -389,8 +384,8 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
     }
 
     const bool at_end = step_ == schedule_.run.steps;
-    if (at_end || step_ % eval_every_ == 0) evaluate(step_, listener, folder, result);
-    const bool checkpoint_due = checkpoint_every_ > 0 && step_ % checkpoint_every_ == 0;
+    if (at_end || step_ % every_.evaluation == 0) evaluate(step_, listener, folder, result);
+    const bool checkpoint_due = every_.checkpoint > 0 && step_ % every_.checkpoint == 0;
     result.interrupted = !at_end && listener.wants_stop && listener.wants_stop();
     if (at_end || checkpoint_due || result.interrupted) save_last(folder);
   }

@@ -47,8 +47,8 @@ struct RunListener {
 };
 
 /// Checks what can be known about a run without its data, before anything is loaded, created or
-/// trained: that the schedule fits into the run and the network fits the dataset's images. Throws
-/// ConfigError.
+/// trained: that the schedule and the intervals of its records fit into the run, and the network
+/// the dataset's images. Throws ConfigError.
 void check_run(const RunConfig& config);
 
 /// Throws ConfigError if the backend does not support the configured precision.
@@ -130,11 +130,10 @@ class Trainer {
   const Network network_;
   const std::optional<double> start_lr_;  // as found for start_lr: auto
   const Schedule schedule_;
+  const RecordIntervals every_;
   std::unique_ptr<Replica> replica_;
   Diagnostics diagnostics_;
   std::vector<std::int64_t> stage_begins_;
-  std::int64_t eval_every_ = 0;
-  std::int64_t checkpoint_every_ = 0;  // 0: only at the end
   std::int64_t step_ = 0;
   std::optional<std::int64_t> gate_opened_at_;
   RunFolder::History past_;

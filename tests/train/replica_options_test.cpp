@@ -167,6 +167,15 @@ TEST(ReplicaOptions, ALengthOfTheRunThatNothingGivesIsMissing) {
               HasSubstr("train.stages.0.length: 0.01 epochs rounds to no update"));
 }
 
+TEST(RecordIntervals, AreAtLeastOneUpdate) {
+  for (const std::string key : {"train.eval_every", "train.checkpoint_every",
+                                "diagnostics.layers_every", "diagnostics.sharpness.every"}) {
+    EXPECT_EQ(error_of({key + "=10%"}), "");
+    EXPECT_THAT(error_of({key + "=0.0001%"}),
+                HasSubstr(key + ": 0.0001% rounds to no update in a run of"));
+  }
+}
+
 TEST(ReplicaOptions, StagesAreAsLongAsTheRun) {
   const auto with = [](const std::string& stages) {
     return error_of({"train.length=30 steps", "train.stages=" + stages});

@@ -148,10 +148,38 @@ TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
   EXPECT_LE(last.offset + last.size, padded.arena_size);
 }
 
-// The output of a command, or "" if it could not be started.
-std::string output_of(const std::string& command) {
+// Each kernel as it was compiled for the program: nothing on an H100, at most 16 registers elsewhere.
+TEST(CudaKernels, SpillNextToNothing) {
+  std::istringstream objects(PREHEAT_KERNEL_OBJECTS);
+  for (std::string object; std::getline(objects, object, ':');) {
+    SCOPED_TRACE(object);
+    std::istringstream lines(text_of(object + ".ptxas"));
+    std::string kernel;
+    std::string architecture;
+    std::set<std::string> architectures;
+    for (std::string line; std::getline(lines, line);) {
+      if (line.find("Compiling entry function") != std::string::npos) {
+        kernel = line;
+        architecture = line.substr(line.rfind("sm_"));
+        architectures.insert(architecture);
+      }
+      int stack = -1;
+      int stores = -1;
+      if (std::sscanf(line.c_str(), "%d bytes stack frame, %d bytes spill stores", &stack,
+                      &stores) == 2) {
+        EXPECT_LE(stores, architecture == "sm_90'" ? 0 : 64) << kernel;
+      }
+    }
+    EXPECT_EQ(architectures.size(), 7u);
+  }
+}
+
+// The output of nvcc, run in the source folder so that a space in its path does no harm.
+std::string compiled(const std::string& arguments) {
+  const std::string command = fmt::format("cd '{}' && '{}' -std=c++20 -Isrc -Ikernels {} 2>&1",
+                                          PREHEAT_SOURCE_DIR, PREHEAT_NVCC, arguments);
   std::string text;
-  FILE* const pipe = popen((command + " 2>&1").c_str(), "r");
+  FILE* const pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return "";
   char buffer[4096];
   while (fgets(buffer, sizeof buffer, pipe) != nullptr) text += buffer;
@@ -159,26 +187,7 @@ std::string output_of(const std::string& command) {
   return text;
 }
 
-// The output of nvcc, run in the source folder so that a space in its path does no harm.
-std::string compiled(const std::string& arguments) {
-  return output_of(fmt::format("cd '{}' && '{}' -std=c++20 -Isrc -Ikernels {}", PREHEAT_SOURCE_DIR,
-                               PREHEAT_NVCC, arguments));
-}
-
-TEST(CudaKernels, SpillNothingAndTheUpdateMoves16BytesAndComputesNothingInDouble) {
-  const std::string source = PREHEAT_SOURCE_DIR;
-  for (const auto& entry : std::filesystem::directory_iterator(source + "/kernels")) {
-    if (entry.path().extension() != ".cu") continue;
-    const std::string report = compiled(fmt::format(
-        "-arch=sm_90 -Xptxas -v -cubin -o /dev/null kernels/{}", entry.path().filename().string()));
-    ASSERT_THAT(report, testing::HasSubstr("bytes spill stores")) << report;
-    std::istringstream lines(report);
-    for (std::string line; std::getline(lines, line);) {
-      if (line.find("spill stores") == std::string::npos) continue;
-      EXPECT_THAT(line, testing::HasSubstr(" 0 bytes spill stores, 0 bytes spill loads"))
-          << entry.path();
-    }
-  }
+TEST(CudaKernels, TheUpdateMoves16BytesAndComputesNothingInDouble) {
   const std::string ptx = compiled("-arch=compute_90 -ptx -o - kernels/sgd_momentum.cu");
   std::istringstream lines(ptx);
   bool in_update = false;

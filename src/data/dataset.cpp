@@ -97,11 +97,6 @@ std::string how_to_get(const DataConfig& config) {
   return fmt::format("{} into {}", hint, folder.string());
 }
 
-void keep_first(Dataset& dataset, std::int64_t count) {
-  dataset.labels.resize(static_cast<std::size_t>(count));
-  dataset.pixels.resize(static_cast<std::size_t>(count * dataset.shape.size()));
-}
-
 }  // namespace
 
 const DatasetFacts& facts(DatasetName name) {
@@ -180,6 +175,11 @@ TrainTest load_dataset(const DataConfig& config) {
   }
   keep_first(data.train, used);
   return data;
+}
+
+void keep_first(Dataset& dataset, std::int64_t count) {
+  dataset.labels.resize(static_cast<std::size_t>(count));
+  dataset.pixels.resize(static_cast<std::size_t>(count * dataset.shape.size()));
 }
 
 Normalize normalization(const RunConfig& config) {

@@ -54,6 +54,9 @@ std::filesystem::path find_dataset(const DataConfig& config);
 /// if the files do not provide exactly train_examples(), on which the schedule is based.
 TrainTest load_dataset(const DataConfig& config);
 
+/// Drops every example after the first `count`, which the dataset has.
+void keep_first(Dataset& dataset, std::int64_t count);
+
 /// Mean and std for normalising pixels: the configured ones or the dataset's own. Throws
 /// ConfigError at data.normalize if there is not one of each per channel.
 Normalize normalization(const RunConfig& config);

@@ -24,7 +24,7 @@ using testing::HasSubstr;
 
 // An epoch is 10 updates.
 constexpr const char* small = R"(
-data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+data: {dataset: synthetic, batch_size: 8, train_limit: 80}
 model:
   layers:
     - conv: {out: 8, batch_norm: true}
@@ -61,7 +61,8 @@ class ReplicaFixture : public testing::Test {
     overrides.push_back(parse_override("train.precision=" + precision_));
     for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
     config_ = read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
-    const TrainTest data = load_dataset(config_.data);
+    TrainTest data = load_dataset(config_.data);
+    keep_first(data.test, 224);
     train_data_ = data.train;
     train_ = backend_->load(data.train);
     test_data_ = data.test;
@@ -250,7 +251,7 @@ TEST_P(ReplicaTest, ALoadedStateBringsNoRecordsOfEarlierUpdates) {
 // For a batch too large for any machine. The expected figures are extrapolated from two small ones.
 TEST_P(ReplicaBits, TheMemoryThatIsAskedForIsWhatIsTaken) {
   use(R"(
-data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+data: {dataset: synthetic, batch_size: 4, train_limit: 40}
 model:
   layers:
     - conv: {out: 8, batch_norm: true}
@@ -266,7 +267,7 @@ model:
   constexpr std::int64_t batch = std::int64_t{1} << 32;
   const std::size_t activations =
       small_batch.activations +
-      (batch - 32) / 32 * (large_batch.activations - small_batch.activations);
+      (batch - 4) / 4 * (large_batch.activations - small_batch.activations);
   // The CPU also holds the initial weights, or packed ones, besides the three arenas.
   const std::size_t parameters = small_batch.parameters * (on_cpu() ? 4 : 3) / 3;
   try {
@@ -324,9 +325,9 @@ TEST_P(ReplicaTest, EvaluationCountsTheLastShortBatchOnceAndIsTheSameForEveryBat
   r->set_epoch_order(order());
   r->train(5);
   const ReplicaState state = r->save();
-  const Evaluation a = r->evaluate(*test_);  // 1024 = 32 x 32
+  const Evaluation a = r->evaluate(*test_);  // 28 batches
   EXPECT_EQ(a.examples, test_data_.size());
-  for (const int batch : {7, 100, 320}) {
+  for (const int batch : {9, 100, 320}) {
     config_.data.batch_size = batch;
     auto other = replica();
     other->load(state);
@@ -602,7 +603,8 @@ TEST_P(ReplicaTest, AFrozenBatchNormWithFixedStatisticsIsTheOneOfEvaluation) {
   // The batch of the next update, as a dataset to evaluate.
   Dataset batch{train_data_.shape, train_data_.classes, {}, {}};
   const std::vector<std::uint32_t> examples = order();
-  for (std::int64_t i = 4 * 32; i < 5 * 32; ++i) {
+  const std::int64_t size = config_.data.batch_size;
+  for (std::int64_t i = 4 * size; i < 5 * size; ++i) {
     const auto begin = train_data_.pixels.begin() + examples[i] * train_data_.shape.size();
     batch.pixels.insert(batch.pixels.end(), begin, begin + train_data_.shape.size());
     batch.labels.push_back(train_data_.labels[examples[i]]);
@@ -884,11 +886,12 @@ TEST_P(ReplicaTest, ACorrectedRunThatIsSavedGoesOnToTheSameBits) {
 }
 
 TEST_P(ReplicaTest, TheGateOpensAtTheUpdateThatTheHitsImply) {
-  const std::vector<std::string> settings = {"data.train_limit=null", "train.length=90 steps",
-                                             "train.eval_every=90 steps",
-                                             "schedule={base_lr: 0.05, warmup: {length: 70 steps, "
-                                             "until: {train_error_below: 0.75, window: "
-                                             "9 steps}}}"};
+  const std::vector<std::string> settings = {
+      "data={dataset: synthetic, batch_size: 32}",
+      "model.layers=[{max_pool: {kernel: 4}}, {linear: {out: 10}}]", "train.length=90 steps",
+      "train.eval_every=90 steps",
+      "schedule={base_lr: 0.05, warmup: {length: 70 steps, until: {train_error_below: 0.8, window: "
+      "9 steps}}}"};
   auto r = replica_with(settings);
   r->set_epoch_order(order());
   r->train(90);
@@ -898,7 +901,7 @@ TEST_P(ReplicaTest, TheGateOpensAtTheUpdateThatTheHitsImply) {
   for (std::int64_t u = 9; u < 70 && opened < 0; ++u) {
     std::int64_t hits = 0;
     for (std::int64_t k = u - 9; k < u; ++k) hits += records[k].correct;
-    if (1 - static_cast<double>(hits) / (9 * 32) < 0.75) opened = u;
+    if (1 - static_cast<double>(hits) / (9 * 32) < 0.8) opened = u;
   }
   ASSERT_GT(opened, 12) << "too early to tell";
   ASSERT_LT(opened, 65) << "too late to tell";

@@ -171,6 +171,12 @@ Verdict verdict_within(const Interval& interval, double margin) {
   return interval.lo >= margin || interval.hi <= -margin ? Verdict::fail : Verdict::inconclusive;
 }
 
+bool are_equal(std::span<const double> differences) {
+  constexpr double rounding = 1e-12;
+  const auto [least, largest] = std::ranges::minmax(differences);
+  return largest - least < rounding;
+}
+
 const char* more_or_less(const Bound& bound) {
   return bound.above ? "more" : "less";
 }

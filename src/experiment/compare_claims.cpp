@@ -235,7 +235,7 @@ std::string chance_text(const Arms& arms, const std::vector<std::string>& names)
 // ---- accuracy ----------------------------------------------------------------------------------
 // The paired t interval of the mean difference of test accuracy, first minus second: PASS if it is
 // above at_least, FAIL if below. A negative at_least tests non-inferiority. The bootstrap interval
-// is only shown.
+// is only shown. INCONCLUSIVE if all differences are equal.
 
 std::string text_of(const AccuracyClaim& c) {
   if (c.at_least == 0) return fmt::format("{} is more accurate than {}", c.arms[0], c.arms[1]);
@@ -249,16 +249,24 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
   if (pairs.n() < 2) return too_few(pairs);
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const PairedT t = paired_t(differences);
-  return {.evidence =
-              fmt::format("{}, t interval at 95 % {} (bootstrap {}){}",
-                          difference_text(pairs, t.mean), points_text(t.interval),
-                          points_text(bootstrap(differences, mean).bca), chance_text(arms, c.arms)),
-          .verdict = verdict_above(t.interval, c.at_least)};
+  const bool has_bootstrap = pairs.n() >= min_seeds_for_bootstrap;
+  Finding finding;
+  finding.evidence = fmt::format(
+      "{}, t interval at 95 % {}{}{}", difference_text(pairs, t.mean), points_text(t.interval),
+      has_bootstrap ? fmt::format(" (bootstrap {})", points_text(bootstrap(differences, mean).bca))
+                    : "",
+      chance_text(arms, c.arms));
+  if (are_equal(differences)) {
+    finding.evidence += equal_text;
+  } else {
+    finding.verdict = verdict_above(t.interval, c.at_least);
+  }
+  return finding;
 }
 
 // ---- accuracy_alike ----------------------------------------------------------------------------
 // Two one-sided t tests: PASS if p < 0.05, that is, if the 90 % t interval is inside
-// (-within, within), FAIL if it is outside.
+// (-within, within), FAIL if it is outside. INCONCLUSIVE if all differences are equal.
 
 std::string text_of(const AccuracyAlikeClaim& c) {
   return fmt::format("{} and {} are equally accurate, to {}", c.arms[0], c.arms[1],
@@ -271,10 +279,16 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const Equivalence both = tost(differences, c.within);
   const Interval interval = paired_t(differences, 0.90).interval;
-  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
-                                  difference_text(pairs, both.mean), points_text(interval), both.p,
-                                  chance_text(arms, c.arms)),
-          .verdict = verdict_within(interval, c.within)};
+  Finding finding;
+  finding.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
+                                 difference_text(pairs, both.mean), points_text(interval), both.p,
+                                 chance_text(arms, c.arms));
+  if (are_equal(differences)) {
+    finding.evidence += equal_text;
+  } else {
+    finding.verdict = verdict_within(interval, c.within);
+  }
+  return finding;
 }
 
 // ---- accuracy_falls ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "experiment/findings.h"
@@ -349,7 +350,8 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
 // `within`: PASS if for each value two one-sided t tests of the mean have p < 0.05 (all must, so
 // nothing is adjusted), FAIL if the 90 % interval of one is outside (-within, within).
 // `beyond`, for the last value: PASS if the 95 % t interval is outside (-beyond, beyond), FAIL if
-// inside. Also INCONCLUSIVE if there is no rate that low (along the rate: fewer than two).
+// inside. Also INCONCLUSIVE if there is no rate that low (along the rate: fewer than two). A value
+// at which all differences are equal decides nothing.
 
 std::string text_of(const AccuracyMovesClaim& c) {
   std::string over;
@@ -401,6 +403,9 @@ Verdict verdict_of(const std::vector<Interval>& intervals, const AccuracyMovesCl
   return Verdict::inconclusive;
 }
 
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr Interval any_value{-infinity, infinity};
+
 Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
   const std::vector<std::size_t> lines = grid.lines_over(c.over);
   const std::vector<double>& rates = grid.lines[lines.front()].rates;
@@ -433,11 +438,13 @@ Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
   const double confidence = c.within ? 0.90 : 0.95;
   std::vector<Interval> intervals;  // of each value after the first
   for (auto level = std::next(levels.begin()); level != levels.end(); ++level) {
-    const PairedT t =
-        paired_t(paired_differences(grid.accuracies(level->second), first), confidence);
-    intervals.push_back(t.interval);
-    finding.evidence += fmt::format("; {:+.2f} at {} {}", 100 * t.mean, name(level->first),
-                                    to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}));
+    const std::vector<double> differences =
+        paired_differences(grid.accuracies(level->second), first);
+    const PairedT t = paired_t(differences, confidence);
+    intervals.push_back(are_equal(differences) ? any_value : t.interval);
+    finding.evidence += fmt::format("; {:+.2f} at {} {}{}", 100 * t.mean, name(level->first),
+                                    to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}),
+                                    are_equal(differences) ? ", equal in all seeds" : "");
   }
   finding.evidence += fmt::format(", t intervals at {:g} %", 100 * confidence);
   if (c.beyond) intervals = {intervals.back()};

@@ -21,6 +21,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 // Ten classes; 200 updates, 10 per epoch.
@@ -216,6 +217,35 @@ TEST(Claims, AccuracyAlike) {
   }
   expect_verdict("INCONCLUSIVE", "accuracy_alike: {arms: [a, b], within: 0.5}",
                  {accurate("a", {0.5}), accurate("b", {0.5})});
+}
+
+// Where nothing trains all runs have the accuracy of chance, which shows nothing about the arms.
+TEST(Claims, EqualDifferencesOfAccuracyShowNoSpread) {
+  const std::vector<ArmResult> nothing_trains = {arm_of("a", {died(3), stuck(), died(3)}),
+                                                 arm_of("b", {died(3), died(3), stuck()})};
+  const std::vector<ArmResult> coarse = {accurate("a", {0.51, 0.62, 0.73}),
+                                         accurate("b", {0.50, 0.61, 0.72})};
+  for (const std::vector<ArmResult>& arms : {nothing_trains, coarse}) {
+    for (const char* claim :
+         {"accuracy: {arms: [a, b], at_least: -0.02}", "accuracy: {arms: [a, b], at_least: 0.02}",
+          "accuracy_alike: {arms: [a, b], within: 0.02}",
+          "accuracy_alike: {arms: [a, b], within: 0.002}"}) {
+      expect_verdict("INCONCLUSIVE", claim, arms);
+      EXPECT_THAT(judge_one(claim, arms).evidence,
+                  HasSubstr("; the differences are all equal, which shows no spread"));
+    }
+  }
+}
+
+// The bootstrap interval beside the t interval needs five seeds, as all do.
+TEST(Claims, AccuracyHasABootstrapIntervalFromFiveSeedsOn) {
+  const auto evidence = [](std::vector<double> first) {
+    const std::vector<double> second(first.size(), 0.5);
+    return judge_one("accuracy: {arms: [a, b]}", {accurate("a", first), accurate("b", second)})
+        .evidence;
+  };
+  EXPECT_THAT(evidence({0.5, 0.6, 0.7, 0.8}), Not(HasSubstr("bootstrap")));
+  EXPECT_THAT(evidence({0.5, 0.6, 0.7, 0.8, 0.9}), HasSubstr("] (bootstrap ["));
 }
 
 TEST(Claims, AccuracyGap) {
@@ -702,8 +732,13 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0.01, 0}, {1, -4, 3}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0, 0}, {1}).verdict, Verdict::inconclusive);
   // Of two seeds t at 0.95 is 6.314: 1.05 +- 6.314 x 0.05.
-  EXPECT_EQ(judge_levels("within: 0.014", {0, 0.01, 0}, {1, 1.1}).verdict, Verdict::pass);
-  EXPECT_EQ(judge_levels("within: 0.013", {0, 0.01, 0}, {1, 1.1}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_levels("within: 0.014", {0, 0.01, 0.01}, {1, 1.1}).verdict, Verdict::pass);
+  EXPECT_EQ(judge_levels("within: 0.013", {0, 0.01, 0.01}, {1, 1.1}).verdict,
+            Verdict::inconclusive);
+  // A value whose differences are all equal is no evidence of equality.
+  const ClaimResult equal = judge_levels("within: 0.02", {0, 0.01, 0}, {1, 1.1, 0.9});
+  EXPECT_EQ(equal.verdict, Verdict::inconclusive);
+  EXPECT_THAT(equal.evidence, HasSubstr("; +0.00 at 20 steps [0.00, 0.00], equal in all seeds, t"));
   // `beyond` is about the last value alone.
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
@@ -711,7 +746,7 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, -4, 3}).verdict, Verdict::inconclusive);
   // Values that `over` leaves out are ignored.
   EXPECT_EQ(judge_levels("within: 0.02, over: {schedule.warmup.length: [0 steps, 20 steps]}",
-                         {0, 0.03, 0}, {1, 1.1, 0.9})
+                         {0, 0.03, 0.01}, {1, 1.1, 0.9})
                 .verdict,
             Verdict::pass);
 }
@@ -720,9 +755,9 @@ TEST(Claims, AccuracyMovesAlongTheRate) {
   const auto judge_rates = [](const std::string& options, double boundary) {
     return judge_accuracies(
         "along: schedule.base_lr, octaves_from_boundary: 1, " + options, 3,
-        [&](double rate, std::size_t level, std::size_t) -> std::optional<double> {
+        [&](double rate, std::size_t level, std::size_t seed) -> std::optional<double> {
           if (level == 1 && rate > boundary) return std::nullopt;
-          return 0.5 + rate;
+          return 0.5 + rate * (0.95 + 0.05 * static_cast<double>(seed));
         });
   };
   // All runs train up to the largest rate of the grid: 0.1 and 0.2 are at least an octave below.

@@ -166,6 +166,12 @@ Verdict verdict_of(const Interval& interval, const Bound& bound) {
                      : verdict_below(interval, *bound.below);
 }
 
+Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored) {
+  const bool is_above = interval.lo > bound.value();
+  const bool may_return = (is_above ? censored.may_be_smaller : censored.may_be_larger) > 0;
+  return may_return ? Verdict::inconclusive : verdict_of(interval, bound);
+}
+
 Verdict verdict_within(const Interval& interval, double margin) {
   if (interval.lo > -margin && interval.hi < margin) return Verdict::pass;
   return interval.lo >= margin || interval.hi <= -margin ? Verdict::fail : Verdict::inconclusive;

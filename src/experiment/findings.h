@@ -131,6 +131,15 @@ Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
 Verdict verdict_of(const Interval& interval, const Bound& bound);
 
+/// How many of the values behind a mean are only bounds, with the true value beyond them.
+struct Censored {
+  std::int64_t may_be_larger = 0;
+  std::int64_t may_be_smaller = 0;
+};
+/// INCONCLUSIVE if a true value could move the interval back to the bound. Where all could only
+/// move it further away the verdict stands.
+Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored);
+
 /// PASS if the interval is wholly inside (-margin, margin), FAIL if wholly outside, otherwise
 /// INCONCLUSIVE.
 Verdict verdict_within(const Interval& interval, double margin);

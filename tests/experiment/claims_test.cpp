@@ -684,7 +684,12 @@ TEST(Claims, BoundaryMoves) {
   const std::vector<double> two(5, 0.1);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 5, two).verdict, Verdict::pass);
   EXPECT_EQ(judge_moves("octaves_below: 1.9", 5, two).verdict, Verdict::fail);
-  EXPECT_EQ(judge_moves("octaves_above: 2.1", 5, two).verdict, Verdict::fail);
+  // All rates train at the last value, so that the boundary there may be higher.
+  const ClaimResult bounded = judge_moves("octaves_above: 2.1", 5, two);
+  EXPECT_EQ(bounded.verdict, Verdict::inconclusive);
+  EXPECT_THAT(bounded.evidence, HasSubstr("; of 5 movements 5 may be larger and 0 smaller: a row "
+                                          "trains at all rates or at none; bootstrap"));
+  EXPECT_EQ(judge_moves("octaves_below: 2.1", 5, two).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 4, two).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 1, two).verdict, Verdict::inconclusive);
   EXPECT_THAT(judge_moves("octaves_above: 1.5", 4, {0.1, 0.2, 0.1, 0.2}).evidence,
@@ -694,6 +699,39 @@ TEST(Claims, BoundaryMoves) {
   const ClaimResult mixed = judge_moves("octaves_above: 1.5", 5, {0.1, 0.2, 0.1, 0.2, 0.1});
   EXPECT_EQ(mixed.verdict, Verdict::inconclusive);
   EXPECT_THAT(mixed.evidence, HasSubstr("bootstrap at 95 % [1.00, 2.00]"));
+}
+
+// A boundary outside the grid is a bound, and a verdict stands only where the true boundary could
+// not contradict it.
+TEST(Claims, BoundaryMovesBeyondTheGrid) {
+  // The boundaries of the first and the last value: 0 if no rate trains, 0.4 if all do.
+  const auto judge_ends = [](const std::string& limit, double first, double last) {
+    return judge_grid("boundary_moves: {along: schedule.warmup.length, " + limit + "}", 5,
+                      [&](double rate, std::size_t level, std::size_t) {
+                        return rate <= (level == 0 ? first : last) ? std::optional(1.0)
+                                                                   : std::nullopt;
+                      });
+  };
+  const ClaimResult nothing = judge_ends("octaves_below: 1", 0, 0);
+  EXPECT_EQ(nothing.verdict, Verdict::inconclusive);
+  EXPECT_THAT(nothing.evidence, HasSubstr("5 may be larger and 5 smaller"));
+  EXPECT_EQ(judge_ends("octaves_below: 1", 0.4, 0.4).verdict, Verdict::inconclusive);
+  // From 0.2 to at least 0.4, and from at most 0.05 to 0.1: at least an octave.
+  for (const auto& [first, last] : {std::pair(0.2, 0.4), std::pair(0.0, 0.1)}) {
+    EXPECT_EQ(judge_ends("octaves_above: 0.9", first, last).verdict, Verdict::pass);
+    EXPECT_EQ(judge_ends("octaves_below: 0.9", first, last).verdict, Verdict::fail);
+    EXPECT_EQ(judge_ends("octaves_below: 1.5", first, last).verdict, Verdict::inconclusive);
+    EXPECT_EQ(judge_ends("octaves_above: 1.5", first, last).verdict, Verdict::inconclusive);
+  }
+  // The other way round: down by at least an octave.
+  for (const auto& [first, last] : {std::pair(0.4, 0.2), std::pair(0.1, 0.0)}) {
+    EXPECT_EQ(judge_ends("octaves_below: -0.9", first, last).verdict, Verdict::pass);
+    EXPECT_EQ(judge_ends("octaves_above: -1.5", first, last).verdict, Verdict::inconclusive);
+  }
+  // Inside the grid a boundary is what was measured.
+  const ClaimResult measured = judge_ends("octaves_below: 1.5", 0.1, 0.2);
+  EXPECT_EQ(measured.verdict, Verdict::pass);
+  EXPECT_THAT(measured.evidence, Not(HasSubstr("may be larger")));
 }
 
 // Judges the accuracy by (rate, level, seed); std::nullopt if the run failed.

@@ -181,7 +181,7 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
   ratio.seeds = static_cast<std::int64_t>(logs.size());
   if (logs.empty()) return ratio;
   ratio.log2_mean = mean(logs);
-  if (logs.size() > 1) ratio.log2_interval = bootstrap(logs, mean).expanded;
+  if (ratio.seeds >= min_seeds_for_bootstrap) ratio.log2_interval = bootstrap(logs, mean).expanded;
   return ratio;
 }
 

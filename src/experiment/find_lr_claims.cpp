@@ -34,12 +34,10 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
                                     std::exp2(*ratio.log2_mean), *ratio.log2_mean);
   }
   if (ratio.log2_interval) {
-    finding.evidence += fmt::format(", bootstrap at 95 % {}{}", to_string(*ratio.log2_interval),
-                                    few_text(ratio.seeds));
-    if (ratio.seeds >= min_seeds_for_bootstrap) {
-      finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
-    }
+    finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
+    finding.evidence += ", bootstrap at 95 % " + to_string(*ratio.log2_interval);
   }
+  finding.evidence += few_text(ratio.seeds);
   return finding;
 }
 

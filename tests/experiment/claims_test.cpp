@@ -974,7 +974,7 @@ TEST(Claims, RateRatio) {
   EXPECT_THAT(one_seed.evidence, StartsWith("1 of 1 seeds"));
   const ClaimResult four_seeds = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 4);
   EXPECT_EQ(four_seeds.verdict, Verdict::inconclusive);
-  EXPECT_THAT(four_seeds.evidence, HasSubstr("[2.00, 2.00], too few for a bootstrap"));
+  EXPECT_THAT(four_seeds.evidence, HasSubstr("log2 2.00, too few for a bootstrap, which needs 5"));
 }
 
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {

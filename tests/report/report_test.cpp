@@ -819,12 +819,16 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
       {"arms", arms},
       {"critical_rates", {{{"seed", 3}, {"rate", 0.0625}}, {{"seed", 5}, {"rate", nullptr}}}},
       {"ratios",
-       {{{"arms", {"cold", "warm"}}, {"log2_mean", 1.0}, {"interval", {0.0, 3.0}}, {"n", 1}}}}};
+       {{{"arms", {"cold", "warm"}}, {"log2_mean", 1.0}, {"interval", {0.0, 3.0}}, {"n", 5}},
+        {{"arms", {"cold", "hot"}}, {"log2_mean", 2.0}, {"interval", nullptr}, {"n", 4}},
+        {{"arms", {"hot", "warm"}}, {"log2_mean", nullptr}, {"interval", nullptr}, {"n", 0}}}}};
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
   EXPECT_THAT(page,
               AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
+                    HasSubstr("hot over cold</th><td>4.00</td><td>too few seeds</td><td>4</td>"),
+                    HasSubstr("warm over hot</th><td>–</td><td>–</td><td>0</td>"),
                     HasSubstr("4 searches, 4 runs"), HasSubstr("initial weights of cold that"),
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),

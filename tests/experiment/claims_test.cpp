@@ -939,23 +939,29 @@ TEST(Claims, SensitivityFalls) {
   EXPECT_THAT(judge_losses(4, {1.9, 9, 1.0}).evidence, HasSubstr("4 seeds, too few"));
 }
 
+// No-warmup trains up to 0.1 and warmup up to 0.4, but for what `change` does to their searches.
+ClaimResult judge_ratio(
+    const std::string& claim, std::size_t seeds,
+    const std::function<void(Search& no_warmup, Search& warmup)>& change = [](Search&, Search&) {
+    }) {
+  const RunConfig base = read_config(
+      parse_document(with("  - rate_ratio: " + claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
+  FindLrResult result;
+  result.arms = {{{"no-warmup", {}}, {}}, {{"warmup", {}}, {}}};
+  for (std::size_t seed = 0; seed < seeds; ++seed) {
+    Search& no_warmup = result.arms[0].searches.emplace_back();
+    Search& warmup = result.arms[1].searches.emplace_back();
+    no_warmup.seed = warmup.seed = seed;
+    no_warmup.largest = 0.1;
+    no_warmup.smallest_failing = 0.11;
+    warmup.largest = 0.4;
+    warmup.smallest_failing = 0.44;
+    change(no_warmup, warmup);
+  }
+  return judge_find_lr(base, result).at(0);
+}
+
 TEST(Claims, RateRatio) {
-  const auto judge_ratio = [](const std::string& claim, std::size_t seeds) {
-    const RunConfig base = read_config(
-        parse_document(with("  - rate_ratio: " + claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
-    FindLrResult result;
-    result.arms.resize(2);
-    for (std::size_t i = 0; i < 2; ++i) {
-      result.arms[i].arm.name = i == 0 ? "no-warmup" : "warmup";
-      for (std::size_t seed = 0; seed < seeds; ++seed) {
-        Search search;
-        search.seed = seed;
-        search.largest = i == 0 ? 0.1 : 0.4;
-        result.arms[i].searches.push_back(search);
-      }
-    }
-    return judge_find_lr(base, result).at(0);
-  };
   const auto verdict = [&](const std::string& claim) { return judge_ratio(claim, 5).verdict; };
   // log2 of 0.4 / 0.1 is 2 for every seed.
   EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 1.9}"), Verdict::pass);
@@ -975,6 +981,38 @@ TEST(Claims, RateRatio) {
   const ClaimResult four_seeds = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 4);
   EXPECT_EQ(four_seeds.verdict, Verdict::inconclusive);
   EXPECT_THAT(four_seeds.evidence, HasSubstr("log2 2.00, too few for a bootstrap, which needs 5"));
+}
+
+// Where an arm trains at no rate, or at all, the ratio of its seed is only bounded.
+TEST(Claims, RateRatioOfSeedsWithoutABoundary) {
+  const std::string above = "{arms: [no-warmup, warmup], log2_above: 1.9}";
+  const std::string below = "{arms: [no-warmup, warmup], log2_below: 2.1}";
+  const auto at_five_of_ten = [](const std::string& claim, auto change) {
+    return judge_ratio(claim, 10, [&](Search& no_warmup, Search& warmup) {
+      if (no_warmup.seed < 5) change(no_warmup, warmup);
+    });
+  };
+  const auto expect = [&](Verdict of_above, Verdict of_below, auto change) {
+    EXPECT_EQ(at_five_of_ten(above, change).verdict, of_above);
+    EXPECT_EQ(at_five_of_ten(below, change).verdict, of_below);
+  };
+  expect(Verdict::pass, Verdict::pass, [](Search&, Search&) {});
+  // Larger by any factor, or by at least this one.
+  expect(Verdict::pass, Verdict::inconclusive, [](Search& a, Search&) { a.largest.reset(); });
+  expect(Verdict::pass, Verdict::inconclusive,
+         [](Search&, Search& b) { b.smallest_failing.reset(); });
+  expect(Verdict::inconclusive, Verdict::pass, [](Search&, Search& b) { b.largest.reset(); });
+  expect(Verdict::inconclusive, Verdict::pass,
+         [](Search& a, Search&) { a.smallest_failing.reset(); });
+  const auto in_neither = [](Search& a, Search& b) {
+    a.largest.reset();
+    b.largest.reset();
+  };
+  expect(Verdict::inconclusive, Verdict::inconclusive, in_neither);
+  EXPECT_THAT(at_five_of_ten(above, in_neither).evidence,
+              AllOf(StartsWith("5 of 10 seeds have an answer in both, 4.00 times"),
+                    HasSubstr("[2.00, 2.00]; at 5 seeds the ratio may be larger and at 5 smaller: "
+                              "an arm trains at no rate or at all")));
 }
 
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {

@@ -20,7 +20,8 @@ namespace preheat {
 struct Boundary {
   std::vector<Override> point;  // values of the other axes
   std::int64_t runs = 0;        // of all its cells
-  // A cell fails if at least half of its runs do.
+  // A cell fails if at least half of its runs do. Those at the smallest rates do not count if their
+  // failed runs are all stuck and a larger rate trains: they are only too slow.
   std::optional<double> largest_training;  // the largest rate below smallest_failing
   std::optional<double> smallest_failing;  // the smallest rate whose cell fails
   std::int64_t violations = 0;             // cells above smallest_failing that train

@@ -45,6 +45,7 @@ compare:
     twin: {}
     plain: {schedule.warmup.until: null, diagnostics: null}
     flat: {model.layers: [{linear: {out: 10}}]}
+    half: {train.length: 150 steps}
     short: {train.length: 49 steps, schedule.warmup.length: 9 steps, schedule.warmup.until: null}
 )";
 
@@ -340,15 +341,29 @@ TEST_F(ClaimsOfFiles, Sooner) {
   EXPECT_THAT(judge_one(claim, arms(6), folder_.path()).evidence,
               AllOf(StartsWith("median 126 updates against 139.5 over 6 seeds; 0 and 1 never"),
                     HasSubstr("p = 0.031")));
-  EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence,
-              HasSubstr("median 50 updates against 200"));
+  EXPECT_THAT(
+      judge_one(claim, arms(1), folder_.path()).evidence,
+      HasSubstr("median 50 updates against 201 over 1 seeds; 0 and 1 never, which count as 201"));
   // 49 of 50 right, after 199 updates, is an error of 0.02 and not below it.
   put_step("a", 0, 150);
   EXPECT_THAT(
       judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
-      HasSubstr("median 200 updates against 200 over 1 seeds; 0 and 1 never"));
+      HasSubstr("median 200 updates against 201 over 1 seeds; 0 and 1 never"));
   EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
               HasSubstr("6 seeds (1 more without data)"));
+}
+
+// An arm that never gets there is not sooner for being shorter.
+TEST_F(ClaimsOfFiles, SoonerThanAShorterArmThatNeverGetsThere) {
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_metrics("a", seed, 200, one, [](int i) { return i >= 160 ? 1.0 : 0.0; });
+    put_metrics("half", seed, 150, one, [](int) { return 0.0; });
+  }
+  const std::vector<ArmResult> arms = {failing("a", 0, 6), failing("half", 0, 6)};
+  const std::string claim = "sooner: {arms: [a, half], train_error: 0.5, p_below: 0.032}";
+  expect_verdict("PASS", claim, arms, folder_.path());
+  EXPECT_THAT(judge_one(claim, arms, folder_.path()).evidence,
+              StartsWith("median 186 updates against 201 over 6 seeds; 0 and 6 never"));
 }
 
 TEST_F(ClaimsOfFiles, SmallerSpike) {
@@ -454,6 +469,9 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   EXPECT_THAT(judge_one(claim, arms(9), folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs, median 100 to 20"), HasSubstr("2 without"),
                     HasSubstr("2 whose step sizes disagree"), HasSubstr("p = 0.031")));
+  // The sign test is about no more than this.
+  EXPECT_EQ(judge_one(claim, arms(9), folder_.path()).text,
+            "the sharpness falls 5-fold in more than half of the runs of a");
   EXPECT_THAT(judge_one(claim, arms(10), folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs"), HasSubstr("3 without")));
   expect_verdict("INCONCLUSIVE", claim, arms(4), folder_.path());
@@ -502,8 +520,9 @@ TEST_F(ClaimsOfFiles, SharpnessStays) {
 
 TEST_F(ClaimsOfFiles, EdgeOfStability) {
   // Momentum is 0.9, so the edge 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of
-  // 19 over 19. The last quarter of seven measurements is two of them, of which the median counts.
-  const auto put_late = [&](const char* arm, double rate, double late) {
+  // (late - 19) / 19. The last quarter of seven measurements is two of them, of which the median
+  // counts.
+  const auto put_late = [&](const char* arm, std::size_t seed, double rate, double late) {
     std::string text = std::string(sharpness_header) + "\n";
     for (int i = 0; i < 7; ++i) {
       text += fmt::format("{},{},{},1,0,1,1,1,1\n", i, rate,
@@ -511,32 +530,48 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
                           : i == 5 ? late - 1
                                    : late + 1);
     }
-    put(arm, 0, "sharpness.csv", text);
+    put(arm, seed, "sharpness.csv", text);
   };
-  const std::vector<ArmResult> arms = {failing("a", 0, 1), failing("b", 0, 1)};
-  put_late("a", 0.1, 38);
-  put_late("b", 0.2, 19);
-  const ClaimResult right =
-      judge_one("edge_of_stability: {arms: [a, b], slope: [0.99, 1.01]}", arms, folder_.path());
-  EXPECT_EQ(right.verdict, Verdict::pass) << right.evidence;
-  EXPECT_THAT(right.evidence,
-              AllOf(HasSubstr("2 runs, slope 1.000; "), HasSubstr(" 1.00 to 1.00,")));
-  put_late("a", 0.1, 57);  // (57 - 19) / 19 = 2
-  expect_verdict("FAIL", "edge_of_stability: {arms: [a, b], slope: [0.8, 1.99]}", arms,
+  const auto arms = [](std::size_t n) {
+    return std::vector{failing("a", 0, n), failing("b", 0, n)};
+  };
+  const auto claim = [](double from, double to) {
+    return fmt::format("edge_of_stability: {{arms: [a, b], slope: [{}, {}]}}", from, to);
+  };
+  for (const std::size_t seed : {0u, 1u}) {
+    put_late("a", seed, 0.1, 38);
+    put_late("b", seed, 0.2, 19);
+  }
+  const ClaimResult equal = judge_one(claim(0.5, 1.5), arms(2), folder_.path());
+  EXPECT_EQ(equal.verdict, Verdict::inconclusive);
+  EXPECT_THAT(equal.evidence,
+              AllOf(StartsWith("4 runs, sharpness over 2 (1 + momentum) / rate "
+                               "1.00 to 1.00, median 1.00; mean slope 1.000 over 2"),
+                    HasSubstr("equal in all seeds")));
+  // Slopes of 0.99 and 1.01: the standard error is 0.01, and 1 -+ 12.7062 x 0.01 the interval.
+  put_late("a", 0, 0.1, 37.81);
+  put_late("a", 1, 0.1, 38.19);
+  expect_verdict("PASS", claim(0.87, 1.13), arms(2), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.88, 1.13), arms(2), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.87, 1.12), arms(2), folder_.path());
+  expect_verdict("FAIL", claim(0.8, 0.87), arms(2), folder_.path());
+  expect_verdict("FAIL", claim(1.13, 1.2), arms(2), folder_.path());
+  EXPECT_THAT(judge_one(claim(0.8, 1.2), arms(2), folder_.path()).evidence,
+              HasSubstr("; mean slope 1.000 over 2 seeds, t interval at 95 % [0.87, 1.13]"));
+  // One seed has no interval, however many arms there are.
+  const ClaimResult one_seed = judge_one(claim(0.5, 1.5), arms(1), folder_.path());
+  EXPECT_EQ(one_seed.verdict, Verdict::inconclusive);
+  EXPECT_THAT(one_seed.evidence,
+              HasSubstr("mean slope 0.990 over 1 seeds, too few for an interval"));
+  expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), arms(3), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), {failing("a", 1, 2), failing("b", 0, 2)},
                  folder_.path());
-  expect_verdict("PASS", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms,
-                 folder_.path());
-  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
-                 {failing("a", 0, 2), failing("b", 0, 1)}, folder_.path());
-  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
-                 {failing("a", 1, 1), failing("b", 0, 1)}, folder_.path());
   // A run whose sharpness is no number, or whose rate of 0 has no edge, is left out.
   for (const auto& [rate, late] : {std::pair(0.1, std::nan("")), std::pair(0.0, 38.0)}) {
-    put_late("a", rate, late);
-    const ClaimResult left =
-        judge_one("edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms, folder_.path());
+    put_late("a", 0, rate, late);
+    const ClaimResult left = judge_one(claim(0.5, 1.5), arms(2), folder_.path());
     EXPECT_EQ(left.verdict, Verdict::inconclusive);
-    EXPECT_THAT(left.evidence, HasSubstr("1 runs, 1 more failed or are without measurements"));
+    EXPECT_THAT(left.evidence, HasSubstr("3 runs, 1 more failed or are without measurements"));
   }
 }
 

@@ -214,10 +214,10 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   };
   std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
   runs.run_concurrently(std::ssize(critical), [&](std::int64_t k) {
-    if (runs.wants_stop()) return false;
     const std::uint64_t seed = settings.seeds[k];
-    critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
-    return true;
+    return runs.when_memory_suffices([&] {
+      critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
+    });
   });
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();

@@ -451,6 +451,30 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
   }
 }
 
+// What concurrent probes have taken is there again once they have ended.
+TEST(FindLr, ACriticalRateWaitsForMemory) {
+  class Refusing : public AtATime {
+   public:
+    explicit Refusing(int refusals) : AtATime(2), refusals_(refusals) {}
+    std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                                 std::shared_ptr<const ResidentDataset> data,
+                                 std::int64_t examples) override {
+      if (refusals_-- > 0) throw OutOfMemory("out of memory");
+      return AtATime::probe(network, options, std::move(data), examples);
+    }
+
+   private:
+    std::atomic<int> refusals_;
+  };
+  const TemporaryFolder folder;
+  const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
+  const FindLrResult whole = find_lr(document, shared_backend(), folder / "whole", false, {});
+  Refusing once(1);
+  EXPECT_EQ(to_json(find_lr(document, once, folder / "once", false, {})), to_json(whole));
+  Refusing always(1000);
+  EXPECT_THROW(find_lr(document, always, folder / "always", false, {}), OutOfMemory);
+}
+
 TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");

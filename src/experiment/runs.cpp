@@ -20,13 +20,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The result in the folder of a run of this configuration, or std::nullopt if it has not ended.
+// Whether the folder has the files that the configuration's diagnostics ask for. They do not change
+// the run, so that it may have been made without them.
+bool has_diagnostics(const fs::path& folder, const DiagnosticsConfig& wanted) {
+  const auto has = [&](const char* name) { return fs::exists(folder / name); };
+  return (!wanted.sharpness || has("sharpness.csv")) &&
+         (!wanted.layers_every || (has("layers.csv") && has("activations.csv")));
+}
+
+// The result in the folder of a run of this configuration, or std::nullopt if it has not ended or
+// lacks diagnostics.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
   const std::optional<RunSummary> summary = read_summary(folder);
   if (!summary) return std::nullopt;
   if (summary->fingerprint != fingerprint(config)) {
     throw Error(folder.string() + ": holds a run of another configuration; choose another folder");
   }
+  if (!has_diagnostics(folder, config.diagnostics)) return std::nullopt;
   return summary->result;
 }
 
@@ -43,7 +53,7 @@ bool is_begun(const fs::path& folder) {
   });
 }
 
-// Removes the files of a run that did not end, and nothing else.
+// Removes the files of a run that is made again, and nothing else.
 void remove_unfinished(const fs::path& folder) {
   if (!is_begun(folder)) return;
   std::error_code none;

@@ -66,10 +66,10 @@ class Runs {
   /// The number of concurrent runs follows from the threads that `base` uses.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
-  /// Trains `config` into `folder`, or reads the result if that run has ended. Replaces what an
-  /// interrupted run has left. Returns an interrupted result if the experiment stops before its
-  /// turn, which also waits until the memory that concurrent runs leave suffices. Throws Error,
-  /// also if the folder holds a run of another configuration.
+  /// Trains `config` into `folder`, or reads the result if that run has ended and has the files of
+  /// its diagnostics. Replaces what another run has left. Returns an interrupted result if the
+  /// experiment stops before its turn, which also waits until the memory that concurrent runs leave
+  /// suffices. Throws Error, also if the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 

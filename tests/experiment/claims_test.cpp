@@ -1065,6 +1065,8 @@ TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
     EXPECT_EQ(two[i].verdict, Verdict::inconclusive);
     EXPECT_THAT(two[i].evidence, HasSubstr("p = 0.031 (Holm over 2), not below 0.02"));
   }
+  // Had every test its smallest possible p-value, none would be below 0.02 after Holm.
+  EXPECT_THAT(two[2].evidence, HasSubstr("not below 0.02, which so few could not show"));
   const auto trend = judge(of_others + "  - accuracy_falls: {arms: [c, b, a]}\n", arms);
   EXPECT_EQ(trend.at(2).verdict, Verdict::pass);
   EXPECT_THAT(trend.at(2).evidence, HasSubstr("p = 0.016 (Holm over 2), below 0.02"));

@@ -188,6 +188,11 @@ Boundary boundary_of(const GridLine& line, RunNumbers runs) {
   return boundary;
 }
 
+bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes) {
+  return base.loss == Loss::cross_entropy &&
+         std::ranges::find(axes, "loss", &Axis::key) == axes.end();
+}
+
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
                                      RunNumbers runs) {
   const double worst = chance_loss(base.loss, facts(base.data.dataset).classes);
@@ -215,7 +220,7 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   // If no cell trains, all losses are alike, which does not mean low sensitivity.
   const bool any_trains =
       std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, {}); });
-  if (base.loss == Loss::cross_entropy && any_trains) {
+  if (has_sensitivity(base, axes) && any_trains) {
     const std::vector<double> sensitivities = sensitivities_of(lines, base, {});
     for (std::size_t i = 0; i < lines.size(); ++i) boundaries[i].sensitivity = sensitivities[i];
   }

@@ -86,8 +86,8 @@ class ClaimableAxes {
   }
 
   void require_cross_entropy(const std::string& key) const {
-    if (base_.loss == Loss::cross_entropy) return;
-    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy");
+    if (has_sensitivity(base_, axes_)) return;
+    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy, in all cells");
   }
 
  private:

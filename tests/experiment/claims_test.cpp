@@ -1212,9 +1212,12 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
   EXPECT_THAT(error_of(run_sweep,
                        with("  - boundary_rises: {along: schedule.warmup.length}", without_rate)),
               AllOf(HasSubstr("expect.0.boundary_rises.along"), HasSubstr("schedule.base_lr")));
-  EXPECT_THAT(error_of(run_sweep, with("  - sensitivity_falls: {along: schedule.warmup.length}",
-                                       std::string("loss: mse\n") + grid)),
-              AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
+  for (const std::string& other_loss : {std::string("loss: mse\n") + grid,
+                                        std::string(grid) + "    loss: [cross_entropy, mse]\n"}) {
+    EXPECT_THAT(error_of(run_sweep, with("  - sensitivity_falls: {along: schedule.warmup.length}",
+                                         other_loss)),
+                AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
+  }
 }
 
 // In a file with claims of two experiments each command judges its own.

@@ -179,6 +179,10 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
   const auto others = axes_of("    optimizer.momentum: [0.1, 0.2]\n");
   const auto cells = cells_of(others);
   EXPECT_TRUE(boundaries_of(others, {cell_of(cells[0], {1}), cell_of(cells[1], {1})}, {}).empty());
+  const auto losses = axes_of("    schedule.base_lr: [0.1]\n    loss: [cross_entropy, mse]\n");
+  const auto both = cells_of(losses);
+  EXPECT_FALSE(
+      boundaries_of(losses, {cell_of(both[0], {1}), cell_of(both[1], {1})}, {})[0].sensitivity);
   RunConfig mse;
   mse.loss = Loss::mse;
   EXPECT_FALSE(

@@ -650,7 +650,7 @@
 
   // Shows the seeds behind the medians, and with them `others`, the buttons for individual seeds.
   function eachSeed(group, others) {
-    for (const made of others) made.hidden = true;
+    for (const other of others) other.hidden = true;
     const made = toggle('each seed', false, (isOn) => {
       group.eachSeed = isOn;
       for (const other of others) other.hidden = !isOn;
@@ -698,20 +698,20 @@
           for (const chart of group.charts) show(chart, group);
         });
       });
-      const made = [...toggles];
+      const buttons = [...toggles];
       if (toggles.length > 2) {
         const all = (isOn) => {
           facet.values.forEach((_, v) => group.off[f][isOn ? 'delete' : 'add'](v));
-          for (const made of toggles) made.setAttribute('aria-pressed', isOn);
+          for (const each of toggles) each.setAttribute('aria-pressed', isOn);
           for (const chart of group.charts) show(chart, group);
         };
-        made.push(button('all', () => all(true)), button('none', () => all(false)));
+        buttons.push(button('all', () => all(true)), button('none', () => all(false)));
       }
       set.append(legend(facet.name));
       if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec))) {
-        set.append(eachSeed(group, made), bandKey());
+        set.append(eachSeed(group, buttons), bandKey());
       }
-      set.append(...made);
+      set.append(...buttons);
       if (facet.values[0].color) set.className = 'looks';
       place.append(set);
     });

@@ -44,10 +44,11 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
         loss = 2.3 * math.exp(-3 * step / updates) * (1 + 0.2 * rng.random())
         if outcome == "non_finite":
             loss *= math.exp(40 * max(0, step / end - 0.9))
-        last = outcome == "non_finite" and step == end - 1  # at step 3 an update is skipped
+        last = outcome == "non_finite" and step == end - 1
+        skipped = step == 3  # as by the scaling of the loss
         rows.append(f"{step},{step // 100},{'warmup' if step < warmup else 'constant'},{rate:.9g},"
                     f"{'nan' if last else format(loss, '.9g')},{rng.random():.6g},"
-                    f"{'inf' if last or step == 3 else 1 + rng.random()},0.01,12.5")
+                    f"{'inf' if last or skipped else 1 + rng.random()},0.01,12.5")
     (folder / "metrics.csv").write_text(
         "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm\n"
         + "".join(row + "\n" for row in rows))

@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "experiment/findings.h"
 #include "schedule/plan.h"
 
 namespace preheat {
@@ -71,7 +72,7 @@ void print_table(const FindLrResult& result) {
       fmt::print(" {}", to_string(Interval{std::exp2(lo), std::exp2(hi)}));
     }
     fmt::print(", geometric mean over {} seeds{}\n", r.seeds,
-               r.log2_interval ? ", bootstrap at 95 %" : "");
+               r.log2_interval ? ", bootstrap at 95 %" : few_text(r.seeds));
   }
 }
 

@@ -61,7 +61,9 @@ void print_map(const SweepResult& result) {
 
 void print_boundaries(const SweepResult& result) {
   if (result.boundaries.empty()) return;
-  fmt::print("\nthe boundary along the base rate (a cell fails if half of its runs do)\n\n");
+  fmt::print(
+      "\nthe boundary along the base rate (a cell fails if half of its runs do; those that "
+      "are stuck below all rates that train are only too slow)\n\n");
   std::vector<std::string> names;
   std::size_t width = 5;
   for (const Boundary& b : result.boundaries) {

@@ -24,10 +24,11 @@ bool has_section(const RunConfig& config, ExperimentKind experiment) {
   return false;
 }
 
-// Decides a claim by `p`, its test's p-value adjusted for `tests` tests.
-void decide(Judged& judged, const Test& test, double p, std::size_t tests) {
+// Decides a claim by `p`, its test's p-value adjusted for `tests` tests; `least` is the same if
+// every test had its smallest possible p-value.
+void decide(Judged& judged, const Test& test, double p, double least, std::size_t tests) {
   const bool significant = p < *judged.p_below;
-  const bool could_be = test.smallest_possible_p < *judged.p_below;
+  const bool could_be = least < *judged.p_below;
   ClaimResult& result = judged.result;
   if (judged.finding.contradicted || test.opposite_p < *judged.p_below) {
     result.verdict = Verdict::fail;
@@ -166,9 +167,21 @@ Verdict verdict_of(const Interval& interval, const Bound& bound) {
                      : verdict_below(interval, *bound.below);
 }
 
+Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored) {
+  const bool is_above = interval.lo > bound.value();
+  const bool may_return = (is_above ? censored.may_be_smaller : censored.may_be_larger) > 0;
+  return may_return ? Verdict::inconclusive : verdict_of(interval, bound);
+}
+
 Verdict verdict_within(const Interval& interval, double margin) {
   if (interval.lo > -margin && interval.hi < margin) return Verdict::pass;
   return interval.lo >= margin || interval.hi <= -margin ? Verdict::fail : Verdict::inconclusive;
+}
+
+bool are_equal(std::span<const double> differences) {
+  constexpr double rounding = 1e-12;
+  const auto [least, largest] = std::ranges::minmax(differences);
+  return largest - least < rounding;
 }
 
 const char* more_or_less(const Bound& bound) {
@@ -196,10 +209,15 @@ nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims) {
 
 std::vector<ClaimResult> decide_all(std::vector<Judged> judged) {
   std::vector<double> p_values;
+  std::vector<double> smallest_possible;
   for (const Judged& j : judged) {
-    if (j.p_below) p_values.push_back(j.finding.test ? j.finding.test->p : 1);
+    if (!j.p_below) continue;
+    const Test test = j.finding.test.value_or(Test());  // without data p = 1
+    p_values.push_back(test.p);
+    smallest_possible.push_back(test.smallest_possible_p);
   }
   const std::vector<double> adjusted = holm(p_values);
+  const std::vector<double> least = holm(smallest_possible);
   std::vector<ClaimResult> results;
   std::size_t next = 0;
   for (Judged& j : judged) {
@@ -207,8 +225,10 @@ std::vector<ClaimResult> decide_all(std::vector<Judged> judged) {
     result.evidence = j.finding.evidence;
     result.verdict = j.finding.verdict;
     if (j.p_below) {
-      const double p = adjusted[next++];
-      if (j.finding.test) decide(j, *j.finding.test, p, p_values.size());
+      if (j.finding.test) {
+        decide(j, *j.finding.test, adjusted[next], least[next], p_values.size());
+      }
+      ++next;
     }
     results.push_back(std::move(result));
   }

@@ -1,7 +1,8 @@
 // Compares what an experiment was expected to show with what it showed: PASS if the evidence meets
 // the threshold fixed in the file, FAIL if it contradicts the claim, otherwise INCONCLUSIVE (too
-// few runs, missing data, the right direction without significance, an interrupted experiment). The
-// claims are those of `expect` (config/config.h); compare, sweep and find_lr each judge their own.
+// few runs, missing data, values that are only bounds or show no spread, the right direction
+// without significance, an interrupted experiment). The claims are those of `expect`
+// (config/config.h); compare, sweep and find_lr each judge their own.
 //
 // Runs that failed (not finite, or stuck) count with the accuracy of chance, 1 / classes. A pair of
 // arms is compared over the seeds that both have. Intervals are 95 % intervals unless said

@@ -235,7 +235,7 @@ std::string chance_text(const Arms& arms, const std::vector<std::string>& names)
 // ---- accuracy ----------------------------------------------------------------------------------
 // The paired t interval of the mean difference of test accuracy, first minus second: PASS if it is
 // above at_least, FAIL if below. A negative at_least tests non-inferiority. The bootstrap interval
-// is only shown.
+// is only shown. INCONCLUSIVE if all differences are equal.
 
 std::string text_of(const AccuracyClaim& c) {
   if (c.at_least == 0) return fmt::format("{} is more accurate than {}", c.arms[0], c.arms[1]);
@@ -249,16 +249,24 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
   if (pairs.n() < 2) return too_few(pairs);
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const PairedT t = paired_t(differences);
-  return {.evidence =
-              fmt::format("{}, t interval at 95 % {} (bootstrap {}){}",
-                          difference_text(pairs, t.mean), points_text(t.interval),
-                          points_text(bootstrap(differences, mean).bca), chance_text(arms, c.arms)),
-          .verdict = verdict_above(t.interval, c.at_least)};
+  const bool has_bootstrap = pairs.n() >= min_seeds_for_bootstrap;
+  Finding finding;
+  finding.evidence = fmt::format(
+      "{}, t interval at 95 % {}{}{}", difference_text(pairs, t.mean), points_text(t.interval),
+      has_bootstrap ? fmt::format(" (bootstrap {})", points_text(bootstrap(differences, mean).bca))
+                    : "",
+      chance_text(arms, c.arms));
+  if (are_equal(differences)) {
+    finding.evidence += equal_text;
+  } else {
+    finding.verdict = verdict_above(t.interval, c.at_least);
+  }
+  return finding;
 }
 
 // ---- accuracy_alike ----------------------------------------------------------------------------
 // Two one-sided t tests: PASS if p < 0.05, that is, if the 90 % t interval is inside
-// (-within, within), FAIL if it is outside.
+// (-within, within), FAIL if it is outside. INCONCLUSIVE if all differences are equal.
 
 std::string text_of(const AccuracyAlikeClaim& c) {
   return fmt::format("{} and {} are equally accurate, to {}", c.arms[0], c.arms[1],
@@ -271,10 +279,16 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const Equivalence both = tost(differences, c.within);
   const Interval interval = paired_t(differences, 0.90).interval;
-  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
-                                  difference_text(pairs, both.mean), points_text(interval), both.p,
-                                  chance_text(arms, c.arms)),
-          .verdict = verdict_within(interval, c.within)};
+  Finding finding;
+  finding.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
+                                 difference_text(pairs, both.mean), points_text(interval), both.p,
+                                 chance_text(arms, c.arms));
+  if (are_equal(differences)) {
+    finding.evidence += equal_text;
+  } else {
+    finding.verdict = verdict_within(interval, c.within);
+  }
+  return finding;
 }
 
 // ---- accuracy_falls ----------------------------------------------------------------------------
@@ -343,8 +357,8 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
 
 // ---- sooner ------------------------------------------------------------------------------------
 // Per run, the number of updates after which the mean training error of the last 50 updates is
-// first below train_error; never counts as the run's length. Wilcoxon's signed-rank test of the
-// differences, two-sided.
+// first below train_error; never counts as one more than the length of the longer arm. Wilcoxon's
+// signed-rank test of the differences, two-sided.
 
 std::string text_of(const SoonerClaim& c) {
   return fmt::format("{} has a training error below {} sooner than {}", c.arms[0],
@@ -371,21 +385,21 @@ std::optional<double> updates_until(const Metrics& metrics, double error) {
 Finding judge(const SoonerClaim& c, const Arms& arms) {
   const ComparedArm& first = arms[c.arms[0]];
   const ComparedArm& second = arms[c.arms[1]];
+  const std::int64_t too_late = std::max(first.length().steps, second.length().steps) + 1;
   std::map<const ComparedArm*, int> never_there;
   const auto updates = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
     const auto metrics = arm.file(r, "metrics.csv", read_metrics);
     if (!metrics) return std::nullopt;
     const auto there = updates_until(*metrics, c.train_error);
     never_there[&arm] += there ? 0 : 1;
-    return there.value_or(static_cast<double>(arm.length().steps));
+    return there.value_or(static_cast<double>(too_late));
   };
   const Pairs pairs = paired(first, second, updates);
   if (pairs.n() == 0) return too_few(pairs);
   return {.evidence = fmt::format(
-              "median {:g} updates against {:g} over {}; {} and {} never, which count as the "
-              "run's length",
+              "median {:g} updates against {:g} over {}; {} and {} never, which count as {}",
               median(pairs.first), median(pairs.second), pairs.n_text(), never_there[&first],
-              never_there[&second]),
+              never_there[&second], too_late),
           .test = smaller_in_first(pairs)};
 }
 
@@ -554,7 +568,8 @@ Ends ends_of(const ComparedArm& arm, std::vector<double> SharpnessRows::*column)
 // counted. One-sided sign test against half of the runs.
 
 std::string text_of(const SharpnessFallsClaim& c) {
-  return fmt::format("the sharpness falls {:.3g}-fold in {}", c.by, c.arm);
+  return fmt::format("the sharpness falls {:.3g}-fold in more than half of the runs of {}", c.by,
+                     c.arm);
 }
 
 void check(const SharpnessFallsClaim&, const ClaimedArm& arm) {
@@ -657,9 +672,9 @@ Finding judge(const UnstableStartClaim& c, const Arms& arms) {
 
 // ---- edge_of_stability -------------------------------------------------------------------------
 // Per run, the median sharpness of the last quarter of the measurements against
-// 2 (1 + momentum) / rate, at the rate of the last one (Cohen et al. 2021): PASS if the
-// least-squares slope over all runs of all arms is within `slope`, otherwise FAIL; INCONCLUSIVE if
-// a run failed or was not measured.
+// 2 (1 + momentum) / rate, at the rate of the last one (Cohen et al. 2021); per seed, the
+// least-squares slope over the arms. PASS if the t interval of the mean slope is within `slope`,
+// FAIL if outside; INCONCLUSIVE if a run failed or was not measured.
 
 std::string text_of(const EdgeOfStabilityClaim& c) {
   return fmt::format("the late sharpness follows 2 (1 + momentum) / rate, slope {:g} to {:g}",
@@ -671,8 +686,12 @@ void check(const EdgeOfStabilityClaim&, const ClaimedArm& arm) {
 }
 
 Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
-  std::vector<double> edges;
-  std::vector<double> late;
+  struct Points {
+    std::vector<double> edges;
+    std::vector<double> late;
+  };
+  std::map<std::uint64_t, Points> by_seed;
+  std::vector<double> ratios;
   std::int64_t missing = 0;
   for (const std::string& name : c.arms) {
     const ComparedArm& arm = arms[name];
@@ -687,24 +706,41 @@ Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
         ++missing;
         continue;
       }
-      edges.push_back(2 * (1 + arm.config.optimizer.momentum) / rows->lr.back());
-      late.push_back(median(last_quarter));
+      const double edge = 2 * (1 + arm.config.optimizer.momentum) / rows->lr.back();
+      by_seed[r.seed].edges.push_back(edge);
+      by_seed[r.seed].late.push_back(median(last_quarter));
+      ratios.push_back(median(last_quarter) / edge);
     }
   }
+  std::vector<double> slopes;
+  for (const auto& [seed, points] : by_seed) {
+    const auto slope = least_squares_slope(points.edges, points.late);
+    if (slope) slopes.push_back(*slope);
+  }
   Finding finding;
-  finding.evidence = fmt::format("{} runs", late.size());
+  finding.evidence = fmt::format("{} runs", ratios.size());
   if (missing > 0) {
     finding.evidence += fmt::format(", {} more failed or are without measurements", missing);
   }
-  const auto slope = late.empty() ? std::nullopt : least_squares_slope(edges, late);
-  if (!slope) return finding;
-  std::vector<double> ratios;
-  for (std::size_t i = 0; i < late.size(); ++i) ratios.push_back(late[i] / edges[i]);
+  if (slopes.empty()) return finding;
   finding.evidence += fmt::format(
-      ", slope {:.3f}; sharpness over 2 (1 + momentum) / rate {:.2f} to {:.2f}, median {:.2f}",
-      *slope, std::ranges::min(ratios), std::ranges::max(ratios), median(ratios));
-  const bool inside = *slope >= c.slope[0] && *slope <= c.slope[1];
-  if (missing == 0) finding.verdict = inside ? Verdict::pass : Verdict::fail;
+      ", sharpness over 2 (1 + momentum) / rate {:.2f} to {:.2f}, median {:.2f}; mean slope {:.3f} "
+      "over {} seeds",
+      std::ranges::min(ratios), std::ranges::max(ratios), median(ratios), mean(slopes),
+      slopes.size());
+  if (slopes.size() < 2) {
+    finding.evidence += ", too few for an interval";
+    return finding;
+  }
+  const Interval interval = paired_t(slopes).interval;
+  finding.evidence += ", t interval at 95 % " + to_string(interval);
+  if (are_equal(slopes)) {
+    finding.evidence += ", equal in all seeds";
+  } else if (missing == 0) {
+    const double middle = std::midpoint(c.slope[0], c.slope[1]);
+    finding.verdict =
+        verdict_within({interval.lo - middle, interval.hi - middle}, c.slope[1] - middle);
+  }
   return finding;
 }
 

@@ -38,6 +38,54 @@ bool is_slow(const Trial& trial) {
   return !trial.trained && trial.run.outcome != Outcome::non_finite;
 }
 
+// Takes the rate for `largest` or `smallest_failing`. Returns false if the trials have ended, as do
+// the stages of search_rate that follow.
+bool try_rate(Search& search, double rate, const Trials& trials) {
+  const std::vector<Trial> found = trials({rate});
+  if (found.empty()) return false;
+  search.trials.push_back(found.front());
+  (found.front().trained ? search.largest : search.smallest_failing) = rate;
+  return true;
+}
+
+// Doubles from `first` as long as runs are only too slow. Rates that train are then above those.
+bool climb(Search& search, double first, const Trials& trials) {
+  double rate = rounded(first);
+  for (int climbs = 0; climbs <= max_doublings && rate <= searched_rates.max; ++climbs) {
+    if (!try_rate(search, rate, trials)) return false;
+    if (!is_slow(search.trials.back())) break;
+    rate = rounded(2 * rate);
+  }
+  search.smallest_failing.reset();
+  if (!search.largest) search.smallest_failing = search.trials.front().rate;
+  return true;
+}
+
+// Doubles or halves until one rate trains and one does not, or the limits are reached.
+bool bracket(Search& search, const Trials& trials) {
+  int slow = 0;  // in a row
+  while (!search.largest || !search.smallest_failing) {
+    const double rate =
+        rounded(search.largest ? 2 * *search.largest : *search.smallest_failing / 2);
+    const bool in_range = rate >= searched_rates.min && rate <= searched_rates.max;
+    if (!in_range || slow > max_slow_halvings) break;
+    if (!try_rate(search, rate, trials)) return false;
+    slow = is_slow(search.trials.back()) ? slow + 1 : 0;
+  }
+  return true;
+}
+
+bool bisect(Search& search, double resolution, const Trials& trials) {
+  const std::optional<double>& lo = search.largest;
+  const std::optional<double>& hi = search.smallest_failing;
+  while (lo && hi && *hi > resolution * *lo) {
+    const double rate = rounded(std::sqrt(*lo * *hi));
+    if (rate <= *lo || rate >= *hi) break;
+    if (!try_rate(search, rate, trials)) return false;
+  }
+  return true;
+}
+
 // Tries the confirmation's rates below the answer that have not been tried.
 void confirm(Search& search, const Trials& trials) {
   if (!search.largest) return;
@@ -122,39 +170,9 @@ std::string rate_name(double rate) {
 
 Search search_rate(double first, double resolution, const Trials& trials) {
   Search search;
-  int slow = 0;  // in a row
-  const auto run = [&](double rate) {
-    const std::vector<Trial> found = trials({rate});
-    if (found.empty()) return false;
-    search.trials.push_back(found.front());
-    slow = is_slow(found.front()) ? slow + 1 : 0;
-    return true;
-  };
-  // A run that is finite but has not trained may have been too slow; rates that train are then
-  // above it.
-  double rate = rounded(first);
-  for (int climbs = 0; climbs <= max_doublings && rate <= searched_rates.max; ++climbs) {
-    if (!run(rate)) return search;
-    if (search.trials.back().trained) search.largest = rate;
-    if (slow == 0) break;
-    rate = rounded(2 * rate);
-  }
-  if (!search.largest) search.smallest_failing = search.trials.front().rate;
-  slow = 0;
-  while (true) {
-    const auto& [lo, hi] = std::pair(search.largest, search.smallest_failing);
-    if (lo && hi) {
-      rate = rounded(std::sqrt(*lo * *hi));
-      if (*hi <= resolution * *lo || rate <= *lo || rate >= *hi) break;
-    } else {
-      rate = rounded(lo ? 2 * *lo : *hi / 2);
-      const bool in_range = rate >= searched_rates.min && rate <= searched_rates.max;
-      if (!in_range || slow > max_slow_halvings) break;
-    }
-    if (!run(rate)) return search;
-    (search.trials.back().trained ? search.largest : search.smallest_failing) = rate;
-  }
-  confirm(search, trials);
+  const bool ended =
+      climb(search, first, trials) && bracket(search, trials) && bisect(search, resolution, trials);
+  if (ended) confirm(search, trials);
   return search;
 }
 
@@ -181,7 +199,7 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
   ratio.seeds = static_cast<std::int64_t>(logs.size());
   if (logs.empty()) return ratio;
   ratio.log2_mean = mean(logs);
-  if (logs.size() > 1) ratio.log2_interval = bootstrap(logs, mean).expanded;
+  if (ratio.seeds >= min_seeds_for_bootstrap) ratio.log2_interval = bootstrap(logs, mean).expanded;
   return ratio;
 }
 
@@ -214,10 +232,10 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   };
   std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
   runs.run_concurrently(std::ssize(critical), [&](std::int64_t k) {
-    if (runs.wants_stop()) return false;
     const std::uint64_t seed = settings.seeds[k];
-    critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
-    return true;
+    return runs.when_memory_suffices([&] {
+      critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
+    });
   });
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();

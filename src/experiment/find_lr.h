@@ -52,7 +52,7 @@ struct RateRatio {
   std::string second;
   std::int64_t seeds = 0;
   std::optional<double> log2_mean;        // of second / first
-  std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs two
+  std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs five
 };
 
 /// The critical rate at the initial weights of the first arm (train/critical_rate.h); std::nullopt
@@ -90,7 +90,7 @@ Search search_rate(double first, double resolution, const Trials& trials);
 /// at its answer and below. std::nullopt if too few have an answer, or none was searched.
 std::optional<double> rate_for_share(const SearchArm& arm, double share);
 
-/// The ratio of b's answers to a's, over the seeds at which both have one. The interval needs two.
+/// The ratio of b's answers to a's, over the seeds at which both have one.
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// Searches every arm at every seed, each run into <folder>/<arm>/<seed>/<rate>, and writes

@@ -13,11 +13,24 @@ namespace {
 // ---- rate_ratio --------------------------------------------------------------------------------
 // log2 of the second arm's largest rate over the first's, by the expanded bootstrap interval over
 // the seeds at which both have one. log2_above: PASS if the interval is above it, FAIL if below;
-// log2_below is the reverse. Needs five such seeds.
+// log2_below is the reverse. Needs five such seeds. A seed at which an arm trains at no rate, or at
+// all that were tried, only bounds its ratio: INCONCLUSIVE if that could contradict the verdict.
 
 std::string text_of(const RateRatioClaim& c) {
   return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],
                      more_or_less(c.log2), std::exp2(c.log2.value()), c.arms[0]);
+}
+
+// Over the seeds that both arms have searched.
+Censored censored_ratios(const SearchArm& first, const SearchArm& second) {
+  Censored censored;
+  for (const Search& x : first.searches) {
+    const auto y = std::ranges::find(second.searches, x.seed, &Search::seed);
+    if (y == second.searches.end()) continue;
+    censored.may_be_larger += !x.largest || !y->smallest_failing ? 1 : 0;
+    censored.may_be_smaller += !x.smallest_failing || !y->largest ? 1 : 0;
+  }
+  return censored;
 }
 
 Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
@@ -25,7 +38,9 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
     return *std::ranges::find(arms, name, [](const SearchArm& a) { return a.arm.name; });
   };
   const SearchArm& first = arm(c.arms[0]);
-  const RateRatio ratio = ratio_of(first, arm(c.arms[1]));
+  const SearchArm& second = arm(c.arms[1]);
+  const RateRatio ratio = ratio_of(first, second);
+  const Censored censored = censored_ratios(first, second);
   Finding finding;
   finding.evidence =
       fmt::format("{} of {} seeds have an answer in both", ratio.seeds, first.searches.size());
@@ -34,11 +49,15 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
                                     std::exp2(*ratio.log2_mean), *ratio.log2_mean);
   }
   if (ratio.log2_interval) {
-    finding.evidence += fmt::format(", bootstrap at 95 % {}{}", to_string(*ratio.log2_interval),
-                                    few_text(ratio.seeds));
-    if (ratio.seeds >= min_seeds_for_bootstrap) {
-      finding.verdict = verdict_of(*ratio.log2_interval, c.log2);
-    }
+    finding.verdict = verdict_of(*ratio.log2_interval, c.log2, censored);
+    finding.evidence += ", bootstrap at 95 % " + to_string(*ratio.log2_interval);
+  }
+  finding.evidence += few_text(ratio.seeds);
+  if (censored.may_be_larger + censored.may_be_smaller > 0) {
+    finding.evidence += fmt::format(
+        "; at {} seeds the ratio may be larger and at {} smaller: an arm trains at no rate or at "
+        "all",
+        censored.may_be_larger, censored.may_be_smaller);
   }
   return finding;
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -121,8 +122,6 @@ struct TrendTest {
 TrendTest trend_test(std::size_t levels, const std::vector<double>& outcomes,
                      Alternative direction);
 
-/// With fewer seeds a bootstrap interval, expanded or not, does not have its nominal confidence.
-constexpr std::int64_t min_seeds_for_bootstrap = 5;
 /// A remark if `seeds` is below min_seeds_for_bootstrap, otherwise "".
 std::string few_text(std::int64_t seeds);
 
@@ -132,9 +131,24 @@ Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
 Verdict verdict_of(const Interval& interval, const Bound& bound);
 
+/// How many of the values behind a mean are only bounds, with the true value beyond them.
+struct Censored {
+  std::int64_t may_be_larger = 0;
+  std::int64_t may_be_smaller = 0;
+};
+/// INCONCLUSIVE if a true value could move the interval back to the bound. Where all could only
+/// move it further away the verdict stands.
+Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored);
+
 /// PASS if the interval is wholly inside (-margin, margin), FAIL if wholly outside, otherwise
 /// INCONCLUSIVE.
 Verdict verdict_within(const Interval& interval, double margin);
+
+/// Whether the differences are all equal but for rounding, as where every run failed: they were
+/// measured too coarsely for a t interval (statistics.h), which would be a point.
+bool are_equal(std::span<const double> differences);
+inline constexpr const char* equal_text =
+    "; the differences are all equal, which shows no spread to judge them by";
 
 /// "more" for a bound above, "less" for one below.
 const char* more_or_less(const Bound& bound);

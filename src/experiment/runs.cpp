@@ -20,13 +20,23 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The result in the folder of a run of this configuration, or std::nullopt if it has not ended.
+// Whether the folder has the files that the configuration's diagnostics ask for. They do not change
+// the run, so that it may have been made without them.
+bool has_diagnostics(const fs::path& folder, const DiagnosticsConfig& wanted) {
+  const auto has = [&](const char* name) { return fs::exists(folder / name); };
+  return (!wanted.sharpness || has("sharpness.csv")) &&
+         (!wanted.layers_every || (has("layers.csv") && has("activations.csv")));
+}
+
+// The result in the folder of a run of this configuration, or std::nullopt if it has not ended or
+// lacks diagnostics.
 std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
   const std::optional<RunSummary> summary = read_summary(folder);
   if (!summary) return std::nullopt;
   if (summary->fingerprint != fingerprint(config)) {
     throw Error(folder.string() + ": holds a run of another configuration; choose another folder");
   }
+  if (!has_diagnostics(folder, config.diagnostics)) return std::nullopt;
   return summary->result;
 }
 
@@ -43,7 +53,7 @@ bool is_begun(const fs::path& folder) {
   });
 }
 
-// Removes the files of a run that did not end, and nothing else.
+// Removes the files of a run that is made again, and nothing else.
 void remove_unfinished(const fs::path& folder) {
   if (!is_begun(folder)) return;
   std::error_code none;
@@ -126,35 +136,43 @@ RunResult Runs::run(const std::string& label, const RunConfig& config, const fs:
   return run;
 }
 
-// Null if the experiment stops during the wait. As many replicas as train concurrently may not fit
-// into memory: one that does not is made again whenever another has ended, and is the only one
-// being made then, so that replicas that are made do not take from each other what either needs.
+// Null if the experiment stops during the wait.
 std::shared_ptr<Trainer> Runs::make_trainer(const RunConfig& config) {
-  const auto make = [&] {
+  std::shared_ptr<Trainer> made;
+  when_memory_suffices([&] {
     auto trainer = std::make_unique<Trainer>(config, backend_, data(config.data));
     ++trainers_;
-    return std::shared_ptr<Trainer>(trainer.release(), [this](Trainer* ended) {
+    made = std::shared_ptr<Trainer>(trainer.release(), [this](Trainer* ended) {
       delete ended;
       --trainers_;
       trainers_.notify_all();
     });
-  };
+  });
+  return made;
+}
+
+// As many replicas as train concurrently may not fit into memory. Alone, so that those being made
+// do not take from each other what either needs.
+bool Runs::when_memory_suffices(const std::function<void()>& make) {
   try {
     const std::shared_lock together(making_);
-    return wants_stop() ? nullptr : make();
+    if (wants_stop()) return false;
+    make();
+    return true;
   } catch (const OutOfMemory&) {
   }
   const std::unique_lock alone(making_);
   while (!wants_stop()) {
     const int others = trainers_;
     try {
-      return make();
+      make();
+      return true;
     } catch (const OutOfMemory&) {
       if (others == 0) throw;
     }
     trainers_.wait(others);
   }
-  return nullptr;
+  return false;
 }
 
 void Runs::plan(std::int64_t count) {

@@ -66,10 +66,10 @@ class Runs {
   /// The number of concurrent runs follows from the threads that `base` uses.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
-  /// Trains `config` into `folder`, or reads the result if that run has ended. Replaces what an
-  /// interrupted run has left. Returns an interrupted result if the experiment stops before its
-  /// turn, which also waits until the memory that concurrent runs leave suffices. Throws Error,
-  /// also if the folder holds a run of another configuration.
+  /// Trains `config` into `folder`, or reads the result if that run has ended and has the files of
+  /// its diagnostics. Replaces what another run has left. Returns an interrupted result if the
+  /// experiment stops before its turn, which also waits until the memory that concurrent runs leave
+  /// suffices. Throws Error, also if the folder holds a run of another configuration.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
@@ -90,6 +90,11 @@ class Runs {
   /// of concurrent replicas stays, and further runs wait.
   void run_concurrently(std::int64_t count, const std::function<bool(std::int64_t)>& run);
 
+  /// Calls make(); if it throws OutOfMemory, calls it again, with no other make() beside it,
+  /// whenever a run has ended. Returns false if the experiment stops before it succeeds. Throws
+  /// OutOfMemory if there is no run to wait for.
+  bool when_memory_suffices(const std::function<void()>& make);
+
   Backend& backend() const { return backend_; }
   bool wants_stop() const { return failed_ || (listener_.wants_stop && listener_.wants_stop()); }
 
@@ -103,7 +108,7 @@ class Runs {
   std::map<std::string, ResidentData> data_;  // keyed by what determines the content
   std::mutex mutex_;                          // guards data_ and the listener
   std::counting_semaphore<> replicas_;        // replicas that may still be started
-  std::shared_mutex making_;                  // held while a trainer is made
+  std::shared_mutex making_;                  // held by when_memory_suffices()
   std::atomic<int> trainers_{0};              // those that have been made and not yet ended
   std::atomic<int> side_by_side_{0};          // calls in progress
   std::atomic<bool> failed_{false};           // a run threw; the others have to stop

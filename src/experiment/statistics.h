@@ -125,6 +125,9 @@ struct Bootstrap {
   Interval bca;
 };
 
+/// With fewer seeds no bootstrap interval has its nominal confidence, so none is reported.
+constexpr std::int64_t min_seeds_for_bootstrap = 5;
+
 /// Bootstrap intervals of `statistic`, which must not depend on the order of the values.
 /// - percentile: the quantiles (1 -+ confidence) / 2 of the replicates, interpolated linearly.
 /// - expanded: the quantiles Phi(-+ sqrt(n / (n - 1)) t), where t is the quantile of Student's

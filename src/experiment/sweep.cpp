@@ -57,6 +57,22 @@ bool fails(const ArmResult& cell, RunNumbers runs) {
   return 2 * failures >= n;
 }
 
+bool is_slow(const ArmResult& cell, RunNumbers runs) {
+  std::int64_t not_finite = 0;
+  for_runs(cell, runs,
+           [&](const RunResult& run) { not_finite += run.outcome == Outcome::non_finite ? 1 : 0; });
+  return fails(cell, runs) && not_finite == 0;
+}
+
+// How many cells, from the smallest rate on, are only too slow.
+std::size_t count_slow(const GridLine& line, RunNumbers runs) {
+  const auto first = std::ranges::find_if_not(
+      line.cells, [&](const ArmResult* cell) { return is_slow(*cell, runs); });
+  const bool any_trains = std::any_of(first, line.cells.end(),
+                                      [&](const ArmResult* cell) { return !fails(*cell, runs); });
+  return any_trains ? static_cast<std::size_t>(first - line.cells.begin()) : 0;
+}
+
 // Mean over seeds of the final training loss, each at most `worst`.
 double mean_loss(const ArmResult& cell, RunNumbers runs, double worst) {
   double sum = 0;
@@ -157,8 +173,10 @@ std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
 Boundary boundary_of(const GridLine& line, RunNumbers runs) {
   Boundary boundary;
   boundary.point = line.point;
-  for (std::size_t i = 0; i < line.cells.size(); ++i) {
-    boundary.runs += for_runs(*line.cells[i], runs, [](const RunResult&) {});
+  for (const ArmResult* cell : line.cells) {
+    boundary.runs += for_runs(*cell, runs, [](const RunResult&) {});
+  }
+  for (std::size_t i = count_slow(line, runs); i < line.cells.size(); ++i) {
     if (fails(*line.cells[i], runs)) {
       if (!boundary.smallest_failing) boundary.smallest_failing = line.rates[i];
     } else if (boundary.smallest_failing) {
@@ -168,6 +186,11 @@ Boundary boundary_of(const GridLine& line, RunNumbers runs) {
     }
   }
   return boundary;
+}
+
+bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes) {
+  return base.loss == Loss::cross_entropy &&
+         std::ranges::find(axes, "loss", &Axis::key) == axes.end();
 }
 
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
@@ -197,7 +220,7 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   // If no cell trains, all losses are alike, which does not mean low sensitivity.
   const bool any_trains =
       std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, {}); });
-  if (base.loss == Loss::cross_entropy && any_trains) {
+  if (has_sensitivity(base, axes) && any_trains) {
     const std::vector<double> sensitivities = sensitivities_of(lines, base, {});
     for (std::size_t i = 0; i < lines.size(); ++i) boundaries[i].sensitivity = sensitivities[i];
   }

@@ -20,14 +20,16 @@ namespace preheat {
 struct Boundary {
   std::vector<Override> point;  // values of the other axes
   std::int64_t runs = 0;        // of all its cells
-  // A cell fails if at least half of its runs do.
+  // A cell fails if at least half of its runs do. Those at the smallest rates do not count if their
+  // failed runs are all stuck and a larger rate trains: they are only too slow.
   std::optional<double> largest_training;  // the largest rate below smallest_failing
   std::optional<double> smallest_failing;  // the smallest rate whose cell fails
   std::int64_t violations = 0;             // cells above smallest_failing that train
   // Wortsman et al. 2023: the mean over the row's rates of loss - l*. A cell's loss is the mean
   // over seeds of the final training loss, each at most l0 = ln(classes), which is also the loss of
   // a run that is not finite; l* is the least loss of all cells. For rates spaced evenly in the
-  // logarithm this is their expectation. Only with cross entropy, and if any cell trains.
+  // logarithm this is their expectation. Only if it is defined (has_sensitivity) and any cell
+  // trains.
   std::optional<double> sensitivity;
 };
 
@@ -69,6 +71,9 @@ struct GridLine {
 /// schedule.base_lr, or if a cell has no runs. The cells must outlive the lines.
 std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
                                        const std::vector<ArmResult>& cells);
+
+/// Whether the final losses of all cells are cross entropies, which may be compared.
+bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes);
 
 /// Boundary and sensitivities from a selection of each cell's runs, by index and possibly with
 /// repetition, as a bootstrap draws them; all runs if it is empty. boundary_of leaves the

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "experiment/findings.h"
@@ -85,8 +86,8 @@ class ClaimableAxes {
   }
 
   void require_cross_entropy(const std::string& key) const {
-    if (base_.loss == Loss::cross_entropy) return;
-    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy");
+    if (has_sensitivity(base_, axes_)) return;
+    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy, in all cells");
   }
 
  private:
@@ -167,9 +168,6 @@ class Grid {
   // log2 of the boundary: of half the smallest rate if none trains, of the largest if all do.
   double octave(std::size_t line, const Boundary& boundary) const {
     return std::log2(boundary.largest_training.value_or(lines[line].rates.front() / 2));
-  }
-  double octave(std::size_t line, std::size_t seed) const {
-    return octave(line, boundary_of(lines[line], std::vector{seed}));
   }
 
   // The accuracy of each seed, averaged over the cells.
@@ -266,7 +264,8 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
 // ---- boundary_moves ----------------------------------------------------------------------------
 // Per seed, the same log2 at the last value of the axis minus that at the first, averaged over the
 // other axes. octaves_above: PASS if the expanded bootstrap interval over seeds is above it, FAIL
-// if below; octaves_below is the reverse. Needs five seeds.
+// if below; octaves_below is the reverse. A row that trains at all rates or at none only bounds its
+// boundary: INCONCLUSIVE if the true one could contradict the verdict. Needs five seeds.
 
 std::string text_of(const BoundaryMovesClaim& c) {
   return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
@@ -280,10 +279,17 @@ void check(const BoundaryMovesClaim& c, const std::string& place, const Claimabl
 Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
   const Grid::Families families = grid.families_along(c.along, c.at);
   std::vector<double> by_seed;
+  Censored censored;
   for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
     double sum = 0;
     for (const auto& family : families) {
-      sum += grid.octave(family.back(), seed) - grid.octave(family.front(), seed);
+      const Boundary first = boundary_of(grid.lines[family.front()], std::vector{seed});
+      const Boundary last = boundary_of(grid.lines[family.back()], std::vector{seed});
+      sum += grid.octave(family.back(), last) - grid.octave(family.front(), first);
+      const bool may_be_larger = !first.largest_training || !last.smallest_failing;
+      const bool may_be_smaller = !first.smallest_failing || !last.largest_training;
+      censored.may_be_larger += may_be_larger ? 1 : 0;
+      censored.may_be_smaller += may_be_smaller ? 1 : 0;
     }
     by_seed.push_back(sum / static_cast<double>(families.size()));
   }
@@ -293,9 +299,14 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
                   to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
                   fmt::join(by_seed, ", "), few_text(grid.n()));
+  if (censored.may_be_larger + censored.may_be_smaller > 0) {
+    finding.evidence += fmt::format(
+        "; of {} movements {} may be larger and {} smaller: a row trains at all rates or at none",
+        grid.seeds * families.size(), censored.may_be_larger, censored.may_be_smaller);
+  }
   if (grid.n() < min_seeds_for_bootstrap) return finding;
   const Interval interval = bootstrap(by_seed, mean).expanded;
-  finding.verdict = verdict_of(interval, c.octaves);
+  finding.verdict = verdict_of(interval, c.octaves, censored);
   finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
   return finding;
 }
@@ -349,7 +360,8 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
 // `within`: PASS if for each value two one-sided t tests of the mean have p < 0.05 (all must, so
 // nothing is adjusted), FAIL if the 90 % interval of one is outside (-within, within).
 // `beyond`, for the last value: PASS if the 95 % t interval is outside (-beyond, beyond), FAIL if
-// inside. Also INCONCLUSIVE if there is no rate that low (along the rate: fewer than two).
+// inside. Also INCONCLUSIVE if there is no rate that low (along the rate: fewer than two). A value
+// at which all differences are equal decides nothing.
 
 std::string text_of(const AccuracyMovesClaim& c) {
   std::string over;
@@ -401,6 +413,9 @@ Verdict verdict_of(const std::vector<Interval>& intervals, const AccuracyMovesCl
   return Verdict::inconclusive;
 }
 
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr Interval any_value{-infinity, infinity};
+
 Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
   const std::vector<std::size_t> lines = grid.lines_over(c.over);
   const std::vector<double>& rates = grid.lines[lines.front()].rates;
@@ -433,11 +448,13 @@ Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
   const double confidence = c.within ? 0.90 : 0.95;
   std::vector<Interval> intervals;  // of each value after the first
   for (auto level = std::next(levels.begin()); level != levels.end(); ++level) {
-    const PairedT t =
-        paired_t(paired_differences(grid.accuracies(level->second), first), confidence);
-    intervals.push_back(t.interval);
-    finding.evidence += fmt::format("; {:+.2f} at {} {}", 100 * t.mean, name(level->first),
-                                    to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}));
+    const std::vector<double> differences =
+        paired_differences(grid.accuracies(level->second), first);
+    const PairedT t = paired_t(differences, confidence);
+    intervals.push_back(are_equal(differences) ? any_value : t.interval);
+    finding.evidence += fmt::format("; {:+.2f} at {} {}{}", 100 * t.mean, name(level->first),
+                                    to_string(Interval{100 * t.interval.lo, 100 * t.interval.hi}),
+                                    are_equal(differences) ? ", equal in all seeds" : "");
   }
   finding.evidence += fmt::format(", t intervals at {:g} %", 100 * confidence);
   if (c.beyond) intervals = {intervals.back()};

@@ -81,14 +81,14 @@
     });
   }
 
-  // Where values stop being finite the line ends, with a cross at its last height.
-  function marksOf(series, cap) {
-    const marks = [];
-    for (let i = 1; i < series.y.length; ++i) {
-      if (series.y[i] !== null || series.y[i - 1] === null) continue;
-      marks.push({ x: series.x[i], y: Math.min(series.y[i - 1], cap ?? Infinity) });
-    }
-    return marks;
+  // Where values stop being finite for good the line ends, with a cross at its last height; if it has
+  // none, at the chart's largest value.
+  function marksOf(series, spec) {
+    let end = series.y.length;
+    while (end > 0 && series.y[end - 1] === null) --end;
+    if (end === series.y.length) return [];
+    const largest = () => spec.series.flatMap(({ y }) => y).reduce((a, b) => Math.max(a, b), 1e-9);
+    return [{ x: series.x[end], y: Math.min(series.y[end - 1] ?? largest(), spec.cap ?? Infinity) }];
   }
 
   // Points of a row that would cover each other are moved above and below it.
@@ -124,7 +124,7 @@
         order: { raw: 2, limit: 3, median: 0 }[series.kind] ?? 1,  // the lowest is drawn on top
         clip: series.kind === 'line' || series.kind === 'dots' ? 6 : 0,
       });
-      const marks = series.kind === 'raw' || isMedian(series) ? marksOf(series, spec.cap) : [];
+      const marks = series.kind === 'raw' || isMedian(series) ? marksOf(series, spec) : [];
       if (marks.length > 0) {
         const what = isMedian(series) ? 'half are not finite' : 'not finite';
         datasets.push({ ...common, label: `${series.label}: ${what} from here on`, data: marks,
@@ -650,7 +650,7 @@
 
   // Shows the seeds behind the medians, and with them `others`, the buttons for individual seeds.
   function eachSeed(group, others) {
-    for (const made of others) made.hidden = true;
+    for (const other of others) other.hidden = true;
     const made = toggle('each seed', false, (isOn) => {
       group.eachSeed = isOn;
       for (const other of others) other.hidden = !isOn;
@@ -698,20 +698,20 @@
           for (const chart of group.charts) show(chart, group);
         });
       });
-      const made = [...toggles];
+      const buttons = [...toggles];
       if (toggles.length > 2) {
         const all = (isOn) => {
           facet.values.forEach((_, v) => group.off[f][isOn ? 'delete' : 'add'](v));
-          for (const made of toggles) made.setAttribute('aria-pressed', isOn);
+          for (const each of toggles) each.setAttribute('aria-pressed', isOn);
           for (const chart of group.charts) show(chart, group);
         };
-        made.push(button('all', () => all(true)), button('none', () => all(false)));
+        buttons.push(button('all', () => all(true)), button('none', () => all(false)));
       }
       set.append(legend(facet.name));
       if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec))) {
-        set.append(eachSeed(group, made), bandKey());
+        set.append(eachSeed(group, buttons), bandKey());
       }
-      set.append(...made);
+      set.append(...buttons);
       if (facet.values[0].color) set.className = 'looks';
       place.append(set);
     });

@@ -68,6 +68,7 @@ void add_metrics(RunData& run, std::size_t points) {
   const std::vector<std::size_t> events = events_of(m);
   run.updates = m.step.size();
   run.loss = make_series(m.step, m.loss, points, events);
+  if (!run.lost_at) run.lost_at = run.loss.facts.not_finite_at;  // without a summary
   run.accuracy = make_series(m.step, m.accuracy, points, events);
   run.lr = make_series(m.step, m.lr, points);
   run.grad_norm = make_series(m.step, m.grad_norm, points, events);
@@ -90,6 +91,7 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
   if (fs::exists(summary)) {
     read_json(summary, [&](const Json& json) {
       run.outcome = optional_at<std::string>(json, "outcome").value_or("");
+      run.lost_at = optional_at<double>(json, "first_non_finite_step");
       run.summary = json;
     });
   }

@@ -37,6 +37,7 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   std::vector<std::string> facets;  // in the order of Experiment::facet_names
 
   std::size_t updates = 0;
+  std::optional<double> lost_at;  // the first update that was not finite, weights included
   Series loss, accuracy, lr, grad_norm, update_norm, weight_norm;
   std::vector<float> rates;  // the learning rate of every update
   std::vector<PhaseFacts> phases;

@@ -109,8 +109,7 @@ template <class SeriesOf>
 void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
                     Worst worst, const SeriesOf& series_of) {
   add_spreads(chart, runs, facets, worst, [&](const RunData& run) {
-    return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1,
-                     run.loss.facts.not_finite_at};
+    return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1, run.lost_at};
   });
 }
 
@@ -146,12 +145,22 @@ std::string how_spread(const std::vector<RunData>& runs) {
                                 window));
 }
 
+// A run may also be lost by its gradient or its weights, at an update with a finite loss: the line
+// ends there all the same.
+Series ending_where_lost(Series loss, const RunData& run) {
+  if (run.lost_at && !loss.facts.not_finite_at) {
+    loss.points.x.push_back(*run.lost_at);
+    loss.points.y.push_back(gap);
+  }
+  return loss;
+}
+
 Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Training loss", "step", "loss");
   chart.log_y().caption(facets.has_spreads() ? how_spread(runs) : how_drawn(runs));
   for (const RunData& run : runs) {
-    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run), run.loss,
-              facets.indices(run));
+    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
+              ending_where_lost(run.loss, run), facets.indices(run));
   }
   if (runs.size() == 1) {
     const Evaluations& e = runs.front().evaluations;
@@ -183,7 +192,7 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
   if (facets.has_spreads()) chart.caption(spread_words);
   add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
     return SeedCurve{in_percent(smooth(run.accuracy)), static_cast<double>(run.updates) - 1,
-                     run.loss.facts.not_finite_at};
+                     run.lost_at};
   });
   shade_phases(chart, runs);
   return chart;
@@ -201,7 +210,7 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
   add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
     const std::vector<double>& step = run.evaluations.step;
     return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
-                     step.empty() ? 0 : step.back(), run.loss.facts.not_finite_at};
+                     step.empty() ? 0 : step.back(), run.lost_at};
   });
   return chart;
 }
@@ -284,7 +293,7 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   }
   if (least > 0 && largest > 20 * least) chart.log_y();
   if (drawn.size() < runs.size()) {
-    chart.caption("One line per arm, whose runs share their rates.");
+    chart.caption("Runs of an arm that have the same rates share a line.");
   }
   shade_phases(chart, runs);
   return chart;
@@ -363,7 +372,8 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
                   "learning rate; m = {}.{}",
                   runs.front()->momentum,
                   doubtful.x.empty() ? "" : " Marked: the measurement's two step sizes disagree."));
-  if (largest > 0) chart.cap_y(20 * largest);
+  // The limits are infinite at a rate of 0. On a linear axis a wide margin would flatten the curve.
+  if (largest > 0) chart.cap_y((is_positive ? 20 : 2) * largest);
   if (is_positive) chart.log_y();
   return chart;
 }

@@ -99,14 +99,16 @@ void add_ratios(Page& page, const Json& result) {
     rows.push_back(
         {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
          mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
-         octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)}) : "–",
+         octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)})
+         : mean  ? "too few seeds"
+                 : "–",
          std::to_string(get_as<std::int64_t>(r.at("n")))});
   }
   page.add(
       "<h2>Ratio of the largest rates</h2>\n" +
       table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
-      "<p class=\"soft\">Geometric mean over seeds, with a bootstrap interval over the same seeds."
-      "</p>\n");
+      "<p class=\"soft\">Geometric mean over seeds, with a bootstrap interval over the same seeds, "
+      "which needs five.</p>\n");
 }
 
 std::string tried_table(const Json& arm) {

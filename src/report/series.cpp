@@ -16,6 +16,7 @@ SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
       if (!f.not_finite_at) f.not_finite_at = x[i];
       continue;
     }
+    f.not_finite_at.reset();  // an update that was skipped, to scale the loss, is not the end
     if (!f.first) f.first = y[i];
     f.last = y[i];
     if (!f.least || y[i] < *f.least) {

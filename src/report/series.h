@@ -36,7 +36,7 @@ struct SeriesFacts {
   std::size_t values = 0;
   // Of the finite values; std::nullopt if there are none.
   std::optional<double> first, last, least, least_at, largest, largest_at;
-  std::optional<double> not_finite_at;  // the x of the first that is not
+  std::optional<double> not_finite_at;  // the x from which on none is
 };
 
 struct Series {

@@ -354,9 +354,10 @@ void add_boundaries(Page& page, const Json& result) {
   }
   page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
   page.add(
-      "<p class=\"soft\">A cell fails if at least half of its runs do; violations are rates above "
-      "the first failing one at which it still trains. Sensitivity is the mean over "
-      "the row's rates of how far the final loss, at most that of chance, is above the least of "
+      "<p class=\"soft\">A cell fails if at least half of its runs do; those that are stuck below "
+      "all rates that train are only too slow. Violations are rates above the first failing one at "
+      "which it still trains. Sensitivity is the mean over the row's rates of how far the final "
+      "loss, at most that of chance, is above the least of "
       "all cells.</p>\n");
 }
 

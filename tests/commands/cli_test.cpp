@@ -1015,7 +1015,9 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
                     "runs below\n"),
           HasSubstr("\nc             -         -         -         -         -    0 of 3  0 of 0 "
                     "runs below\n"),
-          HasSubstr("\nb against a: 2.00 times the rate [2.00, 2.00], geometric mean over 3 seeds"),
+          HasSubstr(
+              "\nb against a: 2.00 times the rate, geometric mean over 3 seeds, too few for a "
+              "bootstrap, which needs 5\n"),
           HasSubstr("\nc against a: no seed has a rate that trains in both\n"),
           HasSubstr("\nd against a: "), Not(HasSubstr("d against b: "))));
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "search/find_lr.json"));

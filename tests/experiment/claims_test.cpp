@@ -21,6 +21,7 @@ namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 using testing::StartsWith;
 
 // Ten classes; 200 updates, 10 per epoch.
@@ -44,6 +45,7 @@ compare:
     twin: {}
     plain: {schedule.warmup.until: null, diagnostics: null}
     flat: {model.layers: [{linear: {out: 10}}]}
+    half: {train.length: 150 steps}
     short: {train.length: 49 steps, schedule.warmup.length: 9 steps, schedule.warmup.until: null}
 )";
 
@@ -218,6 +220,35 @@ TEST(Claims, AccuracyAlike) {
                  {accurate("a", {0.5}), accurate("b", {0.5})});
 }
 
+// Where nothing trains all runs have the accuracy of chance, which shows nothing about the arms.
+TEST(Claims, EqualDifferencesOfAccuracyShowNoSpread) {
+  const std::vector<ArmResult> nothing_trains = {arm_of("a", {died(3), stuck(), died(3)}),
+                                                 arm_of("b", {died(3), died(3), stuck()})};
+  const std::vector<ArmResult> coarse = {accurate("a", {0.51, 0.62, 0.73}),
+                                         accurate("b", {0.50, 0.61, 0.72})};
+  for (const std::vector<ArmResult>& arms : {nothing_trains, coarse}) {
+    for (const char* claim :
+         {"accuracy: {arms: [a, b], at_least: -0.02}", "accuracy: {arms: [a, b], at_least: 0.02}",
+          "accuracy_alike: {arms: [a, b], within: 0.02}",
+          "accuracy_alike: {arms: [a, b], within: 0.002}"}) {
+      expect_verdict("INCONCLUSIVE", claim, arms);
+      EXPECT_THAT(judge_one(claim, arms).evidence,
+                  HasSubstr("; the differences are all equal, which shows no spread"));
+    }
+  }
+}
+
+// The bootstrap interval beside the t interval needs five seeds, as all do.
+TEST(Claims, AccuracyHasABootstrapIntervalFromFiveSeedsOn) {
+  const auto evidence = [](std::vector<double> first) {
+    const std::vector<double> second(first.size(), 0.5);
+    return judge_one("accuracy: {arms: [a, b]}", {accurate("a", first), accurate("b", second)})
+        .evidence;
+  };
+  EXPECT_THAT(evidence({0.5, 0.6, 0.7, 0.8}), Not(HasSubstr("bootstrap")));
+  EXPECT_THAT(evidence({0.5, 0.6, 0.7, 0.8, 0.9}), HasSubstr("] (bootstrap ["));
+}
+
 TEST(Claims, AccuracyGap) {
   // Gaps of 0.1 and 0.4 at each of five seeds: 0.1 is less than half of 0.4, more than a fifth.
   const std::vector<ArmResult> arms = {
@@ -310,15 +341,29 @@ TEST_F(ClaimsOfFiles, Sooner) {
   EXPECT_THAT(judge_one(claim, arms(6), folder_.path()).evidence,
               AllOf(StartsWith("median 126 updates against 139.5 over 6 seeds; 0 and 1 never"),
                     HasSubstr("p = 0.031")));
-  EXPECT_THAT(judge_one(claim, arms(1), folder_.path()).evidence,
-              HasSubstr("median 50 updates against 200"));
+  EXPECT_THAT(
+      judge_one(claim, arms(1), folder_.path()).evidence,
+      HasSubstr("median 50 updates against 201 over 1 seeds; 0 and 1 never, which count as 201"));
   // 49 of 50 right, after 199 updates, is an error of 0.02 and not below it.
   put_step("a", 0, 150);
   EXPECT_THAT(
       judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
-      HasSubstr("median 200 updates against 200 over 1 seeds; 0 and 1 never"));
+      HasSubstr("median 200 updates against 201 over 1 seeds; 0 and 1 never"));
   EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
               HasSubstr("6 seeds (1 more without data)"));
+}
+
+// An arm that never gets there is not sooner for being shorter.
+TEST_F(ClaimsOfFiles, SoonerThanAShorterArmThatNeverGetsThere) {
+  for (std::size_t seed = 0; seed < 6; ++seed) {
+    put_metrics("a", seed, 200, one, [](int i) { return i >= 160 ? 1.0 : 0.0; });
+    put_metrics("half", seed, 150, one, [](int) { return 0.0; });
+  }
+  const std::vector<ArmResult> arms = {failing("a", 0, 6), failing("half", 0, 6)};
+  const std::string claim = "sooner: {arms: [a, half], train_error: 0.5, p_below: 0.032}";
+  expect_verdict("PASS", claim, arms, folder_.path());
+  EXPECT_THAT(judge_one(claim, arms, folder_.path()).evidence,
+              StartsWith("median 186 updates against 201 over 6 seeds; 0 and 6 never"));
 }
 
 TEST_F(ClaimsOfFiles, SmallerSpike) {
@@ -424,6 +469,9 @@ TEST_F(ClaimsOfFiles, SharpnessFalls) {
   EXPECT_THAT(judge_one(claim, arms(9), folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs, median 100 to 20"), HasSubstr("2 without"),
                     HasSubstr("2 whose step sizes disagree"), HasSubstr("p = 0.031")));
+  // The sign test is about no more than this.
+  EXPECT_EQ(judge_one(claim, arms(9), folder_.path()).text,
+            "the sharpness falls 5-fold in more than half of the runs of a");
   EXPECT_THAT(judge_one(claim, arms(10), folder_.path()).evidence,
               AllOf(StartsWith("5 of 5 runs"), HasSubstr("3 without")));
   expect_verdict("INCONCLUSIVE", claim, arms(4), folder_.path());
@@ -472,8 +520,9 @@ TEST_F(ClaimsOfFiles, SharpnessStays) {
 
 TEST_F(ClaimsOfFiles, EdgeOfStability) {
   // Momentum is 0.9, so the edge 2 (1 + m) / rate is 3.8 / 0.1 = 38 and 3.8 / 0.2 = 19: a slope of
-  // 19 over 19. The last quarter of seven measurements is two of them, of which the median counts.
-  const auto put_late = [&](const char* arm, double rate, double late) {
+  // (late - 19) / 19. The last quarter of seven measurements is two of them, of which the median
+  // counts.
+  const auto put_late = [&](const char* arm, std::size_t seed, double rate, double late) {
     std::string text = std::string(sharpness_header) + "\n";
     for (int i = 0; i < 7; ++i) {
       text += fmt::format("{},{},{},1,0,1,1,1,1\n", i, rate,
@@ -481,32 +530,48 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
                           : i == 5 ? late - 1
                                    : late + 1);
     }
-    put(arm, 0, "sharpness.csv", text);
+    put(arm, seed, "sharpness.csv", text);
   };
-  const std::vector<ArmResult> arms = {failing("a", 0, 1), failing("b", 0, 1)};
-  put_late("a", 0.1, 38);
-  put_late("b", 0.2, 19);
-  const ClaimResult right =
-      judge_one("edge_of_stability: {arms: [a, b], slope: [0.99, 1.01]}", arms, folder_.path());
-  EXPECT_EQ(right.verdict, Verdict::pass) << right.evidence;
-  EXPECT_THAT(right.evidence,
-              AllOf(HasSubstr("2 runs, slope 1.000; "), HasSubstr(" 1.00 to 1.00,")));
-  put_late("a", 0.1, 57);  // (57 - 19) / 19 = 2
-  expect_verdict("FAIL", "edge_of_stability: {arms: [a, b], slope: [0.8, 1.99]}", arms,
+  const auto arms = [](std::size_t n) {
+    return std::vector{failing("a", 0, n), failing("b", 0, n)};
+  };
+  const auto claim = [](double from, double to) {
+    return fmt::format("edge_of_stability: {{arms: [a, b], slope: [{}, {}]}}", from, to);
+  };
+  for (const std::size_t seed : {0u, 1u}) {
+    put_late("a", seed, 0.1, 38);
+    put_late("b", seed, 0.2, 19);
+  }
+  const ClaimResult equal = judge_one(claim(0.5, 1.5), arms(2), folder_.path());
+  EXPECT_EQ(equal.verdict, Verdict::inconclusive);
+  EXPECT_THAT(equal.evidence,
+              AllOf(StartsWith("4 runs, sharpness over 2 (1 + momentum) / rate "
+                               "1.00 to 1.00, median 1.00; mean slope 1.000 over 2"),
+                    HasSubstr("equal in all seeds")));
+  // Slopes of 0.99 and 1.01: the standard error is 0.01, and 1 -+ 12.7062 x 0.01 the interval.
+  put_late("a", 0, 0.1, 37.81);
+  put_late("a", 1, 0.1, 38.19);
+  expect_verdict("PASS", claim(0.87, 1.13), arms(2), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.88, 1.13), arms(2), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.87, 1.12), arms(2), folder_.path());
+  expect_verdict("FAIL", claim(0.8, 0.87), arms(2), folder_.path());
+  expect_verdict("FAIL", claim(1.13, 1.2), arms(2), folder_.path());
+  EXPECT_THAT(judge_one(claim(0.8, 1.2), arms(2), folder_.path()).evidence,
+              HasSubstr("; mean slope 1.000 over 2 seeds, t interval at 95 % [0.87, 1.13]"));
+  // One seed has no interval, however many arms there are.
+  const ClaimResult one_seed = judge_one(claim(0.5, 1.5), arms(1), folder_.path());
+  EXPECT_EQ(one_seed.verdict, Verdict::inconclusive);
+  EXPECT_THAT(one_seed.evidence,
+              HasSubstr("mean slope 0.990 over 1 seeds, too few for an interval"));
+  expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), arms(3), folder_.path());
+  expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), {failing("a", 1, 2), failing("b", 0, 2)},
                  folder_.path());
-  expect_verdict("PASS", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms,
-                 folder_.path());
-  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
-                 {failing("a", 0, 2), failing("b", 0, 1)}, folder_.path());
-  expect_verdict("INCONCLUSIVE", "edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}",
-                 {failing("a", 1, 1), failing("b", 0, 1)}, folder_.path());
   // A run whose sharpness is no number, or whose rate of 0 has no edge, is left out.
   for (const auto& [rate, late] : {std::pair(0.1, std::nan("")), std::pair(0.0, 38.0)}) {
-    put_late("a", rate, late);
-    const ClaimResult left =
-        judge_one("edge_of_stability: {arms: [a, b], slope: [0.8, 2.01]}", arms, folder_.path());
+    put_late("a", 0, rate, late);
+    const ClaimResult left = judge_one(claim(0.5, 1.5), arms(2), folder_.path());
     EXPECT_EQ(left.verdict, Verdict::inconclusive);
-    EXPECT_THAT(left.evidence, HasSubstr("1 runs, 1 more failed or are without measurements"));
+    EXPECT_THAT(left.evidence, HasSubstr("3 runs, 1 more failed or are without measurements"));
   }
 }
 
@@ -654,7 +719,12 @@ TEST(Claims, BoundaryMoves) {
   const std::vector<double> two(5, 0.1);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 5, two).verdict, Verdict::pass);
   EXPECT_EQ(judge_moves("octaves_below: 1.9", 5, two).verdict, Verdict::fail);
-  EXPECT_EQ(judge_moves("octaves_above: 2.1", 5, two).verdict, Verdict::fail);
+  // All rates train at the last value, so that the boundary there may be higher.
+  const ClaimResult bounded = judge_moves("octaves_above: 2.1", 5, two);
+  EXPECT_EQ(bounded.verdict, Verdict::inconclusive);
+  EXPECT_THAT(bounded.evidence, HasSubstr("; of 5 movements 5 may be larger and 0 smaller: a row "
+                                          "trains at all rates or at none; bootstrap"));
+  EXPECT_EQ(judge_moves("octaves_below: 2.1", 5, two).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 4, two).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_moves("octaves_above: 1.9", 1, two).verdict, Verdict::inconclusive);
   EXPECT_THAT(judge_moves("octaves_above: 1.5", 4, {0.1, 0.2, 0.1, 0.2}).evidence,
@@ -664,6 +734,39 @@ TEST(Claims, BoundaryMoves) {
   const ClaimResult mixed = judge_moves("octaves_above: 1.5", 5, {0.1, 0.2, 0.1, 0.2, 0.1});
   EXPECT_EQ(mixed.verdict, Verdict::inconclusive);
   EXPECT_THAT(mixed.evidence, HasSubstr("bootstrap at 95 % [1.00, 2.00]"));
+}
+
+// A boundary outside the grid is a bound, and a verdict stands only where the true boundary could
+// not contradict it.
+TEST(Claims, BoundaryMovesBeyondTheGrid) {
+  // The boundaries of the first and the last value: 0 if no rate trains, 0.4 if all do.
+  const auto judge_ends = [](const std::string& limit, double first, double last) {
+    return judge_grid("boundary_moves: {along: schedule.warmup.length, " + limit + "}", 5,
+                      [&](double rate, std::size_t level, std::size_t) {
+                        return rate <= (level == 0 ? first : last) ? std::optional(1.0)
+                                                                   : std::nullopt;
+                      });
+  };
+  const ClaimResult nothing = judge_ends("octaves_below: 1", 0, 0);
+  EXPECT_EQ(nothing.verdict, Verdict::inconclusive);
+  EXPECT_THAT(nothing.evidence, HasSubstr("5 may be larger and 5 smaller"));
+  EXPECT_EQ(judge_ends("octaves_below: 1", 0.4, 0.4).verdict, Verdict::inconclusive);
+  // From 0.2 to at least 0.4, and from at most 0.05 to 0.1: at least an octave.
+  for (const auto& [first, last] : {std::pair(0.2, 0.4), std::pair(0.0, 0.1)}) {
+    EXPECT_EQ(judge_ends("octaves_above: 0.9", first, last).verdict, Verdict::pass);
+    EXPECT_EQ(judge_ends("octaves_below: 0.9", first, last).verdict, Verdict::fail);
+    EXPECT_EQ(judge_ends("octaves_below: 1.5", first, last).verdict, Verdict::inconclusive);
+    EXPECT_EQ(judge_ends("octaves_above: 1.5", first, last).verdict, Verdict::inconclusive);
+  }
+  // The other way round: down by at least an octave.
+  for (const auto& [first, last] : {std::pair(0.4, 0.2), std::pair(0.1, 0.0)}) {
+    EXPECT_EQ(judge_ends("octaves_below: -0.9", first, last).verdict, Verdict::pass);
+    EXPECT_EQ(judge_ends("octaves_above: -1.5", first, last).verdict, Verdict::inconclusive);
+  }
+  // Inside the grid a boundary is what was measured.
+  const ClaimResult measured = judge_ends("octaves_below: 1.5", 0.1, 0.2);
+  EXPECT_EQ(measured.verdict, Verdict::pass);
+  EXPECT_THAT(measured.evidence, Not(HasSubstr("may be larger")));
 }
 
 // Judges the accuracy by (rate, level, seed); std::nullopt if the run failed.
@@ -702,8 +805,13 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0.01, 0}, {1, -4, 3}).verdict, Verdict::inconclusive);
   EXPECT_EQ(judge_levels("within: 0.02", {0, 0, 0}, {1}).verdict, Verdict::inconclusive);
   // Of two seeds t at 0.95 is 6.314: 1.05 +- 6.314 x 0.05.
-  EXPECT_EQ(judge_levels("within: 0.014", {0, 0.01, 0}, {1, 1.1}).verdict, Verdict::pass);
-  EXPECT_EQ(judge_levels("within: 0.013", {0, 0.01, 0}, {1, 1.1}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_levels("within: 0.014", {0, 0.01, 0.01}, {1, 1.1}).verdict, Verdict::pass);
+  EXPECT_EQ(judge_levels("within: 0.013", {0, 0.01, 0.01}, {1, 1.1}).verdict,
+            Verdict::inconclusive);
+  // A value whose differences are all equal is no evidence of equality.
+  const ClaimResult equal = judge_levels("within: 0.02", {0, 0.01, 0}, {1, 1.1, 0.9});
+  EXPECT_EQ(equal.verdict, Verdict::inconclusive);
+  EXPECT_THAT(equal.evidence, HasSubstr("; +0.00 at 20 steps [0.00, 0.00], equal in all seeds, t"));
   // `beyond` is about the last value alone.
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, -0.03}, {1, 1.1, 0.9}).verdict, Verdict::pass);
@@ -711,7 +819,7 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
   EXPECT_EQ(judge_levels("beyond: 0.02", {0, 0, 0.03}, {1, -4, 3}).verdict, Verdict::inconclusive);
   // Values that `over` leaves out are ignored.
   EXPECT_EQ(judge_levels("within: 0.02, over: {schedule.warmup.length: [0 steps, 20 steps]}",
-                         {0, 0.03, 0}, {1, 1.1, 0.9})
+                         {0, 0.03, 0.01}, {1, 1.1, 0.9})
                 .verdict,
             Verdict::pass);
 }
@@ -720,9 +828,9 @@ TEST(Claims, AccuracyMovesAlongTheRate) {
   const auto judge_rates = [](const std::string& options, double boundary) {
     return judge_accuracies(
         "along: schedule.base_lr, octaves_from_boundary: 1, " + options, 3,
-        [&](double rate, std::size_t level, std::size_t) -> std::optional<double> {
+        [&](double rate, std::size_t level, std::size_t seed) -> std::optional<double> {
           if (level == 1 && rate > boundary) return std::nullopt;
-          return 0.5 + rate;
+          return 0.5 + rate * (0.95 + 0.05 * static_cast<double>(seed));
         });
   };
   // All runs train up to the largest rate of the grid: 0.1 and 0.2 are at least an octave below.
@@ -866,23 +974,29 @@ TEST(Claims, SensitivityFalls) {
   EXPECT_THAT(judge_losses(4, {1.9, 9, 1.0}).evidence, HasSubstr("4 seeds, too few"));
 }
 
+// No-warmup trains up to 0.1 and warmup up to 0.4, but for what `change` does to their searches.
+ClaimResult judge_ratio(
+    const std::string& claim, std::size_t seeds,
+    const std::function<void(Search& no_warmup, Search& warmup)>& change = [](Search&, Search&) {
+    }) {
+  const RunConfig base = read_config(
+      parse_document(with("  - rate_ratio: " + claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
+  FindLrResult result;
+  result.arms = {{{"no-warmup", {}}, {}}, {{"warmup", {}}, {}}};
+  for (std::size_t seed = 0; seed < seeds; ++seed) {
+    Search& no_warmup = result.arms[0].searches.emplace_back();
+    Search& warmup = result.arms[1].searches.emplace_back();
+    no_warmup.seed = warmup.seed = seed;
+    no_warmup.largest = 0.1;
+    no_warmup.smallest_failing = 0.11;
+    warmup.largest = 0.4;
+    warmup.smallest_failing = 0.44;
+    change(no_warmup, warmup);
+  }
+  return judge_find_lr(base, result).at(0);
+}
+
 TEST(Claims, RateRatio) {
-  const auto judge_ratio = [](const std::string& claim, std::size_t seeds) {
-    const RunConfig base = read_config(
-        parse_document(with("  - rate_ratio: " + claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
-    FindLrResult result;
-    result.arms.resize(2);
-    for (std::size_t i = 0; i < 2; ++i) {
-      result.arms[i].arm.name = i == 0 ? "no-warmup" : "warmup";
-      for (std::size_t seed = 0; seed < seeds; ++seed) {
-        Search search;
-        search.seed = seed;
-        search.largest = i == 0 ? 0.1 : 0.4;
-        result.arms[i].searches.push_back(search);
-      }
-    }
-    return judge_find_lr(base, result).at(0);
-  };
   const auto verdict = [&](const std::string& claim) { return judge_ratio(claim, 5).verdict; };
   // log2 of 0.4 / 0.1 is 2 for every seed.
   EXPECT_EQ(verdict("{arms: [no-warmup, warmup], log2_above: 1.9}"), Verdict::pass);
@@ -901,7 +1015,39 @@ TEST(Claims, RateRatio) {
   EXPECT_THAT(one_seed.evidence, StartsWith("1 of 1 seeds"));
   const ClaimResult four_seeds = judge_ratio("{arms: [no-warmup, warmup], log2_above: 1.9}", 4);
   EXPECT_EQ(four_seeds.verdict, Verdict::inconclusive);
-  EXPECT_THAT(four_seeds.evidence, HasSubstr("[2.00, 2.00], too few for a bootstrap"));
+  EXPECT_THAT(four_seeds.evidence, HasSubstr("log2 2.00, too few for a bootstrap, which needs 5"));
+}
+
+// Where an arm trains at no rate, or at all, the ratio of its seed is only bounded.
+TEST(Claims, RateRatioOfSeedsWithoutABoundary) {
+  const std::string above = "{arms: [no-warmup, warmup], log2_above: 1.9}";
+  const std::string below = "{arms: [no-warmup, warmup], log2_below: 2.1}";
+  const auto at_five_of_ten = [](const std::string& claim, auto change) {
+    return judge_ratio(claim, 10, [&](Search& no_warmup, Search& warmup) {
+      if (no_warmup.seed < 5) change(no_warmup, warmup);
+    });
+  };
+  const auto expect = [&](Verdict of_above, Verdict of_below, auto change) {
+    EXPECT_EQ(at_five_of_ten(above, change).verdict, of_above);
+    EXPECT_EQ(at_five_of_ten(below, change).verdict, of_below);
+  };
+  expect(Verdict::pass, Verdict::pass, [](Search&, Search&) {});
+  // Larger by any factor, or by at least this one.
+  expect(Verdict::pass, Verdict::inconclusive, [](Search& a, Search&) { a.largest.reset(); });
+  expect(Verdict::pass, Verdict::inconclusive,
+         [](Search&, Search& b) { b.smallest_failing.reset(); });
+  expect(Verdict::inconclusive, Verdict::pass, [](Search&, Search& b) { b.largest.reset(); });
+  expect(Verdict::inconclusive, Verdict::pass,
+         [](Search& a, Search&) { a.smallest_failing.reset(); });
+  const auto in_neither = [](Search& a, Search& b) {
+    a.largest.reset();
+    b.largest.reset();
+  };
+  expect(Verdict::inconclusive, Verdict::inconclusive, in_neither);
+  EXPECT_THAT(at_five_of_ten(above, in_neither).evidence,
+              AllOf(StartsWith("5 of 10 seeds have an answer in both, 4.00 times"),
+                    HasSubstr("[2.00, 2.00]; at 5 seeds the ratio may be larger and at 5 smaller: "
+                              "an arm trains at no rate or at all")));
 }
 
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
@@ -919,6 +1065,8 @@ TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
     EXPECT_EQ(two[i].verdict, Verdict::inconclusive);
     EXPECT_THAT(two[i].evidence, HasSubstr("p = 0.031 (Holm over 2), not below 0.02"));
   }
+  // Had every test its smallest possible p-value, none would be below 0.02 after Holm.
+  EXPECT_THAT(two[2].evidence, HasSubstr("not below 0.02, which so few could not show"));
   const auto trend = judge(of_others + "  - accuracy_falls: {arms: [c, b, a]}\n", arms);
   EXPECT_EQ(trend.at(2).verdict, Verdict::pass);
   EXPECT_THAT(trend.at(2).evidence, HasSubstr("p = 0.016 (Holm over 2), below 0.02"));
@@ -1064,9 +1212,12 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
   EXPECT_THAT(error_of(run_sweep,
                        with("  - boundary_rises: {along: schedule.warmup.length}", without_rate)),
               AllOf(HasSubstr("expect.0.boundary_rises.along"), HasSubstr("schedule.base_lr")));
-  EXPECT_THAT(error_of(run_sweep, with("  - sensitivity_falls: {along: schedule.warmup.length}",
-                                       std::string("loss: mse\n") + grid)),
-              AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
+  for (const std::string& other_loss : {std::string("loss: mse\n") + grid,
+                                        std::string(grid) + "    loss: [cross_entropy, mse]\n"}) {
+    EXPECT_THAT(error_of(run_sweep, with("  - sensitivity_falls: {along: schedule.warmup.length}",
+                                         other_loss)),
+                AllOf(HasSubstr("expect.0.sensitivity_falls.along"), HasSubstr("cross entropy")));
+  }
 }
 
 // In a file with claims of two experiments each command judges its own.

@@ -404,6 +404,28 @@ TEST_F(ResumedCompare, GoesOnAndMayGrow) {
   EXPECT_EQ(nlohmann::json::parse(bytes_of(folder_ / "cut/compare.json"))["arms"][1]["n"], 3);
 }
 
+// Diagnostics change no bit of a run; what they record is missing from one made without them.
+TEST_F(ResumedCompare, MakesRunsAgainThatLackDiagnostics) {
+  const auto path = folder_ / "out";
+  compare(document(), shared_backend(), path, false, {});
+  const std::string before = bytes_of(path / "compare.json");
+  const Document diagnosed = document(
+      {"diagnostics={layers_every: 10 steps, sharpness: {every: 20 steps, examples: 32}}"});
+  Counter again;
+  compare(diagnosed, shared_backend(), path, true, again.listener);
+  EXPECT_EQ(again.read, 0);
+  EXPECT_EQ(again.ran, 4);
+  for (const char* file : {"layers.csv", "activations.csv", "sharpness.csv"}) {
+    EXPECT_TRUE(std::filesystem::exists(path / "absurd" / "3" / file)) << file;
+  }
+  EXPECT_EQ(bytes_of(path / "compare.json"), before);
+  for (const Document& complete : {diagnosed, document()}) {
+    Counter then;
+    compare(complete, shared_backend(), path, true, then.listener);
+    EXPECT_EQ(then.read, 4);
+  }
+}
+
 // The listener stops one run, whose thread would be free for more, before the other ends.
 TEST_F(ResumedCompare, OneInterruptedRunBesideOthersInterruptsIt) {
   static thread_local bool stops = false;

@@ -131,6 +131,33 @@ TEST(BoundariesOf, AreWhereHalfOfTheRunsFail) {
   EXPECT_NEAR(*boundaries[1].sensitivity, (0.6 + 0.8 + l0 + l0) / 4 - least, 1e-12);
 }
 
+// Rates so small that a run does not get anywhere are not beyond the boundary.
+TEST(BoundariesOf, AreAboveRatesThatAreOnlyTooSlow) {
+  const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2, 0.4, 0.8]\n");
+  const auto arms = cells_of(axes);
+  const auto boundary = [&](const std::vector<std::vector<double>>& losses) {
+    std::vector<ArmResult> cells;
+    for (std::size_t i = 0; i < arms.size(); ++i) cells.push_back(cell_of(arms[i], losses[i]));
+    return boundaries_of(axes, cells, {}).at(0);
+  };
+  constexpr double stuck = 2.9;
+  const Boundary slow = boundary({{stuck, stuck}, {1, stuck}, {1, 1}, {NAN, NAN}});
+  EXPECT_EQ(slow.largest_training, 0.4);
+  EXPECT_EQ(slow.smallest_failing, 0.8);
+  EXPECT_EQ(slow.violations, 0);
+  EXPECT_EQ(slow.runs, 8);
+  // A run that is not finite was not too slow, nor is a cell above one that trains.
+  const Boundary lost = boundary({{stuck, NAN}, {1, 1}, {1, 1}, {NAN, NAN}});
+  EXPECT_FALSE(lost.largest_training);
+  EXPECT_EQ(lost.smallest_failing, 0.1);
+  EXPECT_EQ(lost.violations, 2);
+  const Boundary above = boundary({{1, 1}, {stuck, stuck}, {1, 1}, {NAN, NAN}});
+  EXPECT_EQ(above.largest_training, 0.1);
+  EXPECT_EQ(above.smallest_failing, 0.2);
+  // Where no rate trains, none is known to be too slow.
+  EXPECT_EQ(boundary({{stuck, stuck}, {stuck}, {stuck}, {NAN}}).smallest_failing, 0.1);
+}
+
 TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
   const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2]\n");
   const auto arms = cells_of(axes);
@@ -152,6 +179,10 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
   const auto others = axes_of("    optimizer.momentum: [0.1, 0.2]\n");
   const auto cells = cells_of(others);
   EXPECT_TRUE(boundaries_of(others, {cell_of(cells[0], {1}), cell_of(cells[1], {1})}, {}).empty());
+  const auto losses = axes_of("    schedule.base_lr: [0.1]\n    loss: [cross_entropy, mse]\n");
+  const auto both = cells_of(losses);
+  EXPECT_FALSE(
+      boundaries_of(losses, {cell_of(both[0], {1}), cell_of(both[1], {1})}, {})[0].sensitivity);
   RunConfig mse;
   mse.loss = Loss::mse;
   EXPECT_FALSE(

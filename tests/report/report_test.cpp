@@ -396,7 +396,13 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
       const Json s = series_of(section, "Training loss", fmt::format("{}, seed {}", name, seed));
       EXPECT_EQ(s.at("facets"), Json({arm, seed}));
       const std::vector<Row>& rows = rows_[name + std::to_string(seed)];
-      ASSERT_EQ(s.at("y").size(), rows.size());
+      // The last loss of the lost run is finite, but its line has to end with a cross.
+      const bool is_lost = name == "cold" && seed == 1;
+      ASSERT_EQ(s.at("y").size(), rows.size() + (is_lost ? 1 : 0));
+      if (is_lost) {
+        EXPECT_EQ(s.at("x").back(), 19);
+        EXPECT_TRUE(s.at("y").back().is_null());
+      }
       for (std::size_t i = 0; i < rows.size(); ++i) {
         EXPECT_NEAR(s.at("y").at(i).get<double>(), rows[i].loss, 1e-5 * rows[i].loss);
       }
@@ -404,6 +410,7 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   }
   // Both seeds of "warm" share one schedule, which no choice of seeds hides.
   EXPECT_EQ(series_of(section, "Learning rate", "warm").at("facets"), Json({1, -1}));
+  EXPECT_THAT(page, HasSubstr("Runs of an arm that have the same rates share a line."));
 }
 
 TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
@@ -452,13 +459,15 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
     for (std::size_t seed = 0; seed < 5; ++seed) {
       rows[arm].push_back(random_rows(40));
       // Three seeds of "cold" stop being finite, one after the other; then there is no finite
-      // median.
-      if (arm == "cold" && seed < 3) {
-        rows[arm].back().resize(10 * (seed + 1));
-        rows[arm].back().back().loss = std::nan("");
-      }
-      write_run(folder / arm / std::to_string(seed), rows[arm].back(), "ok", "many",
-                std::to_string(seed));
+      // median. One of them does so by its gradient, with a finite loss in its file.
+      const bool is_lost = arm == "cold" && seed < 3;
+      const bool by_gradient = is_lost && seed == 1;
+      if (is_lost) rows[arm].back().resize(10 * (seed + 1));
+      double& last = rows[arm].back().back().loss;
+      if (is_lost && !by_gradient) last = std::nan("");
+      write_run(folder / arm / std::to_string(seed), rows[arm].back(),
+                by_gradient ? "non_finite" : "ok", "many", std::to_string(seed));
+      if (by_gradient) last = std::nan("");
       runs.push_back({{"seed", seed}, {"outcome", "ok"}, {"test_accuracy", 0.5}});
     }
     json["arms"].push_back({{"name", arm},
@@ -819,12 +828,16 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
       {"arms", arms},
       {"critical_rates", {{{"seed", 3}, {"rate", 0.0625}}, {{"seed", 5}, {"rate", nullptr}}}},
       {"ratios",
-       {{{"arms", {"cold", "warm"}}, {"log2_mean", 1.0}, {"interval", {0.0, 3.0}}, {"n", 1}}}}};
+       {{{"arms", {"cold", "warm"}}, {"log2_mean", 1.0}, {"interval", {0.0, 3.0}}, {"n", 5}},
+        {{"arms", {"cold", "hot"}}, {"log2_mean", 2.0}, {"interval", nullptr}, {"n", 4}},
+        {{"arms", {"hot", "warm"}}, {"log2_mean", nullptr}, {"interval", nullptr}, {"n", 0}}}}};
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
   EXPECT_THAT(page,
               AllOf(HasSubstr("warm over cold</th><td>2.00</td><td>[1.00, 8.00]</td>"),
+                    HasSubstr("hot over cold</th><td>4.00</td><td>too few seeds</td><td>4</td>"),
+                    HasSubstr("warm over hot</th><td>–</td><td>–</td><td>0</td>"),
                     HasSubstr("4 searches, 4 runs"), HasSubstr("initial weights of cold that"),
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),
@@ -999,6 +1012,27 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_EQ(moves("warm"), "[null,2]");
   EXPECT_EQ(series_of(section, "Dead units, cold", "a").at("y").dump(), "[50]");
   EXPECT_THAT(page, HasSubstr("Median of n = 2 seeds"));
+}
+
+// The limits of the sharpness are far above it where the rate is small.
+TEST_F(Report, OfSharpnessLeavesTheCurveVisible) {
+  write_run(folder_ / "run", random_rows(40));
+  const auto chart_of = [&](double last) {
+    put_bytes(folder_ / "run/sharpness.csv",
+              fmt::format("step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,"
+                          "random_direction\n0,0.1,50,50,0,1,1,1,0\n20,0.1,{},1,0,1,1,1,0\n",
+                          last));
+    const Json data = data_of(page_of({folder_ / "run"}));
+    const Json& charts = data.at("sections").at(0).at("charts");
+    return Json(*std::ranges::find(charts, "Sharpness",
+                                   [](const Json& c) -> std::string { return c.at("title"); }));
+  };
+  const Json positive = chart_of(30);
+  EXPECT_EQ(positive.at("log"), true);
+  EXPECT_EQ(positive.at("cap"), 1000);
+  const Json linear = chart_of(-30);
+  EXPECT_FALSE(linear.contains("log"));
+  EXPECT_EQ(linear.at("cap"), 100);
 }
 
 // Any number of arms without layers may come before those that have them.

@@ -171,7 +171,7 @@ TEST(Series, FactsAreOfAllValues) {
   EXPECT_EQ(s.facts.largest_at, 12340);
   EXPECT_EQ(s.facts.least, -7);
   EXPECT_EQ(s.facts.least_at, 43210);
-  EXPECT_EQ(s.facts.not_finite_at, 49000);
+  EXPECT_FALSE(s.facts.not_finite_at);  // later values are finite
   EXPECT_EQ(s.window, 200);
   // 25 stretches, one split by the value that is not finite, and that value.
   EXPECT_EQ(s.means.y.size(), 27);
@@ -185,8 +185,18 @@ TEST(Series, FactsAreOfTheFirstOfEqualValues) {
   const std::vector<double> x{10, 20, 30, 40, 50, 60};
   const SeriesFacts facts = make_series(x, std::vector<double>{7, nan, 7, inf, 2, 2}, 100).facts;
   EXPECT_EQ(facts.largest_at, 10);
-  EXPECT_EQ(facts.not_finite_at, 20);
   EXPECT_EQ(facts.least_at, 50);
+}
+
+TEST(Series, FactsSayFromWhereOnNothingIsFinite) {
+  const auto not_finite_at = [](const std::vector<double>& y) {
+    std::vector<double> x;
+    for (std::size_t i = 0; i < y.size(); ++i) x.push_back(10 * static_cast<double>(i));
+    return make_series(x, y, 100).facts.not_finite_at;
+  };
+  EXPECT_EQ(not_finite_at({7, inf, 7, nan, inf}), 30);
+  EXPECT_EQ(not_finite_at({nan}), 0);
+  EXPECT_FALSE(not_finite_at({nan, 7, inf, 7}));
 }
 
 TEST(SpreadOver, IsMedianAndRangeOfTheSeedsAtEachX) {

@@ -11,6 +11,8 @@
 #include <set>
 
 #include "config/error.h"
+#include "data/epoch_order.h"
+#include "same_state.h"
 #include "temporary_folder.h"
 #include "train/checkpoint.h"
 #include "train/small_run.h"
@@ -121,6 +123,37 @@ TEST(Trainer, TheSameSeedGivesTheSameBits) {
   EXPECT_NE(bytes_of(folder / "a/metrics.csv"), bytes_of(folder / "c/metrics.csv"));
   EXPECT_NE(bytes_of(folder / "a/checkpoints/last.ckpt"),
             bytes_of(folder / "c/checkpoints/last.ckpt"));
+}
+
+// Each option of this replica is set by hand, so none can get lost between configuration and run.
+TEST(Trainer, ARunIsItsReplicaDrivenByHand) {
+  const TemporaryFolder folder;
+  std::vector<std::string> settings = augmented;
+  settings.insert(settings.end(), {"seed=5", "data.normalize={mean: [0.25], std: [0.5]}"});
+  const RunConfig config = config_of(settings);
+  run_into(folder / "run", config);
+
+  const Dataset images = load_dataset(config.data).train;
+  const Network network = build_network(config, images.shape, images.classes);
+  ReplicaOptions options;
+  options.batch_size = 32;
+  options.normalize = {{0.25}, {0.5}};
+  options.augment = {2, true};
+  options.rule = {0.9f, false, false, false};
+  for (const Parameter& p : network.parameters) {
+    options.parameters.push_back({1, p.decayed ? 1e-3f : 0});
+  }
+  options.stages = {{0, std::vector<bool>(network.parameters.size(), true)}};
+  options.schedule = resolve_schedule(config, {30, 10}).lr;
+  options.seed = 5;
+  const auto replica =
+      shared_backend().compile(network, options, initial_parameters(network, config.model, 5),
+                               shared_backend().load(images));
+  for (std::uint32_t epoch = 0; epoch < 3; ++epoch) {
+    replica->set_epoch_order(epoch_order(5, epoch, 335));
+    replica->train(10);
+  }
+  EXPECT_TRUE(same(replica->save(), read_checkpoint(folder / "run/checkpoints/last.ckpt").state));
 }
 
 TEST(Trainer, TheResolvedConfigurationGivesTheSameRun) {

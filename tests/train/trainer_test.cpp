@@ -109,6 +109,7 @@ TEST(Trainer, OfEquallyGoodEvaluationsTheFirstIsTheBest) {
   const RunResult result = resume_in(folder / "run", config);
   EXPECT_EQ(result.best_test_accuracy, result.test_accuracy);
   EXPECT_EQ(result.best_step, 5);
+  EXPECT_EQ(read_checkpoint(folder / "run/checkpoints/best.ckpt").state.step.step, 5);
   EXPECT_EQ(run_into(folder / "whole", config).best_step, 5);
 }
 
@@ -636,6 +637,24 @@ TEST_F(GatedRun, KeepsItsOpeningUnderANewDecay) {
     EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k, opened_))) << k;
   }
   EXPECT_NE(rates, rates_of(folder_ / "whole"));
+}
+
+// With another bound the warmup goes on, and has to pass it.
+TEST_F(GatedRun, UnderAnotherGateIsInItsWarmupAgain) {
+  const auto path = folder_ / "cut";
+  StopAfter stopper(opened_ + 1);
+  const std::int64_t step = run_into(path, gated(), stopper.listener).steps;
+  ASSERT_LT(step, 70);
+  const RunConfig now = gated({"schedule.warmup.until.train_error_below=1e-6"});
+  EXPECT_FALSE(resume_in(path, now, true).gate_opened_at);
+  const Schedule is = resolve_schedule(now, {80, 10});
+  const auto phases = column_of(path, 2);
+  const auto rates = rates_of(path);
+  ASSERT_EQ(rates.size(), 80u);
+  for (std::int64_t k = step; k < 80; ++k) {
+    EXPECT_EQ(phases[k], k < 70 ? "warmup" : "decay") << k;
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k))) << k;
+  }
 }
 
 // The rate jumps where the new schedule begins, and the correction is for such jumps.

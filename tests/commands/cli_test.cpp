@@ -838,9 +838,13 @@ TEST_F(Cli, TrainSaysWhatIsOddAboutItsSchedule) {
   EXPECT_THAT(result.out, HasSubstr("note: the first update has rate 0"));
 }
 
+// It learns, and then a far higher rate destroys what it has learned.
 TEST_F(Cli, TrainPrintsWhatTheSummarySays) {
-  const Result result = preheat({"train", "tiny.yaml", "--out", "run", "--set",
-                                 "schedule.base_lr=0.3", "--set", "train.eval_every=1 steps"});
+  const Result result = preheat(
+      {"train", "tiny.yaml", "--out", "run", "--device", "cpu", "--set", "train.cpu_threads=1",
+       "--set", "train.length=40 steps", "--set", "train.eval_every=1 steps", "--set",
+       "schedule={phases: [{shape: constant, from: 0.02, length: 30 steps}, "
+       "{shape: constant, from: 3}]}"});
   EXPECT_EQ(result.code, 0) << result.err;
   const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
   const double best = summary["best_test_accuracy"];

@@ -609,6 +609,19 @@ TEST_F(Cli, ScheduleDrawsInTheSizeItIsAsked) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "t.svg"));
 }
 
+TEST_F(Cli, ScheduleDrawsALogarithmicAxisIfAsked) {
+  for (const bool log : {false, true}) {
+    std::vector<std::string> arguments = {"schedule", "tiny.yaml", "--svg", "s.svg"};
+    if (log) arguments.push_back("--log");
+    const Result result = preheat(arguments);
+    EXPECT_EQ(result.code, 0) << result.err;
+    // The last update but one has a hundredth of the base rate.
+    for (const std::string& plot : {result.out, bytes_of(folder_ / "s.svg")}) {
+      EXPECT_EQ(plot.find("5e-04") != std::string::npos, log) << plot;
+    }
+  }
+}
+
 // In a pipe lines have 80 columns: a row with its words, or the words below it.
 TEST_F(Cli, ScheduleSaysWhatItDoesInEightyColumns) {
   for (const int name : {7, 10, 11, 12, 13, 14, 15, 16}) {
@@ -1652,6 +1665,49 @@ TEST_F(Cli, FewerThreadsThanCoresDoNotHang) {
         bash(std::string(limit) +
              " timeout 60 '" PREHEAT_BINARY "' train tiny.yaml --quiet --out " + limit);
     EXPECT_EQ(result.code, 0) << limit;
+  }
+}
+
+// Their number decides the bits, not that of the cores.
+TEST_F(Cli, AsManyThreadsGiveTheSameBitsOnAnyNumberOfCores) {
+  for (const std::string cores : {"1", "3"}) {
+    const Result result =
+        bash("OMP_NUM_THREADS=" + cores +
+             " '" PREHEAT_BINARY
+             "' train tiny.yaml --device cpu --set train.cpu_threads=2 --quiet --out " +
+             cores);
+    EXPECT_EQ(result.code, 0) << result.err;
+  }
+  for (const char* file : {"metrics.csv", "checkpoints/last.ckpt"}) {
+    EXPECT_EQ(bytes_of(folder_ / "1" / file), bytes_of(folder_ / "3" / file)) << file;
+  }
+}
+
+// Where nothing says how long threads spin, it restarts itself with the same arguments; under
+// another name it runs as it is.
+TEST_F(Cli, RestartsItselfToSpinBriefly) {
+  put_bytes(folder_ / "two words.yaml", tiny);
+  std::filesystem::create_symlink(PREHEAT_BINARY, folder_ / "another");
+  const Result expected = preheat({"schedule", "two words.yaml", "--csv", "-"});
+  const std::vector<std::string> unset = {"env", "-u", "GOMP_SPINCOUNT", "-u", "OMP_WAIT_POLICY"};
+  for (const std::string program : {PREHEAT_BINARY, "./another"}) {
+    SCOPED_TRACE(program);
+    const auto run = [&](std::vector<std::string> arguments) {
+      arguments.insert(arguments.begin(), program);
+      arguments.insert(arguments.begin(), unset.begin(), unset.end());
+      return start(arguments);
+    };
+    const Result result = wait(run({"schedule", "two words.yaml", "--csv", "-"}));
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_EQ(result.out, expected.out);
+    expect_one_line(wait(run({"schedule", "two words.yaml", "--set", "seed=x"})), 2);
+    const pid_t child = run({"schedule", "two words.yaml", "--set",
+                             "train.length=1000000000000 steps", "--csv", "rates.csv"});
+    EXPECT_TRUE(comes(child, [&] { return std::filesystem::exists(folder_ / "rates.csv.1.tmp"); }));
+    const std::string environment = bytes_of(fmt::format("/proc/{}/environ", child));
+    EXPECT_EQ(environment.find("GOMP_SPINCOUNT=") != std::string::npos, program != "./another");
+    kill(child, SIGINT);
+    EXPECT_EQ(wait(child).code, 1);
   }
 }
 

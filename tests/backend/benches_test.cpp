@@ -1,31 +1,12 @@
-// Benches: slower work measures as slower, callers can stop a measurement, parts keep their order.
+// Benches: callers can stop a measurement, parts keep their order.
 #include "backend/benches.h"
 
 #include <gtest/gtest.h>
-
-#include <algorithm>
-#include <limits>
 
 #include "shared_backend.h"
 
 namespace preheat {
 namespace {
-
-TEST(Benches, ThreePassesAreSeenToMoveMore) {
-  // Far larger than the caches, so 36 bytes per weight must take longer than 20. Other load on the
-  // machine only lengthens times: the least of several measurements is the closest to the true
-  // cost.
-  double fused = std::numeric_limits<double>::infinity();
-  double passes = fused;
-  for (int attempt = 0; attempt < 5 && !(passes > 1.15 * fused); ++attempt) {
-    const auto rows = shared_backend().benches().time_updates({"large", {1 << 24}}, true, [] {});
-    for (const UpdateTiming& row : rows) {
-      if (row.variant == "fused") fused = std::min(fused, row.microseconds.least);
-      if (row.variant == "three_pass") passes = std::min(passes, row.microseconds.least);
-    }
-  }
-  EXPECT_GT(passes, 1.15 * fused);
-}
 
 TEST(Benches, AMeasurementEndsWhereItIsToldTo) {
   struct Enough {};

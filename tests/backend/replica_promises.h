@@ -627,6 +627,46 @@ TEST_P(ReplicaTest, AFrozenBatchNormWithFixedStatisticsIsTheOneOfEvaluation) {
   EXPECT_GT(std::fabs(train(*with_update, 4, 5).at(0).loss / expected.loss - 1), 1e-3);
 }
 
+// Without batch norm, training and evaluation compute the same loss. At a mean of 0 the padding is
+// the pixel 0.
+TEST_P(ReplicaTest, AnImageIsCroppedAndFlippedAsSeedEpochAndExampleSay) {
+  use(R"(
+seed: 3
+data:
+  dataset: synthetic
+  batch_size: 32
+  train_limit: 320
+  normalize: {mean: [0], std: [0.5]}
+  augment: {crop_padding: 2, flip: true}
+model: {layers: [conv: {out: 8}, max_pool, linear: {out: 10}]}
+schedule: {base_lr: 0.05, warmup: {length: 7 steps}}
+train: {length: 3 epochs}
+)");
+  auto r = replica();
+  train(*r, 0, 10);
+  // The first batch of epoch 1, as a dataset to evaluate.
+  Dataset batch{train_data_.shape, train_data_.classes, {}, {}};
+  const auto [height, width, channels] = train_data_.shape;
+  ASSERT_EQ(channels, 1);
+  const std::vector<std::uint32_t> examples = order(1);
+  for (std::int64_t i = 0; i < 32; ++i) {
+    const CropFlip crop = crop_flip(3, 1, examples[i], 2, true);
+    const std::uint8_t* image = train_data_.pixels.data() + examples[i] * height * width;
+    for (std::int64_t y = crop.dy; y < height + crop.dy; ++y) {
+      for (std::int64_t column = 0; column < width; ++column) {
+        const std::int64_t x = (crop.flip ? width - 1 - column : column) + crop.dx;
+        const bool inside = y >= 0 && y < height && x >= 0 && x < width;
+        batch.pixels.push_back(inside ? image[y * width + x] : std::uint8_t{0});
+      }
+    }
+    batch.labels.push_back(train_data_.labels[examples[i]]);
+  }
+  const Evaluation expected = r->evaluate(*backend_->load(batch));
+  const StepRecord record = train(*r, 10, 11).at(0);
+  expect_norm(record.loss, expected.loss);
+  EXPECT_EQ(record.correct, expected.correct);
+}
+
 TEST_P(ReplicaTest, FixedStatisticsAreThoseOfBatchNormsThatStandStillWhileTheyDo) {
   SCOPED_TRACE(seed_);
   const ReplicaState before = lived_in(2);

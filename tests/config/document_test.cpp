@@ -5,7 +5,8 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
+
+#include "temporary_folder.h"
 
 namespace preheat {
 namespace {
@@ -137,10 +138,10 @@ TEST(Document, SaysWhyAFileCannotBeRead) {
 }
 
 TEST(Document, LoadsAFile) {
-  const auto path = std::filesystem::path(testing::TempDir()) / "preheat_document_test.yaml";
-  std::ofstream(path) << "a: 1\n";
+  const TemporaryFolder folder;
+  const auto path = folder / "a.yaml";
+  put_bytes(path, "a: 1\n");
   const Document d = load_document(path);
-  std::filesystem::remove(path);
   EXPECT_EQ(d.root.find("a")->scalar, "1");
   EXPECT_EQ(d.root.find("a")->where.source, path.string());
 }

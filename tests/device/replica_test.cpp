@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <random>
 
 #include "backend/backend.h"
@@ -172,14 +173,33 @@ TEST_F(CudaReplica, ComputesInFp32WhatTheCpuDoes) {
   }
 }
 
+// What the updates moved is compared tensor by tensor, as the weights themselves hardly move in
+// three updates. Biases and batch norms are left out: theirs is mostly rounding error. The bounds
+// are two to three times what was seen; a tensor whose gradient is lost is at 1, half of it at 0.5
+// or more.
 TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
-  const std::pair<const char*, double> bounds[] = {{"tf32", 5e-3}, {"bf16", 5e-2}, {"fp16", 2e-2}};
+  struct Bound {
+    const char* precision;
+    double loss;
+    double moved;
+  };
+  constexpr Bound bounds[] = {{"tf32", 5e-3, 0.2}, {"bf16", 5e-2, 0.4}, {"fp16", 2e-2, 0.25}};
   for (const char* yaml : {every_layer, plain}) {
-    for (const auto& [precision, bound] : bounds) {
+    use(yaml);
+    auto cpu = replica(*cpu_);
+    const std::vector<NamedTensor> initial = cpu->save().parameters;
+    const auto moved_in = [&](const Replica& r) {
+      std::vector<NamedTensor> moved = r.save().parameters;
+      for (std::size_t t = 0; t < moved.size(); ++t) {
+        std::ranges::transform(moved[t].values, initial[t].values, moved[t].values.begin(),
+                               std::minus());
+      }
+      return moved;
+    };
+    const auto b = train(*cpu, 0, 3);
+    const std::vector<NamedTensor> on_cpu = moved_in(*cpu);
+    for (const auto& [precision, loss, moved] : bounds) {
       SCOPED_TRACE(precision);
-      use(yaml);
-      auto cpu = replica(*cpu_);
-      const auto b = train(*cpu, 0, 3);
       use(yaml, {std::string("train.precision=") + precision});
       auto gpu = replica(*cuda_);
       ReplicaState state = gpu->save();
@@ -188,10 +208,14 @@ TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
       const auto a = train(*gpu, 0, 3);
       ASSERT_EQ(a.size(), b.size());
       for (std::size_t i = 0; i < a.size(); ++i) {
-        EXPECT_NEAR(a[i].loss, b[i].loss, bound * (1 + b[i].loss));
-        EXPECT_NEAR(a[i].grad_norm, b[i].grad_norm, 5 * bound * b[i].grad_norm);
+        EXPECT_NEAR(a[i].loss, b[i].loss, loss * (1 + b[i].loss));
+        EXPECT_NEAR(a[i].grad_norm, b[i].grad_norm, 5 * loss * b[i].grad_norm);
       }
-      EXPECT_LT(distance(gpu->save().parameters, cpu->save().parameters), bound);
+      const std::vector<NamedTensor> on_gpu = moved_in(*gpu);
+      for (std::size_t t = 0; t < on_gpu.size(); ++t) {
+        if (!network_.parameters[t].decayed) continue;
+        EXPECT_LT(distance({on_gpu[t]}, {on_cpu[t]}), moved) << on_gpu[t].name;
+      }
     }
   }
 }
@@ -368,11 +392,22 @@ TEST_F(CudaReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {
     }
     EXPECT_TRUE(same(timed->save(), plain_one->save()));
     std::int64_t launches = 0;
+    std::int64_t kernels = 0;  // all but the products, for which a library may launch several
     for (const StepPart& part : parts) {
       EXPECT_GT(part.launches, 0) << part.layer << " " << part.work;
       launches += part.launches;
+      if (part.cost.operations > 0) continue;
+      EXPECT_EQ(part.launches, 1) << part.layer << " " << part.work;
+      ++kernels;
     }
     EXPECT_EQ(launches, plain_one->launches_per_update());
+    // In fp32, where no convolution takes the moments on its way: four of each batch norm, two of
+    // each bias and of the pooling that is not fused; the batch, the loss, the update, the next
+    // rate.
+    if (std::string(precision) == "fp32") {
+      EXPECT_EQ(kernels, 4 * 6 + 2 * 3 + 2 + 4);
+    }
+    EXPECT_EQ(std::ranges::count(parts, "sgd_momentum", &StepPart::work), 1);
   }
 }
 

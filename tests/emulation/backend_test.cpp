@@ -39,6 +39,10 @@ class CudaBackendOnADevice : public testing::Test {
   const std::size_t all_ = emulation::device_bytes;
 };
 
+TEST_F(CudaBackendOnADevice, IsTheAutomaticChoice) {
+  EXPECT_EQ(make_backend(DeviceChoice::automatic)->name(), "cuda");
+}
+
 TEST_F(CudaBackendOnADevice, AllocatesWhatIsStillBeingFreed) {
   constexpr std::size_t size = std::size_t{1} << 20;
   leave(size);

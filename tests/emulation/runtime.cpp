@@ -438,7 +438,9 @@ cudaError_t cudaDriverGetVersion(int* version) {
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
-  std::snprintf(properties->name, sizeof properties->name, "an emulated device");
+  // preheat remembers plans by the device's name: those of one seed are not another's.
+  std::snprintf(properties->name, sizeof properties->name, "an emulated device, seed %zu",
+                any_decision());
   properties->major = major_version;
   properties->multiProcessorCount = 132;
   properties->totalGlobalMem = device_bytes;

@@ -8,6 +8,7 @@
 #include <array>
 #include <cmath>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -383,98 +384,174 @@ TEST(Presets, SystemsReadFromTheirSource) {
   }
 }
 
-// Systems whose loops are rewritten here from their sources, at their own sizes.
-TEST(Presets, LoopsOfTheirSources) {
-  const auto rates_of = [](const std::string& name, std::int64_t steps_per_epoch,
-                           const std::vector<std::string>& settings = {}) {
-    Document document = load_document(root / "configs/schedules" / (name + ".yaml"));
-    std::vector<Override> overrides;
-    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-    const RunConfig config = read_config(with_overrides(document, overrides));
-    return resolve_schedule(config, run_length(config, steps_per_epoch));
-  };
-  const auto expect_rates = [](const char* name, const Schedule& s, const auto& loop) {
-    for (std::int64_t u = 0; u < s.run.steps; ++u) {
-      const double expected = loop(u);
-      ASSERT_NEAR(lr_at(s.lr, u), expected, 1e-9 * expected) << name << ", update " << u;
-    }
-  };
-  const double pi = std::acos(-1.0);
-  constexpr std::int64_t es = 7;  // updates per epoch
+// A system whose loop is rewritten here from its source, with its own numbers.
+struct Loop {
+  std::string preset;
+  std::vector<std::string> settings;
+  std::function<double(std::int64_t)> rate;  // called for one update after the other
+  std::int64_t gate_opens = -1;
+};
 
-  double last = 0;  // ASFF's tmp_lr keeps its last value
-  expect_rates("asff", rates_of("asff", es), [&](std::int64_t u) {
-    const std::int64_t e = u / es;
-    if (e < 5) {
-      last = 0.001 * std::pow(static_cast<double>(u) / (5.0 * es), 4);
-    } else if (e > 20 && e <= 300 - 30) {
-      last = 1e-5 + (0.001 - 1e-5) * 0.5 * (1 + std::cos(pi * static_cast<double>(e - 20) / 250));
-    } else if (e > 300 - 30) {
-      last = 1e-5;
+constexpr std::int64_t es = 7;  // updates per epoch
+
+std::vector<Loop> loops() {
+  const double pi = std::acos(-1.0);
+  return {
+      {"asff",
+       {},
+       [=, last = 0.0](std::int64_t u) mutable {  // tmp_lr keeps its last value
+         const std::int64_t e = u / es;
+         if (e < 5) {
+           last = 0.001 * std::pow(static_cast<double>(u) / (5.0 * es), 4);
+         } else if (e > 20 && e <= 300 - 30) {
+           last =
+               1e-5 + (0.001 - 1e-5) * 0.5 * (1 + std::cos(pi * static_cast<double>(e - 20) / 250));
+         } else if (e > 300 - 30) {
+           last = 1e-5;
+         }
+         return last;
+       }},
+      {"rfbnet",
+       {},
+       [](std::int64_t u) {
+         if (u < 5 * es) return 1e-6 + (4e-3 - 1e-6) * static_cast<double>(u) / (es * 5.0);
+         return 4e-3 * std::pow(0.1, (u >= 150 * es) + (u >= 200 * es) + (u >= 250 * es));
+       }},
+      {"darknet-sgdr",
+       {"train.length=1000 steps", "schedule.warmup.length=29 steps",
+        "schedule.decay.period=60 steps"},
+       [=, low = 0.0, cycle = 60.0](std::int64_t u) mutable {  // it walks through its cycles
+         const auto b = static_cast<double>(u + 1);
+         while (low + cycle < b) {
+           low += cycle;
+           cycle *= 2;
+         }
+         if (b < 30) return 0.001 * std::pow(b / 30, 4);
+         return 1e-5 + 0.5 * (0.001 - 1e-5) * (1 + std::cos((b - low) * pi / cycle));
+       }},
+      {"darknet-steps",
+       {"train.length=450500 steps"},
+       [](std::int64_t u) {
+         const std::int64_t b = u + 1;
+         if (b < 1000) return 0.001 * std::pow(static_cast<double>(b) / 1000, 4);
+         return 0.001 * (b >= 400000 ? 0.1 : 1) * (b >= 450000 ? 0.1 : 1);
+       }},
+      {"darknet-poly",
+       {"train.length=8000 steps"},
+       [](std::int64_t u) {
+         const auto b = static_cast<double>(u + 1);
+         return 0.1 * std::pow(b < 1000 ? b / 1000 : 1 - b / 8000, 4);
+       }},
+      {"caffe-inv",
+       {},
+       [](std::int64_t u) { return 0.01 * std::pow(1 + 1e-4 * static_cast<double>(u), -0.75); }},
+      {"caffe-sigmoid",
+       {},
+       [](std::int64_t u) { return 0.01 / (1 + std::exp(0.001 * static_cast<double>(u - 5000))); }},
+      {"intel-caffe",
+       {},
+       [](std::int64_t u) {
+         const auto iter = static_cast<double>(u);
+         constexpr double ramp = 5 * es;
+         if (iter < ramp) return (iter * 3.2 + (ramp - iter) * 0.1) / ramp;
+         return 3.2 * std::pow(1 - iter / (90 * es), 2);
+       }},
+      {"nvcaffe",
+       {},
+       [](std::int64_t u) {
+         const auto iter = static_cast<double>(u);
+         constexpr double ramp = 5 * es;
+         if (iter < ramp) return 0.01 + (0.1 - 0.01) * std::pow(iter / ramp, 2);
+         return (0.1 - 1e-5) * std::pow(1 - iter / (90 * es), 2) + 1e-5;
+       }},
+      {"goyal",
+       {},
+       [](std::int64_t u) {
+         const double kn = 0.1 * 8192 / 256;
+         if (u < 5 * es) return 0.1 + (kn - 0.1) * static_cast<double>(u) / (5.0 * es);
+         return kn * std::pow(0.1, (u >= 30 * es) + (u >= 60 * es) + (u >= 80 * es));
+       }},
+      {"resnet-110",
+       {},
+       [](std::int64_t u) {
+         return u < 400 ? 0.01 : 0.1 * std::pow(0.1, (u >= 32000) + (u >= 48000));
+       },
+       400},
+      {"yolov3",
+       {},
+       [=](std::int64_t u) {
+         const auto g = static_cast<double>(u + 1);
+         constexpr double ramp = 2 * es;
+         constexpr double all = 50 * es;
+         if (g < ramp) return 1e-4 * g / ramp;
+         return 1e-6 + (1e-4 - 1e-6) * 0.5 * (1 + std::cos(pi * (g - ramp) / (all - ramp)));
+       }},
+      {"timm-cosine",
+       {"data.batch_size=512"},
+       [=](std::int64_t u) {
+         const auto t = static_cast<double>(u / es);
+         if (t < 5) return 1e-5 + t * (0.2 - 1e-5) / 5;
+         return 0.5 * 0.2 * (1 + std::cos(pi * t / 300));
+       }},
+      {"timm-multistep",
+       {unscaled},
+       [](std::int64_t u) {
+         const std::int64_t t = u / es;
+         if (t < 5) return 1e-5 + static_cast<double>(t) * (0.1 - 1e-5) / 5;
+         return 0.1 * std::pow(0.1, (t + 1 >= 90) + (t + 1 >= 180) + (t + 1 >= 270));
+       }},
+      // TensorFlow's piecewise_constant keeps the old value at the boundary; boundaries and warmup
+      // are epochs of 50,000 / 128 updates, truncated.
+      {"tensorflow-resnet",
+       {},
+       [](std::int64_t g) {
+         const double batches = 50000.0 / 128;
+         const auto boundary = [&](int e) { return g > static_cast<std::int64_t>(batches * e); };
+         const auto steps = static_cast<std::int64_t>(batches * 5);
+         if (g < steps) return 0.1 * static_cast<double>(g) / static_cast<double>(steps);
+         return 0.1 * std::pow(0.1, boundary(100) + boundary(150) + boundary(200));
+       }},
+      {"nanogpt",
+       {},
+       [=](std::int64_t it) {
+         if (it < 2000) return 6e-4 * static_cast<double>(it + 1) / 2001;
+         const double ratio = static_cast<double>(it - 2000) / (600000 - 2000);
+         return 6e-5 + 0.5 * (1 + std::cos(pi * ratio)) * (6e-4 - 6e-5);
+       }},
+      {"llm.c-cosine",
+       {"train.length=2000 steps"},
+       [=](std::int64_t step) {
+         if (step < 700) return 6e-4 * static_cast<double>(step + 1) / 700;
+         const double ratio = static_cast<double>(step - 700) / (2000 - 700);
+         return 6e-4 * 0.5 * (1 + std::cos(pi * ratio));
+       }},
+      {"llm.c-wsd",
+       {},
+       [](std::int64_t step) {
+         if (step < 978) return 6e-4 * static_cast<double>(step + 1) / 978;
+         const auto decay_point = static_cast<std::int64_t>(0.8 * 19560);
+         if (step < decay_point) return 6e-4;
+         const auto ratio =
+             static_cast<double>(step - decay_point) / static_cast<double>(19560 - decay_point);
+         return 6e-4 * (1 - std::sqrt(ratio));
+       }},
+  };
+}
+
+TEST(Presets, LoopsOfTheirSources) {
+  for (const Loop& loop : loops()) {
+    Document document = load_document(root / "configs/schedules" / (loop.preset + ".yaml"));
+    std::vector<Override> overrides;
+    for (const std::string& setting : loop.settings) overrides.push_back(parse_override(setting));
+    const RunConfig config = read_config(with_overrides(document, overrides));
+    const Schedule s = resolve_schedule(config, run_length(config, es));
+    for (std::int64_t u = 0; u < s.run.steps; ++u) {
+      const double expected = loop.rate(u);
+      ASSERT_NEAR(lr_at(s.lr, u, u < loop.gate_opens ? -1 : loop.gate_opens), expected,
+                  1e-9 * expected)
+          << loop.preset << ", update " << u;
     }
-    return last;
-  });
-  expect_rates("rfbnet", rates_of("rfbnet", es), [&](std::int64_t u) {
-    if (u < 5 * es) return 1e-6 + (4e-3 - 1e-6) * static_cast<double>(u) / (es * 5.0);
-    return 4e-3 * std::pow(0.1, (u >= 150 * es) + (u >= 200 * es) + (u >= 250 * es));
-  });
-  double low = 0;  // darknet's sgdr walks through its cycles
-  double cycle = 60;
-  expect_rates("darknet-sgdr",
-               rates_of("darknet-sgdr", es,
-                        {"train.length=1000 steps", "schedule.warmup.length=29 steps",
-                         "schedule.decay.period=60 steps"}),
-               [&](std::int64_t u) {
-                 const auto b = static_cast<double>(u + 1);
-                 while (low + cycle < b) {
-                   low += cycle;
-                   cycle *= 2;
-                 }
-                 if (b < 30) return 0.001 * std::pow(b / 30, 4);
-                 return 1e-5 + 0.5 * (0.001 - 1e-5) * (1 + std::cos((b - low) * pi / cycle));
-               });
-  expect_rates("darknet-steps", rates_of("darknet-steps", es, {"train.length=450500 steps"}),
-               [&](std::int64_t u) {
-                 const std::int64_t b = u + 1;
-                 if (b < 1000) return 0.001 * std::pow(static_cast<double>(b) / 1000, 4);
-                 return 0.001 * (b >= 400000 ? 0.1 : 1) * (b >= 450000 ? 0.1 : 1);
-               });
-  expect_rates("caffe-inv", rates_of("caffe-inv", es), [&](std::int64_t u) {
-    return 0.01 * std::pow(1 + 1e-4 * static_cast<double>(u), -0.75);
-  });
-  expect_rates("caffe-sigmoid", rates_of("caffe-sigmoid", es), [&](std::int64_t u) {
-    return 0.01 / (1 + std::exp(0.001 * static_cast<double>(u - 5000)));
-  });
-  expect_rates("goyal", rates_of("goyal", es), [&](std::int64_t u) {
-    const double kn = 0.1 * 8192 / 256;
-    if (u < 5 * es) return 0.1 + (kn - 0.1) * static_cast<double>(u) / (5.0 * es);
-    return kn * std::pow(0.1, (u >= 30 * es) + (u >= 60 * es) + (u >= 80 * es));
-  });
-  expect_rates("timm-cosine", rates_of("timm-cosine", es, {"data.batch_size=512"}),
-               [&](std::int64_t u) {
-                 const auto t = static_cast<double>(u / es);
-                 if (t < 5) return 1e-5 + t * (0.2 - 1e-5) / 5;
-                 return 0.5 * 0.2 * (1 + std::cos(pi * t / 300));
-               });
-  expect_rates("timm-multistep", rates_of("timm-multistep", es, {unscaled}), [&](std::int64_t u) {
-    const std::int64_t t = u / es;
-    if (t < 5) return 1e-5 + static_cast<double>(t) * (0.1 - 1e-5) / 5;
-    return 0.1 * std::pow(0.1, (t + 1 >= 90) + (t + 1 >= 180) + (t + 1 >= 270));
-  });
-  // TensorFlow's piecewise_constant keeps the old value at the boundary; boundaries and warmup are
-  // epochs of 50,000 / 128 updates, truncated.
-  expect_rates("tensorflow-resnet", rates_of("tensorflow-resnet", es), [&](std::int64_t g) {
-    const double batches = 50000.0 / 128;
-    const auto boundary = [&](int e) { return g > static_cast<std::int64_t>(batches * e); };
-    const auto steps = static_cast<std::int64_t>(batches * 5);
-    if (g < steps) return 0.1 * static_cast<double>(g) / static_cast<double>(steps);
-    return 0.1 * std::pow(0.1, boundary(100) + boundary(150) + boundary(200));
-  });
-  expect_rates("nanogpt", rates_of("nanogpt", es), [&](std::int64_t it) {
-    if (it < 2000) return 6e-4 * static_cast<double>(it + 1) / 2001;
-    const double ratio = static_cast<double>(it - 2000) / (600000 - 2000);
-    return 6e-5 + 0.5 * (1 + std::cos(pi * ratio)) * (6e-4 - 6e-5);
-  });
+  }
 }
 
 // A system's row in the table of docs/schedules.md, computed from its preset in the case above.
@@ -575,13 +652,9 @@ TEST(Presets, TheTableOfTheDocsIsTrue) {
 }
 
 TEST(Presets, EveryFileSaysWhereItIsFromAndCanRun) {
-  std::set<std::string> tested = {"asff",         "rfbnet",    "goyal",        "resnet-110",
-                                  "darknet-sgdr", "caffe-inv", "caffe-sigmoid"};
+  std::set<std::string> tested;  // at every update
   for (const Row& row : rows()) tested.insert(row.preset);
-  for (const char* name : {"tensorflow-resnet", "yolov3", "darknet-steps", "darknet-poly",
-                           "intel-caffe", "nvcaffe", "llm.c-cosine", "llm.c-wsd", "nanogpt"}) {
-    tested.insert(name);
-  }
+  for (const Loop& loop : loops()) tested.insert(loop.preset);
   int count = 0;
   for (const auto& entry : fs::directory_iterator(root / "configs/schedules")) {
     const fs::path& path = entry.path();

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "train/checkpoint.h"
+#include "train/replica_options.h"
 #include "train/run_files.h"
 #include "train/small_run.h"
 
@@ -91,6 +92,38 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
   const auto summary = nlohmann::json::parse(bytes_of(folder / "run/summary.json"));
   EXPECT_EQ(summary.at("initial_sharpness"), s.sharpness.front());
   EXPECT_EQ(summary.at("last_sharpness"), s.sharpness.back());
+}
+
+// Of the weights before its update, on the configured examples, to the configured tolerance.
+TEST(Diagnostics, MeasureTheSharpnessAtTheWeightsOfTheUpdate) {
+  const TemporaryFolder folder;
+  const RunConfig config = config_of(
+      {"seed=5", "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05}"});
+  run_into(folder / "run", config);
+  const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
+  StopAfter stopper(4);
+  ASSERT_EQ(run_into(folder / "cut", config, stopper.listener).steps, 4);
+  const ReplicaState at_4 = read_checkpoint(folder / "cut/checkpoints/last.ckpt").state;
+
+  const Dataset images = load_dataset(config.data).train;
+  const Network network = build_network(config, images.shape, images.classes);
+  const auto probe =
+      shared_backend().probe(network, replica_options(config, network, schedule_of(config)),
+                             shared_backend().load(images), 50);
+  std::vector<float> weights = initial_parameters(network, config.model, 5);
+  std::vector<float> direction = random_direction(network, 5);
+  for (const std::size_t row : {0, 1}) {
+    Hessian hessian([&](std::span<const float> at,
+                        std::span<float> gradient) { probe->gradient(at, gradient); },
+                    weights);
+    const Sharpness expected = measure_sharpness(hessian, direction, 0.05, 30, false);
+    EXPECT_EQ(s.sharpness[row], expected.value);
+    EXPECT_EQ(s.residual[row], expected.residual);
+    EXPECT_EQ(s.iterations[row], static_cast<double>(expected.iterations));
+    for (std::size_t i = 0; i < network.parameters.size(); ++i) {
+      std::ranges::copy(at_4.parameters[i].values, weights.begin() + network.parameters[i].offset);
+    }
+  }
 }
 
 // The last measurement of a run is checked, also if the next would be due exactly at its end.

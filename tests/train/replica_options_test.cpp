@@ -85,7 +85,8 @@ TEST(ReplicaOptions, TakesTheOptimizersNumbers) {
   const ReplicaOptions options =
       options_of({"optimizer.momentum=0.75", "optimizer.nesterov=true", "label_smoothing=0.125",
                   "optimizer.momentum_form=folded", "optimizer.momentum_correction=true",
-                  "optimizer.clip_norm=2.5", "seed=11", "data.augment.flip=true"});
+                  "optimizer.clip_norm=2.5", "seed=11", "data.augment.flip=true",
+                  "data.normalize={mean: [0.25], std: [0.75]}"});
   EXPECT_EQ(options.rule.momentum, 0.75f);
   EXPECT_TRUE(options.rule.nesterov);
   EXPECT_TRUE(options.rule.folded);
@@ -95,10 +96,13 @@ TEST(ReplicaOptions, TakesTheOptimizersNumbers) {
   EXPECT_EQ(options.seed, 11u);
   EXPECT_EQ(options.batch_size, 32);
   EXPECT_TRUE(options.augment.flip);
+  EXPECT_THAT(options.normalize.mean, ElementsAre(0.25));
+  EXPECT_THAT(options.normalize.std, ElementsAre(0.75));
   const ReplicaOptions defaults = options_of({});
   EXPECT_FALSE(defaults.rule.folded);
   EXPECT_FALSE(defaults.rule.correction);
   EXPECT_EQ(defaults.clip_norm, 0);  // not clipped
+  EXPECT_EQ(defaults.normalize.mean, facts(DatasetName::synthetic).normalize.mean);
 }
 
 TEST(ReplicaOptions, TakesHowAStepIsComputed) {

@@ -11,6 +11,8 @@
 #include <set>
 
 #include "config/error.h"
+#include "data/epoch_order.h"
+#include "same_state.h"
 #include "temporary_folder.h"
 #include "train/checkpoint.h"
 #include "train/small_run.h"
@@ -107,6 +109,7 @@ TEST(Trainer, OfEquallyGoodEvaluationsTheFirstIsTheBest) {
   const RunResult result = resume_in(folder / "run", config);
   EXPECT_EQ(result.best_test_accuracy, result.test_accuracy);
   EXPECT_EQ(result.best_step, 5);
+  EXPECT_EQ(read_checkpoint(folder / "run/checkpoints/best.ckpt").state.step.step, 5);
   EXPECT_EQ(run_into(folder / "whole", config).best_step, 5);
 }
 
@@ -121,6 +124,37 @@ TEST(Trainer, TheSameSeedGivesTheSameBits) {
   EXPECT_NE(bytes_of(folder / "a/metrics.csv"), bytes_of(folder / "c/metrics.csv"));
   EXPECT_NE(bytes_of(folder / "a/checkpoints/last.ckpt"),
             bytes_of(folder / "c/checkpoints/last.ckpt"));
+}
+
+// Each option of this replica is set by hand, so none can get lost between configuration and run.
+TEST(Trainer, ARunIsItsReplicaDrivenByHand) {
+  const TemporaryFolder folder;
+  std::vector<std::string> settings = augmented;
+  settings.insert(settings.end(), {"seed=5", "data.normalize={mean: [0.25], std: [0.5]}"});
+  const RunConfig config = config_of(settings);
+  run_into(folder / "run", config);
+
+  const Dataset images = load_dataset(config.data).train;
+  const Network network = build_network(config, images.shape, images.classes);
+  ReplicaOptions options;
+  options.batch_size = 32;
+  options.normalize = {{0.25}, {0.5}};
+  options.augment = {2, true};
+  options.rule = {0.9f, false, false, false};
+  for (const Parameter& p : network.parameters) {
+    options.parameters.push_back({1, p.decayed ? 1e-3f : 0});
+  }
+  options.stages = {{0, std::vector<bool>(network.parameters.size(), true)}};
+  options.schedule = resolve_schedule(config, {30, 10}).lr;
+  options.seed = 5;
+  const auto replica =
+      shared_backend().compile(network, options, initial_parameters(network, config.model, 5),
+                               shared_backend().load(images));
+  for (std::uint32_t epoch = 0; epoch < 3; ++epoch) {
+    replica->set_epoch_order(epoch_order(5, epoch, 335));
+    replica->train(10);
+  }
+  EXPECT_TRUE(same(replica->save(), read_checkpoint(folder / "run/checkpoints/last.ckpt").state));
 }
 
 TEST(Trainer, TheResolvedConfigurationGivesTheSameRun) {
@@ -615,6 +649,24 @@ TEST_F(GatedRun, KeepsItsOpeningUnderANewDecay) {
     EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k, opened_))) << k;
   }
   EXPECT_NE(rates, rates_of(folder_ / "whole"));
+}
+
+// With another bound the warmup goes on, and has to pass it.
+TEST_F(GatedRun, UnderAnotherGateIsInItsWarmupAgain) {
+  const auto path = folder_ / "cut";
+  StopAfter stopper(opened_ + 1);
+  const std::int64_t step = run_into(path, gated(), stopper.listener).steps;
+  ASSERT_LT(step, 70);
+  const RunConfig now = gated({"schedule.warmup.until.train_error_below=1e-6"});
+  EXPECT_FALSE(resume_in(path, now, true).gate_opened_at);
+  const Schedule is = resolve_schedule(now, {80, 10});
+  const auto phases = column_of(path, 2);
+  const auto rates = rates_of(path);
+  ASSERT_EQ(rates.size(), 80u);
+  for (std::int64_t k = step; k < 80; ++k) {
+    EXPECT_EQ(phases[k], k < 70 ? "warmup" : "decay") << k;
+    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k))) << k;
+  }
 }
 
 // The rate jumps where the new schedule begins, and the correction is for such jumps.

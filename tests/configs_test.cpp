@@ -68,6 +68,35 @@ TEST(Configs, ResNet20RunsAnEpoch) {
   EXPECT_LT(losses[7], losses[0]);
 }
 
+// The first updates of its first seed show it: without warmup all units die or the loss is not
+// finite, with it the loss falls.
+TEST(Configs, WithoutWarmupTheExampleFails) {
+  const Document document = load_document(configs / "nan-without-warmup.yaml");
+  const RunConfig config = read_config(document);
+  const auto backend = make_backend(DeviceChoice::cpu);
+  ResidentData data;
+  try {
+    data = load_data(config.data, *backend);
+  } catch (const Error& error) {
+    GTEST_SKIP() << error.what();
+  }
+  const auto arms = arm_configs(document, config.compare->arms);
+  ASSERT_EQ(arms.size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    const std::string& name = config.compare->arms[i].name;
+    double loss = 0;
+    std::int64_t updates = 0;
+    RunListener listener;
+    listener.on_records = [&](std::span<const StepRecord> records) {
+      loss = records.back().loss;
+      updates = records.back().step + 1;
+    };
+    listener.wants_stop = [&] { return updates >= 12; };
+    Trainer(arms[i], *backend, data).run(listener, nullptr);
+    EXPECT_EQ(loss < 2.1, name == "warmup") << name << ": " << loss;  // that of chance is 2.3
+  }
+}
+
 // An error in a later arm is reported before the first arm trains or makes a folder.
 TEST(Configs, AWrongArmIsSaidBeforeAnythingRuns) {
   const auto backend = make_backend(DeviceChoice::cpu);

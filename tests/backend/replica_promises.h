@@ -15,6 +15,7 @@
 #include "data/epoch_order.h"
 #include "same_state.h"
 #include "schedule/schedule.h"
+#include "settings.h"
 #include "train/replica_options.h"
 
 namespace preheat {
@@ -57,10 +58,9 @@ class ReplicaFixture : public testing::Test {
   }
 
   void use(const std::string& yaml, const std::vector<std::string>& settings = {}) {
-    std::vector<Override> overrides;
-    overrides.push_back(parse_override("train.precision=" + precision_));
-    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-    config_ = read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
+    const Document document =
+        with_settings(parse_document(yaml, "test.yaml"), {"train.precision=" + precision_});
+    config_ = read_config(with_settings(document, settings));
     TrainTest data = load_dataset(config_.data);
     keep_first(data.test, 224);
     train_data_ = data.train;

@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <random>
 #include <set>
 #include <sstream>
+
+#include "settings.h"
+#include "temporary_folder.h"
 
 namespace preheat {
 namespace {
@@ -20,9 +22,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 RunConfig config_of(const std::string& text, const std::vector<std::string>& settings = {}) {
-  std::vector<Override> overrides;
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  return read_config(with_overrides(parse_document(text, "f.yaml"), overrides));
+  return read_config(with_settings(parse_document(text, "f.yaml"), settings));
 }
 
 std::string error_of(const std::string& text, const std::vector<std::string>& settings = {}) {
@@ -35,10 +35,7 @@ std::string error_of(const std::string& text, const std::vector<std::string>& se
 }
 
 std::string reference_text() {
-  std::ifstream file(PREHEAT_SOURCE_DIR "/configs/reference.yaml");
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
+  return bytes_of(PREHEAT_SOURCE_DIR "/configs/reference.yaml");
 }
 
 TEST(Config, DefaultsNeedNoFile) {

@@ -14,6 +14,7 @@
 #include "device/leaves.h"
 #include "same_state.h"
 #include "schedule/schedule.h"
+#include "settings.h"
 #include "train/replica_options.h"
 
 namespace preheat {
@@ -70,9 +71,7 @@ class CudaReplica : public testing::Test {
   }
 
   void use(const std::string& yaml, const std::vector<std::string>& settings = {}) {
-    std::vector<Override> overrides;
-    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-    config_ = read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
+    config_ = read_config(with_settings(parse_document(yaml, "test.yaml"), settings));
     data_ = load_dataset(config_.data);
     keep_first(data_.test, 84);
     network_ = build_network(config_, data_.train.shape, data_.train.classes);

@@ -15,6 +15,8 @@
 #include <sstream>
 
 #include "schedule/schedule.h"
+#include "settings.h"
+#include "temporary_folder.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -28,13 +30,14 @@ const fs::path root = PREHEAT_SOURCE_DIR;
 // epochs of 5 updates if the system counts epochs.
 constexpr std::int64_t epoch = 5;
 
+Document load_preset(const std::string& name) {
+  return load_document(root / "configs/schedules" / (name + ".yaml"));
+}
+
 Schedule preset(const std::string& name, const std::vector<std::string>& settings) {
-  Document document = name.empty() ? parse_document("", "none")
-                                   : load_document(root / "configs/schedules" / (name + ".yaml"));
-  std::vector<Override> overrides = {parse_override("train.length=20 steps"),
-                                     parse_override("schedule.base_lr=0.1")};
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  const RunConfig config = read_config(with_overrides(document, overrides));
+  const Document document = name.empty() ? parse_document("", "none") : load_preset(name);
+  const Document sized = with_settings(document, {"train.length=20 steps", "schedule.base_lr=0.1"});
+  const RunConfig config = read_config(with_settings(sized, settings));
   return resolve_schedule(config, run_length(config, epoch));
 }
 
@@ -540,10 +543,7 @@ std::vector<Loop> loops() {
 
 TEST(Presets, LoopsOfTheirSources) {
   for (const Loop& loop : loops()) {
-    Document document = load_document(root / "configs/schedules" / (loop.preset + ".yaml"));
-    std::vector<Override> overrides;
-    for (const std::string& setting : loop.settings) overrides.push_back(parse_override(setting));
-    const RunConfig config = read_config(with_overrides(document, overrides));
+    const RunConfig config = read_config(with_settings(load_preset(loop.preset), loop.settings));
     const Schedule s = resolve_schedule(config, run_length(config, es));
     for (std::int64_t u = 0; u < s.run.steps; ++u) {
       const double expected = loop.rate(u);
@@ -643,12 +643,9 @@ TEST(Presets, TheTableOfTheDocsIsTrue) {
        {"schedule.phases.1.length=5 steps", "schedule.phases.2.period=15 steps",
         "schedule.phases.2.to=0.001"}},
   };
-  std::ifstream file(root / "docs/schedules.md");
-  std::stringstream docs;
-  docs << file.rdbuf();
   std::string table;
   for (const System& system : systems) table += axes_row(system) + "\n";
-  EXPECT_THAT(docs.str(), testing::HasSubstr(table)) << table;
+  EXPECT_THAT(bytes_of(root / "docs/schedules.md"), testing::HasSubstr(table)) << table;
 }
 
 TEST(Presets, EveryFileSaysWhereItIsFromAndCanRun) {

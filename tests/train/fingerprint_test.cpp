@@ -8,6 +8,8 @@
 #include <map>
 #include <set>
 
+#include "settings.h"
+
 namespace preheat {
 namespace {
 
@@ -51,9 +53,7 @@ train: {length: 40 steps}
 )";
 
 RunConfig config_of(const char* yaml, const std::vector<std::string>& settings) {
-  std::vector<Override> overrides;
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  return read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
+  return read_config(with_settings(parse_document(yaml, "test.yaml"), settings));
 }
 
 std::string fingerprint_of(const char* yaml, const std::vector<std::string>& settings) {

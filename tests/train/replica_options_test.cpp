@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "data/dataset.h"
+#include "settings.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -31,9 +32,7 @@ schedule: {warmup: {length: 0 steps}}
 )";
 
 RunConfig config_of(const std::vector<std::string>& settings) {
-  std::vector<Override> overrides;
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  return read_config(with_overrides(parse_document(yaml, "test.yaml"), overrides));
+  return read_config(with_settings(parse_document(yaml, "test.yaml"), settings));
 }
 
 Network network_of(const RunConfig& config) {

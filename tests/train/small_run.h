@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "config/error.h"
+#include "settings.h"
 #include "shared_backend.h"
 #include "temporary_folder.h"
 #include "train/trainer.h"
@@ -39,9 +40,7 @@ train: {length: 30 steps, eval_every: 15 steps, checkpoint_every: 12 steps}
 )";
 
 inline RunConfig config_of(const std::vector<std::string>& settings = {}) {
-  std::vector<Override> overrides;
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  return read_config(with_overrides(parse_document(tiny, "tiny.yaml"), overrides));
+  return read_config(with_settings(parse_document(tiny, "tiny.yaml"), settings));
 }
 
 inline const std::vector<std::string> augmented = {"data.augment.crop_padding=2",

@@ -6,7 +6,6 @@
 
 #include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <set>
 #include <sstream>
 
@@ -15,16 +14,10 @@
 #include "config/config.h"
 #include "data/dataset.h"
 #include "nn/network.h"
+#include "temporary_folder.h"
 
 namespace preheat::cuda {
 namespace {
-
-std::string text_of(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
 
 kernels::Images images(std::int64_t batch, const ImageShape& shape) {
   return {batch, static_cast<std::int32_t>(shape.height), static_cast<std::int32_t>(shape.width),
@@ -50,7 +43,7 @@ std::vector<Network> shipped_networks(std::vector<std::int64_t>& batches) {
 
 TEST(CudaPlans, EveryConvolutionOfEveryShippedNetworkHasOneOnAnH100) {
   const std::string device =
-      text_of(std::filesystem::path(PREHEAT_SOURCE_DIR) / "tests/backend/cuda/h100.json");
+      bytes_of(std::filesystem::path(PREHEAT_SOURCE_DIR) / "tests/backend/cuda/h100.json");
   const ConvolutionPlanner planner(device);
   std::vector<std::int64_t> batches;
   const std::vector<Network> networks = shipped_networks(batches);

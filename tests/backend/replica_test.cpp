@@ -145,7 +145,7 @@ TEST_F(CpuReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {
   // the block has a 1x1 projection because its shape changes.
   const double per_image =
       16 * 16 * 9 * 1 * 8 + 4 * 4 * (9 * 8 * 12 + 9 * 12 * 12 + 8 * 12) + 4 * 4 * 9 * 12 * 6;
-  EXPECT_EQ(convolutions, 2 * 32 * per_image);
+  EXPECT_EQ(convolutions, 2 * static_cast<double>(config_.data.batch_size) * per_image);
 }
 
 TEST_F(CpuReplica, MoreMemoryThanThereIsIsRefusedBeforeItIsTouched) {

@@ -207,7 +207,7 @@ TEST_F(Properties, AFloorIsAMaximum) {
     own |= config_.schedule.warmup.min_lr || config_.schedule.decay.min_lr;
     for (const PhaseConfig& phase : config_.schedule.phases) own |= phase.min_lr.has_value();
     for (const PhaseConfig& phase : config_.schedule.phases) {
-      own |= !phase.from || phase.from->last;  // begins at a value that is floored
+      own |= !phase.from || phase.from->kind == LrKind::last;  // begins at a value that is floored
     }
     if (own || config_.schedule.toward != Toward::base) continue;
     SCOPED_TRACE(random_.text());

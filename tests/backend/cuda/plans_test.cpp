@@ -141,7 +141,8 @@ TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
   EXPECT_LE(last.offset + last.size, padded.arena_size);
 }
 
-// Each kernel as it was compiled for the program: nothing on an H100, at most 16 registers elsewhere.
+// Each kernel as it was compiled for the program: nothing on an H100, at most 16 registers
+// elsewhere.
 TEST(CudaKernels, SpillNextToNothing) {
   std::istringstream objects(PREHEAT_KERNEL_OBJECTS);
   for (std::string object; std::getline(objects, object, ':');) {

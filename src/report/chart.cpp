@@ -126,6 +126,7 @@ void Chart::add(const std::string& label, const Style& style, const Series& seri
   if (kind == Kind::raw && !series.means.x.empty()) {
     add(fmt::format("{}, mean of {}", label, series.window), Kind::mean, style, series.means,
         facets);
+    json_["series"].back()["of"] = clean(label);
   }
   const SeriesFacts& f = series.facts;
   facts_.push_back({escape(label), std::to_string(f.values), plain(f.first),

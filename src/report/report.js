@@ -15,15 +15,14 @@
   const fewPoints = 40;  // of a median: up to here its points are drawn, e.g. a run's evaluations
   const meansAbove = 6;  // runs in a chart; above that only means are shown at first, if there are any
 
-  // "warmup, mean of 8" belongs to the series "warmup" (src/report/chart.cpp).
-  const withoutMean = (label) => label.split(', mean of ')[0];
+  // The label of the series that a series of means belongs to, or the series' own.
+  const owner = (series) => series.of ?? series.label;
 
   // The median of an arm's seeds, with its band; the seeds themselves are shown on request.
   const isMedian = (series) => series.kind === 'median';
   const hasMedians = (spec) => spec.series.some(isMedian);
 
-  const runsOf = (spec) => new Set(spec.series.filter((s) => !isMedian(s))
-    .map((s) => withoutMean(s.label))).size;
+  const runsOf = (spec) => new Set(spec.series.filter((s) => !isMedian(s)).map(owner)).size;
 
   // ---- Words ----------------------------------------------------------------------------------
 
@@ -110,7 +109,7 @@
   }
 
   function datasetsOf(spec) {
-    const means = new Set(spec.series.filter((s) => s.kind === 'mean').map((s) => withoutMean(s.label)));
+    const means = new Set(spec.series.filter((s) => s.of).map(owner));
     const datasets = [];
     for (const series of spec.series) {
       // Unparsed data must be sorted by x for Chart.js; lines are, rows are not.
@@ -573,8 +572,8 @@
     keys.className = 'keys';
     const legend = () => {
       const entries = [];
-      for (const { label, color, pattern, kind, facets } of spec.series) {
-        if (label === '' || withoutMean(label) !== label) continue;
+      for (const { label, of, color, pattern, kind, facets } of spec.series) {
+        if (label === '' || of) continue;
         // The seeds of an arm look alike; the controls above the charts show which of them are on.
         const like = facets.length > 0 && entries.find((entry) => entry.facets.length > 0 &&
           entry.color === color && entry.pattern === pattern);
@@ -624,9 +623,9 @@
   // Shows the series whose values of every facet are on.
   function show(chart, group) {
     chart.data.datasets.forEach((dataset, i) => {
-      const { facets, label } = dataset.series;
+      const { facets } = dataset.series;
       const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: any
-        !(chart.off?.has(withoutMean(label))) && (chart.showsEvery || !dataset.hasMeans) &&
+        !(chart.off?.has(owner(dataset.series))) && (chart.showsEvery || !dataset.hasMeans) &&
         (group.eachSeed || isMedian(dataset.series) || !hasMedians(chart.spec));
       chart.setDatasetVisibility(i, isOn);
     });

@@ -147,7 +147,7 @@ TEST(CudaKernels, SpillNextToNothing) {
   std::istringstream objects(PREHEAT_KERNEL_OBJECTS);
   for (std::string object; std::getline(objects, object, ':');) {
     SCOPED_TRACE(object);
-    std::istringstream lines(text_of(object + ".ptxas"));
+    std::istringstream lines(bytes_of(object + ".ptxas"));
     std::string kernel;
     std::string architecture;
     std::set<std::string> architectures;

@@ -59,8 +59,8 @@ std::string numbers_of(const RunData& run) {
       {"updates", fmt::format("{} of {}", get_as<std::int64_t>(s.at("steps")),
                               get_as<std::int64_t>(s.at("steps_planned")))},
       {"updates in an epoch", std::to_string(get_as<std::int64_t>(s.at("steps_per_epoch")))},
-      {"training loss, last 50", plain(optional_at<double>(s, "final_train_loss"))},
-      {"training accuracy, last 50", percent(optional_at<double>(s, "final_train_accuracy"))},
+      {"final training loss", plain(optional_at<double>(s, "final_train_loss"))},
+      {"final training accuracy", percent(optional_at<double>(s, "final_train_accuracy"))},
       {"test loss", plain(optional_at<double>(s, "test_loss"))},
       {"test accuracy", percent(optional_at<double>(s, "test_accuracy"))},
       {"best test accuracy",
@@ -114,7 +114,7 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
             percent(number("test_accuracy"))};
   });
 }
-const std::vector<std::string> run_heads = {"run", "outcome", "updates", "training loss, last 50",
+const std::vector<std::string> run_heads = {"run", "outcome", "updates", "final training loss",
                                             "test accuracy"};
 
 void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {

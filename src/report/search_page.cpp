@@ -122,8 +122,8 @@ std::string tried_table(const Json& arm) {
                       percent(optional_at<double>(trial, "test_accuracy"))});
     }
   }
-  return table(
-      {"seed", "base rate", "trained", "outcome", "training loss, last 50", "test accuracy"}, rows);
+  return table({"seed", "base rate", "trained", "outcome", "final training loss", "test accuracy"},
+               rows);
 }
 
 // The result of a tried rate, from good to bad.

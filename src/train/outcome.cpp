@@ -4,28 +4,38 @@
 #include <cmath>
 
 namespace preheat {
+namespace {
+
+constexpr std::size_t window = 50;  // updates
+
+}  // namespace
 
 bool is_failure(Outcome outcome) {
   return outcome == Outcome::stuck || outcome == Outcome::non_finite;
 }
 
 void LossHistory::add(double loss, double accuracy) {
-  if (recent_.empty()) first_ = largest_ = loss;
+  if (count_++ == 0) first_ = largest_ = loss;
   largest_ = std::max(largest_, loss);
   recent_.push_back({loss, accuracy});
   if (recent_.size() > window) recent_.pop_front();
 }
 
-double LossHistory::final_loss() const {
+double LossHistory::final_mean(double Update::*value) const {
+  const std::size_t n = std::clamp<std::size_t>(count_ / 4, 1, recent_.size());
   double sum = 0;
-  for (const Update& u : recent_) sum += u.loss;
-  return sum / static_cast<double>(recent_.size());
+  for (auto u = recent_.end() - static_cast<std::ptrdiff_t>(n); u != recent_.end(); ++u) {
+    sum += (*u).*value;
+  }
+  return sum / static_cast<double>(n);
+}
+
+double LossHistory::final_loss() const {
+  return final_mean(&Update::loss);
 }
 
 double LossHistory::final_accuracy() const {
-  double sum = 0;
-  for (const Update& u : recent_) sum += u.accuracy;
-  return sum / static_cast<double>(recent_.size());
+  return final_mean(&Update::accuracy);
 }
 
 double chance_loss(Loss loss, std::int64_t classes) {

@@ -78,9 +78,15 @@ void add_metrics(RunData& run, std::size_t points) {
   run.phases = phases_of(m);
 }
 
+// False also of what cannot be read, such as a link to itself.
+bool is_there(const fs::path& path) {
+  std::error_code none;
+  return fs::exists(path, none);
+}
+
 template <class Rows>
 std::optional<Rows> if_there(const fs::path& path, Rows (*read)(const fs::path&)) {
-  if (!fs::exists(path)) return std::nullopt;
+  if (!is_there(path)) return std::nullopt;
   return read(path);
 }
 
@@ -88,7 +94,7 @@ enum class Depth { without_layers, with_layers };
 
 void read_run(RunData& run, std::size_t points, Depth depth) {
   const fs::path summary = run.folder / "summary.json";
-  if (fs::exists(summary)) {
+  if (is_there(summary)) {
     read_json(summary, [&](const Json& json) {
       run.outcome = optional_at<std::string>(json, "outcome").value_or("");
       run.lost_at = optional_at<double>(json, "first_non_finite_step");
@@ -226,25 +232,28 @@ void name_runs(std::vector<RunData>& runs) {
 // std::nullopt if it is not an experiment's folder.
 std::optional<Experiment::Kind> experiment_of(const fs::path& folder) {
   for (const Experiment::Kind kind : all_values<Experiment::Kind>()) {
-    if (fs::exists(folder / result_file(kind))) return kind;
+    if (is_there(folder / result_file(kind))) return kind;
   }
   return std::nullopt;
 }
 
 bool is_reported(const fs::path& folder) {
-  return experiment_of(folder) || fs::exists(folder / "metrics.csv");
+  return experiment_of(folder) || is_there(folder / "metrics.csv");
 }
 
 // The folder itself or, if it is neither a run's nor an experiment's, those directly below it that
 // are, by name: runs/NAME holds all runs of a configuration.
 std::vector<fs::path> reported(const fs::path& folder) {
   if (is_reported(folder)) return {folder};
-  if (!fs::is_directory(folder)) {
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) {
     throw Error(folder.string() +
                 ": is not a folder; report takes the folders of runs and experiments");
   }
+  const fs::directory_iterator entries(folder, error);
+  if (error) throw Error(fmt::format("{}: cannot be read: {}", folder.string(), error.message()));
   std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
+  for (const auto& entry : entries) {
     if (is_reported(entry.path())) found.push_back(entry.path());
   }
   if (found.empty()) {

@@ -824,7 +824,7 @@ TEST_F(Cli, ARunGoesOnUnderAnotherScheduleWhenAsked) {
                                            "--set",    "train.length=30 steps",
                                            "--set",    "schedule.decay.shape=linear"};
   const Result refused = preheat(longer);
-  expect_one_line(refused, 1);
+  expect_one_line(refused, 2);
   EXPECT_THAT(refused.err, AllOf(HasSubstr("config.yaml"), HasSubstr("--new-schedule")));
   std::vector<std::string> asked = longer;
   asked.push_back("--new-schedule");
@@ -1188,6 +1188,11 @@ TEST_F(Cli, ReportWritesThePageOfFolders) {
     EXPECT_EQ(bytes_of(folder_ / usual), other);
     std::filesystem::remove(folder_ / usual);
   }
+  // A link to itself is no run.
+  std::filesystem::create_symlink("loop", folder_ / "loop");
+  result = preheat({"report", "."});
+  EXPECT_EQ(result.code, 0) << result.err;
+  std::filesystem::remove(folder_ / "loop");
   std::filesystem::resize_file(folder_ / "a/summary.json", 50);
   result = preheat({"report", "a"});
   expect_one_line(result, 1);

@@ -307,8 +307,10 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
   const auto differs =
       resume ? first_difference(config_in(folder), config) : std::optional<Difference>();
   if (differs) {
-    throw Error(fmt::format("{}: the experiment was made with '{}', this configuration has '{}'",
-                            path.string(), differs->before, differs->now));
+    throw ConfigError({path.string(), 0, 0, ""},
+                      fmt::format("the experiment was made with '{}', this configuration has '{}'",
+                                  differs->before, differs->now),
+                      "begin another experiment without --resume");
   }
   if (resume) remove_temporaries(folder);
   write_atomically(path, write_config(config));

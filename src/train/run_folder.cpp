@@ -71,6 +71,11 @@ void make_folder(const std::filesystem::path& folder) {
 }
 
 RunConfig config_in(const std::filesystem::path& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(folder / "config.yaml", error)) {
+    throw Error(folder.string() + ": is not the folder of a run or an experiment: " +
+                (error ? error.message() : "it has no config.yaml"));
+  }
   try {
     return read_config(load_document(folder / "config.yaml"));
   } catch (const ConfigError& e) {

@@ -72,16 +72,18 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
-// Throws Error unless a run under `before` may continue under `now`.
+// Throws ConfigError unless a run under `before` may continue under `now`.
 void require_same_run(const std::filesystem::path& config_path, const RunConfig& before,
                       const RunConfig& now, bool new_schedule) {
   const RunConfig under_old_schedule = with_schedule_of(now, before);
   const auto differs = first_difference(before, new_schedule ? under_old_schedule : now);
   if (!differs) return;
   const bool by_schedule = !first_difference(before, under_old_schedule);
-  throw Error(fmt::format("{}: the run was made with '{}', this configuration has '{}'{}",
-                          config_path.string(), differs->before, differs->now,
-                          by_schedule ? "; --new-schedule continues under the new one" : ""));
+  throw ConfigError({config_path.string(), 0, 0, ""},
+                    fmt::format("the run was made with '{}', this configuration has '{}'",
+                                differs->before, differs->now),
+                    by_schedule ? "--new-schedule continues under the new one"
+                                : "begin another run without --resume");
 }
 
 // Continues from the same step under another schedule. A gate keeps its window only if it is the

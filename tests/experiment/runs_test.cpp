@@ -374,7 +374,7 @@ class ResumedCompare : public testing::Test {
   std::string error(const std::filesystem::path& path, const Document& d) {
     try {
       compare(d, shared_backend(), path, true, {});
-    } catch (const Error& e) {
+    } catch (const std::runtime_error& e) {
       return e.what();
     }
     return "";

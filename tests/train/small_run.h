@@ -71,7 +71,7 @@ inline std::string resume_error(const std::filesystem::path& path, const RunConf
                                 bool new_schedule = false) {
   try {
     trainer_of(config).resume(path, new_schedule);
-  } catch (const Error& error) {
+  } catch (const std::runtime_error& error) {  // Error or ConfigError
     return error.what();
   }
   return "";

@@ -307,7 +307,11 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
 
 void read_value(const Node& node, LrValue& value) {
   const std::string remedy = "write a number of at least 0, base, or a factor such as 0.1x";
-  if (!is_plain(node)) wrong(node, "is not a learning rate", remedy);
+  // Quoted, as JSON has it, it may be a word or a factor, but no number.
+  const bool is_text =
+      node.kind == Node::Kind::scalar &&
+      (node.scalar == "last" || node.scalar == "base" || node.scalar.ends_with('x'));
+  if (!is_plain(node) && !is_text) wrong(node, "is not a learning rate", remedy);
   if (node.scalar == "last") {
     value = {0, LrKind::last};
     return;

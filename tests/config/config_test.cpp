@@ -158,6 +158,11 @@ TEST(Config, ReadsPhases) {
   EXPECT_EQ(c.schedule.phases[1].from->value, 1);
   EXPECT_EQ(c.schedule.phases[1].from->kind, LrKind::times_base);
   EXPECT_EQ(c.schedule.phases[1].to->kind, LrKind::absolute);
+  // JSON has words in quotes.
+  const RunConfig quoted =
+      config_of("schedule: {phases: [{shape: linear, from: '0.5x', to: 'base'}]}");
+  EXPECT_EQ(quoted.schedule.phases[0].from->value, 0.5);
+  EXPECT_EQ(quoted.schedule.phases[0].to->kind, LrKind::times_base);
 }
 
 TEST(Config, ReadsHowAStepIsComputed) {

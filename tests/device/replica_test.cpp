@@ -249,7 +249,7 @@ TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
 TEST_F(CudaReplica, AFewSmallStepsHaveTheSameBitsInAGraph) {
   for (const char* precision : {"fp32", "bf16", "fp16"}) {
     for (const char* network : {every_layer, plain}) {
-      const std::vector<std::string> base = {"data.batch_size=6", "data.train_limit=24",
+      const std::vector<std::string> base = {"data.batch_size=3", "data.train_limit=9",
                                              std::string("train.precision=") + precision};
       use(network, base);
       auto in_graph = replica(*cuda_);
@@ -303,7 +303,8 @@ TEST_F(CudaReplica, StopsAtTheFirstStepThatIsNotFinite) {
         {"train.precision=bf16"},
         {"train.precision=fp32", "optimizer.clip_norm=1e9"}}) {
     std::vector<std::string> all = settings;
-    all.insert(all.end(), {"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"});
+    all.insert(all.end(), {"schedule.base_lr=1e12", "schedule.warmup.length=0 steps",
+                           "data.batch_size=50", "data.train_limit=500"});
     use(plain, all);
     auto gpu = replica(*cuda_);
     const auto records = train(*gpu, 0, 30, 10);

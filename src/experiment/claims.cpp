@@ -173,15 +173,22 @@ Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored&
   return may_return ? Verdict::inconclusive : verdict_of(interval, bound);
 }
 
-Verdict verdict_within(const Interval& interval, double margin) {
-  if (interval.lo > -margin && interval.hi < margin) return Verdict::pass;
-  return interval.lo >= margin || interval.hi <= -margin ? Verdict::fail : Verdict::inconclusive;
+Verdict verdict_within(const Interval& interval, const Interval& range) {
+  if (interval.lo > range.lo && interval.hi < range.hi) return Verdict::pass;
+  const bool is_outside = interval.lo >= range.hi || interval.hi <= range.lo;
+  return is_outside ? Verdict::fail : Verdict::inconclusive;
 }
 
 bool are_equal(std::span<const double> differences) {
   constexpr double rounding = 1e-12;
   const auto [least, largest] = std::ranges::minmax(differences);
   return largest - least < rounding;
+}
+
+std::string equal_text(std::span<const double> differences) {
+  return are_equal(differences)
+             ? "; the differences are all equal, which shows no spread to judge them by"
+             : "";
 }
 
 const char* more_or_less(const Bound& bound) {

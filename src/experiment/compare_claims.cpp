@@ -185,7 +185,7 @@ Finding judge(const FailsAlikeClaim& c, const Arms& arms) {
                                                         pair.only_second_failed, pair.pairs, 0.90);
   return {.evidence = fmt::format("{}; 90 % interval of the difference of shares {}",
                                   discordant_text(a, b, pair), to_string(interval)),
-          .verdict = verdict_within(interval, c.within)};
+          .verdict = verdict_within(interval, {-c.within, c.within})};
 }
 
 // ---- Test accuracies ---------------------------------------------------------------------------
@@ -250,18 +250,15 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const PairedT t = paired_t(differences);
   const bool has_bootstrap = pairs.n() >= min_seeds_for_bootstrap;
-  Finding finding;
-  finding.evidence = fmt::format(
-      "{}, t interval at 95 % {}{}{}", difference_text(pairs, t.mean), points_text(t.interval),
-      has_bootstrap ? fmt::format(" (bootstrap {})", points_text(bootstrap(differences, mean).bca))
-                    : "",
-      chance_text(arms, c.arms));
-  if (are_equal(differences)) {
-    finding.evidence += equal_text;
-  } else {
-    finding.verdict = verdict_above(t.interval, c.at_least);
-  }
-  return finding;
+  return {.evidence = fmt::format(
+              "{}, t interval at 95 % {}{}{}{}", difference_text(pairs, t.mean),
+              points_text(t.interval),
+              has_bootstrap
+                  ? fmt::format(" (bootstrap {})", points_text(bootstrap(differences, mean).bca))
+                  : "",
+              chance_text(arms, c.arms), equal_text(differences)),
+          .verdict = are_equal(differences) ? Verdict::inconclusive
+                                            : verdict_above(t.interval, c.at_least)};
 }
 
 // ---- accuracy_alike ----------------------------------------------------------------------------
@@ -279,16 +276,11 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const Equivalence both = tost(differences, c.within);
   const Interval interval = paired_t(differences, 0.90).interval;
-  Finding finding;
-  finding.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}",
-                                 difference_text(pairs, both.mean), points_text(interval), both.p,
-                                 chance_text(arms, c.arms));
-  if (are_equal(differences)) {
-    finding.evidence += equal_text;
-  } else {
-    finding.verdict = verdict_within(interval, c.within);
-  }
-  return finding;
+  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}{}",
+                                  difference_text(pairs, both.mean), points_text(interval), both.p,
+                                  chance_text(arms, c.arms), equal_text(differences)),
+          .verdict = are_equal(differences) ? Verdict::inconclusive
+                                            : verdict_within(interval, {-c.within, c.within})};
 }
 
 // ---- accuracy_falls ----------------------------------------------------------------------------
@@ -737,9 +729,7 @@ Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
   if (are_equal(slopes)) {
     finding.evidence += ", equal in all seeds";
   } else if (missing == 0) {
-    const double middle = std::midpoint(c.slope[0], c.slope[1]);
-    finding.verdict =
-        verdict_within({interval.lo - middle, interval.hi - middle}, c.slope[1] - middle);
+    finding.verdict = verdict_within(interval, {c.slope[0], c.slope[1]});
   }
   return finding;
 }

@@ -140,15 +140,15 @@ struct Censored {
 /// move it further away the verdict stands.
 Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored);
 
-/// PASS if the interval is wholly inside (-margin, margin), FAIL if wholly outside, otherwise
+/// PASS if the interval is wholly inside the open range, FAIL if wholly outside, otherwise
 /// INCONCLUSIVE.
-Verdict verdict_within(const Interval& interval, double margin);
+Verdict verdict_within(const Interval& interval, const Interval& range);
 
 /// Whether the differences are all equal but for rounding, as where every run failed: they were
 /// measured too coarsely for a t interval (statistics.h), which would be a point.
 bool are_equal(std::span<const double> differences);
-inline constexpr const char* equal_text =
-    "; the differences are all equal, which shows no spread to judge them by";
+/// A remark if they are, otherwise "".
+std::string equal_text(std::span<const double> differences);
 
 /// "more" for a bound above, "less" for one below.
 const char* more_or_less(const Bound& bound);

@@ -403,10 +403,10 @@ std::string failed_text(const CellsByValue& levels) {
 Verdict verdict_of(const std::vector<Interval>& intervals, const AccuracyMovesClaim& c) {
   const double limit = c.within ? *c.within : *c.beyond;
   const auto is_inside = [&](const Interval& i) {
-    return verdict_within(i, limit) == Verdict::pass;
+    return verdict_within(i, {-limit, limit}) == Verdict::pass;
   };
   const auto is_outside = [&](const Interval& i) {
-    return verdict_within(i, limit) == Verdict::fail;
+    return verdict_within(i, {-limit, limit}) == Verdict::fail;
   };
   if (std::ranges::all_of(intervals, is_inside)) return c.within ? Verdict::pass : Verdict::fail;
   if (std::ranges::any_of(intervals, is_outside)) return c.within ? Verdict::fail : Verdict::pass;

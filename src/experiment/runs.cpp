@@ -294,9 +294,7 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
                           bool resume) {
   if (!resume) make_folder(folder);
   FolderLock lock(folder);
-  if (resume && !fs::exists(folder / "config.yaml")) {
-    throw Error(folder.string() + ": is not the folder of an experiment: it has no config.yaml");
-  }
+  const auto before = resume ? std::optional(config_in(folder)) : std::nullopt;
   for (const ExperimentKind other : all_values<ExperimentKind>()) {
     if (resume && other != kind && fs::exists(folder / result_file(other))) {
       throw Error(fmt::format("{}: belongs to another command: it has a {}", folder.string(),
@@ -304,12 +302,9 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     }
   }
   const fs::path path = folder / "config.yaml";
-  const auto differs =
-      resume ? first_difference(config_in(folder), config) : std::optional<Difference>();
+  const auto differs = before ? first_difference(*before, config) : std::nullopt;
   if (differs) {
-    throw ConfigError({path.string(), 0, 0, ""},
-                      fmt::format("the experiment was made with '{}', this configuration has '{}'",
-                                  differs->before, differs->now),
+    throw ConfigError({path.string(), 0, 0, ""}, mismatch_text("experiment", *differs),
                       "begin another experiment without --resume");
   }
   if (resume) remove_temporaries(folder);

@@ -68,6 +68,11 @@ std::optional<Difference> first_difference(const RunConfig& before, const RunCon
   return std::nullopt;
 }
 
+std::string mismatch_text(const char* what, const Difference& differs) {
+  return fmt::format("the {} was made with '{}', this configuration has '{}'", what, differs.before,
+                     differs.now);
+}
+
 RunConfig with_schedule_of(const RunConfig& config, const RunConfig& other) {
   RunConfig copy = config;
   copy.schedule = other.schedule;

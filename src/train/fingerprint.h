@@ -29,6 +29,10 @@ struct Difference {
 };
 std::optional<Difference> first_difference(const RunConfig& before, const RunConfig& now);
 
+/// "the run was made with 'seed: 0', this configuration has 'seed: 1'"; `what` is run or
+/// experiment.
+std::string mismatch_text(const char* what, const Difference& differs);
+
 /// A copy of `config` with the schedule, length and stages of `other`.
 RunConfig with_schedule_of(const RunConfig& config, const RunConfig& other);
 

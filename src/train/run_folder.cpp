@@ -73,7 +73,7 @@ void make_folder(const std::filesystem::path& folder) {
 RunConfig config_in(const std::filesystem::path& folder) {
   std::error_code error;
   if (!std::filesystem::exists(folder / "config.yaml", error)) {
-    throw Error(folder.string() + ": is not the folder of a run or an experiment: " +
+    throw Error(folder.string() + ": is not the folder of an experiment or a run: " +
                 (error ? error.message() : "it has no config.yaml"));
   }
   try {

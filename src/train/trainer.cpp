@@ -79,9 +79,7 @@ void require_same_run(const std::filesystem::path& config_path, const RunConfig&
   const auto differs = first_difference(before, new_schedule ? under_old_schedule : now);
   if (!differs) return;
   const bool by_schedule = !first_difference(before, under_old_schedule);
-  throw ConfigError({config_path.string(), 0, 0, ""},
-                    fmt::format("the run was made with '{}', this configuration has '{}'",
-                                differs->before, differs->now),
+  throw ConfigError({config_path.string(), 0, 0, ""}, mismatch_text("run", *differs),
                     by_schedule ? "--new-schedule continues under the new one"
                                 : "begin another run without --resume");
 }

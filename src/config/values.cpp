@@ -307,26 +307,24 @@ void read_value(const Node& node, Length& value, const LengthRule& rule) {
 
 void read_value(const Node& node, LrValue& value) {
   const std::string remedy = "write a number of at least 0, base, or a factor such as 0.1x";
-  // Quoted, as JSON has it, it may be a word or a factor, but no number.
-  const bool is_text =
-      node.kind == Node::Kind::scalar &&
-      (node.scalar == "last" || node.scalar == "base" || node.scalar.ends_with('x'));
-  if (!is_plain(node) && !is_text) wrong(node, "is not a learning rate", remedy);
-  if (node.scalar == "last") {
+  std::string_view text = node.kind == Node::Kind::scalar ? node.scalar : std::string_view();
+  if (text == "last") {
     value = {0, LrKind::last};
     return;
   }
-  if (node.scalar == "base") {
+  if (text == "base") {
     value = {1, LrKind::times_base};
     return;
   }
-  std::string_view number = node.scalar;
   LrValue read;
-  if (number.ends_with('x')) {
+  if (text.ends_with('x')) {
     read.kind = LrKind::times_base;
-    number.remove_suffix(1);
+    text.remove_suffix(1);
+  } else if (!is_plain(
+                 node)) {  // a number in quotes is none; a word or a factor may be, as in JSON
+    wrong(node, "is not a learning rate", remedy);
   }
-  const Parsed parsed = parse_number(number, read.value);
+  const Parsed parsed = parse_number(text, read.value);
   if (parsed == Parsed::not_a_number) wrong(node, "is not a learning rate", remedy);
   if (parsed == Parsed::too_large || read.value < 0 || read.value > largest_value) {
     wrong(node, "is out of range", fmt::format("write from 0 to {}", largest_value));

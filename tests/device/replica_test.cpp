@@ -215,6 +215,7 @@ TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
         if (!network_.parameters[t].decayed) continue;
         EXPECT_LT(distance({on_gpu[t]}, {on_cpu[t]}), moved) << on_gpu[t].name;
       }
+      EXPECT_LT(distance(gpu->save().parameters, cpu->save().parameters), loss);
     }
   }
 }

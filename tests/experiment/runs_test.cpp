@@ -15,6 +15,7 @@
 #include "config/error.h"
 #include "experiment/compare.h"
 #include "experiment/small_experiment.h"
+#include "settings.h"
 
 namespace preheat {
 namespace {
@@ -23,9 +24,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 RunConfig config_with(const std::vector<std::string>& settings) {
-  std::vector<Override> overrides;
-  for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-  return read_config(with_overrides(parse_document(small_run, "f.yaml"), overrides));
+  return read_config(with_settings(parse_document(small_run, "f.yaml"), settings));
 }
 
 class RunsTest : public testing::Test {
@@ -367,9 +366,7 @@ compare:
 class ResumedCompare : public testing::Test {
  protected:
   static Document document(const std::vector<std::string>& settings = {}) {
-    std::vector<Override> overrides;
-    for (const std::string& setting : settings) overrides.push_back(parse_override(setting));
-    return with_overrides(parse_document(std::string(small_run) + arms, "f.yaml"), overrides);
+    return with_settings(parse_document(std::string(small_run) + arms, "f.yaml"), settings);
   }
   std::string error(const std::filesystem::path& path, const Document& d) {
     try {

@@ -8,6 +8,7 @@
 
 #include "schedule/plan.h"
 #include "schedule/random_schedule.h"
+#include "settings.h"
 
 namespace preheat {
 namespace {
@@ -28,10 +29,8 @@ class Properties : public testing::Test {
   }
   // The schedule of the same configuration with more settings. Throws ConfigError.
   Schedule resolved(const std::vector<std::string>& more) {
-    std::vector<Override> overrides;
-    for (const std::string& s : settings_) overrides.push_back(parse_override(s));
-    for (const std::string& s : more) overrides.push_back(parse_override(s));
-    config_ = read_config(with_overrides(parse_document(random_.text(), "random.yaml"), overrides));
+    const Document random = parse_document(random_.text(), "random.yaml");
+    config_ = read_config(with_settings(with_settings(random, settings_), more));
     return resolve_schedule(config_, run_length(config_, random_.steps_per_epoch()));
   }
   bool has_sections() const { return config_.schedule.phases.empty(); }

@@ -275,9 +275,8 @@ TEST(AutomaticStart, GoesOnToTheSameBits) {
   const RunConfig config = automatic_with({"schedule.base_lr=0.4"});
   run_into(folder / "whole", config);
   for (const std::int64_t stop : {3, 17}) {
-    StopAfter stopper(stop);
     const auto path = folder / std::to_string(stop);
-    ASSERT_TRUE(run_into(path, config, stopper.listener).interrupted);
+    ASSERT_TRUE(run_until(stop, path, config).interrupted);
     resume_in(path, config);
     expect_same_run(folder / "whole", path);
   }
@@ -293,8 +292,7 @@ TEST(AutomaticStart, GoesOnToTheSameBits) {
 TEST(AutomaticStart, OfACheckpointThatDiffersIsRefused) {
   const TemporaryFolder folder;
   const RunConfig config = automatic_with({"schedule.base_lr=0.4"});
-  StopAfter stopper(3);
-  ASSERT_TRUE(run_into(folder / "run", config, stopper.listener).interrupted);
+  ASSERT_TRUE(run_until(3, folder / "run", config).interrupted);
   const auto path = folder / "run/checkpoints/last.ckpt";
   Checkpoint checkpoint = read_checkpoint(path);
   checkpoint.state.step.lr *= 1.01f;

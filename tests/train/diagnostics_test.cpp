@@ -101,8 +101,7 @@ TEST(Diagnostics, MeasureTheSharpnessAtTheWeightsOfTheUpdate) {
       {"seed=5", "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05}"});
   run_into(folder / "run", config);
   const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
-  StopAfter stopper(4);
-  ASSERT_EQ(run_into(folder / "cut", config, stopper.listener).steps, 4);
+  ASSERT_EQ(run_until(4, folder / "cut", config).steps, 4);
   const ReplicaState at_4 = read_checkpoint(folder / "cut/checkpoints/last.ckpt").state;
 
   const Dataset images = load_dataset(config.data).train;
@@ -152,8 +151,7 @@ TEST(Diagnostics, EveryTwentiethMeasurementIsChecked) {
 TEST(Diagnostics, RefuseADirectionOfAnotherNetwork) {
   const TemporaryFolder folder;
   const RunConfig config = looking_with({});
-  StopAfter stopper(6);
-  run_into(folder / "run", config, stopper.listener);
+  run_until(6, folder / "run", config);
   const auto path = folder / "run/checkpoints/last.ckpt";
   Checkpoint checkpoint = read_checkpoint(path);
   checkpoint.direction.at(1).name = "another";
@@ -309,8 +307,7 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
   for (const std::int64_t stop : {1, 3, 4, 5, 9, 12, 23}) {
     SCOPED_TRACE(stop);
     const auto path = folder_ / std::to_string(stop);
-    StopAfter stopper(stop);
-    ASSERT_TRUE(run_into(path, config_, stopper.listener).interrupted);
+    ASSERT_TRUE(run_until(stop, path, config_).interrupted);
     resume_in(path, config_);
     expect_same_run(folder_ / "whole", path);
   }
@@ -350,8 +347,7 @@ TEST_F(ResumedDiagnostics, AHeaderThatWasBeingWrittenIsNoObstacle) {
   run_into(folder_ / "late", late);
   for (const std::size_t kept : {0, 9}) {
     const auto path = folder_ / fmt::format("kept-{}", kept);
-    StopAfter stopper(1);
-    run_into(path, config_of(), stopper.listener);
+    run_until(1, path, config_of());
     for (const char* file : files)
       put_bytes(path / file, std::string("step,parameter").substr(0, kept));
     put_bytes(path / "activations.csv", std::string(activations_header).substr(0, kept));
@@ -364,9 +360,8 @@ TEST_F(ResumedDiagnostics, AHeaderThatWasBeingWrittenIsNoObstacle) {
 }
 
 TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
-  StopAfter stopper(13);
   const auto path = folder_ / "run";
-  run_into(path, config_, stopper.listener);
+  run_until(13, path, config_);
   for (const char* file : files) {
     const std::string good = bytes_of(path / file);
     put_bytes(path / file, good.substr(5));
@@ -382,8 +377,7 @@ TEST_F(ResumedDiagnostics, DamagedFilesAreNamed) {
 
 // Diagnostics do not change a run: they may begin, and end, where a run is resumed.
 TEST_F(ResumedDiagnostics, MayBeginAndEndOnTheWay) {
-  StopAfter stopper(13);
-  run_into(folder_ / "begins", config_of({"train.checkpoint_every=7 steps"}), stopper.listener);
+  run_until(13, folder_ / "begins", config_of({"train.checkpoint_every=7 steps"}));
   const RunResult begun = resume_in(folder_ / "begins", config_);
   EXPECT_FALSE(begun.initial_sharpness);
   EXPECT_TRUE(begun.last_sharpness);

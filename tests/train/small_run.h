@@ -91,6 +91,13 @@ struct StopAfter {
   RunListener listener;
 };
 
+/// A run that is interrupted once it has done so many updates.
+inline RunResult run_until(std::int64_t steps, const std::filesystem::path& path,
+                           const RunConfig& config) {
+  StopAfter stopper(steps);
+  return run_into(path, config, stopper.listener);
+}
+
 inline std::vector<std::vector<std::string>> rows_of(const std::filesystem::path& path) {
   std::vector<std::vector<std::string>> rows;
   std::istringstream file(bytes_of(path));

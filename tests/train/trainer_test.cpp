@@ -104,8 +104,7 @@ TEST(Trainer, OfEquallyGoodEvaluationsTheFirstIsTheBest) {
   const RunConfig config =
       config_of({"schedule.base_lr=1e-30", "train.eval_every=5 steps", "train.length=20 steps",
                  "schedule.warmup.length=0 steps", "model.layers.2.conv.batch_norm=false"});
-  StopAfter stopper(12);
-  ASSERT_TRUE(run_into(folder / "run", config, stopper.listener).interrupted);
+  ASSERT_TRUE(run_until(12, folder / "run", config).interrupted);
   const RunResult result = resume_in(folder / "run", config);
   EXPECT_EQ(result.best_test_accuracy, result.test_accuracy);
   EXPECT_EQ(result.best_step, 5);
@@ -178,8 +177,7 @@ TEST_P(Resume, AfterAnInterruptGivesTheSameBits) {
   for (const std::int64_t stop : {1, 10, 17}) {  // the first update, an epoch's end, mid-epoch
     SCOPED_TRACE(stop);
     const auto path = folder_ / fmt::format("cut-{}", stop);
-    StopAfter stopper(stop);
-    const RunResult cut = run_into(path, config_, stopper.listener);
+    const RunResult cut = run_until(stop, path, config_);
     EXPECT_TRUE(cut.interrupted);
     EXPECT_GE(cut.steps, stop);
     ASSERT_LT(cut.steps, 30);
@@ -221,10 +219,7 @@ TEST_P(Resume, AFinishedRunStaysAsItIs) {
 
 class WrongResume : public testing::Test {
  protected:
-  WrongResume() {
-    StopAfter stopper(10);
-    run_into(path_, config_of(), stopper.listener);
-  }
+  WrongResume() { run_until(10, path_, config_of()); }
   TemporaryFolder folder_;
   const std::filesystem::path path_ = folder_ / "run";
 };
@@ -331,8 +326,7 @@ TEST(TrainerStages, TrainWhatTheySayAndResumeToTheSameBits) {
   for (const std::int64_t stop : {1, 5, 11, 18, 19}) {
     SCOPED_TRACE(stop);
     const auto path = folder / fmt::format("cut-{}", stop);
-    StopAfter stopper(stop);
-    const RunResult cut = run_into(path, config, stopper.listener);
+    const RunResult cut = run_until(stop, path, config);
     ASSERT_EQ(cut.steps, stop);
     at[stop] = read_checkpoint(path / "checkpoints/last.ckpt");
     resume_in(path, config);
@@ -387,6 +381,16 @@ class GatedRun : public testing::Test {
     ASSERT_GT(opened_, gate_window + 5) << "too early to tell";
     ASSERT_LT(opened_, 65) << "too late to tell";
   }
+  // From update `step` on those of the schedule of `now`, whose gate opened at `opened`.
+  static void expect_rates_from(std::int64_t step, const std::filesystem::path& path,
+                                const RunConfig& now, std::int64_t opened) {
+    const Schedule schedule = resolve_schedule(now, {80, 10});
+    const auto rates = rates_of(path);
+    ASSERT_EQ(rates.size(), 80u);
+    for (std::int64_t k = step; k < 80; ++k) {
+      EXPECT_EQ(rates[k], static_cast<float>(lr_at(schedule.lr, k, opened))) << k;
+    }
+  }
   TemporaryFolder folder_;
   RunResult result_;
   std::int64_t opened_ = 0;
@@ -413,8 +417,7 @@ TEST_F(GatedRun, ResumedInTheMidstOfTheWindowOpensAtTheSameUpdate) {
   for (const std::int64_t stop : {std::int64_t{3}, opened_ - 4, opened_, opened_ + 3}) {
     SCOPED_TRACE(stop);
     const auto path = folder_ / fmt::format("cut-{}", stop);
-    StopAfter stopper(stop);
-    ASSERT_LT(run_into(path, gated(), stopper.listener).steps, stop + 3);
+    ASSERT_LT(run_until(stop, path, gated()).steps, stop + 3);
     const RunResult rest = resume_in(path, gated());
     EXPECT_EQ(rest.gate_opened_at, opened_);
     expect_same_run(folder_ / "whole", path);
@@ -446,10 +449,7 @@ TEST_F(GatedRun, ThatIsNeverGoodEnoughWarmsUpAsPlanned) {
 // A run that was interrupted under one schedule, and another schedule for the rest of it.
 class NewSchedule : public testing::Test {
  protected:
-  NewSchedule() {
-    StopAfter stopper(10);
-    step_ = run_into(path_, before_, stopper.listener).steps;
-  }
+  NewSchedule() { step_ = run_until(10, path_, before_).steps; }
   void SetUp() override {
     ASSERT_GE(step_, 10);
     ASSERT_LT(step_, 20);
@@ -628,8 +628,7 @@ TEST_F(NewSchedule, ThatIsTheOldOneChangesNothing) {
 
 TEST_F(GatedRun, TheSameScheduleAskedForAsNewChangesNothing) {
   const auto path = folder_ / "cut";
-  StopAfter stopper(opened_ - 4);
-  ASSERT_LT(run_into(path, gated(), stopper.listener).steps, opened_);
+  ASSERT_LT(run_until(opened_ - 4, path, gated()).steps, opened_);
   EXPECT_EQ(resume_in(path, gated(), true).gate_opened_at, opened_);
   EXPECT_EQ(rates_of(path), rates_of(folder_ / "whole"));
 }
@@ -637,36 +636,24 @@ TEST_F(GatedRun, TheSameScheduleAskedForAsNewChangesNothing) {
 // A warmup that has ended stays ended.
 TEST_F(GatedRun, KeepsItsOpeningUnderANewDecay) {
   const auto path = folder_ / "cut";
-  StopAfter stopper(opened_ + 4);
-  const std::int64_t step = run_into(path, gated(), stopper.listener).steps;
+  const std::int64_t step = run_until(opened_ + 4, path, gated()).steps;
   ASSERT_LT(step, 80);
   const RunConfig now = gated({"schedule.decay.shape=linear"});
   EXPECT_EQ(resume_in(path, now, true).gate_opened_at, opened_);
-  const Schedule is = resolve_schedule(now, {80, 10});
-  const auto rates = rates_of(path);
-  ASSERT_EQ(rates.size(), 80u);
-  for (std::int64_t k = step; k < 80; ++k) {
-    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k, opened_))) << k;
-  }
-  EXPECT_NE(rates, rates_of(folder_ / "whole"));
+  expect_rates_from(step, path, now, opened_);
+  EXPECT_NE(rates_of(path), rates_of(folder_ / "whole"));
 }
 
 // With another bound the warmup goes on, and has to pass it.
 TEST_F(GatedRun, UnderAnotherGateIsInItsWarmupAgain) {
   const auto path = folder_ / "cut";
-  StopAfter stopper(opened_ + 1);
-  const std::int64_t step = run_into(path, gated(), stopper.listener).steps;
+  const std::int64_t step = run_until(opened_ + 1, path, gated()).steps;
   ASSERT_LT(step, 70);
   const RunConfig now = gated({"schedule.warmup.until.train_error_below=1e-6"});
   EXPECT_FALSE(resume_in(path, now, true).gate_opened_at);
-  const Schedule is = resolve_schedule(now, {80, 10});
+  expect_rates_from(step, path, now, -1);
   const auto phases = column_of(path, 2);
-  const auto rates = rates_of(path);
-  ASSERT_EQ(rates.size(), 80u);
-  for (std::int64_t k = step; k < 80; ++k) {
-    EXPECT_EQ(phases[k], k < 70 ? "warmup" : "decay") << k;
-    EXPECT_EQ(rates[k], static_cast<float>(lr_at(is.lr, k))) << k;
-  }
+  for (std::int64_t k = step; k < 80; ++k) EXPECT_EQ(phases[k], k < 70 ? "warmup" : "decay") << k;
 }
 
 // The rate jumps where the new schedule begins, and the correction is for such jumps.
@@ -678,8 +665,7 @@ TEST_F(NewSchedule, IsFollowedByACorrectedVelocity) {
         fmt::format("optimizer.momentum_correction={}", form == "folded")};
     std::vector<std::string> now = optimizer;
     now.push_back("schedule.base_lr=0.004");
-    StopAfter stopper(10);
-    run_into(folder_ / form, config_of(optimizer), stopper.listener);
+    run_until(10, folder_ / form, config_of(optimizer));
     resume_in(folder_ / form, config_of(now), true);
     const auto last = read_checkpoint(folder_ / form / "checkpoints/last.ckpt");
     weights.push_back(weights_of(last, "3.linear.weight"));

@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(threads)
   const bool is_finite = has_loss && (overflowed || (has_gradient && finite));
   record.finite = is_finite ? 1 : 0;
   records[state->step % capacity] = record;
-  advance(*state, schedule, is_finite, record.correct);
+  advance(*state, schedule, is_finite, record.correct, !overflowed);
   if (scales_loss && is_finite) update_loss_scale(*state, overflowed);
 }
 

@@ -14,7 +14,7 @@ struct StepState {
   std::int64_t first_non_finite = -1;  // first step with a non-finite loss, gradient or weight
   std::int64_t gate_opened_at = -1;    // as in lr_at
   float lr = 0;           // of update `step`: lr_at(schedule, step, gate_opened_at), rounded once
-  float previous_lr = 0;  // of the update before it; 0 before the first
+  float previous_lr = 0;  // of the last update that was applied; 0 before the first
   // Correctly classified training examples: in each of the gate's last `window` updates, as a ring
   // buffer with update u at u % window, and their sum.
   std::int64_t window_correct = 0;
@@ -54,8 +54,10 @@ PREHEAT_HD inline void update_gate(StepState& state, const LrSchedule& schedule,
 
 /// Ends a step with `correct` correctly classified examples. A finite step is counted and the next
 /// learning rate computed; the first step that is not finite is recorded and the state then stays.
+/// `applied` is false for an update that was skipped because its scaled gradients overflowed: the
+/// velocity is still at the rate of the one before, to which momentum correction relates it.
 PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, bool finite,
-                               std::int64_t correct) {
+                               std::int64_t correct, bool applied = true) {
   if (!is_alive(state)) return;
   if (!finite) {
     state.first_non_finite = state.step;
@@ -63,7 +65,7 @@ PREHEAT_HD inline void advance(StepState& state, const LrSchedule& schedule, boo
   }
   update_gate(state, schedule, correct);
   ++state.step;
-  state.previous_lr = state.lr;
+  if (applied) state.previous_lr = state.lr;
   state.lr = static_cast<float>(lr_at(schedule, state.step, state.gate_opened_at));
 }
 

@@ -224,7 +224,9 @@ TEST_F(KernelsAdvanceStep, AnOverflowHalvesTheLossScaleAndTheRunGoesOn) {
     end_step(schedule, state, {1, 70, 128}, records.span(), overflowed ? &overflow : &good, true);
     EXPECT_EQ(records.values()[host.step].finite, 1);
     EXPECT_EQ(records.values()[host.step].step, host.step);
-    advance(host, schedule, true, 70);
+    const float applied_lr = overflowed ? host.previous_lr : host.lr;
+    advance(host, schedule, true, 70, !overflowed);
+    EXPECT_EQ(host.previous_lr, applied_lr);
     update_loss_scale(host, overflowed);
     expect_same_state(state.value(), host);
   }

@@ -57,10 +57,12 @@ __device__ inline void unpack(const Pack<T, n>& pack, float (&values)[n]) {
   for (int k = 0; k < n; ++k) values[k] = to_float(pack.value[k]);
 }
 
-/// Pack `i` of an array of packs of n, as floats.
+/// Pack `i` of an array of packs of n, as floats. Through a copy: elements of a pack in global
+/// memory would be loaded one by one.
 template <class T, int n>
 __device__ inline void load(const T* data, std::int64_t i, float (&values)[n]) {
-  unpack(reinterpret_cast<const Pack<T, n>*>(data)[i], values);
+  const Pack<T, n> pack = reinterpret_cast<const Pack<T, n>*>(data)[i];
+  unpack(pack, values);
 }
 
 /// Returns what it has stored.

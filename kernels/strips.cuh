@@ -17,7 +17,8 @@ namespace preheat::kernels {
 inline constexpr int taps = 3;  // in a row and in a column of a filter
 inline constexpr int quad = 4;  // channels that are moved together
 inline constexpr int max_channels = 256;
-inline constexpr std::size_t shared_limit = 99 << 10;  // of a block, from 8.0 on
+// Of a block, static memory included, of which these kernels have none; from 8.0 on.
+inline constexpr std::size_t shared_limit = 99 << 10;
 inline constexpr int target_blocks = 2 * tuned_multiprocessors;
 
 /// Images cut into strips, which are counted row by row. Their segments are counted with a row of

@@ -46,12 +46,14 @@ __device__ inline void multiply_add(float (&sums)[4], const Fragment& a, const F
   const unsigned upper = b.quarter[2 * half];
   const unsigned lower = b.quarter[2 * half + 1];
   if constexpr (std::is_same_v<T, __half>) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "r"(upper), "r"(lower));
   } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "r"(upper), "r"(lower));

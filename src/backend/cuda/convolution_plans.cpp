@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -94,7 +95,8 @@ class Trial {
 
 // Held from reading the file of choices to writing it, with the trial between: processes that run
 // at the same time choose the same, and do not disturb each other's trial. Where there can be no
-// such file, or the patience ends, as when a process that holds it is suspended, it locks nothing.
+// such file, or it cannot be locked (some network filesystems), or the patience ends, as when a
+// process that holds it is suspended, it locks nothing.
 class CacheLock {
  public:
   CacheLock(const std::string& path, std::chrono::milliseconds& patience) {
@@ -102,8 +104,9 @@ class CacheLock {
     if (path.empty()) return;
     file_ = open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (file_ < 0) return;
-    for (; flock(file_, LOCK_EX | LOCK_NB) != 0 && patience.count() > 0; patience -= pause) {
+    while (flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK && patience.count() > 0) {
       std::this_thread::sleep_for(pause);
+      patience -= pause;
     }
   }
   ~CacheLock() {

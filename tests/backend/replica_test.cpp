@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string_view>
 #include <thread>
 
@@ -117,6 +118,35 @@ TEST_F(CpuReplica, AsManyReplicasAtATimeAsThereAreThreadsFor) {
   EXPECT_EQ(backend_->concurrent_replicas(0), 1);
   EXPECT_EQ(backend_->concurrent_replicas(all), 1);
   EXPECT_EQ(backend_->concurrent_replicas(all + 1), 1);
+}
+
+// In arrays of the layer's output, from what the loops of a batch norm's gradient read and write.
+TEST_F(CpuReplica, CountsTheBytesOfABatchNormsGradient) {
+  use(R"(
+data: {dataset: synthetic, batch_size: 8, train_limit: 80}
+model:
+  layers:
+    - {name: first, conv: {out: 8, batch_norm: true, activation: relu}}
+    - {name: stage, residual_stage: {blocks: 2, out: 8}}
+    - global_avg_pool
+    - linear: {out: 10}
+)");
+  auto r = replica();
+  r->set_epoch_order(order());
+  std::map<std::string, double> arrays;
+  for (const StepPart& part : r->time_parts(2)) {
+    const auto op = std::ranges::find(network_.ops, part.layer, &Op::name);
+    if (part.work != "batch norm's gradient") continue;
+    ASSERT_NE(op, network_.ops.end()) << part.layer;
+    arrays[part.layer] =
+        part.cost.bytes / (sizeof(float) * 8.0 * static_cast<double>(op->out.size()));
+  }
+  // x, y and dy in, dz out; x and dz in, dx out. A second reader of the output has a dy of its own.
+  EXPECT_THAT(arrays,
+              testing::UnorderedElementsAre(
+                  testing::Pair("first", 8), testing::Pair("stage.block0.first", 7),
+                  testing::Pair("stage.block0.second", 8),  // with a residual
+                  testing::Pair("stage.block1.first", 7), testing::Pair("stage.block1.second", 7)));
 }
 
 TEST_F(CpuReplica, UpdatesWhosePartsAreTimedHaveTheSameBits) {

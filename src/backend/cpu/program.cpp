@@ -340,8 +340,9 @@ class Program::Compiler {
     float* d_residual = gradient_target(op.residual, index, true);
     float* d_weight = gradient(op.norm_weight);
     float* d_bias = gradient(op.norm_bias);
-    // Two passes: x, y and dy into the sums and dy; x and dy into dx.
-    const int arrays = 7 + (extra != nullptr ? 1 : 0) + (d_residual != nullptr ? 1 : 0);
+    // Two passes: x, y and dy into the sums and dz, which is the residual's gradient or takes the
+    // place of dy; x and dz into dx.
+    const int arrays = 7 + (extra != nullptr ? 1 : 0);
     add(index, Purpose::output_gradient, "batch norm's gradient", moves(arrays * floats),
         [=, sums = p_.sums_.data(), in_training = &p_.in_training_](Mode) {
           batch_norm_backward(size, slope, norm, in_training->fixed_statistics[index], x, y, extra,

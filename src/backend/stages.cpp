@@ -10,8 +10,12 @@ std::size_t stage_at(const std::vector<TrainingStage>& stages, std::int64_t step
   return stage;
 }
 
-void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step,
-                 std::int64_t updates) {
+void check_updates(const std::vector<TrainingStage>& stages, std::int64_t steps_per_epoch,
+                   std::int64_t ordered_epoch, std::int64_t step, std::int64_t updates) {
+  if (step / steps_per_epoch != ordered_epoch ||
+      step % steps_per_epoch + updates > steps_per_epoch) {
+    throw std::logic_error("train: past the end of the epoch whose order is known");
+  }
   const std::size_t next = stage_at(stages, step) + 1;
   if (next < stages.size() && step + updates > stages[next].begin) {
     throw std::logic_error("train: past the end of the stage");

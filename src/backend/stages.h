@@ -1,5 +1,5 @@
-// The stages of a run as backends see them: the stage of a step, and which parts of the network it
-// trains.
+// The stages of a run as backends see them: the stage of a step, which updates may be done at once,
+// and which parts of the network a stage trains.
 #pragma once
 
 #include <cstddef>
@@ -17,8 +17,10 @@ inline constexpr std::size_t no_stage = static_cast<std::size_t>(-1);
 /// The index of the stage that contains update `step`. `stages` are in order and not empty.
 std::size_t stage_at(const std::vector<TrainingStage>& stages, std::int64_t step);
 
-/// Throws std::logic_error if the updates `step` .. `step + updates` - 1 do not lie in one stage.
-void check_stage(const std::vector<TrainingStage>& stages, std::int64_t step, std::int64_t updates);
+/// Throws std::logic_error unless the updates `step` .. `step + updates` - 1 lie in one stage and
+/// in the epoch `ordered_epoch`, whose order is known (-1: none).
+void check_updates(const std::vector<TrainingStage>& stages, std::int64_t steps_per_epoch,
+                   std::int64_t ordered_epoch, std::int64_t step, std::int64_t updates);
 
 /// What a stage trains, by op of a network. Backward may stop at `lowest`.
 struct TrainedOps {

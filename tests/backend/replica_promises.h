@@ -402,7 +402,20 @@ TEST_P(ReplicaTest, MisuseIsALogicError) {
   EXPECT_THROW(r->set_epoch_order(std::vector<std::uint32_t>(3)), std::logic_error);
   r->set_epoch_order(order());
   EXPECT_THROW(r->train(11), std::logic_error);  // an epoch has 10 updates
+  EXPECT_THROW(r->time_parts(11), std::logic_error);
   r->train(10);
+  EXPECT_EQ(r->drain().size(), 10u);            // nothing was done before the refusals
+  EXPECT_THROW(r->train(1), std::logic_error);  // the order is of the epoch before
+
+  class Elsewhere : public ResidentDataset {
+    std::int64_t size() const override { return 100; }
+  };
+  const auto elsewhere = std::make_shared<Elsewhere>();
+  const ReplicaOptions options = replica_options(config_, network_, schedule_);
+  EXPECT_THROW(r->evaluate(*elsewhere), std::logic_error);
+  EXPECT_THROW(backend_->probe(network_, options, elsewhere, 10), std::logic_error);
+  train_ = elsewhere;
+  EXPECT_THROW(replica(), std::logic_error);
 }
 
 TEST_P(ReplicaTest, AStateOfAnotherNetworkIsRefusedByTensor) {

@@ -30,7 +30,9 @@ class CpuDataset : public ResidentDataset {
 };
 
 const Dataset& data_of(const ResidentDataset& dataset) {
-  return dynamic_cast<const CpuDataset&>(dataset).data;
+  const auto* on_cpu = dynamic_cast<const CpuDataset*>(&dataset);
+  if (on_cpu == nullptr) throw std::logic_error("a dataset of another backend");
+  return on_cpu->data;
 }
 
 std::vector<Buffer<float>> make_statistics(const Network& network) {
@@ -109,7 +111,8 @@ class CpuReplica : public Replica {
         options_(options),
         threads_(threads),
         train_(std::move(train)),
-        steps_per_epoch_(train_->size() / options.batch_size),
+        dataset_(data_of(*train_)),
+        steps_per_epoch_(dataset_.size() / options.batch_size),
         table_(normalization_table(options.normalize)),
         weights_(network.arena_size),
         gradients_(network.arena_size),
@@ -126,15 +129,17 @@ class CpuReplica : public Replica {
   }
 
   void set_epoch_order(std::span<const std::uint32_t> permutation) override {
-    if (static_cast<std::int64_t>(permutation.size()) != train_->size()) {
+    if (static_cast<std::int64_t>(permutation.size()) != dataset_.size()) {
       throw std::logic_error("set_epoch_order: not a permutation of the training examples");
     }
     order_.assign(permutation.begin(), permutation.end());
+    ordered_epoch_ = state_.step / steps_per_epoch_;
   }
 
   void train(std::int64_t updates) override { train(updates, nullptr); }
 
   std::vector<StepPart> time_parts(std::int64_t updates) override {
+    check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, state_.step, updates);
     train(1);
     StepParts parts;
     train(updates - 1, &parts);
@@ -198,7 +203,7 @@ class CpuReplica : public Replica {
     }
     state_ = state.step;
     stage_ = no_stage;
-    order_.clear();
+    ordered_epoch_ = -1;
     records_.clear();
   }
 
@@ -245,7 +250,6 @@ class CpuReplica : public Replica {
   }
 
   void pick_batch() {
-    const Dataset& dataset = data_of(*train_);
     const std::int64_t epoch = state_.step / steps_per_epoch_;
     const std::int64_t first = state_.step % steps_per_epoch_ * options_.batch_size;
     const Augment& augment = options_.augment;
@@ -257,17 +261,14 @@ class CpuReplica : public Replica {
           augmented ? crop_flip(options_.seed, static_cast<std::uint32_t>(epoch), example,
                                 static_cast<std::int32_t>(augment.crop_padding), augment.flip)
                     : CropFlip{};
-      labels_[i] = dataset.labels[example];
+      labels_[i] = dataset_.labels[example];
     }
-    cpu::gather(network_.input, dataset.pixels.data(), picks_, table_.data(), program_.images());
+    cpu::gather(network_.input, dataset_.pixels.data(), picks_, table_.data(), program_.images());
   }
 
   void train(std::int64_t updates, StepParts* parts) {
     const cpu::ThreadCount count(threads_);
-    if (order_.empty() || state_.step % steps_per_epoch_ + updates > steps_per_epoch_) {
-      throw std::logic_error("train: past the end of the epoch whose order is known");
-    }
-    check_stage(options_.stages, state_.step, updates);
+    check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, state_.step, updates);
     enter_stage();
     records_.reserve(records_.size() + updates);
     for (std::int64_t i = 0; i < updates && is_alive(state_); ++i) step(parts);
@@ -355,6 +356,7 @@ class CpuReplica : public Replica {
   const ReplicaOptions options_;
   const int threads_;
   const std::shared_ptr<const ResidentDataset> train_;
+  const Dataset& dataset_;  // in train_
   const std::int64_t steps_per_epoch_;
   const std::vector<float> table_;
   // The arenas' padding is zero and stays so: no block of the update touches it.
@@ -369,7 +371,8 @@ class CpuReplica : public Replica {
   std::vector<cpu::UpdateNorms> partial_norms_;
   std::vector<cpu::Pick> picks_;
   std::vector<std::uint8_t> labels_;
-  std::vector<std::uint32_t> order_;
+  std::vector<std::uint32_t> order_;  // of the epoch ordered_epoch_
+  std::int64_t ordered_epoch_ = -1;
   std::vector<StepRecord> records_;
   StepState state_ = first_step(options_.schedule);
 };

@@ -42,11 +42,16 @@ kernels::ImageSource DeviceDataset::source(const float* table) const {
           static_cast<std::int32_t>(shape_.channels)};
 }
 
+const DeviceDataset& device_dataset(const ResidentDataset& dataset) {
+  const auto* on_device = dynamic_cast<const DeviceDataset*>(&dataset);
+  if (on_device == nullptr) throw std::logic_error("a dataset of another backend");
+  return *on_device;
+}
+
 std::shared_ptr<const DeviceDataset> device_dataset(
     std::shared_ptr<const ResidentDataset> dataset) {
-  auto on_device = std::dynamic_pointer_cast<const DeviceDataset>(std::move(dataset));
-  if (!on_device) throw std::logic_error("a dataset of another backend");
-  return on_device;
+  const DeviceDataset& on_device = device_dataset(*dataset);
+  return {std::move(dataset), &on_device};
 }
 
 Buffer<float> upload_table(const Normalize& normalize, const Stream& stream) {

@@ -29,7 +29,8 @@ class DeviceDataset : public ResidentDataset {
   Buffer<std::uint8_t> labels_;
 };
 
-/// Throws std::logic_error if it belongs to another backend.
+/// Both throw std::logic_error if it belongs to another backend.
+const DeviceDataset& device_dataset(const ResidentDataset& dataset);
 std::shared_ptr<const DeviceDataset> device_dataset(std::shared_ptr<const ResidentDataset> dataset);
 
 /// The table that source() takes: [channels, 256].

@@ -571,6 +571,9 @@ model:
     - linear: {out: 65536, activation: relu}
     - linear: {out: 65536, activation: relu}
     - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
+    - linear: {out: 65536, activation: relu}
     - linear: {out: 10}
 )",
                                                     "test.yaml"));

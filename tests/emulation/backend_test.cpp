@@ -1,5 +1,6 @@
 // What the CUDA backend does when a device has too little memory or is broken, and in which order
 // it enqueues: only an emulated device can be brought there at will.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -49,6 +50,18 @@ TEST_F(CudaBackendOnADevice, AllocatesWhatIsStillBeingFreed) {
   for (int i = 0; i < 3; ++i) {
     const Buffer<char> all(size);
     EXPECT_THROW(Buffer<char>(1), OutOfMemory);
+  }
+}
+
+TEST_F(CudaBackendOnADevice, SaysWhatToDoWhereImagesDoNotFit) {
+  const auto backend = make_backend(DeviceChoice::cuda);
+  const Dataset images = load_dataset(read_config(parse_document(small_run, "f.yaml")).data).train;
+  leave(images.pixels.size() / 2);
+  try {
+    backend->load(images);
+    FAIL() << "fits";
+  } catch (const OutOfMemory& e) {
+    EXPECT_THAT(e.what(), testing::HasSubstr("MiB free; lower data.train_limit"));
   }
 }
 

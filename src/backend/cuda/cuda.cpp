@@ -64,9 +64,8 @@ void* allocate(std::size_t bytes) {
   }
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
-    throw OutOfMemory(
-        fmt::format("out of GPU memory: {} MiB requested, {} MiB free; lower data.batch_size",
-                    rounded >> 20, available_memory() >> 20));
+    throw OutOfMemory(fmt::format("out of GPU memory: {} MiB requested, {} MiB free", rounded >> 20,
+                                  available_memory() >> 20));
   }
   PREHEAT_CHECK(status);
   PREHEAT_CHECK(cudaStreamSynchronize(nullptr));  // the memory may now be used on any stream

@@ -25,16 +25,17 @@ void check(cublasStatus_t status, const char* call, const char* file, int line);
 
 /// `bytes` of device memory. Throws OutOfMemory naming the bytes requested and free.
 void* allocate(std::size_t bytes);
-/// That allocate() takes from.
-cudaMemPool_t default_pool();
 void deallocate(void* memory) noexcept;
+
+/// The pool from which allocate() takes memory.
+cudaMemPool_t default_pool();
 
 /// Bytes that can be allocated: those that the device has free, and those that its pool keeps.
 std::size_t available_memory();
 
-/// An uninitialised array in device memory. Its size is rounded up to a multiple of 256 bytes, so
-/// that any array can be read 16 bytes at a time to its end. Const as a pointer is: the array may
-/// change.
+/// An uninitialised array in device memory. Its allocation is rounded up to a multiple of 256
+/// bytes, so that any array can be read 16 bytes at a time to its end. Const as a pointer is: the
+/// array may change.
 template <class T>
 class Buffer {
  public:

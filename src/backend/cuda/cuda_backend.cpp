@@ -25,6 +25,16 @@ std::string version_text(std::size_t version) {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
+// What make() returns. If it runs out of memory, the error ends with the remedy.
+template <class Make>
+auto with_remedy(const char* remedy, const Make& make) {
+  try {
+    return make();
+  } catch (const OutOfMemory& e) {
+    throw OutOfMemory(fmt::format("{}; {}", e.what(), remedy));
+  }
+}
+
 class CudaBackend : public Backend {
  public:
   CudaBackend() {
@@ -81,7 +91,8 @@ class CudaBackend : public Backend {
   int concurrent_replicas(int) const override { return 16; }
 
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
-    return std::make_shared<cuda::DeviceDataset>(dataset);
+    return with_remedy("lower data.train_limit",
+                       [&] { return std::make_shared<cuda::DeviceDataset>(dataset); });
   }
 
   void require_memory(const Network& network, std::int64_t batch_size,
@@ -93,8 +104,10 @@ class CudaBackend : public Backend {
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     PREHEAT_CHECK(cudaSetDevice(0));  // of the calling thread
-    return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
-                                               std::move(train));
+    return with_remedy("lower data.batch_size", [&] {
+      return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
+                                                 std::move(train));
+    });
   }
 
   std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
@@ -102,18 +115,22 @@ class CudaBackend : public Backend {
                                std::int64_t examples) override {
     PREHEAT_CHECK(cudaSetDevice(0));
     examples = std::min(examples, data->size());
-    require_free(network, examples, Precision::fp32, "use fewer examples");
-    return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
-                                             examples);
+    require_free(network, examples, Precision::fp32, "use fewer examples",
+                 cuda::ParameterArena::Use::probing);
+    return with_remedy("use fewer examples", [&] {
+      return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
+                                               examples);
+    });
   }
 
   Benches& benches() override { return benches_; }
 
  private:
   static void require_free(const Network& network, std::int64_t examples, Precision precision,
-                           const char* remedy) {
+                           const char* remedy,
+                           cuda::ParameterArena::Use use = cuda::ParameterArena::Use::training) {
     const Network padded = cuda::padded_network(network, precision);
-    const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision);
+    const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision, use);
     const std::size_t activations = cuda::Program::bytes_needed(padded, examples, precision);
     const std::size_t available = cuda::available_memory();
     if (parameters + activations <= available) return;

@@ -11,7 +11,7 @@ CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& networ
       data_(device_dataset(std::move(data))),
       examples_(examples),
       table_(upload_table(options.normalize, stream_)),
-      parameters_(network_, Precision::fp32),
+      parameters_(network_, Precision::fp32, ParameterArena::Use::probing),
       statistics_(make_statistics(network_, stream_)),
       loss_(1),
       loss_partials_(kernels::loss_partials(examples)),

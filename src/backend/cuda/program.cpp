@@ -115,10 +115,10 @@ kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothin
   return {options.loss == Loss::mse, smoothing};
 }
 
-ParameterArena::ParameterArena(const Network& network, Precision precision)
+ParameterArena::ParameterArena(const Network& network, Precision precision, Use use)
     : element(element_of(precision)),
       weights(network.arena_size),
-      velocity(network.arena_size),
+      velocity(use == Use::training ? network.arena_size : 0),
       gradients(network.arena_size),
       copy(has_16_bits(precision) ? network.arena_size : 0),
       gradients_16bit(has_16_bits(precision) ? network.arena_size : 0),
@@ -128,8 +128,8 @@ ParameterArena::ParameterArena(const Network& network, Precision precision)
   }
 }
 
-std::size_t ParameterArena::bytes_needed(const Network& network, Precision precision) {
-  const std::size_t in_32_bits = 3 * sizeof(float);  // weights, velocity, gradients
+std::size_t ParameterArena::bytes_needed(const Network& network, Precision precision, Use use) {
+  const std::size_t in_32_bits = (use == Use::training ? 3 : 2) * sizeof(float);
   const std::size_t in_16_bits = has_16_bits(precision) ? 2 * sizeof(std::uint16_t) : 0;
   return network.arena_size * (in_32_bits + in_16_bits);
 }
@@ -402,7 +402,8 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
        {out_bytes(op, arrays, written), 0});
 }
 
-void Program::forward(Mode mode, const StepState* state, const Stream& stream) {
+void Program::forward(Mode mode, const StepState* state, const Stream& stream, StepMeter* meter) {
+  meter_ = meter;
   for (int i = 0; i <= last(); ++i) {
     const Op& op = network_.ops[i];
     switch (op.kind) {
@@ -524,7 +525,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
   ends(backward_pass, index, "data gradient", product_cost(op, element_, element_));
 }
 
-void Program::backward(const Stream& stream) {
+void Program::backward(const Stream& stream, StepMeter* meter) {
+  meter_ = meter;
   std::ranges::fill(side_stream_reader_, -1);
   int last_aside = -1;
   for (int i = last(); i >= in_training_.lowest; --i) {

@@ -1,6 +1,6 @@
 // A network compiled for the GPU: the library call or kernel that computes each op, over buffers
-// allocated once. Forward and backward only put work on a stream and make no choices, so both can
-// be captured into a graph.
+// allocated once. Forward and backward only put work on a stream, and what they put there does not
+// depend on values on the device, so both can be captured into a graph.
 #pragma once
 
 #include <cstdint>
@@ -46,13 +46,16 @@ std::int64_t zero_channels(const Network& padded, const Op& op);
 
 /// The parameters of a padded network, each at its offset in the arena.
 struct ParameterArena {
-  ParameterArena(const Network& network, Precision precision);
-  static std::size_t bytes_needed(const Network& network, Precision precision);
+  enum class Use { training, probing };  // a probe has no velocity
+
+  ParameterArena(const Network& network, Precision precision, Use use = Use::training);
+  static std::size_t bytes_needed(const Network& network, Precision precision,
+                                  Use use = Use::training);
   std::size_t bytes() const;
 
   kernels::Element element;  // of the copy and the small gradients
   Buffer<float> weights;
-  Buffer<float> velocity;
+  Buffer<float> velocity;      // empty if probing
   Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
   Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
   Buffer<std::uint16_t> gradients_16bit;  // of convolutions, 16-bit; empty in fp32
@@ -92,17 +95,14 @@ class Program {
   kernels::Logits logits() const;  // forward's output
   void* d_logits() const;          // [batch, classes], backward's input
 
-  /// As in the CPU's program.
+  /// What the next calls train: backward stops below the lowest trained op.
   void train_only(const TrainedOps& in_training) { in_training_ = in_training; }
 
   /// Both put work on the stream; the caller must hold the libraries' mutex. `state` says whether
-  /// running statistics still move; it may be null if the mode keeps none.
-  void forward(Mode mode, const StepState* state, const Stream& stream);
-  void backward(const Stream& stream);
-
-  /// While a meter is set, forward and backward use only the stream they are given and report to
-  /// the meter what they put there. Null: none.
-  void measure(StepMeter* meter) { meter_ = meter; }
+  /// running statistics still move; it may be null if the mode keeps none. With a meter they use
+  /// only the stream they are given, and tell the meter what they put there.
+  void forward(Mode mode, const StepState* state, const Stream& stream, StepMeter* meter = nullptr);
+  void backward(const Stream& stream, StepMeter* meter = nullptr);
 
   /// The activations of the last forward, on the host. For a convolution fused with its pooling,
   /// those of the pooling: the largest value and the dead channels are the same.
@@ -191,7 +191,7 @@ class Program {
   std::vector<Event> joined_;            // by op
   std::vector<int> side_stream_reader_;  // by slot: the op whose weight gradient reads it; -1
   TrainedOps in_training_;
-  StepMeter* meter_ = nullptr;
+  StepMeter* meter_ = nullptr;  // of the call in progress
 };
 
 }  // namespace preheat::cuda

@@ -211,14 +211,13 @@ void CudaReplica::enqueue_gradients(StepMeter* meter) {
   const kernels::BatchAugment augment{static_cast<std::int32_t>(options_.augment.crop_padding),
                                       options_.augment.flip, options_.seed};
   const cudaStream_t stream = stream_.get();
-  program_->measure(meter);
   PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
                                       state_.data(), steps_per_epoch_, program_->element(),
                                       program_->batch(), stream));
   ends(meter, "forward", "gathering the batch",
        batch * (static_cast<double>(network_.input.size()) +
                 element * static_cast<double>(padded_.input.size())));
-  program_->forward(Mode::training, state_.data(), stream_);
+  program_->forward(Mode::training, state_.data(), stream_, meter);
   const kernels::Logits logits = program_->logits();
   PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, options_.label_smoothing), logits,
                                       scales_loss() ? state_.data() : nullptr, program_->element(),
@@ -227,8 +226,7 @@ void CudaReplica::enqueue_gradients(StepMeter* meter) {
   ends(meter, "forward", "loss and its gradient",
        batch * static_cast<double>(network_.classes) *
            (element + static_cast<double>(bytes_of(logits.element))));
-  program_->backward(stream_);
-  program_->measure(nullptr);
+  program_->backward(stream_, meter);
 }
 
 void CudaReplica::enqueue_update(StepMeter* meter) {
@@ -253,6 +251,7 @@ void CudaReplica::enqueue_update(StepMeter* meter) {
 }
 
 std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
+  check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, enqueued_, updates);
   train(1);
   StepMeter meter(stream_);
   GraphExec graph;
@@ -265,6 +264,7 @@ std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {
   StepParts parts;
   for (std::int64_t i = 1; i < updates; ++i) {
     if (enqueued_ - collected_ == record_capacity) collect();
+    if (diverged_) break;
     replay(graph, 1);
     ++enqueued_;
     meter.collect(parts);
@@ -309,11 +309,7 @@ void CudaReplica::replay(const GraphExec& graph, std::int64_t times) {
 
 void CudaReplica::train(std::int64_t updates) {
   if (diverged_) return;
-  if (ordered_epoch_ != enqueued_ / steps_per_epoch_ ||
-      enqueued_ % steps_per_epoch_ + updates > steps_per_epoch_) {
-    throw std::logic_error("train: past the end of the epoch whose order is known");
-  }
-  check_stage(options_.stages, enqueued_, updates);
+  check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, enqueued_, updates);
   enter_stage();
   while (updates > 0) {
     if (enqueued_ - collected_ == record_capacity) collect();
@@ -362,7 +358,7 @@ void CudaReplica::enqueue_evaluation(const DeviceDataset& test) {
 }
 
 Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
-  const auto& dataset = dynamic_cast<const DeviceDataset&>(test);
+  const DeviceDataset& dataset = device_dataset(test);
   clear(evaluation_loss_, stream_);
   clear(position_, stream_);
   std::int64_t batches = (dataset.size() + options_.batch_size - 1) / options_.batch_size;

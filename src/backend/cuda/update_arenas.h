@@ -31,6 +31,9 @@ class UpdateArenas {
   /// One copy, filled with the pattern, at the start of the schedule. Throws Error if memory is
   /// insufficient. `set` and `pattern` must outlive it.
   UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern, const LrSchedule& schedule);
+  ~UpdateArenas() { cudaStreamSynchronize(stream.get()); }  // freeing memory waits for no stream
+  UpdateArenas(const UpdateArenas&) = delete;
+  UpdateArenas& operator=(const UpdateArenas&) = delete;
 
   /// Adds copies, filled with the pattern, until there are `count`.
   void add_copies(std::int64_t count);

@@ -4,12 +4,14 @@
 // without significance, an interrupted experiment). The claims are those of `expect`
 // (config/config.h); compare, sweep and find_lr each judge their own.
 //
-// Runs that failed (not finite, or stuck) count with the accuracy of chance, 1 / classes. A pair of
-// arms is compared over the seeds that both have. Intervals are 95 % intervals unless said
-// otherwise. The p-values of all claims of a command that have p_below are adjusted together by
-// Holm's method; a claim without data counts with p = 1. Such a claim passes if the adjusted p is
-// below p_below and the effect has the claimed direction. It fails if the opposite claim would have
-// an unadjusted p below p_below: not seeing an effect is no evidence that there is none.
+// Runs that failed (not finite, or stuck) count with the accuracy of chance, 1 / classes. If there
+// are any, the evidence of compare's claims about accuracy also has the comparison over the seeds
+// at which all arms of the claim trained, which decides nothing. A pair of arms is compared over
+// the seeds that both have. Intervals are 95 % intervals unless said otherwise. The p-values of all
+// claims of a command that have p_below are adjusted together by Holm's method; a claim without
+// data counts with p = 1. Such a claim passes if the adjusted p is below p_below and the effect has
+// the claimed direction. It fails if the opposite claim would have an unadjusted p below p_below:
+// not seeing an effect is no evidence that there is none.
 //
 // compare_claims.cpp, sweep_claims.cpp and find_lr_claims.cpp define each kind of claim: how it is
 // decided, how it is worded, and what it requires.

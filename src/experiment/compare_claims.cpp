@@ -189,6 +189,9 @@ Finding judge(const FailsAlikeClaim& c, const Arms& arms) {
 }
 
 // ---- Test accuracies ---------------------------------------------------------------------------
+// Verdicts count a failed run with the accuracy of chance. The same figures over the seeds at which
+// every arm trained are only shown: these seeds were selected by their results, so they say how the
+// arms compare where they train, not how they compare.
 
 // An interval of shares in percentage points.
 std::string points_text(const Interval& interval) {
@@ -201,16 +204,28 @@ Pairs accuracies(const ComparedArm& a, const ComparedArm& b) {
   });
 }
 
-// The accuracies of these arms, a row for each seed that all of them have.
+Pairs accuracies_where_both_trained(const ComparedArm& a, const ComparedArm& b) {
+  return paired(a, b, [](const ComparedArm&, const SeedResult& r) {
+    return is_failure(r.run.outcome) ? std::nullopt : r.run.test_accuracy;
+  });
+}
+
+// The seeds that count: all that the arms have, or those at which each of the arms trained.
+enum class Seeds { all, trained };
+
+// The accuracies of these arms, a row for each seed that counts.
 std::vector<std::vector<double>> accuracies_by_seed(const Arms& arms,
-                                                    const std::vector<std::string>& names) {
+                                                    const std::vector<std::string>& names,
+                                                    Seeds seeds) {
   std::vector<std::vector<double>> blocks;
   for (const SeedResult& first : arms[names[0]].runs()) {
     std::vector<double> block;
     for (const std::string& name : names) {
       const ComparedArm& arm = arms[name];
       const auto run = std::ranges::find(arm.runs(), first.seed, &SeedResult::seed);
-      if (run != arm.runs().end()) block.push_back(counted_accuracy(run->run, arm.config));
+      if (run == arm.runs().end()) break;
+      if (seeds == Seeds::trained && is_failure(run->run.outcome)) break;
+      block.push_back(counted_accuracy(run->run, arm.config));
     }
     if (block.size() == names.size()) blocks.push_back(std::move(block));
   }
@@ -232,10 +247,25 @@ std::string chance_text(const Arms& arms, const std::vector<std::string>& names)
                      100 * chance_accuracy(arms[names[0]].config));
 }
 
+// The mean difference over the seeds at which both arms trained; "" if these are all seeds, or
+// fewer than two.
+std::string trained_text(const ComparedArm& a, const ComparedArm& b, double confidence) {
+  const Pairs pairs = accuracies_where_both_trained(a, b);
+  if (pairs.missing == 0 || pairs.n() < 2) return "";
+  const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
+  const PairedT t = paired_t(differences, confidence);
+  return fmt::format(
+      "; over the {} seeds that trained in both: {:+.2f} points, {}", pairs.n(), 100 * t.mean,
+      are_equal(differences)
+          ? "all equal"
+          : fmt::format("t interval at {:g} % {}", 100 * confidence, points_text(t.interval)));
+}
+
 // ---- accuracy ----------------------------------------------------------------------------------
 // The paired t interval of the mean difference of test accuracy, first minus second: PASS if it is
-// above at_least, FAIL if below. A negative at_least tests non-inferiority. The bootstrap interval
-// is only shown. INCONCLUSIVE if all differences are equal.
+// above at_least, FAIL if below. A negative at_least tests non-inferiority. INCONCLUSIVE if all
+// differences are equal. Only shown are the bootstrap interval and the p-value of Wilcoxon's
+// signed-rank test, which assume less: two-sided, against no difference, and not adjusted.
 
 std::string text_of(const AccuracyClaim& c) {
   if (c.at_least == 0) return fmt::format("{} is more accurate than {}", c.arms[0], c.arms[1]);
@@ -251,12 +281,13 @@ Finding judge(const AccuracyClaim& c, const Arms& arms) {
   const PairedT t = paired_t(differences);
   const bool has_bootstrap = pairs.n() >= min_seeds_for_bootstrap;
   return {.evidence = fmt::format(
-              "{}, t interval at 95 % {}{}{}{}", difference_text(pairs, t.mean),
-              points_text(t.interval),
+              "{}, t interval at 95 % {}{}, Wilcoxon p = {:.2g} against no difference{}{}{}",
+              difference_text(pairs, t.mean), points_text(t.interval),
               has_bootstrap
                   ? fmt::format(" (bootstrap {})", points_text(bootstrap(differences, mean).bca))
                   : "",
-              chance_text(arms, c.arms), equal_text(differences)),
+              wilcoxon_signed_rank(differences).p, chance_text(arms, c.arms),
+              trained_text(arms[c.arms[0]], arms[c.arms[1]], 0.95), equal_text(differences)),
           .verdict = are_equal(differences) ? Verdict::inconclusive
                                             : verdict_above(t.interval, c.at_least)};
 }
@@ -276,9 +307,11 @@ Finding judge(const AccuracyAlikeClaim& c, const Arms& arms) {
   const std::vector<double> differences = paired_differences(pairs.first, pairs.second);
   const Equivalence both = tost(differences, c.within);
   const Interval interval = paired_t(differences, 0.90).interval;
-  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}{}",
+  return {.evidence = fmt::format("{}, t interval at 90 % {}; two one-sided tests p = {:.2g}{}{}{}",
                                   difference_text(pairs, both.mean), points_text(interval), both.p,
-                                  chance_text(arms, c.arms), equal_text(differences)),
+                                  chance_text(arms, c.arms),
+                                  trained_text(arms[c.arms[0]], arms[c.arms[1]], 0.90),
+                                  equal_text(differences)),
           .verdict = are_equal(differences) ? Verdict::inconclusive
                                             : verdict_within(interval, {-c.within, c.within})};
 }
@@ -291,23 +324,40 @@ std::string text_of(const AccuracyFallsClaim& c) {
   return fmt::format("the test accuracy falls along {}", fmt::join(c.arms, ", "));
 }
 
-Finding judge(const AccuracyFallsClaim& c, const Arms& arms) {
+struct AccuracyTrend {
+  std::int64_t seeds = 0;
+  std::string means;  // of each arm, in per cent
+  double rho = 0;
+  Test test;
+};
+
+AccuracyTrend accuracy_trend(const AccuracyFallsClaim& c, const Arms& arms, Seeds seeds) {
   std::vector<double> outcomes;
   std::vector<double> sums(c.arms.size());
-  for (const std::vector<double>& block : accuracies_by_seed(arms, c.arms)) {
+  for (const std::vector<double>& block : accuracies_by_seed(arms, c.arms, seeds)) {
     outcomes.insert(outcomes.end(), block.begin(), block.end());
     for (std::size_t i = 0; i < block.size(); ++i) sums[i] += block[i];
   }
   const auto [trend, test] = trend_test(c.arms.size(), outcomes, Alternative::decreasing);
-  if (trend.blocks == 0) return {.evidence = "no seed that all arms have"};
   std::vector<std::string> means;
   for (const double sum : sums) {
     means.push_back(fmt::format("{:.2f}", 100 * sum / static_cast<double>(trend.blocks)));
   }
-  return {.evidence = fmt::format("means {} % over {} seeds, mean rank correlation {:.2f}{}",
-                                  fmt::join(means, ", "), trend.blocks, trend.rho,
-                                  chance_text(arms, c.arms)),
-          .test = test};
+  return {trend.blocks, fmt::format("means {} %", fmt::join(means, ", ")), trend.rho, test};
+}
+
+Finding judge(const AccuracyFallsClaim& c, const Arms& arms) {
+  const AccuracyTrend all = accuracy_trend(c, arms, Seeds::all);
+  if (all.seeds == 0) return {.evidence = "no seed that all arms have"};
+  std::string evidence = fmt::format("{} over {} seeds, mean rank correlation {:.2f}{}", all.means,
+                                     all.seeds, all.rho, chance_text(arms, c.arms));
+  const AccuracyTrend trained = accuracy_trend(c, arms, Seeds::trained);
+  if (trained.seeds < all.seeds && trained.seeds >= 2) {
+    evidence +=
+        fmt::format("; over the {} seeds that trained in all: {}, mean rank correlation {:.2f}",
+                    trained.seeds, trained.means, trained.rho);
+  }
+  return {.evidence = std::move(evidence), .test = all.test};
 }
 
 // ---- accuracy_gap ------------------------------------------------------------------------------
@@ -321,29 +371,48 @@ std::string text_of(const AccuracyGapClaim& c) {
       c.arms[0], c.arms[1], more_or_less(c.factor), c.factor.value(), c.than[0], c.than[1]);
 }
 
+struct Gaps {
+  std::vector<double> first;        // a value per seed
+  std::vector<double> second;       // likewise
+  std::vector<double> differences;  // first less the claim's multiple of second
+
+  std::int64_t n() const { return std::ssize(differences); }
+  Interval interval() const { return bootstrap(differences, mean).expanded; }
+  std::string text(double factor) const {
+    return fmt::format(
+        "mean gaps {:.2f} and {:.2f} points; first less {:g} x second {:+.2f}, bootstrap at 95 % "
+        "{}",
+        100 * mean(first), 100 * mean(second), factor, 100 * mean(differences),
+        points_text(interval()));
+  }
+};
+
+Gaps gaps_of(const Arms& arms, const std::vector<std::string>& names, double factor, Seeds seeds) {
+  Gaps gaps;
+  for (const std::vector<double>& block : accuracies_by_seed(arms, names, seeds)) {
+    gaps.first.push_back(block[0] - block[1]);
+    gaps.second.push_back(block[2] - block[3]);
+    gaps.differences.push_back(gaps.first.back() - factor * gaps.second.back());
+  }
+  return gaps;
+}
+
 Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
   const double factor = c.factor.value();
   std::vector<std::string> names = c.arms;
   names.insert(names.end(), c.than.begin(), c.than.end());
-  std::vector<double> gaps;
-  std::vector<double> than;
-  std::vector<double> differences;
-  for (const std::vector<double>& block : accuracies_by_seed(arms, names)) {
-    gaps.push_back(block[0] - block[1]);
-    than.push_back(block[2] - block[3]);
-    differences.push_back(gaps.back() - factor * than.back());
-  }
+  const Gaps all = gaps_of(arms, names, factor, Seeds::all);
   Finding finding;
-  const std::int64_t n = std::ssize(differences);
-  finding.evidence = fmt::format("{} seeds that all arms have{}", n, few_text(n));
-  if (n < min_seeds_for_bootstrap) return finding;
-  const Interval interval = bootstrap(differences, mean).expanded;
-  finding.verdict = c.factor.above ? verdict_above(interval, 0) : verdict_below(interval, 0);
-  finding.evidence += fmt::format(
-      ", mean gaps {:.2f} and {:.2f} points; first less {:g} x second {:+.2f}, bootstrap at 95 % "
-      "{}{}",
-      100 * mean(gaps), 100 * mean(than), factor, 100 * mean(differences), points_text(interval),
-      chance_text(arms, names));
+  finding.evidence = fmt::format("{} seeds that all arms have{}", all.n(), few_text(all.n()));
+  if (all.n() < min_seeds_for_bootstrap) return finding;
+  finding.verdict =
+      c.factor.above ? verdict_above(all.interval(), 0) : verdict_below(all.interval(), 0);
+  finding.evidence += fmt::format(", {}{}", all.text(factor), chance_text(arms, names));
+  const Gaps trained = gaps_of(arms, names, factor, Seeds::trained);
+  if (trained.n() < all.n() && trained.n() >= min_seeds_for_bootstrap) {
+    finding.evidence += fmt::format("; over the {} seeds that trained in all: {}", trained.n(),
+                                    trained.text(factor));
+  }
   return finding;
 }
 

@@ -189,7 +189,15 @@ TEST(Claims, Accuracy) {
   expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -0.99}",
                  {accurate("a", {0.9}), accurate("b", {0.1})});
   EXPECT_THAT(judge_one("accuracy: {arms: [a, b]}", arms).evidence,
-              AllOf(HasSubstr("3 seeds"), HasSubstr("+2.00 points"), HasSubstr("[-0.48, 4.48]")));
+              AllOf(HasSubstr("3 seeds"), HasSubstr("+2.00 points"), HasSubstr("[-0.48, 4.48]"),
+                    // All three are positive, as they are in 1 of the 2^3 ways to sign them: 2 / 8.
+                    HasSubstr(", Wilcoxon p = 0.25 against no difference"),
+                    Not(HasSubstr("trained in both"))));
+  // Of the ranks 1 to 5, 2 is negative; {}, {1} and {2} sum to at most that: 2 x 3 / 2^5 = 0.1875.
+  EXPECT_THAT(judge_one("accuracy: {arms: [a, b]}", {accurate("a", {0.51, 0.48, 0.53, 0.54, 0.55}),
+                                                     accurate("b", {0.50, 0.50, 0.50, 0.50, 0.50})})
+                  .evidence,
+              HasSubstr("Wilcoxon p = 0.19 against no difference"));
 }
 
 TEST(Claims, AFailedRunHasTheAccuracyOfChance) {
@@ -201,6 +209,39 @@ TEST(Claims, AFailedRunHasTheAccuracyOfChance) {
                 AllOf(StartsWith("30.00 % against 30.00 % over 2 seeds"),
                       HasSubstr("failed runs (1, 0) count with 10 %")));
   }
+}
+
+// The seeds at which both trained have differences of 1, 2 and 3 points, whose intervals are in the
+// tests beside this one. They are said, and do not decide.
+TEST(Claims, AccuracyIsAlsoSaidOverTheSeedsThatTrainedInBoth) {
+  const std::vector<ArmResult> arms = {
+      arm_of("a", {ended(0.51), died(3), ended(0.62), ended(0.73), ended(0.9)}),
+      arm_of("b", {ended(0.50), ended(0.6), ended(0.60), ended(0.70), stuck()})};
+  expect_verdict("INCONCLUSIVE", "accuracy: {arms: [a, b], at_least: -0.005}", arms);
+  EXPECT_THAT(
+      judge_one("accuracy: {arms: [a, b], at_least: -0.005}", arms).evidence,
+      // (1 + 2 + 3 - 50 + 80) / 5
+      AllOf(HasSubstr("over 5 seeds, mean difference +7.20 points"),
+            HasSubstr("failed runs (1, 1) count with 10 %; over the 3 seeds that trained in "
+                      "both: +2.00 points, t interval at 95 % [-0.48, 4.48]")));
+  expect_verdict("INCONCLUSIVE", "accuracy_alike: {arms: [a, b], within: 0.0369}", arms);
+  EXPECT_THAT(judge_one("accuracy_alike: {arms: [a, b], within: 0.0369}", arms).evidence,
+              HasSubstr("; over the 3 seeds that trained in both: +2.00 points, t interval at 90 % "
+                        "[0.31, 3.69]"));
+  // A single seed has no interval, and equal differences show no spread.
+  const auto evidence_over = [&](std::size_t seeds) {
+    const auto cut = [&](std::vector<RunResult> runs) {
+      runs.resize(seeds);
+      return runs;
+    };
+    return judge_one("accuracy: {arms: [a, b]}",
+                     {arm_of("a", cut({died(3), ended(0.51), ended(0.61)})),
+                      arm_of("b", cut({ended(0.6), ended(0.50), ended(0.60)}))})
+        .evidence;
+  };
+  EXPECT_THAT(evidence_over(2), Not(HasSubstr("trained in both")));
+  EXPECT_THAT(evidence_over(3),
+              HasSubstr("; over the 2 seeds that trained in both: +1.00 points, all equal"));
 }
 
 TEST(Claims, AccuracyAlike) {
@@ -273,6 +314,17 @@ TEST(Claims, AccuracyGap) {
   expect_verdict("INCONCLUSIVE", claim("below: 0.5"), four);
   EXPECT_THAT(judge_one(claim("below: 0.5"), four).evidence,
               HasSubstr("4 seeds that all arms have, too few"));
+  // Of six seeds five trained in all arms: the five above. Of five, four are too few to say.
+  std::vector<ArmResult> six = arms;
+  const double sixth[] = {0.6, 0.5, 0.8, 0.4};
+  for (std::size_t i = 0; i < six.size(); ++i) six[i].runs.push_back({5, ended(sixth[i])});
+  six[1].runs[5].run = died(3);
+  expect_verdict("INCONCLUSIVE", claim("below: 0.5"), six);
+  EXPECT_THAT(judge_one(claim("below: 0.5"), six).evidence,
+              HasSubstr("; over the 5 seeds that trained in all: mean gaps 10.00 and 40.00 points; "
+                        "first less 0.5 x second -10.00, bootstrap at 95 % [-10.00, -10.00]"));
+  EXPECT_THAT(judge_one(claim("below: 0.5"), one_failed).evidence,
+              Not(HasSubstr("trained in all")));
 }
 
 TEST(Claims, AccuracyFalls) {
@@ -285,8 +337,20 @@ TEST(Claims, AccuracyFalls) {
   expect_verdict("INCONCLUSIVE", "accuracy_falls: {arms: [c, b, a], p_below: 0.027}", arms);
   expect_verdict("INCONCLUSIVE", "accuracy_falls: {arms: [a, b, c]}",
                  {accurate("a", {}), accurate("b", {0.5}), accurate("c", {0.5})});
-  EXPECT_THAT(judge_one("accuracy_falls: {arms: [a, b, c]}", arms).evidence,
-              HasSubstr("means 85.00, 65.00, 52.50 % over 2 seeds, mean rank correlation -1.00"));
+  EXPECT_THAT(
+      judge_one("accuracy_falls: {arms: [a, b, c]}", arms).evidence,
+      AllOf(HasSubstr("means 85.00, 65.00, 52.50 % over 2 seeds, mean rank correlation -1.00"),
+            Not(HasSubstr("trained in all"))));
+  // A third seed, which failed in c, has the ranks 2, 3, 1: rho = 1 - 6 (1 + 1 + 4) / (3 (9 - 1)) =
+  // -0.5 along the arms.
+  EXPECT_THAT(
+      judge_one("accuracy_falls: {arms: [a, b, c]}",
+                {accurate("a", {0.9, 0.8, 0.5}), accurate("b", {0.7, 0.6, 0.6}),
+                 arm_of("c", {ended(0.5), ended(0.55), stuck()})})
+          .evidence,
+      AllOf(StartsWith("means 73.33, 63.33, 38.33 % over 3 seeds, mean rank correlation -0.83"),
+            HasSubstr("; over the 2 seeds that trained in all: means 85.00, 65.00, 52.50 %, mean "
+                      "rank correlation -1.00")));
 }
 
 // Files of runs, made by hand.

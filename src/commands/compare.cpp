@@ -24,28 +24,90 @@ std::string accuracy_of_survivors(const ArmResult& arm) {
                      100 * largest);
 }
 
-void print_table(const CompareResult& result) {
+// "3 (step 5 .. 12)": the runs that became not finite, and the first and the last of their steps.
+std::string non_finite_text(const ArmResult& arm) {
+  const auto steps = arm.non_finite_steps();
+  if (!steps) return "0";
+  const std::string last =
+      steps->least == steps->largest ? "" : fmt::format(" .. {}", steps->largest);
+  return fmt::format("{} (step {}{})", arm.count(Outcome::non_finite), steps->least, last);
+}
+
+void print_arms(const CompareResult& result) {
   std::size_t width = 3;
-  for (const ArmResult& arm : result.arms) width = std::max(width, arm.arm.name.size());
-  fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:>10}  {:>5}  {}\n", "arm", width, "runs", "failed",
-             "95% interval", "not finite", "stuck", "test accuracy of the others");
+  std::size_t non_finite_width = 10;
+  for (const ArmResult& arm : result.arms) {
+    width = std::max(width, arm.arm.name.size());
+    non_finite_width = std::max(non_finite_width, non_finite_text(arm).size());
+  }
+  fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}\n", "arm", width, "runs", "failed",
+             "95% interval", "not finite", non_finite_width, "stuck",
+             "test accuracy of the others");
   for (const ArmResult& arm : result.arms) {
     std::string interval = "-";
     if (!arm.runs.empty()) interval = to_string(arm.failure_interval());
-    fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:>10}  {:>5}  {}\n", arm.arm.name, width,
-               arm.runs.size(), arm.failures(), interval, arm.count(Outcome::non_finite),
+    fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}\n", arm.arm.name, width,
+               arm.runs.size(), arm.failures(), interval, non_finite_text(arm), non_finite_width,
                arm.count(Outcome::stuck), accuracy_of_survivors(arm));
   }
   fmt::print("\n");
+}
+
+// "200 updates of 32 images, sum of rates 20".
+std::string budget_text(const Budget& budget) {
+  return fmt::format(
+      "{} updates of {} images{}", budget.updates, budget.batch_size,
+      budget.sum_of_rates ? fmt::format(", sum of rates {:.4g}", *budget.sum_of_rates) : "");
+}
+
+// A line with the arms of each budget, if not all arms have as many updates of as many images.
+void print_budgets(const CompareResult& result) {
+  const std::vector<Budget>& budgets = result.budgets;
+  if (std::ranges::all_of(budgets,
+                          [&](const Budget& b) { return are_as_long(b, budgets.front()); })) {
+    return;
+  }
+  std::vector<std::string> texts;
+  std::vector<std::vector<std::string>> names;  // of the arms with each text
+  for (std::size_t i = 0; i < budgets.size(); ++i) {
+    const std::string text = budget_text(budgets[i]);
+    const auto at = static_cast<std::size_t>(std::ranges::find(texts, text) - texts.begin());
+    if (at == texts.size()) {
+      texts.push_back(text);
+      names.emplace_back();
+    }
+    names[at].push_back(result.arms[i].arm.name);
+  }
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    texts[i] += fmt::format(" ({})", fmt::join(names[i], ", "));
+  }
+  fmt::print("the arms differ in their budgets: {}\n", fmt::join(texts, "; "));
+}
+
+void print_pairs(const CompareResult& result) {
   // With many arms only the pairs that some seed separates; compare.json has all.
   const bool many = result.arms.size() > 3;
+  std::int64_t compared = 0;
+  std::int64_t printed = 0;
   for (const PairResult& p : result.paired) {
-    if (p.pairs == 0 || (many && p.only_first_failed + p.only_second_failed == 0)) continue;
+    if (p.pairs == 0) continue;
+    ++compared;
+    if (many && p.only_first_failed + p.only_second_failed == 0) continue;
+    ++printed;
     fmt::print(
         "{} against {}: of {} seeds {} failed only in the first, {} only in the second; "
         "exact McNemar p = {:.2g}\n",
         p.first, p.second, p.pairs, p.only_first_failed, p.only_second_failed, p.mcnemar_p);
   }
+  if (printed > 0 && compared > 1) {
+    fmt::print("{} comparisons; the p-values are not corrected for their number\n", compared);
+  }
+}
+
+void print_result(const CompareResult& result) {
+  print_arms(result);
+  print_budgets(result);
+  print_pairs(result);
 }
 
 int run_compare(const ExperimentOptions& options) {
@@ -56,7 +118,7 @@ int run_compare(const ExperimentOptions& options) {
     }
     return compare(start.document, start.backend, start.folder, start.resume, start.listener);
   };
-  return run_experiment(options, "compare", run, print_table);
+  return run_experiment(options, "compare", run, print_result);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "config/atomic_file.h"
+#include "schedule/plan.h"
+#include "train/json_file.h"
 
 namespace preheat {
 namespace {
@@ -16,7 +18,18 @@ std::vector<PairResult> pairs_of(const std::vector<ArmResult>& arms) {
   return pairs;
 }
 
+Budget budget_of(const RunConfig& config) {
+  const Schedule schedule = schedule_of(config);
+  const bool depends_on_run = schedule.lr.gate.window > 0 || schedule.start_is_automatic;
+  return {schedule.run.steps, config.data.batch_size,
+          depends_on_run ? std::nullopt : sum_of_rates(schedule)};
+}
+
 }  // namespace
+
+bool are_as_long(const Budget& a, const Budget& b) {
+  return a.updates == b.updates && a.batch_size == b.batch_size;
+}
 
 PairResult pair_of(const ArmResult& a, const ArmResult& b) {
   PairResult result;
@@ -50,6 +63,7 @@ CompareResult compare(const Document& document, Backend& backend,
   check_compare_claims(base, configs);
   CompareResult result;
   for (const Arm& arm : base.compare->arms) result.arms.push_back({arm, {}});
+  for (const RunConfig& config : configs) result.budgets.push_back(budget_of(config));
   result.planned = std::ssize(result.arms) * std::ssize(base.compare->seeds);
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
@@ -68,7 +82,14 @@ CompareResult compare(const Document& document, Backend& backend,
 nlohmann::ordered_json to_json(const CompareResult& result) {
   nlohmann::ordered_json json = {{"arms", nlohmann::ordered_json::array()},
                                  {"paired", nlohmann::ordered_json::array()}};
-  for (const ArmResult& arm : result.arms) json["arms"].push_back(to_json(arm));
+  for (std::size_t i = 0; i < result.arms.size(); ++i) {
+    const Budget& budget = result.budgets[i];
+    nlohmann::ordered_json arm = to_json(result.arms[i]);
+    arm["budget"] = {{"updates", budget.updates},
+                     {"batch_size", budget.batch_size},
+                     {"sum_of_rates", or_null(budget.sum_of_rates)}};
+    json["arms"].push_back(arm);
+  }
   for (const PairResult& p : result.paired) {
     nlohmann::ordered_json mcnemar;
     if (p.pairs > 0) mcnemar = p.mcnemar_p;

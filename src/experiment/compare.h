@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,19 @@
 #include "experiment/runs.h"
 
 namespace preheat {
+
+/// What each run of an arm is planned to get. One that becomes not finite gets less.
+struct Budget {
+  std::int64_t updates = 0;
+  std::int64_t batch_size = 0;  // images per update
+  // The sum of the learning rates of all updates (schedule/plan.h). std::nullopt if the rates
+  // depend on the run, with a gate or start_lr: auto, and for a run of more than
+  // max_updates_walked.
+  std::optional<double> sum_of_rates;
+};
+
+/// Whether the runs of two arms are planned to get as many updates of as many images.
+bool are_as_long(const Budget& a, const Budget& b);
 
 /// Two arms compared over the seeds at which both have ended.
 struct PairResult {
@@ -25,6 +39,7 @@ struct PairResult {
 
 struct CompareResult {
   std::vector<ArmResult> arms;
+  std::vector<Budget> budgets;  // of the arms, in their order
   std::vector<PairResult> paired;
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // runs, of all arms
@@ -44,6 +59,8 @@ CompareResult compare(const Document& document, Backend& backend,
                       const std::filesystem::path& folder, bool resume,
                       const RunsListener& listener);
 
+/// The content of compare.json. Beside what to_json(ArmResult) says, an arm has "budget":
+/// {"updates", "batch_size", "sum_of_rates"}.
 nlohmann::ordered_json to_json(const CompareResult& result);
 
 }  // namespace preheat

@@ -102,6 +102,19 @@ Interval ArmResult::failure_interval() const {
   return clopper_pearson(failures(), static_cast<std::int64_t>(runs.size()));
 }
 
+std::optional<NonFiniteSteps> ArmResult::non_finite_steps() const {
+  std::vector<double> steps;
+  for (const SeedResult& r : runs) {
+    if (r.run.first_non_finite_step) {
+      steps.push_back(static_cast<double>(*r.run.first_non_finite_step));
+    }
+  }
+  if (steps.empty()) return std::nullopt;
+  const auto [least, largest] = std::ranges::minmax(steps);
+  return NonFiniteSteps{median(steps), static_cast<std::int64_t>(least),
+                        static_cast<std::int64_t>(largest)};
+}
+
 Runs::Runs(const RunConfig& base, Backend& backend, const RunsListener& listener)
     : backend_(backend),
       listener_(listener),
@@ -352,9 +365,17 @@ nlohmann::ordered_json to_json(const ArmResult& arm) {
     const Interval ci = arm.failure_interval();
     interval = {ci.lo, ci.hi};
   }
-  return {{"name", arm.arm.name},         {"overrides", to_json(arm.arm.overrides)},
-          {"n", arm.runs.size()},         {"failures", arm.failures()},
-          {"failure_interval", interval}, {"runs", runs}};
+  Json non_finite;
+  if (const auto steps = arm.non_finite_steps()) {
+    non_finite = {{"median", steps->median}, {"range", {steps->least, steps->largest}}};
+  }
+  return {{"name", arm.arm.name},
+          {"overrides", to_json(arm.arm.overrides)},
+          {"n", arm.runs.size()},
+          {"failures", arm.failures()},
+          {"failure_interval", interval},
+          {"first_non_finite", non_finite},
+          {"runs", runs}};
 }
 
 }  // namespace preheat

@@ -37,6 +37,13 @@ double chance_accuracy(const RunConfig& config);
 /// The test accuracy with which a run counts: its own, or that of chance if it failed.
 double counted_accuracy(const RunResult& run, const RunConfig& config);
 
+/// When the runs of an arm that became not finite did so: their first such steps.
+struct NonFiniteSteps {
+  double median = 0;
+  std::int64_t least = 0;
+  std::int64_t largest = 0;
+};
+
 /// One arm of a comparison, one cell of a grid.
 struct ArmResult {
   Arm arm;
@@ -45,6 +52,7 @@ struct ArmResult {
   std::int64_t count(Outcome outcome) const;
   std::int64_t failures() const;      // runs with is_failure()
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
+  std::optional<NonFiniteSteps> non_finite_steps() const;  // std::nullopt if all are finite
 };
 
 struct Search;  // experiment/find_lr.h
@@ -168,8 +176,8 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
                           const RunConfig& config, bool resume);
 
-/// {"name", "overrides", "n", "failures", "failure_interval", "runs"}, with null for values that do
-/// not exist.
+/// {"name", "overrides", "n", "failures", "failure_interval", "first_non_finite", "runs"}, with
+/// null for values that do not exist. "first_non_finite" is {"median", "range": [least, largest]}.
 nlohmann::ordered_json to_json(const ArmResult& arm);
 
 /// The total number of runs of all arms.

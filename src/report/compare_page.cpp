@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
 #include "train/json_file.h"
+#include "train/outcome.h"
 
 namespace preheat {
 namespace {
@@ -18,21 +21,72 @@ std::string overrides_html(const Json& overrides) {
   return html.empty() ? "as configured" : html;
 }
 
+// The first steps that were not finite, of the runs that have one.
+std::vector<double> non_finite_steps(const Json& arm) {
+  std::vector<double> steps;
+  for (const Json& run : arm.at("runs")) {
+    if (run.at("outcome") != to_string(Outcome::non_finite)) continue;
+    if (const auto step = optional_at<double>(run, "first_non_finite_step")) steps.push_back(*step);
+  }
+  return steps;
+}
+
+// "7 (5 .. 12)": median and range.
+std::string steps_text(const std::vector<double>& steps) {
+  if (steps.empty()) return "–";
+  const auto [least, largest] = std::ranges::minmax(steps);
+  return fmt::format("{:.10g} ({:.10g} .. {:.10g})", median(steps), least, largest);
+}
+
 void add_arms(Page& page, const Json& result) {
+  const Json& arms = result.at("arms");
+  const bool some_not_finite =
+      std::ranges::any_of(arms, [](const Json& arm) { return !non_finite_steps(arm).empty(); });
   std::vector<std::vector<Cell>> rows;
-  for (const Json& arm : result.at("arms")) {
+  for (const Json& arm : arms) {
     std::vector<Cell>& row = rows.emplace_back();
     row.emplace_back(escape(arm.at("name").get<std::string>()));
     add_outcomes(row, arm);
+    if (some_not_finite) row.emplace_back(steps_text(non_finite_steps(arm)));
     row.emplace_back(overrides_html(arm.at("overrides")));
   }
   std::vector<std::string> heads = {"arm"};
   heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  if (some_not_finite) heads.emplace_back("first step not finite: median (range)");
   heads.emplace_back("overrides");
   page.add(table(heads, rows));
   page.add(
       "<p class=\"soft\">The interval is the Clopper-Pearson interval for an arm's failure "
       "rate.</p>\n");
+}
+
+// What each arm is planned to get; nothing if compare.json is of a version that did not say it.
+void add_budgets(Page& page, const Json& result) {
+  const Json& arms = result.at("arms");
+  if (!std::ranges::all_of(arms, [](const Json& arm) { return arm.contains("budget"); })) return;
+  std::vector<std::vector<Cell>> rows;
+  bool are_alike = true;
+  for (const Json& arm : arms) {
+    const Json& budget = arm.at("budget");
+    const auto updates = get_as<std::int64_t>(budget.at("updates"));
+    const auto images = get_as<std::int64_t>(budget.at("batch_size"));
+    const Json& first = arms.front().at("budget");
+    are_alike = are_alike && budget.at("updates") == first.at("updates") &&
+                budget.at("batch_size") == first.at("batch_size");
+    rows.push_back({escape(arm.at("name").get<std::string>()), std::to_string(updates),
+                    std::to_string(images), plain(optional_at<double>(budget, "sum_of_rates"))});
+  }
+  page.add("<h2>The budget of each arm</h2>\n");
+  page.add(table({"arm", "updates", "images per update", "sum of learning rates"}, rows));
+  if (!are_alike) {
+    page.add(
+        "<p>The arms differ in updates or in images per update, and their results may differ for "
+        "that reason.</p>\n");
+  }
+  page.add(
+      "<p class=\"soft\">As planned: a run that is not finite ends early. The sum over all updates "
+      "says how far gradients of unit length could move a weight; –: it depends on the run, with a "
+      "gate or start_lr: auto, or there are too many updates to add up.</p>\n");
 }
 
 const Json& arm_named(const Experiment& e, const Json& name) {
@@ -88,6 +142,7 @@ void add_pairs(Page& page, const Experiment& e) {
 
 void add_compare(Page& page, const Experiment& e) {
   add_arms(page, e.result);
+  add_budgets(page, e.result);
   add_pairs(page, e);
 }
 

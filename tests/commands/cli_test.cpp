@@ -884,10 +884,22 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
                            "absurd/1/summary.json"}) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("experiment/") + file))) << file;
   }
-  EXPECT_THAT(result.out,
-              HasSubstr("\nstuck      2       2  [0.16, 1.00]           0      2  -\n"));
-  // The median of two is their mean.
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "experiment/compare.json"));
+  // When the runs stopped being finite is beside how many did.
+  std::set<int> steps;
+  for (const char* seed : {"0", "1"}) {
+    const auto summary =
+        nlohmann::json::parse(bytes_of(folder_ / "experiment/absurd" / seed / "summary.json"));
+    steps.insert(summary["first_non_finite_step"].get<int>());
+  }
+  const std::string when = fmt::format("2 (step {})", fmt::join(steps, " .. "));
+  EXPECT_THAT(
+      result.out,
+      AllOf(
+          HasSubstr(fmt::format("\nabsurd     2       2  [0.16, 1.00]  {:<10}      0  -\n", when)),
+          HasSubstr(fmt::format("\nstuck      2       2  [0.16, 1.00]  {:<{}}      2  -\n", 0,
+                                std::max<std::size_t>(when.size(), 10)))));
+  // The median of two is their mean.
   std::vector<double> accuracies;
   for (const auto& run : json["arms"][1]["runs"]) {
     if (run["outcome"] == "ok") accuracies.push_back(run["test_accuracy"]);
@@ -900,13 +912,37 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
                                     100 * least, 100 * largest)));
   // Of four arms it tells the pairs that some seed tells apart, of three all.
   EXPECT_THAT(result.out, AllOf(HasSubstr("\nabsurd against sane: of 2 seeds 2 failed only in"),
-                                Not(HasSubstr("absurd against stuck"))));
+                                Not(HasSubstr("absurd against stuck")),
+                                HasSubstr("\n6 comparisons; the p-values are not corrected for "
+                                          "their number\n"),
+                                // All arms have 20 updates of 32 images.
+                                Not(HasSubstr("budgets"))));
+  const auto with_arms = [&](const std::string& arms) {
+    return preheat({"compare", "c.yaml", "--resume", "experiment", "--set", "compare.arms=" + arms})
+        .out;
+  };
   EXPECT_THAT(
-      preheat({"compare", "c.yaml", "--resume", "experiment", "--set",
-               "compare.arms={absurd: {schedule.base_lr: 1e12}, sane: "
-               "{optimizer.momentum: 0.8}, stuck: {schedule.base_lr: 1e-9}}"})
-          .out,
+      with_arms("{absurd: {schedule.base_lr: 1e12}, sane: {optimizer.momentum: 0.8}, "
+                "stuck: {schedule.base_lr: 1e-9}}"),
       HasSubstr("\nabsurd against stuck: of 2 seeds 0 failed only in the first, 0 only in"));
+  // A single comparison has nothing to be corrected for.
+  EXPECT_THAT(with_arms("{absurd: {schedule.base_lr: 1e12}, sane: {optimizer.momentum: 0.8}}"),
+              AllOf(HasSubstr("\nabsurd against sane: "), Not(HasSubstr("comparisons;"))));
+}
+
+TEST_F(Cli, CompareSaysWhereArmsDifferInUpdatesOrImages) {
+  put_bytes(folder_ / "c.yaml",
+            std::string(tiny) +
+                "compare:\n  seeds: 1\n  arms:\n"
+                "    a: {schedule.decay.shape: constant}\n"
+                "    long: {schedule.decay.shape: constant, train.length: 30 steps}\n"
+                "    b: {schedule.decay.shape: constant, optimizer.momentum: 0}\n"
+                "    small: {schedule.decay.shape: constant, data.batch_size: 16}\n");
+  // A ramp of 0.0125, 0.025, 0.0375 and 0.05, then 0.05.
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "experiment"}).out,
+              HasSubstr("\nthe arms differ in their budgets: 20 updates of 32 images, sum of rates "
+                        "0.925 (a, b); 30 updates of 32 images, sum of rates 1.425 (long); 20 "
+                        "updates of 16 images, sum of rates 0.925 (small)\n"));
 }
 
 TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "config/error.h"
@@ -134,8 +135,9 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
   const char* names[] = {"absurd", "sane"};
   for (int i = 0; i < 2; ++i) {
     const auto& arm = json["arms"][i];
-    EXPECT_EQ(keys_of(arm), (std::set<std::string>{"name", "overrides", "n", "failures",
-                                                   "failure_interval", "runs"}));
+    EXPECT_EQ(keys_of(arm),
+              (std::set<std::string>{"name", "overrides", "n", "failures", "failure_interval",
+                                     "first_non_finite", "runs", "budget"}));
     EXPECT_EQ(arm["name"], names[i]);
     EXPECT_EQ(arm["n"], 3);
     ASSERT_EQ(arm["runs"].size(), 3u);
@@ -172,6 +174,13 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
             (std::set<std::string>{"schedule.base_lr", "schedule.warmup.length"}));
   EXPECT_EQ(json["arms"][0]["overrides"]["schedule.warmup.length"], "0 steps");
   EXPECT_EQ(json["arms"][1]["overrides"], nlohmann::json::object());
+  // The middle and the ends of the three steps, and none in the other arm.
+  std::vector<int> steps;
+  for (const auto& run : json["arms"][0]["runs"]) steps.push_back(run["first_non_finite_step"]);
+  std::ranges::sort(steps);
+  const nlohmann::json first_non_finite = {{"median", steps[1]}, {"range", {steps[0], steps[2]}}};
+  EXPECT_EQ(json["arms"][0]["first_non_finite"], first_non_finite);
+  EXPECT_TRUE(json["arms"][1]["first_non_finite"].is_null());
   // Three of three failed: [(a/2)^(1/n), 1].
   EXPECT_NEAR(json["arms"][0]["failure_interval"][0].get<double>(), std::cbrt(0.025), 1e-9);
   EXPECT_EQ(json["arms"][0]["failure_interval"][1], 1.0);
@@ -219,11 +228,73 @@ TEST(Compare, AnInterruptedExperimentKeepsWhatWasFinished) {
 TEST(Compare, NothingFinishedIsNull) {
   CompareResult result;
   result.arms = {{{"a", {}}, {}}, {{"b", {}}, {}}};
+  result.budgets.resize(2);
   result.paired = {{"a", "b", 0, 0, 0, 1}};
   const auto json = to_json(result);
   EXPECT_EQ(json["arms"][0]["n"], 0);
   EXPECT_TRUE(json["arms"][0]["failure_interval"].is_null());
+  EXPECT_TRUE(json["arms"][0]["first_non_finite"].is_null());
   EXPECT_TRUE(json["paired"][0]["mcnemar_p"].is_null());
+}
+
+TEST(Compare, TheStepsThatWereNotFiniteHaveAMedianAndARange) {
+  ArmResult arm;
+  EXPECT_FALSE(arm.non_finite_steps());
+  for (const int step : {30, 7, 12, 4}) {
+    SeedResult& r = arm.runs.emplace_back();
+    r.run.outcome = Outcome::non_finite;
+    r.run.first_non_finite_step = step;
+  }
+  arm.runs.emplace_back().run.outcome = Outcome::stuck;
+  const auto steps = arm.non_finite_steps();
+  ASSERT_TRUE(steps);
+  EXPECT_EQ(steps->median, 9.5);
+  EXPECT_EQ(steps->least, 4);
+  EXPECT_EQ(steps->largest, 30);
+}
+
+TEST(Compare, ABudgetIsWhatIsPlanned) {
+  const TemporaryFolder folder;
+  const CompareResult result = compare(parse_document(R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+model: {layers: [linear: {out: 10}]}
+schedule: {base_lr: 0.1, warmup: {length: 4 steps}, decay: {shape: constant}}
+train: {length: 20 steps, eval_every: 20 steps}
+compare:
+  seeds: 1
+  arms:
+    whole: {}
+    short: {train.length: 10 steps, train.eval_every: 10 steps}
+    small-batch: {data.batch_size: 16}
+    gate: {schedule.warmup.until: {train_error_below: 1, window: 2 steps}}
+    auto: {schedule.warmup.start_lr: auto}
+)",
+                                                      "f.yaml"),
+                                       shared_backend(), folder / "x", false, {});
+  ASSERT_EQ(result.budgets.size(), 5u);
+  const auto json = nlohmann::json::parse(bytes_of(folder / "x/compare.json"));
+  const auto expect_budget = [&](std::size_t arm, int updates, int batch_size,
+                                 std::optional<double> sum) {
+    SCOPED_TRACE(result.arms[arm].arm.name);
+    const auto& budget = json["arms"][arm]["budget"];
+    EXPECT_EQ(budget["updates"], updates);
+    EXPECT_EQ(budget["batch_size"], batch_size);
+    ASSERT_EQ(budget["sum_of_rates"].is_number(), sum.has_value());
+    if (sum) {
+      EXPECT_NEAR(budget["sum_of_rates"].get<double>(), *sum, 1e-12);
+    }
+  };
+  // A ramp of 0.025, 0.05, 0.075 and 0.1, then 0.1 at each of the other updates.
+  expect_budget(0, 20, 32, 0.25 + 1.6);
+  expect_budget(1, 10, 32, 0.25 + 0.6);
+  expect_budget(2, 20, 16, 0.25 + 1.6);
+  // Their rates depend on the run.
+  expect_budget(3, 20, 32, std::nullopt);
+  expect_budget(4, 20, 32, std::nullopt);
+  for (std::size_t arm = 0; arm < 5; ++arm) {
+    const bool is_as_long = arm != 1 && arm != 2;
+    EXPECT_EQ(are_as_long(result.budgets[0], result.budgets[arm]), is_as_long) << arm;
+  }
 }
 
 TEST(Compare, WrongExperiments) {
@@ -268,6 +339,7 @@ TEST(Compare, OverridesKeepTheirKinds) {
     arm.overrides.push_back(parse_override(change));
   }
   result.arms.push_back({arm, {}});
+  result.budgets.emplace_back();
   const nlohmann::ordered_json expected = {{"a", 0.5},        {"b", 0.0},      {"c", 1e-4},
                                            {"d", 12},         {"e", true},     {"f", "7"},
                                            {"g", "3 epochs"}, {"h", "[1, 2]"}, {"i", nullptr}};

@@ -382,13 +382,16 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   write_compare();
   const std::string page = page_of({folder_ / "c"});
   expect_well_formed(page);
-  EXPECT_THAT(page, AllOf(HasSubstr("1 of n = 4 runs failed"), HasSubstr("<td>[0.01, 0.99]</td>"),
-                          HasSubstr("80.00 % (80.00 .. 80.00), n = 1"),
-                          HasSubstr("85.00 % (80.00 .. 90.00), n = 2"),
-                          HasSubstr("of n = 2 seeds 1 failed only under cold, 0 only under warm; "
-                                    "exact McNemar p = 0.62"),
-                          HasSubstr("schedule.base_lr: &lt;1&gt;"), Not(HasSubstr("incomplete")),
-                          Not(HasSubstr("class=\"claims\""))));
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("1 of n = 4 runs failed"), HasSubstr("<td>[0.01, 0.99]</td>"),
+                    HasSubstr("80.00 % (80.00 .. 80.00), n = 1"),
+                    HasSubstr("85.00 % (80.00 .. 90.00), n = 2"),
+                    HasSubstr("of n = 2 seeds 1 failed only under cold, 0 only under warm; "
+                              "exact McNemar p = 0.62"),
+                    HasSubstr("schedule.base_lr: &lt;1&gt;"), Not(HasSubstr("incomplete")),
+                    HasSubstr("<th scope=\"col\">first step not finite: median (range)</th>"),
+                    HasSubstr("<td>19 (19 .. 19)</td>"), Not(HasSubstr("The budget of each arm")),
+                    Not(HasSubstr("class=\"claims\""))));
   const Json section = data_of(page).at("sections").at(0);
   for (int arm = 0; arm < 2; ++arm) {
     for (int seed = 0; seed < 2; ++seed) {
@@ -443,6 +446,55 @@ TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
   EXPECT_THAT(page_of_pairs(2), HasSubstr("2 comparisons; the p-values are not corrected"));
   EXPECT_THAT(page_of_pairs(6), Not(HasSubstr("<summary>6 pairs</summary>")));
   EXPECT_THAT(page_of_pairs(7), HasSubstr("<summary>7 pairs</summary>"));
+}
+
+TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
+  const auto page_with = [&](const Json& cold, const Json& warm) {
+    write_compare([&](Json& json) {
+      json["arms"][0]["budget"] = cold;
+      json["arms"][1]["budget"] = warm;
+    });
+    return page_of({folder_ / "c"});
+  };
+  const Json usual = {{"updates", 200}, {"batch_size", 32}, {"sum_of_rates", 20.0}};
+  const Json gated = {{"updates", 200}, {"batch_size", 32}, {"sum_of_rates", nullptr}};
+  const std::string page = page_with(usual, gated);
+  expect_well_formed(page);
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("<h2>The budget of each arm</h2>"),
+                    HasSubstr("<th scope=\"row\">cold</th><td>200</td><td>32</td><td>20</td></tr>"),
+                    HasSubstr("<th scope=\"row\">warm</th><td>200</td><td>32</td><td>–</td></tr>"),
+                    Not(HasSubstr("The arms differ in updates"))));
+  const Json longer = {{"updates", 300}, {"batch_size", 32}, {"sum_of_rates", 20.0}};
+  const Json larger = {{"updates", 200}, {"batch_size", 64}, {"sum_of_rates", 20.0}};
+  for (const Json& other : {longer, larger}) {
+    EXPECT_THAT(page_with(usual, other), HasSubstr("The arms differ in updates or in images"));
+  }
+  const Json half = {{"updates", 200}};
+  EXPECT_THAT(message_of([&] { page_with(usual, half); }), HasSubstr("compare.json: is damaged"));
+}
+
+TEST_F(Report, OfAComparisonHasTheStepsThatWereNotFinite) {
+  write_compare([&](Json& json) {
+    Json& runs = json["arms"][0]["runs"];
+    for (const int step : {7, 5}) {
+      Json run = runs[1];
+      run["seed"] = 100 + step;
+      run["first_non_finite_step"] = step;
+      runs.push_back(run);
+      const std::string seed = std::to_string(100 + step);
+      write_run(folder_ / "c/cold" / seed, random_rows(8), "non_finite", "pair", seed);
+    }
+    json["arms"][0]["n"] = 4;
+    json["arms"][0]["failures"] = 3;
+  });
+  EXPECT_THAT(page_of({folder_ / "c"}), HasSubstr("<td>7 (5 .. 19)</td>"));
+  write_compare([](Json& json) {
+    Json& run = json["arms"][0]["runs"][1];
+    run["outcome"] = "stuck";
+    run["first_non_finite_step"] = nullptr;
+  });
+  EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr("first step not finite")));
 }
 
 // With five seeds or more: compared with medians of the rows that were written to the files.

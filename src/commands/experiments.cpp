@@ -25,10 +25,13 @@ std::filesystem::path ExperimentOptions::folder(const std::string& name,
   return run.out.empty() ? default_folder(name, command) : std::filesystem::path(run.out);
 }
 
-std::string outcome_text(const RunResult& run) {
+std::string outcome_text(const RunResult& run, const Schedule* schedule) {
   if (run.interrupted) return fmt::format("interrupted after {} updates", run.steps);
   if (run.outcome == Outcome::non_finite) {
-    return fmt::format("not finite at step {}, first in {}", *run.first_non_finite_step,
+    const std::int64_t step = *run.first_non_finite_step;
+    return fmt::format("not finite at {}, first in {}",
+                       schedule != nullptr ? step_text(*schedule, step, run.gate_opened_at)
+                                           : fmt::format("step {}", step),
                        run.first_non_finite_tensor);
   }
   return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
@@ -62,12 +65,14 @@ RunsProgress::RunsProgress(const RunOptions& options) : options_(options), start
     }
   };
   listener_.on_end = [this](const std::string& label, const RunResult& run, bool was_read) {
-    running_.erase(label);
+    const auto running = running_.find(label);
+    const bool was_made = running != running_.end();
+    const std::string outcome = outcome_text(run, was_made ? &running->second.schedule() : nullptr);
+    if (was_made) running_.erase(running);
     ++ended_;
     trained_ += was_read ? 0 : 1;
     if (options_.quiet) return;
-    print_line(
-        fmt::format("{} {}{}", label, outcome_text(run), was_read ? " (had ended before)" : ""));
+    print_line(fmt::format("{} {}{}", label, outcome, was_read ? " (had ended before)" : ""));
   };
   listener_.wants_stop = interrupted;
 }

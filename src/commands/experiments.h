@@ -16,6 +16,7 @@
 #include "experiment/claims.h"
 #include "experiment/runs.h"
 #include "report/report.h"
+#include "schedule/schedule.h"
 
 namespace preheat {
 
@@ -33,8 +34,9 @@ struct ExperimentOptions {
   std::filesystem::path folder(const std::string& name, const std::string& command) const;
 };
 
-/// "stuck: loss 2.3031, test accuracy 10.00 %".
-std::string outcome_text(const RunResult& run);
+/// "stuck: loss 2.3031, test accuracy 10.00 %". With the schedule of the run, which is known if it
+/// was made and not read, a step that was not finite has its rate and phase.
+std::string outcome_text(const RunResult& run, const Schedule* schedule);
 
 /// "1.80e-01", or "-" for none.
 std::string rate_or_dash(const std::optional<double>& rate);

@@ -26,6 +26,13 @@ void print_line(const std::string& line) {
   std::fflush(stdout);
 }
 
+std::string step_text(const Schedule& schedule, std::int64_t step,
+                      const std::optional<std::int64_t>& gate_opened_at) {
+  const std::int64_t gate = gate_opened_at.value_or(-1);
+  return fmt::format("step {} (learning rate {}, phase {})", step,
+                     lr_text(lr_at(schedule.lr, step, gate)), phase_name(schedule, step, gate));
+}
+
 Progress::Progress(std::string label, const Schedule& schedule, std::int64_t batch_size,
                    bool enabled)
     : label_(std::move(label)),

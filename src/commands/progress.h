@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -18,6 +19,11 @@ void draw_bar(double done, const std::string& text);
 /// Prints a line, on a terminal over the bar.
 void print_line(const std::string& line);
 
+/// An update with what the schedule says of it: "step 7 (learning rate 1.50e-01, phase decay)".
+/// `gate_opened_at` as in lr_at.
+std::string step_text(const Schedule& schedule, std::int64_t step,
+                      const std::optional<std::int64_t>& gate_opened_at);
+
 /// The progress of one run.
 class Progress {
  public:
@@ -30,6 +36,8 @@ class Progress {
   void show(std::span<const StepRecord> records);
   void note(std::span<const StepRecord> records);  // as show(), but drawn later
   void clear();                                    // before other lines are printed
+
+  const Schedule& schedule() const { return schedule_; }
 
   /// The share of the run that has been shown or noted.
   double done() const { return done_; }

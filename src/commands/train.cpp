@@ -28,10 +28,15 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   const Network& network = trainer.network();
   const MemoryUse memory = trainer.memory();
   const RunLength& run = trainer.schedule().run;
-  fmt::print("{}: {} parameters, {} updates of {} images ({} an epoch), base learning rate {}\n",
-             trainer.config().name, network.parameter_count, run.steps,
-             trainer.config().data.batch_size, run.steps_per_epoch,
-             lr_text(trainer.schedule().base_lr));
+  const std::int64_t warmup = warmup_updates(trainer.schedule());
+  const bool has_gate = trainer.schedule().lr.gate.window > 0;
+  fmt::print(
+      "{}: {} parameters, T = {} updates of {} images ({} an epoch){}, base learning rate {}\n",
+      trainer.config().name, network.parameter_count, run.steps, trainer.config().data.batch_size,
+      run.steps_per_epoch,
+      warmup > 0 ? fmt::format(", {}W = {} of them warmup", has_gate ? "at most " : "", warmup)
+                 : "",
+      lr_text(trainer.schedule().base_lr));
   for (const std::string& remark : remarks(trainer.schedule())) fmt::print("note: {}\n", remark);
   fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
              memory_text(memory.parameters), memory_text(memory.activations),
@@ -152,12 +157,9 @@ int train(const TrainOptions& options) {
     return 1;
   }
   if (result.outcome == Outcome::non_finite) {
-    const std::int64_t step = *result.first_non_finite_step;
-    const std::int64_t gate = result.gate_opened_at.value_or(-1);
-    fmt::print(
-        stderr, "preheat: diverged: {} is not finite at step {} (learning rate {}, phase {})\n",
-        result.first_non_finite_tensor, step, lr_text(lr_at(trainer.schedule().lr, step, gate)),
-        phase_name(trainer.schedule(), step, gate));
+    fmt::print(stderr, "preheat: diverged: {} is not finite at {}\n",
+               result.first_non_finite_tensor,
+               step_text(trainer.schedule(), *result.first_non_finite_step, result.gate_opened_at));
     return 3;
   }
   return 0;

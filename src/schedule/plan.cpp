@@ -176,6 +176,11 @@ std::vector<PhaseInterval> phase_intervals(const Schedule& schedule, std::int64_
   return result;
 }
 
+std::int64_t warmup_updates(const Schedule& schedule, std::int64_t gate_opened_at) {
+  if (schedule.phase_names.front() != "warmup") return 0;
+  return std::min(end_of_first_phase(schedule.lr, gate_opened_at), schedule.run.steps);
+}
+
 std::string in_words(const Schedule& schedule, const PhaseInterval& stretch) {
   const Phase& phase = schedule.lr.phases[stretch.phase];
   std::string text = shape_text(schedule, phase);

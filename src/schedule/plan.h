@@ -22,6 +22,10 @@ struct PhaseInterval {
 std::vector<PhaseInterval> phase_intervals(const Schedule& schedule,
                                            std::int64_t gate_opened_at = -1);
 
+/// The number of updates of the warmup, 0 if the run does not begin with a phase of that name.
+/// `gate_opened_at` as in lr_at: without it a warmup with a gate takes at most that many.
+std::int64_t warmup_updates(const Schedule& schedule, std::int64_t gate_opened_at = -1);
+
 /// What the phase of a stretch does: "linear from 0 to 1.00e-01".
 std::string in_words(const Schedule& schedule, const PhaseInterval& stretch);
 

@@ -339,7 +339,24 @@ TEST_F(Cli, ADivergedRunIsThree) {
                "{train_error_below: 1, window: 2 steps}}"});
   expect_one_line(opened, 3);
   EXPECT_THAT(opened.err, testing::ContainsRegex("learning rate [0-9.]+e\\+11, phase decay"));
-  EXPECT_THAT(opened.out, HasSubstr("\nwarmup          ended early, before update 2\n"));
+  EXPECT_THAT(opened.out, AllOf(HasSubstr(", at most W = 12 of them warmup, "),
+                                HasSubstr("\nwarmup          ended early, before update 2\n")));
+}
+
+TEST_F(Cli, ARunSaysHowLongItIsAndHowMuchOfThatIsWarmup) {
+  const auto out = [&](const std::string& length) {
+    return preheat({"train", "tiny.yaml", "--out", length.substr(0, 1), "--set",
+                    "schedule.warmup.length=" + length})
+        .out;
+  };
+  // 320 images in batches of 32.
+  for (const char* length : {"5 steps", "25%"}) {
+    EXPECT_THAT(out(length),
+                HasSubstr(" parameters, T = 20 updates of 32 images (10 an epoch), W = "
+                          "5 of them warmup, base learning rate 5.00e-02\n"));
+  }
+  EXPECT_THAT(out("1 epochs"), HasSubstr(" (10 an epoch), W = 10 of them warmup, base"));
+  EXPECT_THAT(out("0 steps"), HasSubstr("T = 20 updates of 32 images (10 an epoch), base"));
 }
 
 TEST_F(Cli, PipedOutputIsPlainAndQuietIsSilent) {
@@ -885,6 +902,14 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
     EXPECT_TRUE(std::filesystem::exists(folder_ / (std::string("experiment/") + file))) << file;
   }
   const auto json = nlohmann::json::parse(bytes_of(folder_ / "experiment/compare.json"));
+  // The last row of a run that was not finite is of that step.
+  const std::string metrics = bytes_of(folder_ / "experiment/absurd/0/metrics.csv");
+  std::istringstream row(metrics.substr(metrics.rfind('\n', metrics.size() - 2) + 1));
+  std::string cells[4];  // step, epoch, phase, lr
+  for (std::string& cell : cells) std::getline(row, cell, ',');
+  const std::string failed_at = fmt::format("seed 0    absurd not finite at step {}", cells[0]);
+  EXPECT_THAT(result.out, HasSubstr(fmt::format("\n{} (learning rate {:.2e}, phase {}), first in ",
+                                                failed_at, std::stod(cells[3]), cells[2])));
   // When the runs stopped being finite is beside how many did.
   std::set<int> steps;
   for (const char* seed : {"0", "1"}) {
@@ -927,7 +952,8 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
       HasSubstr("\nabsurd against stuck: of 2 seeds 0 failed only in the first, 0 only in"));
   // A single comparison has nothing to be corrected for.
   EXPECT_THAT(with_arms("{absurd: {schedule.base_lr: 1e12}, sane: {optimizer.momentum: 0.8}}"),
-              AllOf(HasSubstr("\nabsurd against sane: "), Not(HasSubstr("comparisons;"))));
+              AllOf(HasSubstr("\nabsurd against sane: "), Not(HasSubstr("comparisons;")),
+                    HasSubstr("\n" + failed_at + ", first in ")));  // read, without its schedule
 }
 
 TEST_F(Cli, CompareSaysWhereArmsDifferInUpdatesOrImages) {

@@ -201,6 +201,23 @@ TEST(Remarks, OfWhatPeopleTripOver) {
               IsEmpty());
 }
 
+TEST(WarmupUpdates, AreThoseOfThePhaseThatBeginsTheRun) {
+  EXPECT_EQ(warmup_updates(schedule_of("{warmup: {length: 30 steps}}")), 30);
+  EXPECT_EQ(warmup_updates(schedule_of("{warmup: {length: 0 steps}}")), 0);
+  const Schedule gate =
+      schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");
+  EXPECT_EQ(warmup_updates(gate), 30);
+  EXPECT_EQ(warmup_updates(gate, 8), 8);
+  const auto phases = [](const char* name) {
+    return schedule_of(
+        fmt::format("{{phases: [{{name: {}, shape: linear, length: 7 steps}}, "
+                    "{{name: rest, shape: constant}}]}}",
+                    name));
+  };
+  EXPECT_EQ(warmup_updates(phases("warmup")), 7);
+  EXPECT_EQ(warmup_updates(phases("ramp")), 0);
+}
+
 TEST(SumOfRates, AddsThemUp) {
   EXPECT_NEAR(*sum_of_rates(schedule_of("{base_lr: 2, warmup: {length: 100 steps}}")), 101, 1e-9);
   EXPECT_FALSE(sum_of_rates(schedule_of("{}", max_updates_walked + 1)));

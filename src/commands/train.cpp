@@ -70,10 +70,15 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
     row("train loss", loss_text(*result.final_train_loss));
     row("train accuracy", accuracy_text(*result.final_train_accuracy));
   }
+  const bool validated = result.best_by == ChosenBy::validation;
   if (result.test_accuracy) {
+    if (validated) row("validation", accuracy_text(*result.validation_accuracy));
     row("test accuracy", accuracy_text(*result.test_accuracy));
-    row("best", fmt::format("{} after {} updates", accuracy_text(*result.best_test_accuracy),
-                            *result.best_step));
+    row("best", fmt::format("{} after {} updates, chosen by {}",
+                            accuracy_text(*result.best_test_accuracy), *result.best_step,
+                            validated ? fmt::format("validation accuracy {}",
+                                                    accuracy_text(*result.best_validation_accuracy))
+                                      : "test accuracy"));
   }
   row("time", fmt::format("{:.1f} s, {:.0f} images/s", result.seconds, result.images_per_second));
   row("report", report.string());
@@ -138,12 +143,14 @@ int train(const TrainOptions& options) {
   Progress progress(config.name, trainer.schedule(), config.data.batch_size, talks);
   RunListener listener;
   listener.on_records = [&](std::span<const StepRecord> records) { progress.show(records); };
-  listener.on_evaluation = [&](std::int64_t step, const Evaluation& evaluation) {
+  listener.on_evaluation = [&](std::int64_t step, const Evaluated& evaluated) {
     progress.clear();
-    if (talks) {
-      fmt::print("after {} updates: test loss {}, accuracy {}\n", step, loss_text(evaluation.loss),
-                 accuracy_text(evaluation.accuracy()));
-    }
+    if (!talks) return;
+    const auto numbers = [](const Evaluation& e) {
+      return fmt::format("loss {}, accuracy {}", loss_text(e.loss), accuracy_text(e.accuracy()));
+    };
+    fmt::print("after {} updates: test {}{}\n", step, numbers(evaluated.test),
+               evaluated.validation ? "; validation " + numbers(*evaluated.validation) : "");
   };
   listener.wants_stop = interrupted;
   const RunResult result = trainer.run(listener, &folder);

@@ -41,7 +41,8 @@ struct DataConfig {
   std::optional<std::string> dir;
   std::int64_t batch_size = 128;
   std::optional<std::int64_t> train_limit;
-  std::optional<Normalize> normalize;  // absent: the dataset's default
+  std::optional<std::int64_t> validation;  // examples held out of training; absent: none, never 0
+  std::optional<Normalize> normalize;      // absent: the dataset's default
   Augment augment;
 };
 

@@ -29,6 +29,7 @@ void describe(Io& io, DataConfig& c) {
   io.field("dir", c.dir, TextRule::path);
   io.field("batch_size", c.batch_size, IntegerRange{1, 65536});
   io.field("train_limit", c.train_limit, IntegerRange{1, 1'000'000'000});
+  io.field("validation", c.validation, IntegerRange{0, 1'000'000'000});
   io.optional_section("normalize", c.normalize);
   io.section("augment", [&](auto& augment) {
     augment.field("crop_padding", c.augment.crop_padding, IntegerRange{0, 16});

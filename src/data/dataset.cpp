@@ -97,6 +97,25 @@ std::string how_to_get(const DataConfig& config) {
   return fmt::format("{} into {}", hint, folder.string());
 }
 
+// The examples of the training set that a run uses, for training and validation.
+std::int64_t used_examples(const DataConfig& config) {
+  const std::int64_t all = facts(config.dataset).train_size;
+  return config.train_limit ? std::min(*config.train_limit, all) : all;
+}
+
+// `where` is that of data.validation.
+std::int64_t train_examples(const DataConfig& config, const Where& where) {
+  const std::int64_t used = used_examples(config);
+  const std::int64_t held_out = config.validation.value_or(0);
+  if (held_out >= used) {
+    throw ConfigError(where,
+                      fmt::format("holding out {} of {} training examples leaves none to train on",
+                                  held_out, used),
+                      fmt::format("at most {}", used - 1));
+  }
+  return used - held_out;
+}
+
 }  // namespace
 
 const DatasetFacts& facts(DatasetName name) {
@@ -137,6 +156,9 @@ fs::path find_dataset(const DataConfig& config) {
 }
 
 TrainTest load_dataset(const DataConfig& config) {
+  // The schedule has been laid out from the known size before any file is read.
+  const std::int64_t trained = train_examples(config);
+  const std::int64_t used = used_examples(config);
   const DatasetFacts& known = facts(config.dataset);
   TrainTest data;
   if (config.dataset == DatasetName::synthetic) {
@@ -164,8 +186,6 @@ TrainTest load_dataset(const DataConfig& config) {
       data.test = read("t10k");
     }
   }
-  // The schedule has been laid out from the known size before any file is read.
-  const std::int64_t used = train_examples(config);
   if (data.train.size() < used || (data.train.size() > used && !config.train_limit)) {
     throw Error(
         fmt::format("{}: holds {} training images, where {} has {}; data.train_limit: {} "
@@ -174,12 +194,22 @@ TrainTest load_dataset(const DataConfig& config) {
                     std::min(data.train.size(), known.train_size)));
   }
   keep_first(data.train, used);
+  data.validation = take_last(data.train, used - trained);
   return data;
 }
 
 void keep_first(Dataset& dataset, std::int64_t count) {
   dataset.labels.resize(static_cast<std::size_t>(count));
   dataset.pixels.resize(static_cast<std::size_t>(count * dataset.shape.size()));
+}
+
+Dataset take_last(Dataset& dataset, std::int64_t count) {
+  const std::int64_t kept = dataset.size() - count;
+  Dataset last{dataset.shape, dataset.classes, {}, {}};
+  last.pixels.assign(dataset.pixels.begin() + kept * dataset.shape.size(), dataset.pixels.end());
+  last.labels.assign(dataset.labels.begin() + kept, dataset.labels.end());
+  keep_first(dataset, kept);
+  return last;
 }
 
 Normalize normalization(const RunConfig& config) {
@@ -208,17 +238,17 @@ std::vector<float> normalization_table(const Normalize& normalize) {
 }
 
 std::int64_t train_examples(const DataConfig& config) {
-  const std::int64_t all = facts(config.dataset).train_size;
-  return config.train_limit ? std::min(*config.train_limit, all) : all;
+  return train_examples(config, {"", 0, 0, "data.validation"});
 }
 
 std::int64_t steps_per_epoch(const RunConfig& config) {
-  const std::int64_t examples = train_examples(config.data);
+  const std::int64_t examples = train_examples(config.data, config.where("data.validation"));
   if (config.data.batch_size > examples) {
-    throw ConfigError(config.where("data.batch_size"),
-                      fmt::format("a batch of {} is more than the {} training examples",
-                                  config.data.batch_size, examples),
-                      fmt::format("at most {}", examples));
+    throw ConfigError(
+        config.where("data.batch_size"),
+        fmt::format("a batch of {} is more than the {} training examples{}", config.data.batch_size,
+                    examples, config.data.validation ? " that data.validation leaves" : ""),
+        fmt::format("at most {}", examples));
   }
   return examples / config.data.batch_size;
 }

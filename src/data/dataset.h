@@ -39,6 +39,7 @@ struct Dataset {
 
 struct TrainTest {
   Dataset train;
+  Dataset validation;  // empty without data.validation
   Dataset test;
   std::string origin;  // the source folder, or "generated"
 };
@@ -49,13 +50,18 @@ struct TrainTest {
 /// looked and how to get the files, and for synthetic, which has none.
 std::filesystem::path find_dataset(const DataConfig& config);
 
-/// Reads (or, for synthetic, generates) training and test images; `train_limit` keeps the first
-/// examples of the training set. Throws Error naming the file and the byte for malformed data, and
-/// if the files do not provide exactly train_examples(), on which the schedule is based.
+/// Reads (or, for synthetic, generates) training and test images. `train_limit` keeps the first
+/// examples of the training set; of these, the last `validation` ones become the validation set and
+/// the others, train_examples(), the training set. Throws Error naming the file and the byte for
+/// malformed data, and if the files do not provide exactly the examples on which the schedule is
+/// based. Throws ConfigError as train_examples() does.
 TrainTest load_dataset(const DataConfig& config);
 
 /// Drops every example after the first `count`, which the dataset has.
 void keep_first(Dataset& dataset, std::int64_t count);
+
+/// Removes the last `count` examples, which the dataset has, and returns them in their order.
+Dataset take_last(Dataset& dataset, std::int64_t count);
 
 /// Mean and std for normalising pixels: the configured ones or the dataset's own. Throws
 /// ConfigError at data.normalize if there is not one of each per channel.
@@ -64,11 +70,14 @@ Normalize normalization(const RunConfig& config);
 /// A pixel's normalised value by channel and byte: [channels, 256].
 std::vector<float> normalization_table(const Normalize& normalize);
 
-/// The number of training examples a run uses: the dataset's size, or train_limit if smaller.
+/// The number of examples a run trains on: the dataset's size, or train_limit if smaller, less
+/// those of the validation set. Throws ConfigError at data.validation if none are left; it does not
+/// know the place in a file, which steps_per_epoch() names.
 std::int64_t train_examples(const DataConfig& config);
 
 /// train_examples / batch_size; a last, short batch is dropped. Throws ConfigError at
-/// data.batch_size if there are fewer examples than one batch.
+/// data.validation if it leaves no examples, and at data.batch_size if there are fewer than one
+/// batch.
 std::int64_t steps_per_epoch(const RunConfig& config);
 
 }  // namespace preheat

@@ -208,8 +208,9 @@ void Runs::load(const std::vector<RunConfig>& configs) {
 
 const ResidentData& Runs::data(const DataConfig& config) {
   const std::lock_guard lock(mutex_);
-  const std::string key = fmt::format("{}|{}|{}", to_string(config.dataset),
-                                      config.dir.value_or(""), config.train_limit.value_or(0));
+  const std::string key =
+      fmt::format("{}|{}|{}|{}", to_string(config.dataset), config.dir.value_or(""),
+                  config.train_limit.value_or(0), config.validation.value_or(0));
   const auto found = data_.find(key);
   return found != data_.end() ? found->second
                               : data_.emplace(key, load_data(config, backend_)).first->second;
@@ -354,11 +355,15 @@ nlohmann::ordered_json to_json(const ArmResult& arm) {
   using Json = nlohmann::ordered_json;
   Json runs = Json::array();
   for (const SeedResult& r : arm.runs) {
-    runs.push_back({{"seed", r.seed},
-                    {"outcome", to_string(r.run.outcome)},
-                    {"first_non_finite_step", or_null(r.run.first_non_finite_step)},
-                    {"final_train_loss", or_null(r.run.final_train_loss)},
-                    {"test_accuracy", or_null(r.run.test_accuracy)}});
+    Json& run = runs.emplace_back();
+    run = {{"seed", r.seed},
+           {"outcome", to_string(r.run.outcome)},
+           {"first_non_finite_step", or_null(r.run.first_non_finite_step)},
+           {"final_train_loss", or_null(r.run.final_train_loss)},
+           {"test_accuracy", or_null(r.run.test_accuracy)}};
+    if (r.run.best_by == ChosenBy::validation) {
+      run["validation_accuracy"] = or_null(r.run.validation_accuracy);
+    }
   }
   Json interval;
   if (!arm.runs.empty()) {

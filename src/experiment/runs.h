@@ -178,6 +178,7 @@ FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind ki
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "first_non_finite", "runs"}, with
 /// null for values that do not exist. "first_non_finite" is {"median", "range": [least, largest]}.
+/// Runs with a validation set also have a "validation_accuracy".
 nlohmann::ordered_json to_json(const ArmResult& arm);
 
 /// The total number of runs of all arms.

@@ -25,15 +25,15 @@ std::vector<std::string_view> split(std::string_view row) {
 
 }  // namespace
 
-RowReader::RowReader(std::filesystem::path path, std::string_view header)
+RowReader::RowReader(std::filesystem::path path, std::initializer_list<std::string_view> headers)
     : path_(std::move(path)), text_(read_file(path_)) {
-  if (!text_.starts_with(fmt::format("{}\n", header))) {
-    throw Error(path_.string() + ": has no header");
-  }
-  for (const std::string_view column : split(header)) {
+  const auto* const header = std::ranges::find_if(
+      headers, [&](std::string_view one) { return text_.starts_with(fmt::format("{}\n", one)); });
+  if (header == headers.end()) throw Error(path_.string() + ": has no header");
+  for (const std::string_view column : split(*header)) {
     is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");
   }
-  begin_ = end_ = header.size() + 1;
+  begin_ = end_ = header->size() + 1;
 }
 
 bool RowReader::next() {
@@ -66,7 +66,7 @@ void RowReader::fail_row() const {
 
 Metrics read_metrics(const std::filesystem::path& path) {
   Metrics m;
-  for (RowReader rows(path, metrics_header); rows.next();) {
+  for (RowReader rows(path, {metrics_header}); rows.next();) {
     const std::size_t index = m.step.size();
     if (m.phases.empty() || m.phases.back().name != rows.name(2)) {
       m.phases.push_back({std::string(rows.name(2)), index, index});
@@ -81,15 +81,16 @@ Metrics read_metrics(const std::filesystem::path& path) {
 
 Evaluations read_evaluations(const std::filesystem::path& path) {
   Evaluations e;
-  for (RowReader rows(path, evaluations_header); rows.next();) {
-    rows.append_to({&e.step, &e.epoch, &e.loss, &e.accuracy});
+  for (RowReader rows(path, {evaluations_header, validated_evaluations_header}); rows.next();) {
+    rows.append_to(
+        {&e.step, &e.epoch, &e.loss, &e.accuracy, &e.validation_loss, &e.validation_accuracy});
   }
   return e;
 }
 
 LayerRows read_layers(const std::filesystem::path& path) {
   LayerRows l;
-  for (RowReader rows(path, layers_header); rows.next();) {
+  for (RowReader rows(path, {layers_header}); rows.next();) {
     l.parameter.emplace_back(rows.name(1));
     rows.append_to({&l.step, nullptr, &l.weight_norm, &l.velocity_norm, &l.update_norm, &l.angle,
                     &l.distance});
@@ -99,7 +100,7 @@ LayerRows read_layers(const std::filesystem::path& path) {
 
 ActivationRows read_activations(const std::filesystem::path& path) {
   ActivationRows a;
-  for (RowReader rows(path, activations_header); rows.next();) {
+  for (RowReader rows(path, {activations_header}); rows.next();) {
     a.layer.emplace_back(rows.name(1));
     rows.append_to({&a.step, nullptr, &a.largest, &a.dead});
   }
@@ -108,7 +109,7 @@ ActivationRows read_activations(const std::filesystem::path& path) {
 
 SharpnessRows read_sharpness(const std::filesystem::path& path) {
   SharpnessRows s;
-  for (RowReader rows(path, sharpness_header); rows.next();) {
+  for (RowReader rows(path, {sharpness_header}); rows.next();) {
     rows.append_to({&s.step, &s.lr, &s.sharpness, &s.wide, &s.residual, &s.iterations, &s.gradients,
                     &s.agrees, &s.random_direction});
   }

@@ -13,6 +13,8 @@ namespace preheat {
 inline constexpr const char* metrics_header =
     "step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm";
 inline constexpr const char* evaluations_header = "step,epoch,test_loss,test_accuracy";
+inline constexpr const char* validated_evaluations_header =
+    "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy";
 inline constexpr const char* layers_header =
     "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance";
 inline constexpr const char* activations_header = "step,layer,largest,dead";
@@ -22,8 +24,8 @@ inline constexpr const char* sharpness_header =
 /// Reads one of these files row by row.
 class RowReader {
  public:
-  /// Throws Error if the file cannot be read or does not begin with the header.
-  RowReader(std::filesystem::path path, std::string_view header);
+  /// Throws Error if the file cannot be read or begins with none of the headers.
+  RowReader(std::filesystem::path path, std::initializer_list<std::string_view> headers);
   RowReader(const RowReader&) = delete;
   RowReader& operator=(const RowReader&) = delete;
 
@@ -68,9 +70,10 @@ struct Metrics {
   std::vector<PhaseRows> phases;
 };
 
-/// The columns of eval.csv.
+/// The columns of eval.csv. Those of the validation set are empty if the run has none.
 struct Evaluations {
   std::vector<double> step, epoch, loss, accuracy;
+  std::vector<double> validation_loss, validation_accuracy;
 };
 
 /// The columns of layers.csv and of activations.csv.

@@ -26,6 +26,10 @@ double number(double value) {
   return std::isnan(value) ? std::nan("") : value;
 }
 
+const char* evaluations_header_of(const RunConfig& config) {
+  return config.data.validation ? validated_evaluations_header : evaluations_header;
+}
+
 // Whether an optional file, which is created with its first row, exists. One with an incomplete
 // header was being created when the machine stopped, after the last checkpoint; it is removed.
 bool has_begun(const std::filesystem::path& path, const std::string& header) {
@@ -120,15 +124,15 @@ void RunFolder::AppendFile::sync() {
   }
 }
 
-RunFolder::RunFolder(std::filesystem::path folder, FolderLock lock)
+RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config, FolderLock lock)
     : path_(std::move(folder)),
       lock_(std::move(lock)),
       metrics_(path_ / "metrics.csv", metrics_header),
-      evaluations_(path_ / "eval.csv", evaluations_header) {}
+      evaluations_(path_ / "eval.csv", evaluations_header_of(config)) {}
 
 RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& config,
                      Checkpoints checkpoints)
-    : RunFolder(folder, begin_run(folder, config)) {
+    : RunFolder(folder, config, begin_run(folder, config)) {
   checkpoints_ = checkpoints;
   if (checkpoints == Checkpoints::drop) return;
   std::error_code error;
@@ -137,13 +141,14 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
     throw Error((path_ / "checkpoints").string() + ": cannot be created: " + error.message());
 }
 
-RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, History& past) {
+RunFolder RunFolder::reopen(std::filesystem::path folder, const RunConfig& config,
+                            std::int64_t step, History& past) {
   FolderLock lock(folder);
   std::map<std::filesystem::path, std::string> kept;  // text per file, written once all are read
   // Calls take(row) for each row before update `end`.
   const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
                                const auto& take) {
-    RowReader rows(folder / name, header);
+    RowReader rows(folder / name, {header});
     while (rows.next() && rows.number(0) < static_cast<double>(end)) take(rows);
     kept.emplace(folder / name, rows.text_before());
   };
@@ -161,11 +166,13 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, His
                             updates, step));
   }
   // An evaluation at `step` was done before update `step`.
-  keep_before("eval.csv", evaluations_header, step + 1, [&](const RowReader& row) {
-    if (!past.best_accuracy || row.number(3) > *past.best_accuracy) {
-      past.best_accuracy = row.number(3);
-      past.best_step = static_cast<std::int64_t>(row.number(0));
-    }
+  const bool validates = config.data.validation.has_value();
+  const auto& chooses = validates ? past.best_validation_accuracy : past.best_test_accuracy;
+  keep_before("eval.csv", evaluations_header_of(config), step + 1, [&](const RowReader& row) {
+    if (chooses && row.number(validates ? 5 : 3) <= *chooses) return;
+    past.best_test_accuracy = row.number(3);
+    if (validates) past.best_validation_accuracy = row.number(5);
+    past.best_step = static_cast<std::int64_t>(row.number(0));
   });
   for (const auto& [name, header] :
        {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
@@ -180,7 +187,7 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, std::int64_t step, His
   remove_temporaries(folder);
   remove_temporaries(folder / "checkpoints");
   for (const auto& [path, text] : kept) write_atomically(path, text);
-  return RunFolder(std::move(folder), std::move(lock));
+  return RunFolder(std::move(folder), config, std::move(lock));
 }
 
 void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {
@@ -208,9 +215,14 @@ void RunFolder::add(std::span<const StepRecord> records, const Schedule& schedul
   metrics_.write(text);
 }
 
-void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation) {
-  evaluations_.write(
-      fmt::format("{},{},{},{}\n", step, epoch, number(evaluation.loss), evaluation.accuracy()));
+void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluated& evaluated) {
+  std::string row = fmt::format("{},{}", step, epoch);
+  const auto append = [&](const Evaluation& e) {
+    row += fmt::format(",{},{}", number(e.loss), e.accuracy());
+  };
+  append(evaluated.test);
+  if (evaluated.validation) append(*evaluated.validation);
+  evaluations_.write(row + "\n");
 }
 
 void RunFolder::add(std::span<const ParameterRecord> records) {

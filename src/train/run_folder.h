@@ -4,7 +4,8 @@
 //   config-before-N.yaml   the configuration before update N, if the schedule was changed there
 //   metrics.csv            one row per update:
 //       step,epoch,phase,lr,train_loss,train_accuracy,grad_norm,update_norm,weight_norm
-//   eval.csv               one row per evaluation: step,epoch,test_loss,test_accuracy
+//   eval.csv               one row per evaluation: step,epoch,test_loss,test_accuracy; with
+//                          data.validation also validation_loss,validation_accuracy
 //   layers.csv             with diagnostics.layers_every, one row per parameter at each update
 //                          examined; train/diagnostics.h explains the columns:
 //       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
@@ -60,6 +61,12 @@ class FolderLock {
   int file_;
 };
 
+/// One evaluation of a run: on the test set and, with data.validation, on the validation set.
+struct Evaluated {
+  Evaluation test;
+  std::optional<Evaluation> validation;
+};
+
 /// Whether a run writes checkpoints.
 enum class Checkpoints { keep, drop };
 
@@ -72,15 +79,19 @@ class RunFolder {
   /// What a resumed run's folder records of the updates before `step`.
   struct History {
     LossHistory history;
-    std::optional<double> best_accuracy;
+    std::optional<double> best_test_accuracy;  // those of the evaluation that RunResult calls best
+    std::optional<double> best_validation_accuracy;
     std::optional<std::int64_t> best_step;
     std::optional<double> initial_sharpness;  // at the weights before update 0
     std::optional<double> last_sharpness;
   };
 
-  /// Opens the folder of a run that resumes at `step`, and drops the rows of later updates. Throws
-  /// Error if rows before `step` are missing or damaged, or if another process has the folder.
-  static RunFolder reopen(std::filesystem::path folder, std::int64_t step, History& past);
+  /// Opens the folder of a run of `config` that resumes at `step`, and drops the rows of later
+  /// updates. Throws Error if rows before `step` are missing or damaged, if eval.csv has no
+  /// validation columns where the run has a validation set or has them where it has none, or if
+  /// another process has the folder.
+  static RunFolder reopen(std::filesystem::path folder, const RunConfig& config, std::int64_t step,
+                          History& past);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
@@ -92,7 +103,7 @@ class RunFolder {
 
   /// Append rows and flush. Throw Error, for example if the disk is full.
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
-  void add(std::int64_t step, std::int64_t epoch, const Evaluation& evaluation);
+  void add(std::int64_t step, std::int64_t epoch, const Evaluated& evaluated);
   void add(std::span<const ParameterRecord> records);
   void add(std::int64_t step, std::span<const ActivationRecord> records);
   void add(const SharpnessRecord& record);
@@ -117,7 +128,7 @@ class RunFolder {
     std::unique_ptr<std::FILE, Close> file_;
   };
 
-  RunFolder(std::filesystem::path folder, FolderLock lock);
+  RunFolder(std::filesystem::path folder, const RunConfig& config, FolderLock lock);
 
   std::filesystem::path path_;
   FolderLock lock_;

@@ -9,7 +9,8 @@
 namespace preheat {
 namespace {
 
-// Visits the numbers of a result with their names in summary.json.
+// Visits the numbers of a result with their names in summary.json; those of the validation set only
+// if there is one.
 template <class Result, class Visit>
 void for_numbers(Result& result, const Visit& visit) {
   visit("steps", result.steps);
@@ -21,6 +22,11 @@ void for_numbers(Result& result, const Visit& visit) {
   visit("test_accuracy", result.test_accuracy);
   visit("best_test_accuracy", result.best_test_accuracy);
   visit("best_step", result.best_step);
+  if (result.best_by == ChosenBy::validation) {
+    visit("validation_loss", result.validation_loss);
+    visit("validation_accuracy", result.validation_accuracy);
+    visit("best_validation_accuracy", result.best_validation_accuracy);
+  }
   visit("initial_sharpness", result.initial_sharpness);
   visit("last_sharpness", result.last_sharpness);
   visit("wall_seconds", result.seconds);
@@ -54,11 +60,18 @@ void check_numbers(const RunResult& result, const std::filesystem::path& path) {
   require("test_accuracy", result.test_accuracy.has_value());
   require("best_test_accuracy", result.best_test_accuracy.has_value());
   require("best_step", result.best_step.has_value());
+  if (result.best_by == ChosenBy::test) return;
+  require("validation_accuracy", result.validation_accuracy.has_value());
+  require("best_validation_accuracy", result.best_validation_accuracy.has_value());
 }
 
 // The result of a run that has ended.
 RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem::path& path) {
   RunResult result;
+  // The summaries of earlier versions, which had no validation set, lack the key.
+  const auto best_by = value_named<ChosenBy>(summary.value("best_by", "test"));
+  if (!best_by) throw Error(path.string() + ": is damaged: it has an unknown best_by");
+  result.best_by = *best_by;
   for_numbers(result, [&](const char* key, auto& value) { read_number(summary, key, value); });
   const auto outcome = value_named<Outcome>(summary.at("outcome").get<std::string>());
   if (!outcome) throw Error(path.string() + ": is damaged: it has an unknown outcome");
@@ -77,6 +90,7 @@ nlohmann::json summary_of(const RunResult& result, const std::string& fingerprin
       {"outcome",
        result.interrupted ? nlohmann::json() : nlohmann::json(to_string(result.outcome))},
       {"interrupted", result.interrupted},
+      {"best_by", to_string(result.best_by)},
       {"first_non_finite_tensor", result.first_non_finite_step
                                       ? nlohmann::json(result.first_non_finite_tensor)
                                       : nlohmann::json()},

@@ -11,6 +11,14 @@
 
 namespace preheat {
 
+/// The set whose accuracy chooses the best evaluation of a run, and so best.ckpt: the validation
+/// set if there is one (data.validation). If it is the test set, the best test accuracy is an
+/// optimistic number, since the largest of several.
+enum class ChosenBy { test, validation };
+constexpr auto spelling(ChosenBy) {
+  return Spelling{"a set of examples", {"test", "validation"}};
+}
+
 struct RunResult {
   Outcome outcome = Outcome::ok;
   bool interrupted = false;  // if so, the outcome is meaningless
@@ -22,8 +30,12 @@ struct RunResult {
   std::optional<double> final_train_accuracy;
   std::optional<double> test_loss;  // after the last update, if the run reached its end
   std::optional<double> test_accuracy;
-  std::optional<double> best_test_accuracy;
-  std::optional<std::int64_t> best_step;
+  std::optional<double> validation_loss;  // likewise, if there is a validation set
+  std::optional<double> validation_accuracy;
+  ChosenBy best_by = ChosenBy::test;
+  std::optional<double> best_test_accuracy;  // after best_step updates, as the next
+  std::optional<double> best_validation_accuracy;
+  std::optional<std::int64_t> best_step;    // of several equally good evaluations the first
   std::optional<double> initial_sharpness;  // before update 0
   std::optional<double> last_sharpness;     // of the last measurement
   double seconds = 0;            // wall time of this call, not counting time before a resume
@@ -31,7 +43,8 @@ struct RunResult {
 };
 
 /// The part of summary.json that read_summary() reads: outcome, numbers and the fingerprint of the
-/// run's configuration. A number that does not exist is null.
+/// run's configuration. A number that does not exist is null. Without a validation set there are no
+/// keys for its numbers.
 nlohmann::json summary_of(const RunResult& result, const std::string& fingerprint);
 
 /// The contents of a folder's summary.json.

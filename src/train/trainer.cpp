@@ -72,6 +72,11 @@ std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, cons
                          initial_parameters(network, config.model, config.seed), data.train);
 }
 
+// Whether there is no best value yet or this one is larger.
+bool exceeds(const std::optional<double>& value, const std::optional<double>& best) {
+  return !best || *value > *best;
+}
+
 // Throws ConfigError unless a run under `before` may continue under `now`.
 void require_same_run(const std::filesystem::path& config_path, const RunConfig& before,
                       const RunConfig& now, bool new_schedule) {
@@ -128,13 +133,18 @@ void check_precision(const RunConfig& config, const Backend& backend) {
 
 ResidentData load_data(const DataConfig& config, Backend& backend) {
   const TrainTest files = load_dataset(config);
-  return {backend.load(files.train),
-          backend.load(files.test),
-          files.train.shape,
-          files.train.classes,
-          files.origin,
-          files.train.pixels.size() + files.train.labels.size() + files.test.pixels.size() +
-              files.test.labels.size()};
+  ResidentData data;
+  const auto load = [&](const Dataset& set) {
+    data.bytes += set.pixels.size() + set.labels.size();
+    return backend.load(set);
+  };
+  data.train = load(files.train);
+  if (files.validation.size() > 0) data.validation = load(files.validation);
+  data.test = load(files.test);
+  data.shape = files.train.shape;
+  data.classes = files.train.classes;
+  data.origin = files.origin;
+  return data;
 }
 
 Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& data)
@@ -192,7 +202,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   }
   step_ = step.step;
   note_gate(step);
-  RunFolder run_folder = RunFolder::reopen(folder, step_, past_);
+  RunFolder run_folder = RunFolder::reopen(folder, config_, step_, past_);
   if (changes) {
     // Weights that the old schedule reached later do not belong to this run.
     const std::filesystem::path best = run_folder.checkpoint("best");
@@ -227,20 +237,27 @@ std::int64_t Trainer::next_stop(std::int64_t step) const {
 
 void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                        RunResult& result) {
-  const Evaluation evaluation = replica_->evaluate(*data_.test);
-  result.test_loss = evaluation.loss;
-  result.test_accuracy = evaluation.accuracy();
-  const bool best =
-      !result.best_test_accuracy || *result.test_accuracy > *result.best_test_accuracy;
+  Evaluated evaluated{replica_->evaluate(*data_.test), {}};
+  result.test_loss = evaluated.test.loss;
+  result.test_accuracy = evaluated.test.accuracy();
+  if (data_.validation) {
+    evaluated.validation = replica_->evaluate(*data_.validation);
+    result.validation_loss = evaluated.validation->loss;
+    result.validation_accuracy = evaluated.validation->accuracy();
+  }
+  const bool best = data_.validation
+                        ? exceeds(result.validation_accuracy, result.best_validation_accuracy)
+                        : exceeds(result.test_accuracy, result.best_test_accuracy);
   if (best) {
     result.best_test_accuracy = result.test_accuracy;
+    result.best_validation_accuracy = result.validation_accuracy;
     result.best_step = step;
   }
   if (folder != nullptr) {
-    folder->add(step, step / schedule_.run.steps_per_epoch, evaluation);
+    folder->add(step, step / schedule_.run.steps_per_epoch, evaluated);
     if (best && folder->checkpoints() == Checkpoints::keep) save(*folder, "best");
   }
-  if (listener.on_evaluation) listener.on_evaluation(step, evaluation);
+  if (listener.on_evaluation) listener.on_evaluation(step, evaluated);
 }
 
 void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result) {
@@ -329,13 +346,15 @@ void Trainer::count(std::span<const StepRecord> records, LossHistory& history, R
   }
 }
 
-// The test results of a run that did not reach its end are dropped: they are of an earlier step.
+// The evaluation of a run that did not reach its end is dropped: it is of an earlier step.
 void Trainer::conclude(const LossHistory& history, RunResult& result) const {
   result.steps = step_;
   result.gate_opened_at = gate_opened_at_;
   if (result.first_non_finite_step || result.interrupted) {
     result.test_loss.reset();
     result.test_accuracy.reset();
+    result.validation_loss.reset();
+    result.validation_accuracy.reset();
   }
   if (result.first_non_finite_step) {
     result.outcome = Outcome::non_finite;
@@ -351,7 +370,9 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   const std::int64_t first_step = step_;
   LossHistory history = past_.history;
   RunResult result;
-  result.best_test_accuracy = past_.best_accuracy;
+  result.best_by = data_.validation ? ChosenBy::validation : ChosenBy::test;
+  result.best_test_accuracy = past_.best_test_accuracy;
+  result.best_validation_accuracy = past_.best_validation_accuracy;
   result.best_step = past_.best_step;
   result.initial_sharpness = past_.initial_sharpness;
   result.last_sharpness = past_.last_sharpness;

@@ -22,17 +22,19 @@
 
 namespace preheat {
 
-/// Training and test images, loaded where a backend can read them.
+/// Training, validation and test images, loaded where a backend can read them.
 struct ResidentData {
   std::shared_ptr<const ResidentDataset> train;
+  std::shared_ptr<const ResidentDataset> validation;  // null without data.validation
   std::shared_ptr<const ResidentDataset> test;
   ImageShape shape;
   std::int64_t classes = 0;
   std::string origin;
-  std::size_t bytes = 0;
+  std::size_t bytes = 0;  // of all three
 };
 
-/// Reads the configured dataset and loads it into the backend. Throws Error.
+/// Reads the configured dataset and loads it into the backend. Throws Error, and ConfigError as
+/// load_dataset() does.
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
 /// The schedule of a run of this configuration. Throws ConfigError as resolve_schedule() and
@@ -42,7 +44,7 @@ Schedule schedule_of(const RunConfig& config);
 /// Callbacks that receive the progress of a run. Each may be empty.
 struct RunListener {
   std::function<void(std::span<const StepRecord>)> on_records;
-  std::function<void(std::int64_t step, const Evaluation&)> on_evaluation;
+  std::function<void(std::int64_t step, const Evaluated&)> on_evaluation;
   std::function<bool()> wants_stop;  // polled after each burst, a fraction of a second
 };
 

@@ -882,8 +882,37 @@ TEST_F(Cli, TrainPrintsWhatTheSummarySays) {
   EXPECT_GT(best, last);
   EXPECT_THAT(result.out,
               AllOf(HasSubstr(fmt::format("\ntest accuracy   {:.2f} %\n", 100 * last)),
-                    HasSubstr(fmt::format("\nbest            {:.2f} % after {} updates\n",
-                                          100 * best, summary["best_step"].get<int>()))));
+                    HasSubstr(fmt::format(
+                        "\nbest            {:.2f} % after {} updates, chosen by test accuracy\n",
+                        100 * best, summary["best_step"].get<int>()))));
+}
+
+TEST_F(Cli, TrainPrintsTheValidationSetIfThereIsOne) {
+  const Result result =
+      preheat({"train", "tiny.yaml", "--out", "run", "--set", "data.validation=64"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  const auto percent = [&](const char* key) {
+    return fmt::format("{:.2f} %", 100 * summary.at(key).get<double>());
+  };
+  EXPECT_THAT(
+      result.out,
+      AllOf(HasSubstr("20 updates of 32 images (8 an epoch)"),
+            HasSubstr(fmt::format("accuracy {}; validation loss ", percent("test_accuracy"))),
+            HasSubstr(fmt::format("\nvalidation      {}\n", percent("validation_accuracy"))),
+            HasSubstr(fmt::format(
+                "\nbest            {} after {} updates, chosen by validation accuracy {}\n",
+                percent("best_test_accuracy"), summary.at("best_step").get<int>(),
+                percent("best_validation_accuracy")))));
+  // Known sizes are enough for the schedule: 60000 - 5000 images of Fashion-MNIST.
+  put_bytes(folder_ / "s.yaml",
+            "data: {dir: nowhere, validation: 5000, batch_size: 100}\ntrain: {length: 1 epochs}\n");
+  const Result schedule = preheat({"schedule", "s.yaml", "--csv", "-"});
+  EXPECT_EQ(schedule.code, 0) << schedule.err;
+  EXPECT_EQ(std::ranges::count(schedule.out, '\n'), 551);
+  const Result none = preheat({"train", "tiny.yaml", "--set", "data.validation=320"});
+  expect_one_line(none, 2);
+  EXPECT_THAT(none.err, HasSubstr("data.validation: holding out 320 of 320 training examples"));
 }
 
 TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {

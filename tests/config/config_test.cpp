@@ -63,6 +63,7 @@ data:
   dir: "/tmp/my data"
   batch_size: 64
   train_limit: 1000
+  validation: 200
   normalize: {mean: [0.5, 0.25, -1], std: [1, 2, .5]}
   augment: {crop_padding: 4, flip: true}
 model:
@@ -93,6 +94,8 @@ compare: {seeds: [7, 5], arms: {none: {schedule.warmup.length: 0 steps}, all: {}
   EXPECT_EQ(c.data.dir, "/tmp/my data");
   EXPECT_EQ(c.data.batch_size, 64);
   EXPECT_EQ(c.data.train_limit, 1000);
+  EXPECT_EQ(c.data.validation, 200);
+  EXPECT_FALSE(config_of("data: {validation: 0}\n").data.validation);
   EXPECT_THAT(c.data.normalize->mean, ElementsAre(0.5, 0.25, -1));
   EXPECT_THAT(c.data.normalize->std, ElementsAre(1, 2, 0.5));
   EXPECT_EQ(c.data.augment.crop_padding, 4);
@@ -403,6 +406,8 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"data: {batch_size: 128.5}\n", "f.yaml:1:8:", {"\"128.5\" is not a whole number"}},
       {"data: {batch_size: 99999999999999999999}\n", "f.yaml:1:8:", {"is out of range"}},
       {"data: {train_limit: 0}\n", "f.yaml:1:8: data.train_limit:", {"is out of range"}},
+      {"data: {validation: -1}\n", "f.yaml:1:8: data.validation:", {"is out of range"}},
+      {"data: {validation: 10%}\n", "f.yaml:1:8: data.validation:", {"is not a whole number"}},
       {"data: {normalize: {mean: [1]}}\n", "f.yaml:1:8: data.normalize.std:", {"missing"}},
       {"data: {normalize: {mean: [1], std: [1, 2]}}\n",
        "f.yaml:1:31: data.normalize.std:",
@@ -857,6 +862,7 @@ class RandomConfig {
     }
     c.data.batch_size = integer(1, 65536);
     if (flip()) c.data.train_limit = integer(1, 100000);
+    if (flip()) c.data.validation = integer(1, 100000);
     if (flip()) {
       Normalize n;
       for (std::int64_t i = integer(1, 4); i > 0; --i) {

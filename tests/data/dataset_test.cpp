@@ -1,11 +1,14 @@
 #include "data/dataset.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <span>
+#include <utility>
 
 #include "config/error.h"
 #include "temporary_folder.h"
@@ -84,6 +87,11 @@ TEST(DatasetFacts, FashionMnistIsWhatItSays) {
   for (const std::uint8_t label : data.train.labels) ++counts[label];
   EXPECT_THAT(counts, testing::Each(6000));
   EXPECT_EQ(data.train.labels[0], 9);  // an ankle boot
+  // The order of the files is mixed: the last examples are a fair sample of the classes.
+  Dataset train = data.train;
+  std::vector<int> held_out(10);
+  for (const std::uint8_t label : take_last(train, 5000).labels) ++held_out[label];
+  EXPECT_THAT(held_out, testing::Each(AllOf(testing::Ge(450), testing::Le(550))));
 }
 
 // Works in a temporary folder without PREHEAT_DATA, and restores both afterwards.
@@ -180,6 +188,24 @@ TEST_F(LoadDataset, TakesASubsetOnlyWhenAsked) {
   EXPECT_EQ(data.test.labels, (Bytes{7, 7}));
 }
 
+TEST_F(LoadDataset, HoldsOutTheLastOfWhatTheLimitLeaves) {
+  config.train_limit = 4;
+  config.validation = 3;
+  const TrainTest data = load_dataset(config);
+  EXPECT_EQ(data.train.labels, Bytes{1});
+  EXPECT_EQ(data.train.pixels, Bytes(3072, 1));
+  EXPECT_EQ(data.validation.labels, (Bytes{2, 3, 4}));  // the fifth is used for nothing
+  EXPECT_EQ(data.validation.shape, data.train.shape);
+  EXPECT_EQ(data.validation.classes, 10);
+  ASSERT_EQ(data.validation.pixels.size(), 3U * 3072);
+  for (std::size_t i = 0; i < data.validation.pixels.size(); ++i) {
+    ASSERT_EQ(data.validation.pixels[i], 2 + i / 3072) << i;
+  }
+  EXPECT_EQ(data.test.labels, (Bytes{7, 7}));
+  config.train_limit.reset();  // all of the dataset's, which the files do not hold
+  EXPECT_THAT(message<Error>([&] { load_dataset(config); }), HasSubstr("holds 5 training images"));
+}
+
 TEST_F(LoadDataset, NamesAMissingFile) {
   fs::remove("data_batch_4.bin");
   EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
@@ -262,6 +288,68 @@ TEST(TrainExamples, AreLimitedByTheLimitAndTheDataset) {
   config.train_limit = 1'000'000'000;
   EXPECT_EQ(train_examples(config), 4096);
   EXPECT_EQ(load_dataset(config).train.size(), 4096);
+}
+
+TEST(TakeLast, LeavesEachExampleInOnePart) {
+  const Dataset all = load_dataset(data_config(DatasetName::synthetic)).train;
+  for (const auto& [limit, held_out] :
+       {std::pair<std::int64_t, std::int64_t>{4096, 1}, {4096, 596}, {100, 37}, {4097, 4095}}) {
+    SCOPED_TRACE(held_out);
+    DataConfig config = data_config(DatasetName::synthetic);
+    config.train_limit = limit;
+    config.validation = held_out;
+    const std::int64_t used = std::min<std::int64_t>(limit, 4096);
+    EXPECT_EQ(train_examples(config), used - held_out);
+    const TrainTest data = load_dataset(config);
+    EXPECT_EQ(data.train.size(), used - held_out);
+    EXPECT_EQ(data.validation.size(), held_out);
+    EXPECT_EQ(data.test.size(), 1024);
+    Dataset joined = data.train;
+    joined.pixels.insert(joined.pixels.end(), data.validation.pixels.begin(),
+                         data.validation.pixels.end());
+    joined.labels.insert(joined.labels.end(), data.validation.labels.begin(),
+                         data.validation.labels.end());
+    ASSERT_EQ(joined.size(), used);
+    ASSERT_EQ(joined.pixels.size(), static_cast<std::size_t>(used * all.shape.size()));
+    EXPECT_TRUE(
+        std::ranges::equal(joined.pixels, std::span(all.pixels).first(joined.pixels.size())));
+    EXPECT_TRUE(
+        std::ranges::equal(joined.labels, std::span(all.labels).first(joined.labels.size())));
+  }
+}
+
+TEST(TrainExamples, AreLeftByTheValidationSet) {
+  DataConfig config = data_config(DatasetName::synthetic);
+  config.train_limit = 100;
+  for (const std::int64_t all_or_more : {100, 101}) {
+    config.validation = all_or_more;
+    const std::string expected = fmt::format(
+        "data.validation: holding out {} of 100 training examples leaves none to train on; at most "
+        "99",
+        all_or_more);
+    EXPECT_EQ(message<ConfigError>([&] { train_examples(config); }), expected);
+    EXPECT_EQ(message<ConfigError>([&] { load_dataset(config); }), expected);
+  }
+  const RunConfig run =
+      read_config(parse_document("data:\n  batch_size: 1\n  validation: 60000\n", "f.yaml"));
+  EXPECT_EQ(message<ConfigError>([&] { steps_per_epoch(run); }),
+            "f.yaml:3:3: data.validation: holding out 60000 of 60000 training examples leaves none "
+            "to train on; at most 59999");
+}
+
+// 45000 + 5000 of CIFAR-10, as in He et al. 2016: 351 batches of 128 and 72 examples.
+TEST(StepsPerEpoch, AreOfTheExamplesThatAreTrainedOn) {
+  RunConfig config;
+  config.data.dataset = DatasetName::cifar10;
+  config.data.validation = 5000;
+  EXPECT_EQ(steps_per_epoch(config), 351);
+  config.data.validation = 50'000 - 128;
+  EXPECT_EQ(steps_per_epoch(config), 1);
+  config.data.validation = 50'000 - 127;
+  EXPECT_THAT(
+      message<ConfigError>([&] { steps_per_epoch(config); }),
+      HasSubstr("data.batch_size: a batch of 128 is more than the 127 training examples that "
+                "data.validation leaves; at most 127"));
 }
 
 TEST(StepsPerEpoch, DropsTheShortBatchAndNeedsAWholeOne) {

@@ -54,6 +54,32 @@ std::string error_of(const std::string& text, const std::filesystem::path& folde
   return "";
 }
 
+// Only runs that have a validation set have its accuracy, and null where they have no end.
+TEST(Compare, TellsTheValidationAccuracyOfRunsThatHaveIt) {
+  const TemporaryFolder folder;
+  compare(parse_document(std::string(experiment) +
+                             "    split: {data.validation: 64}\n"
+                             "    both: {data.validation: 64, schedule.base_lr: 1e12, "
+                             "schedule.warmup.length: 0 steps}\n",
+                         "f.yaml"),
+          shared_backend(), folder / "c", false, {});
+  const auto json = nlohmann::json::parse(bytes_of(folder / "c/compare.json"));
+  for (const auto& arm : json.at("arms")) {
+    const std::string name = arm.at("name");
+    ASSERT_EQ(arm.at("runs").size(), 3u);
+    for (const auto& run : arm.at("runs")) {
+      const bool validated = name == "split" || name == "both";
+      EXPECT_EQ(run.contains("validation_accuracy"), validated) << name;
+      if (!validated) continue;
+      const std::string seed = std::to_string(run.at("seed").get<int>());
+      const auto summary =
+          nlohmann::json::parse(bytes_of(folder / "c" / name / seed / "summary.json"));
+      EXPECT_EQ(run.at("validation_accuracy"), summary.at("validation_accuracy"));
+      EXPECT_EQ(run.at("validation_accuracy").is_null(), name == "both");
+    }
+  }
+}
+
 TEST(Compare, RunsSideBySideToTheResultsOfOneAfterTheOther) {
   const TemporaryFolder folder;
   AtATime one_at_a_time(1);

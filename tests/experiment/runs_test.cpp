@@ -60,6 +60,10 @@ void expect_same(const RunResult& a, const RunResult& b) {
   EXPECT_EQ(a.test_loss, b.test_loss);
   EXPECT_EQ(a.test_accuracy, b.test_accuracy);
   EXPECT_EQ(a.best_test_accuracy, b.best_test_accuracy);
+  EXPECT_EQ(a.validation_loss, b.validation_loss);
+  EXPECT_EQ(a.validation_accuracy, b.validation_accuracy);
+  EXPECT_EQ(a.best_by, b.best_by);
+  EXPECT_EQ(a.best_validation_accuracy, b.best_validation_accuracy);
   EXPECT_EQ(a.best_step, b.best_step);
   EXPECT_EQ(a.initial_sharpness, b.initial_sharpness);
   EXPECT_EQ(a.last_sharpness, b.last_sharpness);
@@ -70,6 +74,7 @@ void expect_same(const RunResult& a, const RunResult& b) {
 TEST_F(RunsTest, OneThatHasEndedIsReadToWhatItWas) {
   for (const auto& settings : std::vector<std::vector<std::string>>{
            {},
+           {"data.validation=64"},
            {"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"},
            {"schedule.base_lr=1e-7"},
            {"diagnostics.sharpness={every: 30 steps, examples: 20}",
@@ -170,6 +175,8 @@ TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
   } cases[] = {{{},
                 {"final_train_loss", "final_train_accuracy", "test_accuracy", "best_test_accuracy",
                  "best_step"}},
+               {{"data.validation=64"},
+                {"test_accuracy", "validation_accuracy", "best_validation_accuracy", "best_step"}},
                {{"schedule.base_lr=1e12", "schedule.warmup.length=0 steps"},
                 {"first_non_finite_step", "first_non_finite_tensor"}}};
   for (const auto& [settings, keys] : cases) {
@@ -191,8 +198,12 @@ TEST_F(RunsTest, ASummaryWithoutTheNumbersOfItsOutcomeIsDamaged) {
   run(config_with({}), counter);
   auto summary = nlohmann::json::parse(bytes_of(path_ / "summary.json"));
   summary["test_loss"] = nullptr;
+  summary.erase("best_by");  // as in those of earlier versions
   put_bytes(path_ / "summary.json", summary.dump());
   EXPECT_EQ(error(config_with({})), "");
+  summary["best_by"] = "train";
+  put_bytes(path_ / "summary.json", summary.dump());
+  EXPECT_THAT(error(config_with({})), HasSubstr("is damaged: it has an unknown best_by"));
 }
 
 TEST_F(RunsTest, CheckpointsAreDroppedHoweverARunEnds) {
@@ -218,6 +229,11 @@ TEST_F(RunsTest, ThatShareTheirDataLoadThemOnce) {
   const ResidentData& fewer = runs.data(config_with({"data.train_limit=64"}).data);
   EXPECT_EQ(data.train->size(), 320);
   EXPECT_EQ(fewer.train->size(), 64);
+  const ResidentData& split = runs.data(config_with({"data.validation=64"}).data);
+  EXPECT_EQ(split.train->size(), 256);
+  EXPECT_EQ(split.validation->size(), 64);
+  EXPECT_EQ(data.validation, nullptr);
+  EXPECT_EQ(&runs.data(config_with({"data.validation=0"}).data), &data);
   EXPECT_NE(&runs.data(config_with({"data.dir=elsewhere"}).data), &data);
 }
 

@@ -66,6 +66,7 @@ const std::vector<std::string> decisive = {
     "data.dataset=mnist",
     "data.batch_size=64",
     "data.train_limit=1001",
+    "data.validation=100",
     "data.normalize.mean=[0.51]",
     "data.normalize.std=[0.26]",
     "data.augment.crop_padding=1",
@@ -255,6 +256,7 @@ TEST(Fingerprint, IsOfTheValuesAndNotOfHowTheyAreWritten) {
   EXPECT_EQ(fingerprint_of(full, {"optimizer.momentum=9.0e-1", "schedule.base_lr=0.40",
                                   "train.length='40.0 steps'"}),
             fingerprint_of(full, {}));
+  EXPECT_EQ(fingerprint_of(full, {"data.validation=0"}), fingerprint_of(full, {}));
   EXPECT_EQ(fingerprint(config_of("train: {length: 4 epochs}\nseed: 5\n", {})),
             fingerprint(config_of("# said\nseed: 5\ntrain:\n  length: 4 epochs\n", {})));
 }

@@ -11,6 +11,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/error.h"
@@ -47,10 +48,10 @@ inline const std::vector<std::string> augmented = {"data.augment.crop_padding=2"
                                                    "data.augment.flip=true"};
 
 inline Trainer trainer_of(const RunConfig& config) {
-  static std::map<std::int64_t, ResidentData> loaded;
-  const std::int64_t limit = config.data.train_limit.value_or(0);
-  if (!loaded.contains(limit)) loaded[limit] = load_data(config.data, shared_backend());
-  return Trainer(config, shared_backend(), loaded[limit]);
+  static std::map<std::pair<std::int64_t, std::int64_t>, ResidentData> loaded;
+  const std::pair split(config.data.train_limit.value_or(0), config.data.validation.value_or(0));
+  if (!loaded.contains(split)) loaded[split] = load_data(config.data, shared_backend());
+  return Trainer(config, shared_backend(), loaded[split]);
 }
 
 inline RunResult run_into(const std::filesystem::path& path, const RunConfig& config,

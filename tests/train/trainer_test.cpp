@@ -33,9 +33,10 @@ TEST(Trainer, LearnsTheSyntheticSet) {
   listener.on_records = [&](std::span<const StepRecord> r) {
     if (r.front().step == 0) first = r.front().loss;
   };
-  listener.on_evaluation = [&](std::int64_t step, const Evaluation& e) {
+  listener.on_evaluation = [&](std::int64_t step, const Evaluated& e) {
     evaluated.push_back(step);
-    EXPECT_EQ(e.examples, 1024);
+    EXPECT_EQ(e.test.examples, 1024);
+    EXPECT_FALSE(e.validation);
   };
   const RunResult result = trainer.run(listener, nullptr);
   EXPECT_EQ(result.outcome, Outcome::ok);
@@ -750,9 +751,16 @@ TEST(RunFolder, RefusesAFolderThatIsNotEmptyAndAFile) {
 TEST(RunFolder, ANanHasOneSpelling) {
   const TemporaryFolder folder;
   RunFolder run(folder / "run", RunConfig{});
-  run.add(5, 0, {-std::nan(""), 1, 4});
+  run.add(5, 0, {{-std::nan(""), 1, 4}, {}});
   EXPECT_EQ(bytes_of(folder / "run/eval.csv"),
             "step,epoch,test_loss,test_accuracy\n5,0,nan,0.25\n");
+  RunConfig config;
+  config.data.validation = 3;
+  RunFolder validated(folder / "validated", config);
+  validated.add(5, 0, {{0.5, 1, 4}, Evaluation{-std::nan(""), 1, 2}});
+  EXPECT_EQ(bytes_of(folder / "validated/eval.csv"),
+            "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy\n"
+            "5,0,0.5,0.25,nan,0.5\n");
 }
 
 }  // namespace

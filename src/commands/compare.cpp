@@ -12,11 +12,13 @@
 namespace preheat {
 namespace {
 
+using Accuracy = std::optional<double> RunResult::*;
+
 // "85.02 % (84.10 .. 85.90)" over the runs that did not fail: median, least and largest.
-std::string accuracy_of_survivors(const ArmResult& arm) {
+std::string accuracy_of_survivors(const ArmResult& arm, Accuracy accuracy) {
   std::vector<double> accuracies;
   for (const SeedResult& r : arm.runs) {
-    if (!is_failure(r.run.outcome)) accuracies.push_back(*r.run.test_accuracy);
+    if (!is_failure(r.run.outcome) && r.run.*accuracy) accuracies.push_back(*(r.run.*accuracy));
   }
   if (accuracies.empty()) return "-";
   const auto [least, largest] = std::ranges::minmax(accuracies);
@@ -40,15 +42,22 @@ void print_arms(const CompareResult& result) {
     width = std::max(width, arm.arm.name.size());
     non_finite_width = std::max(non_finite_width, non_finite_text(arm).size());
   }
-  fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}\n", "arm", width, "runs", "failed",
-             "95% interval", "not finite", non_finite_width, "stuck",
+  const bool validated = std::ranges::any_of(result.arms, [](const ArmResult& arm) {
+    return std::ranges::any_of(
+        arm.runs, [](const SeedResult& r) { return r.run.best_by == ChosenBy::validation; });
+  });
+  fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}{}\n", "arm", width, "runs",
+             "failed", "95% interval", "not finite", non_finite_width, "stuck",
+             validated ? fmt::format("{:<29}", "validation accuracy") : "",
              "test accuracy of the others");
   for (const ArmResult& arm : result.arms) {
     std::string interval = "-";
     if (!arm.runs.empty()) interval = to_string(arm.failure_interval());
-    fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}\n", arm.arm.name, width,
+    const std::string validation = accuracy_of_survivors(arm, &RunResult::validation_accuracy);
+    fmt::print("{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}{}\n", arm.arm.name, width,
                arm.runs.size(), arm.failures(), interval, non_finite_text(arm), non_finite_width,
-               arm.count(Outcome::stuck), accuracy_of_survivors(arm));
+               arm.count(Outcome::stuck), validated ? fmt::format("{:<29}", validation) : "",
+               accuracy_of_survivors(arm, &RunResult::test_accuracy));
   }
   fmt::print("\n");
 }

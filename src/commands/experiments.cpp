@@ -34,8 +34,10 @@ std::string outcome_text(const RunResult& run, const Schedule* schedule) {
                                            : fmt::format("step {}", step),
                        run.first_non_finite_tensor);
   }
-  return fmt::format("{}: loss {}, test accuracy {}", to_string(run.outcome),
-                     loss_text(*run.final_train_loss), accuracy_text(*run.test_accuracy));
+  return fmt::format(
+      "{}: loss {}, test accuracy {}{}", to_string(run.outcome), loss_text(*run.final_train_loss),
+      accuracy_text(*run.test_accuracy),
+      run.validation_accuracy ? ", validation " + accuracy_text(*run.validation_accuracy) : "");
 }
 
 std::string rate_or_dash(const std::optional<double>& rate) {

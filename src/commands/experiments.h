@@ -34,8 +34,9 @@ struct ExperimentOptions {
   std::filesystem::path folder(const std::string& name, const std::string& command) const;
 };
 
-/// "stuck: loss 2.3031, test accuracy 10.00 %". With the schedule of the run, which is known if it
-/// was made and not read, a step that was not finite has its rate and phase.
+/// "stuck: loss 2.3031, test accuracy 10.00 %"; with a validation set also its accuracy. With the
+/// schedule of the run, which is known if it was made and not read, a step that was not finite has
+/// its rate and phase.
 std::string outcome_text(const RunResult& run, const Schedule* schedule);
 
 /// "1.80e-01", or "-" for none.

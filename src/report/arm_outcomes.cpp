@@ -11,13 +11,14 @@ namespace preheat {
 namespace {
 
 // "85.02 % (84.10 .. 85.90), n = 7".
-std::string accuracy_of_the_others(const Json& arm) {
-  const std::vector<double> accuracies = accuracies_of_the_others(arm);
+std::string spread_text(const std::vector<double>& accuracies) {
   if (accuracies.empty()) return "– (n = 0)";
   const auto [least, largest] = std::ranges::minmax(accuracies);
   return fmt::format("{} ({:.2f} .. {:.2f}), n = {}", percent(median(accuracies)), 100 * least,
                      100 * largest, accuracies.size());
 }
+
+constexpr const char* validation_key = "validation_accuracy";  // only in runs that have the set
 
 }  // namespace
 
@@ -50,11 +51,32 @@ std::vector<double> accuracies_of_the_others(const Json& arm) {
   return accuracies;
 }
 
-const std::vector<std::string> outcome_heads = {
-    "runs",    "failed",   "95 % interval", "✕ not finite",
-    "■ stuck", "▲ spiked", "● ok",          "test accuracy of the others: median (range)"};
+std::vector<double> validation_accuracies_of_the_others(const Json& arm) {
+  std::vector<double> accuracies;
+  for (const Json& run : arm.at("runs")) {
+    if (failed(run) || !run.contains(validation_key)) continue;
+    const Number accuracy = optional_at<double>(run, validation_key);
+    if (accuracy) accuracies.push_back(*accuracy);
+  }
+  return accuracies;
+}
 
-void add_outcomes(std::vector<Cell>& row, const Json& arm) {
+bool has_validation(const Json& arms) {
+  return std::ranges::any_of(arms, [](const Json& arm) {
+    return std::ranges::any_of(arm.at("runs"),
+                               [](const Json& run) { return run.contains(validation_key); });
+  });
+}
+
+void add_outcome_heads(std::vector<std::string>& heads, bool validated) {
+  for (const char* head : {"runs", "failed", "95 % interval", "✕ not finite", "■ stuck", "▲ spiked",
+                           "● ok", "test accuracy of the others: median (range)"}) {
+    heads.emplace_back(head);
+  }
+  if (validated) heads.emplace_back("validation accuracy of the others");
+}
+
+void add_outcomes(std::vector<Cell>& row, const Json& arm, bool validated) {
   const auto failures = arm.at("failures").get<std::int64_t>();
   const auto interval = interval_at(arm, "failure_interval");
   row.emplace_back(std::to_string(arm.at("n").get<std::int64_t>()));
@@ -63,7 +85,8 @@ void add_outcomes(std::vector<Cell>& row, const Json& arm) {
   for (const char* outcome : {"non_finite", "stuck", "spiked", "ok"}) {
     row.emplace_back(std::to_string(count(arm, outcome)));
   }
-  row.emplace_back(accuracy_of_the_others(arm));
+  row.emplace_back(spread_text(accuracies_of_the_others(arm)));
+  if (validated) row.emplace_back(spread_text(validation_accuracies_of_the_others(arm)));
 }
 
 }  // namespace preheat

@@ -27,11 +27,17 @@ std::optional<Interval> interval_at(const Json& object, const char* key);
 /// Test accuracies of the runs that did not fail.
 std::vector<double> accuracies_of_the_others(const Json& arm);
 
-/// The column heads of the cells that add_outcomes() appends.
-extern const std::vector<std::string> outcome_heads;
+/// The same on the validation set, of those that have one.
+std::vector<double> validation_accuracies_of_the_others(const Json& arm);
+
+/// Whether a run of any of the arms has a validation set.
+bool has_validation(const Json& arms);
+
+/// Appends the heads of the cells that add_outcomes() appends.
+void add_outcome_heads(std::vector<std::string>& heads, bool validated);
 
 /// Appends n, failures and the interval of their share, the count of each outcome, and the accuracy
-/// of the runs that did not fail.
-void add_outcomes(std::vector<Cell>& row, const Json& arm);
+/// of the runs that did not fail, if `validated` also on the validation set.
+void add_outcomes(std::vector<Cell>& row, const Json& arm, bool validated);
 
 }  // namespace preheat

@@ -42,16 +42,17 @@ void add_arms(Page& page, const Json& result) {
   const Json& arms = result.at("arms");
   const bool some_not_finite =
       std::ranges::any_of(arms, [](const Json& arm) { return !non_finite_steps(arm).empty(); });
+  const bool validated = has_validation(arms);
   std::vector<std::vector<Cell>> rows;
   for (const Json& arm : arms) {
     std::vector<Cell>& row = rows.emplace_back();
     row.emplace_back(escape(arm.at("name").get<std::string>()));
-    add_outcomes(row, arm);
+    add_outcomes(row, arm, validated);
     if (some_not_finite) row.emplace_back(steps_text(non_finite_steps(arm)));
     row.emplace_back(overrides_html(arm.at("overrides")));
   }
   std::vector<std::string> heads = {"arm"};
-  heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  add_outcome_heads(heads, validated);
   if (some_not_finite) heads.emplace_back("first step not finite: median (range)");
   heads.emplace_back("overrides");
   page.add(table(heads, rows));

@@ -51,10 +51,26 @@ std::string outcome_sentence(const RunData& run) {
   return run.outcome == "ok" ? words + ": the network learned, and the loss did not spike" : words;
 }
 
+// Whether a run has a validation set. Earlier versions did not write which set chooses.
+bool is_validated(const RunData& run) {
+  return run.summary.contains("best_by") && run.summary.at("best_by") == "validation";
+}
+
+bool any_validated(const std::vector<RunData>& runs) {
+  return std::ranges::any_of(runs, is_validated);
+}
+
 std::string numbers_of(const RunData& run) {
   const Json& s = run.summary;
   if (s.is_null()) return "";
   const auto best_step = optional_at<std::int64_t>(s, "best_step");
+  const bool validated = is_validated(run);
+  const auto best = [&](const char* key) {
+    return best_step ? fmt::format("{} after {}, chosen by {} accuracy",
+                                   percent(optional_at<double>(s, key)), *best_step,
+                                   validated ? "validation" : "test")
+                     : "–";
+  };
   std::vector<std::pair<std::string, std::string>> numbers = {
       {"updates", fmt::format("{} of {}", get_as<std::int64_t>(s.at("steps")),
                               get_as<std::int64_t>(s.at("steps_planned")))},
@@ -63,10 +79,13 @@ std::string numbers_of(const RunData& run) {
       {"final training accuracy", percent(optional_at<double>(s, "final_train_accuracy"))},
       {"test loss", plain(optional_at<double>(s, "test_loss"))},
       {"test accuracy", percent(optional_at<double>(s, "test_accuracy"))},
-      {"best test accuracy",
-       best_step ? fmt::format("{} after {}", percent(optional_at<double>(s, "best_test_accuracy")),
-                               *best_step)
-                 : "–"}};
+      {validated ? "test accuracy of the best" : "best test accuracy", best("best_test_accuracy")}};
+  if (validated) {
+    numbers.emplace_back("validation loss", plain(optional_at<double>(s, "validation_loss")));
+    numbers.emplace_back("validation accuracy",
+                         percent(optional_at<double>(s, "validation_accuracy")));
+    numbers.emplace_back("best validation accuracy", best("best_validation_accuracy"));
+  }
   if (const auto gate = optional_at<std::int64_t>(s, "gate_opened_at")) {
     numbers.emplace_back("warmup ended early", fmt::format("before update {}", *gate));
   }
@@ -100,22 +119,33 @@ std::string phases_table(const RunData& run) {
   return table({"phase", "updates", "least rate", "largest rate"}, rows);
 }
 
-// The last recorded values of a run, for what its summary lacks or if there is none.
-std::vector<Cell> row_of(const RunData& run, const std::string& heading) {
+// The last recorded values of a run, for what its summary lacks or if there is none. `validated`:
+// the table has a column for the validation set.
+std::vector<Cell> row_of(const RunData& run, const std::string& heading, bool validated) {
   const auto number = [&](const char* key) {
     return run.summary.is_null() ? Number() : optional_at<double>(run.summary, key);
   };
-  return with_json_errors(run.folder / "summary.json", [&]() -> std::vector<Cell> {
+  return with_json_errors(run.folder / "summary.json", [&] {
     const auto step = run.summary.is_null()
                           ? std::nullopt
                           : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
-    return {escape(heading), outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
-            std::to_string(run.updates), plain(number("final_train_loss")),
-            percent(number("test_accuracy"))};
+    std::vector<Cell> row = {escape(heading),
+                             outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
+                             std::to_string(run.updates), plain(number("final_train_loss")),
+                             percent(number("test_accuracy"))};
+    if (validated) {
+      row.emplace_back(percent(is_validated(run) ? number("validation_accuracy") : Number()));
+    }
+    return row;
   });
 }
-const std::vector<std::string> run_heads = {"run", "outcome", "updates", "final training loss",
-                                            "test accuracy"};
+
+std::vector<std::string> run_heads(bool validated) {
+  std::vector<std::string> heads = {"run", "outcome", "updates", "final training loss",
+                                    "test accuracy"};
+  if (validated) heads.emplace_back("validation accuracy");
+  return heads;
+}
 
 void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
   std::vector<Chart> charts = curve_charts(runs, facets);
@@ -144,8 +174,9 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
                   "finite, or stuck</p>\n",
                   heading, runs.size(), failures));
   std::vector<std::vector<Cell>> rows;
-  for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front()));
-  page.add(table(run_heads, rows));
+  const bool validated = any_validated(runs);
+  for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front(), validated));
+  page.add(table(run_heads(validated), rows));
   add_run_charts(page, runs, Facets({"run"}, runs));
   for (std::size_t i = 0; i < std::min(runs.size(), max_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
@@ -226,11 +257,12 @@ std::string size_of(const Experiment& e) {
 }
 
 std::string runs_table(const Experiment& e) {
+  const bool validated = any_validated(e.runs);
   std::vector<std::vector<Cell>> rows;
   for (const RunData& run : e.runs) {
-    rows.push_back(row_of(run, run.folder.lexically_relative(e.folder).string()));
+    rows.push_back(row_of(run, run.folder.lexically_relative(e.folder).string(), validated));
   }
-  return table(run_heads, rows);
+  return table(run_heads(validated), rows);
 }
 
 void add_experiment(Page& page, const Experiment& e, const std::string& heading) {

@@ -165,6 +165,10 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
   if (runs.size() == 1) {
     const Evaluations& e = runs.front().evaluations;
     chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
+    if (!e.validation_loss.empty()) {
+      chart.add("validation", {"c2", 2}, make_series(e.step, e.validation_loss, e.step.size()), {},
+                Chart::Kind::line);
+    }
     chart.legend();
   }
   add_spreads_of(chart, runs, facets, Worst::largest, loss_of);
@@ -187,7 +191,16 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
   }
   if (is_one && !runs.front().evaluations.step.empty()) {
     chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
-    chart.legend().caption("Training: on the update's own batch. Test: after that many updates.");
+    const Evaluations& e = runs.front().evaluations;
+    const bool validated = !e.validation_accuracy.empty();
+    if (validated) {
+      chart.add("validation", {"c2", 2},
+                in_percent(make_series(e.step, e.validation_accuracy, e.step.size())), {},
+                Chart::Kind::line);
+    }
+    chart.legend().caption(
+        fmt::format("Training: on the update's own batch. Test{}: after that many updates.",
+                    validated ? " and validation" : ""));
   }
   if (facets.has_spreads()) chart.caption(spread_words);
   add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {

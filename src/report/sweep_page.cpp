@@ -32,13 +32,18 @@ Cell map_cell(const Json& cell) {
   const std::string outcome = outcome_of_cell(cell);
   const auto failures = cell.at("failures").get<std::int64_t>();
   const std::vector<double> accuracies = accuracies_of_the_others(cell);
-  return {fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}",
-                      count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
-                      count(cell, "ok"), outcome_sign(outcome), failures, n,
-                      accuracies.empty()
-                          ? ""
-                          : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies))),
-          outcome + (failures > 0 && failures < n ? " mixed" : "")};
+  const std::vector<double> validation = validation_accuracies_of_the_others(cell);
+  return {
+      fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}{}",
+                  count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
+                  count(cell, "ok"), outcome_sign(outcome), failures, n,
+                  accuracies.empty()
+                      ? ""
+                      : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies)),
+                  validation.empty()
+                      ? ""
+                      : fmt::format("<br/><small>val. {:.1f} %</small>", 100 * mean(validation))),
+      outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
 // A value of an axis. On a logarithmic axis values can have all the digits of a double.
@@ -61,14 +66,15 @@ std::string point_text(const Json& point) {
 std::string cells_table(const Json& axes, const Json& cells) {
   std::vector<std::string> heads;
   for (const Json& axis : axes) heads.push_back(short_key(axis.at("key").get<std::string>()));
-  heads.insert(heads.end(), outcome_heads.begin(), outcome_heads.end());
+  const bool validated = has_validation(cells);
+  add_outcome_heads(heads, validated);
   std::vector<std::vector<Cell>> rows;
   for (const Json& cell : cells) {
     std::vector<Cell>& row = rows.emplace_back();
     for (const Json& axis : axes) {
       row.emplace_back(escape(axis_value(cell.at("point").at(axis.at("key").get<std::string>()))));
     }
-    add_outcomes(row, cell);
+    add_outcomes(row, cell, validated);
   }
   return table(heads, rows);
 }
@@ -139,7 +145,9 @@ void add_maps(Page& page, const Json& result) {
   }
   page.add(
       "<h2>Stability map</h2>\n<p class=\"soft\">Each cell shows how many of its n runs failed and "
-      "the mean test accuracy of those that did not. Colour and sign show what most of its runs "
+      "the mean test accuracy of those that did not" +
+      std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
+      ". Colour and sign show what most of its runs "
       "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
       "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
       "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
@@ -236,6 +244,9 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
 
 // The table behind the charts: their numbers, and how many runs they are based on.
 std::string rate_table(const RateLines& lines) {
+  const bool validated = std::ranges::any_of(lines.cells, [](const Json* cell) {
+    return !validation_accuracies_of_the_others(*cell).empty();
+  });
   std::vector<std::vector<Cell>> rows;
   for (const std::string& value : lines.values) {
     for (const Json* cell : lines.cells) {
@@ -249,11 +260,21 @@ std::string rate_table(const RateLines& lines) {
                       accuracies.empty() ? "–" : percent(mean(accuracies)),
                       accuracies.empty() ? "–" : percent(std::ranges::min(accuracies)),
                       accuracies.empty() ? "–" : percent(std::ranges::max(accuracies))});
+      if (!validated) continue;
+      const std::vector<double> validation = validation_accuracies_of_the_others(*cell);
+      rows.back().emplace_back(validation.empty() ? "–" : percent(mean(validation)));
     }
   }
-  return table({lines.key.empty() ? "" : short_key(lines.key), "base rate", "n", "failed",
-                "share that fails, 95 %", "mean accuracy", "least", "largest"},
-               rows);
+  std::vector<std::string> heads = {lines.key.empty() ? "" : short_key(lines.key),
+                                    "base rate",
+                                    "n",
+                                    "failed",
+                                    "share that fails, 95 %",
+                                    "mean accuracy",
+                                    "least",
+                                    "largest"};
+  if (validated) heads.emplace_back("mean validation accuracy");
+  return table(heads, rows);
 }
 
 // The lines of one pair of charts, by the values of the axes that are neither the rate nor the
@@ -300,8 +321,15 @@ std::vector<Chart> rate_charts(const RateLines& lines, const std::string& captio
     const std::vector<double> accuracies = accuracies_of_the_others(cell);
     return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
   });
-  accuracy.caption(
-      "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
+  Chart validation("Validation accuracy by base rate" + where, "base learning rate", "accuracy, %");
+  add_lines(validation, lines, [](const Json& cell) {
+    const std::vector<double> accuracies = validation_accuracies_of_the_others(cell);
+    return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
+  });
+  for (Chart* chart : {&accuracy, &validation}) {
+    chart->caption(
+        "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
+  }
   Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
   add_lines(failures, lines, [](const Json& cell) {
     const auto runs = cell.at("n").get<double>();
@@ -309,7 +337,7 @@ std::vector<Chart> rate_charts(const RateLines& lines, const std::string& captio
   });
   failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
   std::vector<Chart> charts;
-  for (Chart* chart : {&accuracy, &failures}) {
+  for (Chart* chart : {&validation, &accuracy, &failures}) {
     if (chart->empty()) continue;
     chart->numbers(rate_table(lines));
     charts.push_back(std::move(*chart));

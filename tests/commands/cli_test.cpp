@@ -1000,6 +1000,31 @@ TEST_F(Cli, CompareSaysWhereArmsDifferInUpdatesOrImages) {
                         "updates of 16 images, sum of rates 0.925 (small)\n"));
 }
 
+TEST_F(Cli, CompareShowsTheValidationAccuracyOfArmsThatHaveIt) {
+  put_bytes(
+      folder_ / "c.yaml",
+      std::string(tiny) + "compare: {seeds: 1, arms: {split: {data.validation: 64}, plain: {}}}\n");
+  const Result result =
+      preheat({"compare", "c.yaml", "--out", "experiment", "--set", "train.length=80 steps"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "experiment/compare.json"));
+  const auto& split = json.at("arms").at(0).at("runs").at(0);
+  ASSERT_EQ(json.at("arms").at(0).at("failures"), 0) << "too short to learn";
+  const auto percent = [&](const char* key) { return 100 * split.at(key).get<double>(); };
+  const auto of_one = [&](const char* key) {
+    return fmt::format("{0:.2f} % ({0:.2f} .. {0:.2f})", percent(key));
+  };
+  EXPECT_THAT(
+      result.out,
+      AllOf(HasSubstr(
+                fmt::format("  {:<29}{}\n", "validation accuracy", "test accuracy of the others")),
+            HasSubstr(fmt::format("  {:<29}{}\n", of_one("validation_accuracy"),
+                                  of_one("test_accuracy"))),
+            HasSubstr(fmt::format("  {:<29}", "-")),
+            HasSubstr(fmt::format("test accuracy {:.2f} %, validation {:.2f} %\n",
+                                  percent("test_accuracy"), percent("validation_accuracy")))));
+}
+
 TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
   put_bytes(folder_ / "c.yaml", std::string(tiny) +
                                     "compare:\n  seeds: 6\n  arms:\n"

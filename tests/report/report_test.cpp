@@ -231,13 +231,101 @@ TEST_F(Report, OfARunHasEveryValueOfAShortOne) {
   EXPECT_EQ(norm("weights"), 12);
   EXPECT_EQ(section.at("charts").at(0).at("bands").dump(),
             R"([{"label":"warmup","from":0.0,"to":20.0},{"label":"decay","from":20.0,"to":80.0}])");
-  EXPECT_THAT(page, AllOf(HasSubstr("<title>small-cnn, seed 7</title>"),
-                          HasSubstr("outcome ok\">● ok: the network learned"),
-                          HasSubstr("<dd>80 of 10000</dd>"), HasSubstr("<dd>0.0625</dd>"),
-                          HasSubstr("<dd>75.00 %</dd>"), HasSubstr("<dd>90.00 % after 26</dd>"),
-                          HasSubstr("<dt>test loss</dt><dd>–</dd>"),
-                          HasSubstr("<dd>Quick &lt;CPU&gt;</dd>"), HasSubstr("<dd>1.5 MiB</dd>"),
-                          HasSubstr("# &lt;b&gt; &amp; more")));
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("<title>small-cnn, seed 7</title>"),
+            HasSubstr("outcome ok\">● ok: the network learned"), HasSubstr("<dd>80 of 10000</dd>"),
+            HasSubstr("<dd>0.0625</dd>"), HasSubstr("<dd>75.00 %</dd>"),
+            HasSubstr("<dd>90.00 % after 26, chosen by test accuracy</dd>"),
+            HasSubstr("<dt>test loss</dt><dd>–</dd>"), HasSubstr("<dd>Quick &lt;CPU&gt;</dd>"),
+            HasSubstr("<dd>1.5 MiB</dd>"), HasSubstr("# &lt;b&gt; &amp; more")));
+}
+
+TEST_F(Report, OfARunWithAValidationSetShowsItsNumbers) {
+  write_run(folder_ / "run", random_rows(30));
+  EXPECT_THAT(page_of({folder_ / "run"}), Not(HasSubstr("alidation accuracy")));
+  put_bytes(folder_ / "run/eval.csv",
+            "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy\n"
+            "13,1,1.5,0.5,1.75,0.25\n26,2,1.25,0.9,nan,0.375\n");
+  Json summary = summary_of("ok", 30);
+  summary["best_by"] = "validation";
+  summary["validation_loss"] = nullptr;
+  summary["validation_accuracy"] = 0.375;
+  summary["best_validation_accuracy"] = 0.4375;
+  put_bytes(folder_ / "run/summary.json", summary.dump());
+  const std::string page = page_of({folder_ / "run"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  EXPECT_EQ(series_of(section, "Accuracy", "validation").at("y").dump(), "[25,37.5]");
+  EXPECT_EQ(series_of(section, "Accuracy", "test").at("y").dump(), "[50,90]");
+  EXPECT_EQ(series_of(section, "Training loss", "validation").at("y").at(0), 1.75);
+  EXPECT_THAT(
+      page,
+      AllOf(
+          HasSubstr("<dt>validation loss</dt><dd>–</dd>"),
+          HasSubstr("<dt>validation accuracy</dt><dd>37.50 %</dd>"),
+          HasSubstr("<dt>best validation accuracy</dt><dd>43.75 % after 26, chosen by validation "
+                    "accuracy</dd>"),
+          HasSubstr("<dt>test accuracy of the best</dt><dd>90.00 % after 26, chosen by validation "
+                    "accuracy</dd>"),
+          HasSubstr("Test and validation: after that many updates.")));
+  // Beside a run without one, which has none in its row.
+  write_run(folder_ / "plain", random_rows(30), "ok", "plain");
+  EXPECT_THAT(page_of({folder_ / "run", folder_ / "plain"}),
+              AllOf(HasSubstr("<th scope=\"col\">validation accuracy</th>"),
+                    HasSubstr("<td>81.25 %</td><td>37.50 %</td>"),
+                    HasSubstr("<td>81.25 %</td><td>–</td>")));
+}
+
+TEST_F(Report, OfAnExperimentShowsTheValidationAccuracyBesideThatOfTheTest) {
+  const std::string head = "validation accuracy of the others";
+  write_compare();
+  EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr(head)));
+  write_compare([](Json& json) {  // of the second arm alone
+    for (Json& run : json["arms"][1]["runs"]) {
+      run["validation_accuracy"] = 0.7 + 0.1 * run.at("seed").get<double>();
+    }
+  });
+  EXPECT_THAT(page_of({folder_ / "c"}),
+              AllOf(HasSubstr(head),
+                    HasSubstr("<td>85.00 % (80.00 .. 90.00), n = 2</td>"
+                              "<td>75.00 % (70.00 .. 80.00), n = 2</td>"),
+                    HasSubstr("<td>80.00 % (80.00 .. 80.00), n = 1</td><td>– (n = 0)</td>")));
+
+  const Path folder = folder_ / "s";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: map\ndata: {dataset: synthetic, validation: 96}\n"
+            "sweep: {seeds: 1, axes: {schedule.base_lr: [0.25, 0.5]}}\n");
+  Json cells = Json::array();
+  for (const double lr : {0.25, 0.5}) {
+    const std::string name = fmt::format("{}", lr);
+    write_run(folder / name / "0", random_rows(8), "ok", "map");
+    const Json run = {{"seed", 0},
+                      {"outcome", "ok"},
+                      {"test_accuracy", 0.875},
+                      {"validation_accuracy", 0.25 + lr}};
+    cells.push_back({{"name", name},
+                     {"n", 1},
+                     {"failures", 0},
+                     {"failure_interval", nullptr},
+                     {"runs", Json::array({run})},
+                     {"point", {{"schedule.base_lr", lr}}}});
+  }
+  Json axis = {{"key", "schedule.base_lr"}, {"values", {0.25, 0.5}}};
+  const Json json = {
+      {"axes", Json::array({axis})}, {"cells", cells}, {"boundaries", Json::array()}};
+  put_bytes(folder / "sweep.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr("0/1</span><br/><small>87.5 %</small><br/><small>val. 75.0 %"),
+                          HasSubstr("val.: on the validation set"), HasSubstr(head),
+                          HasSubstr("mean validation accuracy")));
+  const Json sections = data_of(page).at("sections");
+  EXPECT_EQ(series_of(sections.at(0), "Validation accuracy by base rate", "all").at("y").dump(),
+            "[50,75]");
+  EXPECT_EQ(series_of(sections.at(0), "Test accuracy by base rate", "all").at("y").dump(),
+            "[87.5,87.5]");
 }
 
 TEST_F(Report, OfALongRunKeepsItsExtremes) {

@@ -456,9 +456,9 @@ peers() {
   for name in step update; do
     limit=$program_limit
     [[ $name == update ]] || limit=$compile_limit
-    limited "$limit" python3 "scripts/peers/gpu_$name.py" --json "$out/peer-$name.json" || {
+    limited "$limit" python3 "scripts/peers/$name.py" --json "$out/peer-$name.json" --device cuda || {
       result=$?
-      failures+=" gpu_$name.py: $remark"
+      failures+=" $name.py: $remark"
       ((code == 1)) || code=$result
     }
   done

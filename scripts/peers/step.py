@@ -1,108 +1,161 @@
 #!/usr/bin/python3
-"""One training step of preheat and of PyTorch on the same CPU, network and batch size, in turns.
+"""One whole training step of PyTorch: forward, backward and SGD with momentum 0.9.
 
-  scripts/setup.sh --with-peers && scripts/peers/step.py [--program build/release/preheat]
+  scripts/peers/step.py [--device auto|cuda|cpu] [--json FILE] [--modes MODE,MODE]
+                        [--layouts nhwc,nchw] [--threads N]
 
-Both sides use fp32, NHWC (channels_last), batch 128, SGD with momentum, all threads, and the same
-limit on how long idle threads spin. PyTorch's data are in memory already and not augmented;
-preheat's step includes gathering and normalising its batch, its records and its files. Both sides
-are timed in every turn, and figures are medians over the turns. The ratio is taken turn by turn
-because the machine may be shared. The share outside the convolutions comes from oneDNN's own timing
-of its primitives.
+"eager" is the usual training loop; "graph" captures the whole step into a CUDA graph; "compile"
+compiles the network with the loss (torch.compile) and then, on a GPU, captures the step. SGD is the
+fused one where this version has it for the device. The batch is on the device already and is not
+augmented; preheat's step gathers it, and keeps records. bf16 is autocast. On a GPU, cuDNN chooses
+its algorithms by trying them (cudnn.benchmark). If several layouts are measured, the fastest counts.
+
+Figures are the median of 5 rounds: on a GPU of 100 steps each, by the device's events, on a CPU of
+about a second each, with as many threads as there are processors and the limit on how long idle ones
+spin that preheat has. What has to be compiled comes last, and the file is complete after every row.
+A row says if this version or this device does not have its mode. A row that fails is reported on
+standard error and in the file, the others still run, and the exit code is 1.
 """
 
-import argparse
-import json
-import os
-import pathlib
-import re
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
+import warnings
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-import torch  # noqa: E402  (reads the environment)
-from torch.nn import functional as F  # noqa: E402
+from device import Device, parser, sgd, torch
+from figures import Figures, Missing, said
+from networks import resnet20, small_cnn
+from torch.nn import functional as F
 
-from networks import resnet20, small_cnn  # noqa: E402
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BATCH = 128
-
-
-class Torch:
-    def __init__(self, make):
-        self.model = make().to(memory_format=torch.channels_last).train()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.x = torch.randn(BATCH, 1, 28, 28).contiguous(memory_format=torch.channels_last)
-        self.y = torch.randint(0, 10, (BATCH,))
-
-    def step_ms(self, steps):
-        times = []
-        for _ in range(steps + 2):
-            start = time.perf_counter()
-            self.optimizer.zero_grad()
-            F.cross_entropy(self.model(self.x), self.y).backward()
-            self.optimizer.step()
-            times.append(time.perf_counter() - start)
-        return 1e3 * statistics.median(times[2:])
+PRECISIONS = ("fp32", "tf32", "bf16")
+# Where: network, batch, precisions. A batch of 128 is what a CPU has time for.
+CASES = {
+    "cuda": (("small-cnn", small_cnn, 128, PRECISIONS), ("small-cnn", small_cnn, 512, ("bf16",)),
+             ("small-cnn", small_cnn, 1024, PRECISIONS), ("resnet20", resnet20, 128, PRECISIONS)),
+    "cpu": (("small-cnn", small_cnn, 128, PRECISIONS), ("resnet20", resnet20, 128, PRECISIONS)),
+}
+MODES = tuple(f"{kind}-{precision}" for kind in ("graph", "eager", "compile")
+              for precision in PRECISIONS)
+USUAL_MODES = {"cuda": "graph-fp32,graph-tf32,graph-bf16,compile-bf16", "cpu": "eager-fp32,compile-fp32"}
+LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+STEPS = 100          # of a round on a GPU
+ROUND_SECONDS = 1.0  # aimed at on a CPU
 
 
-def preheat(program, config, steps, environment=None):
-    """Runs `steps` updates; returns the summary and the program's output."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = os.path.join(folder, "run")
-        result = subprocess.run(
-            [program, "train", ROOT / "configs" / config, "--device", "cpu", "--quiet",
-             "--out", out, "--set", f"train.length={steps} steps", "--set", "data.train_limit=20000",
-             "--set", "schedule.warmup.length=0 steps", "--set", "data.augment.flip=false",
-             "--set", "data.augment.crop_padding=0"],
-            env={**os.environ, **(environment or {})}, capture_output=True, text=True)
-        if result.returncode != 0:
-            sys.exit(f"{program}: exit code {result.returncode}: {result.stderr.strip()}")
-        return json.loads(pathlib.Path(out, "summary.json").read_text()), result.stdout
+def allow_tf32(allowed):
+    # Not fp32_precision, the successor: torch.compile still reads these flags and refuses a mix.
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
-def share_outside_convolutions(program, config, steps):
-    """1 - time in convolutions / time of the steps, over the training steps only."""
-    summary, output = preheat(program, config, steps, {"DNNL_VERBOSE": "1"})
-    convolutions = 0.0
-    for line in output.splitlines():
-        fields = line.split(",")
-        if line.startswith("onednn_verbose,exec") and fields[3] == "convolution":
-            convolutions += float(fields[-1])
-    # The evaluation at the end runs 79 batches forward; their convolutions are subtracted by count.
-    forward = [float(line.split(",")[-1]) for line in output.splitlines()
-               if re.match(r"onednn_verbose,exec,cpu,convolution,[^,]*,forward", line)]
-    evaluated = len(forward) * 79 // (79 + steps)
-    convolutions -= sum(forward[-evaluated:])
-    return 1 - convolutions / (steps * 1e3 * BATCH / summary["images_per_second"])
+def fastest_sgd(parameters):
+    parameters = list(parameters)
+    try:
+        return sgd(parameters, lr=0.01, fused=True)
+    except Missing:
+        return sgd(parameters, lr=0.01)
+
+
+class Step:
+    """A training step and its state. All of its tensors keep their addresses."""
+
+    def __init__(self, make, batch, mode, layout, device):
+        kind, self.precision = mode.split("-")
+        self.device = device
+        torch.manual_seed(0)
+        self.model = make().to(device=device, memory_format=LAYOUTS[layout]).train()
+        self.optimizer = fastest_sgd(self.model.parameters())
+        x = torch.randn(batch, 1, 28, 28, device=device)
+        self.x = x.contiguous(memory_format=LAYOUTS[layout])
+        self.y = torch.randint(0, 10, (batch,), device=device)
+        self.loss = torch.compile(self.loss_of) if kind == "compile" else self.loss_of
+
+    def loss_of(self, x, y):
+        return F.cross_entropy(self.model(x), y)
+
+    def __call__(self):
+        # No cache: casts cached before the capture would be missing from the graph.
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False,
+                            enabled=self.precision == "bf16"):
+            loss = self.loss(self.x, self.y)
+        loss.backward()
+        self.optimizer.step()
+
+    def with_new_gradients(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        self()
+
+
+def captured(step, device):
+    """A graph of one step. The capture allocates the gradients; each replay overwrites them."""
+    def warm_up():
+        for _ in range(5):
+            step.with_new_gradients()
+        step.optimizer.zero_grad(set_to_none=True)
+    return device.captured(warm_up, step)
+
+
+def modes_on(device):
+    return [m for m in MODES if device.on_gpu or not (m.startswith("graph") or m.endswith("tf32"))]
+
+
+def step_seconds(make, batch, mode, layout, device):
+    """The median, the least and the largest."""
+    allow_tf32(mode.endswith("tf32"))
+    step = Step(make, batch, mode, layout, device.torch)
+    in_graph = device.on_gpu and not mode.startswith("eager")
+    take_step = captured(step, device).replay if in_graph else step.with_new_gradients
+    device.round(take_step, 20 if device.on_gpu else 2)  # warm-up
+    steps = STEPS if device.on_gpu else max(3, round(ROUND_SECONDS / device.round(take_step, 2)))
+    seconds = device.seconds(take_step, steps)
+    if not all(torch.isfinite(p).all() for p in step.model.parameters()):
+        raise RuntimeError("the weights are not finite; what was timed is no training")
+    return seconds
+
+
+def fastest_ms(make, batch, mode, layouts, device):
+    if mode.startswith("compile") and not hasattr(torch, "compile"):
+        raise Missing(f"PyTorch {torch.__version__} has no torch.compile")
+    return [1e3 * s for s in min(step_seconds(make, batch, mode, l, device) for l in layouts)]
+
+
+def listed(text, known, options):
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            options.error(f"there is no '{name}'; there are {', '.join(known)}")
+    return names
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--program", default=ROOT / "build" / "release" / "preheat")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=30)
-    arguments = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, batch {BATCH}")
-    print(f"{'network':<10} {'preheat':>10} {'PyTorch':>10} {'ratio':>6} {'turns':>16}  outside convolutions")
-    for name, config, make in (("small CNN", "small-cnn.yaml", small_cnn),
-                               ("ResNet-20", "resnet20.yaml", resnet20)):
-        peer = Torch(make)
-        ours, theirs = [], []
-        for _ in range(arguments.turns):
-            summary, _ = preheat(arguments.program, config, arguments.steps)
-            ours.append(1e3 * BATCH / summary["images_per_second"])
-            theirs.append(peer.step_ms(arguments.steps))
-        ratios = [b / a for a, b in zip(ours, theirs)]
-        share = share_outside_convolutions(arguments.program, config, arguments.steps)
-        print(f"{name:<10} {statistics.median(ours):>7.1f} ms {statistics.median(theirs):>7.1f} ms "
-              f"{statistics.median(ratios):>6.2f} {min(ratios):>8.2f} .. {max(ratios):.2f}  {100 * share:.0f} %")
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--modes", help="of " + ", ".join(MODES) + " (default: " +
+                         "; ".join(f"on {d}: {m}" for d, m in USUAL_MODES.items()) + ")")
+    options.add_argument("--layouts", default="nhwc", help="of " + ", ".join(LAYOUTS))
+    arguments = options.parse_args()
+    layouts = listed(arguments.layouts, LAYOUTS, options)
+    device = Device(arguments.device, arguments.threads)
+    modes = listed(arguments.modes or USUAL_MODES[device.torch.type], modes_on(device), options)
+    warnings.filterwarnings("ignore", message=".*TF32.*")
+    torch.backends.cudnn.benchmark = True
+    print(f"PyTorch {torch.__version__}, {device.text}")
+    print(f"{'network':<10} {'batch':>5}  {'mode':<12}  {'ms a step':>9} {'least .. largest':>21}  "
+          f"{'images/s':>9}")
+    figures = Figures(arguments.json, device=device.text, torch=torch.__version__,
+                      modes=modes_on(device))
+    rows = [(network, make, batch, mode)
+            for network, make, batch, precisions in CASES[device.torch.type] for mode in modes
+            if mode.split("-")[1] in precisions]
+    for network, make, batch, mode in sorted(rows, key=lambda row: row[3].startswith("compile")):
+        reason, ms = figures.measured(f"step.py: {network}, {batch}, {mode}",
+                                      lambda: fastest_ms(make, batch, mode, layouts, device))
+        device.release()
+        median, least, largest = ms or (None, None, None)
+        row = {"network": network, "batch": batch, "mode": mode, "ms": median, "least_ms": least,
+               "largest_ms": largest, **reason}
+        figures.add(row)
+        result = (f"{median:>9.3f} {least:>9.3f} .. {largest:>8.3f}  {1e3 * batch / median:>9.0f}"
+                  if ms else said(row))
+        print(f"{network:<10} {batch:>5}  {mode:<12}  {result}", flush=True)
+    return 1 if figures.failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -20,7 +20,7 @@ import unittest
 
 SCRIPT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "scripts/gpu_check.sh")
 sys.path.insert(0, str(SCRIPT.parent / "peers"))
-from figures import Figures  # noqa: E402
+from figures import Figures, Missing, said  # noqa: E402
 
 # What a stand-in says and how long it takes comes from the environment.
 FAKES = {
@@ -37,6 +37,7 @@ FAKES = {
 }
 PEER = """import os, pathlib, sys
 pathlib.Path(sys.argv[2]).write_text("{}")
+print(*sys.argv)
 raise SystemExit(int(os.environ.get("PEERS_EXIT", 0)))
 """
 PASSED = "[  PASSED  ] 5 tests."
@@ -51,7 +52,7 @@ class GpuCheck(unittest.TestCase):
         for name, text in FAKES.items():
             self.put(name, f"#!/bin/bash\n{text}\n").chmod(0o755)
         for name in ("step", "update"):
-            self.put(f"scripts/peers/gpu_{name}.py", PEER)
+            self.put(f"scripts/peers/{name}.py", PEER)
         self.put("modules/torch.py", "class cuda:\n    is_available = lambda: True\n")
         for name in ("cudnn.so.9", "cublas.so.13", "cublasLt.so.13", "nvrtc.so.13"):
             self.put(f"lib/lib{name}", "")
@@ -161,6 +162,7 @@ class GpuCheck(unittest.TestCase):
     def test_peers_that_fail_in_part_are_still_printed_beside_ours(self):
         self.assertEqual(self.check("--only", "peers,bench-update", PEERS_EXIT="1"), 1)
         self.assertEqual(self.verdicts["peers"], "FAIL")
+        self.assertEqual(self.log("peers").count("--device cuda\n"), 2)  # not what else there may be
         self.assertIn(f"--peers {self.out}/peer-update.json", self.log("bench-update"))
 
     def repeat(self, first, second):
@@ -218,6 +220,18 @@ class PeersFiles(unittest.TestCase):
             self.assertTrue(figures.failed)
             self.assertEqual(said.getvalue(), "b: pop from empty list\n")
             self.assertEqual(os.listdir(folder), ["peer.json"])
+
+    def test_what_this_version_does_not_have_is_missing_and_no_failure(self):
+        def fused():
+            raise Missing("PyTorch 1.13 has no fused SGD")
+        figures = Figures(None, device="CPU")
+        with contextlib.redirect_stderr(io.StringIO()) as told:
+            reason, us = figures.measured("fused", fused)
+        self.assertEqual((reason, us), ({"missing": "PyTorch 1.13 has no fused SGD"}, None))
+        self.assertFalse(figures.failed)
+        self.assertEqual(told.getvalue(), "")
+        self.assertEqual(said({"us": us, **reason}), "missing: PyTorch 1.13 has no fused SGD")
+        self.assertEqual(said({"us": None, "error": "out of memory"}), "failed")
 
 
 if __name__ == "__main__":

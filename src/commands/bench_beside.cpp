@@ -20,15 +20,20 @@ bool is_peers_file(const Json& json) {
   const auto is_time = [](const Json& time) {
     return time.is_null() || (time.is_number() && time.get<double>() > 0);
   };
+  const auto is_text = [](const Json& text) { return text.is_string(); };
   const auto is_row = [&](const Json& row) {
-    return row.is_object() && row.value("mode", Json("")).is_string() &&
-           row.value("network", Json("")).is_string() &&
+    return row.is_object() &&
+           std::ranges::all_of(
+               std::array{"mode", "network", "missing", "error"},
+               [&](const char* key) { return row.value(key, Json("")).is_string(); }) &&
            std::ranges::all_of(
                std::array{"tensors", "parameters", "batch"},
                [&](const char* key) { return row.value(key, Json(0)).is_number_integer(); }) &&
            is_time(row.value("us", Json())) && is_time(row.value("ms", Json()));
   };
+  const Json modes = json.value("modes", Json::array());
   return json.value("rows", Json()).is_array() && json.value("torch", Json()).is_string() &&
+         modes.is_array() && std::ranges::all_of(modes, is_text) &&
          std::ranges::all_of(json["rows"], is_row);
 }
 
@@ -94,6 +99,14 @@ std::vector<std::string> far_apart(const Json& was, const Json& is, const char* 
   return found;
 }
 
+// Prints and returns a row without a time; `kind` is "missing" or "error".
+nlohmann::ordered_json without_time(const std::string& name, const char* key, const char* kind,
+                                    const std::string& reason) {
+  fmt::print("{:<51}     {}: {}\n", name, std::string_view(kind) == "error" ? "failed" : kind,
+             reason);
+  return {{"name", name}, {key, nullptr}, {"ratio", nullptr}, {kind, reason}};
+}
+
 }  // namespace
 
 // ---- Files -------------------------------------------------------------------------------------
@@ -121,24 +134,49 @@ std::string OtherFigures::device_note(const std::string& device) const {
 // ---- PyTorch -----------------------------------------------------------------------------------
 
 Peers::Peers(const std::string& file)
-    : figures_(file, "scripts/peers/gpu_step.py or gpu_update.py", is_peers_file) {}
+    : figures_(file, "scripts/peers/step.py or update.py", is_peers_file) {
+  if (!figures_.given()) return;
+  const Json& json = figures_.json();
+  torch_ = clean("PyTorch " + json["torch"].get<std::string>());
+  const auto add = [&](const std::string& mode) {
+    if (std::ranges::find(modes_, mode) == modes_.end()) modes_.push_back(mode);
+  };
+  for (const Json& mode : json.value("modes", Json::array())) add(mode);
+  for (const Json& row : json["rows"]) add(row.value("mode", ""));
+}
+
+nlohmann::ordered_json Peers::compare(const char* key, const char* unit, double ours,
+                                      const std::function<bool(const Json&)>& matches,
+                                      std::string_view suffix) const {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  if (!figures_.given()) return rows;
+  std::vector<std::string> missing = modes_;
+  std::erase_if(missing, [&](const std::string& mode) { return !mode.ends_with(suffix); });
+  for (const Json& row : figures_.json()["rows"]) {
+    const std::string mode = row.value("mode", "");
+    if (!mode.ends_with(suffix) || !matches(row)) continue;
+    rows.push_back(compared(row, key, unit, ours));
+    std::erase(missing, mode);
+  }
+  const std::string reason = "not in " + figures_.file();
+  for (const std::string& mode : missing) {
+    rows.push_back(without_time(torch_ + ", " + clean(mode), key, "missing", reason));
+  }
+  if (rows.empty()) rows.push_back(without_time(torch_, key, "missing", reason));
+  return rows;
+}
 
 nlohmann::ordered_json Peers::compared(const Json& row, const char* key, const char* unit,
                                        double ours) const {
-  const std::string name = clean(fmt::format(
-      "PyTorch {}, {}", figures_.json()["torch"].get<std::string>(), row.value("mode", "")));
+  const std::string name = torch_ + ", " + clean(row.value("mode", ""));
   if (!row.contains(key) || !row[key].is_number()) {
-    fmt::print("{:<51} {:>11}\n", name, "failed");
-    return {{"name", name}, {key, nullptr}, {"ratio", nullptr}};
+    const char* const kind = row.contains("missing") ? "missing" : "error";
+    return without_time(name, key, kind, clean(row.value(kind, "no time")));
   }
   const double theirs = row[key];
   const double ratio = times_ours(theirs, ours);
   fmt::print("{:<51} {:>11.4f} {}  {:.2f} times ours\n", name, theirs, unit, ratio);
   return {{"name", name}, {key, theirs}, {"ratio", ratio}};
-}
-
-void Peers::say_missing() const {
-  fmt::print("{:<51} {:>11}\n", "PyTorch", "not in " + figures_.file());
 }
 
 void Peers::note_device(const std::string& device) const {

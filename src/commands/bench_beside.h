@@ -38,25 +38,19 @@ class OtherFigures {
   nlohmann::json json_;
 };
 
-/// Measurements of scripts/peers/gpu_step.py or gpu_update.py.
+/// Measurements of scripts/peers/step.py or update.py.
 class Peers {
  public:
   /// "": none. Throws Error if the file is missing or malformed.
   explicit Peers(const std::string& file);
 
-  /// Prints the times in `key`, in `unit`, of the rows that `matches` accepts, each with its ratio
-  /// to ours, or that there are none; returns them as [{"name", key, "ratio"}].
-  template <class Matches>
+  /// Prints the times in `key`, in `unit`, of the rows that `matches` accepts and whose mode ends
+  /// with `suffix`, each with its ratio to ours, then the modes with that suffix that have no such
+  /// row. Returns all of them as [{"name", key, "ratio"}]; where there is no time, both are null
+  /// and "missing" or "error" says why. [] without a file.
   nlohmann::ordered_json compare(const char* key, const char* unit, double ours,
-                                 const Matches& matches) const {
-    nlohmann::ordered_json found = nlohmann::ordered_json::array();
-    if (!figures_.given()) return found;
-    for (const auto& row : figures_.json()["rows"]) {
-      if (matches(row)) found.push_back(compared(row, key, unit, ours));
-    }
-    if (found.empty()) say_missing();
-    return found;
-  }
+                                 const std::function<bool(const nlohmann::json&)>& matches,
+                                 std::string_view suffix = "") const;
 
   /// Prints a note if they were measured on another device than `device`.
   void note_device(const std::string& device) const;
@@ -64,9 +58,10 @@ class Peers {
  private:
   nlohmann::ordered_json compared(const nlohmann::json& row, const char* key, const char* unit,
                                   double ours) const;
-  void say_missing() const;
 
   OtherFigures figures_;
+  std::string torch_;               // "PyTorch 2.11"
+  std::vector<std::string> modes_;  // that the file's device allows, measured or not
 };
 
 /// How a figure has changed.

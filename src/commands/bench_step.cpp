@@ -402,11 +402,13 @@ void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
   const Precision precision = config.train.precision;
   const std::string peer_precision =
       "-" + std::string(to_string(precision == Precision::fp16 ? Precision::bf16 : precision));
-  json["peers"] = peers.compare("ms", "ms", ms.median, [&](const nlohmann::json& row) {
-    return row.value("network", "") == config.name &&
-           row.value("batch", std::int64_t{0}) == config.data.batch_size &&
-           row.value("mode", "").ends_with(peer_precision);
-  });
+  json["peers"] = peers.compare(
+      "ms", "ms", ms.median,
+      [&](const nlohmann::json& row) {
+        return row.value("network", "") == config.name &&
+               row.value("batch", std::int64_t{0}) == config.data.batch_size;
+      },
+      peer_precision);
   peers.note_device(backend.device());
   std::fflush(stdout);
   bench_parts(trainer, backend, options, ms.median, key, results);

@@ -103,11 +103,13 @@ void add_peers(Page& page, const Json& peers, const char* key, const char* unit)
   if (peers.empty()) return;
   std::vector<std::vector<Cell>> rows;
   for (const Json& peer : peers) {
-    const bool failed = peer.at(key).is_null();
+    const bool has_time = !peer.at(key).is_null();
+    const std::string time = has_time ? fmt::format("{:.4f} {}", number(peer, key), unit)
+                             : peer.contains("missing") ? "missing: " + text_at(peer, "missing")
+                                                        : "failed: " + text_at(peer, "error");
     rows.push_back({escape(scalar(peer.at("name"))),
-                    peer.contains("set") ? escape(scalar(peer.at("set"))) : "–",
-                    failed ? "failed" : fmt::format("{:.4f} {}", number(peer, key), unit),
-                    failed ? "–" : fmt::format("{:.2f}", number(peer, "ratio"))});
+                    peer.contains("set") ? escape(scalar(peer.at("set"))) : "–", escape(time),
+                    has_time ? fmt::format("{:.2f}", number(peer, "ratio")) : "–"});
   }
   page.add("<h2>Compared with PyTorch</h2>\n" +
            table({"peer", "tensors", "its time", "times ours"}, rows));

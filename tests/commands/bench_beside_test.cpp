@@ -84,6 +84,57 @@ TEST(Change, IsNoneAtTheSpreadItself) {
   EXPECT_EQ(change_of({0, 0, 0}, {0, 0, 0}), Change::within_spread);
 }
 
+TEST(PeersFile, GivesEveryModeARowThatSaysWhatIsMissing) {
+  const TemporaryFolder folder;
+  const std::string file = (folder / "peers.json").string();
+  put_bytes(file, R"({"torch": "2.0", "device": "a GPU",
+      "modes": ["graph-fp32", "eager-fp32", "compile-fp32", "eager-bf16"], "rows": [
+      {"network": "a", "mode": "eager-fp32", "ms": 3},
+      {"network": "a", "mode": "compile-fp32", "ms": null, "missing": "no torch.compile"},
+      {"network": "a", "mode": "graph-fp32", "ms": null, "error": "more than <memory>"},
+      {"network": "b", "mode": "eager-fp32", "ms": 1},
+      {"network": "b", "mode": "eager-fp16", "ms": 5}]})");
+  const Peers peers(file);
+  const auto rows_of = [&](const char* network, const char* suffix) {
+    return peers.compare(
+        "ms", "ms", 2, [&](const Json& row) { return row["network"] == network; }, suffix);
+  };
+  const auto a = rows_of("a", "-fp32");
+  EXPECT_EQ(Json(a), Json::parse(R"([
+      {"name": "PyTorch 2.0, eager-fp32", "ms": 3.0, "ratio": 1.5},
+      {"name": "PyTorch 2.0, compile-fp32", "ms": null, "ratio": null, "missing": "no torch.compile"},
+      {"name": "PyTorch 2.0, graph-fp32", "ms": null, "ratio": null, "error": "more than <memory>"}])"));
+  // Not measured for this network; a mode may be in a row only.
+  const auto missing = [&](const char* mode) {
+    return Json{{"name", fmt::format("PyTorch 2.0, {}", mode)},
+                {"ms", nullptr},
+                {"ratio", nullptr},
+                {"missing", "not in " + file}};
+  };
+  EXPECT_EQ(Json(rows_of("b", "-fp32")),
+            Json::array({{{"name", "PyTorch 2.0, eager-fp32"}, {"ms", 1.0}, {"ratio", 0.5}},
+                         missing("graph-fp32"),
+                         missing("compile-fp32")}));
+  EXPECT_EQ(Json(rows_of("a", "-fp16")), Json::array({missing("eager-fp16")}));
+  Json of_no_mode = missing("");
+  of_no_mode["name"] = "PyTorch 2.0";
+  EXPECT_EQ(Json(rows_of("a", "-tf32")), Json::array({of_no_mode}));
+  EXPECT_EQ(rows_of("a", "").size(), 5u);  // every mode of the file
+
+  const std::string page = bench_page({{"bench", "step"},
+                                       {"condition", nlohmann::ordered_json::object()},
+                                       {"interrupted", false},
+                                       {"first_update_seconds", 1.0},
+                                       {"works", nlohmann::ordered_json::array()},
+                                       {"parts", nlohmann::ordered_json::array()},
+                                       {"replicas", nlohmann::ordered_json::array()},
+                                       {"peers", a}});
+  EXPECT_THAT(page, AllOf(HasSubstr(">3.0000 ms<"), HasSubstr(">missing: no torch.compile<"),
+                          HasSubstr(">failed: more than &lt;memory&gt;<")));
+  EXPECT_EQ(Json(Peers("").compare("ms", "ms", 2, [](const Json&) { return true; })),
+            Json::array());
+}
+
 class EarlierRun : public testing::Test {
  protected:
   Earlier read(const Json& json) {

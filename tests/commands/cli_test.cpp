@@ -1453,12 +1453,23 @@ TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
   EXPECT_EQ(tensors["ResNet-20"], 65);
   EXPECT_EQ(tensors["ResNet-50"], 161);
   EXPECT_EQ(tensors["2^20 in 1000 tensors"], 1000);
-  ASSERT_EQ(json["peers"].size(), 1u);
-  EXPECT_EQ(json["peers"][0]["set"], "small CNN");
+  // Every set has its row; that of the small CNN has a time.
+  ASSERT_EQ(json["peers"].size(), tensors.size());
+  for (const auto& peer : json["peers"]) {
+    EXPECT_EQ(peer["name"], "PyTorch 2.0, fused");
+    if (peer["set"] == "small CNN") {
+      EXPECT_EQ(peer["us"], 100);
+      EXPECT_GT(peer["ratio"], 0);
+    } else {
+      EXPECT_TRUE(peer["us"].is_null()) << peer;
+      EXPECT_EQ(peer["missing"], "not in peers.json") << peer;
+    }
+  }
   EXPECT_THAT(bytes_of(folder_ / "update.html"),
-              AllOf(HasSubstr("Roofline"), HasSubstr("Compared with PyTorch")));
-  for (const char* rows :
-       {"[1]", R"([{"mode": 5}])", R"([{"tensors": "1"}])", R"([{"us": 0}])", R"([{"us": -3}])"}) {
+              AllOf(HasSubstr("Roofline"), HasSubstr("Compared with PyTorch"),
+                    HasSubstr("missing: not in peers.json")));
+  for (const char* rows : {"[1]", R"([{"mode": 5}])", R"([{"tensors": "1"}])", R"([{"us": 0}])",
+                           R"([{"us": -3}])", R"([{"missing": 1}])", R"([], "modes": [1])"}) {
     put_bytes(folder_ / "bad.json",
               fmt::format(R"({{"torch": "2", "device": "d", "rows": {}}})", rows));
     const Result bad = preheat({"bench", "update", "--quick", "--peers", "bad.json"});

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -47,6 +48,12 @@ struct UpdateTiming {
   double share_of_copy = 0;     // of the bandwidth of a copy of as many floats, in the same run
   double share_of_traffic = 0;  // of the bandwidth of reading 3 arrays and writing 2
 };
+
+/// Microseconds that a row, timed in a graph, takes beyond the graph's node of an empty kernel
+/// (`launch`, from Benches::time_launch()): what is not the price of being a launch. std::nullopt
+/// for rows timed otherwise, and on a backend without launches.
+std::optional<double> us_over_empty(const UpdateTiming& row,
+                                    const std::vector<UpdateTiming>& launch);
 
 /// A learning rate schedule and its name.
 struct NamedSchedule {

@@ -113,21 +113,33 @@ std::string key_of(const UpdateTiming& t) {
   return fmt::format("{}, {}, fp32: {} ({})", t.variant, way_text(t), size_text(t), t.set);
 }
 
-void print_head(const UpdateTiming& t, const std::string& earlier) {
+// `launch`: the row of an empty kernel, on a backend that has launches; others have no column for
+// it.
+void print_head(const UpdateTiming& t, const std::vector<UpdateTiming>& launch,
+                const std::string& earlier) {
   fmt::print("\n{}: {}\n", t.set, size_text(t));
-  fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21} {:>9} {:>7} {:>8}{}\n", "", "", "launches",
-             "median us", "least .. largest", "GB/s", "of copy", "of 3r+2w", earlier);
+  fmt::print("{:<36} {:<14} {:>8} {:>11} {:>21}{} {:>9} {:>7} {:>8}{}\n", "", "", "launches",
+             "median us", "least .. largest",
+             launch.empty() ? "" : fmt::format(" {:>10}", "over empty"), "GB/s", "of copy",
+             "of 3r+2w", earlier);
 }
 
-void print_row(const UpdateTiming& t, const std::string& earlier) {
+void print_row(const UpdateTiming& t, const std::vector<UpdateTiming>& launch,
+               const std::string& earlier) {
   const Spread& us = t.microseconds;
-  fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f} {:>9.1f} {:>7} {:>8}{}\n",
+  std::string over_empty;
+  if (!launch.empty()) {
+    const auto over = us_over_empty(t, launch);
+    over_empty = fmt::format(" {:>10}", over ? fmt::format("{:.2f}", *over) : "-");
+  }
+  fmt::print("{:<36} {:<14} {:>8} {:>11.2f} {:>9.2f} .. {:>8.2f}{} {:>9.1f} {:>7} {:>8}{}\n",
              t.variant, way_text(t), t.launches > 0 ? std::to_string(t.launches) : "-", us.median,
-             us.least, us.largest, t.gigabytes, share(t.share_of_copy), share(t.share_of_traffic),
-             earlier);
+             us.least, us.largest, over_empty, t.gigabytes, share(t.share_of_copy),
+             share(t.share_of_traffic), earlier);
 }
 
-nlohmann::ordered_json to_json(const UpdateTiming& t) {
+nlohmann::ordered_json to_json(const UpdateTiming& t, const std::vector<UpdateTiming>& launch) {
+  const auto over_empty = us_over_empty(t, launch);
   return {{"set", t.set},
           {"variant", t.variant},
           {"how", to_string(t.way)},
@@ -138,6 +150,7 @@ nlohmann::ordered_json to_json(const UpdateTiming& t) {
           {"us", t.microseconds.median},
           {"least_us", t.microseconds.least},
           {"largest_us", t.microseconds.largest},
+          {"us_over_empty", over_empty ? nlohmann::ordered_json(*over_empty) : nullptr},
           {"bytes", t.bytes},
           {"gigabytes_per_second", t.gigabytes},
           {"share_of_copy", t.share_of_copy},
@@ -150,17 +163,18 @@ void measure(const UpdateOptions& options, const std::vector<UpdateSet>& sets, B
   results.json["ceilings"] = {{"bytes_per_second", ceilings.bytes_per_second},
                               {"operations_per_second", ceilings.operations_per_second}};
   std::int64_t changed_ceilings = 0;
+  stop_if_interrupted();
+  const std::vector<UpdateTiming> launch = benches.time_launch();
   const auto add = [&](const std::vector<UpdateTiming>& rows) {
-    if (!rows.empty()) print_head(rows.front(), results.head());
+    if (!rows.empty()) print_head(rows.front(), launch, results.head());
     for (const UpdateTiming& t : rows) {
-      print_row(t, results.add(key_of(t), "us", t.microseconds));
-      results.json["rows"].push_back(to_json(t));
+      print_row(t, launch, results.add(key_of(t), "us", t.microseconds));
+      results.json["rows"].push_back(to_json(t, launch));
       if (t.way == SubmitMode::ceiling && results.last_has_changed()) ++changed_ceilings;
     }
     std::fflush(stdout);
   };
-  stop_if_interrupted();
-  add(benches.time_launch());
+  add(launch);
   for (const UpdateSet& set : sets) {
     const std::vector<UpdateTiming> rows =
         benches.time_updates(set, options.quick, stop_if_interrupted);

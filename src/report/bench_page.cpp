@@ -270,8 +270,10 @@ void add_sets(Page& page, const std::vector<Json>& rows) {
     double fused = 0;
     double parameters = 0;
     double tensors = 0;
+    bool has_launches = false;
     for (const Json& row : rows) {
       if (row.at("set") != set) continue;
+      has_launches |= row.at("us_over_empty").is_number();
       parameters = number(row, "parameters");
       tensors = number(row, "tensors");
       if (row.at("variant") == "fused" && is_main(row)) fused = number(row, "us");
@@ -288,11 +290,17 @@ void add_sets(Page& page, const std::vector<Json>& rows) {
                      : "–",
            fmt::format("{:.1f}", number(row, "gigabytes_per_second")),
            share_text(number(row, "share_of_copy")), share_text(number(row, "share_of_traffic"))});
+      if (!has_launches) continue;
+      const bool in_graph = row.at("us_over_empty").is_number();
+      cells.back().insert(cells.back().begin() + 5,
+                          in_graph ? fmt::format("{:.2f} us", number(row, "us_over_empty")) : "–");
     }
+    std::vector<std::string> heads = {
+        "variant",       "how",  "launches", "median",    "least .. largest, us",
+        "against fused", "GB/s", "of copy",  "of 3r + 2w"};
+    if (has_launches) heads.insert(heads.begin() + 5, "over an empty node");
     page.add(folded(fmt::format("{}: {:.0f} parameters, {:.0f} tensors", set, parameters, tensors),
-                    table({"variant", "how", "launches", "median", "least .. largest, us",
-                           "against fused", "GB/s", "of copy", "of 3r + 2w"},
-                          cells)));
+                    table(heads, cells)));
   }
 }
 

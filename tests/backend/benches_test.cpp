@@ -34,6 +34,22 @@ TEST(Benches, MoreMemoryThanThereIsIsAnError) {
   EXPECT_THROW(benches.time_updates({"huge", {parameters}}, true, [] {}), OutOfMemory);
 }
 
+TEST(Benches, WhatIsOverAnEmptyNodeIsKnownOfRowsInAGraph) {
+  UpdateTiming empty;
+  empty.microseconds = {0.75, 0.5, 1};
+  UpdateTiming row;
+  row.microseconds = {3, 2.5, 3.5};
+  for (const auto& [way, is_known] : {std::pair(SubmitMode::graph, true),
+                                      {SubmitMode::ceiling, true},
+                                      {SubmitMode::launches, false},
+                                      {SubmitMode::calls, false}}) {
+    row.way = way;
+    EXPECT_EQ(us_over_empty(row, {empty}), is_known ? std::optional(2.25) : std::nullopt)
+        << to_string(way);
+    EXPECT_EQ(us_over_empty(row, {}), std::nullopt) << to_string(way);
+  }
+}
+
 TEST(Benches, PartsAreThoseOfTheStepInOrder) {
   StepParts parts;
   for (const double us : {3.0, 1.0, 2.0}) {

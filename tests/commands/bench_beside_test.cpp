@@ -253,6 +253,39 @@ TEST_F(EarlierRun, IsRefusedWhereItIsNone) {
   EXPECT_THROW(Earlier((folder_ / "missing.json").string(), "update"), Error);
 }
 
+TEST(BenchPage, RowsInAGraphHaveTheirTimeOverAnEmptyNode) {
+  nlohmann::ordered_json row = {{"set", "one"},
+                                {"variant", "fused"},
+                                {"how", "graph"},
+                                {"cold", false},
+                                {"parameters", 64},
+                                {"tensors", 1},
+                                {"launches", 1},
+                                {"us", 3.5},
+                                {"least_us", 3},
+                                {"largest_us", 4},
+                                {"us_over_empty", 2.64},
+                                {"bytes", 1280},
+                                {"gigabytes_per_second", 0.4},
+                                {"share_of_copy", 0.1},
+                                {"share_of_traffic", 0.1}};
+  const auto page_of = [&](const nlohmann::ordered_json& rows) {
+    return bench_page({{"bench", "update"},
+                       {"condition", nlohmann::ordered_json::object()},
+                       {"interrupted", false},
+                       {"ceilings", {{"bytes_per_second", 3e12}, {"operations_per_second", 6e13}}},
+                       {"peers", nlohmann::ordered_json::array()},
+                       {"rows", rows}});
+  };
+  nlohmann::ordered_json launched = row;
+  launched["how"] = "launches";
+  launched["us_over_empty"] = nullptr;
+  EXPECT_THAT(page_of({row, launched}),
+              AllOf(HasSubstr(">over an empty node<"), HasSubstr(">2.64 us<")));
+  launched["how"] = "calls";
+  EXPECT_THAT(page_of({launched, launched}), Not(HasSubstr("over an empty node")));
+}
+
 TEST(BenchPage, ATimeTooShortToBeToldFromZeroHasNoRatio) {
   for (const double ratio : {HUGE_VAL, std::nan("")}) {
     const nlohmann::ordered_json spread = {{"median", 0}, {"least", 0}, {"largest", 0}};

@@ -142,6 +142,12 @@ std::vector<PartTiming> by_work(const std::vector<PartTiming>& parts) {
   return sums;
 }
 
+// Forward, backward and update, each as one part. Its limit is the sum of its parts' limits.
+std::vector<PartTiming> by_pass(std::vector<PartTiming> parts) {
+  for (PartTiming& part : parts) part.work = "all";
+  return by_work(parts);
+}
+
 PartTiming total_of(const std::vector<PartTiming>& parts) {
   PartTiming sum;
   for (const PartTiming& part : parts) add(sum, part);
@@ -174,8 +180,8 @@ void print_part(const std::string& before, const PartTiming& part, double all,
   const auto unless_too_short = [&](bool there, double value, const char* unit) {
     return there && us.median > 0 ? fmt::format("{:.1f}{}", value, unit) : "-";
   };
-  fmt::print("{} {:>10.2f} {:>9.2f} .. {:>9.2f} {:>5.1f} % {:>8} {:>8} {:>8}{}\n", before,
-             us.median, us.least, us.largest, 100 * us.median / all,
+  fmt::print("{} {:>10.2f} {:>9.2f} .. {:>9.2f} {:>5.1f} % {:>9.2f} {:>8} {:>8} {:>8}{}\n", before,
+             us.median, us.least, us.largest, 100 * us.median / all, 1e-6 * part.cost.bytes,
              unless_too_short(true, part.gigabytes(), ""),
              unless_too_short(part.cost.operations > 0, part.gigaflops(), ""),
              unless_too_short(true, 100 * part.limit / us.median, " %"), earlier);
@@ -269,8 +275,15 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   report_total(all, measured.ceilings, milliseconds, key, results);
   const double us = all.microseconds().median;
   const PartColumns columns{options.layers, all.launches > 0};
-  fmt::print("\n{} {:>10} {:>22} {:>7} {:>8} {:>8} {:>8}{}\n", columns.head(), "median us",
-             "least .. largest", "share", "GB/s", "GFLOP/s", "of limit", results.head());
+  fmt::print("\n{} {:>10} {:>22} {:>7} {:>9} {:>8} {:>8} {:>8}{}\n", columns.head(), "median us",
+             "least .. largest", "share", "MB", "GB/s", "GFLOP/s", "of limit", results.head());
+  for (const PartTiming& pass : by_pass(measured.parts)) {
+    json["passes"].push_back(to_json(pass));
+    print_part(
+        columns.of(pass), pass, us,
+        results.add(fmt::format("{}{}, {}", key, pass.pass, pass.work), "us", pass.microseconds()));
+  }
+  fmt::print("\n");
   // The files get both, the screen one of them.
   for (const PartTiming& work : by_work(measured.parts)) {
     json["works"].push_back(to_json(work));
@@ -289,7 +302,9 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   }
   fmt::print(
       "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
-      "the product's.\nData in a cache and products of other shapes can be faster.\n");
+      "the product's,\nthat of a pass the sum over its parts. Data in a cache and products of "
+      "other "
+      "shapes can be faster.\n");
   std::fflush(stdout);
 }
 
@@ -437,7 +452,7 @@ void bench_step(const StepOptions& options) {
                        {"batch", config.data.batch_size},
                        {"precision", to_string(config.train.precision)},
                        {"first_update_seconds", first_update}});
-  for (const char* list : {"works", "parts", "replicas", "peers"}) {
+  for (const char* list : {"passes", "works", "parts", "replicas", "peers"}) {
     results.json[list] = nlohmann::ordered_json::array();
   }
   results.measure([&] { measure(trainer, *backend, data, options, peers, first_update, results); });

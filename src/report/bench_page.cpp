@@ -273,7 +273,7 @@ void add_sets(Page& page, const std::vector<Json>& rows) {
     bool has_launches = false;
     for (const Json& row : rows) {
       if (row.at("set") != set) continue;
-      has_launches |= row.at("us_over_empty").is_number();
+      has_launches = has_launches || row.at("us_over_empty").is_number();
       parameters = number(row, "parameters");
       tensors = number(row, "tensors");
       if (row.at("variant") == "fused" && is_main(row)) fused = number(row, "us");
@@ -405,27 +405,56 @@ std::string limit_of(const Json& part, const Json& ceilings) {
   return memory + arithmetic == 0 ? "–" : memory > arithmetic ? "memory" : "arithmetic";
 }
 
+// What a part, or all parts of a pass, did in which time.
+std::vector<std::string> part_heads() {
+  return {"launches", "us", "least .. largest", "MB", "GB/s", "GFLOP/s"};
+}
+std::vector<Cell> part_cells(const Json& part, bool on_gpu) {
+  const bool computes = number(part, "operations") > 0;
+  return {on_gpu ? text_at(part, "launches") : "–",
+          fmt::format("{:.2f}", number(part, "us")),
+          fmt::format("{:.2f} .. {:.2f}", number(part, "least_us"), number(part, "largest_us")),
+          fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
+          fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
+          computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–"};
+}
+
+std::string share_of_limit(const Json& part) {
+  return share_text(number(part, "limit_us") / std::max(number(part, "us"), 1e-3));
+}
+
+template <class T>
+std::vector<T> joined(std::vector<T> before, const std::vector<T>& middle,
+                      const std::vector<T>& after) {
+  before.insert(before.end(), middle.begin(), middle.end());
+  before.insert(before.end(), after.begin(), after.end());
+  return before;
+}
+
+void add_passes(Page& page, const Json& results) {
+  if (results.at("passes").empty()) return;
+  std::vector<std::vector<Cell>> cells;
+  for (const Json& pass : results.at("passes")) {
+    cells.push_back(joined<Cell>({escape(scalar(pass.at("pass")))},
+                                 part_cells(pass, is_on_gpu(results)), {share_of_limit(pass)}));
+  }
+  page.add("<h2>Forward, backward, update</h2>\n" +
+           table(joined<std::string>({"pass"}, part_heads(), {"of its parts' limits"}), cells));
+}
+
 void add_parts(Page& page, const Json& results) {
   if (results.at("parts").empty()) return;
   std::vector<std::vector<Cell>> cells;
   for (const Json& part : results.at("parts")) {
-    const double us = number(part, "us");
-    const bool computes = number(part, "operations") > 0;
-    cells.push_back(
-        {escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
-         escape(scalar(part.at("work"))), is_on_gpu(results) ? text_at(part, "launches") : "–",
-         fmt::format("{:.2f}", us),
-         fmt::format("{:.2f} .. {:.2f}", number(part, "least_us"), number(part, "largest_us")),
-         fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
-         fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
-         computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–",
-         limit_of(part, results.at("ceilings")),
-         share_text(number(part, "limit_us") / std::max(us, 1e-3))});
+    cells.push_back(joined<Cell>({escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
+                                  escape(scalar(part.at("work")))},
+                                 part_cells(part, is_on_gpu(results)),
+                                 {limit_of(part, results.at("ceilings")), share_of_limit(part)}));
   }
-  page.add("<h2>Every part</h2>\n" +
-           table({"layer", "pass", "work", "launches", "us", "least .. largest", "MB", "GB/s",
-                  "GFLOP/s", "limited by", "of it"},
-                 cells));
+  page.add(
+      "<h2>Every part</h2>\n" +
+      table(joined<std::string>({"layer", "pass", "work"}, part_heads(), {"limited by", "of it"}),
+            cells));
 }
 
 // The measurements of the step as a whole; fewer if it was interrupted.
@@ -497,6 +526,7 @@ std::string step_page(const Json& results) {
     page.add_charts({chart});
   }
   add_peers(page, results.at("peers"), "ms", "ms");
+  add_passes(page, results);
   add_parts(page, results);
   return page.document("A step");
 }

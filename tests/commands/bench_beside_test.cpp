@@ -125,6 +125,7 @@ TEST(PeersFile, GivesEveryModeARowThatSaysWhatIsMissing) {
                                        {"condition", nlohmann::ordered_json::object()},
                                        {"interrupted", false},
                                        {"first_update_seconds", 1.0},
+                                       {"passes", nlohmann::ordered_json::array()},
                                        {"works", nlohmann::ordered_json::array()},
                                        {"parts", nlohmann::ordered_json::array()},
                                        {"replicas", nlohmann::ordered_json::array()},

@@ -1367,7 +1367,7 @@ TEST_F(Cli, BenchTimesAStep) {
   EXPECT_EQ(json["precision"], "fp32");
   double bytes = 0;
   std::map<std::string, std::pair<double, double>> of_list;  // sums of the least and the largest
-  for (const char* list : {"parts", "works"}) {
+  for (const char* list : {"parts", "works", "passes"}) {
     for (const auto& part : json[list]) {
       EXPECT_GT(part["least_us"], 0) << part;
       EXPECT_LE(part["least_us"], part["us"]) << part;
@@ -1382,9 +1382,37 @@ TEST_F(Cli, BenchTimesAStep) {
   for (const auto& part : json["parts"]) bytes += part["bytes"].get<double>();
   EXPECT_EQ(json["bytes"], bytes);
   EXPECT_GT(json["parts"].size(), json["works"].size());
+  // The subtotals are of their own pass's parts.
+  ASSERT_EQ(json["passes"].size(), 3u);
+  const char* const passes[] = {"forward", "backward", "update"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto& pass = json["passes"][i];
+    EXPECT_EQ(pass["pass"], passes[i]);
+    std::map<std::string, double> sums;
+    for (const auto& part : json["parts"]) {
+      if (part["pass"] != passes[i]) continue;
+      for (const char* key :
+           {"bytes", "operations", "launches", "limit_us", "least_us", "largest_us"}) {
+        sums[key] += part[key].get<double>();
+      }
+    }
+    for (const char* key : {"bytes", "operations", "launches"}) EXPECT_EQ(pass[key], sums[key]);
+    EXPECT_NEAR(pass["limit_us"], sums["limit_us"], 1e-9 * sums["limit_us"]);
+    EXPECT_GE(pass["us"], 0.999999 * sums["least_us"]);
+    EXPECT_LE(pass["us"], 1.000001 * sums["largest_us"]);
+    const std::string key = fmt::format("tiny, batch 32, fp32: {}, all", passes[i]);
+    EXPECT_EQ(std::ranges::count_if(json["figures"],
+                                    [&](const auto& figure) {
+                                      return figure["key"] == key && figure["median"] == pass["us"];
+                                    }),
+              1);
+  }
   ASSERT_EQ(json["replicas"].size(), 2u);
   EXPECT_EQ(json["replicas"][0]["times_one"], 1);
-  EXPECT_THAT(bytes_of(folder_ / "step.html"), HasSubstr("Where the time goes"));
+  EXPECT_THAT(bytes_of(folder_ / "step.html"),
+              AllOf(HasSubstr("Where the time goes"), HasSubstr("Forward, backward, update")));
+  EXPECT_THAT(result.out, AllOf(testing::ContainsRegex("\nforward [^\n]* all "),
+                                testing::ContainsRegex("\nupdate [^\n]* all ")));
 
   const Result refused =
       preheat({"bench", "step", "tiny.yaml", "--device", "cpu", "--set", "train.precision=bf16"});

@@ -31,7 +31,7 @@ class Bench {
     // The ceilings first: everything else is reported as a share of them.
     const auto [copied, traffic] = add_ceilings(false);
     for (const UpdateVariant& v : variants_.all()) {
-      arenas_.verify({v.name, v.rule, v.bound, v.gradients_are_zero}, v.supplies_rate, v.step);
+      variants_.verify(v);
       arenas_.fill(arenas_.copies.front());
       if (v.in_graph) add_row(v, SubmitMode::graph, false);
       if (!v.in_graph || !quick_) add_row(v, SubmitMode::launches, false);

@@ -55,6 +55,21 @@ UpdateVariant UpdateVariants::fused(const std::string& name,
   return v;
 }
 
+void UpdateVariants::verify(const UpdateVariant& v) const {
+  const UpdateCheck check{v.name, v.rule, v.bound, v.gradients_are_zero};
+  const bool sends_rate = v.set_host_rate != nullptr;
+  arenas_.verify(check, sends_rate, v.step);
+  if (!v.in_graph) return;
+  arenas_.verify(check, sends_rate, [&](const Copy& c) {
+    // A rate that the host has at the time of the capture must have no effect.
+    if (sends_rate) v.set_host_rate(0);
+    const GraphExec graph = instantiate(capture(arenas_.stream, [&] { v.step(c); }));
+    if (sends_rate) v.set_host_rate(bench_rate);
+    PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream()));
+    wait(arenas_.stream);
+  });
+}
+
 // Updates the arena as if it were one tensor, without norms.
 void UpdateVariants::update_as_one(const kernels::Rate& rate, const Copy& c) const {
   PREHEAT_CHECK(kernels::update_flat({}, rate, bench_decay, size(), c.gradients.data(),
@@ -154,6 +169,9 @@ void UpdateVariants::add_cublas() {
 
 // ---- Ways for a host to supply each step's rate ------------------------------------------------
 
+// In a graph the copy is a node that reads the host's value when it runs: what the host writes
+// between two launches counts for the next one, and all steps of a launch send the value that each
+// finds. So a graph of several steps has one rate, unless the host writes while it runs.
 void UpdateVariants::add_rate_by_copy() {
   pinned_rate_ = PinnedBuffer<float>(1);
   pinned_rate_.data()[0] = bench_rate;
@@ -163,8 +181,7 @@ void UpdateVariants::add_rate_by_copy() {
                                       cudaMemcpyHostToDevice, stream()));
         arenas_.update(c, {});
       }};
-  copied.supplies_rate = true;
-  copied.in_graph = false;
+  copied.set_host_rate = [this](float rate) { pinned_rate_.data()[0] = rate; };
   all_.push_back(std::move(copied));
 }
 

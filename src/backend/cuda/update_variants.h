@@ -25,8 +25,9 @@ struct UpdateVariant {
   SgdMomentum rule{};
   double bound = 0;  // on its deviation from the reference (UpdateCheck)
   bool gradients_are_zero = false;
-  bool supplies_rate = false;  // needs no rate in the device's state
-  bool in_graph = true;        // can be captured
+  std::function<void(float)> set_host_rate{};  // the rate that steps send when they run; if empty,
+                                               // they do not send any
+  bool in_graph = true;                        // can be captured
 };
 
 class UpdateVariants {
@@ -43,6 +44,10 @@ class UpdateVariants {
   /// Training's own variant, and all variants, starting with it.
   UpdateVariant fused() const { return fused("fused", {}); }
   const std::vector<UpdateVariant>& all() const { return all_; }
+
+  /// Throws Error unless one step of the variant computes the update: launched, and, if it can be
+  /// captured, in a graph. Leaves the first copy updated.
+  void verify(const UpdateVariant& variant) const;
 
  private:
   using Copy = UpdateArenas::Copy;

@@ -472,6 +472,13 @@ TEST_F(CpuKernels, UpdateEqualsTheRuleElementByElement) {
         weight += double{expected_w[i]} * double{expected_w[i]};
       }
     }
+    auto w_without = w;
+    auto v_without = v;
+    const UpdateNorms none =
+        update(rule, scalars, blocks, g.data(), w_without.data(), v_without.data(), nullptr);
+    EXPECT_EQ(w_without, expected_w);
+    EXPECT_EQ(v_without, expected_v);
+    EXPECT_EQ(none.gradient + none.taken + none.weight, 0);
     const UpdateNorms norms =
         update(rule, scalars, blocks, g.data(), w.data(), v.data(), partial.data());
     EXPECT_EQ(w, expected_w);  // bit for bit, and the gap between the blocks is untouched

@@ -1451,6 +1451,7 @@ TEST_F(Cli, BenchTimesTheUpdateBesideWhatTheMemoryAllows) {
   const std::map<std::string, double> bytes_of_a_parameter = {{"copy", 8},
                                                               {"read 3, write 2", 20},
                                                               {"fused", 20},
+                                                              {"fused, no norms", 20},
                                                               {"fused, clipped", 24},
                                                               {"fused, nesterov", 20},
                                                               {"fused, folded", 20},

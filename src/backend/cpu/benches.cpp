@@ -80,10 +80,10 @@ struct Arenas {
     copy(pattern.gradients, gradients);
   }
 
-  void update(const SgdMomentum& rule, std::size_t first, std::size_t end) {
+  void update(const SgdMomentum& rule, std::size_t first, std::size_t end, bool norms = true) {
     cpu::update(rule, update_scalars(rule, bench_rate, 0, 0, 0),
                 std::span(blocks).subspan(first, end - first), gradients.data(), weights.data(),
-                velocity.data(), partial.data());
+                velocity.data(), norms ? partial.data() : nullptr);
   }
   void update(const SgdMomentum& rule) {
     update(rule, 0, blocks.size());
@@ -178,6 +178,7 @@ class Bench {
     all.push_back({"read 3, write 2", 20, [=] { move_and_add(size, w, v, g); }});
     all[0].is_ceiling = all[1].is_ceiling = true;
     all.push_back(fused("fused", {}));
+    all.push_back({"fused, no norms", 20, [this] { a_.update({}, 0, a_.blocks.size(), false); }});
     SgdMomentum rule;
     rule.nesterov = true;
     all.push_back(fused("fused, nesterov", rule));

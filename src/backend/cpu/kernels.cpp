@@ -259,8 +259,9 @@ PREHEAT_SIMD void route_gradient(std::int64_t channels, std::uint8_t position,
   }
 }
 
-// The form of the rule is a template parameter: a branch in the loop would prevent vectorisation.
-template <bool folded, bool nesterov>
+// What a loop does is its template parameters: a branch in it would prevent vectorisation. `norms`
+// is null if they are not taken.
+template <bool folded, bool nesterov, bool with_norms>
 [[gnu::always_inline]] inline void update_values(const SgdMomentum& rule,
                                                  const UpdateScalars& scalars, float weight_decay,
                                                  std::int64_t n, const float* __restrict gradients,
@@ -281,11 +282,28 @@ template <bool folded, bool nesterov>
     const float t = sgd_momentum(r, s, weight_decay, g, w, v);
     weights[i] = w;
     velocity[i] = v;
-    gradient += double{g} * double{g};
-    taken += double{t} * double{t};
-    weight += double{w} * double{w};
+    if constexpr (with_norms) {
+      gradient += double{g} * double{g};
+      taken += double{t} * double{t};
+      weight += double{w} * double{w};
+    }
   }
-  *norms = {gradient, taken, weight};
+  if constexpr (with_norms) *norms = {gradient, taken, weight};
+}
+
+template <bool folded, bool nesterov>
+[[gnu::always_inline]] inline void update_values(const SgdMomentum& rule,
+                                                 const UpdateScalars& scalars, float weight_decay,
+                                                 std::int64_t n, const float* __restrict gradients,
+                                                 float* __restrict weights,
+                                                 float* __restrict velocity, UpdateNorms* norms) {
+  if (norms != nullptr) {
+    update_values<folded, nesterov, true>(rule, scalars, weight_decay, n, gradients, weights,
+                                          velocity, norms);
+  } else {
+    update_values<folded, nesterov, false>(rule, scalars, weight_decay, n, gradients, weights,
+                                           velocity, nullptr);
+  }
 }
 
 PREHEAT_SIMD void update_block(const SgdMomentum& rule, const UpdateScalars& scalars,
@@ -566,9 +584,10 @@ UpdateNorms update(const SgdMomentum& rule, const UpdateScalars& scalars,
     const UpdateBlock& block = blocks[i];
     update_block(rule, scalars, block.lr_scale, block.weight_decay, block.end - block.begin,
                  gradients + block.begin, weights + block.begin, velocity + block.begin,
-                 &partial[i]);
+                 partial == nullptr ? nullptr : &partial[i]);
   }
   UpdateNorms sum;
+  if (partial == nullptr) return sum;
   for (std::int64_t i = 0; i < count; ++i) {
     sum.gradient += partial[i].gradient;
     sum.taken += partial[i].taken;

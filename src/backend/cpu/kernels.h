@@ -133,7 +133,8 @@ struct UpdateNorms {
 };
 
 /// One sgd_momentum over all blocks, with its norms reduced in the same pass in a fixed order.
-/// `partial` holds one UpdateNorms per block. Moves 20 bytes per parameter.
+/// `partial` holds one UpdateNorms per block; if it is null, no norms are taken and zeros returned.
+/// Moves 20 bytes per parameter.
 UpdateNorms update(const SgdMomentum& rule, const UpdateScalars& scalars,
                    std::span<const UpdateBlock> blocks, const float* gradients, float* weights,
                    float* velocity, UpdateNorms* partial);

@@ -1,4 +1,4 @@
-// What a bench writes that fails before its end.
+// What a bench writes that fails before its end, and that it sees a slower kernel.
 #include "commands/bench.h"
 
 #include <gmock/gmock.h>
@@ -6,8 +6,12 @@
 
 #include <csignal>
 #include <functional>
+#include <map>
 #include <new>
 
+#include "backend/cpu/benches.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/thread_count.h"
 #include "config/error.h"
 #include "shared_backend.h"
 #include "temporary_folder.h"
@@ -18,12 +22,17 @@ namespace {
 using testing::HasSubstr;
 using Json = nlohmann::json;
 
-class BenchThatFails : public testing::Test {
+class BenchFiles : public testing::Test {
  protected:
-  ~BenchThatFails() override {
+  ~BenchFiles() override {
     for (const int signal : {SIGINT, SIGTERM, SIGHUP}) std::signal(signal, SIG_DFL);
   }
 
+  TemporaryFolder folder_;
+};
+
+class BenchThatFails : public BenchFiles {
+ protected:
   // Measures one figure, or none, and then calls `then`.
   void bench(bool measures, const std::function<void()>& then) {
     BenchOptions files;
@@ -36,8 +45,6 @@ class BenchThatFails : public testing::Test {
       then();
     });
   }
-
-  TemporaryFolder folder_;
 };
 
 TEST_F(BenchThatFails, WritesWhatItHadMeasuredAndKeepsItsError) {
@@ -64,6 +71,48 @@ TEST_F(BenchThatFails, ThrowsOnWhatWasThrown) {
                ConfigError);
   EXPECT_THROW(bench(true, [] { throw std::bad_alloc(); }), std::bad_alloc);
   EXPECT_TRUE(std::filesystem::exists(folder_ / "b.json"));
+}
+
+// The training step's own update, once and twice over, timed as bench update times it and held
+// against each other through its file.
+TEST_F(BenchFiles, AKernelThatWasSlowedIsSeenAsSlower) {
+  const cpu::ThreadCount one_thread(1);
+  constexpr std::int64_t n = 1 << 17;
+  std::vector<float> weights(n, 0.1f), velocity(n, 0.1f), gradients(n, 0.1f);
+  std::vector<cpu::UpdateBlock> blocks;
+  cpu::add_update_blocks(0, n, 1, 0, blocks);
+  std::vector<cpu::UpdateNorms> partial(blocks.size());
+  const auto once = [&] {
+    cpu::update({}, update_scalars({}, 1e-3f, 0, 0, 0), blocks, gradients.data(), weights.data(),
+                velocity.data(), partial.data());
+  };
+  const auto twice = [&] {
+    once();
+    once();
+  };
+  BenchOptions files;
+  files.json = (folder_ / "update.json").string();
+  // Writes the file; returns the verdict beside the run that it held before, if asked for.
+  const auto report = [&](const std::vector<double>& rounds, const std::string& compare) {
+    BenchResults results("update", shared_backend(), files, Earlier(compare, "update"),
+                         nlohmann::ordered_json::object());
+    results.measure([&] { results.add("update", "us", spread_of(rounds)); });
+    const auto json = Json::parse(bytes_of(folder_ / "update.json"));
+    return compare.empty() ? "" : json["figures"][0]["change"].get<std::string>();
+  };
+  // Other work on the machine widens the spreads, which hides a change: then again.
+  std::map<std::string, int> slowed;
+  std::map<std::string, int> mended;
+  for (int i = 0; i < 50 && (slowed["slower"] == 0 || mended["faster"] == 0); ++i) {
+    const auto times = cpu::time_in_turns({once, twice}, 5, 32, [] {});
+    report(times[0], "");
+    ++slowed[report(times[1], files.json)];
+    ++mended[report(times[0], files.json)];
+  }
+  EXPECT_EQ(slowed["slower"], 1);
+  EXPECT_EQ(mended["faster"], 1);
+  EXPECT_EQ(slowed["faster"], 0);
+  EXPECT_EQ(mended["slower"], 0);
 }
 
 TEST_F(BenchThatFails, LeavesAnEarlierFileWhereItHadMeasuredNothing) {

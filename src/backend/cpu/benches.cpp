@@ -112,15 +112,9 @@ class Bench {
       verify(v);
     }
     a_.fill(pattern_);
-    std::vector<std::vector<double>> times(variants.size());
-    for (int round = 0; round < rounds_; ++round) {
-      for (std::size_t i = 0; i < variants.size(); ++i) {
-        between_rounds();
-        const auto start = Clock::now();
-        for (std::int64_t k = 0; k < steps_; ++k) variants[i].step();
-        times[i].push_back(1e6 * seconds_since(start) / static_cast<double>(steps_));
-      }
-    }
+    std::vector<std::function<void()>> steps;
+    for (const Variant& v : variants) steps.push_back(v.step);
+    const auto times = time_in_turns(steps, rounds_, steps_, between_rounds);
     std::vector<UpdateTiming> rows;
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Variant& v = variants[i];
@@ -227,6 +221,21 @@ class Bench {
 };
 
 }  // namespace
+
+std::vector<std::vector<double>> time_in_turns(const std::vector<std::function<void()>>& works,
+                                               int rounds, std::int64_t calls,
+                                               const BetweenRounds& between_rounds) {
+  std::vector<std::vector<double>> times(works.size());
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < works.size(); ++i) {
+      between_rounds();
+      const auto start = Clock::now();
+      for (std::int64_t k = 0; k < calls; ++k) works[i]();
+      times[i].push_back(1e6 * seconds_since(start) / static_cast<double>(calls));
+    }
+  }
+  return times;
+}
 
 Condition CpuBenches::condition() const {
   Condition condition;

@@ -1,12 +1,20 @@
 // The CPU's benches.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "backend/benches.h"
 
 namespace preheat::cpu {
+
+/// Microseconds of one call of each work in each of `rounds` rounds, in which the works take turns,
+/// each `calls` calls at a time. [work][round].
+std::vector<std::vector<double>> time_in_turns(const std::vector<std::function<void()>>& works,
+                                               int rounds, std::int64_t calls,
+                                               const BetweenRounds& between_rounds);
 
 class CpuBenches : public Benches {
  public:

@@ -45,8 +45,8 @@ struct UpdateTiming {
   Spread microseconds;
   double bytes = 0;             // that must be moved, without the padding of an arena
   double gigabytes = 0;         // per second
-  double share_of_copy = 0;     // of the bandwidth of a copy of as many floats, in the same run
-  double share_of_traffic = 0;  // of the bandwidth of reading 3 arrays and writing 2
+  double share_of_copy = 0;     // `gigabytes` over those of a copy of the arena, in the same run
+  double share_of_traffic = 0;  // the time to read 3 arrays and write 2, over the time of the row
 };
 
 /// Microseconds that a row, timed in a graph, takes beyond the graph's node of an empty kernel

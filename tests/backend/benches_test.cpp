@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <vector>
+
 #include "shared_backend.h"
 
 namespace preheat {
@@ -26,6 +29,18 @@ TEST(Benches, AMeasurementEndsWhereItIsToldTo) {
   EXPECT_THROW(benches.time_schedules({"small", {1 << 10}}, {{"constant", constant}}, true, third),
                Enough);
   EXPECT_EQ(rounds, 3);
+}
+
+// An update moves its parameters, a copy the padding of 64 floats for each of them too.
+TEST(Benches, APaddedSetHasTheShareOfACopyThatItsRateIs) {
+  const UpdateSet padded{"padded", std::vector<std::int64_t>(1000, 1)};
+  const auto rows = shared_backend().benches().time_updates(padded, true, [] {});
+  ASSERT_EQ(rows.front().variant, "copy");
+  for (const UpdateTiming& row : rows) {
+    // Medians of ratios and ratios of medians differ with the machine's load.
+    EXPECT_NEAR(std::log(row.share_of_copy / (row.gigabytes / rows.front().gigabytes)), 0, 1)
+        << row.variant;
+  }
 }
 
 TEST(Benches, MoreMemoryThanThereIsIsAnError) {

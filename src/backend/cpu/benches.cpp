@@ -115,6 +115,7 @@ class Bench {
     std::vector<std::function<void()>> steps;
     for (const Variant& v : variants) steps.push_back(v.step);
     const auto times = time_in_turns(steps, rounds_, steps_, between_rounds);
+    const double bytes_of_copy = variants[0].bytes * static_cast<double>(a_.layout.size);
     std::vector<UpdateTiming> rows;
     for (std::size_t i = 0; i < variants.size(); ++i) {
       const Variant& v = variants[i];
@@ -128,7 +129,7 @@ class Bench {
       t.bytes = v.bytes * static_cast<double>(v.is_ceiling ? a_.layout.size : t.parameters);
       t.microseconds = spread_of(times[i]);
       t.gigabytes = t.bytes / (1e3 * t.microseconds.median);
-      t.share_of_copy = share(times[0], times[i]) * v.bytes / variants[0].bytes;
+      t.share_of_copy = share(times[0], times[i]) * t.bytes / bytes_of_copy;
       t.share_of_traffic = share(times[1], times[i]);
       rows.push_back(std::move(t));
     }

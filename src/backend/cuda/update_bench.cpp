@@ -39,8 +39,10 @@ class Bench {
     add_shares(0, copied, traffic);
     const std::int64_t bytes_of_copy = 3 * size() * static_cast<std::int64_t>(sizeof(float));
     if (bytes_of_copy >= cold_bytes) return rows_;
-    constexpr std::int64_t max_copies = 4096;
-    arenas_.add_copies(std::min((cold_bytes + bytes_of_copy - 1) / bytes_of_copy, max_copies));
+    constexpr std::int64_t max_copies = 4096;  // so many fit into a graph
+    const std::int64_t copies = (cold_bytes + bytes_of_copy - 1) / bytes_of_copy;
+    if (copies > max_copies) return rows_;
+    arenas_.add_copies(copies);
     const std::size_t first_cold = rows_.size();
     const auto [cold_copied, cold_traffic] = add_ceilings(true);
     add_row(variants_.fused(), SubmitMode::graph, true);

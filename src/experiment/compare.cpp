@@ -1,6 +1,5 @@
 #include "experiment/compare.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "config/atomic_file.h"
@@ -29,23 +28,6 @@ Budget budget_of(const RunConfig& config) {
 
 bool are_as_long(const Budget& a, const Budget& b) {
   return a.updates == b.updates && a.batch_size == b.batch_size;
-}
-
-PairResult pair_of(const ArmResult& a, const ArmResult& b) {
-  PairResult result;
-  result.first = a.arm.name;
-  result.second = b.arm.name;
-  for (const SeedResult& x : a.runs) {
-    const auto y = std::ranges::find(b.runs, x.seed, &SeedResult::seed);
-    if (y == b.runs.end()) continue;
-    const bool x_failed = is_failure(x.run.outcome);
-    const bool y_failed = is_failure(y->run.outcome);
-    ++result.pairs;
-    result.only_first_failed += x_failed && !y_failed ? 1 : 0;
-    result.only_second_failed += y_failed && !x_failed ? 1 : 0;
-  }
-  result.mcnemar_p = mcnemar_exact(result.only_first_failed, result.only_second_failed);
-  return result;
 }
 
 CompareResult compare(const Document& document, Backend& backend,
@@ -90,15 +72,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
                      {"sum_of_rates", or_null(budget.sum_of_rates)}};
     json["arms"].push_back(arm);
   }
-  for (const PairResult& p : result.paired) {
-    nlohmann::ordered_json mcnemar;
-    if (p.pairs > 0) mcnemar = p.mcnemar_p;
-    json["paired"].push_back({{"arms", {p.first, p.second}},
-                              {"n", p.pairs},
-                              {"only_first_failed", p.only_first_failed},
-                              {"only_second_failed", p.only_second_failed},
-                              {"mcnemar_p", mcnemar}});
-  }
+  for (const PairResult& p : result.paired) json["paired"].push_back(to_json(p, "arms"));
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
   add_incomplete(json, count_runs(result.arms), result.planned);

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "config/config.h"
 #include "experiment/claims.h"
+#include "experiment/pairs.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -27,16 +28,6 @@ struct Budget {
 /// Whether the runs of two arms are planned to get as many updates of as many images.
 bool are_as_long(const Budget& a, const Budget& b);
 
-/// Two arms compared over the seeds at which both have ended.
-struct PairResult {
-  std::string first;
-  std::string second;
-  std::int64_t pairs = 0;
-  std::int64_t only_first_failed = 0;
-  std::int64_t only_second_failed = 0;
-  double mcnemar_p = 1;  // exact, two-sided
-};
-
 struct CompareResult {
   std::vector<ArmResult> arms;
   std::vector<Budget> budgets;  // of the arms, in their order
@@ -45,9 +36,6 @@ struct CompareResult {
   std::int64_t planned = 0;  // runs, of all arms
   bool interrupted = false;
 };
-
-/// Pairs the runs of two arms by seed, in whatever order they are.
-PairResult pair_of(const ArmResult& a, const ArmResult& b);
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes
 /// compare.json: after runs, at most once a second (OnceASecond), and at the end. While runs are

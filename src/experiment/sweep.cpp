@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "config/atomic_file.h"
@@ -148,24 +149,53 @@ PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::
   return {cell / stride % values, cell / (stride * values) * stride + cell % stride};
 }
 
+std::vector<std::vector<std::size_t>> lines_along(const Axis& axis, const std::vector<Axis>& axes) {
+  const std::size_t levels = axis.values.size();
+  std::vector<std::size_t> order(levels);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto number = [&](std::size_t level) { return as_number(axis.values[level]); };
+  if (std::ranges::all_of(order, [&](std::size_t level) { return number(level).has_value(); })) {
+    std::ranges::sort(order, {}, number);
+  }
+  std::vector<std::size_t> places(levels);  // of each value in the order
+  for (std::size_t i = 0; i < levels; ++i) places[order[i]] = i;
+  std::size_t cells = 1;
+  for (const Axis& one : axes) cells *= one.values.size();
+  std::vector<std::vector<std::size_t>> lines(cells / levels, std::vector<std::size_t>(levels));
+  for (std::size_t i = 0; i < cells; ++i) {
+    const PlaceOnAxis place = place_on_axis(i, axes, axis.key);
+    lines[place.rest][places[place.level]] = i;
+  }
+  return lines;
+}
+
+std::vector<CellPair> neighbours_of(const std::vector<Axis>& axes,
+                                    const std::vector<ArmResult>& cells) {
+  std::vector<CellPair> pairs;
+  for (const Axis& axis : axes) {
+    for (const std::vector<std::size_t>& line : lines_along(axis, axes)) {
+      for (std::size_t i = 1; i < line.size(); ++i) {
+        pairs.push_back({axis.key, pair_of(cells[line[i - 1]], cells[line[i]])});
+      }
+    }
+  }
+  return pairs;
+}
+
 std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
                                        const std::vector<ArmResult>& cells) {
   const Axis* rate = rate_axis(axes);
   const bool complete =
       std::ranges::all_of(cells, [](const ArmResult& cell) { return !cell.runs.empty(); });
   if (!rate || !complete) return {};
-  std::vector<GridLine> lines(cells.size() / rate->values.size());
-  // In ascending order of rate, so that each line is too, whatever the order in the file.
-  std::vector<std::pair<double, std::size_t>> order;
-  for (std::size_t i = 0; i < cells.size(); ++i) {
-    order.emplace_back(*as_number(rate->values[place_on_axis(i, axes, rate_key).level]), i);
-  }
-  std::ranges::sort(order);
-  for (const auto& [value, i] : order) {
-    GridLine& line = lines[place_on_axis(i, axes, rate_key).rest];
-    line.point = without_rate(cells[i].arm.overrides);
-    line.cells.push_back(&cells[i]);
-    line.rates.push_back(value);
+  std::vector<GridLine> lines;
+  for (const std::vector<std::size_t>& cells_of_line : lines_along(*rate, axes)) {
+    GridLine& line = lines.emplace_back();
+    line.point = without_rate(cells[cells_of_line.front()].arm.overrides);
+    for (const std::size_t i : cells_of_line) {
+      line.cells.push_back(&cells[i]);
+      line.rates.push_back(*as_number(rate->values[place_on_axis(i, axes, rate_key).level]));
+    }
   }
   return lines;
 }
@@ -248,6 +278,7 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume);
   const auto write = [&] {
+    result.paired = neighbours_of(result.axes, result.cells);
     result.boundaries = boundaries_of(result.axes, result.cells, base);
     write_atomically(folder / result_file(ExperimentKind::sweep), to_json(result).dump(2) + "\n");
   };
@@ -260,7 +291,10 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
 
 nlohmann::ordered_json to_json(const SweepResult& result) {
   using Json = nlohmann::ordered_json;
-  Json json = {{"axes", Json::array()}, {"cells", Json::array()}, {"boundaries", Json::array()}};
+  Json json = {{"axes", Json::array()},
+               {"cells", Json::array()},
+               {"paired", Json::array()},
+               {"boundaries", Json::array()}};
   for (const Axis& axis : result.axes) {
     Json values = Json::array();
     for (const Node& value : axis.values) values.push_back(to_json(value));
@@ -270,6 +304,11 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
     Json entry = to_json(cell);
     entry["point"] = to_json(cell.arm.overrides);
     json["cells"].push_back(entry);
+  }
+  for (const CellPair& p : result.paired) {
+    Json entry = to_json(p.pair, "cells");
+    entry["along"] = p.along;
+    json["paired"].push_back(entry);
   }
   for (const Boundary& b : result.boundaries) {
     json["boundaries"].push_back({{"point", to_json(b.point)},

@@ -12,6 +12,7 @@
 #include "backend/backend.h"
 #include "config/config.h"
 #include "experiment/claims.h"
+#include "experiment/pairs.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -33,9 +34,16 @@ struct Boundary {
   std::optional<double> sensitivity;
 };
 
+/// Two cells with neighbouring values on one axis and the same values on all others.
+struct CellPair {
+  std::string along;  // the axis
+  PairResult pair;
+};
+
 struct SweepResult {
   std::vector<Axis> axes;
   std::vector<ArmResult> cells;      // last axis fastest; an arm's overrides are its point
+  std::vector<CellPair> paired;      // of neighbouring cells
   std::vector<Boundary> boundaries;  // if schedule.base_lr is an axis and all cells have runs
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // runs, of all cells
@@ -59,6 +67,15 @@ struct PlaceOnAxis {
   std::size_t rest = 0;
 };
 PlaceOnAxis place_on_axis(std::size_t cell, const std::vector<Axis>& axes, std::string_view key);
+
+/// The indices of the cells along one of the axes, a line for each combination of the others, in
+/// the order of the grid without that axis. Numbers are in ascending order, other values in the
+/// order given.
+std::vector<std::vector<std::size_t>> lines_along(const Axis& axis, const std::vector<Axis>& axes);
+
+/// The pairs of neighbours in the lines along each axis, axis by axis.
+std::vector<CellPair> neighbours_of(const std::vector<Axis>& axes,
+                                    const std::vector<ArmResult>& cells);
 
 /// A row of cells along schedule.base_lr, in ascending order of rate.
 struct GridLine {

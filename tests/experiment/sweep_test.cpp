@@ -198,6 +198,85 @@ TEST(BoundariesOf, RowsAreToldApartByTheirValues) {
   EXPECT_EQ(boundaries_of(axes, cells, {}).size(), 2u);
 }
 
+// Neighbours along an axis have the same values on the others. Rates are neighbours by size,
+// whatever the order in the file.
+TEST(NeighboursOf, ArePairedByTheSeedsThatBothHave) {
+  SweepResult result;
+  result.axes = axes_of(
+      "    schedule.base_lr: [0.4, 0.1, 0.2]\n    schedule.warmup.length: [0 steps, 9 steps]\n");
+  const std::vector<double> losses[] = {{NAN, NAN, NAN, NAN, NAN, NAN},
+                                        {NAN, NAN, NAN, NAN, NAN, 1},  // 0.4
+                                        {1, 1, 1, 1, 1, 1},
+                                        {1, 1, 1, 1, 1, NAN},  // 0.1
+                                        {1, 1, 1, 1, 1, 1},
+                                        {NAN, 1, 1}};  // 0.2
+  for (const Arm& arm : cells_of(result.axes)) {
+    result.cells.push_back(cell_of(arm, losses[result.cells.size()]));
+  }
+  result.paired = neighbours_of(result.axes, result.cells);
+  const nlohmann::json paired = to_json(result)["paired"];
+  struct Expected {
+    const char* along;
+    const char* first;
+    const char* second;
+    int n;
+    int only_first;
+    int only_second;
+    double p;  // twice the smaller tail of a fair coin, at most 1
+  };
+  const char* rate = "schedule.base_lr";
+  const char* warmup = "schedule.warmup.length";
+  const Expected expected[] = {{rate, "0.1_0-steps", "0.2_0-steps", 6, 0, 0, 1},
+                               {rate, "0.2_0-steps", "0.4_0-steps", 6, 0, 6, 2.0 / 64},
+                               {rate, "0.1_9-steps", "0.2_9-steps", 3, 0, 1, 1},
+                               {rate, "0.2_9-steps", "0.4_9-steps", 3, 0, 2, 2.0 / 4},
+                               {warmup, "0.4_0-steps", "0.4_9-steps", 6, 1, 0, 1},
+                               {warmup, "0.1_0-steps", "0.1_9-steps", 6, 0, 1, 1},
+                               {warmup, "0.2_0-steps", "0.2_9-steps", 3, 0, 1, 1}};
+  ASSERT_EQ(paired.size(), std::size(expected));
+  for (std::size_t i = 0; i < paired.size(); ++i) {
+    SCOPED_TRACE(i);
+    EXPECT_EQ(paired[i]["along"], expected[i].along);
+    EXPECT_EQ(paired[i]["cells"],
+              (std::vector<std::string>{expected[i].first, expected[i].second}));
+    EXPECT_EQ(paired[i]["n"], expected[i].n);
+    EXPECT_EQ(paired[i]["only_first_failed"], expected[i].only_first);
+    EXPECT_EQ(paired[i]["only_second_failed"], expected[i].only_second);
+    EXPECT_DOUBLE_EQ(paired[i]["mcnemar_p"].get<double>(), expected[i].p);
+  }
+  // Without a seed that both have there is no p-value.
+  result.cells[0].runs.clear();
+  result.paired = neighbours_of(result.axes, result.cells);
+  const nlohmann::json without = to_json(result)["paired"][1];
+  EXPECT_EQ(without["n"], 0);
+  EXPECT_TRUE(without["mcnemar_p"].is_null());
+}
+
+// Values that are no numbers are neighbours in the order of the file, in each row of three axes.
+TEST(NeighboursOf, AreInEveryRowOfEveryAxis) {
+  const auto axes = axes_of(
+      "    optimizer.momentum: [0.5, 0.9]\n    model.init.scheme: [he_uniform, he_normal, "
+      "lecun_normal]\n    schedule.base_lr: [2, 1]\n");
+  std::vector<ArmResult> cells;
+  for (const Arm& arm : cells_of(axes)) cells.push_back(cell_of(arm, {1}));
+  std::vector<std::string> found;
+  for (const CellPair& p : neighbours_of(axes, cells)) {
+    found.push_back(p.pair.first + " " + p.pair.second);
+  }
+  EXPECT_THAT(
+      found,
+      ElementsAre("0.5_he-uniform_2 0.9_he-uniform_2", "0.5_he-uniform_1 0.9_he-uniform_1",
+                  "0.5_he-normal_2 0.9_he-normal_2", "0.5_he-normal_1 0.9_he-normal_1",
+                  "0.5_lecun-normal_2 0.9_lecun-normal_2", "0.5_lecun-normal_1 0.9_lecun-normal_1",
+                  "0.5_he-uniform_2 0.5_he-normal_2", "0.5_he-normal_2 0.5_lecun-normal_2",
+                  "0.5_he-uniform_1 0.5_he-normal_1", "0.5_he-normal_1 0.5_lecun-normal_1",
+                  "0.9_he-uniform_2 0.9_he-normal_2", "0.9_he-normal_2 0.9_lecun-normal_2",
+                  "0.9_he-uniform_1 0.9_he-normal_1", "0.9_he-normal_1 0.9_lecun-normal_1",
+                  "0.5_he-uniform_1 0.5_he-uniform_2", "0.5_he-normal_1 0.5_he-normal_2",
+                  "0.5_lecun-normal_1 0.5_lecun-normal_2", "0.9_he-uniform_1 0.9_he-uniform_2",
+                  "0.9_he-normal_1 0.9_he-normal_2", "0.9_lecun-normal_1 0.9_lecun-normal_2"));
+}
+
 TEST(Sweep, CountsWhatTheRunFoldersSay) {
   const TemporaryFolder folder;
   const auto place = folder / "out";
@@ -205,7 +284,7 @@ TEST(Sweep, CountsWhatTheRunFoldersSay) {
   const SweepResult result = sweep(document, shared_backend(), place, false, {});
   EXPECT_FALSE(result.interrupted);
   const auto json = nlohmann::json::parse(bytes_of(place / "sweep.json"));
-  EXPECT_EQ(json.size(), 3u);
+  EXPECT_EQ(json.size(), 4u);
   EXPECT_EQ(json["axes"], nlohmann::json::parse(R"([
       {"key": "schedule.base_lr", "values": [0.05, 1e12]},
       {"key": "schedule.warmup.length", "values": ["0 steps", "4 steps"]}])"));
@@ -224,6 +303,14 @@ TEST(Sweep, CountsWhatTheRunFoldersSay) {
       expect_as_in_summary(run, place / names[i] / std::to_string(run["seed"].get<int>()));
     }
   }
+  // Both seeds fail at the larger rate alone: 2 / 2^2.
+  ASSERT_EQ(json["paired"].size(), 4u);
+  EXPECT_EQ(json["paired"][0], nlohmann::json::parse(R"({
+      "cells": ["0.05_0-steps", "1e12_0-steps"], "n": 2, "only_first_failed": 0,
+      "only_second_failed": 2, "mcnemar_p": 0.5, "along": "schedule.base_lr"})"));
+  EXPECT_EQ(json["paired"][2], nlohmann::json::parse(R"({
+      "cells": ["0.05_0-steps", "0.05_4-steps"], "n": 2, "only_first_failed": 0,
+      "only_second_failed": 0, "mcnemar_p": 1.0, "along": "schedule.warmup.length"})"));
   ASSERT_EQ(json["boundaries"].size(), 2u);
   EXPECT_EQ(json["boundaries"][1]["point"]["schedule.warmup.length"], "4 steps");
   EXPECT_EQ(json["boundaries"][1]["largest_training"], 0.05);

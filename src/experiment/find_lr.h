@@ -77,10 +77,10 @@ using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates
 
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
 /// until the two sides are within `resolution`. A first run that is finite but does not train may
-/// have been too slow, so the search doubles up to six times until one trains. If none does, or a
-/// run is not finite first, it halves from `first`, and gives up after thirteen runs in a row that
-/// are only too slow. This finds one boundary, and there may be more: so three rates a quarter of
-/// an octave apart right below `largest` are tried too, and those that fail are violations.
+/// have been too slow, so the search doubles up to twelve times until one trains. If none does, or
+/// a run is not finite first, it halves from `first`, and gives up after thirteen runs in a row
+/// that are only too slow. This finds one boundary, and there may be more: so three rates a quarter
+/// of an octave apart right below `largest` are tried too, and those that fail are violations.
 /// `trials` is called for one rate at a time, and once for all rates of the confirmation; if it
 /// returns fewer than requested, the search ends. Rates stay within searched_rates, in which
 /// `first` has to be.

@@ -25,24 +25,49 @@ std::string answer_text(const Search& search) {
                      rate_or_dash(search.smallest_failing));
 }
 
-void print_table(const FindLrResult& result) {
-  std::size_t width = 3;
+// The arms of which there are critical rates, in their order: the first of every network.
+std::vector<std::string> networks_of(const FindLrResult& result) {
+  std::vector<std::string> names;
+  for (const SeedRate& r : result.critical_rates) {
+    if (std::ranges::find(names, r.arm) == names.end()) names.push_back(r.arm);
+  }
+  return names;
+}
+
+std::vector<std::uint64_t> seeds_of(const FindLrResult& result) {
+  std::vector<std::uint64_t> seeds;
+  for (const SeedRate& r : result.critical_rates) {
+    if (std::ranges::find(seeds, r.seed) == seeds.end()) seeds.push_back(r.seed);
+  }
+  return seeds;
+}
+
+void print_rates(const FindLrResult& result) {
+  const std::vector<std::uint64_t> seeds = seeds_of(result);
+  const std::vector<std::string> networks = networks_of(result);
+  const bool is_one = networks.size() < 2;
+  const auto critical_label = [&](const std::string& arm) {
+    return is_one ? std::string("critical") : "critical, " + arm;
+  };
+  std::size_t width = 8;
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
+  for (const std::string& arm : networks) width = std::max(width, critical_label(arm).size());
   fmt::print(
-      "\nthe largest base rate that trains, by seed, and that at which {:g} % of the seeds "
-      "train; below them the critical rate of the initial weights of {}\n\n"
-      "{:<{}}",
-      100 * result.share, result.arms.front().arm.name, "seed", width + 2);
-  for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", r.seed);
+      "\nthe largest base rate that trains, by seed, and that at which {:g} % of the seeds train; "
+      "below them the critical rate of the initial weights of {}\n\n{:<{}}",
+      100 * result.share,
+      is_one ? result.arms.front().arm.name : "each network, by the first arm that has it", "seed",
+      width);
+  for (const std::uint64_t seed : seeds) fmt::print("  {:>8}", seed);
   fmt::print("  {:>8}  {:>8}  {:>8}  {}\n", "median", fmt::format("{:g} %", 100 * result.share),
              "seeds", "violations");
   for (const SearchArm& arm : result.arms) {
-    fmt::print("{:<{}}", arm.arm.name, width + 2);
+    fmt::print("{:<{}}", arm.arm.name, width);
     std::vector<double> rates;
     std::int64_t violations = 0;
     std::int64_t tried_below = 0;
-    for (const SeedRate& r : result.critical_rates) {
-      const auto search = std::ranges::find(arm.searches, r.seed, &Search::seed);
+    for (const std::uint64_t seed : seeds) {
+      const auto search = std::ranges::find(arm.searches, seed, &Search::seed);
       const bool has_one = search != arm.searches.end() && search->largest;
       fmt::print("  {:>8}", has_one ? lr_text(*search->largest) : "-");
       if (has_one) rates.push_back(*search->largest);
@@ -55,9 +80,20 @@ void print_table(const FindLrResult& result) {
                rate_or_dash(rate_for_share(arm, result.share)),
                fmt::format("{} of {}", rates.size(), arm.searches.size()), violations, tried_below);
   }
-  fmt::print("{:<{}}", "critical", width + 2);
-  for (const SeedRate& r : result.critical_rates) fmt::print("  {:>8}", rate_or_dash(r.rate));
-  fmt::print("\n\n");
+  for (const std::string& network : networks) {
+    fmt::print("{:<{}}", critical_label(network), width);
+    for (const std::uint64_t seed : seeds) {
+      const auto found = std::ranges::find_if(result.critical_rates, [&](const SeedRate& r) {
+        return r.arm == network && r.seed == seed;
+      });
+      fmt::print("  {:>8}", found == result.critical_rates.end() ? "-" : rate_or_dash(found->rate));
+    }
+    fmt::print("\n");
+  }
+  fmt::print("\n");
+}
+
+void print_ratios(const FindLrResult& result) {
   // With many arms only the ratios to the first; find_lr.json has all.
   const bool many = result.arms.size() > 3;
   for (const RateRatio& r : result.ratios) {
@@ -74,6 +110,23 @@ void print_table(const FindLrResult& result) {
     fmt::print(", geometric mean over {} seeds{}\n", r.seeds,
                r.log2_interval ? ", bootstrap at 95 %" : few_text(r.seeds));
   }
+}
+
+void print_correlations(const FindLrResult& result) {
+  for (const SearchArm& arm : result.arms) {
+    const auto& [of, seeds, rank] = arm.critical;
+    if (!rank) continue;
+    fmt::print(
+        "{}: rank correlation of the largest rate with the critical rate {:.2f}, p = {:.2g} by "
+        "permutations, {} seeds\n",
+        arm.arm.name, rank->rho, rank->p, seeds);
+  }
+}
+
+void print_table(const FindLrResult& result) {
+  print_rates(result);
+  print_ratios(result);
+  print_correlations(result);
 }
 
 int run_find_lr(const ExperimentOptions& options) {

@@ -8,10 +8,12 @@
 #include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "config/atomic_file.h"
 #include "data/dataset.h"
 #include "train/critical_rate.h"
+#include "train/fingerprint.h"
 #include "train/json_file.h"
 #include "train/trainer.h"
 
@@ -203,6 +205,43 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
   return ratio;
 }
 
+std::vector<std::size_t> critical_arms(const std::vector<RunConfig>& configs) {
+  std::vector<std::size_t> first_arms;
+  std::vector<std::string> seen;
+  for (const RunConfig& config : configs) {
+    RunConfig decisive;
+    decisive.model = config.model;
+    decisive.data = config.data;
+    decisive.data.augment = {};
+    decisive.loss = config.loss;
+    decisive.label_smoothing = config.label_smoothing;
+    decisive.train.cpu_threads = config.train.cpu_threads;
+    seen.push_back(fingerprint(decisive));
+    first_arms.push_back(
+        static_cast<std::size_t>(std::ranges::find(seen, seen.back()) - seen.begin()));
+  }
+  return first_arms;
+}
+
+CriticalCorrelation correlation_of(const SearchArm& arm, const std::string& critical_arm,
+                                   const std::vector<SeedRate>& critical_rates) {
+  std::vector<double> critical;
+  std::vector<double> largest;
+  for (const SeedRate& r : critical_rates) {
+    const auto search = std::ranges::find(arm.searches, r.seed, &Search::seed);
+    if (r.arm != critical_arm || !r.rate || search == arm.searches.end() || !search->largest) {
+      continue;
+    }
+    critical.push_back(*r.rate);
+    largest.push_back(*search->largest);
+  }
+  CriticalCorrelation correlation{critical_arm, std::ssize(critical), {}};
+  if (correlation.seeds >= min_seeds_for_correlation) {
+    correlation.rank = spearman(critical, largest);
+  }
+  return correlation;
+}
+
 FindLrResult find_lr(const Document& document, Backend& backend,
                      const std::filesystem::path& folder, bool resume,
                      const RunsListener& listener) {
@@ -226,15 +265,23 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
+  const std::vector<std::size_t> critical_arm_of = critical_arms(configs);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
+    for (std::size_t i = 0; i < arms.size(); ++i) {
+      result.arms[i].critical =
+          correlation_of(result.arms[i], arms[critical_arm_of[i]].name, result.critical_rates);
+    }
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  std::vector<std::optional<SeedRate>> critical(settings.seeds.size());
-  runs.run_concurrently(std::ssize(critical), [&](std::int64_t k) {
-    const std::uint64_t seed = settings.seeds[k];
+  const std::set<std::size_t> distinct(critical_arm_of.begin(), critical_arm_of.end());
+  const std::vector<std::size_t> networks(distinct.begin(), distinct.end());
+  std::vector<std::optional<SeedRate>> critical(networks.size() * settings.seeds.size());
+  runs.run_concurrently(std::ssize(critical), [&](std::int64_t task) {
+    const std::size_t i = networks[task % networks.size()];
+    const std::uint64_t seed = settings.seeds[task / networks.size()];
     return runs.when_memory_suffices([&] {
-      critical[k] = SeedRate{seed, critical_rate_of(runs, configs.front(), seed)};
+      critical[task] = SeedRate{arms[i].name, seed, critical_rate_of(runs, configs[i], seed)};
     });
   });
   result.critical_rates = ended_of(critical, 0, 1);
@@ -298,15 +345,25 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                           {"tried_below", s.tried_below},
                           {"tried", tried}});
     }
+    Json rho;
+    Json p;
+    if (arm.critical.rank) {
+      rho = arm.critical.rank->rho;
+      p = arm.critical.rank->p;
+    }
     json["arms"].push_back({{"name", arm.arm.name},
                             {"overrides", to_json(arm.arm.overrides)},
                             {"share", result.share},
                             {"largest_for_share", or_null(rate_for_share(arm, result.share))},
+                            {"critical_rate",
+                             {{"arm", arm.critical.arm},
+                              {"rank_correlation", rho},
+                              {"p", p},
+                              {"n", arm.critical.seeds}}},
                             {"searches", searches}});
   }
   for (const SeedRate& r : result.critical_rates) {
-    json["critical_rates"].push_back(
-        {{"arm", result.arms.front().arm.name}, {"seed", r.seed}, {"rate", or_null(r.rate)}});
+    json["critical_rates"].push_back({{"arm", r.arm}, {"seed", r.seed}, {"rate", or_null(r.rate)}});
   }
   for (const RateRatio& r : result.ratios) {
     Json interval;

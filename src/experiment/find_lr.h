@@ -11,6 +11,7 @@
 #include "backend/backend.h"
 #include "config/config.h"
 #include "experiment/claims.h"
+#include "experiment/ranks.h"
 #include "experiment/runs.h"
 
 namespace preheat {
@@ -41,9 +42,20 @@ struct Search {
   std::int64_t violations = 0;
 };
 
+/// With fewer pairs no order of them has a two-sided permutation p below 0.05: of four, 2 / 4!.
+constexpr std::int64_t min_seeds_for_correlation = 5;
+
+/// Whether the seeds of an arm with a larger critical rate also train at larger rates.
+struct CriticalCorrelation {
+  std::string arm;                  // whose critical rates they are
+  std::int64_t seeds = 0;           // that have both rates
+  std::optional<Correlation> rank;  // Spearman, two-sided; needs min_seeds_for_correlation
+};
+
 struct SearchArm {
   Arm arm;
   std::vector<Search> searches;  // in the order of the seeds, without interrupted ones
+  CriticalCorrelation critical = {};
 };
 
 /// The ratio of two arms' answers, over the seeds at which both have one.
@@ -55,18 +67,21 @@ struct RateRatio {
   std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs five
 };
 
-/// The critical rate at the initial weights of the first arm (train/critical_rate.h); std::nullopt
-/// if there is none.
+/// The critical rate at the initial weights of an arm (train/critical_rate.h); std::nullopt if
+/// there is none.
 struct SeedRate {
+  std::string arm;
   std::uint64_t seed = 0;
   std::optional<double> rate;
 };
 
 struct FindLrResult {
   std::vector<SearchArm> arms;
-  double share = 0.9;                    // for rate_for_share in the JSON and the table
-  std::vector<RateRatio> ratios;         // of every pair of arms
-  std::vector<SeedRate> critical_rates;  // in the order of the seeds, until interrupted
+  double share = 0.9;             // for rate_for_share in the JSON and the table
+  std::vector<RateRatio> ratios;  // of every pair of arms
+  // In the order of the seeds, until interrupted; for each the first arm of every network, that is
+  // of those whose critical rates are the same.
+  std::vector<SeedRate> critical_rates;
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // searches, of all arms
   bool interrupted = false;
@@ -92,6 +107,16 @@ std::optional<double> rate_for_share(const SearchArm& arm, double share);
 
 /// The ratio of b's answers to a's, over the seeds at which both have one.
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
+
+/// For each arm the index of the first whose critical rates are the same: those of equal model,
+/// data (batch size included), loss, label smoothing and number of threads. Schedule, optimizer and
+/// precision do not enter a critical rate.
+std::vector<std::size_t> critical_arms(const std::vector<RunConfig>& configs);
+
+/// Spearman's rank correlation between the critical rates of `critical_arm` and the largest rates
+/// of `arm`, over the seeds that have both.
+CriticalCorrelation correlation_of(const SearchArm& arm, const std::string& critical_arm,
+                                   const std::vector<SeedRate>& critical_rates);
 
 /// Searches every arm at every seed, each run into <folder>/<arm>/<seed>/<rate>, and writes
 /// find_lr.json as compare() writes its file, after searches. By default the arms are the run

@@ -23,28 +23,66 @@ Number largest_rate(const Json& arm, const Json& seed) {
   return std::nullopt;
 }
 
+// The critical rates of one network: of the initial weights of `arm` and of those that have the
+// same.
+struct CriticalRates {
+  std::string arm;
+  std::vector<const Json*> entries;
+
+  Number at(const Json& seed) const {
+    for (const Json* entry : entries) {
+      if (entry->at("seed") == seed) return optional_at<double>(*entry, "rate");
+    }
+    return std::nullopt;
+  }
+};
+
+std::vector<CriticalRates> critical_rates_of(const Json& result) {
+  std::vector<CriticalRates> networks;
+  for (const Json& entry : result.at("critical_rates")) {
+    const Json& arm = entry.contains("arm") ? entry.at("arm") : result.at("arms").at(0).at("name");
+    auto network = std::ranges::find(networks, scalar(arm), &CriticalRates::arm);
+    if (network == networks.end()) network = networks.insert(network, {scalar(arm), {}});
+    network->entries.push_back(&entry);
+  }
+  return networks;
+}
+
+// The seeds that have a critical rate, or would have one if there were any, in their order.
+std::vector<Json> seeds_of(const Json& result) {
+  std::vector<Json> seeds;
+  for (const Json& entry : result.at("critical_rates")) {
+    const Json& seed = entry.at("seed");
+    if (std::ranges::find(seeds, seed) == seeds.end()) seeds.push_back(seed);
+  }
+  return seeds;
+}
+
 void add_search_chart(Page& page, const Experiment& e, const std::string& numbers) {
   Chart chart("The largest base rate that trains", "base learning rate", "");
   const Json& arms = e.result.at("arms");
+  const std::vector<CriticalRates> networks = critical_rates_of(e.result);
   std::vector<std::string> seeds;
   std::vector<Points> links;
   std::vector<Points> dots(arms.size());
-  Points critical;
-  for (const Json& r : e.result.at("critical_rates")) {
+  std::vector<Points> critical(networks.size());
+  for (const Json& seed : seeds_of(e.result)) {
     const auto row = static_cast<double>(seeds.size());
-    seeds.push_back("seed " + scalar(r.at("seed")));
+    seeds.push_back("seed " + scalar(seed));
     Points& link = links.emplace_back();
     for (std::size_t i = 0; i < arms.size(); ++i) {
-      const Number largest = largest_rate(arms.at(i), r.at("seed"));
+      const Number largest = largest_rate(arms.at(i), seed);
       if (!largest) continue;
       for (Points* points : {&dots[i], &link}) {
         points->x.push_back(*largest);
         points->y.push_back(row);
       }
     }
-    if (const Number rate_here = optional_at<double>(r, "rate")) {
-      critical.x.push_back(*rate_here);
-      critical.y.push_back(row);
+    for (std::size_t i = 0; i < networks.size(); ++i) {
+      if (const Number rate_here = networks[i].at(seed)) {
+        critical[i].x.push_back(*rate_here);
+        critical[i].y.push_back(row);
+      }
     }
   }
   for (Points& link : links) {
@@ -53,31 +91,40 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
   for (std::size_t i = 0; i < arms.size(); ++i) {
     chart.add(arms.at(i).at("name").get<std::string>(), Chart::Kind::dots, style_of(i), dots[i]);
   }
-  if (!critical.x.empty()) {
-    chart.add("critical rate of the initial weights", Chart::Kind::dots, {"soft", 3}, critical);
+  const bool are_several = networks.size() > 1;
+  for (std::size_t i = 0; i < networks.size(); ++i) {
+    if (critical[i].x.empty()) continue;
+    chart.add(
+        are_several ? "critical rate, " + networks[i].arm : "critical rate of the initial weights",
+        Chart::Kind::dots, {"soft", static_cast<int>(3 + i)}, critical[i]);
   }
   chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights of {} that raises the loss by a tenth. Where a search found no rate that "
+      "initial weights {}that raises the loss by a tenth{}. Where a search found no rate that "
       "trains, the seed has no point for that arm and – in the table.",
-      scalar(arms.at(0).at("name"))));
+      are_several ? "" : fmt::format("of {} ", scalar(arms.at(0).at("name"))),
+      are_several ? "; arms with the same network, data and loss share that of the first of them"
+                  : ""));
   page.add_charts({chart});
 }
 
 std::string search_table(const Experiment& e) {
+  const std::vector<CriticalRates> networks = critical_rates_of(e.result);
   std::vector<std::string> heads = {"seed"};
   for (const Json& arm : e.result.at("arms")) heads.push_back(arm.at("name").get<std::string>());
-  heads.emplace_back("critical rate");
+  for (const CriticalRates& network : networks) {
+    heads.push_back(networks.size() > 1 ? "critical rate, " + network.arm : "critical rate");
+  }
   std::vector<std::vector<Cell>> rows;
   std::vector<std::vector<double>> all(e.result.at("arms").size());
-  for (const Json& r : e.result.at("critical_rates")) {
-    std::vector<Cell> row = {escape(scalar(r.at("seed")))};
+  for (const Json& seed : seeds_of(e.result)) {
+    std::vector<Cell> row = {escape(scalar(seed))};
     for (std::size_t i = 0; i < all.size(); ++i) {
-      const Number largest = largest_rate(e.result.at("arms").at(i), r.at("seed"));
+      const Number largest = largest_rate(e.result.at("arms").at(i), seed);
       if (largest) all[i].push_back(*largest);
       row.emplace_back(rate(largest));
     }
-    row.emplace_back(rate(optional_at<double>(r, "rate")));
+    for (const CriticalRates& network : networks) row.emplace_back(rate(network.at(seed)));
     rows.push_back(std::move(row));
   }
   std::vector<Cell> medians = {"median"};
@@ -85,9 +132,30 @@ std::string search_table(const Experiment& e) {
     medians.emplace_back(fmt::format("{}<br/><small>n = {}</small>",
                                      rates.empty() ? "–" : rate(median(rates)), rates.size()));
   }
-  medians.emplace_back("");
+  medians.insert(medians.end(), networks.size(), "");
   rows.push_back(std::move(medians));
   return table(heads, rows);
+}
+
+// Whether the critical rate tells which seed of an arm can take more. Nothing where no arm has
+// enough seeds for it.
+void add_correlations(Page& page, const Json& result) {
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& arm : result.at("arms")) {
+    if (!arm.contains("critical_rate")) continue;
+    const Json& found = arm.at("critical_rate");
+    const Number rho = optional_at<double>(found, "rank_correlation");
+    if (!rho) continue;
+    rows.push_back({escape(scalar(arm.at("name"))), escape(scalar(found.at("arm"))),
+                    fmt::format("{:.2f}", *rho),
+                    fmt::format("{:.2g}", get_as<double>(found.at("p"))),
+                    std::to_string(get_as<std::int64_t>(found.at("n")))});
+  }
+  if (rows.empty()) return;
+  page.add("<h2>The critical rate against the largest rate</h2>\n" +
+           table({"arm", "critical rate of", "rank correlation", "p", "seeds"}, rows) +
+           "<p class=\"soft\">Spearman's over the seeds that have both rates, with its two-sided "
+           "permutation p, not corrected for the number of arms.</p>\n");
 }
 
 void add_ratios(Page& page, const Json& result) {
@@ -192,6 +260,7 @@ void add_search(Page& page, const Experiment& e) {
   add_search_chart(page, e, numbers);
   page.add("</div>\n");
   add_ratios(page, e.result);
+  add_correlations(page, e.result);
   add_tried_charts(page, e.result);
 }
 

@@ -1144,10 +1144,12 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
       AllOf(
           HasSubstr("\nseed 1 a: trains at 4.00e-07, not at 8.00e-07\n"),
           HasSubstr("\nseed 2 c: trains at none of 4 rates from 1.25e-08 to 1.00e-07; see "),
-          HasSubstr("\na      1.00e-07  4.00e-07  2.00e-07  2.00e-07  1.00e-07    3 of 3  1 of 12 "
-                    "runs below\n"),
-          HasSubstr("\nc             -         -         -         -         -    0 of 3  0 of 0 "
-                    "runs below\n"),
+          HasSubstr("\nseed             0         1         2    median      90 %     seeds  "
+                    "violations\n"),
+          HasSubstr("\na         1.00e-07  4.00e-07  2.00e-07  2.00e-07  1.00e-07    3 of 3  1 of "
+                    "12 runs below\n"),
+          HasSubstr("\nc                -         -         -         -         -    0 of 3  0 of "
+                    "0 runs below\n"),
           HasSubstr(
               "\nb against a: 2.00 times the rate, geometric mean over 3 seeds, too few for a "
               "bootstrap, which needs 5\n"),

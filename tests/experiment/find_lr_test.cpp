@@ -238,6 +238,104 @@ TEST(RatioOf, HasAnIntervalFromFiveSeedsOn) {
   EXPECT_NEAR(ratio.log2_interval->hi, 2, 1e-12);
 }
 
+TEST(CriticalArms, AreTheFirstOfEqualNetworks) {
+  const Document document = parse_document(std::string(small_run) + R"(
+find_lr:
+  arms:
+    a: {}
+    trained-otherwise: {optimizer.momentum: 0.5, schedule.warmup.length: 0 steps, train.length: 30 steps}
+    wide: {model.init.gain: 2}
+    batch: {data.batch_size: 16}
+    mse: {loss: mse}
+    wide-too: {model.init.gain: 2.0, schedule.warmup.length: 0 steps}
+    flipped: {data.augment.flip: true}
+    smoothed: {label_smoothing: 0.1}
+    deeper: {model.layers: [{linear: {out: 5}}, {linear: {out: 10}}]}
+)",
+                                           "f.yaml");
+  EXPECT_THAT(critical_arms(arm_configs(document, read_config(document).find_lr->arms)),
+              ElementsAre(0, 0, 2, 3, 4, 2, 0, 7, 8));
+}
+
+// Five orders of five have a sum of squared differences of ranks of at most 2, and eight one of at
+// most 4, which is a rho of 1 - 6 x 4 / (5 x 24).
+TEST(CorrelationOf, IsOverTheSeedsThatHaveBothRates) {
+  SearchArm arm;
+  std::vector<SeedRate> critical;
+  const double largest[] = {0.2, 0.1, 0.4, 0.3, 0.5};
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    const CriticalCorrelation before = correlation_of(arm, "a", critical);
+    EXPECT_EQ(before.seeds, static_cast<std::int64_t>(seed));
+    EXPECT_FALSE(before.rank);
+    critical.push_back({"other", seed, 9.0 - static_cast<double>(seed)});
+    critical.push_back({"a", seed, 1.0 + static_cast<double>(seed)});
+    Search& search = arm.searches.emplace_back();
+    search.seed = seed;
+    search.largest = largest[seed];
+  }
+  // Nor do seeds count that lack one of the two.
+  critical.push_back({"a", 5, std::nullopt});
+  critical.push_back({"a", 6, 0.5});
+  critical.push_back({"a", 7, 0.5});
+  for (const std::uint64_t seed : {5u, 6u}) arm.searches.emplace_back().seed = seed;
+  arm.searches[5].largest = 0.01;
+  const CriticalCorrelation found = correlation_of(arm, "a", critical);
+  EXPECT_EQ(found.arm, "a");
+  EXPECT_EQ(found.seeds, 5);
+  ASSERT_TRUE(found.rank);
+  EXPECT_NEAR(found.rank->rho, 0.8, 1e-12);
+  EXPECT_NEAR(found.rank->p, 16.0 / 120, 1e-12);
+  EXPECT_EQ(correlation_of(arm, "nobody", critical).seeds, 0);
+}
+
+// The critical rate at the initial weights of a run of the small configuration.
+double probed_rate(RunConfig config, std::uint64_t seed) {
+  config.seed = seed;
+  const Dataset train = load_dataset(config.data).train;
+  const Network network = build_network(config, train.shape, train.classes);
+  const auto probe = shared_backend().probe(
+      network, replica_options(config, network, resolve_schedule(config, {60, 10})),
+      shared_backend().load(train), 32);
+  return critical_rate(*probe, initial_parameters(network, config.model, config.seed)).value();
+}
+
+TEST(FindLr, MeasuresTheCriticalRateOfEachNetwork) {
+  const TemporaryFolder folder;
+  const Document document =
+      with_overrides(parse_document(std::string(small_run) + searched, "f.yaml"),
+                     {parse_override("find_lr.resolution=16"),
+                      parse_override("find_lr.arms={a: {}, b: {optimizer.momentum: 0.5}, narrow: "
+                                     "{model.init.gain: 0.5}}")});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
+  const auto json = nlohmann::json::parse(bytes_of(folder / "x/find_lr.json"));
+  const RunConfig base = read_config(document);
+  RunConfig narrow = base;
+  narrow.model.init_gain = 0.5;
+  ASSERT_EQ(json["critical_rates"].size(), 4u);
+  for (const std::size_t k : {0u, 1u}) {
+    const std::uint64_t seed = k == 0 ? 5 : 2;
+    const auto& of_a = json["critical_rates"][2 * k];
+    const auto& of_narrow = json["critical_rates"][2 * k + 1];
+    EXPECT_EQ(of_a["arm"], "a");
+    EXPECT_EQ(of_narrow["arm"], "narrow");
+    EXPECT_EQ(of_a["seed"], seed);
+    EXPECT_EQ(of_narrow["seed"], seed);
+    EXPECT_EQ(of_a["rate"], probed_rate(base, seed));
+    EXPECT_EQ(of_narrow["rate"], probed_rate(narrow, seed));
+    EXPECT_NE(of_a["rate"], of_narrow["rate"]);
+  }
+  const char* expected[] = {"a", "a", "narrow"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto& of_arm = json["arms"][i]["critical_rate"];
+    EXPECT_EQ(of_arm["arm"], expected[i]);
+    EXPECT_TRUE(of_arm["rank_correlation"].is_null());  // two seeds are too few
+    EXPECT_TRUE(of_arm["p"].is_null());
+    std::int64_t answers = 0;
+    for (const Search& s : result.arms[i].searches) answers += s.largest ? 1 : 0;
+    EXPECT_EQ(of_arm["n"], answers);
+  }
+}
+
 TEST(FindLr, SaysWhatTheRunFoldersSay) {
   const TemporaryFolder folder;
   const auto place = folder / "out";
@@ -296,17 +394,10 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   // The critical rate depends on the seed's initial weights, not on the schedule.
   ASSERT_EQ(json["critical_rates"].size(), 2u);
   for (int k = 0; k < 2; ++k) {
-    RunConfig config = read_config(parse_document(small_run, "f.yaml"));
-    config.seed = static_cast<std::uint64_t>(seeds[k]);
-    const Dataset train = load_dataset(config.data).train;
-    const Network network = build_network(config, train.shape, train.classes);
-    const auto probe = shared_backend().probe(
-        network, replica_options(config, network, resolve_schedule(config, {60, 10})),
-        shared_backend().load(train), 32);
-    const auto rate = critical_rate(*probe, initial_parameters(network, config.model, config.seed));
+    const RunConfig config = read_config(parse_document(small_run, "f.yaml"));
     EXPECT_EQ(json["critical_rates"][k]["arm"], "no-warmup");
     EXPECT_EQ(json["critical_rates"][k]["seed"], seeds[k]);
-    EXPECT_EQ(json["critical_rates"][k]["rate"], *rate);
+    EXPECT_EQ(json["critical_rates"][k]["rate"], probed_rate(config, seeds[k]));
   }
 
   // Resumed when complete: every run is read.

@@ -981,7 +981,8 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
                     HasSubstr("4 searches, 4 runs"), HasSubstr("initial weights of cold that"),
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),
-                    HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete"))));
+                    HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete")),
+                    Not(HasSubstr("rank correlation"))));
   const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
   EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
   std::map<std::string, Json> dots;
@@ -990,6 +991,64 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   EXPECT_EQ(dots["warm"].dump(), "[[0.025,0.025],[0,1]]");
   EXPECT_EQ(dots["critical rate of the initial weights"].dump(), "[[0.0625],[0]]");
   EXPECT_EQ(dots[""].dump(), "[[0.025,0.025],[0,0]]");  // only seed 3 has both arms
+}
+
+// Arms of one network share its critical rates; another network has its own.
+TEST_F(Report, OfASearchHasTheCriticalRatesOfEachNetwork) {
+  const Path folder = folder_ / "f";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: search\ndata: {dataset: synthetic}\nfind_lr: {seeds: [3, 5]}\n");
+  const auto arm = [&](const char* name, const char* critical_arm, const Json& rho, const Json& p,
+                       int n) {
+    Json searches = Json::array();
+    for (const int seed : {3, 5}) {
+      write_run(folder / name / std::to_string(seed) / "0.025", random_rows(8), "ok", "search");
+      const Json trial = {{"lr", 0.025},
+                          {"trained", true},
+                          {"outcome", "ok"},
+                          {"final_train_loss", 0.5},
+                          {"test_accuracy", 0.5}};
+      searches.push_back({{"seed", seed}, {"largest", 0.025}, {"tried", Json::array({trial})}});
+    }
+    return Json{
+        {"name", name},
+        {"overrides", Json::object()},
+        {"critical_rate", {{"arm", critical_arm}, {"rank_correlation", rho}, {"p", p}, {"n", n}}},
+        {"searches", searches}};
+  };
+  const auto critical = [](const char* name, int seed, const Json& rate) {
+    return Json{{"arm", name}, {"seed", seed}, {"rate", rate}};
+  };
+  const Json json = {{"arms", Json::array({arm("sharp-0", "sharp-0", -0.25, 0.625, 7),
+                                           arm("sharp-9", "sharp-0", 0.5, 0.03125, 6),
+                                           arm("flat-0", "flat-0", nullptr, nullptr, 2)})},
+                     {"critical_rates",
+                      Json::array({critical("sharp-0", 3, 0.0625), critical("flat-0", 3, 0.5),
+                                   critical("sharp-0", 5, nullptr), critical("flat-0", 5, 0.25)})},
+                     {"ratios", Json::array()}};
+  put_bytes(folder / "find_lr.json", json.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("<th scope=\"col\">critical rate, sharp-0</th>"
+                      "<th scope=\"col\">critical rate, flat-0</th>"),
+            HasSubstr("<th scope=\"row\">3</th><td>2.50e-02</td><td>2.50e-02</td>"
+                      "<td>2.50e-02</td><td>6.25e-02</td><td>5.00e-01</td>"),
+            HasSubstr("<th scope=\"row\">5</th><td>2.50e-02</td><td>2.50e-02</td>"
+                      "<td>2.50e-02</td><td>–</td><td>2.50e-01</td>"),
+            HasSubstr("<th scope=\"row\">sharp-0</th><td>sharp-0</td><td>-0.25</td><td>0.62</td>"
+                      "<td>7</td>"),
+            HasSubstr("<th scope=\"row\">sharp-9</th><td>sharp-0</td><td>0.50</td>"
+                      "<td>0.031</td><td>6</td>"),
+            Not(HasSubstr("<th scope=\"row\">flat-0</th><td>flat-0</td>"))));
+  const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
+  EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
+  std::map<std::string, Json> dots;
+  for (const Json& s : chart.at("series")) dots[s.at("label")] = Json({s.at("x"), s.at("y")});
+  EXPECT_EQ(dots["critical rate, sharp-0"].dump(), "[[0.0625],[0]]");
+  EXPECT_EQ(dots["critical rate, flat-0"].dump(), "[[0.5,0.25],[0,1]]");
 }
 
 TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {

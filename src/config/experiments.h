@@ -373,11 +373,23 @@ void describe(Io& io, RateRatioClaim& c) {
   describe(io, c.log2, "log2_", any_sign, any_sign);
 }
 
+struct HoldsBelowClaim {
+  static constexpr std::string_view section = "holds_below";
+  static constexpr auto experiment = ExperimentKind::find_lr;
+  std::string arm;
+  double share = 0.9;  // even 35 of 35 runs only give a lower bound of 0.8999
+};
+template <class Io>
+void describe(Io& io, HoldsBelowClaim& c) {
+  io.required("arm", c.arm, TextRule::run_name);
+  io.field("share", c.share, share_above);
+}
+
 using Claim =
     std::variant<FailuresClaim, FailsMoreClaim, FailsAlikeClaim, AccuracyClaim, AccuracyAlikeClaim,
                  AccuracyFallsClaim, AccuracyGapClaim, SoonerClaim, SmallerSpikeClaim, GateClaim,
                  SharpnessFallsClaim, SharpnessStaysClaim, UnstableStartClaim, EdgeOfStabilityClaim,
                  DeepLayersClaim, BoundaryRisesClaim, BoundaryMovesClaim, SensitivityFallsClaim,
-                 AccuracyMovesClaim, RateRatioClaim>;
+                 AccuracyMovesClaim, RateRatioClaim, HoldsBelowClaim>;
 
 }  // namespace preheat

@@ -10,6 +10,10 @@
 namespace preheat {
 namespace {
 
+const SearchArm& arm_named(const std::vector<SearchArm>& arms, const std::string& name) {
+  return *std::ranges::find(arms, name, [](const SearchArm& a) { return a.arm.name; });
+}
+
 // ---- rate_ratio --------------------------------------------------------------------------------
 // log2 of the second arm's largest rate over the first's, by the expanded bootstrap interval over
 // the seeds at which both have one. log2_above: PASS if the interval is above it, FAIL if below;
@@ -34,11 +38,8 @@ Censored censored_ratios(const SearchArm& first, const SearchArm& second) {
 }
 
 Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
-  const auto arm = [&](const std::string& name) -> const SearchArm& {
-    return *std::ranges::find(arms, name, [](const SearchArm& a) { return a.arm.name; });
-  };
-  const SearchArm& first = arm(c.arms[0]);
-  const SearchArm& second = arm(c.arms[1]);
+  const SearchArm& first = arm_named(arms, c.arms[0]);
+  const SearchArm& second = arm_named(arms, c.arms[1]);
   const RateRatio ratio = ratio_of(first, second);
   const Censored censored = censored_ratios(first, second);
   Finding finding;
@@ -60,6 +61,38 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
         censored.may_be_larger, censored.may_be_smaller);
   }
   return finding;
+}
+
+// ---- holds_below -------------------------------------------------------------------------------
+// The share of runs that train among those at rates below their seed's answer
+// (Search::tried_below): PASS if its Clopper-Pearson interval is above `share`, FAIL if below. The
+// three rates right below an answer are among them, and those that the search came by, which it
+// left behind because they train. The runs of a seed share their initial weights, so they tell less
+// than as many independent ones, and the interval is somewhat too short.
+
+std::string text_of(const HoldsBelowClaim& c) {
+  return fmt::format("{} trains in more than {} of the runs below its largest rates", c.arm,
+                     per_cent(c.share));
+}
+
+Finding judge(const HoldsBelowClaim& c, const std::vector<SearchArm>& arms) {
+  const SearchArm& arm = arm_named(arms, c.arm);
+  std::int64_t tried = 0;
+  std::int64_t violations = 0;
+  std::int64_t answers = 0;
+  std::int64_t seeds_with_violations = 0;
+  for (const Search& s : arm.searches) {
+    tried += s.tried_below;
+    violations += s.violations;
+    answers += s.largest ? 1 : 0;
+    seeds_with_violations += s.violations > 0 ? 1 : 0;
+  }
+  const Interval interval = clopper_pearson(tried - violations, tried);
+  return {.evidence = fmt::format(
+              "{} of {} runs train, 95 % interval {} as if they were independent; they are of {} "
+              "seeds, {} of which have runs that do not",
+              tried - violations, tried, to_string(interval), answers, seeds_with_violations),
+          .verdict = verdict_above(interval, c.share)};
 }
 
 }  // namespace

@@ -433,6 +433,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
        "f.yaml:1:29: expect.0.failures.below:",
        {"above 0 and at most 1"}},
       {"expect: [unstable_start: {arm: a, share: 1}]\n", "f.yaml:1:35:", {"below 1"}},
+      {"expect: [holds_below: {arm: a, share: 1}]\n", "f.yaml:1:32:", {"below 1"}},
       {"expect: [gate_opens: {arm: a, share: 1, from: 1 steps, to: 2 steps}]\n",
        "f.yaml:1:31:",
        {"below 1"}},

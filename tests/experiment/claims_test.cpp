@@ -1114,6 +1114,45 @@ TEST(Claims, RateRatioOfSeedsWithoutABoundary) {
                               "an arm trains at no rate or at all")));
 }
 
+TEST(Claims, HoldsBelow) {
+  // Of each seed, how many runs were tried below its answer and how many of them do not train. The
+  // other arm must not count.
+  const auto judge_below = [](const char* share,
+                              const std::vector<std::pair<std::int64_t, std::int64_t>>& seeds) {
+    const std::string claim = fmt::format("  - holds_below: {{arm: warmup{}}}", share);
+    const RunConfig base =
+        read_config(parse_document(with(claim, "find_lr: {seeds: 3}\n"), "f.yaml"));
+    FindLrResult result;
+    result.arms = {{{"no-warmup", {}}, {}}, {{"warmup", {}}, {}}};
+    for (const auto& [tried, violations] : seeds) {
+      result.arms[0].searches.emplace_back().tried_below = 100;
+      Search& search = result.arms[1].searches.emplace_back();
+      search.seed = result.arms[1].searches.size();
+      search.tried_below = tried;
+      search.violations = violations;
+      if (tried > 0) search.largest = 0.1;
+    }
+    return judge_find_lr(base, result).at(0);
+  };
+  // The lower end for n of n is 0.025^(1 / n): 0.9026 for 36, 0.89997 for 35.
+  const ClaimResult holds = judge_below("", {{18, 0}, {0, 0}, {18, 0}});
+  EXPECT_EQ(holds.verdict, Verdict::pass);
+  EXPECT_EQ(holds.text, "warmup trains in more than 90 % of the runs below its largest rates");
+  EXPECT_EQ(holds.evidence,
+            "36 of 36 runs train, 95 % interval [0.90, 1.00] as if they were independent; they are "
+            "of 2 seeds, 0 of which have runs that do not");
+  EXPECT_EQ(judge_below("", {{18, 0}, {17, 0}}).verdict, Verdict::inconclusive);
+  EXPECT_EQ(judge_below(", share: 0.899", {{18, 0}, {17, 0}}).verdict, Verdict::pass);
+  // 30 of 40 have the interval [0.588, 0.873].
+  const ClaimResult below = judge_below("", {{20, 10}, {15, 0}, {5, 0}});
+  EXPECT_EQ(below.verdict, Verdict::fail);
+  EXPECT_THAT(below.evidence, AllOf(StartsWith("30 of 40 runs train, 95 % interval [0.59, 0.87]"),
+                                    HasSubstr("3 seeds, 1 of which have")));
+  EXPECT_EQ(judge_below(", share: 0.87", {{20, 10}, {20, 0}}).verdict, Verdict::inconclusive);
+  // Nothing was tried below an answer, or there is none.
+  EXPECT_EQ(judge_below(", share: 0", {{0, 0}}).verdict, Verdict::inconclusive);
+}
+
 TEST(Claims, HolmIsOverTheClaimsOfTheCommandThatHaveALevel) {
   // 2 / 2^7 = 0.0156, and 1 / 6^7 for the trend: Holm takes the smaller twice, the larger once.
   std::vector<ArmResult> arms = {failing("a", 7, 7), failing("b", 0, 7), failing("c", 0, 7)};
@@ -1264,6 +1303,10 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
       {run_find_lr, "data: {dataset: synthetic}\n",
        "rate_ratio: {arms: [no-warmup, warmpu], log2_above: 1}", "expect.0.rate_ratio.arms.1",
        "did you mean warmup"},
+      {run_find_lr, "data: {dataset: synthetic}\n", "holds_below: {arm: warm}",
+       "expect.0.holds_below.arm", "no arm warm"},
+      {run_compare, experiment, "holds_below: {arm: a}", "expect.0.holds_below",
+       "about find_lr, which"},
   };
   for (const Wrong& wrong : cases) {
     SCOPED_TRACE(wrong.claim);

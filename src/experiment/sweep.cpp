@@ -182,6 +182,21 @@ std::vector<CellPair> neighbours_of(const std::vector<Axis>& axes,
   return pairs;
 }
 
+std::vector<double> log_weights(const std::vector<double>& rates) {
+  if (rates.size() == 1) return {1};
+  std::vector<double> steps;
+  for (std::size_t i = 1; i < rates.size(); ++i) {
+    steps.push_back(std::log(rates[i]) - std::log(rates[i - 1]));
+  }
+  std::vector<double> weights;
+  for (std::size_t i = 0; i < rates.size(); ++i) {
+    weights.push_back((steps[i == 0 ? 0 : i - 1] + steps[std::min(i, steps.size() - 1)]) / 2);
+  }
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (double& weight : weights) weight /= sum;
+  return weights;
+}
+
 std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
                                        const std::vector<ArmResult>& cells) {
   const Axis* rate = rate_axis(axes);
@@ -196,6 +211,7 @@ std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
       line.cells.push_back(&cells[i]);
       line.rates.push_back(*as_number(rate->values[place_on_axis(i, axes, rate_key).level]));
     }
+    line.weights = log_weights(line.rates);
   }
   return lines;
 }
@@ -227,17 +243,18 @@ std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const R
                                      RunNumbers runs) {
   const double worst = chance_loss(base.loss, facts(base.data.dataset).classes);
   double least = std::numeric_limits<double>::infinity();
-  std::vector<double> sensitivities;
+  std::vector<std::vector<double>> losses;  // of the cells of each line
   for (const GridLine& line : lines) {
-    double sum = 0;
-    for (const ArmResult* cell : line.cells) {
-      const double loss = mean_loss(*cell, runs, worst);
-      least = std::min(least, loss);
-      sum += loss;
-    }
-    sensitivities.push_back(sum / static_cast<double>(line.cells.size()));
+    std::vector<double>& of_line = losses.emplace_back();
+    for (const ArmResult* cell : line.cells) of_line.push_back(mean_loss(*cell, runs, worst));
+    least = std::min(least, std::ranges::min(of_line));
   }
-  for (double& s : sensitivities) s -= least;
+  std::vector<double> sensitivities(lines.size());
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    for (std::size_t k = 0; k < losses[i].size(); ++k) {
+      sensitivities[i] += lines[i].weights[k] * (losses[i][k] - least);
+    }
+  }
   return sensitivities;
 }
 

@@ -26,11 +26,10 @@ struct Boundary {
   std::optional<double> largest_training;  // the largest rate below smallest_failing
   std::optional<double> smallest_failing;  // the smallest rate whose cell fails
   std::int64_t violations = 0;             // cells above smallest_failing that train
-  // Wortsman et al. 2023: the mean over the row's rates of loss - l*. A cell's loss is the mean
-  // over seeds of the final training loss, each at most l0 = ln(classes), which is also the loss of
-  // a run that is not finite; l* is the least loss of all cells. For rates spaced evenly in the
-  // logarithm this is their expectation. Only if it is defined (has_sensitivity) and any cell
-  // trains.
+  // Wortsman et al. 2023: the mean over the row's rates, weighted by GridLine::weights, of
+  // loss - l*. A cell's loss is the mean over seeds of the final training loss, each at most
+  // l0 = ln(classes), which is also the loss of a run that is not finite; l* is the least loss of
+  // all cells. Only if it is defined (has_sensitivity) and any cell trains.
   std::optional<double> sensitivity;
 };
 
@@ -82,7 +81,15 @@ struct GridLine {
   std::vector<Override> point;  // values of the other axes
   std::vector<const ArmResult*> cells;
   std::vector<double> rates;
+  std::vector<double> weights;  // log_weights(rates)
 };
+
+/// The share of each rate in a mean over the logarithm of the rate; they sum to 1. A rate stands
+/// for the logarithms from halfway to one neighbour to halfway to the other, and at an end for as
+/// much outwards as inwards: this is the trapezoid rule, with half a step more at both ends, where
+/// the value of the end is kept. So rates that are spaced evenly in the logarithm have equal
+/// weights. `rates` ascend and are above 0.
+std::vector<double> log_weights(const std::vector<double>& rates);
 
 /// The lines of a grid, in the order of the grid without the rate axis. Empty without
 /// schedule.base_lr, or if a cell has no runs. The cells must outlive the lines.

@@ -385,8 +385,8 @@ void add_boundaries(Page& page, const Json& result) {
       "<p class=\"soft\">A cell fails if at least half of its runs do; those that are stuck below "
       "all rates that train are only too slow. Violations are rates above the first failing one at "
       "which it still trains. Sensitivity is the mean over the row's rates of how far the final "
-      "loss, at most that of chance, is above the least of "
-      "all cells.</p>\n");
+      "loss, at most that of chance, is above the least of all cells; rates that are not spaced "
+      "evenly in the logarithm count by their shares of its range.</p>\n");
 }
 
 }  // namespace

@@ -131,6 +131,38 @@ TEST(BoundariesOf, AreWhereHalfOfTheRunsFail) {
   EXPECT_NEAR(*boundaries[1].sensitivity, (0.6 + 0.8 + l0 + l0) / 4 - least, 1e-12);
 }
 
+// The integral over the logarithm of the rate of a function that keeps each rate's value up to
+// halfway to its neighbours, and half a step beyond the ends.
+TEST(LogWeights, AreTheSharesOfTheRangeOfLogRates) {
+  const std::vector<double> even = log_weights({0.01, 0.02, 0.04, 0.08, 0.16});
+  for (const double weight : even) EXPECT_NEAR(weight, 0.2, 1e-14);
+  // Decades: 0.5 .. -0.5, -0.5 .. -2, -2 .. -5.
+  const std::vector<double> uneven = log_weights({1e-4, 1e-1, 1});
+  ASSERT_EQ(uneven.size(), 3u);
+  EXPECT_NEAR(uneven[0], 3.0 / 6, 1e-14);
+  EXPECT_NEAR(uneven[1], 2.0 / 6, 1e-14);
+  EXPECT_NEAR(uneven[2], 1.0 / 6, 1e-14);
+  EXPECT_THAT(log_weights({0.3}), ElementsAre(1));
+  // What splits a step changes no weight but those of its ends.
+  const std::vector<double> finer = log_weights({1e-3, 1e-2, 0.03, 0.1, 1});
+  EXPECT_NEAR(finer[1] + finer[2] + finer[3], 2.0 / 4, 1e-14);
+  EXPECT_NEAR(finer[0], 1.0 / 4, 1e-14);
+}
+
+TEST(BoundariesOf, HaveASensitivityThatDoesNotDependOnWhereTheGridIsFine) {
+  const auto sensitivity = [](const char* rates, const std::vector<double>& losses) {
+    const auto axes = axes_of(fmt::format("    schedule.base_lr: {}\n", rates));
+    std::vector<ArmResult> cells;
+    for (const Arm& arm : cells_of(axes)) cells.push_back(cell_of(arm, {losses[cells.size()]}));
+    return boundaries_of(axes, cells, {}).at(0).sensitivity.value();
+  };
+  EXPECT_NEAR(sensitivity("[0.001, 0.01, 0.1, 1]", {1.5, 0.5, 0.5, 2}), (1 + 1.5) / 4, 1e-12);
+  // Three more rates on the flat stretch; a plain mean would be 2.5 / 7.
+  EXPECT_NEAR(
+      sensitivity("[0.001, 0.01, 0.02, 0.03, 0.05, 0.1, 1]", {1.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2}),
+      (1 + 1.5) / 4, 1e-12);
+}
+
 // Rates so small that a run does not get anywhere are not beyond the boundary.
 TEST(BoundariesOf, AreAboveRatesThatAreOnlyTooSlow) {
   const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2, 0.4, 0.8]\n");

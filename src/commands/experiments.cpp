@@ -9,9 +9,9 @@
 
 namespace preheat {
 
-void ExperimentOptions::add_to(CLI::App& app) {
+void ExperimentOptions::add_to(CLI::App& app, const std::string& more) {
   config.add_to(app, false);
-  run.add_to(app, "memory per run, and every run's progress even if the output is piped");
+  run.add_to(app, "memory per run, and every run's progress even if the output is piped" + more);
   auto* option = app.add_option("--resume", resume,
                                 "continue the experiment in DIR under its own configuration unless "
                                 "CONFIG is given; finished runs are not repeated")

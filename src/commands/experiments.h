@@ -26,7 +26,7 @@ struct ExperimentOptions {
   RunOptions run;
   std::string resume;
 
-  void add_to(CLI::App& app);
+  void add_to(CLI::App& app, const std::string& more = "");  // `more`: what else --verbose adds
 
   Document document() const { return config.document(resume); }
 

@@ -9,12 +9,13 @@
 #include "commands/commands.h"
 #include "commands/experiments.h"
 #include "config/values.h"
+#include "experiment/statistics.h"
 
 namespace preheat {
 namespace {
 
 // Failed runs out of n, "3/3", with "!" if any of them was not finite; "." for no failure.
-std::string cell_text(const ArmResult& cell) {
+std::string failures_cell(const ArmResult& cell) {
   if (cell.runs.empty()) return "-";
   const std::int64_t failures = cell.failures();
   if (failures == 0) return ".";
@@ -22,8 +23,21 @@ std::string cell_text(const ArmResult& cell) {
                      cell.count(Outcome::non_finite) > 0 ? "!" : "");
 }
 
-// The last axis down, the first across; one table per combination of the further axes.
-void print_map(const SweepResult& result) {
+// The median test accuracy of the runs that did not fail, "91.23 %".
+std::string accuracy_cell(const ArmResult& cell) {
+  std::vector<double> accuracies;
+  for (const SeedResult& r : cell.runs) {
+    if (!is_failure(r.run.outcome) && r.run.test_accuracy) {
+      accuracies.push_back(*r.run.test_accuracy);
+    }
+  }
+  return accuracies.empty() ? "-" : accuracy_text(median(accuracies));
+}
+
+// The last axis down, the first across; one table per combination of the further axes. `what` is in
+// the cells, as text_of(cell) says it; `signs` explains it.
+void print_map(const SweepResult& result, const std::string& what, const std::string& signs,
+               std::string (*text_of)(const ArmResult&)) {
   const std::size_t columns = result.axes.front().values.size();
   const std::size_t per_column = result.cells.size() / columns;
   const std::size_t rows = result.axes.size() > 1 ? result.axes.back().values.size() : 1;
@@ -37,9 +51,8 @@ void print_map(const SweepResult& result) {
   };
   std::size_t width = result.axes.back().key.size();
   for (std::size_t i = 0; i < per_column; ++i) width = std::max(width, label(i).size());
-  fmt::print("\nfailed runs by {} (across){}; . none, ! not finite among them\n\n",
-             result.axes.front().key,
-             result.axes.size() > 1 ? " and " + result.axes.back().key + " (down)" : "");
+  fmt::print("\n{} by {} (across){}; {}\n\n", what, result.axes.front().key,
+             result.axes.size() > 1 ? " and " + result.axes.back().key + " (down)" : "", signs);
   std::vector<std::string> heads;
   std::size_t column_width = 7;
   for (const Node& value : result.axes.front().values) {
@@ -53,7 +66,7 @@ void print_map(const SweepResult& result) {
     if (i > 0 && i % rows == 0) fmt::print("\n");
     fmt::print("{:<{}}", label(i), width);
     for (std::size_t c = 0; c < columns; ++c) {
-      fmt::print("  {:>{}}", cell_text(result.cells[c * per_column + i]), column_width);
+      fmt::print("  {:>{}}", text_of(result.cells[c * per_column + i]), column_width);
     }
     fmt::print("\n");
   }
@@ -92,8 +105,12 @@ int run_sweep(const ExperimentOptions& options) {
     }
     return sweep(start.document, start.backend, start.folder, start.resume, start.listener);
   };
-  const auto print = [](const SweepResult& result) {
-    print_map(result);
+  const auto print = [&](const SweepResult& result) {
+    print_map(result, "failed runs", ". none, ! not finite among them", failures_cell);
+    if (options.run.verbose) {
+      print_map(result, "median test accuracy of the runs that did not fail", "- there are none",
+                accuracy_cell);
+    }
     print_boundaries(result);
   };
   return run_experiment(options, "sweep", run, print);
@@ -105,7 +122,7 @@ void add_sweep_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command =
       app.add_subcommand("sweep", "Train a grid over any keys and seeds: the stability map");
-  options->add_to(*command);
+  options->add_to(*command, "; a map of test accuracies");
   command->callback([options, &exit_code] { exit_code = run_sweep(*options); });
 }
 

@@ -1082,6 +1082,34 @@ TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
   EXPECT_THAT(again.out, HasSubstr("(had ended before)"));
 }
 
+// The second map has the median over the runs that did not fail, as the runs' own folders have it.
+TEST_F(Cli, SweepDrawsAMapOfAccuraciesToo) {
+  put_bytes(folder_ / "s.yaml", std::string(tiny) +
+                                    "sweep: {seeds: 3, axes: {schedule.base_lr: [0.05, 0.1, "
+                                    "1e12]}}\n");
+  const Result result = preheat({"sweep", "s.yaml", "--out", "map", "--verbose"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  std::string row = "\n" + std::string(std::string_view("schedule.base_lr").size(), ' ');
+  for (const char* rate : {"0.05", "0.1", "1e12"}) {
+    std::vector<double> accuracies;
+    for (const char* seed : {"0", "1", "2"}) {
+      const auto summary =
+          nlohmann::json::parse(bytes_of(folder_ / "map" / rate / seed / "summary.json"));
+      const std::string outcome = summary["outcome"];
+      if (outcome == "non_finite" || outcome == "stuck") continue;
+      accuracies.push_back(summary["test_accuracy"]);
+    }
+    std::ranges::sort(accuracies);
+    const std::size_t n = accuracies.size();
+    row += n == 0 ? std::string(8, ' ') + "-"
+                  : fmt::format("  {:>5.2f} %", 50 * (accuracies[(n - 1) / 2] + accuracies[n / 2]));
+  }
+  EXPECT_THAT(result.out, AllOf(HasSubstr("\nmedian test accuracy of the runs that did not fail by "
+                                          "schedule.base_lr (across); - there are none\n"),
+                                HasSubstr(row + "\n")));
+  EXPECT_THAT(preheat({"sweep", "--resume", "map"}).out, Not(HasSubstr("median test accuracy")));
+}
+
 TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
   put_bytes(folder_ / "f.yaml", std::string(tiny) + search);
   const Result result = preheat({"find-lr", "f.yaml", "--out", "search", "--set",

@@ -9,6 +9,7 @@
 #include "commands/commands.h"
 #include "commands/experiments.h"
 #include "config/values.h"
+#include "experiment/findings.h"
 #include "experiment/statistics.h"
 
 namespace preheat {
@@ -72,11 +73,21 @@ void print_map(const SweepResult& result, const std::string& what, const std::st
   }
 }
 
+// "[5.00e-03, 2.00e-02]", with - for an end outside of the grid; "-" for none.
+std::string interval_text(const std::optional<RateInterval>& interval) {
+  if (!interval) return "-";
+  return fmt::format("[{}, {}]", rate_or_dash(interval->lo), rate_or_dash(interval->hi));
+}
+
 void print_boundaries(const SweepResult& result) {
   if (result.boundaries.empty()) return;
+  const bool has_intervals = std::ranges::any_of(
+      result.boundaries, [](const Boundary& b) { return b.interval.has_value(); });
   fmt::print(
       "\nthe boundary along the base rate (a cell fails if half of its runs do; those that "
-      "are stuck below all rates that train are only too slow)\n\n");
+      "are stuck below all rates that train are only too slow), and at 95 % where it may lie, by a "
+      "bootstrap over seeds and the step of the grid{}\n\n",
+      has_intervals ? "" : few_text(std::ssize(result.cells.front().runs)));
   std::vector<std::string> names;
   std::size_t width = 5;
   for (const Boundary& b : result.boundaries) {
@@ -85,13 +96,14 @@ void print_boundaries(const SweepResult& result) {
     width = std::max(width, name.size());
     names.push_back(name);
   }
-  fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}\n", "", width, "runs", "trains", "fails",
-             "violations", "sensitivity");
+  fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}  {}\n", "", width, "runs", "trains",
+             "fails", "violations", "sensitivity", "95 % interval");
   for (std::size_t i = 0; i < names.size(); ++i) {
     const Boundary& b = result.boundaries[i];
-    fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}\n", names[i], width, b.runs,
+    fmt::print("{:<{}}  {:>5}  {:>8}  {:>8}  {:>10}  {:>11}  {}\n", names[i], width, b.runs,
                rate_or_dash(b.largest_training), rate_or_dash(b.smallest_failing), b.violations,
-               b.sensitivity ? fmt::format("{:.4f}", *b.sensitivity) : "-");
+               b.sensitivity ? fmt::format("{:.4f}", *b.sensitivity) : "-",
+               interval_text(b.interval));
   }
 }
 

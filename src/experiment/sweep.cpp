@@ -74,6 +74,35 @@ std::size_t count_slow(const GridLine& line, RunNumbers runs) {
   return any_trains ? static_cast<std::size_t>(first - line.cells.begin()) : 0;
 }
 
+// Where in a line of n cells the boundary lies: -1 and n for a side that the line does not have.
+struct Sides {
+  std::ptrdiff_t training = -1;  // the last cell that trains below
+  std::ptrdiff_t failing = 0;    // the first that fails
+  std::int64_t violations = 0;   // cells above it that train
+};
+
+Sides sides_of(const GridLine& line, RunNumbers runs) {
+  const std::ptrdiff_t cells = std::ssize(line.cells);
+  Sides sides{.failing = cells};
+  for (auto i = static_cast<std::ptrdiff_t>(count_slow(line, runs)); i < cells; ++i) {
+    if (fails(*line.cells[i], runs)) {
+      sides.failing = std::min(sides.failing, i);
+    } else if (sides.failing < cells) {
+      ++sides.violations;
+    } else {
+      sides.training = i;
+    }
+  }
+  return sides;
+}
+
+bool have_equal_seeds(const GridLine& line) {
+  const std::vector<SeedResult>& first = line.cells.front()->runs;
+  return std::ranges::all_of(line.cells, [&](const ArmResult* cell) {
+    return std::ranges::equal(cell->runs, first, {}, &SeedResult::seed, &SeedResult::seed);
+  });
+}
+
 // Mean over seeds of the final training loss, each at most `worst`.
 double mean_loss(const ArmResult& cell, RunNumbers runs, double worst) {
   double sum = 0;
@@ -222,16 +251,33 @@ Boundary boundary_of(const GridLine& line, RunNumbers runs) {
   for (const ArmResult* cell : line.cells) {
     boundary.runs += for_runs(*cell, runs, [](const RunResult&) {});
   }
-  for (std::size_t i = count_slow(line, runs); i < line.cells.size(); ++i) {
-    if (fails(*line.cells[i], runs)) {
-      if (!boundary.smallest_failing) boundary.smallest_failing = line.rates[i];
-    } else if (boundary.smallest_failing) {
-      ++boundary.violations;
-    } else {
-      boundary.largest_training = line.rates[i];
-    }
-  }
+  const Sides sides = sides_of(line, runs);
+  if (sides.training >= 0) boundary.largest_training = line.rates[sides.training];
+  if (sides.failing < std::ssize(line.rates)) boundary.smallest_failing = line.rates[sides.failing];
+  boundary.violations = sides.violations;
   return boundary;
+}
+
+std::optional<RateInterval> interval_of(const GridLine& line) {
+  const std::size_t seeds = line.cells.front()->runs.size();
+  if (std::ssize(line.cells.front()->runs) < min_seeds_for_bootstrap || !have_equal_seeds(line)) {
+    return std::nullopt;
+  }
+  const auto bounds = [&](std::ptrdiff_t Sides::*side) {
+    return bootstrap_rows(
+               seeds,
+               [&](RunNumbers drawn) { return static_cast<double>(sides_of(line, drawn).*side); })
+        .expanded;
+  };
+  // Quantiles between two cells are rounded outwards.
+  const double lo = std::floor(bounds(&Sides::training).lo);
+  const double hi = std::ceil(bounds(&Sides::failing).hi);
+  RateInterval interval;
+  if (lo >= 0) interval.lo = line.rates[static_cast<std::size_t>(lo)];
+  if (hi < static_cast<double>(line.rates.size())) {
+    interval.hi = line.rates[static_cast<std::size_t>(hi)];
+  }
+  return interval;
 }
 
 bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes) {
@@ -294,15 +340,26 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume);
-  const auto write = [&] {
+  const auto count = [&] {
     result.paired = neighbours_of(result.axes, result.cells);
     result.boundaries = boundaries_of(result.axes, result.cells, base);
+  };
+  const auto save = [&] {
     write_atomically(folder / result_file(ExperimentKind::sweep), to_json(result).dump(2) + "\n");
+  };
+  const auto write = [&] {
+    count();
+    save();
   };
   result.interrupted =
       !run_arms(runs, configs, base.sweep->seeds, folder, Checkpoints::drop, result.cells, write);
+  count();
+  const std::vector<GridLine> lines = lines_along_rate(result.axes, result.cells);
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    result.boundaries[i].interval = interval_of(lines[i]);
+  }
   result.claims = judge_sweep(base, result);
-  write();
+  save();
   return result;
 }
 
@@ -328,12 +385,15 @@ nlohmann::ordered_json to_json(const SweepResult& result) {
     json["paired"].push_back(entry);
   }
   for (const Boundary& b : result.boundaries) {
+    Json interval;
+    if (b.interval) interval = {or_null(b.interval->lo), or_null(b.interval->hi)};
     json["boundaries"].push_back({{"point", to_json(b.point)},
                                   {"n", b.runs},
                                   {"largest_training", or_null(b.largest_training)},
                                   {"smallest_failing", or_null(b.smallest_failing)},
                                   {"violations", b.violations},
-                                  {"sensitivity", or_null(b.sensitivity)}});
+                                  {"sensitivity", or_null(b.sensitivity)},
+                                  {"interval", interval}});
   }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;

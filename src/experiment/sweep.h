@@ -17,6 +17,12 @@
 
 namespace preheat {
 
+/// An interval of rates; std::nullopt for an end that the grid does not have.
+struct RateInterval {
+  std::optional<double> lo;
+  std::optional<double> hi;
+};
+
 /// The boundary along schedule.base_lr in one row of the grid, at fixed values of the other axes.
 struct Boundary {
   std::vector<Override> point;  // values of the other axes
@@ -31,6 +37,7 @@ struct Boundary {
   // l0 = ln(classes), which is also the loss of a run that is not finite; l* is the least loss of
   // all cells. Only if it is defined (has_sensitivity) and any cell trains.
   std::optional<double> sensitivity;
+  std::optional<RateInterval> interval;  // interval_of, once all runs have ended
 };
 
 /// Two cells with neighbouring values on one axis and the same values on all others.
@@ -100,13 +107,22 @@ std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
 bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes);
 
 /// Boundary and sensitivities from a selection of each cell's runs, by index and possibly with
-/// repetition, as a bootstrap draws them; all runs if it is empty. boundary_of leaves the
-/// sensitivity empty, since that depends on all lines.
+/// repetition, as a bootstrap draws them; all runs if it is empty. boundary_of leaves
+/// sensitivity and interval empty: they depend on all lines and on all runs.
 Boundary boundary_of(const GridLine& line, std::span<const std::size_t> runs);
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
                                      std::span<const std::size_t> runs);
 
-/// One boundary per combination of the other axes, in the order of the cells.
+/// Where the boundary of a line may lie, at 95 %: from the lower end of the expanded bootstrap
+/// interval over seeds of the largest rate that trains, to the upper end of that of the smallest
+/// that fails. The grid does not tell where between these two the boundary is, so around the middle
+/// of its step, in log rate, half a step is added on both sides to what the seeds leave open. Ends
+/// are rates of the grid. std::nullopt for fewer than min_seeds_for_bootstrap, or unless all cells
+/// have the same seeds. It is of one line: of many, one in twenty may miss its boundary.
+std::optional<RateInterval> interval_of(const GridLine& line);
+
+/// One boundary per combination of the other axes, in the order of the cells; without intervals,
+/// which take longer.
 std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
                                     const std::vector<ArmResult>& cells, const RunConfig& base);
 

@@ -358,6 +358,16 @@ void add_rate_charts(Page& page, const Json& result) {
   for (const auto& [caption, lines] : pairs) page.add_charts(rate_charts(lines, caption));
 }
 
+// "[5.00e-03, 2.00e-02]", with – for an end outside of the grid.
+std::string interval_html(const Json& boundary) {
+  if (!boundary.contains("interval") || boundary.at("interval").is_null()) return "–";
+  const auto end = [&](std::size_t i) {
+    const Json& value = boundary.at("interval").at(i);
+    return rate(value.is_null() ? Number() : Number(get_as<double>(value)));
+  };
+  return fmt::format("[{}, {}]", end(0), end(1));
+}
+
 void add_boundaries(Page& page, const Json& result) {
   const Json& boundaries = result.at("boundaries");
   if (boundaries.empty()) return;
@@ -365,8 +375,8 @@ void add_boundaries(Page& page, const Json& result) {
   for (const auto& [key, value] : boundaries.front().at("point").items()) heads.push_back(key);
   const bool is_one = heads.empty();
   if (is_one) heads.emplace_back();
-  for (const char* head :
-       {"runs", "largest that trains", "first that fails", "violations", "sensitivity"}) {
+  for (const char* head : {"runs", "largest that trains", "first that fails", "violations",
+                           "sensitivity", "95 % interval"}) {
     heads.emplace_back(head);
   }
   std::vector<std::vector<Cell>> rows;
@@ -379,6 +389,7 @@ void add_boundaries(Page& page, const Json& result) {
     row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
     row.emplace_back(std::to_string(get_as<std::int64_t>(b.at("violations"))));
     row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
+    row.emplace_back(interval_html(b));
   }
   page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
   page.add(
@@ -386,7 +397,11 @@ void add_boundaries(Page& page, const Json& result) {
       "all rates that train are only too slow. Violations are rates above the first failing one at "
       "which it still trains. Sensitivity is the mean over the row's rates of how far the final "
       "loss, at most that of chance, is above the least of all cells; rates that are not spaced "
-      "evenly in the logarithm count by their shares of its range.</p>\n");
+      "evenly in the logarithm count by their shares of its range. The interval is where the "
+      "boundary may lie, from "
+      "a bootstrap over the seeds of the row, which needs five, and the step of the grid: from the "
+      "lower end for the largest rate that trains to the upper end for the first that fails; – is "
+      "an end outside of the grid.</p>\n");
 }
 
 }  // namespace

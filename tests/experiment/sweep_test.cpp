@@ -10,6 +10,7 @@
 #include <set>
 
 #include "config/error.h"
+#include "config/values.h"
 #include "experiment/small_experiment.h"
 
 namespace preheat {
@@ -221,6 +222,53 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
       boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, mse)[0].sensitivity);
 }
 
+// Of one odd seed of n, the middle of n drawn is at its boundary with the probability that more
+// than half of the draws are of it: 0.0102 for n = 7 and 0.0014 for n = 9. The interval leaves out
+// Phi(-sqrt(n / (n - 1)) t): 0.0041 and 0.0072 (Hesterberg 2015).
+TEST(IntervalOf, IsWhatSeedsAndGridLeaveOpen) {
+  const auto axes = axes_of("    schedule.base_lr: [0.8, 0.1, 0.2, 0.4]\n");
+  const auto cells_up_to = [&](const std::vector<double>& largest_of_seed) {
+    std::vector<ArmResult> cells;
+    for (const Arm& arm : cells_of(axes)) {
+      const double rate = *as_number(arm.overrides[0].value);
+      std::vector<double> losses;
+      for (const double largest : largest_of_seed) losses.push_back(rate <= largest ? 1 : NAN);
+      cells.push_back(cell_of(arm, losses));
+    }
+    return cells;
+  };
+  using Ends = std::pair<std::optional<double>, std::optional<double>>;
+  const auto ends = [&](const std::vector<double>& largest_of_seed) {
+    const std::vector<ArmResult> cells = cells_up_to(largest_of_seed);
+    const auto interval = interval_of(lines_along_rate(axes, cells).at(0));
+    return interval ? Ends{interval->lo, interval->hi} : Ends{-1, -1};
+  };
+  EXPECT_EQ(ends({0.2, 0.2, 0.1, 0.2, 0.2, 0.2, 0.2}), Ends(0.1, 0.4));
+  EXPECT_EQ(ends({0.2, 0.2, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2}), Ends(0.2, 0.4));
+  EXPECT_EQ(ends({0.2, 0.2, 0.4, 0.2, 0.2, 0.2, 0.2}), Ends(0.2, 0.8));
+  EXPECT_EQ(ends({0.2, 0.2, 0.4, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2}), Ends(0.2, 0.4));
+  // Seeds that agree leave the step of the grid open.
+  EXPECT_EQ(ends(std::vector(5, 0.4)), Ends(0.4, 0.8));
+  // The grid does not have these ends.
+  EXPECT_EQ(ends(std::vector(5, 0.8)), Ends(0.8, std::nullopt));
+  EXPECT_EQ(ends(std::vector(5, 0.0)), Ends(std::nullopt, 0.1));
+  EXPECT_EQ(ends({0, 0, 0, 0.2, 0.2, 0.2}), Ends(std::nullopt, 0.4));
+  // Too few seeds, or not the same ones.
+  EXPECT_EQ(ends(std::vector(4, 0.4)), Ends(-1, -1));
+  std::vector<ArmResult> cells = cells_up_to(std::vector(6, 0.4));
+  cells[1].runs[5].seed = 9;
+  EXPECT_FALSE(interval_of(lines_along_rate(axes, cells).at(0)));
+  cells[1].runs.pop_back();
+  EXPECT_FALSE(interval_of(lines_along_rate(axes, cells).at(0)));
+
+  SweepResult result;
+  result.boundaries.resize(2);
+  result.boundaries[0].interval = RateInterval{0.1, std::nullopt};
+  const nlohmann::json json = to_json(result)["boundaries"];
+  EXPECT_EQ(json[0]["interval"], nlohmann::json::parse("[0.1, null]"));
+  EXPECT_TRUE(json[1]["interval"].is_null());
+}
+
 // Two values that give the same name are still two rows.
 TEST(BoundariesOf, RowsAreToldApartByTheirValues) {
   const auto axes = axes_of("    schedule.base_lr: [0.1, 0.2]\n    data.dir: [a b, a-b]\n");
@@ -357,6 +405,22 @@ TEST(Sweep, CountsWhatTheRunFoldersSay) {
   EXPECT_EQ(counter.read, 8);
   EXPECT_EQ(counter.ran, 0);
   EXPECT_EQ(bytes_of(place / "sweep.json"), before);
+}
+
+TEST(Sweep, HasAnIntervalFromFiveSeedsOn) {
+  const TemporaryFolder folder;
+  for (const std::string seeds : {"[1, 2, 3, 11]", "[1, 2, 3, 11, 4]"}) {
+    const Document document =
+        with_overrides(parse_document(std::string(small_run) + grid, "f.yaml"),
+                       {parse_override("sweep.seeds=" + seeds),
+                        parse_override("sweep.axes={schedule.base_lr: [0.05, 1e12]}")});
+    const auto place = folder / std::to_string(seeds.size());
+    sweep(document, shared_backend(), place, false, {});
+    const auto boundary = nlohmann::json::parse(bytes_of(place / "sweep.json"))["boundaries"][0];
+    // All seeds agree on the boundary.
+    EXPECT_EQ(boundary["interval"],
+              nlohmann::json::parse(boundary["n"] == 8 ? "null" : "[0.05, 1e12]"));
+  }
 }
 
 TEST(Sweep, GoesOnWhereItWasInterrupted) {

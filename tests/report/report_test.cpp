@@ -773,7 +773,7 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                           HasSubstr("<th scope=\"col\">schedule.warmup.length</th>"),
                           HasSubstr("<th scope=\"row\">9 steps</th><td>7</td><td>1.00e-01</td>"
                                     "<td>–</td>"
-                                    "<td>3</td><td>0.25</td>"),
+                                    "<td>3</td><td>0.25</td><td>–</td>"),
                           // The accuracy of the runs that did not fail.
                           HasSubstr("■ 1/2</span><br/><small>60.0 %</small>"),
                           HasSubstr("✕ 2/2</span></td>"),
@@ -867,7 +867,8 @@ TEST_F(Report, OfAGridCountsInEachCell) {
                     {"largest_training", nullptr},
                     {"smallest_failing", 0.5},
                     {"violations", 1},
-                    {"sensitivity", nullptr}}}));
+                    {"sensitivity", nullptr},
+                    {"interval", {0.25, nullptr}}}}));
   expect_well_formed(page);
   // A cell is spiked if half of its runs are. A cell where all runs failed is not mixed. The
   // numbers of a logarithmic axis are shortened, but not whole ones.
@@ -890,7 +891,7 @@ TEST_F(Report, OfAGridCountsInEachCell) {
             HasSubstr("<td>1.23e-01</td><td>4</td><td>0</td><td>[0.25, 0.75]</td><td>70.00 %</td>"
                       "<td>50.00 %</td><td>90.00 %</td>"),
             HasSubstr("<th scope=\"row\">all</th><td>12</td><td>–</td><td>5.00e-01</td><td>1</td>"
-                      "<td>–</td>")));
+                      "<td>–</td><td>[2.50e-01, –]</td>")));
   EXPECT_THAT(page_of_grid(folder_ / "wide", {{"schedule.base_lr", {0.1, 0.2}}}, {{{"ok", 0.5}}}),
               HasSubstr("<table class=\"map turns\""));
 }

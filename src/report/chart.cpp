@@ -94,6 +94,16 @@ Chart& Chart::band(const std::string& name, double from, double to) {
   return *this;
 }
 
+Chart& Chart::mark(const std::string& label, const Style& style, double at,
+                   const std::vector<int>& facets) {
+  json_["marks"].push_back({{"label", clean(label)},
+                            {"color", style.color},
+                            {"pattern", style.pattern},
+                            {"at", short_number(at)},
+                            {"facets", facets}});
+  return *this;
+}
+
 Chart& Chart::legend() {
   json_["legend"] = true;
   return *this;

@@ -45,6 +45,9 @@ class Chart {
   /// Names for the integer values 0, 1, ... of y.
   Chart& rows(const std::vector<std::string>& names);
   Chart& band(const std::string& name, double from, double to);
+  /// A vertical line; `facets` as of a series.
+  Chart& mark(const std::string& label, const Style& style, double at,
+              const std::vector<int>& facets);
   /// Gives the chart its own legend, for series that the section's facets do not tell apart.
   Chart& legend();
   Chart& caption(const std::string& text);

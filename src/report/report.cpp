@@ -148,6 +148,9 @@ std::vector<std::string> run_heads(bool validated) {
 }
 
 void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
+  for (const std::string& note : chart_notes(runs, facets)) {
+    page.add(fmt::format("<p class=\"soft\">{}</p>\n", escape(note)));
+  }
   std::vector<Chart> charts = curve_charts(runs, facets);
   for (Chart& chart : sharpness_charts(runs, facets)) charts.push_back(std::move(chart));
   for (Chart& chart : layer_charts(runs, facets)) charts.push_back(std::move(chart));

@@ -202,6 +202,36 @@
     },
   });
 
+  // Where the warmup of each arm ends, behind the lines, in the arm's colour.
+  const isOn = (facets, group) => facets.every((value, facet) => !group.off[facet].has(value));  // -1: any
+  const marks = (list, group) => ({
+    id: 'marks',
+    beforeDatasetsDraw(chart) {
+      const { ctx, chartArea: area, scales: { x } } = chart;
+      ctx.save();
+      for (const { at, color, pattern, facets } of list) {
+        if (!isOn(facets, group) || at < x.min || at > x.max) continue;
+        ctx.strokeStyle = colorOf(color);
+        ctx.lineWidth = 1.5;
+        ctx.setLineDash(dashes[pattern % dashes.length]);
+        ctx.beginPath();
+        ctx.moveTo(x.getPixelForValue(at), area.top);
+        ctx.lineTo(x.getPixelForValue(at), area.bottom);
+        ctx.stroke();
+      }
+      ctx.restore();
+    },
+  });
+
+  // What is shaded and marked, for readers who cannot see it.
+  function backgroundText({ bands = [], marks: lines = [] }) {
+    const most = 12;
+    const words = [...bands.map(({ label, from, to }) => `${label} from ${from} to ${to}`),
+      ...lines.map(({ label }) => label)];
+    return (words.length > 0 ? `; ${words.slice(0, most).join(', ')}` : '') +
+      (words.length > most ? ` and ${words.length - most} more` : '');
+  }
+
   // ---- From the least to the largest seed of an arm --------------------------------------------------
 
   const ranges = {
@@ -463,7 +493,7 @@
     canvas.tabIndex = 0;
     canvas.setAttribute('role', 'img');
     canvas.setAttribute('aria-label', `${spec.title}: ${spec.series.length} series over ${spec.x}; ` +
-      'left and right read values; the numbers are in the table below');
+      `left and right read values; the numbers are in the table below${backgroundText(spec)}`);
     plot.append(canvas);
     if (spec.rows) plot.style.height = `${Math.max(9, 5 + 1.6 * spec.rows.length)}rem`;
     const chart = new Chart(canvas, {
@@ -489,7 +519,7 @@
           },
         },
       },
-      plugins: [shading(spec.bands ?? []), ranges],
+      plugins: [shading(spec.bands ?? []), marks(spec.marks ?? [], group), ranges],
     });
     chart.spec = spec;
     chart.isCapped = spec.cap !== undefined && spec.cap !== null;
@@ -531,7 +561,7 @@
 
   // A sample of the line, or of the shape of the points, as drawn in the chart.
   const swatches = [];
-  function swatch(color, pattern, isDots, isBand = false) {
+  function swatch(color, pattern, isDots, more = '') {
     const made = document.createElement('canvas');
     made.setAttribute('aria-hidden', 'true');
     const draw = () => {
@@ -544,7 +574,7 @@
       ctx.scale(ratio, ratio);
       ctx.strokeStyle = ctx.fillStyle = colorOf(color);
       ctx.lineWidth = 2;
-      if (isBand) {
+      if (more === 'band') {
         ctx.globalAlpha = 0.25;
         ctx.fillRect(0, 0, 26, 12);
         ctx.globalAlpha = 1;
@@ -555,8 +585,8 @@
       } else {
         ctx.setLineDash(dashes[pattern % dashes.length]);
         ctx.beginPath();
-        ctx.moveTo(0, 6);
-        ctx.lineTo(26, 6);
+        ctx.moveTo(...(more === 'upright' ? [13, 0] : [0, 6]));
+        ctx.lineTo(...(more === 'upright' ? [13, 12] : [26, 6]));
         ctx.stroke();
       }
     };
@@ -624,10 +654,9 @@
   function show(chart, group) {
     chart.data.datasets.forEach((dataset, i) => {
       const { facets } = dataset.series;
-      const isOn = facets.every((value, facet) => !group.off[facet].has(value)) &&  // -1: any
+      chart.setDatasetVisibility(i, isOn(facets, group) &&
         !(chart.off?.has(owner(dataset.series))) && (chart.showsEvery || !dataset.hasMeans) &&
-        (group.eachSeed || isMedian(dataset.series) || !hasMedians(chart.spec));
-      chart.setDatasetVisibility(i, isOn);
+        (group.eachSeed || isMedian(dataset.series) || !hasMedians(chart.spec)));
     });
     if (hasMedians(chart.spec) && chart.everyUpdate) chart.everyUpdate.hidden = !group.eachSeed;
     refresh(chart);
@@ -639,11 +668,10 @@
     return made;
   };
 
-  // Explains a median and its band.
-  function bandKey() {
+  function keyOf(sample, words) {
     const key = document.createElement('span');
     key.className = 'key';
-    key.append(swatch('soft', 0, false, true), 'median of an arm, and the least and the largest of its seeds');
+    key.append(sample, words);
     return key;
   }
 
@@ -708,9 +736,13 @@
       }
       set.append(legend(facet.name));
       if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec))) {
-        set.append(eachSeed(group, buttons), bandKey());
+        set.append(eachSeed(group, buttons), keyOf(swatch('soft', 0, false, 'band'),
+          'median of an arm, and the least and the largest of its seeds'));
       }
       set.append(...buttons);
+      if (f === 0 && group.charts.some(({ spec }) => spec.marks)) {
+        set.append(keyOf(swatch('soft', 0, false, 'upright'), 'end of warmup'));
+      }
       if (facet.values[0].color) set.className = 'looks';
       place.append(set);
     });

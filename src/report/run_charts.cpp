@@ -20,7 +20,8 @@ constexpr std::size_t max_with_norms = 24;       // runs in one chart of gradien
 constexpr std::size_t max_sharpness_charts = 8;  // arms
 constexpr std::size_t max_layers = 24;           // lines in one chart
 constexpr std::size_t layer_points = 160;
-constexpr std::size_t min_seeds = 5;  // per arm, for a median and a range
+constexpr std::size_t max_named_arms = 12;  // in one sentence
+constexpr std::size_t min_seeds = 5;        // per arm, for a median and a range
 constexpr std::array<const char*, 5> outcomes{"ok", "spiked", "stuck", "non_finite", ""};
 
 Points in_percent(Points points) {
@@ -38,11 +39,143 @@ Series in_percent(Series series) {
   return series;
 }
 
-void shade_phases(Chart& chart, const std::vector<RunData>& runs) {
-  if (runs.size() != 1) return;
-  for (const PhaseFacts& phase : runs.front().phases) {
-    chart.band(phase.name, phase.first, phase.last + 1);
+// ---- Phases of the schedule ---------------------------------------------------------------------
+
+// Updates from `from` up to, but not including, `to`.
+struct PhaseBand {
+  std::string name;
+  double from = 0;
+  double to = 0;
+};
+
+// The parts of the bands at which the run is in the phase of that name, or to which it does not
+// get: a run that was lost early is no reason to hide what the others share.
+std::vector<PhaseBand> shared_with(const RunData& run, const std::vector<PhaseBand>& bands) {
+  const double end = run.phases.empty() ? 0 : run.phases.back().last + 1;
+  std::vector<PhaseBand> shared;
+  const auto add = [&](const std::string& name, double from, double to) {
+    if (from >= to) return;
+    if (!shared.empty() && shared.back().name == name && shared.back().to == from) {
+      shared.back().to = to;
+    } else {
+      shared.push_back({name, from, to});
+    }
+  };
+  for (const PhaseBand& band : bands) {
+    for (const PhaseFacts& phase : run.phases) {
+      if (phase.name != band.name) continue;
+      add(band.name, std::max(band.from, phase.first), std::min(band.to, phase.last + 1));
+    }
+    add(band.name, std::max(band.from, end), band.to);
   }
+  return shared;
+}
+
+std::vector<PhaseBand> shared_phases(const std::vector<const RunData*>& runs) {
+  const RunData* const longest = *std::ranges::max_element(runs, {}, &RunData::updates);
+  std::vector<PhaseBand> bands;
+  for (const PhaseFacts& phase : longest->phases) {
+    bands.push_back({phase.name, phase.first, phase.last + 1});
+  }
+  for (const RunData* run : runs) bands = shared_with(*run, bands);
+  return bands;
+}
+
+void shade_shared_phases(Chart& chart, const std::vector<const RunData*>& runs) {
+  for (const PhaseBand& band : shared_phases(runs)) chart.band(band.name, band.from, band.to);
+}
+
+std::vector<const RunData*> pointers_to(const std::vector<RunData>& runs) {
+  std::vector<const RunData*> all;
+  for (const RunData& run : runs) all.push_back(&run);
+  return all;
+}
+
+// The end of the warmup of the runs of an arm, or of a cell's kind.
+struct WarmupEnd {
+  std::string arm;  // "" in a grid, whose many cells have few lengths of warmup
+  double at = 0;    // updates before it
+  Style style;
+  std::vector<int> facets;
+};
+
+// A value in which the runs of a line differ does not switch it off.
+void merge_facets(std::vector<int>& facets, const std::vector<int>& of_other) {
+  for (std::size_t i = 0; i < facets.size(); ++i) {
+    if (facets[i] != of_other[i]) facets[i] = -1;
+  }
+}
+
+// Empty unless runs differ in it. A run that was lost in its warmup does not say where it ends.
+std::vector<WarmupEnd> warmup_ends(const std::vector<RunData>& runs, const Facets& facets) {
+  std::map<std::pair<std::string, double>, std::size_t> places;
+  std::vector<WarmupEnd> ends;
+  bool differ = false;
+  for (const RunData& run : runs) {
+    if (run.phases.empty()) continue;
+    if (run.phases.front().name != "warmup") {
+      differ = true;
+      continue;
+    }
+    if (run.phases.size() < 2) continue;
+    const double at = run.phases[1].first;
+    const std::string arm = facets.by_outcome() ? ""
+                            : run.arm.empty()   ? facets.label(run)
+                                                : run.arm;
+    const auto [place, is_new] = places.try_emplace({arm, at}, ends.size());
+    if (is_new) {
+      const Style style = facets.by_outcome() ? Style{"soft", 0} : facets.style(run);
+      ends.push_back({arm, at, style, facets.indices(run)});
+    } else {
+      merge_facets(ends[place->second].facets, facets.indices(run));
+    }
+    differ |= at != ends.front().at;
+  }
+  if (!differ) ends.clear();
+  return ends;
+}
+
+void shade_phases(Chart& chart, const std::vector<RunData>& runs, const Facets& facets) {
+  shade_shared_phases(chart, pointers_to(runs));
+  for (const WarmupEnd& end : warmup_ends(runs, facets)) {
+    chart.mark(fmt::format("{}warmup ends after {} updates", end.arm.empty() ? "" : end.arm + ": ",
+                           end.at),
+               end.style, end.at, end.facets);
+  }
+}
+
+// "cold: after 20 updates; warm: after 31 to 56 updates".
+std::string words_for(const std::vector<WarmupEnd>& ends) {
+  std::vector<std::string> arms;  // in the order of the runs
+  std::map<std::string, std::vector<double>> of_arm;
+  for (const WarmupEnd& end : ends) {
+    const std::string arm = end.arm.empty() ? std::string() : end.arm + ": ";
+    if (of_arm[arm].empty()) arms.push_back(arm);
+    of_arm[arm].push_back(end.at);
+  }
+  if (arms.size() > max_named_arms) {
+    const auto [least, largest] = std::ranges::minmax(ends, {}, &WarmupEnd::at);
+    return fmt::format("for {} arms or runs after {} to {} updates", arms.size(), least.at,
+                       largest.at);
+  }
+  std::string words;
+  for (const std::string& arm : arms) {
+    const auto [least, largest] = std::ranges::minmax(of_arm[arm]);
+    words += fmt::format("{}{}after {}{} updates", words.empty() ? "" : "; ", arm, least,
+                         least == largest ? "" : fmt::format(" to {}", largest));
+  }
+  return words;
+}
+
+std::string phases_note(const std::vector<RunData>& runs, const Facets& facets) {
+  std::string note;
+  if (runs.size() > 1 && !shared_phases(pointers_to(runs)).empty()) {
+    note = "Shaded: the updates at which all runs, as far as each goes, are in the same phase.";
+  }
+  const std::vector<WarmupEnd> ends = warmup_ends(runs, facets);
+  if (ends.empty()) return note;
+  return fmt::format("{}{}Vertical lines: where warmup ends, {}.", note, note.empty() ? "" : " ",
+                     words_for(ends));
 }
 
 // A run that blows up would flatten everything of interest below it: the axis ends at `times` the
@@ -173,7 +306,7 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
   }
   add_spreads_of(chart, runs, facets, Worst::largest, loss_of);
   cap_losses(chart, runs);
-  shade_phases(chart, runs);
+  shade_phases(chart, runs, facets);
   return chart;
 }
 
@@ -207,7 +340,7 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
     return SeedCurve{in_percent(smooth(run.accuracy)), static_cast<double>(run.updates) - 1,
                      run.lost_at};
   });
-  shade_phases(chart, runs);
+  shade_phases(chart, runs, facets);
   return chart;
 }
 
@@ -225,6 +358,7 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
     return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
                      step.empty() ? 0 : step.back(), run.lost_at};
   });
+  shade_phases(chart, runs, facets);
   return chart;
 }
 
@@ -286,9 +420,7 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
       drawn.push_back({run, indices});
       continue;
     }
-    for (std::size_t i = 0; i < indices.size(); ++i) {
-      if (same->facets[i] != indices[i]) same->facets[i] = -1;
-    }
+    merge_facets(same->facets, indices);
   }
   for (const auto& [run, indices] : drawn) {
     Series rates = run->lr;
@@ -308,7 +440,7 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets) {
   if (drawn.size() < runs.size()) {
     chart.caption("Runs of an arm that have the same rates share a line.");
   }
-  shade_phases(chart, runs);
+  shade_phases(chart, runs, facets);
   return chart;
 }
 
@@ -322,7 +454,6 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     charts.back().add("gradient", {"c0", 0}, run.grad_norm);
     charts.back().add("update", {"c1", 1}, run.update_norm);
     cap_norms(charts.back(), runs);
-    shade_phases(charts.back(), runs);
   } else if (runs.size() <= max_with_norms) {
     charts.emplace_back("Norm of the gradient", "step", "norm");
     charts.back().log_y().caption("L2, over all parameters.");
@@ -333,6 +464,7 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     cap_norms(charts.back(), runs);
     add_spreads_of(charts.back(), runs, facets, Worst::largest, norm_of);
   }
+  for (Chart& chart : charts) shade_phases(chart, runs, facets);
   return charts;
 }
 
@@ -388,6 +520,7 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
   // The limits are infinite at a rate of 0. On a linear axis a wide margin would flatten the curve.
   if (largest > 0) chart.cap_y((is_positive ? 20 : 2) * largest);
   if (is_positive) chart.log_y();
+  shade_shared_phases(chart, runs);
   return chart;
 }
 
@@ -500,7 +633,11 @@ void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& cap
 // For the seeds of an arm, or for one run.
 void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunData*>& runs,
                       const std::string& of) {
-  const auto chart = [&](const char* title, const char* y) { return Chart(title + of, "step", y); };
+  const auto chart = [&](const char* title, const char* y) {
+    Chart empty(title + of, "step", y);
+    shade_shared_phases(empty, runs);
+    return empty;
+  };
   const auto ratio = [](double a, double b) { return b > 0 ? a / b : gap; };
   if (const ByName layers(files_of(runs, &RunData::layers), &LayerRows::parameter);
       layers.seeds() > 0) {
@@ -618,6 +755,12 @@ Json Facets::json() const {
     facets.push_back({{"name", names_[i]}, {"values", values}});
   }
   return facets;
+}
+
+std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets) {
+  std::vector<std::string> notes = {phases_note(runs, facets)};
+  std::erase(notes, "");
+  return notes;
 }
 
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets) {

@@ -43,7 +43,12 @@ class Facets {
   std::map<std::string, std::size_t> runs_;  // by value of the first facet
 };
 
-/// Loss, accuracy, learning rate and norms over updates. The phases of a single run are shaded.
+/// What applies to all charts of the runs, as sentences of plain text: what is shaded and marked in
+/// them. Empty if there is nothing to say.
+std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets);
+
+/// Loss, accuracy, learning rate and norms over updates. Phases that all runs share are shaded;
+/// where the ends of their warmups differ, each arm's is marked.
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 /// Sharpness over updates of every arm that recorded it, with the stability limits of its learning

@@ -31,15 +31,15 @@ optimizer: {{momentum: 0.9}}
 OUTCOMES = ["ok", "spiked", "stuck", "non_finite"]
 
 
-def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up"):
+def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up", warmup=0.1):
     """A run's folder as train/run_folder.h describes it."""
     folder.mkdir(parents=True)
     rng = random.Random(f"{name} {seed} {outcome}")
     (folder / "config.yaml").write_text(CONFIG.format(name=name, seed=seed, more=""))
     end = updates // 2 if outcome == "non_finite" else updates
     rows = []
+    warmup = int(warmup * updates)
     for step in range(end):
-        warmup = updates // 10
         rate = 0.1 * min(1, (step + 1) / max(1, warmup))
         loss = 2.3 * math.exp(-3 * step / updates) * (1 + 0.2 * rng.random())
         if outcome == "non_finite":
@@ -100,7 +100,8 @@ def write_compare(folder, seeds, updates, diagnostics=False, loses=True):
     for arm in ("cold", "warm"):
         runs = [(s, "non_finite" if loses and arm == "cold" and s % 2 else "ok") for s in range(seeds)]
         for seed, outcome in runs:
-            write_run(folder / arm / str(seed), seed, updates, outcome, diagnostics)
+            write_run(folder / arm / str(seed), seed, updates, outcome, diagnostics,
+                      warmup=0 if arm == "cold" else 0.1)
         arms.append(arm_json(arm, {}, runs))
     (folder / "compare.json").write_text(json.dumps({
         "arms": arms, "paired": [{"arms": ["cold", "warm"], "mcnemar_p": 0.25}],
@@ -207,7 +208,25 @@ USE = """
     const ends = ({ kind, y }) => ['raw', 'median'].includes(kind) && y.at(-1) === null;
     expect(chart.data.datasets.filter(({ isMark }) => isMark).length ===
       chart.spec.series.filter(ends).length, `${chart.spec.title}: a cross where a line ends`);
-    const { left, right, top } = chart.chartArea;
+    const { left, right, top, height } = chart.chartArea;
+    // Without what is behind the lines the pixels there are others.
+    const behind = [...(chart.spec.bands ?? []).map((band) => [chart.spec.bands, (band.from + band.to) / 2]),
+      ...(chart.spec.marks ?? []).map((mark) => [chart.spec.marks, mark.at])];
+    for (const [list, at] of behind) {
+      const ratio = chart.currentDevicePixelRatio;
+      const pixels = () => {
+        const copy = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+        copy.drawImage(canvas, (2 - chart.scales.x.getPixelForValue(at)) * ratio, -top * ratio);
+        return copy.getImageData(0, 0, 4 * ratio, Math.min(height, 100) * ratio).data.join();
+      };
+      const before = pixels();
+      const kept = list.splice(0);
+      chart.update('none');
+      expect(pixels() !== before, `${chart.spec.title}: a phase or an end of warmup at ${at} is drawn`);
+      list.push(...kept);
+      chart.update('none');
+      expect(canvas.getAttribute('aria-label').includes(kept[0].label), `${chart.spec.title}: and said`);
+    }
     const [min, max] = range(canvas);
     const at = (type, share) => {
       const box = canvas.getBoundingClientRect();
@@ -295,7 +314,7 @@ USE = """
 """
 
 
-def check(page, browser, least_charts):
+def check(page, browser, least_charts, behind):
     dom, console = browser.open(page, "--virtual-time-budget=8000")
     body = Body()
     body.feed(dom)
@@ -309,6 +328,9 @@ def check(page, browser, least_charts):
         problems.append(f"errors: {body.attributes.get('data-errors')}")
     if console:
         problems.append("the console says: " + console[0])
+    for kind in behind:
+        if f'"{kind}":' not in page.read_text():
+            problems.append(f"no chart has {kind}")
     outside = re.findall(r'(?:src|href)="([^"]*)"|url\(', page.read_text().split("<script")[0])
     if outside:
         problems.append(f"refers to {outside[0]}")
@@ -367,14 +389,15 @@ def main():
         write_compare(root / "seeds", 6, 900)
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
-        pages = [(page_of("one-run", root / "one"), 10),
-                 (page_of("runs", root / "one", root / "lost", root / "short"), 4),
-                 (page_of("compare", root / "pair"), 8),
-                 (page_of("seeds", root / "seeds"), 4),
-                 (page_of("sweep", root / "map"), 3),
-                 (page_of("find-lr", root / "search"), 6),
-                 (page_of("mixed", root / "map", root / "one", root / "search"), 14)]
-        right = [check(page, browser, least) for (page, _), least in pages]
+        shaded, marked = ["bands"], ["bands", "marks"]
+        pages = [(page_of("one-run", root / "one"), 10, shaded),
+                 (page_of("runs", root / "one", root / "lost", root / "short"), 4, marked),
+                 (page_of("compare", root / "pair"), 8, marked),
+                 (page_of("seeds", root / "seeds"), 4, marked),
+                 (page_of("sweep", root / "map"), 3, shaded),
+                 (page_of("find-lr", root / "search"), 6, shaded),
+                 (page_of("mixed", root / "map", root / "one", root / "search"), 14, shaded)]
+        right = [check(page, browser, least, behind) for (page, _), least, behind in pages]
         return 0 if all(right) else 1
 
 

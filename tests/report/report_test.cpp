@@ -504,6 +504,64 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   EXPECT_THAT(page, HasSubstr("Runs of an arm that have the same rates share a line."));
 }
 
+// "warmup 0 10, decay 10 40".
+std::string bands_of(const Json& chart) {
+  std::string text;
+  for (const Json& band : chart.value("bands", Json::array())) {
+    text += fmt::format("{}{} {} {}", text.empty() ? "" : ", ", band.at("label").get<std::string>(),
+                        band.at("from").get<double>(), band.at("to").get<double>());
+  }
+  return text;
+}
+
+TEST_F(Report, OfSeveralRunsShadesThePhasesThatTheyShareAndMarksOtherEndsOfWarmup) {
+  write_compare();
+  const auto write_phases = [&](const std::string& run, std::size_t warmup, std::size_t updates) {
+    std::vector<Row> rows = random_rows(updates);
+    for (std::size_t i = 0; i < updates; ++i) rows[i].phase = i < warmup ? "warmup" : "decay";
+    write_run(folder_ / "c" / run, rows, "ok", "pair", run.substr(run.size() - 1));
+  };
+  const auto expect = [&](const std::string& bands, const std::map<std::string, Json>& marks) {
+    const std::string page = page_of({folder_ / "c"});
+    expect_well_formed(page);
+    const Json section = data_of(page).at("sections").at(0);
+    EXPECT_GE(section.at("charts").size(), 5u);
+    for (const Json& chart : section.at("charts")) {
+      EXPECT_EQ(bands_of(chart), bands) << chart.at("title");
+      std::map<std::string, Json> found;
+      for (const Json& mark : chart.value("marks", Json::array())) {
+        found[fmt::format("{} {}", mark.at("label").get<std::string>(),
+                          mark.at("color").get<std::string>())] =
+            Json::array({mark.at("at"), mark.at("facets")});
+      }
+      EXPECT_EQ(found, marks) << chart.at("title");
+    }
+    return page;
+  };
+  // Cold has no warmup, and one of its seeds is lost; those of warm end at the same update.
+  write_phases("cold/0", 0, 40);
+  write_phases("cold/1", 0, 20);
+  write_phases("warm/0", 10, 40);
+  write_phases("warm/1", 10, 40);
+  EXPECT_THAT(expect("decay 10 40", {{"warm: warmup ends after 10 updates c1",
+                                      Json::array({10, Json::array({1, -1})})}}),
+              AllOf(HasSubstr("Shaded: the updates at which all runs, as far as each goes, are in "
+                              "the same phase."),
+                    HasSubstr("Vertical lines: where warmup ends, warm: after 10 updates.")));
+  // As behind a gate each seed has its own end.
+  write_phases("cold/0", 10, 40);
+  write_phases("cold/1", 4, 20);
+  EXPECT_THAT(
+      expect("warmup 0 4, decay 10 40",
+             {{"cold: warmup ends after 10 updates c0", Json::array({10, Json::array({0, 0})})},
+              {"cold: warmup ends after 4 updates c0", Json::array({4, Json::array({0, 1})})},
+              {"warm: warmup ends after 10 updates c1", Json::array({10, Json::array({1, -1})})}}),
+      HasSubstr("where warmup ends, cold: after 4 to 10 updates; warm: after 10 updates."));
+  // A run that is lost in its warmup does not differ, and all phases are shared.
+  write_phases("cold/1", 6, 6);
+  EXPECT_THAT(expect("warmup 0 10, decay 10 40", {}), Not(HasSubstr("Vertical lines")));
+}
+
 TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
   // Seed 1 fails under both arms, seed 0 under "warm" alone. Seed 2 of "warm" has no partner, and
   // comes first.

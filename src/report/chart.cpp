@@ -114,6 +114,11 @@ Chart& Chart::caption(const std::string& text) {
   return *this;
 }
 
+Chart& Chart::fold(std::string summary) {
+  fold_ = std::move(summary);
+  return *this;
+}
+
 Chart& Chart::numbers(std::string html) {
   numbers_ = std::move(html);
   return *this;

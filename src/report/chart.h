@@ -51,6 +51,9 @@ class Chart {
   /// Gives the chart its own legend, for series that the section's facets do not tell apart.
   Chart& legend();
   Chart& caption(const std::string& text);
+  /// Puts the chart, with its neighbours of the same `summary`, into a part of the section that is
+  /// collapsed by default.
+  Chart& fold(std::string summary);
   /// Replaces the facts of the series.
   Chart& numbers(std::string html);
 
@@ -67,6 +70,7 @@ class Chart {
            const std::vector<int>& facets);
 
   bool empty() const { return json_.at("series").empty(); }
+  const std::string& folded_under() const { return fold_; }  // ""; not folded
   const Json& json() const { return json_; }
 
   /// The HTML figure; `index` is the chart's index in its section.
@@ -76,6 +80,7 @@ class Chart {
   Json json_;
   std::string caption_;
   std::string numbers_;
+  std::string fold_;
   std::vector<std::vector<Cell>> facts_;
 };
 

@@ -14,15 +14,19 @@ void Page::add_charts(const std::vector<Chart>& charts, const std::string& headi
   if (charts.empty()) return;
   Json list = Json::array();
   if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
-  add(
-      fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n"
-                  "<div class=\"panels\">\n",
+  add(fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n",
                   sections_.size()));
-  for (std::size_t i = 0; i < charts.size(); ++i) {
-    add(charts[i].figure(i));
-    list.push_back(charts[i].json());
+  for (std::size_t i = 0; i < charts.size();) {
+    const std::string& fold = charts[i].folded_under();
+    std::string panels = "<div class=\"panels\">\n";
+    for (; i < charts.size() && charts[i].folded_under() == fold; ++i) {
+      panels += charts[i].figure(i);
+      list.push_back(charts[i].json());
+    }
+    panels += "</div>\n";
+    add(fold.empty() ? panels : folded(fold, panels));
   }
-  add("</div>\n</section>\n");
+  add("</section>\n");
   sections_.push_back({{"facets", facets}, {"charts", std::move(list)}});
 }
 

@@ -735,7 +735,7 @@
         buttons.push(button('all', () => all(true)), button('none', () => all(false)));
       }
       set.append(legend(facet.name));
-      if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec))) {
+      if (facet.name === 'seed' && group.charts.some(({ spec }) => hasMedians(spec) && runsOf(spec) > 0)) {
         set.append(eachSeed(group, buttons), keyOf(swatch('soft', 0, false, 'band'),
           'median of an arm, and the least and the largest of its seeds'));
       }

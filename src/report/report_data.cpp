@@ -111,9 +111,12 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
   add_metrics(run, points);
   run.evaluations = read_evaluations(run.folder / "eval.csv");
   run.sharpness = if_there(run.folder / "sharpness.csv", read_sharpness);
+  const fs::path layers = run.folder / "layers.csv";
+  const fs::path activations = run.folder / "activations.csv";
+  run.has_layers = is_there(layers) || is_there(activations);
   if (depth == Depth::without_layers) return;
-  run.layers = if_there(run.folder / "layers.csv", read_layers);
-  run.activations = if_there(run.folder / "activations.csv", read_activations);
+  run.layers = if_there(layers, read_layers);
+  run.activations = if_there(activations, read_activations);
 }
 
 fs::path arm_folder(const Experiment& experiment, const std::string& arm) {
@@ -283,7 +286,12 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   }
   const std::size_t points =
       std::clamp(all_points / std::max<std::size_t>(1, runs), min_points, max_points);
-  for (RunData& run : data.runs) read_run(run, points, Depth::with_layers);
+  std::size_t with_layers = 0;
+  for (RunData& run : data.runs) {
+    read_run(run, points,
+             with_layers < max_layer_arms ? Depth::with_layers : Depth::without_layers);
+    with_layers += run.has_layers ? 1 : 0;
+  }
   name_runs(data.runs);
   for (Experiment& e : data.experiments) {
     // The runs of one arm of a search have different rates, so only one per arm is read.
@@ -294,7 +302,7 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
       const bool is_read =
           of_arm == seeds.end() ? seeds.size() < max_layer_arms : of_arm->second < max_seeds;
       read_run(run, points, is_read ? Depth::with_layers : Depth::without_layers);
-      if (run.layers || run.activations) ++seeds[run.arm];
+      if (is_read && run.has_layers) ++seeds[run.arm];
     }
   }
   return data;

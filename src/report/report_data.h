@@ -44,6 +44,7 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   Evaluations evaluations;
   // If the run recorded them.
   std::optional<SharpnessRows> sharpness;
+  bool has_layers = false;  // or activations; they may not have been read
   std::optional<LayerRows> layers;
   std::optional<ActivationRows> activations;
 };
@@ -66,7 +67,7 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
 
 /// The most arms (or cells, or single runs) and seeds of each whose layers are read: reading all of
 /// them would make writing a page as slow as the files are large.
-inline constexpr std::size_t max_layer_arms = 4;
+inline constexpr std::size_t max_layer_arms = 12;
 inline constexpr std::size_t max_layer_seeds = 10;
 
 struct ReportData {

@@ -11,14 +11,17 @@
 #include <utility>
 
 #include "experiment/statistics.h"
+#include "report/label_text.h"
 
 namespace preheat {
 namespace {
 
 constexpr double gap = std::numeric_limits<double>::quiet_NaN();
-constexpr std::size_t max_with_norms = 24;       // runs in one chart of gradient norms
-constexpr std::size_t max_sharpness_charts = 8;  // arms
-constexpr std::size_t max_layers = 24;           // lines in one chart
+constexpr std::size_t max_with_norms = 24;      // runs in one chart of gradient norms
+constexpr std::size_t max_sharpness_arms = 24;  // with a chart
+constexpr std::size_t max_unfolded_sharpness_arms = 8;
+constexpr std::size_t max_unfolded_layer_arms = 4;
+constexpr std::size_t max_layers = 24;  // lines in one chart
 constexpr std::size_t layer_points = 160;
 constexpr std::size_t max_named_arms = 12;  // in one sentence
 constexpr std::size_t min_seeds = 5;        // per arm, for a median and a range
@@ -218,11 +221,11 @@ const Points& smooth(const Series& series) {
   return series.means.x.empty() ? series.points : series.means;
 }
 
-// The median and the range of each arm over its seeds; `curve_of` makes a run's SeedCurve.
+// The median and the range of each arm over its seeds, however many; `curve_of` makes a run's
+// SeedCurve.
 template <class CurveOf>
-void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
-                 const CurveOf& curve_of) {
-  if (!facets.has_spreads()) return;
+void add_all_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
+                     Worst worst, const CurveOf& curve_of) {
   for (auto run = runs.begin(); run != runs.end();) {
     const auto end = std::ranges::find_if(
         run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
@@ -237,13 +240,18 @@ void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& f
   }
 }
 
-// The same for a quantity recorded at every update.
-template <class SeriesOf>
-void add_spreads_of(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
-                    Worst worst, const SeriesOf& series_of) {
-  add_spreads(chart, runs, facets, worst, [&](const RunData& run) {
+// The same, if there are enough seeds.
+template <class CurveOf>
+void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
+                 const CurveOf& curve_of) {
+  if (facets.has_spreads()) add_all_spreads(chart, runs, facets, worst, curve_of);
+}
+
+// Of a quantity recorded at every update.
+auto curve_of_updates(const Series& (*series_of)(const RunData&)) {
+  return [series_of](const RunData& run) {
     return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1, run.lost_at};
-  });
+  };
 }
 
 constexpr const char* spread_words =
@@ -304,7 +312,7 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets) {
     }
     chart.legend();
   }
-  add_spreads_of(chart, runs, facets, Worst::largest, loss_of);
+  add_spreads(chart, runs, facets, Worst::largest, curve_of_updates(loss_of));
   cap_losses(chart, runs);
   shade_phases(chart, runs, facets);
   return chart;
@@ -367,15 +375,19 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
 Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
   Chart chart("Test accuracy", "accuracy, %", "");
   std::size_t points = 0;
+  std::vector<std::vector<Cell>> rows;
   for (const RunData& run : runs) {
-    if (run.evaluations.step.empty()) continue;
+    const bool is_evaluated = !run.evaluations.step.empty();
+    const Number accuracy = is_evaluated ? Number(run.evaluations.accuracy.back()) : Number();
+    rows.push_back({escape(facets.label(run)), percent(accuracy),
+                    is_evaluated ? fmt::format("{:.10g}", run.evaluations.step.back()) : "–"});
+    if (!is_evaluated) continue;
     const std::vector<int> indices = facets.indices(run);
     chart.add(facets.label(run), Chart::Kind::dots, facets.style(run),
-              {{100 * run.evaluations.accuracy.back()}, {static_cast<double>(indices[0])}},
-              indices);
+              {{100 * *accuracy}, {static_cast<double>(indices[0])}}, indices);
     ++points;
   }
-  chart.rows(facets.rows());
+  chart.rows(facets.rows()).numbers(table({"run", "test accuracy", "after updates"}, rows));
   chart.caption(points == runs.size()
                     ? fmt::format("One point per run, at its end, n = {}.", points)
                     : fmt::format("One point per run, at its end, {} of n = {}; the others ended "
@@ -462,7 +474,15 @@ std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& f
     }
     if (facets.has_spreads()) charts.back().caption(spread_words);
     cap_norms(charts.back(), runs);
-    add_spreads_of(charts.back(), runs, facets, Worst::largest, norm_of);
+    add_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
+  } else if (facets.by_arm_and_seed()) {
+    charts.emplace_back("Norm of the gradient", "step", "norm");
+    charts.back().log_y().caption(
+        fmt::format("L2, over all parameters. {} The {} seeds have no "
+                    "lines of their own here.",
+                    spread_words, runs.size()));
+    cap_norms(charts.back(), runs);
+    add_all_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
   }
   for (Chart& chart : charts) shade_phases(chart, runs, facets);
   return charts;
@@ -682,6 +702,10 @@ std::vector<Group> by_arm(const std::vector<RunData>& runs, const Facets& facets
   return arms;
 }
 
+bool has_sharpness(const RunData& run) {
+  return run.sharpness && !run.sharpness->step.empty();
+}
+
 }  // namespace
 
 Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs)
@@ -712,8 +736,12 @@ std::vector<int> Facets::indices(const RunData& run) const {
   return indices;
 }
 
+bool Facets::by_arm_and_seed() const {
+  return names_ == std::vector<std::string>{"arm", "seed"};
+}
+
 bool Facets::has_spreads() const {
-  return names_ == std::vector<std::string>{"arm", "seed"} &&
+  return by_arm_and_seed() &&
          std::ranges::any_of(runs_, [](const auto& arm) { return arm.second >= min_seeds; });
 }
 
@@ -758,7 +786,22 @@ Json Facets::json() const {
 }
 
 std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets) {
+  const auto limited = [&](const char* what, std::size_t most, const auto& has) -> std::string {
+    const std::size_t all = by_arm(runs, facets, has).size();
+    if (all <= most) return "";
+    const char* arms = facets.by_outcome() ? "cells" : runs.front().arm.empty() ? "runs" : "arms";
+    return fmt::format("{}: {} of {} {}, the first.", what, most, all, arms);
+  };
   std::vector<std::string> notes = {phases_note(runs, facets)};
+  if (runs.size() > max_with_norms && !facets.by_arm_and_seed()) {
+    notes.push_back(fmt::format(
+        "Norms of the gradient have no chart, as there are more than {} runs; each run's "
+        "metrics.csv has them.",
+        max_with_norms));
+  }
+  notes.push_back(limited("Sharpness", max_sharpness_arms, has_sharpness));
+  notes.push_back(
+      limited("Layers", max_layer_arms, [](const RunData& run) { return run.has_layers; }));
   std::erase(notes, "");
   return notes;
 }
@@ -773,13 +816,13 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
 }
 
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets) {
-  std::vector<Group> arms = by_arm(runs, facets, [](const RunData& run) {
-    return run.sharpness && !run.sharpness->step.empty();
-  });
-  if (arms.size() > max_sharpness_charts) arms.resize(max_sharpness_charts);
+  std::vector<Group> arms = by_arm(runs, facets, has_sharpness);
+  const bool many = arms.size() > max_unfolded_sharpness_arms;
+  if (arms.size() > max_sharpness_arms) arms.resize(max_sharpness_arms);
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {
     charts.push_back(sharpness_chart(name, of_arm, facets, runs.size() == 1));
+    if (many) charts.back().fold("Sharpness");
   }
   return charts;
 }
@@ -787,11 +830,13 @@ std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Face
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets) {
   std::vector<Group> arms =
       by_arm(runs, facets, [](const RunData& run) { return run.layers || run.activations; });
-  if (arms.size() > max_layer_arms) arms.resize(max_layer_arms);
+  const bool many = arms.size() > max_unfolded_layer_arms;
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {
     const std::string of = of_arm.size() > 1 ? name : facets.label(*of_arm.front());
+    const std::size_t before = charts.size();
     add_layer_charts(charts, of_arm, runs.size() == 1 ? "" : ", " + of);
+    for (std::size_t i = before; many && i < charts.size(); ++i) charts[i].fold("Layers, " + of);
   }
   return charts;
 }

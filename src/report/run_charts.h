@@ -23,6 +23,8 @@ class Facets {
   Style style(const RunData& run) const;
   std::string label(const RunData& run) const;  // "warmup, seed 3"
 
+  bool by_arm_and_seed() const;
+
   /// Whether the facets are arm and seed, and an arm has at least five seeds: enough for a median
   /// and a range to say more than that many lines.
   bool has_spreads() const;
@@ -43,20 +45,21 @@ class Facets {
   std::map<std::string, std::size_t> runs_;  // by value of the first facet
 };
 
-/// What applies to all charts of the runs, as sentences of plain text: what is shaded and marked in
-/// them. Empty if there is nothing to say.
+/// What applies to all charts of the runs, each a paragraph of plain text: what is shaded and
+/// marked in them, and what is left out because there are too many runs or arms.
 std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets);
 
 /// Loss, accuracy, learning rate and norms over updates. Phases that all runs share are shaded;
 /// where the ends of their warmups differ, each arm's is marked.
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets);
 
-/// Sharpness over updates of every arm that recorded it, with the stability limits of its learning
-/// rate.
+/// Sharpness over updates of the arms that recorded it, with the stability limits of their learning
+/// rates; collapsed if there are many.
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 /// The effect of updates on each parameter, and the activations of each layer, of the runs whose
-/// rows were read; of an arm with several seeds the median.
+/// rows were read; of an arm with several seeds the median. Each arm's are collapsed if there are
+/// more than four.
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 }  // namespace preheat

@@ -91,13 +91,14 @@ def arm_json(name, overrides, runs):
                       "final_train_loss": 0.5, "test_accuracy": 0.9} for s, o in runs]}
 
 
-def write_compare(folder, seeds, updates, diagnostics=False, loses=True):
+def write_compare(folder, seeds, updates, diagnostics=False, loses=True, more_arms=()):
     folder.mkdir(parents=True)
+    more = "".join(f", {arm}: {{}}" for arm in ("warm", *more_arms))
     (folder / "config.yaml").write_text(CONFIG.format(
         name="made-up", seed=0,
-        more=f"compare: {{seeds: {seeds}, arms: {{cold: {{schedule.base_lr: 1}}, warm: {{}}}}}}"))
+        more=f"compare: {{seeds: {seeds}, arms: {{cold: {{schedule.base_lr: 1}}{more}}}}}"))
     arms = []
-    for arm in ("cold", "warm"):
+    for arm in ("cold", "warm", *more_arms):
         runs = [(s, "non_finite" if loses and arm == "cold" and s % 2 else "ok") for s in range(seeds)]
         for seed, outcome in runs:
             write_run(folder / arm / str(seed), seed, updates, outcome, diagnostics,
@@ -193,7 +194,9 @@ class Browser:
 # Uses every chart as a reader would, and writes what does not work to data-wrong.
 USE = """
 <script>
-(() => {
+(async () => {
+  for (const folded of document.querySelectorAll('section > details')) folded.open = true;
+  await new Promise((done) => { setTimeout(done, 1000); });  // for their charts to take their sizes
   const wrong = [];
   const expect = (truth, words) => { if (!truth) wrong.push(words); };
   const buttons = (root, words) => [...root.querySelectorAll('button')]
@@ -386,6 +389,7 @@ def main():
         write_run(root / "short", 1, 2, "non_finite", name="short")
         write_run(root / "lost", 2, 90, "non_finite", name="lost")
         write_compare(root / "pair", 3, 200, diagnostics=True)
+        write_compare(root / "many", 1, 40, diagnostics=True, more_arms=("a", "b", "c"))
         write_compare(root / "seeds", 6, 900)
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
@@ -393,6 +397,7 @@ def main():
         pages = [(page_of("one-run", root / "one"), 10, shaded),
                  (page_of("runs", root / "one", root / "lost", root / "short"), 4, marked),
                  (page_of("compare", root / "pair"), 8, marked),
+                 (page_of("many-arms", root / "many"), 35, marked),
                  (page_of("seeds", root / "seeds"), 4, marked),
                  (page_of("sweep", root / "map"), 3, shaded),
                  (page_of("find-lr", root / "search"), 6, shaded),

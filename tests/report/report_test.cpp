@@ -736,7 +736,12 @@ TEST_F(Report, OfRunsThatWereEvaluatedOnceShowsArmByArmWhereTheyEnded) {
               fmt::format("step,epoch,test_loss,test_accuracy\n40,1,1.5,{}\n", accuracy));
   }
   put_bytes(folder_ / "c/cold/1/eval.csv", "step,epoch,test_loss,test_accuracy\n");  // not finite
-  const Json section = data_of(page_of({folder_ / "c"})).at("sections").at(0);
+  const std::string page = page_of({folder_ / "c"});
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("<th scope=\"row\">cold, seed 0</th><td>25.00 %</td><td>40</td>"),
+                    HasSubstr("<th scope=\"row\">cold, seed 1</th><td>–</td><td>–</td>"),
+                    HasSubstr("<th scope=\"row\">warm, seed 1</th><td>75.00 %</td><td>40</td>")));
+  const Json section = data_of(page).at("sections").at(0);
   const Json& charts = section.at("charts");
   const auto chart = std::ranges::find(charts, "Test accuracy",
                                        [](const Json& c) -> std::string { return c.at("title"); });
@@ -993,7 +998,9 @@ TEST_F(Report, OfALargeGridDrawsWhatCanBeRead) {
                         {{{"ok", 0.5}}});
   };
   const std::string chart = "\"Test accuracy by base rate";
-  EXPECT_THAT(page(1, 24), HasSubstr(chart));
+  const std::string norms = "Norms of the gradient have no chart, as there are more than 24 runs";
+  EXPECT_THAT(page(1, 12), Not(HasSubstr(norms)));
+  EXPECT_THAT(page(1, 24), AllOf(HasSubstr(chart), HasSubstr(norms)));
   EXPECT_THAT(page(1, 25), Not(HasSubstr(chart)));
   EXPECT_THAT(page(4, 1), Not(HasSubstr("Charts of 4 of")));
   EXPECT_THAT(page(5, 1), HasSubstr("Charts of 4 of 5 combinations"));
@@ -1269,7 +1276,8 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_EQ(moves("cold"), "[0.375,0.2,null]");
   EXPECT_EQ(moves("warm"), "[null,2]");
   EXPECT_EQ(series_of(section, "Dead units, cold", "a").at("y").dump(), "[50]");
-  EXPECT_THAT(page, HasSubstr("Median of n = 2 seeds"));
+  EXPECT_THAT(page, AllOf(HasSubstr("Median of n = 2 seeds"), Not(HasSubstr("<summary>Layers")),
+                          Not(HasSubstr("Layers:"))));
 }
 
 // The limits of the sharpness are far above it where the rate is small.
@@ -1293,9 +1301,11 @@ TEST_F(Report, OfSharpnessLeavesTheCurveVisible) {
   EXPECT_EQ(linear.at("cap"), 100);
 }
 
-// Any number of arms without layers may come before those that have them.
-TEST_F(Report, OfLayersShowsFourArmsThatHaveThem) {
-  const std::vector<std::string> more = {"a", "b", "c", "d", "e", "f", "g"};
+// Any number of arms without layers may come before those that have them. What is left out of many
+// arms is said: layers of the thirteenth, and the lines of seeds beside the median of their norms.
+TEST_F(Report, OfManyArmsShowsTheLayersOfTwelveCollapsedAndTheMediansOfNorms) {
+  std::vector<std::string> more;
+  for (const char c : std::string("abcdefghijklmno")) more.emplace_back(1, c);
   write_compare([&](Json& json) {
     for (const std::string& name : more) {
       json["arms"].push_back(json["arms"][1]);
@@ -1310,14 +1320,29 @@ TEST_F(Report, OfLayersShowsFourArmsThatHaveThem) {
       if (name < "c") std::filesystem::remove(run / "activations.csv");
     }
   }
-  std::vector<std::string> titles;
-  const Json data = data_of(page_of({folder_ / "c"}));
-  for (const Json& chart : data.at("sections").at(0).at("charts")) {
-    const auto title = chart.at("title").get<std::string>();
-    if (title.starts_with("Dead units")) titles.push_back(title);
+  std::string metrics = bytes_of(folder_ / "c/d/1/metrics.csv");
+  for (auto at = metrics.find(",1.5,"); at != std::string::npos; at = metrics.find(",1.5,", at)) {
+    metrics.replace(at, 5, ",4.5,");
   }
-  EXPECT_THAT(titles,
-              ElementsAre("Dead units, c", "Dead units, d", "Dead units, e", "Dead units, f"));
+  put_bytes(folder_ / "c/d/1/metrics.csv", metrics);
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  std::vector<std::string> titles;
+  for (const Json& chart : section.at("charts")) {
+    const auto title = chart.at("title").get<std::string>();
+    if (title.starts_with("Dead units")) titles.push_back(title.substr(12));
+  }
+  EXPECT_THAT(titles, ElementsAre("c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"));
+  EXPECT_THAT(page, AllOf(HasSubstr("<p class=\"soft\">Layers: 12 of 13 arms, the first.</p>"),
+                          HasSubstr("<summary>Layers, c</summary>\n<div class=\"panels\">"),
+                          HasSubstr("<summary>Layers, n</summary>\n<div class=\"panels\">"),
+                          Not(HasSubstr("Norms of the gradient have no chart"))));
+  const Json norms = series_of(section, "Norm of the gradient", "d, median of 2");
+  EXPECT_EQ(norms.at("kind"), "median");
+  ASSERT_EQ(norms.at("y").size(), 40u);
+  for (const Json& y : norms.at("y")) EXPECT_EQ(y, 3);
+  EXPECT_EQ(series_of(section, "Norm of the gradient", "e, median of 2").at("y").at(0), 1.5);
 }
 
 TEST_F(Report, NamesWhatIsDamaged) {

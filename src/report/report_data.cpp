@@ -138,22 +138,41 @@ void check_counts(const Experiment& experiment, const Json& arm, const std::stri
   }
 }
 
+// The name of a run's folder in that of its arm. Text could lead out of the experiment's folder.
+std::string seed_at(const Json& object) {
+  return std::to_string(get_as<std::uint64_t>(object.at("seed")));
+}
+
+// The keys of a grid's axes.
+std::vector<std::string> axis_keys(const Experiment& e) {
+  std::vector<std::string> keys;
+  for (const Json& axis : e.result.at("axes")) {
+    const auto key = axis.at("key").get<std::string>();
+    if (std::ranges::find(keys, key) != keys.end()) {
+      throw Error(fmt::format("{}: is damaged: '{}' is the key of two axes", e.file.string(),
+                              clean(key, 40)));
+    }
+    keys.push_back(key);
+  }
+  return keys;
+}
+
 // The runs that an arm of a comparison or a cell of a grid lists.
-void list_runs_of_arms(Experiment& e, const char* arms) {
+void list_runs_of_arms(Experiment& e, const char* arms, const std::vector<std::string>& axes) {
   for (const Json& arm : e.result.at(arms)) {
     const auto name = arm.at("name").get<std::string>();
     check_counts(e, arm, name);
     for (const Json& r : arm.at("runs")) {
       RunData run;
-      const std::string seed = scalar(r.at("seed"));
+      const std::string seed = seed_at(r);
       run.folder = arm_folder(e, name) / seed;
       run.arm = name;
       if (e.kind == Experiment::Kind::compare) {
         run.facets = {name, seed};
       } else {
         run.facets = {outcome_words(r.at("outcome").get<std::string>())};
-        for (const auto& [key, value] : arm.at("point").items()) {
-          run.facets.push_back(scalar(value));
+        for (const std::string& key : axes) {
+          run.facets.push_back(scalar(arm.at("point").at(key)));
         }
         run.facets.push_back(seed);
       }
@@ -167,7 +186,7 @@ void list_runs_of_searches(Experiment& e) {
   for (const Json& arm : e.result.at("arms")) {
     const auto name = arm.at("name").get<std::string>();
     for (const Json& search : arm.at("searches")) {
-      const std::string seed = scalar(search.at("seed"));
+      const std::string seed = seed_at(search);
       for (const Json& trial : search.at("tried")) {
         RunData run;
         run.folder = arm_folder(e, name) / seed / rate_name(trial.at("lr").get<double>());
@@ -205,12 +224,13 @@ Experiment read_experiment(const fs::path& folder, Experiment::Kind kind) {
     e.result = json;
     if (kind == Experiment::Kind::compare) {
       e.facet_names = {"arm", "seed"};
-      list_runs_of_arms(e, "arms");
+      list_runs_of_arms(e, "arms", {});
     } else if (kind == Experiment::Kind::sweep) {
       e.facet_names = {"outcome"};
-      for (const Json& axis : json.at("axes")) e.facet_names.push_back(axis.at("key"));
+      const std::vector<std::string> axes = axis_keys(e);
+      e.facet_names.insert(e.facet_names.end(), axes.begin(), axes.end());
       e.facet_names.emplace_back("seed");
-      list_runs_of_arms(e, "cells");
+      list_runs_of_arms(e, "cells", axes);
     } else {
       e.facet_names = {"arm", "trained", "seed"};
       list_runs_of_searches(e);

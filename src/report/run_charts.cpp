@@ -709,29 +709,29 @@ bool has_sharpness(const RunData& run) {
 }  // namespace
 
 Facets::Facets(const std::vector<std::string>& names, const std::vector<RunData>& runs)
-    : names_(names), values_(names.size()) {
-  for (const RunData& run : runs) {
-    if (!names_.empty()) ++runs_[run.facets[0]];
-    for (std::size_t i = 0; i < names_.size(); ++i) {
-      if (std::ranges::find(values_[i], run.facets[i]) == values_[i].end()) {
-        values_[i].push_back(run.facets[i]);
+    : names_(names), values_(names.size()), places_(names.size()) {
+  const auto add = [&](std::size_t facet, const std::string& value) {
+    const int place = static_cast<int>(values_[facet].size());
+    if (places_[facet].try_emplace(value, place).second) values_[facet].push_back(value);
+  };
+  if (by_outcome()) {  // from good to bad, as in the legend of the map
+    for (const char* outcome : outcomes) {
+      const std::string words = outcome_words(outcome);
+      if (std::ranges::any_of(runs, [&](const RunData& r) { return r.facets[0] == words; })) {
+        add(0, words);
       }
     }
   }
-  if (!by_outcome()) return;
-  std::vector<std::string> in_order;  // from good to bad, as in the legend of the map
-  for (const char* outcome : outcomes) {
-    const std::string words = outcome_words(outcome);
-    if (std::ranges::find(values_[0], words) != values_[0].end()) in_order.push_back(words);
+  for (const RunData& run : runs) {
+    if (!names_.empty()) ++runs_[run.facets[0]];
+    for (std::size_t i = 0; i < names_.size(); ++i) add(i, run.facets[i]);
   }
-  values_[0] = std::move(in_order);
 }
 
 std::vector<int> Facets::indices(const RunData& run) const {
   std::vector<int> indices;
   for (std::size_t i = 0; i < names_.size(); ++i) {
-    indices.push_back(
-        static_cast<int>(std::ranges::find(values_[i], run.facets[i]) - values_[i].begin()));
+    indices.push_back(places_[i].at(run.facets[i]));
   }
   return indices;
 }

@@ -42,7 +42,8 @@ class Facets {
 
   std::vector<std::string> names_;
   std::vector<std::vector<std::string>> values_;
-  std::map<std::string, std::size_t> runs_;  // by value of the first facet
+  std::vector<std::map<std::string, int>> places_;  // of the values
+  std::map<std::string, std::size_t> runs_;         // by value of the first facet
 };
 
 /// What applies to all charts of the runs, each a paragraph of plain text: what is shaded and

@@ -917,6 +917,31 @@ std::string page_of_grid(const Path& folder, const std::vector<std::pair<std::st
   return page_of({folder});
 }
 
+TEST_F(Report, OfAGridTellsRunsApartByTheKeysOfItsAxes) {
+  const std::vector<std::pair<std::string, Json>> axes = {{"schedule.base_lr", {0.1, 0.2}},
+                                                          {"optimizer.momentum", {0.5}}};
+  page_of_grid(folder_ / "s", axes, {{{"ok", 0.5}}});
+  const std::string file = bytes_of(folder_ / "s/sweep.json");
+  // The order within a point is not that of the axes, and it has a key that is no axis.
+  Json json = Json::parse(file);
+  for (Json& cell : json["cells"]) {
+    cell["point"] = {{"a", 1}, {"optimizer.momentum", 0.5}, {"schedule.base_lr", 0.1}};
+  }
+  put_bytes(folder_ / "s/sweep.json", json.dump());
+  const ReportData data = read_report_data({folder_ / "s"});
+  EXPECT_THAT(data.experiments.at(0).facet_names,
+              ElementsAre("outcome", "schedule.base_lr", "optimizer.momentum", "seed"));
+  EXPECT_THAT(data.experiments.at(0).runs.at(0).facets, ElementsAre("● ok", "0.1", "0.5", "0"));
+  json = Json::parse(file);
+  json["axes"].push_back(json["axes"][1]);
+  put_bytes(folder_ / "s/sweep.json", json.dump());
+  EXPECT_THAT(message_of([&] { page_of({folder_ / "s"}); }),
+              HasSubstr("sweep.json: is damaged: 'optimizer.momentum' is the key of two axes"));
+  json["axes"][2]["key"] = "data.batch_size";  // the points have no such key
+  put_bytes(folder_ / "s/sweep.json", json.dump());
+  EXPECT_THAT(message_of([&] { page_of({folder_ / "s"}); }), HasSubstr("sweep.json: is damaged: "));
+}
+
 TEST_F(Report, OfAGridCountsInEachCell) {
   const std::string page = page_of_grid(
       folder_ / "s",
@@ -1386,6 +1411,13 @@ TEST_F(Report, NamesWhatIsDamaged) {
   for (const char* arm : {"..", "a/b", ".hidden", ""}) {
     write_compare([&](Json& json) { json["arms"][0]["name"] = arm; });
     EXPECT_THAT(message("c"), AllOf(HasSubstr("compare.json: is damaged"), HasSubstr(arm)));
+  }
+  // A seed is a number, and not the way to another folder.
+  write_run(folder_ / "elsewhere", random_rows(5));
+  for (const Json& seed : {Json("../../elsewhere"), Json("0"), Json(-1), Json(0.5), Json(true),
+                           Json(), Json(Json::array({0}))}) {
+    write_compare([&](Json& json) { json["arms"][0]["runs"][0]["seed"] = seed; });
+    EXPECT_THAT(message("c"), HasSubstr("compare.json: is damaged")) << seed;
   }
   // Counts that cannot be of the two runs that the arm lists.
   for (const auto& [n, failures] :

@@ -147,6 +147,10 @@ std::vector<std::string> run_heads(bool validated) {
   return heads;
 }
 
+constexpr const char* no_curves =
+    "<p class=\"soft\">Curves are left out, as the page is of too many runs; a report of fewer "
+    "folders has them.</p>\n";
+
 void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
   for (const std::string& note : chart_notes(runs, facets)) {
     page.add(fmt::format("<p class=\"soft\">{}</p>\n", escape(note)));
@@ -157,30 +161,48 @@ void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& 
   page.add_charts(charts, "", facets.json());
 }
 
-void add_run(Page& page, const RunData& run, const std::string& heading) {
+void add_run(Page& page, const RunData& run, const std::string& heading, bool has_curves) {
   page.add(fmt::format("<{0}>{1} <small>seed {2}</small></{0}>\n<p class=\"outcome {3}\">{4}</p>\n",
                        heading, escape(run.name), escape(run.seed),
                        outcome_cell(run.outcome).css_class, escape(outcome_sentence(run))));
   page.add(numbers_of(run));
-  add_run_charts(page, {run}, Facets({}, {}));
-  page.add("<h2>Phases of the schedule</h2>\n" + phases_table(run));
+  if (has_curves) {
+    add_run_charts(page, {run}, Facets({}, {}));
+    page.add("<h2>Phases of the schedule</h2>\n" + phases_table(run));
+  } else {
+    page.add(no_curves);
+  }
   page.add(folded("Configuration", preformatted(run.config)));
   const std::string environment = environment_of(run);
   if (!environment.empty()) page.add(folded("Environment", environment));
 }
 
-void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& heading) {
+// "1 of n = 3 runs failed: not finite, or stuck; 2 more have not ended".
+std::string outcome_sentence(const std::vector<RunData>& runs) {
   const auto failures =
       std::ranges::count_if(runs, [](const RunData& run) { return is_failure(run.outcome); });
-  page.add(
-      fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2} of n = {1} runs failed: not "
-                  "finite, or stuck</p>\n",
-                  heading, runs.size(), failures));
+  const auto open =
+      std::ranges::count_if(runs, [](const RunData& run) { return run.outcome.empty(); });
+  const auto ended = std::ssize(runs) - open;
+  if (ended == 0) return fmt::format("… none of {} runs has ended", runs.size());
+  return fmt::format(
+      "{} of n = {} runs failed: not finite, or stuck{}", failures, ended,
+      open == 0 ? "" : fmt::format("; {} more {} not ended", open, open == 1 ? "has" : "have"));
+}
+
+void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& heading,
+              bool has_curves) {
+  page.add(fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2}</p>\n", heading, runs.size(),
+                       outcome_sentence(runs)));
   std::vector<std::vector<Cell>> rows;
   const bool validated = any_validated(runs);
   for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front(), validated));
   page.add(table(run_heads(validated), rows));
-  add_run_charts(page, runs, Facets({"run"}, runs));
+  if (has_curves) {
+    add_run_charts(page, runs, Facets({"run"}, runs));
+  } else {
+    page.add(no_curves);
+  }
   for (std::size_t i = 0; i < std::min(runs.size(), max_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
                     environment_of(runs[i]) + preformatted(runs[i].config)));
@@ -237,7 +259,8 @@ std::string outcome_sentence(const Experiment& e) {
       searches += arm.at("searches").size();
       medians += fmt::format(
           "<br/><strong>{}</strong>: {}", escape(arm.at("name").get<std::string>()),
-          rates.empty()
+          arm.at("searches").empty() ? "no search has ended"
+          : rates.empty()
               ? fmt::format("no rate that was tried trains, n = {} seeds",
                             arm.at("searches").size())
               : fmt::format("trains up to a base rate of {}, the median of the {} of n = {} seeds "
@@ -268,7 +291,7 @@ std::string runs_table(const Experiment& e) {
   return table(run_heads(validated), rows);
 }
 
-void add_experiment(Page& page, const Experiment& e, const std::string& heading) {
+void add_experiment(Page& page, const Experiment& e, const std::string& heading, bool has_curves) {
   page.add(fmt::format("<{0}>{1} <small>{2}</small></{0}>\n<p class=\"outcome\">{3}{4}</p>\n",
                        heading, escape(e.name), size_of(e), progress_of(e), outcome_sentence(e)));
   page.add(claims(e.result));
@@ -285,7 +308,11 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading)
   }
   if (!e.runs.empty()) {
     page.add("<h2>Curves</h2>\n");
-    add_run_charts(page, e.runs, Facets(e.facet_names, e.runs));
+    if (has_curves) {
+      add_run_charts(page, e.runs, Facets(e.facet_names, e.runs));
+    } else {
+      page.add(no_curves);
+    }
     page.add(folded("Runs", runs_table(e)));
   }
   page.add(folded("Configuration", preformatted(e.config)));
@@ -303,15 +330,16 @@ std::string report_page(const ReportData& data) {
   std::vector<std::string> titles;
   if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
   for (const Experiment& e : data.experiments) {
-    with_json_errors(e.file, [&] { add_experiment(page, e, heading); });
+    with_json_errors(e.file, [&] { add_experiment(page, e, heading, data.has_curves); });
     titles.push_back(e.name);
   }
   if (data.runs.size() == 1) {
     const RunData& run = data.runs.front();
-    with_json_errors(run.folder / "summary.json", [&] { add_run(page, run, heading); });
+    with_json_errors(run.folder / "summary.json",
+                     [&] { add_run(page, run, heading, data.has_curves); });
     titles.push_back(fmt::format("{}, seed {}", run.name, run.seed));
   } else if (!data.runs.empty()) {
-    add_runs(page, data.runs, heading);
+    add_runs(page, data.runs, heading, data.has_curves);
     titles.push_back(fmt::format("{} runs", data.runs.size()));
   }
   return page.document(fmt::format("{}", fmt::join(titles, ", ")));

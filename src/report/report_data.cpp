@@ -90,7 +90,7 @@ std::optional<Rows> if_there(const fs::path& path, Rows (*read)(const fs::path&)
   return read(path);
 }
 
-enum class Depth { without_layers, with_layers };
+enum class Depth { without_curves, without_layers, with_layers };
 
 void read_run(RunData& run, std::size_t points, Depth depth) {
   const fs::path summary = run.folder / "summary.json";
@@ -98,6 +98,7 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
     read_json(summary, [&](const Json& json) {
       run.outcome = optional_at<std::string>(json, "outcome").value_or("");
       run.lost_at = optional_at<double>(json, "first_non_finite_step");
+      if (depth == Depth::without_curves) run.updates = get_as<std::size_t>(json.at("steps"));
       run.summary = json;
     });
   }
@@ -108,6 +109,10 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
     run.seed = seed ? seed->scalar : "0";
     run.momentum = momentum_of(document);
   });
+  if (depth == Depth::without_curves) {
+    if (run.summary.is_null()) run.updates = read_metrics(run.folder / "metrics.csv").step.size();
+    return;
+  }
   add_metrics(run, points);
   run.evaluations = read_evaluations(run.folder / "eval.csv");
   run.sharpness = if_there(run.folder / "sharpness.csv", read_sharpness);
@@ -244,10 +249,10 @@ void name_runs(std::vector<RunData>& runs) {
   const auto label = [](const RunData& run) {
     return fmt::format("{}, seed {}", run.name, run.seed);
   };
+  std::map<std::string, std::size_t> count;
+  for (const RunData& run : runs) ++count[label(run)];
   for (RunData& run : runs) {
-    const bool is_one = std::ranges::count_if(runs, [&](const RunData& other) {
-                          return label(other) == label(run);
-                        }) == 1;
+    const bool is_one = count[label(run)] == 1;
     run.facets = {is_one ? label(run) : run.folder.lexically_normal().string()};
   }
 }
@@ -290,7 +295,7 @@ std::vector<fs::path> reported(const fs::path& folder) {
 
 }  // namespace
 
-ReportData read_report_data(const std::vector<fs::path>& folders) {
+ReportData read_report_data(const std::vector<fs::path>& folders, std::size_t max_curves) {
   ReportData data;
   std::size_t runs = 0;
   for (const fs::path& given : folders) {
@@ -306,10 +311,16 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
   }
   const std::size_t points =
       std::clamp(all_points / std::max<std::size_t>(1, runs), min_points, max_points);
+  data.has_curves = runs <= max_curves;
+  const auto read = [&](RunData& run, bool with_layers) {
+    read_run(run, points,
+             !data.has_curves ? Depth::without_curves
+             : with_layers    ? Depth::with_layers
+                              : Depth::without_layers);
+  };
   std::size_t with_layers = 0;
   for (RunData& run : data.runs) {
-    read_run(run, points,
-             with_layers < max_layer_arms ? Depth::with_layers : Depth::without_layers);
+    read(run, with_layers < max_layer_arms);
     with_layers += run.has_layers ? 1 : 0;
   }
   name_runs(data.runs);
@@ -321,7 +332,7 @@ ReportData read_report_data(const std::vector<fs::path>& folders) {
       const auto of_arm = seeds.find(run.arm);
       const bool is_read =
           of_arm == seeds.end() ? seeds.size() < max_layer_arms : of_arm->second < max_seeds;
-      read_run(run, points, is_read ? Depth::with_layers : Depth::without_layers);
+      read(run, is_read);
       if (is_read && run.has_layers) ++seeds[run.arm];
     }
   }

@@ -70,15 +70,20 @@ struct Experiment {  // NOLINT(bugprone-exception-escape)
 inline constexpr std::size_t max_layer_arms = 12;
 inline constexpr std::size_t max_layer_seeds = 10;
 
+/// The most runs with curves: a page of ten times as many would be slow to open.
+inline constexpr std::size_t max_runs_with_curves = 3000;
+
 struct ReportData {
   std::vector<Experiment> experiments;
   std::vector<RunData> runs;  // given individually
+  bool has_curves = true;     // else runs have only what their summary and configuration say
 };
 
 /// Reads folders, each of a run or of an experiment, in the order given; for any other folder reads
 /// those directly below it, by name. The more runs there are, the fewer points of each are kept,
-/// from 400 down to 60. Throws Error, naming the file and if possible the line, for a folder that
-/// is neither and for files that are missing or damaged.
-ReportData read_report_data(const std::vector<std::filesystem::path>& folders);
+/// from 400 down to 60; of more than `max_curves` runs none. Throws Error, naming the file and if
+/// possible the line, for a folder that is neither and for files that are missing or damaged.
+ReportData read_report_data(const std::vector<std::filesystem::path>& folders,
+                            std::size_t max_curves = max_runs_with_curves);
 
 }  // namespace preheat

@@ -430,6 +430,47 @@ TEST_F(Report, OfSeveralRunsTellsThemApart) {
   EXPECT_THAT(page, HasSubstr("1 of n = 3 runs failed"));
 }
 
+TEST_F(Report, OfSeveralRunsCountsThoseThatHaveEnded) {
+  const std::vector<Path> folders = {folder_ / "a", folder_ / "b", folder_ / "d"};
+  for (const Path& folder : folders) {
+    write_run(folder, random_rows(10), folder == folders[0] ? "stuck" : "ok");
+  }
+  EXPECT_THAT(page_of(folders), HasSubstr(">1 of n = 3 runs failed: not finite, or stuck</p>"));
+  std::filesystem::remove(folders[1] / "summary.json");  // as if killed
+  EXPECT_THAT(page_of(folders),
+              HasSubstr(">1 of n = 2 runs failed: not finite, or stuck; 1 more has not ended</p>"));
+  put_bytes(folders[2] / "summary.json", summary_of("", 10).dump());  // interrupted
+  EXPECT_THAT(
+      page_of(folders),
+      HasSubstr(">1 of n = 1 runs failed: not finite, or stuck; 2 more have not ended</p>"));
+  std::filesystem::remove(folders[0] / "summary.json");
+  EXPECT_THAT(page_of(folders), HasSubstr(">… none of 3 runs has ended</p>"));
+}
+
+TEST_F(Report, OfTooManyRunsHasTheirResultsWithoutCurves) {
+  write_compare();
+  write_run(folder_ / "run", random_rows(9), "stuck");
+  // A run that was killed has only its rows to tell how far it came.
+  std::filesystem::remove(folder_ / "c/cold/0/summary.json");
+  const std::vector<Path> folders = {folder_ / "c", folder_ / "run"};
+  const auto page_with = [&](std::size_t max_curves) {
+    std::string page = report_page(read_report_data(folders, max_curves));
+    expect_well_formed(page);
+    return page;
+  };
+  const std::string without = page_with(4);
+  EXPECT_TRUE(data_of(without).at("sections").empty());
+  EXPECT_THAT(without, AllOf(HasSubstr("1 of n = 4 runs failed"),
+                             HasSubstr("Curves are left out, as the page is of too many runs"),
+                             HasSubstr("<th scope=\"row\">cold/0</th><td>… not ended</td><td>40<"),
+                             HasSubstr("<th scope=\"row\">cold/1</th><td class=\"non_finite\">✕ "
+                                       "not finite at 19</td><td>20</td>"),
+                             HasSubstr("■ stuck: the loss stayed finite")));
+  const std::string with = page_with(5);
+  EXPECT_EQ(data_of(with).at("sections").size(), 2u);
+  EXPECT_THAT(with, Not(HasSubstr("Curves are left out")));
+}
+
 TEST_F(Report, OfAFolderOfRunsHasThemByName) {
   for (const char* name : {"d", "b", "e", "a", "c"}) {
     write_run(folder_ / "runs" / name, random_rows(8), "ok", name);
@@ -1185,6 +1226,7 @@ TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
   EXPECT_THAT(page, AllOf(HasSubstr("<h2>Every rate that was tried</h2>"),
                           HasSubstr("One point per run, n = 6.")));
   EXPECT_THAT(page, Not(HasSubstr("\"critical rate of the initial weights\"")));  // no seed has one
+  EXPECT_THAT(page, HasSubstr("<strong>not begun</strong>: no search has ended</p>"));
   const Json charts = data_of(page).at("sections").at(1).at("charts");
   ASSERT_EQ(charts.size(), 2);
   EXPECT_EQ(charts.at(0).at("title"), "cold");

@@ -392,16 +392,23 @@
     }
   }
 
-  // Zooms by a factor around the middle, or moves by a share of the visible range.
+  // Zooms by a factor around the middle, or moves by a share of the visible range; the range stays
+  // within the run.
   function step(group, factor, shift) {
     const chart = group.charts.find(sharesSteps);
     const { min, max } = chart.scales.x;
     const isLog = chart.options.scales.x.type === 'logarithmic';
-    const [low, high] = isLog ? [Math.log(Math.max(min, 0.5)), Math.log(max)] : [min, max];
-    const middle = (low + high) / 2 + shift * (high - low);
-    const half = (high - low) * factor / 2;
-    const ends = [middle - half, middle + half].map((v) => (isLog ? Math.exp(v) : v));
-    zoom(group, chart, { min: Math.max(ends[0], 0), max: ends[1] });
+    const place = (value) => (isLog ? Math.log(Math.max(value, group.steps.min)) : value);
+    const [first, last, low, high] = [group.steps.min, group.steps.max, min, max].map(place);
+    const width = (high - low) * factor;
+    if (width >= (last - first) * (1 - 1e-9)) {
+      zoom(group, chart, null);
+      return;
+    }
+    const wanted = (low + high - width) / 2 + shift * (high - low);
+    const begin = Math.min(Math.max(wanted, first), last - width);
+    const ends = [begin, begin + width].map((v) => (isLog ? Math.exp(v) : v));
+    zoom(group, chart, { min: ends[0], max: Math.min(ends[1], group.steps.max) });
   }
 
   function dragToZoom(group, chart, plot) {
@@ -491,7 +498,9 @@
     const plot = figure.querySelector('.plot');
     const canvas = document.createElement('canvas');
     canvas.tabIndex = 0;
-    canvas.setAttribute('role', 'img');
+    // Screen readers pass arrow keys on to an application, and keep them for themselves in an image.
+    canvas.setAttribute('role', 'application');
+    canvas.setAttribute('aria-roledescription', 'chart');
     canvas.setAttribute('aria-label', `${spec.title}: ${spec.series.length} series over ${spec.x}; ` +
       `left and right read values; the numbers are in the table below${backgroundText(spec)}`);
     plot.append(canvas);
@@ -645,6 +654,9 @@
       }, 'also show the values outside');
       whole.classList.add('switch');
       keys.append(whole);
+    }
+    if (!sharesSteps(chart)) {
+      keys.append(button('all', () => zoom(group, chart, null), 'the whole chart; or double-click it'));
     }
     if (spec.legend) legend();
     return keys;

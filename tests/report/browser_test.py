@@ -174,7 +174,7 @@ class Body(html.parser.HTMLParser):
         attrs = dict(attrs)
         if tag == "body":
             self.attributes = attrs
-        if tag == "canvas" and attrs.get("role") == "img":
+        if tag == "canvas" and attrs.get("role") == "application" and attrs.get("aria-label"):
             self.charts += 1
 
 
@@ -201,7 +201,7 @@ USE = """
   const expect = (truth, words) => { if (!truth) wrong.push(words); };
   const buttons = (root, words) => [...root.querySelectorAll('button')]
     .filter((button) => button.textContent === words);
-  const canvases = [...document.querySelectorAll('canvas[role=img]')];
+  const canvases = [...document.querySelectorAll('canvas[role=application]')];
   const range = (canvas) => {
     const { min, max } = Chart.getChart(canvas).scales.x;
     return [min, max];
@@ -246,6 +246,13 @@ USE = """
       `${chart.spec.title}: dragging zooms, ${[min, max, from, to]}`);
     canvas.dispatchEvent(new MouseEvent('dblclick'));
     expect(String(range(canvas)) === String([min, max]), `${chart.spec.title}: double-click resets`);
+    const near = chart.spec.x === 'step' ? canvas.closest('[data-section]') : canvas.closest('figure');
+    at('pointerdown', 0.25);
+    at('pointerup', 0.75);
+    const all = buttons(near, 'all')[0];
+    expect(all, `${chart.spec.title}: a button resets`);
+    all?.click();
+    expect(String(range(canvas)) === String([min, max]), `${chart.spec.title}: and all is shown`);
     for (let i = 0; i < 60 && !chart.tooltip.opacity; ++i) {
       canvas.dispatchEvent(new KeyboardEvent('keydown', { key: i % 2 ? 'ArrowLeft' : 'ArrowRight' }));
     }
@@ -280,13 +287,26 @@ USE = """
     }
   }
   for (const section of document.querySelectorAll('[data-section]')) {
-    const chart = Chart.getChart(section.querySelector('canvas[role=img]'));
-    const whole = chart.scales.x.max - chart.scales.x.min;
+    const chart = Chart.getChart(section.querySelector('canvas[role=application]'));
+    const [first, last] = range(chart.canvas);
     for (const plus of buttons(section, '+')) {
+      const press = (words) => {
+        buttons(section, words)[0].click();
+        return range(chart.canvas);
+      };
+      const isNear = (a, b) => Math.abs(a - b) < 1e-6 * last;
+      const [from, to] = press('+');
+      expect(from > first && to < last && isNear(to - from, (last - first) / 2), 'plus zooms in');
+      for (const [words, end, at] of [['←', 0, first], ['→', 1, last]]) {
+        for (let i = 0; i < 5; ++i) press(words);
+        const moved = range(chart.canvas);
+        expect(isNear(moved[end], at) && isNear(moved[1] - moved[0], to - from),
+          `${words} ends at the end of the run and keeps the width, ${moved}`);
+      }
+      expect(String(press('−')) === String([first, last]), 'minus ends at the whole run');
+      expect(String(press('−')) === String([first, last]), 'and stays there');
       plus.click();
-      expect(chart.scales.x.max - chart.scales.x.min < whole, 'plus zooms in');
-      buttons(section, 'all')[0].click();
-      expect(chart.scales.x.max - chart.scales.x.min === whole, 'all shows the whole run');
+      expect(String(press('all')) === String([first, last]), 'all shows the whole run');
     }
     const seeds = buttons(section, 'each seed');
     const isMedian = ({ series }) => series.kind === 'median';

@@ -80,7 +80,10 @@ void add_outcomes(std::vector<Cell>& row, const Json& arm, bool validated) {
   const auto failures = arm.at("failures").get<std::int64_t>();
   const auto interval = interval_at(arm, "failure_interval");
   row.emplace_back(std::to_string(arm.at("n").get<std::int64_t>()));
-  row.emplace_back(std::to_string(failures), failures > 0 ? "stuck" : "");
+  row.emplace_back(std::to_string(failures), failures == 0 ? ""
+                                             : count(arm, "non_finite") >= count(arm, "stuck")
+                                                 ? "non_finite"
+                                                 : "stuck");
   row.emplace_back(interval ? to_string(*interval) : "–");
   for (const char* outcome : {"non_finite", "stuck", "spiked", "ok"}) {
     row.emplace_back(std::to_string(count(arm, outcome)));

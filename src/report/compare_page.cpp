@@ -126,7 +126,7 @@ void add_pairs(Page& page, const Experiment& e) {
   if (pairs.empty()) return;
   // Ten arms make 45 pairs, too many to show unfolded.
   const bool many = pairs.size() > 6;
-  page.add("<h2>The same seeds under two arms</h2>\n");
+  page.add_heading("The same seeds under two arms");
   if (many) page.add(fmt::format("<details>\n<summary>{} pairs</summary>\n", pairs.size()));
   page.add("<ul>\n");
   for (const Json& pair : pairs) page.add(pair_html(e, pair));

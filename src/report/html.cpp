@@ -64,9 +64,18 @@ Cell outcome_cell(const std::string& outcome, const std::string& more) {
   return {escape(outcome_words(outcome) + more), sign_of(outcome) != nullptr ? outcome : ""};
 }
 
+std::string wide_begin(const std::string& name) {
+  return fmt::format("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">",
+                     escape(name));
+}
+
 std::string table(const std::vector<std::string>& heads, const std::vector<std::vector<Cell>>& rows,
                   const std::string& caption) {
-  std::string html = "<div class=\"wide\" tabindex=\"0\"><table>\n";
+  std::vector<std::string> named = heads;
+  std::erase(named, "");
+  std::string html =
+      wide_begin(caption.empty() ? fmt::format("Table of {}", fmt::join(named, ", ")) : caption) +
+      "<table>\n";
   if (!caption.empty()) html += "<caption>" + escape(caption) + "</caption>\n";
   html += "<thead><tr>";
   for (const std::string& head : heads) html += "<th scope=\"col\">" + escape(head) + "</th>";
@@ -97,8 +106,9 @@ std::string folded(const std::string& summary, const std::string& body) {
   return fmt::format("<details>\n<summary>{}</summary>\n{}</details>\n", escape(summary), body);
 }
 
-std::string preformatted(std::string_view text) {
-  std::string html = "<pre tabindex=\"0\">";
+std::string preformatted(std::string_view text, const std::string& name) {
+  std::string html =
+      fmt::format("<pre tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(name));
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = std::min(text.find('\n', begin), text.size());
     html += escape(text.substr(begin, end - begin)) + "\n";

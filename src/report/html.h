@@ -43,6 +43,10 @@ struct Cell {
 /// The outcome of a run as a cell, coloured if it is known.
 Cell outcome_cell(const std::string& outcome, const std::string& more = "");
 
+/// The start tag of a <div> that scrolls what is wider than the page. Keys scroll it too, so it has
+/// a name, which is text.
+std::string wide_begin(const std::string& name);
+
 /// The first cell of a row is its heading; `heads` and `caption` are text.
 std::string table(const std::vector<std::string>& heads, const std::vector<std::vector<Cell>>& rows,
                   const std::string& caption = "");
@@ -53,7 +57,7 @@ std::string terms(const std::vector<std::pair<std::string, std::string>>& pairs)
 /// Collapsed by default; `summary` is text, `body` HTML.
 std::string folded(const std::string& summary, const std::string& body);
 
-/// Lines of text, unchanged.
-std::string preformatted(std::string_view text);
+/// Lines of text, unchanged. `name` is text that says what they are.
+std::string preformatted(std::string_view text, const std::string& name);
 
 }  // namespace preheat

@@ -9,11 +9,15 @@
 
 namespace preheat {
 
+void Page::add_heading(const std::string& text) {
+  add(fmt::format("<h{0}>{1}</h{0}>\n", heading_level_, escape(text)));
+}
+
 void Page::add_charts(const std::vector<Chart>& charts, const std::string& heading,
                       const Json& facets) {
   if (charts.empty()) return;
   Json list = Json::array();
-  if (!heading.empty()) add(fmt::format("<h2>{}</h2>\n", escape(heading)));
+  if (!heading.empty()) add_heading(heading);
   add(fmt::format("<section data-section=\"{}\">\n<div class=\"controls\"></div>\n",
                   sections_.size()));
   for (std::size_t i = 0; i < charts.size();) {

@@ -17,6 +17,11 @@ class Page {
  public:
   void add(const std::string& html) { body_ += html; }
 
+  /// Headings are of this level from here on: 2 under the page's own, 3 under that of a part.
+  void set_heading_level(int level) { heading_level_ = level; }
+  /// `text` is plain text.
+  void add_heading(const std::string& text);
+
   /// Charts that share their switches and their zoom. `heading` is text; "": none. `facets` is
   /// Facets::json(), the switches between runs; without them there are none.
   void add_charts(const std::vector<Chart>& charts, const std::string& heading = "",
@@ -27,6 +32,7 @@ class Page {
 
  private:
   std::string body_;
+  int heading_level_ = 2;
   Json sections_ = Json::array();
 };
 

@@ -168,11 +168,12 @@ void add_run(Page& page, const RunData& run, const std::string& heading, bool ha
   page.add(numbers_of(run));
   if (has_curves) {
     add_run_charts(page, {run}, Facets({}, {}));
-    page.add("<h2>Phases of the schedule</h2>\n" + phases_table(run));
+    page.add_heading("Phases of the schedule");
+    page.add(phases_table(run));
   } else {
     page.add(no_curves);
   }
-  page.add(folded("Configuration", preformatted(run.config)));
+  page.add(folded("Configuration", preformatted(run.config, "Configuration")));
   const std::string environment = environment_of(run);
   if (!environment.empty()) page.add(folded("Environment", environment));
 }
@@ -205,15 +206,16 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
   }
   for (std::size_t i = 0; i < std::min(runs.size(), max_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
-                    environment_of(runs[i]) + preformatted(runs[i].config)));
+                    environment_of(runs[i]) + preformatted(runs[i].config, "Configuration")));
   }
 }
 
 // ---- Experiments -------------------------------------------------------------------------------
 
-std::string claims(const Json& result) {
-  if (!result.contains("claims") || result.at("claims").empty()) return "";
-  std::string html = "<h2>Expected results</h2>\n<ul class=\"claims\">\n";
+void add_claims(Page& page, const Json& result) {
+  if (!result.contains("claims") || result.at("claims").empty()) return;
+  page.add_heading("Expected results");
+  std::string html = "<ul class=\"claims\">\n";
   for (const Json& claim : result.at("claims")) {
     const auto verdict = claim.at("verdict").get<std::string>();
     const char* sign = verdict == "PASS" ? "●" : verdict == "FAIL" ? "✕" : "?";
@@ -224,7 +226,7 @@ std::string claims(const Json& result) {
         style, sign, escape(verdict), escape(scalar(claim.at("text"))),
         escape(scalar(claim.at("evidence"))));
   }
-  return html + "</ul>\n";
+  page.add(html + "</ul>\n");
 }
 
 // "16 of 20 runs", and whether more are to come.
@@ -294,7 +296,7 @@ std::string runs_table(const Experiment& e) {
 void add_experiment(Page& page, const Experiment& e, const std::string& heading, bool has_curves) {
   page.add(fmt::format("<{0}>{1} <small>{2}</small></{0}>\n<p class=\"outcome\">{3}{4}</p>\n",
                        heading, escape(e.name), size_of(e), progress_of(e), outcome_sentence(e)));
-  page.add(claims(e.result));
+  add_claims(page, e.result);
   switch (e.kind) {
     case Experiment::Kind::compare:
       add_compare(page, e);
@@ -307,7 +309,7 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading,
       break;
   }
   if (!e.runs.empty()) {
-    page.add("<h2>Curves</h2>\n");
+    page.add_heading("Curves");
     if (has_curves) {
       add_run_charts(page, e.runs, Facets(e.facet_names, e.runs));
     } else {
@@ -315,7 +317,7 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading,
     }
     page.add(folded("Runs", runs_table(e)));
   }
-  page.add(folded("Configuration", preformatted(e.config)));
+  page.add(folded("Configuration", preformatted(e.config, "Configuration")));
   if (!e.runs.empty() && !e.runs.front().summary.is_null()) {
     page.add(folded("Environment of the first run", environment_of(e.runs.front())));
   }
@@ -328,7 +330,10 @@ std::string report_page(const ReportData& data) {
   const bool is_one = data.experiments.size() + (data.runs.empty() ? 0 : 1) == 1;
   const std::string heading = is_one ? "h1" : "h2";
   std::vector<std::string> titles;
-  if (!is_one) page.add("<h1>Runs and experiments</h1>\n");
+  if (!is_one) {
+    page.add("<h1>Runs and experiments</h1>\n");
+    page.set_heading_level(3);
+  }
   for (const Experiment& e : data.experiments) {
     with_json_errors(e.file, [&] { add_experiment(page, e, heading, data.has_curves); });
     titles.push_back(e.name);

@@ -172,8 +172,8 @@ void add_ratios(Page& page, const Json& result) {
                  : "–",
          std::to_string(get_as<std::int64_t>(r.at("n")))});
   }
+  page.add_heading("Ratio of the largest rates");
   page.add(
-      "<h2>Ratio of the largest rates</h2>\n" +
       table({"arms", "ratio", "95 % interval", "seeds"}, rows) +
       "<p class=\"soft\">Geometric mean over seeds, with a bootstrap interval over the same seeds, "
       "which needs five.</p>\n");

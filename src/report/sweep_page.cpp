@@ -86,7 +86,8 @@ struct StabilityMap {
 };
 
 // All maps of a grid have the same width. On a narrow screen, a table with more columns than rows
-// is transposed by report.css, and with it the arrows in the corner.
+// is transposed by report.css, and with it the arrows in the corner. Its cells are then no boxes of
+// a table, whose roles are therefore given.
 std::string map_html(const StabilityMap& map, const std::string& across, const std::string& down,
                      const std::vector<std::string>& columns) {
   const auto corner = [&](const char* css_class, const char* arrow_down, const char* arrow_across) {
@@ -95,20 +96,21 @@ std::string map_html(const StabilityMap& map, const std::string& across, const s
                        escape(across), arrow_across);
   };
   std::string html = fmt::format(
-      "<div class=\"wide\" tabindex=\"0\"><table class=\"map{}\" style=\"--across: {}; --down: "
-      "{}\">"
-      "\n{}<thead><tr><th>{}{}</th>",
+      "{}<table class=\"map{}\" role=\"table\" style=\"--across: {}; --down: {}\">\n{}"
+      "<thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\">{}{}</th>",
+      wide_begin(map.caption.empty() ? "Stability map" : "Stability map, " + map.caption),
       columns.size() > map.rows.size() ? " turns" : "", columns.size(), map.rows.size(),
       map.caption.empty() ? "" : "<caption>" + escape(map.caption) + "</caption>\n",
       corner("as-is", "↓", "→"), corner("turned", "→", "↓"));
   for (const std::string& column : columns) {
-    html += fmt::format("<th scope=\"col\">{}</th>", escape(column));
+    html += fmt::format("<th role=\"columnheader\" scope=\"col\">{}</th>", escape(column));
   }
-  html += "</tr></thead>\n<tbody>\n";
+  html += "</tr></thead>\n<tbody role=\"rowgroup\">\n";
   for (std::size_t i = 0; i < map.rows.size(); ++i) {
-    html += fmt::format("<tr><th scope=\"row\">{}</th>", escape(map.names[i]));
+    html += fmt::format("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">{}</th>",
+                        escape(map.names[i]));
     for (const Cell& cell : map.rows[i]) {
-      html += fmt::format("<td class=\"{}\">{}</td>", cell.css_class, cell.html);
+      html += fmt::format("<td role=\"cell\" class=\"{}\">{}</td>", cell.css_class, cell.html);
     }
     html += "</tr>\n";
   }
@@ -143,9 +145,10 @@ void add_maps(Page& page, const Json& result) {
       row.push_back(map_cell(cells.at(c * per_column + i)));
     }
   }
+  page.add_heading("Stability map");
   page.add(
-      "<h2>Stability map</h2>\n<p class=\"soft\">Each cell shows how many of its n runs failed and "
-      "the mean test accuracy of those that did not" +
+      "<p class=\"soft\">Each cell shows how many of its n runs failed and the mean test accuracy of "
+      "those that did not" +
       std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
       ". Colour and sign show what most of its runs "
       "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
@@ -391,7 +394,8 @@ void add_boundaries(Page& page, const Json& result) {
     row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
     row.emplace_back(interval_html(b));
   }
-  page.add("<h2>The boundary along the base rate</h2>\n" + table(heads, rows));
+  page.add_heading("The boundary along the base rate");
+  page.add(table(heads, rows));
   page.add(
       "<p class=\"soft\">A cell fails if at least half of its runs do; those that are stuck below "
       "all rates that train are only too slow. Violations are rates above the first failing one at "

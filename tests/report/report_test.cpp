@@ -131,6 +131,11 @@ void expect_well_formed(const std::string& page) {
     for (const char* name : {"link", "img", "iframe", "object", "base"}) {
       EXPECT_NE(element.name, name);
     }
+    if (element.attributes.contains("tabindex")) {  // what keys scroll has a name
+      ASSERT_TRUE(element.attributes.contains("role"));
+      EXPECT_EQ(element.attributes.at("role"), "region");
+      EXPECT_NE(element.attributes.at("aria-label"), "");
+    }
     for (const auto& [name, value] : element.attributes) {
       EXPECT_FALSE(name.starts_with("on") || name == "src" || name == "href") << name;
     }
@@ -500,11 +505,15 @@ TEST_F(Report, OfManyRunsHasARowForEachAndTwentyConfigurations) {
                     Not(HasSubstr("environment of many, seed 20<"))));
   // Beside an experiment the runs are one part of the page.
   write_compare();
-  EXPECT_THAT(
-      page_of({folder_ / "c", folders[0], folders[1]}),
-      AllOf(HasSubstr("<title>pair, 2 runs</title>"), HasSubstr("<h1>Runs and experiments</h1>"),
-            HasSubstr("<h2>2 runs</h2>"), HasSubstr("<h2>pair <small>2 arms, 2 seeds</small></h2>"),
-            HasSubstr("<tr><th scope=\"row\">cold/1</th>")));
+  const std::string both = page_of({folder_ / "c", folders[0], folders[1]});
+  EXPECT_THAT(both, AllOf(HasSubstr("<title>pair, 2 runs</title>"),
+                          HasSubstr("<tr><th scope=\"row\">cold/1</th>")));
+  std::vector<std::string> headings;
+  for (const Element& e : parse(without_scripts(both)).elements) {
+    if (e.name.size() == 2 && e.name[0] == 'h') headings.push_back(e.name + " " + e.text);
+  }
+  EXPECT_THAT(headings, ElementsAre("h1 Runs and experiments", "h2 pair ",
+                                    "h3 The same seeds under two arms", "h3 Curves", "h2 2 runs"));
 }
 
 TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
@@ -512,7 +521,8 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   const std::string page = page_of({folder_ / "c"});
   expect_well_formed(page);
   EXPECT_THAT(page,
-              AllOf(HasSubstr("1 of n = 4 runs failed"), HasSubstr("<td>[0.01, 0.99]</td>"),
+              AllOf(HasSubstr("1 of n = 4 runs failed"),
+                    HasSubstr("<td class=\"non_finite\">1</td><td>[0.01, 0.99]</td>"),
                     HasSubstr("80.00 % (80.00 .. 80.00), n = 1"),
                     HasSubstr("85.00 % (80.00 .. 90.00), n = 2"),
                     HasSubstr("of n = 2 seeds 1 failed only under cold, 0 only under warm; "
@@ -864,7 +874,9 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   EXPECT_THAT(page, HasSubstr("<summary>Every cell</summary>"));
   // The last axis varies fastest among the cells; each momentum has a map, with the rates across.
   std::vector<std::string> shown;
+  std::map<std::string, int> roles;  // without which the map is no table where it is transposed
   for (const Element& e : parse(without_scripts(page)).elements) {
+    if (e.attributes.contains("role")) ++roles[e.attributes.at("role")];
     if (e.name == "caption") shown.push_back(e.text);
     if (e.name == "span" && e.attributes.contains("title")) shown.push_back(e.text);
     if (e.name == "td" && e.attributes.contains("class") && e.attributes.at("class") == "empty") {
@@ -873,6 +885,11 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
   }
   EXPECT_THAT(shown, ElementsAre("optimizer.momentum 0.0", "● 0/2", "● 0/2", "■ 1/2", "● 0/2",
                                  "optimizer.momentum 0.5", "✕ 2/2", "■ 2/2", "▲ 0/2", "–"));
+  roles.erase("region");
+  const std::map<std::string, int> expected_roles = {{"table", 2},     {"rowgroup", 4},
+                                                     {"row", 6},       {"columnheader", 6},
+                                                     {"rowheader", 4}, {"cell", 8}};
+  EXPECT_EQ(roles, expected_roles);
   EXPECT_THAT(page, AllOf(HasSubstr("class=\"stuck mixed\""),
                           HasSubstr("<th scope=\"col\">schedule.warmup.length</th>"),
                           HasSubstr("<th scope=\"row\">9 steps</th><td>7</td><td>1.00e-01</td>"
@@ -887,8 +904,8 @@ TEST_F(Report, OfAGridIsAMapOfOutcomes) {
                                     "<td>1</td><td>0</td><td>1</td><td>60.00 %"),
                           HasSubstr("incomplete: 14 of 16 runs")));
   // The corner names the axis that goes down and the one that goes across.
-  EXPECT_THAT(
-      page, HasSubstr("<th><span class=\"as-is\">warmup.length\u00a0↓<br/>base_lr\u00a0→</span>"));
+  EXPECT_THAT(page, HasSubstr("<th role=\"columnheader\"><span "
+                              "class=\"as-is\">warmup.length\u00a0↓<br/>base_lr\u00a0→</span>"));
   // Each map has two charts along the rate, with a line for each warmup length.
   const Json sections = data_of(page).at("sections");
   const auto line = [&](const std::string& chart, const std::string& warmup) {
@@ -1004,16 +1021,17 @@ TEST_F(Report, OfAGridCountsInEachCell) {
   EXPECT_THAT(
       page,
       AllOf(HasSubstr("4 cells, 1 seeds"),
-            HasSubstr("<td class=\"spiked\"><span title=\"0 not finite, 0 stuck, 2 spiked, 2 ok\">"
+            HasSubstr("class=\"spiked\"><span title=\"0 not finite, 0 stuck, 2 spiked, 2 ok\">"
                       "▲ 0/4</span><br/><small>70.0 %</small>"),
-            HasSubstr("<td class=\"stuck\"><span title=\"0 not finite, 2 stuck, 0 spiked, 0 ok\">"
+            HasSubstr("class=\"stuck\"><span title=\"0 not finite, 2 stuck, 0 spiked, 0 ok\">"
                       "■ 2/2"),
-            HasSubstr("<small>60.0 %</small>"), HasSubstr("<td class=\"ok mixed\">"),
-            HasSubstr("<table class=\"map\""), HasSubstr("<th scope=\"col\">0.123457</th>"),
-            HasSubstr("<th scope=\"col\">0.235</th>"),
-            HasSubstr("<th scope=\"row\">1000000000</th>"),
-            HasSubstr("<th scope=\"row\">0.723</th>"),
-            Not(HasSubstr("<th scope=\"row\">0.7234567</th>")),
+            HasSubstr("<small>60.0 %</small>"), HasSubstr("<td role=\"cell\" class=\"ok mixed\">"),
+            HasSubstr("<table class=\"map\""),
+            HasSubstr("<th role=\"columnheader\" scope=\"col\">0.123457</th>"),
+            HasSubstr("<th role=\"columnheader\" scope=\"col\">0.235</th>"),
+            HasSubstr("<th role=\"rowheader\" scope=\"row\">1000000000</th>"),
+            HasSubstr("<th role=\"rowheader\" scope=\"row\">0.723</th>"),
+            Not(HasSubstr("scope=\"row\">0.7234567</th>")),
             HasSubstr("<span title=\"0 not finite, 0 stuck, 0 spiked, 3 ok\">"),
             HasSubstr("<td>50.00 % (50.00 .. 80.00), n = 3</td>"),
             // The table behind the charts: n, failed, interval, mean, least and largest.

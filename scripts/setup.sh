@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that preheat needs and this machine lacks.
-#   --with-lint    also clang-format and clang-tidy
-#   --with-peers   also PyTorch, for comparison
+#   --with-lint      also clang-format and clang-tidy
+#   --with-browser   also Chromium, for the tests that open pages
+#   --with-peers     also PyTorch, for comparison
 # The build uses CUDA if it finds nvcc; this script does not install CUDA.
 set -euo pipefail
 
@@ -16,9 +17,10 @@ packages=(
 for argument in "$@"; do
   case $argument in
     --with-lint) packages+=(clang-format clang-tidy) ;;
+    --with-browser) packages+=(chromium) ;;
     --with-peers) packages+=(python3-torch) ;;
     *)
-      echo "setup.sh: unknown argument '$argument'; there are --with-lint and --with-peers" >&2
+      echo "setup.sh: unknown argument '$argument'; there are --with-lint, --with-browser and --with-peers" >&2
       exit 2
       ;;
   esac

@@ -31,7 +31,7 @@ run_tests() {
   ctest --test-dir build/release --output-on-failure -j2 | tee build/release/test.log
 }
 
-stage build scripts/build.sh all --with-lint
+stage build scripts/build.sh all --with-lint --with-browser
 if ((${#failed[@]} > 0)); then
   echo "failed: build"
   exit 1

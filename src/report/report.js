@@ -531,7 +531,8 @@
       plugins: [shading(spec.bands ?? []), marks(spec.marks ?? [], group), ranges],
     });
     chart.spec = spec;
-    chart.isCapped = spec.cap !== undefined && spec.cap !== null;
+    chart.isCapped = Number.isFinite(spec.cap) &&
+      spec.series.some(({ y, largest = [] }) => [...y, ...largest].some((value) => value > spec.cap));
     setAxis(chart, 'x', spec.xlog === true);
     setAxis(chart, 'y', spec.log === true);
     if (sharesSteps(chart)) Object.assign(chart.options.scales.x, group.steps);

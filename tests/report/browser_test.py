@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Opens pages in headless Chromium: every chart is drawn, nothing goes wrong, nothing is fetched.
+"""Opens pages in headless Chromium: every chart is drawn, nothing goes wrong, nothing is fetched, and
+what a reader does has its effect.
 
 browser_test.py PREHEAT    exits with 77 where there is no Chromium
 
@@ -337,6 +338,65 @@ USE = """
 """
 
 
+# The page in frames of three widths, each of which says what does not fit or was not drawn.
+WIDTHS = [360, 768, 1280]
+FRAMES = """<!doctype html>
+<body data-wrong="" data-said="0">
+<script>
+window.addEventListener('message', ({ data }) => {
+  document.body.dataset.wrong += data;
+  document.body.dataset.said = Number(document.body.dataset.said) + 1;
+});
+</script>
+"""
+MEASURE = """
+<script>
+setTimeout(() => {
+  const wrong = [];
+  const expect = (truth, words) => { if (!truth) wrong.push(`${innerWidth} px: ${words}; `); };
+  const root = document.documentElement;
+  expect(root.scrollWidth <= root.clientWidth, `the page is ${root.scrollWidth} px wide`);
+  const isLight = (color) => color.match(/[0-9]+/g).slice(0, 3).every((channel) => channel > 127);
+  const { backgroundColor, color } = getComputedStyle(document.body);
+  expect(isLight(backgroundColor) === LIGHT && isLight(color) === !LIGHT, `${color} on ${backgroundColor}`);
+  for (const canvas of document.querySelectorAll('canvas[role=application]')) {
+    const { title } = Chart.getChart(canvas).spec;
+    const small = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    small.drawImage(canvas, 0, 0, 60, 40);
+    const drawn = small.getImageData(0, 0, 60, 40).data.filter((value, i) => i % 4 === 3 && value > 0);
+    expect(drawn.length > 60, `${title} is blank`);
+    expect(canvas.getBoundingClientRect().right <= innerWidth, `${title} is cut off`);
+  }
+  parent.postMessage(wrong.join(''), '*');
+}, 500);
+</script>
+"""
+
+
+def check_widths(page, browser):
+    """Whether the page fits and its charts are drawn at each width, in light and in dark."""
+    problems = []
+    for scheme, option in (("light", 1), ("dark", 0)):
+        measured = page.with_name(f"{scheme}-{page.name}")
+        measure = MEASURE.replace("LIGHT", "true" if scheme == "light" else "false")
+        measured.write_text(page.read_text().replace("</body>", measure + "</body>"))
+        frames = page.with_name(f"{scheme}-frames-{page.name}")
+        frames.write_text(FRAMES + "".join(
+            f'<iframe src="{measured.name}" width="{width}" height="900"></iframe>\n'
+            for width in WIDTHS) + "</body>\n")
+        dom, console = browser.open(frames, "--virtual-time-budget=10000",
+                                    f"--blink-settings=preferredColorScheme={option}")
+        body = Body()
+        body.feed(dom)
+        wrong = body.attributes["data-wrong"]
+        if wrong or body.attributes["data-said"] != str(len(WIDTHS)) or console:
+            problems.append(f"{scheme}, {body.attributes['data-said']} of {len(WIDTHS)} widths: "
+                            + "".join([wrong, *console[:1]]))
+    print(f"{page.name} at {WIDTHS} px, light and dark"
+          + "".join("\n  " + problem for problem in problems))
+    return not problems
+
+
 def check(page, browser, least_charts, behind):
     dom, console = browser.open(page, "--virtual-time-budget=8000")
     body = Body()
@@ -423,6 +483,7 @@ def main():
                  (page_of("find-lr", root / "search"), 6, shaded),
                  (page_of("mixed", root / "map", root / "one", root / "search"), 14, shaded)]
         right = [check(page, browser, least, behind) for (page, _), least, behind in pages]
+        right.append(check_widths(root / "mixed.html", browser))
         return 0 if all(right) else 1
 
 

@@ -578,6 +578,7 @@ TEST_F(Report, OfSeveralRunsShadesThePhasesThatTheyShareAndMarksOtherEndsOfWarmu
     const Json section = data_of(page).at("sections").at(0);
     EXPECT_GE(section.at("charts").size(), 5u);
     for (const Json& chart : section.at("charts")) {
+      if (chart.at("x") != "step") continue;  // one point per run
       EXPECT_EQ(bands_of(chart), bands) << chart.at("title");
       std::map<std::string, Json> found;
       for (const Json& mark : chart.value("marks", Json::array())) {

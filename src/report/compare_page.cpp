@@ -77,7 +77,7 @@ void add_budgets(Page& page, const Json& result) {
     rows.push_back({escape(arm.at("name").get<std::string>()), std::to_string(updates),
                     std::to_string(images), plain(optional_at<double>(budget, "sum_of_rates"))});
   }
-  page.add("<h2>The budget of each arm</h2>\n");
+  page.add_heading("The budget of each arm");
   page.add(table({"arm", "updates", "images per update", "sum of learning rates"}, rows));
   if (!are_alike) {
     page.add(

@@ -152,8 +152,8 @@ void add_correlations(Page& page, const Json& result) {
                     std::to_string(get_as<std::int64_t>(found.at("n")))});
   }
   if (rows.empty()) return;
-  page.add("<h2>The critical rate against the largest rate</h2>\n" +
-           table({"arm", "critical rate of", "rank correlation", "p", "seeds"}, rows) +
+  page.add_heading("The critical rate against the largest rate");
+  page.add(table({"arm", "critical rate of", "rank correlation", "p", "seeds"}, rows) +
            "<p class=\"soft\">Spearman's over the seeds that have both rates, with its two-sided "
            "permutation p, not corrected for the number of arms.</p>\n");
 }

@@ -147,7 +147,8 @@ void add_maps(Page& page, const Json& result) {
   }
   page.add_heading("Stability map");
   page.add(
-      "<p class=\"soft\">Each cell shows how many of its n runs failed and the mean test accuracy of "
+      "<p class=\"soft\">Each cell shows how many of its n runs failed and the mean test accuracy "
+      "of "
       "those that did not" +
       std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
       ". Colour and sign show what most of its runs "

@@ -139,4 +139,118 @@ inline Values logits(const Network& network, const Values& arena, std::int64_t b
   return outputs(network, arena, batch, images).back();
 }
 
+inline double slope(const Activation& a, double y) {
+  if (y > 0 || a.kind == ActivationKind::none) return 1;
+  return a.kind == ActivationKind::relu ? 0 : a.slope;
+}
+
+// Add the gradient with respect to w, bias and, unless dx is null, x to what is there.
+inline void conv_gradient(const Op& op, std::int64_t batch, const Values& x, const double* w,
+                          const Values& dy, double* dw, double* dbias, double* dx) {
+  for (std::int64_t n = 0; n < batch; ++n)
+    for (std::int64_t oy = 0; oy < op.out.height; ++oy)
+      for (std::int64_t ox = 0; ox < op.out.width; ++ox)
+        for (std::int64_t k = 0; k < op.out.channels; ++k) {
+          const double d = dy[((n * op.out.height + oy) * op.out.width + ox) * op.out.channels + k];
+          dbias[k] += d;
+          for (std::int64_t r = 0; r < op.kernel; ++r)
+            for (std::int64_t s = 0; s < op.kernel; ++s) {
+              const std::int64_t iy = oy * op.stride + r - op.padding;
+              const std::int64_t ix = ox * op.stride + s - op.padding;
+              if (iy < 0 || iy >= op.in.height || ix < 0 || ix >= op.in.width) continue;
+              const std::int64_t i = ((n * op.in.height + iy) * op.in.width + ix) * op.in.channels;
+              const std::int64_t j = ((k * op.kernel + r) * op.kernel + s) * op.in.channels;
+              for (std::int64_t c = 0; c < op.in.channels; ++c) dw[j + c] += d * x[i + c];
+              if (dx == nullptr) continue;
+              for (std::int64_t c = 0; c < op.in.channels; ++c) dx[i + c] += d * w[j + c];
+            }
+        }
+}
+
+// Of several maxima the first in reading order takes it.
+inline void max_pool_gradient(const Op& op, std::int64_t batch, const Values& x, const Values& dy,
+                              double* dx) {
+  for (std::int64_t n = 0; n < batch; ++n)
+    for (std::int64_t oy = 0; oy < op.out.height; ++oy)
+      for (std::int64_t ox = 0; ox < op.out.width; ++ox)
+        for (std::int64_t c = 0; c < op.out.channels; ++c) {
+          std::int64_t largest = -1;
+          for (std::int64_t i = 0; i < op.kernel * op.kernel; ++i) {
+            const std::int64_t iy = oy * op.stride + i / op.kernel;
+            const std::int64_t ix = ox * op.stride + i % op.kernel;
+            const std::int64_t at =
+                ((n * op.in.height + iy) * op.in.width + ix) * op.in.channels + c;
+            if (largest < 0 || x[at] > x[largest]) largest = at;
+          }
+          dx[largest] += dy[((n * op.out.height + oy) * op.out.width + ox) * op.out.channels + c];
+        }
+}
+
+inline void linear_gradient(const Op& op, std::int64_t batch, const Values& x, const double* w,
+                            const Values& dy, double* dw, double* dbias, double* dx) {
+  for (std::int64_t n = 0; n < batch; ++n)
+    for (std::int64_t k = 0; k < op.out.channels; ++k) {
+      const double d = dy[n * op.out.channels + k];
+      dbias[k] += d;
+      for (std::int64_t i = 0; i < op.in.size(); ++i) {
+        dw[k * op.in.size() + i] += d * x[n * op.in.size() + i];
+        if (dx != nullptr) dx[n * op.in.size() + i] += d * w[k * op.in.size() + i];
+      }
+    }
+}
+
+/// The mean cross entropy of a batch, of natural logarithms. Writes its gradient to `gradient`, an
+/// arena of zeros. For a network of conv, max_pool, global_avg_pool and linear in a row, without
+/// batch norm.
+inline double cross_entropy(const Network& network, const Values& arena, std::int64_t batch,
+                            const Values& images, const std::vector<std::uint8_t>& labels,
+                            Values& gradient) {
+  const std::vector<Values> y = outputs(network, arena, batch, images);
+  const auto classes = static_cast<std::size_t>(network.classes);
+  Values d(y.back().size());
+  double loss = 0;
+  for (std::size_t n = 0; n < static_cast<std::size_t>(batch); ++n) {
+    const double* z = y.back().data() + n * classes;
+    const double largest = *std::max_element(z, z + classes);
+    double sum = 0;
+    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(z[k] - largest);
+    loss += (largest + std::log(sum) - z[labels[n]]) / static_cast<double>(batch);
+    for (std::size_t k = 0; k < classes; ++k) {
+      const double expected = k == labels[n] ? 1 : 0;
+      d[n * classes + k] = (std::exp(z[k] - largest) / sum - expected) / static_cast<double>(batch);
+    }
+  }
+  for (int i = static_cast<int>(network.ops.size()) - 1; i >= 0; --i) {
+    const Op& op = network.ops[i];
+    for (std::size_t k = 0; k < d.size(); ++k) d[k] *= slope(op.activation, y[i][k]);
+    const Values& x = op.input < 0 ? images : y[op.input];
+    Values before(x.size(), 0.0);
+    double* dx = op.input < 0 ? nullptr : before.data();
+    const auto at = [&](int parameter) { return network.parameters[parameter].offset; };
+    switch (op.kind) {
+      case OpKind::conv:
+        conv_gradient(op, batch, x, arena.data() + at(op.weight), d,
+                      gradient.data() + at(op.weight), gradient.data() + at(op.bias), dx);
+        break;
+      case OpKind::max_pool:
+        max_pool_gradient(op, batch, x, d, dx);
+        break;
+      case OpKind::global_avg_pool: {
+        const std::int64_t positions = op.in.height * op.in.width;
+        for (std::int64_t k = 0; k < batch * op.in.size(); ++k) {
+          const std::int64_t n = k / op.in.size();
+          dx[k] += d[n * op.in.channels + k % op.in.channels] / static_cast<double>(positions);
+        }
+        break;
+      }
+      case OpKind::linear:
+        linear_gradient(op, batch, x, arena.data() + at(op.weight), d,
+                        gradient.data() + at(op.weight), gradient.data() + at(op.bias), dx);
+        break;
+    }
+    d = std::move(before);
+  }
+  return loss;
+}
+
 }  // namespace preheat::reference

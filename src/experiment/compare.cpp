@@ -49,15 +49,18 @@ CompareResult compare(const Document& document, Backend& backend,
   result.planned = std::ssize(result.arms) * std::ssize(base.compare->seeds);
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
-  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::compare, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::compare, base, resume, [&] {
+    require_same_runs(configs, base.compare->seeds, folder, result.arms);
+  });
   const auto write = [&] {
     result.paired = pairs_of(result.arms);
     write_atomically(folder / result_file(ExperimentKind::compare), to_json(result).dump(2) + "\n");
   };
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
+  write();  // a damaged file that a claim reads must not cost the results
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
-  write();
+  if (!result.claims.empty()) write();
   return result;
 }
 

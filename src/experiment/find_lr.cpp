@@ -8,6 +8,7 @@
 #include <functional>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "config/atomic_file.h"
@@ -125,6 +126,22 @@ std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64
   }
 }
 
+RunConfig with_rate(RunConfig config, double rate) {
+  config.schedule.base_lr = rate;
+  return config;
+}
+
+// Throws ConfigError if a run of a search, each in a folder named after its rate, is of another
+// configuration.
+void require_same_trials(const RunConfig& config, const std::filesystem::path& folder) {
+  if (!std::filesystem::is_directory(folder)) return;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename();
+    const double rate = std::strtod(name.c_str(), nullptr);
+    if (rate_name(rate) == name) require_same_run(entry.path(), with_rate(config, rate));
+  }
+}
+
 // Runs a configuration at each of these rates, into folders named after them. Interrupted runs are
 // left out.
 std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::vector<double>& rates,
@@ -133,17 +150,35 @@ std::vector<Trial> run_trials(Runs& runs, const RunConfig& config, const std::ve
   const double chance = chance_loss(config.loss, facts(config.data.dataset).classes);
   std::vector<std::optional<Trial>> trials(rates.size());
   runs.run_concurrently(std::ssize(rates), [&](std::int64_t k) {
-    RunConfig at_rate = config;
-    at_rate.schedule.base_lr = rates[k];
     const std::string name = rate_name(rates[k]);
-    const RunResult run =
-        runs.run(fmt::format("{} {:<9}", label, name), at_rate, folder / name, Checkpoints::drop);
+    const RunResult run = runs.run(fmt::format("{} {:<9}", label, name),
+                                   with_rate(config, rates[k]), folder / name, Checkpoints::drop);
     if (!run.interrupted) {
       trials[k] = Trial{rates[k], run, trained(run, loss_below * chance)};
     }
     return !run.interrupted;
   });
   return ended_of(trials, 0, 1);
+}
+
+// Whether all runs of a search have ended before.
+bool is_on_disk(const RunConfig& config, const FindLrConfig& settings,
+                const std::filesystem::path& folder) {
+  const double chance = chance_loss(config.loss, facts(config.data.dataset).classes);
+  bool all = true;
+  search_rate(settings.first, settings.resolution, [&](const std::vector<double>& rates) {
+    std::vector<Trial> found;
+    for (const double rate : rates) {
+      const auto run = ended_run(folder / rate_name(rate), with_rate(config, rate));
+      if (!run) {
+        all = false;
+        break;
+      }
+      found.push_back({rate, *run, trained(*run, settings.loss_below * chance)});
+    }
+    return found;
+  });
+  return all;
 }
 
 std::vector<RateRatio> ratios_of(const std::vector<SearchArm>& arms) {
@@ -262,9 +297,23 @@ FindLrResult find_lr(const Document& document, Backend& backend,
     result.arms.push_back({arm, {}});
     width = std::max(width, arm.name.size());
   }
+  // The searches, seed by seed.
+  const auto seed_of = [&](std::int64_t task) { return settings.seeds[task / arms.size()]; };
+  const auto config_of = [&](std::int64_t task) {
+    RunConfig config = configs[task % arms.size()];
+    config.seed = seed_of(task);
+    return config;
+  };
+  const auto folder_of = [&](std::int64_t task) {
+    return folder / arms[task % arms.size()].name / std::to_string(seed_of(task));
+  };
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
-  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume, [&] {
+    for (std::int64_t task = 0; task < result.planned; ++task) {
+      require_same_trials(config_of(task), folder_of(task));
+    }
+  });
   const std::vector<std::size_t> critical_arm_of = critical_arms(configs);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
@@ -286,20 +335,28 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   });
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
-  std::vector<std::optional<Search>> ended(arms.size() * settings.seeds.size());
+  std::vector<std::optional<Search>> ended(result.planned);
+  // Searches whose runs are all on disk come first, and nothing is written before another has
+  // ended, so that a resumed experiment's file never has fewer than before.
+  std::vector<std::int64_t> order(ended.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto left = std::ranges::stable_partition(order, [&](std::int64_t task) {
+    return is_on_disk(config_of(task), settings, folder_of(task));
+  });
+  const std::int64_t on_disk = left.begin() - order.begin();
+  std::int64_t count = 0;
   OnceASecond once_a_second(write);
   std::mutex mutex;  // guards those above
-  const auto search_one = [&](std::int64_t task) {
+  const auto search_one = [&](std::int64_t k) {
+    const std::int64_t task = order[k];
     const std::size_t i = task % arms.size();
-    const std::uint64_t seed = settings.seeds[task / arms.size()];
-    RunConfig config = configs[i];
-    config.seed = seed;
+    const std::uint64_t seed = seed_of(task);
+    const RunConfig config = config_of(task);
     const std::string label = fmt::format("seed {:<4} {:<{}}", seed, arms[i].name, width);
-    const std::filesystem::path of_seed = folder / arms[i].name / std::to_string(seed);
     bool interrupted = false;
     const auto trials = [&](const std::vector<double>& rates) {
       std::vector<Trial> found =
-          run_trials(runs, config, rates, settings.loss_below, label, of_seed);
+          run_trials(runs, config, rates, settings.loss_below, label, folder_of(task));
       interrupted = interrupted || found.size() < rates.size();
       return found;
     };
@@ -312,13 +369,15 @@ FindLrResult find_lr(const Document& document, Backend& backend,
       ended[task] = std::move(search);
       result.arms[i].searches = ended_of(ended, i, arms.size());
       runs.tell(arms[i], *ended[task]);
+      ++count;
     }
-    once_a_second();
+    if (count > on_disk) once_a_second();
     return !interrupted;
   };
   once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), search_one); });
+  write();  // also if judging fails
   result.claims = judge_find_lr(base, result);
-  write();
+  if (!result.claims.empty()) write();
   return result;
 }
 

@@ -28,16 +28,14 @@ bool has_diagnostics(const fs::path& folder, const DiagnosticsConfig& wanted) {
          (!wanted.layers_every || (has("layers.csv") && has("activations.csv")));
 }
 
-// The result in the folder of a run of this configuration, or std::nullopt if it has not ended or
-// lacks diagnostics.
-std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
-  const std::optional<RunSummary> summary = read_summary(folder);
-  if (!summary) return std::nullopt;
-  if (summary->fingerprint != fingerprint(config)) {
-    throw Error(folder.string() + ": holds a run of another configuration; choose another folder");
-  }
-  if (!has_diagnostics(folder, config.diagnostics)) return std::nullopt;
-  return summary->result;
+// Throws ConfigError unless the summary in the folder is of a run of this configuration.
+void require_same(const RunSummary& summary, const fs::path& folder, const RunConfig& config) {
+  if (summary.fingerprint == fingerprint(config)) return;
+  const auto differs = first_difference(config_in(folder), config);
+  throw ConfigError({(folder / "config.yaml").string(), 0, 0, ""},
+                    differs ? mismatch_text("run", *differs)
+                            : "the run was made with another configuration, or another preheat",
+                    "begin another experiment without --resume, or name the arm differently");
 }
 
 // Whether a run was begun in the folder: there is a configuration, or nothing but the files that a
@@ -121,12 +119,24 @@ Runs::Runs(const RunConfig& base, Backend& backend, const RunsListener& listener
       concurrent_(backend.concurrent_replicas(cpu_threads(base))),
       replicas_(concurrent_) {}
 
+std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& config) {
+  const std::optional<RunSummary> summary = read_summary(folder);
+  if (!summary) return std::nullopt;
+  require_same(*summary, folder, config);
+  if (!has_diagnostics(folder, config.diagnostics)) return std::nullopt;
+  return summary->result;
+}
+
+std::optional<RunResult> Runs::read(const std::string& label, const RunConfig& config,
+                                    const fs::path& folder) {
+  const std::optional<RunResult> ended = ended_run(folder, config);
+  if (ended) tell_end(label, *ended, true);
+  return ended;
+}
+
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
                     Checkpoints checkpoints) {
-  if (const auto ended = ended_run(folder, config)) {
-    tell_end(label, *ended, true);
-    return *ended;
-  }
+  if (const auto ended = read(label, config, folder)) return *ended;
   remove_unfinished(folder);
   const SemaphoreGuard replica(replicas_);
   const std::shared_ptr<Trainer> trainer = make_trainer(config);
@@ -279,33 +289,67 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
   const std::size_t arms = configs.size();
   std::vector<std::optional<SeedResult>> ended(arms * seeds.size());
   runs.plan(std::ssize(ended));
-  bool all = true;
-  OnceASecond once_a_second(write);
-  std::mutex mutex;
-  const auto run_one = [&](std::int64_t task) {
+  // Calls act(label, configuration, folder) for the run of a task.
+  const auto with_run = [&](std::int64_t task, const auto& act) {
     const std::size_t arm = task % arms;
     const std::uint64_t seed = seeds[task / arms];
     RunConfig config = configs[arm];
     config.seed = seed;
     const std::string& name = results[arm].arm.name;
-    const std::string label = fmt::format("seed {:<4} {:<{}}", seed, name, width);
-    RunResult run = runs.run(label, config, folder / name / std::to_string(seed), checkpoints);
+    return act(fmt::format("seed {:<4} {:<{}}", seed, name, width), config,
+               folder / name / std::to_string(seed));
+  };
+  const auto add = [&](std::int64_t task, RunResult run) {
+    ended[task] = SeedResult{seeds[task / arms], std::move(run)};
+    results[task % arms].runs = ended_of(ended, task % arms, arms);
+  };
+  // All that have ended are read before the first write, so that a resumed experiment's file never
+  // has fewer runs than before.
+  std::vector<std::int64_t> left;
+  for (std::int64_t task = 0; task < std::ssize(ended); ++task) {
+    auto read = with_run(task, [&](const auto&... its) { return runs.read(its...); });
+    if (read) {
+      add(task, *std::move(read));
+    } else {
+      left.push_back(task);
+    }
+  }
+  bool all = true;
+  OnceASecond once_a_second(write);
+  std::mutex mutex;
+  const auto run_one = [&](std::int64_t k) {
+    RunResult run =
+        with_run(left[k], [&](const auto&... its) { return runs.run(its..., checkpoints); });
     const std::lock_guard lock(mutex);
     const bool interrupted = run.interrupted;
-    if (!interrupted) {
-      ended[task] = SeedResult{seed, std::move(run)};
-      results[arm].runs = ended_of(ended, arm, arms);
-    }
+    if (!interrupted) add(left[k], std::move(run));
     all = all && !interrupted;
     once_a_second();
     return !interrupted;
   };
-  once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), run_one); });
+  once_a_second.during([&] { runs.run_concurrently(std::ssize(left), run_one); });
   return all;
 }
 
+void require_same_run(const fs::path& folder, const RunConfig& config) {
+  const std::optional<RunSummary> summary = read_summary(folder);
+  if (summary) require_same(*summary, folder, config);
+}
+
+void require_same_runs(const std::vector<RunConfig>& configs,
+                       const std::vector<std::uint64_t>& seeds, const fs::path& folder,
+                       const std::vector<ArmResult>& arms) {
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    RunConfig config = configs[i];
+    for (const std::uint64_t seed : seeds) {
+      config.seed = seed;
+      require_same_run(folder / arms[i].arm.name / std::to_string(seed), config);
+    }
+  }
+}
+
 FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const RunConfig& config,
-                          bool resume) {
+                          bool resume, const std::function<void()>& require_runs) {
   if (!resume) make_folder(folder);
   FolderLock lock(folder);
   const auto before = resume ? std::optional(config_in(folder)) : std::nullopt;
@@ -321,7 +365,10 @@ FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const Run
     throw ConfigError({path.string(), 0, 0, ""}, mismatch_text("experiment", *differs),
                       "begin another experiment without --resume");
   }
-  if (resume) remove_temporaries(folder);
+  if (resume) {
+    require_runs();
+    remove_temporaries(folder);
+  }
   write_atomically(path, write_config(config));
   return lock;
 }

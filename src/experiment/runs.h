@@ -69,15 +69,23 @@ struct RunsListener {
   std::function<bool()> wants_stop;
 };
 
+/// The result in the folder of a run, or std::nullopt if it has not ended or lacks the files of its
+/// diagnostics. Throws Error if it is damaged, and ConfigError, naming a key, if the run is of
+/// another configuration.
+std::optional<RunResult> ended_run(const std::filesystem::path& folder, const RunConfig& config);
+
 class Runs {
  public:
   /// The number of concurrent runs follows from the threads that `base` uses.
   Runs(const RunConfig& base, Backend& backend, const RunsListener& listener);
 
-  /// Trains `config` into `folder`, or reads the result if that run has ended and has the files of
-  /// its diagnostics. Replaces what another run has left. Returns an interrupted result if the
-  /// experiment stops before its turn, which also waits until the memory that concurrent runs leave
-  /// suffices. Throws Error, also if the folder holds a run of another configuration.
+  /// ended_run(), of which it tells the listener.
+  std::optional<RunResult> read(const std::string& label, const RunConfig& config,
+                                const std::filesystem::path& folder);
+
+  /// Trains `config` into `folder` unless it can be read there. Replaces what another run has left.
+  /// Returns an interrupted result if the experiment stops before its turn, which also waits until
+  /// the memory that concurrent runs leave suffices. Throws Error, and what read() throws.
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
@@ -161,9 +169,10 @@ class OnceASecond {
 std::vector<RunConfig> arm_configs(const Document& document, const std::vector<Arm>& arms);
 
 /// Runs every arm at every seed, seed by seed, into <folder>/<arm>/<seed>, and adds the runs to
-/// `results`, which already holds the arms. Calls `write` after the first run, at most once a
-/// second from then on, and for what is left before it throws, but not at the end. Returns whether
-/// all have ended; false means that the listener stopped them. Throws Error.
+/// `results`, which already holds the arms. Those that have ended are read first. Calls `write`
+/// after the first run that trains, at most once a second from then on, and for what is left before
+/// it throws, but not at the end. Returns whether all have ended; false means that the listener
+/// stopped them. Throws Error, and what Runs::read() throws.
 bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
@@ -171,10 +180,20 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 
 /// Creates the folder of an experiment, or with `resume` opens an existing one, writes the
 /// configuration, and returns the lock on it. On resume, seeds, arms and claims may have changed.
-/// Throws Error, with `resume` also if the folder is of another command, its configuration is
-/// damaged, or its base run differs from this one (naming the key).
+/// With `resume` calls require_runs before it writes anything: it throws unless the runs in the
+/// folder are those of the experiment. Throws Error, with `resume` also if the folder is of another
+/// command or its configuration is damaged, and ConfigError, naming the key, if its base run
+/// differs from this one.
 FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind kind,
-                          const RunConfig& config, bool resume);
+                          const RunConfig& config, bool resume,
+                          const std::function<void()>& require_runs);
+
+/// Throw ConfigError, naming a key, if there is a run of another configuration in the folder, or in
+/// the folder of one of the runs of run_arms(). Throw Error if its summary is damaged.
+void require_same_run(const std::filesystem::path& folder, const RunConfig& config);
+void require_same_runs(const std::vector<RunConfig>& configs,
+                       const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,
+                       const std::vector<ArmResult>& arms);
 
 /// {"name", "overrides", "n", "failures", "failure_interval", "first_non_finite", "runs"}, with
 /// null for values that do not exist. "first_non_finite" is {"median", "range": [least, largest]}.

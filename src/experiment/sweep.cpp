@@ -339,7 +339,9 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   result.planned = std::ssize(result.cells) * std::ssize(base.sweep->seeds);
   Runs runs(base, backend, listener);
   if (!resume) runs.load(configs);
-  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume);
+  const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::sweep, base, resume, [&] {
+    require_same_runs(configs, base.sweep->seeds, folder, result.cells);
+  });
   const auto count = [&] {
     result.paired = neighbours_of(result.axes, result.cells);
     result.boundaries = boundaries_of(result.axes, result.cells, base);
@@ -358,8 +360,9 @@ SweepResult sweep(const Document& document, Backend& backend, const std::filesys
   for (std::size_t i = 0; i < lines.size(); ++i) {
     result.boundaries[i].interval = interval_of(lines[i]);
   }
+  save();  // also if judging fails
   result.claims = judge_sweep(base, result);
-  save();
+  if (!result.claims.empty()) save();
   return result;
 }
 

@@ -608,6 +608,45 @@ TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {
   EXPECT_EQ(bytes_of(folder / "many/find_lr.json"), bytes_of(folder / "one/find_lr.json"));
 }
 
+// Neither does a refusal write anything, nor does a program killed while it resumes lose searches.
+TEST(FindLr, ResumedNeverHasFewerSearchesThanBefore) {
+  const TemporaryFolder folder;
+  const auto place = folder / "out";
+  const auto document = [](const char* rate) {
+    return parse_document(std::string(small_run) +
+                              "find_lr: {seeds: 2, first: 0.1, resolution: "
+                              "16, loss_below: 0.95, arms: {a: {}, b: {optimizer.momentum: " +
+                              rate + "}}}\n",
+                          "f.yaml");
+  };
+  find_lr(document("0.8"), shared_backend(), place, false, {});
+  const std::string config = bytes_of(place / "config.yaml");
+  const std::string before = bytes_of(place / "find_lr.json");
+  Counter refused;
+  try {
+    find_lr(document("0.7"), shared_backend(), place, true, refused.listener);
+    FAIL() << "no error";
+  } catch (const ConfigError& e) {
+    EXPECT_THAT(e.what(), testing::ContainsRegex("b/0/[^/]+/config.yaml: the run was made with "
+                                                 "'optimizer.momentum: 0.8', this configuration "
+                                                 "has 'optimizer.momentum: 0.7'"));
+  }
+  EXPECT_EQ(refused.read + refused.started, 0);
+  EXPECT_EQ(bytes_of(place / "config.yaml"), config);
+  EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
+
+  // A run of a search in the middle is missing.
+  std::filesystem::remove(place / "b/0/0.1/summary.json");
+  Counter counter;
+  counter.listener.on_start = [&](const std::string&, const Trainer&) {
+    ++counter.started;
+    EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
+  };
+  find_lr(document("0.8"), shared_backend(), place, true, counter.listener);
+  EXPECT_EQ(counter.started, 1);
+  EXPECT_EQ(bytes_of(place / "find_lr.json"), before);
+}
+
 TEST(FindLr, GoesOnAfterAnErrorOrAnInterruptionBesideOtherSearches) {
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");

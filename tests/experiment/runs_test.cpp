@@ -38,7 +38,7 @@ class RunsTest : public testing::Test {
     Counter counter;
     try {
       run(config, counter);
-    } catch (const Error& e) {
+    } catch (const std::runtime_error& e) {
       return e.what();
     }
     return "";
@@ -158,8 +158,9 @@ TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
   run(config_with({}), counter);
   const std::string summary = bytes_of(path_ / "summary.json");
   EXPECT_THAT(error(config_with({"seed=9"})),
-              AllOf(HasSubstr(path_.string()), HasSubstr("another configuration")));
-  EXPECT_THAT(error(config_with({"schedule.base_lr=0.2"})), HasSubstr("another configuration"));
+              AllOf(HasSubstr((path_ / "config.yaml").string()),
+                    HasSubstr("was made with 'seed: 0', this configuration has 'seed: 9'")));
+  EXPECT_THAT(error(config_with({"schedule.base_lr=0.2"})), HasSubstr("'schedule.base_lr: 0.1'"));
   EXPECT_EQ(bytes_of(path_ / "summary.json"), summary);
   // Keys that its numbers do not depend on may differ.
   EXPECT_EQ(error(config_with({"name=other", "train.eval_every=20 steps"})), "");
@@ -521,6 +522,66 @@ TEST_F(ResumedCompare, OneThatFailsHasWrittenWhatEnded) {
   EXPECT_EQ(written.at("incomplete").at("ended"), ended);
 }
 
+// Of the arms that come first nothing is read or written either.
+TEST_F(ResumedCompare, UnderAnotherArmIsRefusedBeforeAnythingIsWritten) {
+  const auto path = folder_ / "out";
+  compare(document(), shared_backend(), path, false, {});
+  const std::string config = bytes_of(path / "config.yaml");
+  const std::string json = bytes_of(path / "compare.json");
+  Counter refused;
+  try {
+    compare(document({"compare.arms.sane={schedule.base_lr: 0.2}"}), shared_backend(), path, true,
+            refused.listener);
+    FAIL() << "no error";
+  } catch (const ConfigError& e) {  // exit code 2
+    EXPECT_THAT(e.what(), AllOf(HasSubstr("sane/3/config.yaml: the run was made with "
+                                          "'schedule.base_lr: 0.1', this configuration has "
+                                          "'schedule.base_lr: 0.2'"),
+                                HasSubstr("; begin another experiment")));
+  }
+  EXPECT_EQ(refused.read + refused.started, 0);
+  EXPECT_EQ(bytes_of(path / "config.yaml"), config);
+  EXPECT_EQ(bytes_of(path / "compare.json"), json);
+  Counter again;
+  compare(document(), shared_backend(), path, true, again.listener);
+  EXPECT_EQ(again.read, 4);
+}
+
+TEST_F(ResumedCompare, WhatAClaimCannotReadDoesNotCostTheResults) {
+  const auto path = folder_ / "out";
+  const Document judged =
+      parse_document(std::string(small_run) + arms +
+                         "expect:\n  - sooner: {arms: [sane, absurd], train_error: 0.5}\n",
+                     "f.yaml");
+  int ended = 0;
+  RunsListener listener;
+  listener.on_end = [&](const std::string&, const RunResult&, bool) {
+    if (++ended == 4) put_bytes(path / "sane/3/metrics.csv", "damaged");
+  };
+  EXPECT_THROW(compare(judged, shared_backend(), path, false, listener), Error);
+  const auto json = nlohmann::json::parse(bytes_of(path / "compare.json"));
+  EXPECT_FALSE(json.contains("incomplete"));
+  EXPECT_FALSE(json.contains("claims"));
+  for (const auto& arm : json.at("arms")) EXPECT_EQ(arm.at("n"), 2);
+}
+
+// A program killed while it resumes has lost nothing.
+TEST_F(ResumedCompare, TheFileNeverHasFewerRunsThanBefore) {
+  const auto path = folder_ / "out";
+  compare(document(), shared_backend(), path, false, {});
+  const std::string before = bytes_of(path / "compare.json");
+  std::filesystem::remove(path / "absurd/11/summary.json");
+  Counter counter;
+  counter.listener.on_start = [&](const std::string&, const Trainer&) {
+    ++counter.started;
+    EXPECT_EQ(counter.read, 3);
+    EXPECT_EQ(bytes_of(path / "compare.json"), before);
+  };
+  compare(document(), shared_backend(), path, true, counter.listener);
+  EXPECT_EQ(counter.started, 1);
+  EXPECT_EQ(bytes_of(path / "compare.json"), before);
+}
+
 TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten) {
   const auto path = folder_ / "out";
   compare(document(), shared_backend(), path, false, {});
@@ -534,7 +595,7 @@ TEST_F(ResumedCompare, UnderAnotherConfigurationIsRefusedBeforeAnythingIsWritten
   EXPECT_EQ(bytes_of(path / "compare.json"), json);
   // Another arm of the same name.
   EXPECT_THAT(error(path, document({"compare.arms.absurd={schedule.base_lr: 1e11}"})),
-              AllOf(HasSubstr("absurd/3"), HasSubstr("another configuration")));
+              AllOf(HasSubstr("absurd/3"), HasSubstr("'schedule.base_lr: 1")));
   EXPECT_EQ(bytes_of(path / "compare.json"), json);
   EXPECT_THAT(error(folder_ / "nowhere", document()),
               AllOf(HasSubstr("nowhere"), HasSubstr("is not the folder of an experiment")));

@@ -1,6 +1,7 @@
 #include "experiment/claims.h"
 
 #include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -30,7 +31,8 @@ void decide(Judged& judged, const Test& test, double p, double least, std::size_
   const bool significant = p < *judged.p_below;
   const bool could_be = least < *judged.p_below;
   ClaimResult& result = judged.result;
-  if (judged.finding.contradicted || test.opposite_p < *judged.p_below) {
+  const bool opposite = test.opposite_p < *judged.p_below;
+  if (judged.finding.contradicted || opposite) {
     result.verdict = Verdict::fail;
   } else if (significant && test.has_claimed_direction) {
     result.verdict = Verdict::pass;
@@ -39,6 +41,8 @@ void decide(Judged& judged, const Test& test, double p, double least, std::size_
       fmt::format("; {} = {:.2g}{}, {}below {:g}{}", test.name, p,
                   tests > 1 ? fmt::format(" (Holm over {})", tests) : "", significant ? "" : "not ",
                   *judged.p_below, could_be ? "" : ", which so few could not show");
+  // Otherwise a FAIL would stand beside a p of the claim that does not explain it.
+  if (opposite) result.evidence += fmt::format("; the opposite has p = {:.2g}", test.opposite_p);
 }
 
 }  // namespace
@@ -167,10 +171,10 @@ Verdict verdict_of(const Interval& interval, const Bound& bound) {
                      : verdict_below(interval, *bound.below);
 }
 
-Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored) {
-  const bool is_above = interval.lo > bound.value();
-  const bool may_return = (is_above ? censored.may_be_smaller : censored.may_be_larger) > 0;
-  return may_return ? Verdict::inconclusive : verdict_of(interval, bound);
+Interval Ranges::interval() const {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  return {may_be_smaller > 0 ? -infinity : bootstrap(least, mean).expanded.lo,
+          may_be_larger > 0 ? infinity : bootstrap(most, mean).expanded.hi};
 }
 
 Verdict verdict_within(const Interval& interval, const Interval& range) {

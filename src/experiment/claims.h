@@ -1,8 +1,10 @@
 // Compares what an experiment was expected to show with what it showed: PASS if the evidence meets
 // the threshold fixed in the file, FAIL if it contradicts the claim, otherwise INCONCLUSIVE (too
 // few runs, missing data, values that are only bounds or show no spread, the right direction
-// without significance, an interrupted experiment). The claims are those of `expect`
-// (config/config.h); compare, sweep and find_lr each judge their own.
+// without significance, an interrupted experiment). A boundary or a largest rate is known only to
+// lie between a rate that trains and the next that fails, and intervals of such are widened to
+// both. The claims are those of `expect` (config/config.h); compare, sweep and find_lr each judge
+// their own.
 //
 // Runs that failed (not finite, or stuck) count with the accuracy of chance, 1 / classes. If there
 // are any, the evidence of compare's claims about accuracy also has the comparison over the seeds

@@ -363,7 +363,7 @@ Finding judge(const AccuracyFallsClaim& c, const Arms& arms) {
 // ---- accuracy_gap ------------------------------------------------------------------------------
 // Per seed, the accuracy of the first arm minus that of the second, minus `above` (or `below`)
 // times the same difference of `than`: PASS if the expanded bootstrap interval of the mean is above
-// (below) 0, FAIL if it is on the other side. Needs five seeds.
+// (below) 0, FAIL if it is on the other side. Needs five seeds. INCONCLUSIVE if it is equal in all.
 
 std::string text_of(const AccuracyGapClaim& c) {
   return fmt::format(
@@ -405,9 +405,12 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
   Finding finding;
   finding.evidence = fmt::format("{} seeds that all arms have{}", all.n(), few_text(all.n()));
   if (all.n() < min_seeds_for_bootstrap) return finding;
-  finding.verdict =
-      c.factor.above ? verdict_above(all.interval(), 0) : verdict_below(all.interval(), 0);
-  finding.evidence += fmt::format(", {}{}", all.text(factor), chance_text(arms, names));
+  if (!are_equal(all.differences)) {
+    finding.verdict =
+        c.factor.above ? verdict_above(all.interval(), 0) : verdict_below(all.interval(), 0);
+  }
+  finding.evidence += fmt::format(", {}{}{}", all.text(factor), chance_text(arms, names),
+                                  equal_text(all.differences));
   const Gaps trained = gaps_of(arms, names, factor, Seeds::trained);
   if (trained.n() < all.n() && trained.n() >= min_seeds_for_bootstrap) {
     finding.evidence += fmt::format("; over the {} seeds that trained in all: {}", trained.n(),
@@ -658,7 +661,8 @@ Finding judge(const SharpnessFallsClaim& c, const Arms& arms) {
 
 // ---- sharpness_stays ---------------------------------------------------------------------------
 // Per run, log(first / last) of the same sharpness, or of the curvature along the random direction:
-// PASS if the t interval of the mean is below log(within), FAIL if above.
+// PASS if the t interval of the mean is below log(within), FAIL if above. INCONCLUSIVE if all are
+// equal.
 
 std::string text_of(const SharpnessStaysClaim& c) {
   return fmt::format("the {} falls less than {:.3g}-fold in {}",
@@ -684,10 +688,10 @@ Finding judge(const SharpnessStaysClaim& c, const Arms& arms) {
                                  logs.size(), ends.text(), ends.first.size() - logs.size());
   if (logs.size() < 2) return finding;
   const PairedT t = paired_t(logs);
-  finding.verdict = verdict_below(t.interval, std::log(c.within));
-  finding.evidence +=
-      fmt::format("; it falls {:.2f}-fold in the geometric mean, t interval at 95 % {}",
-                  std::exp(t.mean), to_string({std::exp(t.interval.lo), std::exp(t.interval.hi)}));
+  if (!are_equal(logs)) finding.verdict = verdict_below(t.interval, std::log(c.within));
+  finding.evidence += fmt::format(
+      "; it falls {:.2f}-fold in the geometric mean, t interval at 95 % {}{}", std::exp(t.mean),
+      to_string({std::exp(t.interval.lo), std::exp(t.interval.hi)}), equal_text(logs));
   return finding;
 }
 

@@ -15,33 +15,37 @@ const SearchArm& arm_named(const std::vector<SearchArm>& arms, const std::string
 }
 
 // ---- rate_ratio --------------------------------------------------------------------------------
-// log2 of the second arm's largest rate over the first's, by the expanded bootstrap interval over
-// the seeds at which both have one. log2_above: PASS if the interval is above it, FAIL if below;
-// log2_below is the reverse. Needs five such seeds. A seed at which an arm trains at no rate, or at
-// all that were tried, only bounds its ratio: INCONCLUSIVE if that could contradict the verdict.
+// log2 of the second arm's largest rate over the first's, over the seeds at which both have one.
+// The true largest rate is up to the smallest that failed, so a ratio is known only to a range,
+// which has no end where an arm trains at no rate or at all that were tried. log2_above: PASS if
+// the expanded bootstrap interval over seeds, widened to those ranges, is above it, FAIL if below;
+// log2_below is the reverse. Needs five such seeds.
 
 std::string text_of(const RateRatioClaim& c) {
   return fmt::format("{} trains at {} than {:.3g} times the rate of {}", c.arms[1],
                      more_or_less(c.log2), std::exp2(c.log2.value()), c.arms[0]);
 }
 
-// Over the seeds that both arms have searched.
-Censored censored_ratios(const SearchArm& first, const SearchArm& second) {
-  Censored censored;
+// Of the seeds that both arms have searched.
+Ranges ranges_of_ratio(const SearchArm& first, const SearchArm& second) {
+  Ranges ranges;
   for (const Search& x : first.searches) {
     const auto y = std::ranges::find(second.searches, x.seed, &Search::seed);
     if (y == second.searches.end()) continue;
-    censored.may_be_larger += !x.largest || !y->smallest_failing ? 1 : 0;
-    censored.may_be_smaller += !x.smallest_failing || !y->largest ? 1 : 0;
+    ranges.may_be_larger += !x.largest || !y->smallest_failing ? 1 : 0;
+    ranges.may_be_smaller += !x.smallest_failing || !y->largest ? 1 : 0;
+    if (!x.largest || !y->largest) continue;
+    ranges.least.push_back(std::log2(*y->largest / x.smallest_failing.value_or(*x.largest)));
+    ranges.most.push_back(std::log2(y->smallest_failing.value_or(*y->largest) / *x.largest));
   }
-  return censored;
+  return ranges;
 }
 
 Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
   const SearchArm& first = arm_named(arms, c.arms[0]);
   const SearchArm& second = arm_named(arms, c.arms[1]);
   const RateRatio ratio = ratio_of(first, second);
-  const Censored censored = censored_ratios(first, second);
+  const Ranges ranges = ranges_of_ratio(first, second);
   Finding finding;
   finding.evidence =
       fmt::format("{} of {} seeds have an answer in both", ratio.seeds, first.searches.size());
@@ -50,15 +54,16 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
                                     std::exp2(*ratio.log2_mean), *ratio.log2_mean);
   }
   if (ratio.log2_interval) {
-    finding.verdict = verdict_of(*ratio.log2_interval, c.log2, censored);
-    finding.evidence += ", bootstrap at 95 % " + to_string(*ratio.log2_interval);
+    finding.verdict = verdict_of(ranges.interval(), c.log2);
+    finding.evidence += fmt::format(", bootstrap at 95 % {}, with the steps between rates tried {}",
+                                    to_string(*ratio.log2_interval), to_string(ranges.interval()));
   }
   finding.evidence += few_text(ratio.seeds);
-  if (censored.may_be_larger + censored.may_be_smaller > 0) {
+  if (ranges.may_be_larger + ranges.may_be_smaller > 0) {
     finding.evidence += fmt::format(
         "; at {} seeds the ratio may be larger and at {} smaller: an arm trains at no rate or at "
         "all",
-        censored.may_be_larger, censored.may_be_smaller);
+        ranges.may_be_larger, ranges.may_be_smaller);
   }
   return finding;
 }

@@ -131,14 +131,20 @@ Verdict verdict_above(const Interval& interval, double value);
 Verdict verdict_below(const Interval& interval, double value);
 Verdict verdict_of(const Interval& interval, const Bound& bound);
 
-/// How many of the values behind a mean are only bounds, with the true value beyond them.
-struct Censored {
+/// One value per seed that is known only to lie between two, such as the change of a boundary that
+/// lies between a rate that trains and the next one tried, which fails.
+struct Ranges {
+  std::vector<double> least;
+  std::vector<double> most;
+  // How many have no most, or no least: their true values may be anything beyond.
   std::int64_t may_be_larger = 0;
   std::int64_t may_be_smaller = 0;
+
+  /// The expanded bootstrap interval of the mean, whatever the values are within their ranges: from
+  /// the lower end for `least` to the upper end for `most`, infinite where there may be more
+  /// beyond. Throws Error for fewer than two seeds.
+  Interval interval() const;
 };
-/// INCONCLUSIVE if a true value could move the interval back to the bound. Where all could only
-/// move it further away the verdict stands.
-Verdict verdict_of(const Interval& interval, const Bound& bound, const Censored& censored);
 
 /// PASS if the interval is wholly inside the open range, FAIL if wholly outside, otherwise
 /// INCONCLUSIVE.

@@ -281,8 +281,9 @@ std::optional<RateInterval> interval_of(const GridLine& line) {
 }
 
 bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes) {
-  return base.loss == Loss::cross_entropy &&
-         std::ranges::find(axes, "loss", &Axis::key) == axes.end();
+  return base.loss == Loss::cross_entropy && std::ranges::none_of(axes, [](const Axis& axis) {
+           return axis.key == "loss" || axis.key == "label_smoothing";  // losses of another scale
+         });
 }
 
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,

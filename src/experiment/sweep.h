@@ -103,7 +103,8 @@ std::vector<double> log_weights(const std::vector<double>& rates);
 std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
                                        const std::vector<ArmResult>& cells);
 
-/// Whether the final losses of all cells are cross entropies, which may be compared.
+/// Whether the final losses of all cells are cross entropies with the same label smoothing, which
+/// may be compared.
 bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes);
 
 /// Boundary and sensitivities from a selection of each cell's runs, by index and possibly with

@@ -87,7 +87,8 @@ class ClaimableAxes {
 
   void require_cross_entropy(const std::string& key) const {
     if (has_sensitivity(base_, axes_)) return;
-    refuse(key, "sensitivity is defined for cross entropy", "loss: cross_entropy, in all cells");
+    refuse(key, "sensitivity compares losses, for which all cells need the same cross entropy",
+           "loss: cross_entropy, and neither loss nor label_smoothing among the axes");
   }
 
  private:
@@ -170,6 +171,12 @@ class Grid {
     return std::log2(boundary.largest_training.value_or(lines[line].rates.front() / 2));
   }
 
+  // The same, and log2 of the smallest rate that fails: the true boundary is between the two.
+  Interval octaves(std::size_t line, const Boundary& boundary) const {
+    const double lo = octave(line, boundary);
+    return {lo, boundary.smallest_failing ? std::log2(*boundary.smallest_failing) : lo};
+  }
+
   // The accuracy of each seed, averaged over the cells.
   std::vector<double> accuracies(const std::vector<const ArmResult*>& cells) const {
     std::vector<double> by_seed(seeds);
@@ -204,10 +211,11 @@ std::string at_text(const std::vector<Override>& at) {
 }
 
 // ---- boundary_rises ----------------------------------------------------------------------------
-// Per seed and combination of the other axes, log2 of the largest rate that trained below the first
-// that failed; half the smallest if none trained, the largest if all did. Page's trend test over
-// the axis, one-sided; each seed and combination is a block. Also FAIL if the boundary over all
-// seeds steps back by more than octaves_back between neighbouring values.
+// Per seed, log2 of the largest rate that trained below the first that failed (half the smallest if
+// none trained, the largest if all did), averaged over the other axes, whose cells share a seed's
+// data and initial weights. Page's trend test over the axis, one-sided; each seed is a block. Also
+// FAIL if the boundary over all seeds steps back by more than octaves_back between neighbouring
+// values.
 
 std::string text_of(const BoundaryRisesClaim& c) {
   return fmt::format("the largest rate that trains rises along {}{}", c.along, at_text(c.at));
@@ -230,7 +238,7 @@ std::string rates_text(const std::vector<double>& octaves, std::size_t levels) {
 Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
   const Grid::Families families = grid.families_along(c.along, c.at);
   const std::size_t levels = families.front().size();
-  std::vector<double> outcomes;  // a block for each family and seed
+  std::vector<double> outcomes(grid.seeds * levels);  // a block for each seed
   std::vector<double> over_seeds;
   std::int64_t all_train = 0;
   std::int64_t none_trains = 0;
@@ -242,30 +250,36 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
       step_back = std::max(step_back, *(over_seeds.end() - 2) - over_seeds.back());
     }
     for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
-      for (const std::size_t line : family) {
+      for (std::size_t level = 0; level < levels; ++level) {
+        const std::size_t line = family[level];
         const Boundary boundary = boundary_of(grid.lines[line], std::vector{seed});
         all_train += boundary.smallest_failing ? 0 : 1;
         none_trains += boundary.largest_training ? 0 : 1;
-        outcomes.push_back(grid.octave(line, boundary));
+        outcomes[seed * levels + level] +=
+            grid.octave(line, boundary) / static_cast<double>(families.size());
       }
     }
+  }
+  for (double& outcome : outcomes) {  // so that equal means tie, in whatever order they were summed
+    outcome = std::round(outcome / rounding) * rounding;
   }
   const auto [trend, test] = trend_test(levels, outcomes, Alternative::increasing);
   return {
       .evidence = fmt::format(
-          "{}; mean rank correlation {:.2f} over {} blocks ({} seeds); all rates train in {} of {} "
-          "rows, none in {}; largest step back {:.2g} octaves, {:g} are let pass",
-          rates_text(over_seeds, levels), trend.rho, trend.blocks, grid.seeds, all_train,
-          outcomes.size(), none_trains, step_back, c.octaves_back),
+          "{}; mean rank correlation {:.2f} over {} seeds; all rates train in {} of {} rows, none "
+          "in {}; largest step back {:.2g} octaves, {:g} are let pass",
+          rates_text(over_seeds, levels), trend.rho, trend.blocks, all_train,
+          outcomes.size() * families.size(), none_trains, step_back, c.octaves_back),
       .test = test,
       .contradicted = step_back > c.octaves_back + rounding};
 }
 
 // ---- boundary_moves ----------------------------------------------------------------------------
 // Per seed, the same log2 at the last value of the axis minus that at the first, averaged over the
-// other axes. octaves_above: PASS if the expanded bootstrap interval over seeds is above it, FAIL
-// if below; octaves_below is the reverse. A row that trains at all rates or at none only bounds its
-// boundary: INCONCLUSIVE if the true one could contradict the verdict. Needs five seeds.
+// other axes. A true boundary is up to a step of the grid above the largest rate that trained, so a
+// movement is known only to a range, which has no end where a row trains at all rates or at none.
+// octaves_above: PASS if the expanded bootstrap interval over seeds, widened to those ranges, is
+// above it, FAIL if below; octaves_below is the reverse. Needs five seeds.
 
 std::string text_of(const BoundaryMovesClaim& c) {
   return fmt::format("the largest rate that trains moves by {} than {:g} octaves along {}{}",
@@ -279,19 +293,27 @@ void check(const BoundaryMovesClaim& c, const std::string& place, const Claimabl
 Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
   const Grid::Families families = grid.families_along(c.along, c.at);
   std::vector<double> by_seed;
-  Censored censored;
+  Ranges ranges;
   for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
     double sum = 0;
+    Interval range{0, 0};
     for (const auto& family : families) {
       const Boundary first = boundary_of(grid.lines[family.front()], std::vector{seed});
       const Boundary last = boundary_of(grid.lines[family.back()], std::vector{seed});
-      sum += grid.octave(family.back(), last) - grid.octave(family.front(), first);
+      const Interval from = grid.octaves(family.front(), first);
+      const Interval to = grid.octaves(family.back(), last);
+      sum += to.lo - from.lo;
+      range.lo += to.lo - from.hi;
+      range.hi += to.hi - from.lo;
       const bool may_be_larger = !first.largest_training || !last.smallest_failing;
       const bool may_be_smaller = !first.smallest_failing || !last.largest_training;
-      censored.may_be_larger += may_be_larger ? 1 : 0;
-      censored.may_be_smaller += may_be_smaller ? 1 : 0;
+      ranges.may_be_larger += may_be_larger ? 1 : 0;
+      ranges.may_be_smaller += may_be_smaller ? 1 : 0;
     }
-    by_seed.push_back(sum / static_cast<double>(families.size()));
+    const auto combinations = static_cast<double>(families.size());
+    by_seed.push_back(sum / combinations);
+    ranges.least.push_back(range.lo / combinations);
+    ranges.most.push_back(range.hi / combinations);
   }
   const Axis& axis = grid.axis_of(c.along);
   Finding finding;
@@ -299,22 +321,23 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
                   to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
                   fmt::join(by_seed, ", "), few_text(grid.n()));
-  if (censored.may_be_larger + censored.may_be_smaller > 0) {
+  if (ranges.may_be_larger + ranges.may_be_smaller > 0) {
     finding.evidence += fmt::format(
         "; of {} movements {} may be larger and {} smaller: a row trains at all rates or at none",
-        grid.seeds * families.size(), censored.may_be_larger, censored.may_be_smaller);
+        grid.seeds * families.size(), ranges.may_be_larger, ranges.may_be_smaller);
   }
   if (grid.n() < min_seeds_for_bootstrap) return finding;
-  const Interval interval = bootstrap(by_seed, mean).expanded;
-  finding.verdict = verdict_of(interval, c.octaves, censored);
-  finding.evidence += fmt::format("; bootstrap at 95 % {}", to_string(interval));
+  finding.verdict = verdict_of(ranges.interval(), c.octaves);
+  finding.evidence +=
+      fmt::format("; bootstrap at 95 % {}, with the steps of the grid {}",
+                  to_string(bootstrap(by_seed, mean).expanded), to_string(ranges.interval()));
   return finding;
 }
 
 // ---- sensitivity_falls -------------------------------------------------------------------------
 // The sensitivity (experiment/sweep.h) at the first value of the axis minus that at the last,
 // averaged over the other axes: PASS if the expanded bootstrap interval over seeds is above 0, FAIL
-// if below. Needs five seeds.
+// if below. Needs five seeds. INCONCLUSIVE if the difference is equal in all seeds.
 
 std::string text_of(const SensitivityFallsClaim& c) {
   return fmt::format("the sensitivity to the base rate falls along {}{}", c.along, at_text(c.at));
@@ -347,9 +370,14 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
                               const auto [a, b] = at_ends(drawn);
                               return a - b;
                             }).expanded;
-  finding.verdict = verdict_above(interval, 0);
-  finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]",
-                                  first - last, interval.lo, interval.hi);
+  std::vector<double> differences;
+  for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
+    const auto [a, b] = at_ends(std::vector{seed});
+    differences.push_back(a - b);
+  }
+  if (!are_equal(differences)) finding.verdict = verdict_above(interval, 0);
+  finding.evidence += fmt::format("; difference {:.4f}, bootstrap at 95 % [{:.4f}, {:.4f}]{}",
+                                  first - last, interval.lo, interval.hi, equal_text(differences));
   return finding;
 }
 

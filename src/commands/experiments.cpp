@@ -73,10 +73,21 @@ RunsProgress::RunsProgress(const RunOptions& options) : options_(options), start
     if (was_made) running_.erase(running);
     ++ended_;
     trained_ += was_read ? 0 : 1;
+    if (!run.interrupted) ++environments_[run.environment];
     if (options_.quiet) return;
     print_line(fmt::format("{} {}{}", label, outcome, was_read ? " (had ended before)" : ""));
   };
   listener_.wants_stop = interrupted;
+}
+
+std::string RunsProgress::environments_note() const {
+  if (environments_.size() < 2) return "";
+  std::string text =
+      "\nnote: the runs were made in different environments, and differ by that too:\n";
+  for (const auto& [environment, runs] : environments_) {
+    text += fmt::format("  {} of them: {}\n", runs, environment.empty() ? "unknown" : environment);
+  }
+  return text;
 }
 
 void RunsProgress::draw_together() {

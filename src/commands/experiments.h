@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -50,6 +51,10 @@ class RunsProgress {
 
   const RunsListener& listener() const { return listener_; }
 
+  /// "note: ..." if runs that have ended were made on different devices or by different versions,
+  /// otherwise "".
+  std::string environments_note() const;
+
  private:
   void draw_together();
 
@@ -57,7 +62,8 @@ class RunsProgress {
   std::map<std::string, Progress> running_;  // by label
   std::int64_t planned_ = 0;                 // 0: unknown
   std::int64_t ended_ = 0;
-  double trained_ = 0;  // runs, without those read from disk
+  double trained_ = 0;                                // runs, without those read from disk
+  std::map<std::string, std::int64_t> environments_;  // of the runs that have ended, and how many
   Clock::time_point start_;
   Clock::time_point drawn_;
   bool memory_told_ = false;
@@ -81,9 +87,9 @@ struct ExperimentStart {
   const RunsListener& listener;
 };
 
-/// Calls run(ExperimentStart), makes the page from the resulting folder, and unless --quiet prints
-/// the outcome: print(result), the claims, and the path of the page. Returns the exit code. Throws
-/// ConfigError and Error.
+/// Calls run(ExperimentStart), unless --quiet prints the outcome (print(result), the claims and on
+/// what different devices the runs were made), and then makes the page from the resulting folder,
+/// so that an error there hides nothing. Returns the exit code. Throws ConfigError and Error.
 template <class Run, class Print>
 int run_experiment(const ExperimentOptions& options, const std::string& command, const Run& run,
                    const Print& print) {
@@ -95,12 +101,15 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
   const RunsProgress progress(options.run);
   const auto result = run(ExperimentStart{document, config, *backend, folder,
                                           !options.resume.empty(), progress.listener()});
-  const std::filesystem::path report = write_report(folder);
-  if (!options.run.quiet) {
+  const bool talks = !options.run.quiet;
+  if (talks) {
     print(result);
     print_claims(result.claims);
-    fmt::print("\n{}\n", report.string());
+    fmt::print("{}\n", progress.environments_note());
+    std::fflush(stdout);
   }
+  const std::filesystem::path report = write_report(folder);
+  if (talks) fmt::print("{}\n", report.string());
   return experiment_exit_code(result.interrupted, folder);
 }
 

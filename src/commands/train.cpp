@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdio>
 #include <memory>
 #include <optional>
 
@@ -52,11 +53,12 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   }
 }
 
-void print_end(const RunResult& result, const std::filesystem::path& report) {
+void row(const char* name, const std::string& value) {
+  fmt::print("{:<16}{}\n", name, value);
+}
+
+void print_end(const RunResult& result) {
   fmt::print("\n");
-  const auto row = [](const char* name, const std::string& value) {
-    fmt::print("{:<16}{}\n", name, value);
-  };
   row("outcome", result.interrupted ? "interrupted" : std::string(to_string(result.outcome)));
   row("updates", std::to_string(result.steps));
   if (result.first_non_finite_step) {
@@ -81,7 +83,20 @@ void print_end(const RunResult& result, const std::filesystem::path& report) {
                                       : "test accuracy"));
   }
   row("time", fmt::format("{:.1f} s, {:.0f} images/s", result.seconds, result.images_per_second));
-  row("report", report.string());
+}
+
+// The exit code, after saying on standard error how a run ended that did not complete.
+int exit_code_of(const Trainer& trainer, const RunResult& result,
+                 const std::filesystem::path& folder) {
+  if (result.interrupted) {
+    fmt::print(stderr, "preheat: interrupted after {} updates; continue with --resume {}\n",
+               result.steps, folder.string());
+    return 1;
+  }
+  if (result.outcome != Outcome::non_finite) return 0;
+  fmt::print(stderr, "preheat: diverged: {} is not finite at {}\n", result.first_non_finite_tensor,
+             step_text(trainer.schedule(), *result.first_non_finite_step, result.gate_opened_at));
+  return 3;
 }
 
 // --seed is parsed as `--set seed` is, by the rules of the configuration.
@@ -155,21 +170,19 @@ int train(const TrainOptions& options) {
   listener.wants_stop = interrupted;
   const RunResult result = trainer.run(listener, &folder);
   progress.clear();
-  const std::filesystem::path report = write_report(folder.path());
-  if (talks) print_end(result, report);
-
-  if (result.interrupted) {
-    fmt::print(stderr, "preheat: interrupted after {} updates; continue with --resume {}\n",
-               result.steps, folder.path().string());
-    return 1;
+  if (talks) print_end(result);
+  std::fflush(stdout);
+  const int code = exit_code_of(trainer, result, folder.path());
+  // The page comes last: it hides neither the outcome nor that the run diverged if it cannot be
+  // made.
+  try {
+    const std::filesystem::path report = write_report(folder.path());
+    if (talks) row("report", report.string());
+  } catch (const Error& e) {
+    if (code == 0) throw;
+    fmt::print(stderr, "preheat: {}\n", e.what());
   }
-  if (result.outcome == Outcome::non_finite) {
-    fmt::print(stderr, "preheat: diverged: {} is not finite at {}\n",
-               result.first_non_finite_tensor,
-               step_text(trainer.schedule(), *result.first_non_finite_step, result.gate_opened_at));
-    return 3;
-  }
-  return 0;
+  return code;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "config/atomic_file.h"
@@ -14,6 +15,7 @@
 #include "report/run_charts.h"
 #include "train/json_file.h"
 #include "train/outcome.h"
+#include "train/summary.h"
 
 namespace preheat {
 namespace {
@@ -284,6 +286,24 @@ std::string size_of(const Experiment& e) {
                      is_sweep ? "cells" : "arms", e.seeds);
 }
 
+// A note if the runs were made on different devices or by different versions, otherwise "".
+std::string environments_note(const Experiment& e) {
+  std::map<std::string, std::size_t> environments;
+  for (const RunData& run : e.runs) {
+    if (!run.summary.is_null()) ++environments[environment_in(run.summary)];
+  }
+  if (environments.size() < 2) return "";
+  std::vector<std::string> items;
+  for (const auto& [environment, n] : environments) {
+    items.push_back(
+        fmt::format("{} (n = {})", environment.empty() ? "unknown" : escape(environment), n));
+  }
+  return fmt::format(
+      "<p class=\"soft\">The runs were made in different environments, and differ by that too: "
+      "{}.</p>\n",
+      fmt::join(items, "; "));
+}
+
 std::string runs_table(const Experiment& e) {
   const bool validated = any_validated(e.runs);
   std::vector<std::vector<Cell>> rows;
@@ -296,6 +316,7 @@ std::string runs_table(const Experiment& e) {
 void add_experiment(Page& page, const Experiment& e, const std::string& heading, bool has_curves) {
   page.add(fmt::format("<{0}>{1} <small>{2}</small></{0}>\n<p class=\"outcome\">{3}{4}</p>\n",
                        heading, escape(e.name), size_of(e), progress_of(e), outcome_sentence(e)));
+  page.add(environments_note(e));
   add_claims(page, e.result);
   switch (e.kind) {
     case Experiment::Kind::compare:

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "train/json_file.h"
 
@@ -79,10 +80,23 @@ RunResult result_in(const nlohmann::ordered_json& summary, const std::filesystem
   result.first_non_finite_tensor =
       optional_at<std::string>(summary, "first_non_finite_tensor").value_or("");
   check_numbers(result, path);
+  result.environment = environment_in(summary);
   return result;
 }
 
 }  // namespace
+
+std::string environment_in(const nlohmann::ordered_json& summary) {
+  std::string text;
+  for (const char* key : {"device", "library", "preheat"}) {
+    const auto value = summary.find(key);
+    if (value == summary.end() || !value->is_string()) continue;
+    text += fmt::format("{}{}{}", text.empty() ? "" : ", ",
+                        std::string_view(key) == "preheat" ? "preheat " : "",
+                        value->get<std::string>());
+  }
+  return text;
+}
 
 nlohmann::json summary_of(const RunResult& result, const std::string& fingerprint) {
   nlohmann::json summary = {

@@ -40,7 +40,12 @@ struct RunResult {
   std::optional<double> last_sharpness;     // of the last measurement
   double seconds = 0;            // wall time of this call, not counting time before a resume
   double images_per_second = 0;  // in training alone
+  std::string environment;       // environment_in() of its summary
 };
+
+/// What made a run, beside its configuration: "NVIDIA H200, CUDA 13.0, ..., preheat 0.1". Runs of
+/// different environments have different bits. "" for a summary.json that does not say.
+std::string environment_in(const nlohmann::ordered_json& summary);
 
 /// The part of summary.json that read_summary() reads: outcome, numbers and the fingerprint of the
 /// run's configuration. A number that does not exist is null. Without a validation set there are no

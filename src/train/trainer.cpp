@@ -418,8 +418,14 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   result.seconds = seconds_since(start);
   const auto trained = static_cast<double>((step_ - first_step) * config_.data.batch_size);
   result.images_per_second = training_seconds > 0 ? trained / training_seconds : 0;
+  result.environment = environment_in(environment());
   if (folder != nullptr) write_summary(*folder, result);
   return result;
+}
+
+nlohmann::json Trainer::environment() const {
+  return {
+      {"device", backend_.device()}, {"library", backend_.library()}, {"preheat", PREHEAT_VERSION}};
 }
 
 void Trainer::write_summary(const RunFolder& folder, const RunResult& result) const {
@@ -439,10 +445,8 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
         {"data", data_.bytes}}},
       {"data", data_.origin},
       {"backend", backend_.name()},
-      {"device", backend_.device()},
-      {"library", backend_.library()},
-      {"preheat", PREHEAT_VERSION},
   });
+  summary.update(environment());
   folder.write_summary(summary);
 }
 

@@ -124,6 +124,7 @@ class Trainer {
   void save_last(RunFolder* folder);
   void save(const RunFolder& folder, const std::string& which);
   void note_gate(const StepState& state);
+  nlohmann::json environment() const;  // the entries of summary.json that environment_in() reads
   void write_summary(const RunFolder& folder, const RunResult& result) const;
 
   const RunConfig config_;

@@ -1025,6 +1025,55 @@ TEST_F(Cli, CompareShowsTheValidationAccuracyOfArmsThatHaveIt) {
                                   percent("test_accuracy"), percent("validation_accuracy")))));
 }
 
+// A page that cannot be made hides neither the outcome of an experiment nor that of a run.
+TEST_F(Cli, ThePageComesAfterTheOutcome) {
+  put_bytes(folder_ / "c.yaml",
+            std::string(tiny) +
+                "compare: {seeds: 2, arms: {a: {}, b: {optimizer.momentum: 0.8}}}\n"
+                "expect:\n  - failures: {arm: a, above: 0.5}\n");
+  ASSERT_EQ(preheat({"compare", "c.yaml", "--quiet", "--out", "experiment"}).code, 0);
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  for (const char* page : {"experiment/report.html", "run/report.html"}) {
+    std::filesystem::remove(folder_ / page);
+    std::filesystem::create_directory(folder_ / page);
+  }
+  const Result experiment = preheat({"compare", "--resume", "experiment"});
+  expect_one_line(experiment, 1);
+  EXPECT_THAT(experiment.err, HasSubstr("experiment/report.html"));
+  EXPECT_THAT(experiment.out,
+              AllOf(HasSubstr("McNemar p = "), HasSubstr("\nINCONCLUSIVE  a fails")));
+  // A run that diverged still has the exit code that says so.
+  const Result diverged = preheat(
+      {"train", "tiny.yaml", "--resume", "run", "--new-schedule", "--set", "train.length=60 steps",
+       "--set", "schedule.decay.shape=constant", "--set", "schedule.base_lr=1e12"});
+  EXPECT_EQ(diverged.code, 3) << diverged.err;
+  EXPECT_THAT(diverged.err, AllOf(HasSubstr("preheat: diverged: "), HasSubstr("run/report.html")));
+  EXPECT_THAT(diverged.out, HasSubstr("\noutcome         non_finite\n"));
+}
+
+// Runs that were made elsewhere are not the same but for their arms.
+TEST_F(Cli, RunsOfDifferentDevicesAreSaidToBe) {
+  put_bytes(
+      folder_ / "c.yaml",
+      std::string(tiny) + "compare: {seeds: 2, arms: {a: {}, b: {optimizer.momentum: 0.8}}}\n");
+  const Result alike = preheat({"compare", "c.yaml", "--out", "experiment"});
+  EXPECT_EQ(alike.code, 0) << alike.err;
+  EXPECT_THAT(alike.out, Not(HasSubstr("different environments")));
+  EXPECT_THAT(bytes_of(folder_ / "experiment/report.html"),
+              Not(HasSubstr("different environments")));
+  const auto path = folder_ / "experiment/b/1/summary.json";
+  auto summary = nlohmann::json::parse(bytes_of(path));
+  summary["device"] = "Elsewhere";
+  put_bytes(path, summary.dump());
+  const Result mixed = preheat({"compare", "--resume", "experiment"});
+  EXPECT_EQ(mixed.code, 0) << mixed.err;
+  EXPECT_THAT(mixed.out,
+              AllOf(HasSubstr("\nnote: the runs were made in different environments"),
+                    HasSubstr("\n  1 of them: Elsewhere, oneDNN "), HasSubstr("\n  3 of them: ")));
+  EXPECT_THAT(bytes_of(folder_ / "experiment/report.html"),
+              AllOf(HasSubstr("different environments"), HasSubstr("Elsewhere, oneDNN ")));
+}
+
 TEST_F(Cli, ClaimsArePrintedWithTheirVerdicts) {
   put_bytes(folder_ / "c.yaml", std::string(tiny) +
                                     "compare:\n  seeds: 6\n  arms:\n"

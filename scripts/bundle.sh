@@ -6,7 +6,6 @@
 #
 #   scripts/bundle.sh [OUT_DIR]     (default: build/bundle)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 most_bytes=60000000
 build=build/release
@@ -24,7 +23,9 @@ fail() {
 if (($# > 1)) || [[ ${1:-} == -* ]]; then
   fail "usage: bundle.sh [OUT_DIR]" 2
 fi
-out=${1:-build/bundle}
+out=build/bundle
+[[ -z ${1:-} ]] || out=$(realpath -m -- "$1")  # the caller's folder, not ours
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Not packed: the C and C++ libraries, because a newer system's run what was linked with older ones,
 # and CUDA's, which are hundreds of megabytes. Everything else is packed.

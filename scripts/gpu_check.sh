@@ -533,8 +533,10 @@ for stage in "${stages[@]}"; do
   add_row "$stage" $((SECONDS - begin)) "$verdict" "$remark"
 done
 
-add_row all "$SECONDS" "$( ((failed == 0)) && echo PASS || echo FAIL)" \
-  "$left_out of $count stages NOT RUN"
+verdict=PASS
+((left_out < count)) || verdict="NOT RUN"
+((failed == 0)) || verdict=FAIL
+add_row all "$SECONDS" "$verdict" "$left_out of $count stages NOT RUN"
 echo
 cat "$out/summary.txt"
 echo "logs and figures: $out"

@@ -21,8 +21,11 @@ std::string answer_text(const Search& search) {
     return fmt::format("trains at none of {} rates from {} to {}; see find_lr.loss_below",
                        search.trials.size(), lr_text(least.rate), lr_text(most.rate));
   }
+  if (!search.smallest_failing) {
+    return fmt::format("trains at {}, the largest rate that was tried", lr_text(*search.largest));
+  }
   return fmt::format("trains at {}, not at {}", lr_text(*search.largest),
-                     rate_or_dash(search.smallest_failing));
+                     lr_text(*search.smallest_failing));
 }
 
 // The arms of which there are critical rates, in their order: the first of every network.

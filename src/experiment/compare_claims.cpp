@@ -7,6 +7,7 @@
 #include <map>
 #include <numeric>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "data/dataset.h"
@@ -15,6 +16,7 @@
 #include "nn/network.h"
 #include "schedule/schedule.h"
 #include "train/run_files.h"
+#include "train/trainer.h"
 
 namespace preheat {
 namespace {
@@ -486,7 +488,14 @@ std::size_t place_of(const std::string& arm, const SmallerSpikeClaim& c) {
 void check(const SmallerSpikeClaim& c, const ClaimedArm& arm) {
   const std::size_t i = place_of(arm.name, c);
   arm.require_within_run(c.after[i], i == 0 ? "after.0" : "after.1");
-  arm.updates(c.within, "within");
+  const std::int64_t end =
+      arm.updates(c.after[i], i == 0 ? "after.0" : "after.1") + arm.updates(c.within, "within");
+  const std::int64_t steps = run_length(arm.config, steps_per_epoch(arm.config)).steps;
+  if (end <= steps) return;
+  throw ConfigError(arm.base.where(arm.place + ".within"),
+                    fmt::format("{} after {} end after the {} updates of {}", to_string(c.within),
+                                to_string(c.after[i]), steps, arm.name),
+                    "fewer, or an earlier update");
 }
 
 // Infinite if the run was not finite by then or has no loss above 0 before `after`.
@@ -696,13 +705,14 @@ Finding judge(const SharpnessStaysClaim& c, const Arms& arms) {
 }
 
 // ---- unstable_start ----------------------------------------------------------------------------
-// Of the runs that were not finite, the share in which sharpness before update 0 x largest rate up
-// to the failure / 2 > 1. PASS if its Clopper-Pearson interval is above `share`, FAIL if below.
+// Of the runs that were not finite (those that were stuck do not count), the share in which
+// sharpness before update 0 x largest rate up to the failure / 2 > 1. PASS if its Clopper-Pearson
+// interval is above `share`, FAIL if below.
 
 std::string text_of(const UnstableStartClaim& c) {
   return fmt::format(
-      "sharpness x rate / 2 is above 1 at the start in more than {} of the runs of {} that are not "
-      "finite",
+      "the sharpness at the start x the largest rate up to the failure / 2 is above 1 in more than "
+      "{} of the runs of {} that are not finite",
       per_cent(c.share), c.arm);
 }
 
@@ -750,6 +760,31 @@ void check(const EdgeOfStabilityClaim&, const ClaimedArm& arm) {
   require_sharpness(arm);
 }
 
+template <class Claim>
+constexpr bool is_about_edges = std::is_same_v<std::decay_t<Claim>, EdgeOfStabilityClaim>;
+
+// The edge at the last measurement; std::nullopt if a gate or the initial weights decide about it.
+std::optional<double> last_edge(const ClaimedArm& arm) {
+  const Schedule schedule = schedule_of(arm.config);
+  if (arm.config.schedule.until || schedule.start_is_automatic) return std::nullopt;
+  const std::int64_t every =
+      updates_of(arm.config.diagnostics.sharpness->every, schedule.run, arm.config, "diagnostics");
+  const std::int64_t last = (schedule.run.steps - 1) / every * every;
+  return 2 * (1 + arm.config.optimizer.momentum) / lr_at(schedule.lr, last);
+}
+
+// A slope needs two edges.
+void require_two_edges(const RunConfig& base, const std::string& place,
+                       const std::vector<std::optional<double>>& edges) {
+  const bool is_one =
+      std::ranges::all_of(edges, [&](const auto& edge) { return edge && *edge == *edges.front(); });
+  if (!is_one) return;
+  throw ConfigError(base.where(place + ".arms"),
+                    fmt::format("all have one edge, 2 (1 + momentum) / rate = {:.4g}, at the end",
+                                *edges.front()),
+                    "arms of different rates or momenta");
+}
+
 Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
   struct Points {
     std::vector<double> edges;
@@ -787,7 +822,10 @@ Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
   if (missing > 0) {
     finding.evidence += fmt::format(", {} more failed or are without measurements", missing);
   }
-  if (slopes.empty()) return finding;
+  if (slopes.empty()) {
+    if (!ratios.empty()) finding.evidence += ", at one edge in each seed, which has no slope";
+    return finding;
+  }
   finding.evidence += fmt::format(
       ", sharpness over 2 (1 + momentum) / rate {:.2f} to {:.2f}, median {:.2f}; mean slope {:.3f} "
       "over {} seeds",
@@ -879,7 +917,12 @@ void check_compare_claims(const RunConfig& base, const std::vector<RunConfig>& c
   refuse_foreign_claims(base, ExperimentKind::compare);
   const ClaimableArms arms(base, base.compare->arms, configs);
   for_claims<ExperimentKind::compare>(base, [&](const auto& claim, const std::string& place) {
-    arms.check(claim, place, [&](const ClaimedArm& arm) { check(claim, arm); });
+    std::vector<std::optional<double>> edges;
+    arms.check(claim, place, [&](const ClaimedArm& arm) {
+      check(claim, arm);
+      if constexpr (is_about_edges<decltype(claim)>) edges.push_back(last_edge(arm));
+    });
+    if constexpr (is_about_edges<decltype(claim)>) require_two_edges(base, place, edges);
   });
 }
 

@@ -51,17 +51,21 @@ bool is_begun(const fs::path& folder) {
   });
 }
 
-// Removes the files of a run that is made again, and nothing else.
+// Removes the files of a run that is made again. Throws Error, and removes nothing, if anybody else
+// has put a file there.
 void remove_unfinished(const fs::path& folder) {
   if (!is_begun(folder)) return;
-  std::error_code none;
-  fs::remove_all(folder / "checkpoints", none);
+  std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const fs::path extension = entry.path().extension();
-    const bool is_ours = extension == ".csv" || extension == ".json" || extension == ".html" ||
-                         extension == ".yaml" || extension == ".tmp";
-    if (is_ours) fs::remove(entry.path(), none);
+    const std::string name = entry.path().filename();
+    if (!is_of_run(name)) {
+      throw Error(fmt::format("{}: is not empty: a run does not write '{}'; move that elsewhere",
+                              folder.string(), one_line(name)));
+    }
+    files.push_back(entry.path());
   }
+  std::error_code none;
+  for (const fs::path& file : files) fs::remove_all(file, none);
 }
 
 // Holds one unit of a semaphore during its lifetime.

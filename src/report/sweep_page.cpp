@@ -148,11 +148,11 @@ void add_maps(Page& page, const Json& result) {
   page.add_heading("Stability map");
   page.add(
       "<p class=\"soft\">Each cell shows how many of its n runs failed and the mean test accuracy "
-      "of "
-      "those that did not" +
+      "of those that did not" +
       std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
-      ". Colour and sign show what most of its runs "
-      "did:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ spiked "
+      ". Colour and sign show what most of its runs did, a failure also if exactly half of them "
+      "failed:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ "
+      "spiked "
       "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
       "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
       "class=\"maps\">\n");

@@ -6,10 +6,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <ctime>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -85,6 +87,23 @@ RunConfig config_in(const std::filesystem::path& folder) {
   } catch (const ConfigError& e) {
     throw Error(e.what());
   }
+}
+
+bool is_of_run(std::string_view name) {
+  constexpr std::string_view names[] = {"config.yaml",  "metrics.csv",     "eval.csv",
+                                        "layers.csv",   "activations.csv", "sharpness.csv",
+                                        "summary.json", "report.html",     "checkpoints"};
+  if (const std::string_view written = name_before_temporary(name); !written.empty()) {
+    return is_of_run(written);
+  }
+  constexpr std::string_view before = "config-before-";
+  constexpr std::string_view yaml = ".yaml";
+  if (name.starts_with(before) && name.ends_with(yaml)) {
+    const std::string_view step =
+        name.substr(before.size(), name.size() - before.size() - yaml.size());
+    return !step.empty() && step.find_first_not_of("0123456789") == std::string_view::npos;
+  }
+  return std::ranges::find(names, name) != std::end(names);
 }
 
 FolderLock::FolderLock(const std::filesystem::path& folder)

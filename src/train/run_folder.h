@@ -26,6 +26,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "backend/backend.h"
 #include "config/config.h"
@@ -60,6 +61,9 @@ class FolderLock {
  private:
   int file_;
 };
+
+/// Whether a run writes a file or a folder of this name, or a temporary file of such a name.
+bool is_of_run(std::string_view name);
 
 /// One evaluation of a run: on the test set and, with data.validation, on the validation set.
 struct Evaluated {

@@ -670,6 +670,14 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
   expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), arms(3), folder_.path());
   expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), {failing("a", 1, 2), failing("b", 0, 2)},
                  folder_.path());
+  // Two arms at one edge have no slope, and that is said.
+  put_late("b", 0, 0.1, 38);
+  put_late("b", 1, 0.1, 38);
+  const ClaimResult one_edge = judge_one(claim(0.5, 1.5), arms(2), folder_.path());
+  EXPECT_EQ(one_edge.verdict, Verdict::inconclusive);
+  EXPECT_THAT(one_edge.evidence, HasSubstr("4 runs, at one edge in each seed, which has no slope"));
+  put_late("b", 0, 0.2, 19);
+  put_late("b", 1, 0.2, 19);
   // A run whose sharpness is no number, or whose rate of 0 has no edge, is left out.
   for (const auto& [rate, late] : {std::pair(0.1, std::nan("")), std::pair(0.0, 38.0)}) {
     put_late("a", 0, rate, late);
@@ -1308,6 +1316,14 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
   const Command run_find_lr = [](const Document& d, const std::filesystem::path& out) {
     find_lr(d, shared_backend(), out, false, {});
   };
+  // After its warmup the rate of each is 0.1.
+  const char* one_edge = R"(
+data: {dataset: synthetic, batch_size: 32, train_limit: 320}
+schedule: {base_lr: 0.1, decay: {shape: constant}}
+train: {length: 20 steps}
+diagnostics: {sharpness: {every: 10 steps}}
+compare: {arms: {a: {}, b: {schedule.warmup.length: 5 steps}}}
+)";
   struct Wrong {
     const Command& command;
     const char* base;
@@ -1343,6 +1359,11 @@ TEST(Claims, WhatCannotBeJudgedIsSaidBeforeAnythingRuns) {
       {run_compare, experiment,
        "smaller_spike: {arms: [a, b], after: [9 steps, 200 steps], within: 9 steps}",
        "expect.0.smaller_spike.after.1", "not before the end of a run of 200 updates"},
+      {run_compare, experiment,
+       "smaller_spike: {arms: [a, b], after: [9 steps, 195 steps], within: 6 steps}",
+       "expect.0.smaller_spike.within", "6 steps after 195 steps end after the 200 updates of b"},
+      {run_compare, one_edge, "edge_of_stability: {arms: [a, b], slope: [0, 1]}",
+       "expect.0.edge_of_stability.arms", "one edge, 2 (1 + momentum) / rate = 38, at the end"},
       {run_compare, experiment, "sooner: {arms: [a, short], train_error: 0.5}",
        "expect.0.sooner.arms.1",
        "short trains for 49 updates, and a training error is the mean of 50"},

@@ -153,6 +153,25 @@ TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
   EXPECT_EQ(bytes_of(path_ / "precious.txt"), "x");
 }
 
+// Not even one that ends as ours do; and until it is moved, nothing of the run goes either.
+TEST_F(RunsTest, ANoteBesideARunIsLeftAlone) {
+  Counter counter;
+  run(config_with({}), counter);
+  const std::string metrics = bytes_of(path_ / "metrics.csv");
+  const auto again = config_with({"diagnostics.layers_every=30 steps"});  // has to be made again
+  for (const char* note : {"notes.csv", "config-before-me.yaml", "plot.html", "data.json"}) {
+    put_bytes(path_ / note, "mine");
+    EXPECT_THAT(error(again), AllOf(HasSubstr("is not empty"), HasSubstr(note)));
+    EXPECT_EQ(bytes_of(path_ / note), "mine");
+    EXPECT_EQ(bytes_of(path_ / "metrics.csv"), metrics);
+    EXPECT_TRUE(std::filesystem::exists(path_ / "summary.json"));
+    std::filesystem::remove(path_ / note);
+  }
+  put_bytes(path_ / "config-before-20.yaml", "ours");
+  EXPECT_EQ(error(again), "");
+  EXPECT_FALSE(std::filesystem::exists(path_ / "config-before-20.yaml"));
+}
+
 TEST_F(RunsTest, OneOfAnotherConfigurationIsRefused) {
   Counter counter;
   run(config_with({}), counter);

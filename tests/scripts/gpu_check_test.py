@@ -161,6 +161,12 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(self.verdicts["memcheck"], "NOT RUN")
         self.assertIn("the budget of 5 s is used up", self.said)
 
+    def test_where_nothing_ran_nothing_has_passed(self):
+        # What bash counts from.
+        self.assertEqual(self.check("--only", "tests", "--budget", "5", SECONDS="5"), 0, self.said)
+        self.assertEqual(set(self.verdicts.values()), {"NOT RUN"})
+        self.assertRegex(self.last, r"^all \d+ NOT RUN 3 of 3 stages NOT RUN$")
+
     def test_what_failed_before_the_budget_ended_has_failed(self):
         self.assertEqual(self.check("--only", "tests", "--budget", "5", TESTS_TAKE="60",
                                     TESTS="[  FAILED  ] A.b"), 1)

@@ -171,7 +171,7 @@ Verdict verdict_of(const Interval& interval, const Bound& bound) {
                      : verdict_below(interval, *bound.below);
 }
 
-Interval Ranges::interval() const {
+Interval BoundedValues::interval() const {
   constexpr double infinity = std::numeric_limits<double>::infinity();
   return {may_be_smaller > 0 ? -infinity : bootstrap(least, mean).expanded.lo,
           may_be_larger > 0 ? infinity : bootstrap(most, mean).expanded.hi};

@@ -763,10 +763,10 @@ void check(const EdgeOfStabilityClaim&, const ClaimedArm& arm) {
 template <class Claim>
 constexpr bool is_about_edges = std::is_same_v<std::decay_t<Claim>, EdgeOfStabilityClaim>;
 
-// The edge at the last measurement; std::nullopt if a gate or the initial weights decide about it.
-std::optional<double> last_edge(const ClaimedArm& arm) {
+// The edge at the last measurement; NaN if a gate or the initial weights decide about it.
+double last_edge(const ClaimedArm& arm) {
   const Schedule schedule = schedule_of(arm.config);
-  if (arm.config.schedule.until || schedule.start_is_automatic) return std::nullopt;
+  if (arm.config.schedule.until || schedule.start_is_automatic) return std::nan("");
   const std::int64_t every =
       updates_of(arm.config.diagnostics.sharpness->every, schedule.run, arm.config, "diagnostics");
   const std::int64_t last = (schedule.run.steps - 1) / every * every;
@@ -775,14 +775,14 @@ std::optional<double> last_edge(const ClaimedArm& arm) {
 
 // A slope needs two edges.
 void require_two_edges(const RunConfig& base, const std::string& place,
-                       const std::vector<std::optional<double>>& edges) {
+                       const std::vector<double>& edges) {
   const bool is_one =
-      std::ranges::all_of(edges, [&](const auto& edge) { return edge && *edge == *edges.front(); });
+      std::ranges::all_of(edges, [&](double edge) { return edge == edges.front(); });
   if (!is_one) return;
-  throw ConfigError(base.where(place + ".arms"),
-                    fmt::format("all have one edge, 2 (1 + momentum) / rate = {:.4g}, at the end",
-                                *edges.front()),
-                    "arms of different rates or momenta");
+  throw ConfigError(
+      base.where(place + ".arms"),
+      fmt::format("all have one edge, 2 (1 + momentum) / rate = {:.4g}, at the end", edges.front()),
+      "arms of different rates or momenta");
 }
 
 Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
@@ -917,7 +917,7 @@ void check_compare_claims(const RunConfig& base, const std::vector<RunConfig>& c
   refuse_foreign_claims(base, ExperimentKind::compare);
   const ClaimableArms arms(base, base.compare->arms, configs);
   for_claims<ExperimentKind::compare>(base, [&](const auto& claim, const std::string& place) {
-    std::vector<std::optional<double>> edges;
+    std::vector<double> edges;
     arms.check(claim, place, [&](const ClaimedArm& arm) {
       check(claim, arm);
       if constexpr (is_about_edges<decltype(claim)>) edges.push_back(last_edge(arm));

@@ -340,10 +340,10 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   // ended, so that a resumed experiment's file never has fewer than before.
   std::vector<std::int64_t> order(ended.size());
   std::iota(order.begin(), order.end(), 0);
-  const auto left = std::ranges::stable_partition(order, [&](std::int64_t task) {
+  const auto left = std::stable_partition(order.begin(), order.end(), [&](std::int64_t task) {
     return is_on_disk(config_of(task), settings, folder_of(task));
   });
-  const std::int64_t on_disk = left.begin() - order.begin();
+  const std::int64_t on_disk = left - order.begin();
   std::int64_t count = 0;
   OnceASecond once_a_second(write);
   std::mutex mutex;  // guards those above

@@ -27,25 +27,25 @@ std::string text_of(const RateRatioClaim& c) {
 }
 
 // Of the seeds that both arms have searched.
-Ranges ranges_of_ratio(const SearchArm& first, const SearchArm& second) {
-  Ranges ranges;
+BoundedValues bounded_ratios(const SearchArm& first, const SearchArm& second) {
+  BoundedValues bounded;
   for (const Search& x : first.searches) {
     const auto y = std::ranges::find(second.searches, x.seed, &Search::seed);
     if (y == second.searches.end()) continue;
-    ranges.may_be_larger += !x.largest || !y->smallest_failing ? 1 : 0;
-    ranges.may_be_smaller += !x.smallest_failing || !y->largest ? 1 : 0;
+    bounded.may_be_larger += !x.largest || !y->smallest_failing ? 1 : 0;
+    bounded.may_be_smaller += !x.smallest_failing || !y->largest ? 1 : 0;
     if (!x.largest || !y->largest) continue;
-    ranges.least.push_back(std::log2(*y->largest / x.smallest_failing.value_or(*x.largest)));
-    ranges.most.push_back(std::log2(y->smallest_failing.value_or(*y->largest) / *x.largest));
+    bounded.least.push_back(std::log2(*y->largest / x.smallest_failing.value_or(*x.largest)));
+    bounded.most.push_back(std::log2(y->smallest_failing.value_or(*y->largest) / *x.largest));
   }
-  return ranges;
+  return bounded;
 }
 
 Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
   const SearchArm& first = arm_named(arms, c.arms[0]);
   const SearchArm& second = arm_named(arms, c.arms[1]);
   const RateRatio ratio = ratio_of(first, second);
-  const Ranges ranges = ranges_of_ratio(first, second);
+  const BoundedValues bounded = bounded_ratios(first, second);
   Finding finding;
   finding.evidence =
       fmt::format("{} of {} seeds have an answer in both", ratio.seeds, first.searches.size());
@@ -54,16 +54,16 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
                                     std::exp2(*ratio.log2_mean), *ratio.log2_mean);
   }
   if (ratio.log2_interval) {
-    finding.verdict = verdict_of(ranges.interval(), c.log2);
+    finding.verdict = verdict_of(bounded.interval(), c.log2);
     finding.evidence += fmt::format(", bootstrap at 95 % {}, with the steps between rates tried {}",
-                                    to_string(*ratio.log2_interval), to_string(ranges.interval()));
+                                    to_string(*ratio.log2_interval), to_string(bounded.interval()));
   }
   finding.evidence += few_text(ratio.seeds);
-  if (ranges.may_be_larger + ranges.may_be_smaller > 0) {
+  if (bounded.may_be_larger + bounded.may_be_smaller > 0) {
     finding.evidence += fmt::format(
         "; at {} seeds the ratio may be larger and at {} smaller: an arm trains at no rate or at "
         "all",
-        ranges.may_be_larger, ranges.may_be_smaller);
+        bounded.may_be_larger, bounded.may_be_smaller);
   }
   return finding;
 }

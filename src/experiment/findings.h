@@ -133,7 +133,7 @@ Verdict verdict_of(const Interval& interval, const Bound& bound);
 
 /// One value per seed that is known only to lie between two, such as the change of a boundary that
 /// lies between a rate that trains and the next one tried, which fails.
-struct Ranges {
+struct BoundedValues {
   std::vector<double> least;
   std::vector<double> most;
   // How many have no most, or no least: their true values may be anything beyond.

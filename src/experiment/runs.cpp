@@ -133,7 +133,7 @@ std::optional<RunResult> ended_run(const fs::path& folder, const RunConfig& conf
 
 std::optional<RunResult> Runs::read(const std::string& label, const RunConfig& config,
                                     const fs::path& folder) {
-  const std::optional<RunResult> ended = ended_run(folder, config);
+  std::optional<RunResult> ended = ended_run(folder, config);
   if (ended) tell_end(label, *ended, true);
   return ended;
 }

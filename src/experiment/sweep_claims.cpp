@@ -293,7 +293,7 @@ void check(const BoundaryMovesClaim& c, const std::string& place, const Claimabl
 Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
   const Grid::Families families = grid.families_along(c.along, c.at);
   std::vector<double> by_seed;
-  Ranges ranges;
+  BoundedValues bounded;
   for (std::size_t seed = 0; seed < grid.seeds; ++seed) {
     double sum = 0;
     Interval range{0, 0};
@@ -307,13 +307,13 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       range.hi += to.hi - from.lo;
       const bool may_be_larger = !first.largest_training || !last.smallest_failing;
       const bool may_be_smaller = !first.smallest_failing || !last.largest_training;
-      ranges.may_be_larger += may_be_larger ? 1 : 0;
-      ranges.may_be_smaller += may_be_smaller ? 1 : 0;
+      bounded.may_be_larger += may_be_larger ? 1 : 0;
+      bounded.may_be_smaller += may_be_smaller ? 1 : 0;
     }
     const auto combinations = static_cast<double>(families.size());
     by_seed.push_back(sum / combinations);
-    ranges.least.push_back(range.lo / combinations);
-    ranges.most.push_back(range.hi / combinations);
+    bounded.least.push_back(range.lo / combinations);
+    bounded.most.push_back(range.hi / combinations);
   }
   const Axis& axis = grid.axis_of(c.along);
   Finding finding;
@@ -321,16 +321,16 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
       fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
                   to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
                   fmt::join(by_seed, ", "), few_text(grid.n()));
-  if (ranges.may_be_larger + ranges.may_be_smaller > 0) {
+  if (bounded.may_be_larger + bounded.may_be_smaller > 0) {
     finding.evidence += fmt::format(
         "; of {} movements {} may be larger and {} smaller: a row trains at all rates or at none",
-        grid.seeds * families.size(), ranges.may_be_larger, ranges.may_be_smaller);
+        grid.seeds * families.size(), bounded.may_be_larger, bounded.may_be_smaller);
   }
   if (grid.n() < min_seeds_for_bootstrap) return finding;
-  finding.verdict = verdict_of(ranges.interval(), c.octaves);
+  finding.verdict = verdict_of(bounded.interval(), c.octaves);
   finding.evidence +=
       fmt::format("; bootstrap at 95 % {}, with the steps of the grid {}",
-                  to_string(bootstrap(by_seed, mean).expanded), to_string(ranges.interval()));
+                  to_string(bootstrap(by_seed, mean).expanded), to_string(bounded.interval()));
   return finding;
 }
 

@@ -222,6 +222,18 @@ TEST(BoundariesOf, HaveNoSideThatTheGridDoesNotHave) {
       boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, mse)[0].sensitivity);
 }
 
+// Smoothed labels have a least loss of their own.
+TEST(BoundariesOf, HaveNoSensitivityOverDifferentLabels) {
+  const auto axes = axes_of("    schedule.base_lr: [0.1]\n    label_smoothing: [0, 0.1]\n");
+  const auto arms = cells_of(axes);
+  EXPECT_FALSE(
+      boundaries_of(axes, {cell_of(arms[0], {1}), cell_of(arms[1], {1})}, {}).at(0).sensitivity);
+  const auto alike = axes_of("    schedule.base_lr: [0.1]\n    optimizer.momentum: [0, 0.1]\n");
+  const auto cells = cells_of(alike);
+  EXPECT_TRUE(
+      boundaries_of(alike, {cell_of(cells[0], {1}), cell_of(cells[1], {1})}, {}).at(0).sensitivity);
+}
+
 // Of one odd seed of n, the middle of n drawn is at its boundary with the probability that more
 // than half of the draws are of it: 0.0102 for n = 7 and 0.0014 for n = 9. The interval leaves out
 // Phi(-sqrt(n / (n - 1)) t): 0.0041 and 0.0072 (Hesterberg 2015).

@@ -76,12 +76,14 @@ void read_step(const nlohmann::json& header, StepState& step, const Fail& fail) 
 template <class Fail>
 void take_values(std::string_view bytes, std::size_t& at, NamedTensor& tensor, const Fail& fail) {
   const std::size_t most = (bytes.size() - at) / sizeof(float);
+  bool fits = most > 0;  // without dimensions it is one value
   std::size_t size = 1;
   for (const std::int64_t n : tensor.shape) {
-    if (n < 1 || size > most / static_cast<std::size_t>(n)) {
-      throw fail(fmt::format("is damaged: tensor {} is larger than the file", tensor.name));
-    }
-    size *= static_cast<std::size_t>(n);
+    fits = fits && n >= 1 && size <= most / static_cast<std::size_t>(n);
+    if (fits) size *= static_cast<std::size_t>(n);
+  }
+  if (!fits) {
+    throw fail(fmt::format("is damaged: tensor {} is larger than the file", tensor.name));
   }
   tensor.values.resize(size);
   std::memcpy(tensor.values.data(), bytes.data() + at, size * sizeof(float));

@@ -279,6 +279,23 @@ TEST_F(CheckpointFile, AbsurdHeadersWithARightChecksum) {
               HasSubstr("its header is longer than the file"));
 }
 
+// A tensor without dimensions is one value, which has to be in the file too.
+TEST_F(CheckpointFile, TensorsWithoutDimensionsAreNotReadBeyondTheEnd) {
+  const std::string tensor = R"({"kind":"parameter","name":"scalar","shape":[]})";
+  std::string tensors = tensor;
+  for (int count = 1; count <= 5; ++count) {
+    const std::string header = header_of("0", "0", tensors);
+    for (int values = 0; values < count; ++values) {
+      EXPECT_THAT(error_of_bytes(file_of(header, std::string(4 * values, '\0'))),
+                  HasSubstr("is damaged: tensor scalar is larger than the file"))
+          << count << " " << values;
+    }
+    tensors += "," + tensor;
+  }
+  put_bytes(path_, file_of(header_of("0", "0", tensor), std::string("\0\0\x20\x41", 4)));
+  EXPECT_EQ(read_checkpoint(path_).state.parameters.at(0).values, std::vector<float>{10});
+}
+
 TEST_F(CheckpointFile, WhatIsNoFileAtAll) {
   EXPECT_THAT(error_of(folder_ / "missing.ckpt"), HasSubstr("No such file"));
   EXPECT_THAT(error_of(folder_.path()), HasSubstr("directory"));

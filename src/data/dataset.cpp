@@ -116,6 +116,11 @@ std::int64_t train_examples(const DataConfig& config, const Where& where) {
   return used - held_out;
 }
 
+// How many examples there are; those beyond the known size are not counted.
+std::string count_text(std::int64_t size, std::int64_t known) {
+  return size > known ? fmt::format("more than {}", known) : std::to_string(size);
+}
+
 }  // namespace
 
 const DatasetFacts& facts(DatasetName name) {
@@ -177,21 +182,27 @@ TrainTest load_dataset(const DataConfig& config) {
       data.train = read_cifar10(batches);
       data.test = read_cifar10({&test, 1});
     } else {
-      const auto read = [&](const std::string& set) {
+      // One more than the known size shows that there are too many.
+      const auto read = [&](const std::string& set, std::int64_t size) {
         return read_idx(need_file(folder, idx_spellings(set + "-images-idx3-ubyte")),
                         need_file(folder, idx_spellings(set + "-labels-idx1-ubyte")), known.shape,
-                        known.classes);
+                        known.classes, size + 1);
       };
-      data.train = read("train");
-      data.test = read("t10k");
+      data.train = read("train", known.train_size);
+      data.test = read("t10k", known.test_size);
     }
   }
   if (data.train.size() < used || (data.train.size() > used && !config.train_limit)) {
-    throw Error(
-        fmt::format("{}: holds {} training images, where {} has {}; data.train_limit: {} "
-                    "uses the first ones",
-                    data.origin, data.train.size(), to_string(config.dataset), known.train_size,
-                    std::min(data.train.size(), known.train_size)));
+    throw Error(fmt::format(
+        "{}: holds {} training images, where {} has {}; data.train_limit: {} "
+        "uses the first ones",
+        data.origin, count_text(data.train.size(), known.train_size), to_string(config.dataset),
+        known.train_size, std::min(data.train.size(), known.train_size)));
+  }
+  if (data.test.size() != known.test_size) {
+    throw Error(fmt::format(
+        "{}: holds {} test images, where {} has {}; put the whole test set there", data.origin,
+        count_text(data.test.size(), known.test_size), to_string(config.dataset), known.test_size));
   }
   keep_first(data.train, used);
   data.validation = take_last(data.train, used - trained);

@@ -52,9 +52,10 @@ std::filesystem::path find_dataset(const DataConfig& config);
 
 /// Reads (or, for synthetic, generates) training and test images. `train_limit` keeps the first
 /// examples of the training set; of these, the last `validation` ones become the validation set and
-/// the others, train_examples(), the training set. Throws Error naming the file and the byte for
-/// malformed data, and if the files do not provide exactly the examples on which the schedule is
-/// based. Throws ConfigError as train_examples() does.
+/// the others, train_examples(), the training set. Memory is bounded by the known sizes, however
+/// many examples the files hold. Throws Error naming the file and the byte for malformed data, and
+/// if the files do not provide exactly the examples on which the schedule is based, or the whole
+/// test set. Throws ConfigError as train_examples() does.
 TrainTest load_dataset(const DataConfig& config);
 
 /// Drops every example after the first `count`, which the dataset has.

@@ -55,9 +55,10 @@ void read_side(InputFile& file, std::string_view name, std::int64_t expected) {
   }
 }
 
+// Reads all data of the file and keeps the first `keep` bytes.
 void read_data(InputFile& file, std::vector<std::uint8_t>& out, std::int64_t bytes,
-               std::string_view what) {
-  file.append(out, bytes, what);
+               std::int64_t keep, std::string_view what) {
+  file.append(out, bytes, what, keep);
   if (!file.at_end()) {
     file.fail(file.position(), "the file continues after the data that its header promises",
               "nothing more");
@@ -67,7 +68,7 @@ void read_data(InputFile& file, std::vector<std::uint8_t>& out, std::int64_t byt
 }  // namespace
 
 Dataset read_idx(const std::filesystem::path& images, const std::filesystem::path& labels,
-                 const ImageShape& shape, std::int64_t classes) {
+                 const ImageShape& shape, std::int64_t classes, std::int64_t most) {
   Dataset dataset{shape, classes, {}, {}};
   InputFile images_file(images);
   const std::int64_t count = read_start(images_file, images_magic);
@@ -78,8 +79,8 @@ Dataset read_idx(const std::filesystem::path& images, const std::filesystem::pat
   InputFile labels_file(labels);
   const std::int64_t labels_count = read_start(labels_file, labels_magic);
   const std::int64_t labels_begin = labels_file.position();
-  read_data(labels_file, dataset.labels, labels_count, "its labels");
-  for (std::int64_t i = 0; i < labels_count; ++i) {
+  read_data(labels_file, dataset.labels, labels_count, most, "its labels");
+  for (std::int64_t i = 0; i < dataset.size(); ++i) {
     const int label = dataset.labels[static_cast<std::size_t>(i)];
     if (label >= classes) {
       labels_file.fail(labels_begin + i, fmt::format("label {} of example {}", label, i),
@@ -90,7 +91,7 @@ Dataset read_idx(const std::filesystem::path& images, const std::filesystem::pat
     images_file.fail(word, fmt::format("the header promises {} examples", count),
                      fmt::format("{}, as many as {} has labels", labels_count, labels.string()));
   }
-  read_data(images_file, dataset.pixels, count * shape.size(), "its images");
+  read_data(images_file, dataset.pixels, count * shape.size(), most * shape.size(), "its images");
   return dataset;
 }
 

@@ -9,10 +9,11 @@
 
 namespace preheat {
 
-/// Reads one-channel images and their labels, plain or gzip. Throws Error naming file and byte if
-/// either is not a complete IDX file, if their counts differ, if the images are not of `shape`, or
-/// if a label is not below `classes`.
+/// Reads one-channel images and their labels, plain or gzip, and keeps the first `most` examples in
+/// memory, however many the files hold. Throws Error naming file and byte if either is not a
+/// complete IDX file, if their counts differ, if the images are not of `shape`, or if a label that
+/// is kept is not below `classes`.
 Dataset read_idx(const std::filesystem::path& images, const std::filesystem::path& labels,
-                 const ImageShape& shape, std::int64_t classes);
+                 const ImageShape& shape, std::int64_t classes, std::int64_t most);
 
 }  // namespace preheat

@@ -42,7 +42,8 @@ void InputFile::check_read() const {
   fail(position_, fmt::format("cannot be read: {}", text), "an undamaged file");
 }
 
-void InputFile::append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::string_view what) {
+void InputFile::append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::string_view what,
+                       std::int64_t keep) {
   const auto ends = [&](std::int64_t byte, std::int64_t missing) {
     fail(byte, fmt::format("the file ends in {}", what), fmt::format("{} more bytes", missing));
   };
@@ -52,6 +53,7 @@ void InputFile::append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::
     const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path_, error));
     if (!error && size - position_ < bytes) ends(size, position_ + bytes - size);
   }
+  const std::size_t most = out.size() + static_cast<std::size_t>(std::min(bytes, keep));
   while (bytes > 0) {
     const auto chunk = static_cast<std::size_t>(std::min(bytes, chunk_bytes));
     const std::size_t before = out.size();
@@ -65,6 +67,7 @@ void InputFile::append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::
       check_read();
       ends(position_, bytes);
     }
+    out.resize(std::min(out.size(), most));
   }
 }
 

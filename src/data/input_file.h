@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,9 +22,11 @@ class InputFile {
 
   std::int64_t position() const { return position_; }
 
-  /// Appends the next `bytes` bytes to `out`. Memory grows with the data actually read, not with
-  /// `bytes`. Throws Error if the file cannot be read or ends too early, naming `what` it ended in.
-  void append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::string_view what);
+  /// Reads the next `bytes` bytes and appends the first `keep` of them to `out`, by default all.
+  /// Memory grows with the data actually read and kept, not with `bytes`. Throws Error if the file
+  /// cannot be read or ends too early, naming `what` it ended in.
+  void append(std::vector<std::uint8_t>& out, std::int64_t bytes, std::string_view what,
+              std::int64_t keep = std::numeric_limits<std::int64_t>::max());
 
   /// Whether the whole content has been read. At the end of a gzip file this verifies its checksum;
   /// throws Error if that fails.

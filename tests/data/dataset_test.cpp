@@ -161,7 +161,19 @@ TEST_F(FindDataset, SaysWhereItLookedAndWhatToDo) {
   }
 }
 
-// CIFAR-10 with one image per training batch.
+// Images (magic 3) or labels (magic 1) of MNIST's shape, all bytes `value`.
+Bytes idx_of(std::uint8_t magic, std::uint32_t count, std::uint8_t value) {
+  Bytes header{0, 0, 8, magic, 0, 0, 0, 0, 0, 0, 0, 28, 0, 0, 0, 28};
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    header[4 + i] = static_cast<std::uint8_t>(count >> (24 - 8 * i));
+  }
+  header.resize(magic == 3 ? 16 : 8);
+  Bytes bytes(header.size() + std::size_t{count} * (magic == 3 ? 784 : 1), value);
+  std::ranges::copy(header, bytes.begin());
+  return bytes;
+}
+
+// CIFAR-10 with one image per training batch and a whole test set.
 class LoadDataset : public FindDataset {
  protected:
   LoadDataset() {
@@ -169,7 +181,7 @@ class LoadDataset : public FindDataset {
     for (std::uint8_t i = 1; i <= 5; ++i) {
       folder.write("data_batch_" + std::to_string(i) + ".bin", Bytes(3073, i));
     }
-    folder.write("test_batch.bin", Bytes(2 * 3073, 7));
+    folder.write("test_batch.bin", Bytes(10'000 * 3073, 7));
   }
   DataConfig config = data_config(DatasetName::cifar10);
 };
@@ -185,7 +197,14 @@ TEST_F(LoadDataset, TakesASubsetOnlyWhenAsked) {
   EXPECT_EQ(data.origin, ".");
   EXPECT_EQ(data.train.labels, (Bytes{1, 2, 3}));
   EXPECT_EQ(data.train.pixels.size(), 3U * 3072);
-  EXPECT_EQ(data.test.labels, (Bytes{7, 7}));
+  EXPECT_EQ(data.test.labels, Bytes(10'000, 7));
+}
+
+TEST_F(LoadDataset, NeedsTheWholeTestSet) {
+  config.train_limit = 5;
+  folder.write("test_batch.bin", Bytes(2 * 3073, 7));
+  EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
+            ".: holds 2 test images, where cifar10 has 10000; put the whole test set there");
 }
 
 TEST_F(LoadDataset, HoldsOutTheLastOfWhatTheLimitLeaves) {
@@ -216,19 +235,14 @@ TEST_F(LoadDataset, PrefersPlainFilesAndOverlooksFoldersOfTheirName) {
   config = data_config(DatasetName::mnist);
   config.dir = ".";
   config.train_limit = 1;
-  const auto idx = [](std::uint8_t magic, std::uint8_t value) {
-    Bytes bytes(magic == 3 ? 16 + 784 : 8 + 1, value);
-    const Bytes header{0, 0, 8, magic, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28};
-    std::copy_n(header.begin(), magic == 3 ? 16 : 8, bytes.begin());
-    return bytes;
-  };
+  const auto idx = [](std::uint8_t magic, std::uint8_t value) { return idx_of(magic, 1, value); };
   fs::create_directory("train-images-idx3-ubyte");
   EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
             ".: is not complete; train-labels-idx1-ubyte or train-labels.idx1-ubyte or "
             "train-labels-idx1-ubyte.gz or train-labels.idx1-ubyte.gz is missing");
   folder.write("train-labels.idx1-ubyte", idx(1, 2));
-  folder.write("t10k-images-idx3-ubyte", idx(3, 3));
-  folder.write_gzip("t10k-labels-idx1-ubyte.gz", idx(1, 4));
+  folder.write("t10k-images-idx3-ubyte", idx_of(3, 10'000, 3));
+  folder.write_gzip("t10k-labels-idx1-ubyte.gz", idx_of(1, 10'000, 4));
   EXPECT_THAT(message<Error>([&] { load_dataset(config); }), HasSubstr("is a folder"));
   folder.write_gzip("train-images-idx3-ubyte.gz", idx(3, 9));
   EXPECT_EQ(load_dataset(config).train.pixels, Bytes(784, 9));
@@ -236,45 +250,39 @@ TEST_F(LoadDataset, PrefersPlainFilesAndOverlooksFoldersOfTheirName) {
   const TrainTest data = load_dataset(config);
   EXPECT_EQ(data.train.pixels, Bytes(784, 1));
   EXPECT_EQ(data.train.labels, Bytes{2});
-  EXPECT_EQ(data.test.pixels, Bytes(784, 3));
-  EXPECT_EQ(data.test.labels, Bytes{4});
+  EXPECT_EQ(data.test.pixels, Bytes(std::size_t{784} * 10'000, 3));
+  EXPECT_EQ(data.test.labels, Bytes(10'000, 4));
 }
 
 // One image more than MNIST has: an epoch would silently leave it out.
 TEST_F(FindDataset, MoreThanTheKnownSizeIsTakenOnlyWhenAsked) {
-  const auto idx = [](std::uint8_t magic, std::uint32_t count) {
-    Bytes bytes(magic == 3 ? 16 + std::size_t{784} * count : 8 + std::size_t{count});
-    const Bytes header{0,
-                       0,
-                       8,
-                       magic,
-                       0,
-                       static_cast<std::uint8_t>(count >> 16),
-                       static_cast<std::uint8_t>(count >> 8),
-                       static_cast<std::uint8_t>(count),
-                       0,
-                       0,
-                       0,
-                       28,
-                       0,
-                       0,
-                       0,
-                       28};
-    std::copy_n(header.begin(), magic == 3 ? 16 : 8, bytes.begin());
-    return bytes;
-  };
-  folder.write("train-images-idx3-ubyte", idx(3, 60001));
-  folder.write("train-labels-idx1-ubyte", idx(1, 60001));
-  folder.write("t10k-images-idx3-ubyte", idx(3, 1));
-  folder.write("t10k-labels-idx1-ubyte", idx(1, 1));
+  folder.write("train-images-idx3-ubyte", idx_of(3, 60001, 0));
+  folder.write("train-labels-idx1-ubyte", idx_of(1, 60001, 0));
+  folder.write("t10k-images-idx3-ubyte", idx_of(3, 10'000, 0));
+  folder.write("t10k-labels-idx1-ubyte", idx_of(1, 10'000, 0));
   DataConfig config = data_config(DatasetName::mnist);
   config.dir = ".";
   EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
-            ".: holds 60001 training images, where mnist has 60000; data.train_limit: 60000 uses "
-            "the first ones");
+            ".: holds more than 60000 training images, where mnist has 60000; data.train_limit: "
+            "60000 uses the first ones");
   for (const std::int64_t limit : {60'000, 70'000}) {
     config.train_limit = limit;
     EXPECT_EQ(load_dataset(config).train.size(), 60'000);
+  }
+}
+
+TEST_F(FindDataset, ATestSetOfAnotherSizeIsNoTestSet) {
+  DataConfig config = data_config(DatasetName::mnist);
+  config.dir = ".";
+  config.train_limit = 1;
+  folder.write("train-images-idx3-ubyte", idx_of(3, 1, 0));
+  folder.write("train-labels-idx1-ubyte", idx_of(1, 1, 0));
+  for (const auto& [size, text] : {std::pair{1u, "1"}, std::pair{10'001u, "more than 10000"}}) {
+    folder.write("t10k-images-idx3-ubyte", idx_of(3, size, 0));
+    folder.write("t10k-labels-idx1-ubyte", idx_of(1, size, 0));
+    EXPECT_EQ(message<Error>([&] { load_dataset(config); }),
+              std::string(".: holds ") + text +
+                  " test images, where mnist has 10000; put the whole test set there");
   }
 }
 

@@ -23,6 +23,7 @@ using testing::StartsWith;
 
 constexpr ImageShape shape{5, 3, 1};
 constexpr std::int64_t classes = 4;
+constexpr std::int64_t all = 100'000'000;
 
 Bytes words(std::initializer_list<std::uint32_t> values) {
   Bytes bytes;
@@ -62,7 +63,7 @@ class Idx : public testing::Test {
   static std::string error(const std::filesystem::path& images,
                            const std::filesystem::path& labels) {
     try {
-      read_idx(images, labels, shape, classes);
+      read_idx(images, labels, shape, classes, all);
     } catch (const Error& e) {
       return e.what();
     }
@@ -86,7 +87,7 @@ TEST_F(Idx, ReadsPlainAndGzipAlike) {
   const auto gz_labels = folder.write_gzip("labels.gz", labels_file);
   for (const auto& images : {images_path, gz_images}) {
     for (const auto& label_path : {labels_path, gz_labels}) {
-      const Dataset data = read_idx(images, label_path, shape, classes);
+      const Dataset data = read_idx(images, label_path, shape, classes, all);
       EXPECT_EQ(data.shape, shape);
       EXPECT_EQ(data.classes, classes);
       EXPECT_EQ(data.pixels, pixels);
@@ -101,7 +102,7 @@ TEST_F(Idx, ReadsFilesOfManyChunks) {
   const Bytes big_labels = random_bytes(many, 4);
   const auto images = folder.write_gzip("big.gz", words({0x803, many, 5, 3}) + big);
   const auto more_labels = folder.write("big-labels", words({0x801, many}) + big_labels);
-  const Dataset data = read_idx(images, more_labels, shape, classes);
+  const Dataset data = read_idx(images, more_labels, shape, classes, all);
   EXPECT_TRUE(data.pixels == big);
   EXPECT_TRUE(data.labels == big_labels);
 }
@@ -191,11 +192,68 @@ TEST_F(Idx, DoesNotAllocateWhatAHeaderPromises) {
   EXPECT_GE(growth, 0);
   EXPECT_LT(growth, 64 * 1024);
   const long of_so_many = peak_growth_kib([] {
-    const std::vector<std::uint8_t> all(100'000'000);
-    const volatile std::uint8_t* const used = all.data();
+    const std::vector<std::uint8_t> zeros(100'000'000);
+    const volatile std::uint8_t* const used = zeros.data();
     static_cast<void>(*used);
   });
   EXPECT_GT(of_so_many, 64 * 1024) << "the measurement itself does not work";
+}
+
+// What is not kept is read all the same, so that a damaged file is found.
+TEST_F(Idx, KeepsTheFirstExamplesAndChecksTheRest) {
+  const auto gz = folder.write_gzip("images.gz", images_file);
+  for (const auto& images : {images_path, gz}) {
+    for (const std::int64_t most : {1, 3, 6, 7, 8}) {
+      const auto kept = static_cast<std::size_t>(std::min<std::int64_t>(most, n));
+      const Dataset data = read_idx(images, labels_path, shape, classes, most);
+      EXPECT_EQ(data.pixels, Bytes(pixels.begin(), pixels.begin() + 15 * kept));
+      EXPECT_EQ(data.labels, Bytes(labels.begin(), labels.begin() + kept));
+    }
+  }
+  const auto error_of_two = [&](const std::filesystem::path& images,
+                                const std::filesystem::path& with_labels) -> std::string {
+    try {
+      read_idx(images, with_labels, shape, classes, 2);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "no error";
+  };
+  const auto cut = folder.write("cut", Bytes(images_file.begin(), images_file.end() - 1));
+  EXPECT_EQ(error_of_two(cut, labels_path),
+            at(cut, 16 + 104) + "the file ends in its images; expected 1 more bytes");
+  const auto longer = folder.write("longer", images_file + Bytes{0});
+  EXPECT_THAT(error_of_two(longer, labels_path), HasSubstr("the file continues after the data"));
+  Bytes bad_crc = read_bytes(gz);
+  bad_crc[bad_crc.size() - 8] ^= 1;
+  EXPECT_THAT(error_of_two(folder.write("bad.gz", bad_crc), labels_path),
+              HasSubstr("incorrect data check"));
+  const auto fewer = folder.write("fewer", words({0x801, n - 1}) + Bytes(n - 1, 0));
+  EXPECT_THAT(error_of_two(images_path, fewer), HasSubstr("as many as"));
+}
+
+// Zeros compress to a thousandth of their size: a small file may hold more than the memory.
+TEST_F(Idx, MemoryIsBoundedByWhatIsKept) {
+  constexpr std::uint32_t many = 8'000'000;  // 120 MB of pixels
+  const auto zeros = [&](const char* name, const Bytes& header, std::size_t size) {
+    const auto path = folder.path() / name;
+    gzFile file = gzopen(path.c_str(), "wb1");
+    gzwrite(file, header.data(), static_cast<unsigned>(header.size()));
+    const Bytes chunk(1'000'000);
+    for (std::size_t done = 0; done < size; done += chunk.size()) {
+      gzwrite(file, chunk.data(), static_cast<unsigned>(chunk.size()));
+    }
+    gzclose(file);
+    return path;
+  };
+  const auto images = zeros("images.gz", words({0x803, many, 5, 3}), std::size_t{many} * 15);
+  const auto with_labels = zeros("labels.gz", words({0x801, many}), many);
+  const auto read = [&] {
+    if (read_idx(images, with_labels, shape, classes, 100).size() != 100) _exit(1);
+  };
+  const long growth = peak_growth_kib(read);
+  EXPECT_GE(growth, 0);
+  EXPECT_LT(growth, 64 * 1024);
 }
 
 TEST_F(Idx, RefusesCountsAndSidesThatCannotBe) {
@@ -269,7 +327,7 @@ TEST_F(Idx, SurvivesAnyDamage) {
     if (generator() % 2) damaged.resize(generator() % (damaged.size() + 1));
     folder.write("images", damaged);
     try {
-      EXPECT_EQ(read_idx(images_path, labels_path, shape, classes).pixels.size(), n * 15);
+      EXPECT_EQ(read_idx(images_path, labels_path, shape, classes, all).pixels.size(), n * 15);
     } catch (const Error& e) {
       EXPECT_THAT(e.what(), StartsWith(images_path.string() + ": byte "));
     }

@@ -205,6 +205,8 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, const RunConfig& confi
   }
   remove_temporaries(folder);
   remove_temporaries(folder / "checkpoints");
+  // The run goes on: how it ended before does not hold for what comes now.
+  std::filesystem::remove(folder / "summary.json");
   for (const auto& [path, text] : kept) write_atomically(path, text);
   return RunFolder(std::move(folder), config, std::move(lock));
 }

@@ -14,7 +14,7 @@
 //   sharpness.csv          with diagnostics.sharpness, one row per measurement; train/sharpness.h
 //                          explains the columns; nan is what was not checked:
 //       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
-//   summary.json           how it ended
+//   summary.json           how it ended; not there while it runs
 //   report.html            a page with all of it
 //   checkpoints/last.ckpt  best.ckpt
 #pragma once
@@ -91,9 +91,9 @@ class RunFolder {
   };
 
   /// Opens the folder of a run of `config` that resumes at `step`, and drops the rows of later
-  /// updates. Throws Error if rows before `step` are missing or damaged, if eval.csv has no
-  /// validation columns where the run has a validation set or has them where it has none, or if
-  /// another process has the folder.
+  /// updates and the summary. Throws Error if rows before `step` are missing or damaged, if eval.csv
+  /// has no validation columns where the run has a validation set or has them where it has none, or
+  /// if another process has the folder; then rows and summary are as they were.
   static RunFolder reopen(std::filesystem::path folder, const RunConfig& config, std::int64_t step,
                           History& past);
 

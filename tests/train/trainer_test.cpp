@@ -225,6 +225,21 @@ class WrongResume : public testing::Test {
   const std::filesystem::path path_ = folder_ / "run";
 };
 
+// A run that is killed after it was resumed has not ended.
+TEST_F(WrongResume, OnlyWhatGoesOnLosesItsSummary) {
+  const std::string summary = bytes_of(path_ / "summary.json");
+  const std::string metrics = bytes_of(path_ / "metrics.csv");
+  put_bytes(path_ / "metrics.csv", metrics.substr(0, metrics.size() / 2));
+  EXPECT_NE(resume_error(path_, config_of()), "");
+  put_bytes(path_ / "metrics.csv", metrics);
+  EXPECT_NE(resume_error(path_, config_of({"seed=3"})), "");
+  EXPECT_EQ(bytes_of(path_ / "summary.json"), summary);
+  EXPECT_EQ(resume_error(path_, config_of()), "");
+  EXPECT_FALSE(std::filesystem::exists(path_ / "summary.json"));
+  EXPECT_EQ(resume_in(path_, config_of()).steps, 30);
+  EXPECT_TRUE(std::filesystem::exists(path_ / "summary.json"));
+}
+
 TEST_F(WrongResume, AnotherNetworkNamesTheTensor) {
   EXPECT_THAT(
       resume_error(path_, config_of({"model.layers.0.conv.out=5"})),

@@ -128,11 +128,12 @@ class Layout {
     schedule_.gate_error = error;
   }
 
-  // Makes an overlapping first phase end at the value that the later phases have at that update.
+  // Makes the ramp of an overlapping first phase lead to the value that the later phases have at
+  // the update where it would end: `latest` of it cuts it off and does not change it.
   void lead_to_curve(const std::string& key) {
     LrSchedule& lr = schedule_.lr;
     if (lr.overlap == Overlap::none) return;
-    const std::int64_t seam = std::min(lr.phases[0].length, schedule_.run.steps - 1);
+    const std::int64_t seam = std::min(lr.phases[0].span, schedule_.run.steps - 1);
     const int next = later_phase_at(lr, seam, 0);
     lr.phases[0].to = std::max(phase_value(lr, next, 0, seam), lr.phases[next].min_lr);
     if (lr.phases[0].shape == Shape::exponential && lr.phases[0].to <= 0) {

@@ -365,6 +365,19 @@ TEST(Gates, AtMostCutsALongerWarmupOff) {
   EXPECT_EQ(lr_at(s.lr, 3), 0.4);
 }
 
+// The whole ramp leads to the curve at update 40, where it would end.
+TEST(Gates, AtMostDoesNotChangeARampTowardACurve) {
+  const Schedule s = schedule_of(
+      "schedule: {base_lr: 1, warmup: {length: 40 steps, overlap: true, toward: curve,\n"
+      "  until: {train_error_below: 0.5, window: 2 steps, at_most: 20 steps}}}\n" +
+      run_of(100));
+  const double at_seam = (1 + std::cos(std::numbers::pi * 41 / 100)) / 2;
+  for (int k = 0; k < 20; ++k) EXPECT_NEAR(lr_at(s.lr, k), at_seam * (k + 1) / 40, 1e-12) << k;
+  for (int k = 20; k < 100; ++k) {
+    EXPECT_NEAR(lr_at(s.lr, k), (1 + std::cos(std::numbers::pi * (k + 1) / 100)) / 2, 1e-12) << k;
+  }
+}
+
 TEST(Gates, AreLookedAtWhereTheyHaveOpenedToo) {
   const std::string warmup =
       "schedule:\n  base_lr: 1\n"

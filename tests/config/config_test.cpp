@@ -302,6 +302,22 @@ TEST(Config, SettingsMakeTheirSections) {
             1u);
 }
 
+TEST(Config, AnArmMayChangeAKeyOfASectionThatItReplaces) {
+  const Document document = parse_document(
+      "schedule: {warmup: {shape: cosine}}\n"
+      "compare: {arms: {a: {schedule.warmup: {power: 2}, schedule.warmup.length: 3 steps,\n"
+      "  optimizer.momentum_form: folded, optimizer.momentum: 0.5}}}",
+      "f.yaml");
+  const RunConfig base = read_config(document);
+  const RunConfig arm = read_config(with_overrides(document, base.compare->arms[0].overrides));
+  EXPECT_EQ(arm.schedule.warmup.shape, "linear");
+  EXPECT_EQ(arm.schedule.warmup.power, 2);
+  EXPECT_EQ(arm.schedule.warmup.length->value, 3);
+  // A name that only begins like another is no section of it.
+  EXPECT_EQ(arm.optimizer.momentum_form, MomentumForm::folded);
+  EXPECT_EQ(arm.optimizer.momentum, 0.5);
+}
+
 TEST(Config, ArmsApplyLikeSettings) {
   const Document document = parse_document(
       "compare: {arms: {a: {schedule.warmup.length: 0 steps, optimizer: {momentum: 0}}}}",
@@ -585,6 +601,14 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       // compare
       {"compare: {seeds: 3}\n", "f.yaml:1:1: compare.arms: missing", {}},
       {"compare: {arms: {}}\n", "f.yaml:1:11: compare.arms:", {"has no arm"}},
+      {"compare: {arms: {a: {schedule.warmup.length: 3 steps, schedule.warmup: {shape: "
+       "cosine}}}}\n",
+       "f.yaml:1:55: compare.arms.a.schedule.warmup: replaces the section of "
+       "schedule.warmup.length before it; write the section first, then schedule.warmup.length",
+       {}},
+      {"sweep: {axes: {schedule.warmup.length: [3 steps], schedule: [{base_lr: 1}]}}\n",
+       "f.yaml:1:51: sweep.axes.schedule: replaces the section of schedule.warmup.length",
+       {}},
       {"compare: {arms: [a]}\n", "f.yaml:1:11: compare.arms:", {"is not a set of arms"}},
       {"compare: {arms: {a/b: {}}}\n", "f.yaml:1:18: compare.arms.a/b:", {"letters, digits"}},
       {"compare: {arms: {report.html: {}}}\n",

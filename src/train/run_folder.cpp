@@ -160,9 +160,8 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
     throw Error((path_ / "checkpoints").string() + ": cannot be created: " + error.message());
 }
 
-RunFolder RunFolder::reopen(std::filesystem::path folder, const RunConfig& config,
+RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,
                             std::int64_t step, History& past) {
-  FolderLock lock(folder);
   std::map<std::filesystem::path, std::string> kept;  // text per file, written once all are read
   // Calls take(row) for each row before update `end`.
   const auto keep_before = [&](const char* name, const char* header, std::int64_t end,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "config/clock.h"
 #include "config/error.h"
@@ -165,6 +166,7 @@ Trainer::Trainer(const RunConfig& config, Backend& backend, const ResidentData& 
 Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) {
   const std::filesystem::path config_path = folder / "config.yaml";
   const std::filesystem::path checkpoint_path = folder / "checkpoints" / "last.ckpt";
+  FolderLock lock(folder);
   Checkpoint checkpoint = read_checkpoint(checkpoint_path);
   StepState& step = checkpoint.state.step;
   const float lr_before = step.lr;
@@ -202,7 +204,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   }
   step_ = step.step;
   note_gate(step);
-  RunFolder run_folder = RunFolder::reopen(folder, config_, step_, past_);
+  RunFolder run_folder = RunFolder::reopen(folder, std::move(lock), config_, step_, past_);
   if (changes) {
     // Weights that the old schedule reached later do not belong to this run.
     const std::filesystem::path best = run_folder.checkpoint("best");

@@ -298,6 +298,13 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
 }
 
+// Another process may be writing what is read.
+TEST_F(WrongResume, AFolderInUseIsNotReadAtAll) {
+  const FolderLock lock(path_);
+  put_bytes(path_ / "checkpoints/last.ckpt", "half of a file");
+  EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
+}
+
 // The learning rates in a folder's rows; the shortest text of a float reads back to its bits.
 std::vector<float> rates_of(const std::filesystem::path& path) {
   std::vector<float> rates;

@@ -43,6 +43,9 @@ class RowReader {
   /// The text before the current row, or all complete rows once next() has returned false.
   std::string_view text_before() const { return std::string_view(text_).substr(0, begin_); }
 
+  /// The same with the current row, and the header before the first.
+  std::string_view text_with_row() const { return std::string_view(text_).substr(0, end_); }
+
   /// Throws Error, naming the file and the row's line.
   [[noreturn]] void fail_row() const;
 

@@ -166,23 +166,26 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   // Calls take(row) for each row before update `end`.
   const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
                                const auto& take) {
-    RowReader rows(folder / name, {header});
-    while (rows.next() && rows.number(0) < static_cast<double>(end)) take(rows);
-    kept.emplace(folder / name, rows.text_before());
+    RowReader reader(folder / name, {header});
+    while (reader.next() && reader.number(0) < static_cast<double>(end)) take(reader);
+    kept.emplace(folder / name, reader.text_before());
   };
 
-  const std::string metrics = (folder / "metrics.csv").string();
+  // One row per update: those after `step` rows are dropped unread, since they may be damaged.
+  const std::filesystem::path metrics = folder / "metrics.csv";
+  RowReader rows(metrics, {metrics_header});
   std::int64_t updates = 0;
-  keep_before("metrics.csv", metrics_header, step, [&](const RowReader& row) {
-    if (row.number(0) != static_cast<double>(updates++)) {
-      throw Error(metrics + ": has rows missing or out of order");
+  for (; updates < step && rows.next(); ++updates) {
+    if (rows.number(0) != static_cast<double>(updates)) {
+      throw Error(metrics.string() + ": has rows missing or out of order");
     }
-    past.history.add(row.number(4), row.number(5));
-  });
-  if (updates != step) {
-    throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates", metrics,
-                            updates, step));
+    past.history.add(rows.number(4), rows.number(5));
   }
+  if (updates != step) {
+    throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates",
+                            metrics.string(), updates, step));
+  }
+  kept.emplace(metrics, rows.text_with_row());
   // An evaluation at `step` was done before update `step`.
   const bool validates = config.data.validation.has_value();
   const auto& chooses = validates ? past.best_validation_accuracy : past.best_test_accuracy;

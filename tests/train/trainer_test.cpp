@@ -298,6 +298,14 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
 }
 
+// Rows that no checkpoint covers are dropped, whatever is left of them.
+TEST_F(WrongResume, DamageBehindTheCheckpointIsNoObstacle) {
+  run_into(folder_ / "whole", config_of());
+  std::ofstream(path_ / "metrics.csv", std::ios::app) << "?,1,decay\n29,2,decay,1,1,1,1,1,1\n";
+  resume_in(path_, config_of());
+  expect_same_run(folder_ / "whole", path_);
+}
+
 // Another process may be writing what is read.
 TEST_F(WrongResume, AFolderInUseIsNotReadAtAll) {
   const FolderLock lock(path_);

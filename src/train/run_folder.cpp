@@ -213,6 +213,12 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   return RunFolder(std::move(folder), config, std::move(lock));
 }
 
+void RunFolder::update_config(const RunConfig& config) {
+  const std::filesystem::path path = path_ / "config.yaml";
+  const std::string text = write_config(config);
+  if (read_file(path) != text) write_atomically(path, text);
+}
+
 void RunFolder::replace_config(const RunConfig& config, std::int64_t step) {
   const std::filesystem::path kept = path_ / fmt::format("config-before-{}.yaml", step);
   // A file that exists holds the configuration of update `step` - 1. The one replaced now was set

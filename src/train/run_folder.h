@@ -102,6 +102,10 @@ class RunFolder {
   std::filesystem::path checkpoint(const std::string& which) const;  // "last", "best"
   Checkpoints checkpoints() const { return checkpoints_; }
 
+  /// Writes the configuration if its file has another, which may differ in keys that do not change
+  /// the run's numbers. Throws Error.
+  void update_config(const RunConfig& config);
+
   /// Replaces the configuration from update `step` on and keeps the previous one as
   /// config-before-N.yaml. Throws Error.
   void replace_config(const RunConfig& config, std::int64_t step);

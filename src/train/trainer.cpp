@@ -214,6 +214,8 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     // The checkpoint first: resume() accepts it with the old config.yaml if we stop in between.
     save_last(&run_folder);
     run_folder.replace_config(config_, step_);
+  } else {
+    run_folder.update_config(config_);
   }
   return {std::move(run_folder), step_, lr_before, step.lr};
 }

@@ -86,12 +86,13 @@ class Trainer {
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
 
-  /// Resumes the run in `folder` from its last checkpoint. Throws Error if the run has diverged,
-  /// the checkpoint is damaged, is of another network (naming the tensor) or of a configuration the
-  /// folder does not hold, `start_lr: auto` gives another rate on this machine, or the run's
-  /// configuration differs from this one in a key that determines its numbers (naming the key).
-  /// With `new_schedule` the schedule, the length and the stages may differ: the run continues at
-  /// its step under the new ones, and its folder keeps the configuration it had.
+  /// Resumes the run in `folder` from its last checkpoint; the folder takes this configuration.
+  /// Throws ConfigError if the run's differs in a key that determines its numbers (naming the key).
+  /// Throws Error if another process has the folder, the run has diverged, the checkpoint is
+  /// damaged, is of another network (naming the tensor) or of a configuration the folder does not
+  /// hold, or `start_lr: auto` gives another rate on this machine. With `new_schedule` the
+  /// schedule, the length and the stages may differ: the run continues at its step under the new
+  /// ones, and its folder keeps the configuration it had.
   Resumed resume(const std::filesystem::path& folder, bool new_schedule = false);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener

@@ -298,6 +298,25 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("another preheat process is using it"));
 }
 
+// The next resume, without a configuration of its own, evaluates as often as this one.
+TEST_F(WrongResume, TheFolderTakesKeysThatChangeNoNumbers) {
+  const RunConfig now = config_of({"train.eval_every=7 steps", "diagnostics.layers_every=9 steps"});
+  EXPECT_NE(resume_error(path_, config_of({"train.eval_every=7 steps", "seed=3"})), "");
+  EXPECT_EQ(bytes_of(path_ / "config.yaml"), write_config(config_of()));
+  EXPECT_EQ(resume_error(path_, now), "");
+  EXPECT_EQ(bytes_of(path_ / "config.yaml"), write_config(now));
+  std::set<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    names.insert(entry.path().filename());
+  }
+  EXPECT_THAT(names, testing::ElementsAre("checkpoints", "config.yaml", "eval.csv", "metrics.csv"));
+  resume_in(path_, config_in(path_));
+  std::vector<std::string> evaluated;
+  for (const auto& row : rows_of(path_ / "eval.csv")) evaluated.push_back(row[0]);
+  EXPECT_THAT(evaluated, testing::IsSupersetOf({"14", "21", "28", "30"}));
+  EXPECT_TRUE(std::filesystem::exists(path_ / "layers.csv"));
+}
+
 // Rows that no checkpoint covers are dropped, whatever is left of them.
 TEST_F(WrongResume, DamageBehindTheCheckpointIsNoObstacle) {
   run_into(folder_ / "whole", config_of());

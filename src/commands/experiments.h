@@ -98,6 +98,7 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
   const auto backend = options.run.backend();
   const std::filesystem::path folder = options.folder(config.name, command);
   catch_interrupts();
+  catch_broken_pipe();
   const RunsProgress progress(options.run);
   const auto result = run(ExperimentStart{document, config, *backend, folder,
                                           !options.resume.empty(), progress.listener()});

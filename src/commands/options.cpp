@@ -21,6 +21,14 @@ namespace {
 std::atomic<int> signals{0};
 static_assert(std::atomic<int>::is_always_lock_free);  // as a signal handler needs
 
+std::atomic<bool> output_is_lost{false};
+static_assert(std::atomic<bool>::is_always_lock_free);
+
+// Every further write raises the signal again: that must not end the program while it saves.
+extern "C" void note_broken_pipe(int) {
+  output_is_lost = true;
+}
+
 extern "C" void count_signal(int signal) {
   if (++signals > 1) {
     std::signal(signal, SIG_DFL);
@@ -118,8 +126,12 @@ void catch_interrupts() {
   }
 }
 
+void catch_broken_pipe() {
+  if (std::signal(SIGPIPE, note_broken_pipe) == SIG_IGN) std::signal(SIGPIPE, SIG_IGN);
+}
+
 bool interrupted() {
-  return signals > 0;
+  return signals > 0 || output_is_lost;
 }
 
 std::string loss_text(double loss) {

@@ -63,6 +63,12 @@ int terminal_columns();
 /// From now on the first SIGINT, SIGTERM or SIGHUP asks the work to stop; a second one ends the
 /// program.
 void catch_interrupts();
+
+/// From now on a write to a pipe that nobody reads any more asks the work to stop as well, in place
+/// of ending the program: `preheat train c.yaml | head` saves the run. For work that is saved.
+void catch_broken_pipe();
+
+/// Whether the work was asked to stop.
 bool interrupted();
 
 std::string loss_text(double loss);          // "0.4321", "2.1e+25", "nan"

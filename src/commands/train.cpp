@@ -155,6 +155,7 @@ int train(const TrainOptions& options) {
   if (talks) print_start(trainer, data, options.run.verbose);
 
   catch_interrupts();
+  catch_broken_pipe();
   Progress progress(config.name, trainer.schedule(), config.data.batch_size, talks);
   RunListener listener;
   listener.on_records = [&](std::span<const StepRecord> records) { progress.show(records); };

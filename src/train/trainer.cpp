@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -88,6 +89,32 @@ void require_same_run(const std::filesystem::path& config_path, const RunConfig&
   throw ConfigError({config_path.string(), 0, 0, ""}, mismatch_text("run", *differs),
                     by_schedule ? "--new-schedule continues under the new one"
                                 : "begin another run without --resume");
+}
+
+// The same listener, but what it throws, for example because the disk behind standard output is
+// full, is kept in `failure` and stops the run as an interrupt does.
+RunListener that_only_stops(const RunListener& listener, std::exception_ptr& failure) {
+  const auto tell = [&failure](const auto& call) {
+    if (failure) return;
+    try {
+      call();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  };
+  RunListener safe;
+  safe.on_records = [&listener, tell](std::span<const StepRecord> records) {
+    if (listener.on_records) tell([&] { listener.on_records(records); });
+  };
+  safe.on_evaluation = [&listener, tell](std::int64_t step, const Evaluation& evaluation) {
+    if (listener.on_evaluation) tell([&] { listener.on_evaluation(step, evaluation); });
+  };
+  safe.wants_stop = [&listener, tell, &failure] {
+    bool stops = false;
+    if (listener.wants_stop) tell([&] { stops = listener.wants_stop(); });
+    return stops || failure;
+  };
+  return safe;
 }
 
 // Continues from the same step under another schedule. A gate keeps its window only if it is the
@@ -369,7 +396,9 @@ void Trainer::conclude(const LossHistory& history, RunResult& result) const {
   }
 }
 
-RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
+RunResult Trainer::run(const RunListener& given, RunFolder* folder) {
+  std::exception_ptr failure;
+  const RunListener listener = that_only_stops(given, failure);
   const auto start = Clock::now();
   const std::int64_t first_step = step_;
   LossHistory history = past_.history;
@@ -424,6 +453,7 @@ RunResult Trainer::run(const RunListener& listener, RunFolder* folder) {
   result.images_per_second = training_seconds > 0 ? trained / training_seconds : 0;
   result.environment = environment_in(environment());
   if (folder != nullptr) write_summary(*folder, result);
+  if (failure) std::rethrow_exception(failure);
   return result;
 }
 

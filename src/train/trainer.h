@@ -98,7 +98,7 @@ class Trainer {
   /// Trains to the end of the run, to the first step that is not finite, or until the listener
   /// stops it. With a folder it writes everything there as it goes, and at the end the summary and
   /// the last checkpoint, which after a step that was not finite holds the state at the failure.
-  /// Throws Error.
+  /// Throws Error, and what the listener throws: then the run is saved as if it had stopped it.
   RunResult run(const RunListener& listener, RunFolder* folder);
 
   /// Does at most `most` updates, fewer at the end of an epoch or a stage, writes nothing, and

@@ -802,6 +802,30 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), length + 1);
 }
 
+// As `preheat train tiny.yaml | head -1` once head has ended.
+TEST_F(Cli, ARunWhoseOutputNobodyReadsIsSaved) {
+  const std::string settings =
+      "tiny.yaml --set 'train.length=600 steps' --set 'train.eval_every=600 steps'";
+  const std::string unread = "exec 3> >(exec true); wait $!; ";
+  const Result cut = bash(unread + "'" PREHEAT_BINARY "' train " + settings + " --out run >&3");
+  EXPECT_EQ(cut.code, 1);
+  EXPECT_THAT(cut.err, AllOf(HasSubstr("interrupted after"), HasSubstr("--resume run"),
+                             HasSubstr("standard output: Broken pipe")));
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
+  EXPECT_EQ(summary["interrupted"], true);
+  EXPECT_LT(summary["steps"], 600);
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "run/report.html"));
+  const Result rest = bash("'" PREHEAT_BINARY "' train --resume run --quiet");
+  EXPECT_EQ(rest.code, 0) << rest.err;
+  EXPECT_EQ(std::ranges::count(bytes_of(folder_ / "run/metrics.csv"), '\n'), 601);
+  // What is printed and not saved ends at once.
+  const Result table =
+      bash(unread + "'" PREHEAT_BINARY
+                    "' schedule tiny.yaml --csv - --set 'train.length=9999 steps' >&3");
+  EXPECT_EQ(table.code, 128 + SIGPIPE);
+  EXPECT_EQ(table.err, "");
+}
+
 TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
   ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
   std::map<std::string, std::string> before;

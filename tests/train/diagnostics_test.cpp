@@ -324,11 +324,7 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
 TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
   for (const char* torn : {"18,0.co", "21,0.conv.weight,1,1,1,1,1\n24,", "\n18,3,"}) {
     const auto path = folder_ / "crashed";
-    RunListener listener;
-    listener.on_records = [](std::span<const StepRecord> r) {
-      if (r.back().step >= 18) throw std::runtime_error("power cut");
-    };
-    EXPECT_THROW(run_into(path, config_, listener), std::runtime_error);
+    crash_after(18, path, config_);
     ASSERT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, 14);
     ASSERT_EQ(read_sharpness(path / "sharpness.csv").step.back(), 16);
     ASSERT_EQ(read_layers(path / "layers.csv").step.back(), 18);

@@ -99,6 +99,18 @@ inline RunResult run_until(std::int64_t steps, const std::filesystem::path& path
   return run_into(path, config, stopper.listener);
 }
 
+/// What a crash leaves of a run: its folder as it is on disk once update `step` is recorded.
+inline void crash_after(std::int64_t step, const std::filesystem::path& path,
+                        const RunConfig& config) {
+  const std::filesystem::path going_on = path.string() + "-going-on";
+  RunListener listener;
+  listener.on_records = [&](std::span<const StepRecord> r) {
+    if (r.back().step >= step && !std::filesystem::exists(path)) copy_folder(going_on, path);
+  };
+  run_into(going_on, config, listener);
+  std::filesystem::remove_all(going_on);
+}
+
 inline std::vector<std::vector<std::string>> rows_of(const std::filesystem::path& path) {
   std::vector<std::vector<std::string>> rows;
   std::istringstream file(bytes_of(path));

@@ -195,11 +195,7 @@ TEST_P(Resume, AfterAnInterruptGivesTheSameBits) {
 // A crash leaves rows that no checkpoint covers, and perhaps half a row or half a file.
 TEST_P(Resume, AfterACrashGivesTheSameBits) {
   const auto path = folder_ / "crashed";
-  RunListener listener;
-  listener.on_records = [](std::span<const StepRecord> r) {
-    if (r.back().step >= 18) throw std::runtime_error("power cut");
-  };
-  EXPECT_THROW(run_into(path, config_, listener), std::runtime_error);
+  crash_after(18, path, config_);
   EXPECT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, 12);
   EXPECT_GT(rows_of(path / "metrics.csv").size(), 19u);
   std::ofstream(path / "metrics.csv", std::ios::app) << "27,2,dec";
@@ -208,6 +204,37 @@ TEST_P(Resume, AfterACrashGivesTheSameBits) {
   resume_in(path, config_);
   EXPECT_FALSE(std::filesystem::exists(path / "checkpoints/last.ckpt.1.tmp"));
   expect_same_run(folder_ / "whole", path);
+}
+
+// As after an interrupt: the evaluation that is due at update 15 is not left out.
+TEST_P(Resume, AfterAListenerThatThrowsGivesTheSameBits) {
+  for (const std::int64_t last : {14, 16}) {
+    const auto path = folder_ / fmt::format("thrown-{}", last);
+    int calls_after = 0;
+    RunListener listener;
+    listener.on_records = [&](std::span<const StepRecord> r) {
+      if (calls_after > 0) ++calls_after;
+      if (r.back().step < last) return;
+      ++calls_after;
+      throw std::runtime_error("the disk is full");
+    };
+    listener.on_evaluation = [&](std::int64_t step, const Evaluation&) { EXPECT_LE(step, last); };
+    try {
+      run_into(path, config_, listener);
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const std::runtime_error& error) {
+      EXPECT_STREQ(error.what(), "the disk is full");
+    }
+    EXPECT_EQ(calls_after, 1);
+    const auto summary = nlohmann::json::parse(bytes_of(path / "summary.json"));
+    EXPECT_EQ(summary.at("interrupted"), true);
+    const std::int64_t steps = summary.at("steps");
+    EXPECT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, steps);
+    EXPECT_GT(steps, last);
+    EXPECT_LT(steps, 30);
+    resume_in(path, config_);
+    expect_same_run(folder_ / "whole", path);
+  }
 }
 
 TEST_P(Resume, AFinishedRunStaysAsItIs) {

@@ -77,13 +77,13 @@ class Layout {
     return lr->value;
   }
 
-  std::int64_t updates(const Length& length, const std::string& key) const {
-    return updates_of(length, schedule_.run, config_, key);
+  std::int64_t updates(const Length& length, const std::string& key, bool may_be_zero) const {
+    return updates_of(length, schedule_.run, config_, key, may_be_zero);
   }
 
   // The same for the next phase, which has to fit into the rest of the run.
   std::int64_t updates_that_fit(const Length& length, const std::string& key) const {
-    const std::int64_t n = updates(length, key);
+    const std::int64_t n = updates(length, key, true);
     if (n > left()) {
       fail(key,
            fmt::format("{} ({} updates) do not fit into the {} updates {}", to_string(length), n,
@@ -298,7 +298,7 @@ class Layout {
           missing(given.key + ".gamma", "the slope, such as -0.001");
         phase.gamma = *given.gamma;
         if (!given.center) missing(given.key + ".center", "where half of the rate is reached");
-        phase.center = updates(*given.center, given.key + ".center");
+        phase.center = updates(*given.center, given.key + ".center", true);
         break;
       case Shape::saturating:
       case Shape::inverse_sqrt:
@@ -314,7 +314,7 @@ class Layout {
   }
 
   std::int64_t at_least_one(const Length& length, const std::string& key) const {
-    const std::int64_t n = updates(length, key);
+    const std::int64_t n = updates(length, key, false);
     if (n == 0) fail(key, "is 0", "at least 1 step");
     return n;
   }
@@ -374,7 +374,7 @@ class Layout {
     }
     if (!repeats) return;
     phase.peak_factor = given.peak_factor.value_or(1.0);
-    if (given.rewarmup) phase.rewarmup = updates(*given.rewarmup, key + "rewarmup");
+    if (given.rewarmup) phase.rewarmup = updates(*given.rewarmup, key + "rewarmup", true);
     if (given.cycles) {
       take_count_of_cycles(given, phase);
     } else {
@@ -423,7 +423,7 @@ class Layout {
     phase.first_mark = marks_;
     std::int64_t previous = 0;
     for (const Length& length : given.at) {
-      const std::int64_t at = updates(length, key);
+      const std::int64_t at = updates(length, key, false);
       if (at <= previous) {
         fail(key, fmt::format("{} does not come after the one before it", to_string(length)),
              "lengths from the start of the run, each above the last");
@@ -465,7 +465,7 @@ class Layout {
 Gate gate_of(const RunConfig& config, const Layout& layout, std::int64_t warmup) {
   const UntilConfig& until = *config.schedule.until;
   const std::string key = "schedule.warmup.until.window";
-  const std::int64_t window = layout.updates(until.window, key);
+  const std::int64_t window = layout.updates(until.window, key, false);
   const std::int64_t most = std::min<std::int64_t>(warmup, max_gate_window);
   if (window > most) {
     layout.fail(key,
@@ -493,7 +493,8 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
       : ends_by_until     ? layout.updates_that_fit(*given.until->at_most, until_key)
                           : std::min(default_warmup_epochs * run.steps_per_epoch, run.steps / 2);
   const std::int64_t latest =
-      ends_by_until ? std::min(warmup, layout.updates(*given.until->at_most, until_key)) : warmup;
+      ends_by_until ? std::min(warmup, layout.updates(*given.until->at_most, until_key, false))
+                    : warmup;
   PhaseConfig first = given.warmup;
   first.length = Length{};  // given, so that the phase does not take the rest of the run
   const bool has_factor = is(given.warmup.from, LrKind::times_base);
@@ -559,15 +560,6 @@ void lay_out_phases(Layout& layout, const RunConfig& config) {
   }
 }
 
-RunLength checked(const RunLength& run, const RunConfig& config, const std::string& key,
-                  const std::string& what) {
-  if (run.steps < 1) {
-    throw ConfigError(config.where(key), what + " round to no update",
-                      fmt::format("at least 1 step; an epoch is {}", run.steps_per_epoch));
-  }
-  return run;
-}
-
 // The length of a run without train.length: the sum of its stages.
 RunLength length_of_stages(const RunConfig& config, std::int64_t steps_per_epoch) {
   RunLength run{0, steps_per_epoch};
@@ -579,15 +571,15 @@ RunLength length_of_stages(const RunConfig& config, std::int64_t steps_per_epoch
                         length ? "a part of a run whose length is not known" : "is missing",
                         "give train.length, or each stage its length in epochs or steps");
     }
-    run.steps += updates_of(*length, run, config, key);
+    run.steps += updates_of(*length, {0, steps_per_epoch}, config, key);
   }
-  return checked(run, config, "train.stages", "they");
+  return run;
 }
 
 }  // namespace
 
 std::int64_t updates_of(const Length& length, const RunLength& run, const RunConfig& config,
-                        std::string_view key) {
+                        std::string_view key, bool may_be_zero) {
   double updates = length.value;
   if (length.unit == LengthUnit::epochs) updates *= static_cast<double>(run.steps_per_epoch);
   if (length.unit == LengthUnit::percent) updates *= static_cast<double>(run.steps) / 100;
@@ -595,8 +587,9 @@ std::int64_t updates_of(const Length& length, const RunLength& run, const RunCon
   if (rounded == 0 && length.value > 0) {
     throw ConfigError(
         config.where(key),
-        fmt::format("{} rounds to no update in a run of {} steps", to_string(length), run.steps),
-        "a longer one, or 0 steps for none");
+        fmt::format("{} rounds to no update{}", to_string(length),
+                    run.steps > 0 ? fmt::format(" in a run of {} steps", run.steps) : ""),
+        may_be_zero ? "a longer one, or 0 steps for none" : "a longer one");
   }
   return rounded;
 }
@@ -610,8 +603,12 @@ RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch) {
   }
   double updates = length.value;
   if (length.unit == LengthUnit::epochs) updates *= static_cast<double>(steps_per_epoch);
-  return checked({std::llround(updates), steps_per_epoch}, config, "train.length",
-                 to_string(length));
+  const std::int64_t steps = std::llround(updates);
+  if (steps < 1) {
+    throw ConfigError(config.where("train.length"), to_string(length) + " round to no update",
+                      fmt::format("at least 1 step; an epoch is {}", steps_per_epoch));
+  }
+  return {steps, steps_per_epoch};
 }
 
 double base_lr(const RunConfig& config) {

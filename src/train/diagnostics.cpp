@@ -49,7 +49,7 @@ double angle_between(std::span<const float> a, double norm_a, std::span<const fl
 
 RecordIntervals record_intervals(const RunConfig& config, const RunLength& run) {
   const auto updates = [&](const Length& every, const char* key) {
-    return std::max<std::int64_t>(1, updates_of(every, run, config, key));
+    return updates_of(every, run, config, key);
   };
   const TrainConfig& train = config.train;
   const DiagnosticsConfig& also = config.diagnostics;

@@ -13,6 +13,7 @@ namespace preheat {
 namespace {
 
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -669,6 +670,26 @@ TEST(WrongSchedules, ALengthThatRoundsToNothing) {
                          "20 steps; a longer one, or 0 steps for none"));
   EXPECT_THAT(wrong("  decay: {shape: step, over: 0.04 epochs}\n"),
               HasSubstr("schedule.decay.over: 0.04 epochs rounds to no update"));
+}
+
+// The remedy is one that the key takes.
+TEST(WrongSchedules, ALengthThatMayNotBeZeroIsNotToBeMadeZero) {
+  const std::string longer = "rounds to no update in a run of 20 steps; a longer one";
+  for (const std::string decay :
+       {"shape: step, over: 0.0001%", "shape: multistep, at: [0.0001%]",
+        "shape: cosine, period: 0.0001%", "shape: inverse_sqrt, timescale: 0.0001%"}) {
+    EXPECT_THAT(wrong("  decay: {" + decay + "}\n"), EndsWith(longer)) << decay;
+    std::string zero = decay;
+    zero.replace(zero.find("0.0001%"), 7, "0 steps");
+    EXPECT_NE(wrong("  decay: {" + zero + "}\n"), "") << zero;
+  }
+  for (const std::string decay : {"length: 0.0001%", "cycles: 2, rewarmup: 0.0001%"}) {
+    EXPECT_THAT(wrong("  decay: {" + decay + "}\n"), EndsWith(longer + ", or 0 steps for none"))
+        << decay;
+    std::string zero = decay;
+    zero.replace(zero.find("0.0001%"), 7, "0 steps");
+    EXPECT_EQ(wrong("  decay: {" + zero + "}\n"), "") << zero;
+  }
 }
 
 // As many as allowed are accepted, and not one more.

@@ -167,7 +167,10 @@ TEST(ReplicaOptions, ALengthOfTheRunThatNothingGivesIsMissing) {
   EXPECT_THAT(error_of({"train.stages=[{length: 20%}, {length: 20 steps}]"}),
               AllOf(HasSubstr("train.stages.0.length: "), HasSubstr("train.length")));
   EXPECT_THAT(error_of({"train.stages=[{length: 0.01 epochs}]"}),
-              HasSubstr("train.stages.0.length: 0.01 epochs rounds to no update"));
+              HasSubstr("train.stages.0.length: 0.01 epochs rounds to no update; a longer one"));
+  // The stages so far are not the run.
+  EXPECT_THAT(error_of({"train.stages=[{length: 7 steps}, {length: 0.01 epochs}]"}),
+              HasSubstr("train.stages.1.length: 0.01 epochs rounds to no update; a longer one"));
 }
 
 TEST(RecordIntervals, AreAtLeastOneUpdate) {

@@ -138,17 +138,23 @@ std::string jump_text(const Schedule& schedule, const PhaseInterval& before,
                      after.first, lr_text(rate(schedule, after.first, gate_opened_at)));
 }
 
-// The part of a phase that never comes: a milestone after the end of the run, or a first drop after
-// the end of the phase.
+// The part of a phase that never comes: a milestone after the end of the run or of the phase, or in
+// its last epoch if the rate changes at the begin of epochs, or a first drop after its end.
 std::string unreached_drop(const Schedule& schedule, const PhaseInterval& part,
                            std::int64_t gate_opened_at) {
   const Phase& phase = schedule.lr.phases[part.phase];
   const std::string& name = schedule.phase_names[part.phase];
   if (phase.shape == Shape::multistep) {
     const double last = schedule.lr.marks[phase.first_mark + phase.marks - 1];
-    if (last < static_cast<double>(schedule.run.steps)) return "";
-    return fmt::format("{} has a milestone at update {:.0f}, behind the {} of the run", name, last,
-                       schedule.run.steps);
+    const std::int64_t seen = part.last / phase.every * phase.every;
+    if (last <= static_cast<double>(seen)) return "";
+    const std::string milestone = fmt::format("{} has a milestone at update {:.0f}", name, last);
+    if (last >= static_cast<double>(schedule.run.steps)) {
+      return fmt::format("{}, behind the {} of the run", milestone, schedule.run.steps);
+    }
+    return last > static_cast<double>(part.last)
+               ? fmt::format("{}, after its last update, {}", milestone, part.last)
+               : fmt::format("{}, after its last epoch's begin at {}", milestone, seen);
   }
   // Under an overlap the phase counts from the start of the run, before its stretch.
   const std::int64_t shift = part.phase > 0 ? gate_shift(schedule.lr, gate_opened_at) : 0;

@@ -218,6 +218,28 @@ TEST(WarmupUpdates, AreThoseOfThePhaseThatBeginsTheRun) {
   EXPECT_EQ(warmup_updates(phases("ramp")), 0);
 }
 
+// The rates of the run show that the drop never comes.
+TEST(Remarks, AMilestoneBehindItsPhaseNeverComes) {
+  const auto decay = [](const std::string& keys) {
+    return schedule_of("{base_lr: 1, warmup: {length: 8 steps}, decay: {shape: multistep, " + keys +
+                       "}}");
+  };
+  const Schedule late = decay("at: [20 steps, 28 steps], length: 20 steps");
+  EXPECT_EQ(lr_at(late.lr, 99), 0.1);
+  EXPECT_THAT(remarks(late),
+              ElementsAre("decay has a milestone at update 28, after its last update, 27"));
+  const Schedule reached = decay("at: [20 steps, 27 steps], length: 20 steps");
+  EXPECT_NEAR(lr_at(reached.lr, 99), 0.01, 1e-15);
+  EXPECT_THAT(remarks(reached), IsEmpty());
+  // With rates that change at epochs, of ten updates, a drop comes at the next epoch.
+  EXPECT_EQ(lr_at(decay("at: [91 steps], every: epoch").lr, 99), 1);
+  EXPECT_THAT(
+      remarks(decay("at: [91 steps], every: epoch")),
+      ElementsAre("decay has a milestone at update 91, after its last epoch's begin at 90"));
+  EXPECT_EQ(lr_at(decay("at: [90 steps], every: epoch").lr, 99), 0.1);
+  EXPECT_THAT(remarks(decay("at: [90 steps], every: epoch")), IsEmpty());
+}
+
 TEST(SumOfRates, AddsThemUp) {
   EXPECT_NEAR(*sum_of_rates(schedule_of("{base_lr: 2, warmup: {length: 100 steps}}")), 101, 1e-9);
   EXPECT_FALSE(sum_of_rates(schedule_of("{}", max_updates_walked + 1)));

@@ -40,7 +40,7 @@ void describe(Io& io, DataConfig& c) {
 template <class Io>
 void describe(Io& io, Normalize& c) {
   io.required("mean", c.mean, ListSize{1, 16}, Range{-1e6, 1e6});
-  io.required("std", c.std, ListSize{1, 16}, Range{0, 1e6, true});
+  io.required("std", c.std, ListSize{1, 16}, Range{1e-6, 1e6});  // quotients are floats
   io.check(c.mean.size() == c.std.size(), "std", "mean and std have different numbers of values",
            "give one of each per channel");
 }
@@ -96,6 +96,8 @@ void describe(Io& io, ModelConfig& c) {
 template <class Io>
 void describe(Io& io, OptimizerConfig& c) {
   io.field("momentum", c.momentum, Range{0, 1, false, true});
+  io.check(static_cast<float>(c.momentum) < 1, "momentum", "is 1 in single precision",
+           "write at most 0.9999999");
   io.field("nesterov", c.nesterov);
   io.check(!c.nesterov || c.momentum > 0, "nesterov", "needs a momentum above 0",
            "write momentum: 0.9 or nesterov: false");

@@ -199,6 +199,19 @@ std::vector<Arm> arms_of(const RunConfig& config) {
   return {{"no-warmup", {parse_override("schedule.warmup.length=0 steps")}}, {"warmup", {}}};
 }
 
+// Throws ConfigError if smoothed labels leave a larger loss than a run may have.
+void require_reachable(double loss_below, const RunConfig& config, const RunConfig& base) {
+  const std::int64_t classes = facts(config.data.dataset).classes;
+  const double least =
+      smallest_loss(config.label_smoothing, classes) / chance_loss(config.loss, classes);
+  if (least < loss_below) return;
+  throw ConfigError(base.where("find_lr.loss_below"),
+                    fmt::format("no run gets below {} of the loss of chance: label_smoothing: {} "
+                                "leaves at least {:.3f} of it",
+                                loss_below, config.label_smoothing, least),
+                    "a larger one, or less smoothing");
+}
+
 }  // namespace
 
 std::string rate_name(double rate) {
@@ -287,6 +300,7 @@ FindLrResult find_lr(const Document& document, Backend& backend,
   for (RunConfig& config : configs) {
     config.schedule.scale.reset();  // the rates searched are those of the updates
     check_precision(config, backend);
+    require_reachable(settings.loss_below, config, base);
   }
   check_find_lr_claims(base, arms, configs);
   FindLrResult result;

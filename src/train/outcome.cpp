@@ -43,11 +43,20 @@ double chance_loss(Loss loss, std::int64_t classes) {
   return loss == Loss::mse ? (1 - 1 / k) / 2 : std::log(k);
 }
 
+double smallest_loss(double label_smoothing, std::int64_t classes) {
+  const auto k = static_cast<double>(classes);
+  const double others = label_smoothing / k;
+  const double own = 1 - label_smoothing + others;
+  const double of_others = others > 0 ? -(k - 1) * others * std::log(others) : 0;
+  return of_others - own * std::log(own);
+}
+
 Outcome outcome_of(const LossHistory& history, std::optional<double> test_accuracy,
                    std::int64_t classes, Loss loss) {
   const double accuracy = test_accuracy.value_or(history.final_accuracy());
-  const bool at_chance = loss == Loss::cross_entropy &&
-                         std::fabs(history.final_loss() - chance_loss(loss, classes)) < 0.05;
+  const bool at_chance =
+      loss == Loss::cross_entropy &&
+      std::fabs(history.final_loss() - chance_loss(loss, classes)) < chance_margin;
   if (accuracy < 1.5 / static_cast<double>(classes) || at_chance) return Outcome::stuck;
   return history.largest_loss() > 3 * history.first_loss() ? Outcome::spiked : Outcome::ok;
 }

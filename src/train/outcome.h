@@ -50,9 +50,16 @@ class LossHistory {
 /// mse half the squared distance of 1 / classes each from a one-hot target.
 double chance_loss(Loss loss, std::int64_t classes);
 
+/// The smallest loss that any network can have on labels smoothed by `label_smoothing`, of the
+/// classes' even distribution: the entropy of the smoothed label, 0 without smoothing.
+double smallest_loss(double label_smoothing, std::int64_t classes);
+
+/// A final cross entropy as close to that of chance is one of a run that has not learned.
+inline constexpr double chance_margin = 0.05;
+
 /// The outcome of a run whose steps were all finite. Stuck is an accuracy below 1.5 / classes or,
-/// with cross entropy, a final loss within 0.05 of ln(classes). The accuracy is `test_accuracy` if
-/// given, otherwise the final training accuracy.
+/// with cross entropy, a final loss within chance_margin of ln(classes). The accuracy is
+/// `test_accuracy` if given, otherwise the final training accuracy.
 Outcome outcome_of(const LossHistory& history, std::optional<double> test_accuracy,
                    std::int64_t classes, Loss loss);
 

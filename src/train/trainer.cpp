@@ -139,6 +139,16 @@ Schedule schedule_of(const RunConfig& config) {
 
 void check_run(const RunConfig& config) {
   const DatasetFacts& data = facts(config.data.dataset);
+  const double smallest = smallest_loss(config.label_smoothing, data.classes);
+  const double chance = chance_loss(Loss::cross_entropy, data.classes);
+  if (chance - smallest < chance_margin) {
+    throw ConfigError(
+        config.where("label_smoothing"),
+        fmt::format("{} leaves a loss of {:.3f} at least, too close to chance, {:.3f}, "
+                    "to tell whether a run has learned",
+                    config.label_smoothing, smallest, chance),
+        "a smaller one, such as 0.1");
+  }
   const Schedule schedule = schedule_of(config);
   const Network network = build_network(config, data.shape, data.classes);
   replica_options(config, network, schedule);

@@ -49,8 +49,9 @@ struct RunListener {
 };
 
 /// Checks what can be known about a run without its data, before anything is loaded, created or
-/// trained: that the schedule and the intervals of its records fit into the run, and the network
-/// the dataset's images. Throws ConfigError.
+/// trained: that the schedule and the intervals of its records fit into the run, the network the
+/// dataset's images, and that smoothed labels leave room for a loss below that of chance. Throws
+/// ConfigError.
 void check_run(const RunConfig& config);
 
 /// Throws ConfigError if the backend does not support the configured precision.

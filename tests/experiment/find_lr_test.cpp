@@ -15,6 +15,7 @@
 
 #include "config/error.h"
 #include "experiment/small_experiment.h"
+#include "settings.h"
 #include "train/critical_rate.h"
 #include "train/replica_options.h"
 
@@ -543,6 +544,30 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
 }
 
 // What concurrent probes have taken is there again once they have ended.
+// A smoothing of 0.6 leaves 0.815 of ln 10, as a search would find only after all its runs.
+TEST(FindLr, ALossThatSmoothedLabelsDoNotAllowIsRefused) {
+  const TemporaryFolder folder;
+  const auto error_of = [&](const char* loss_below) -> std::string {
+    const Document document =
+        with_settings(parse_document(std::string(small_run) + searched, "f.yaml"),
+                      {"find_lr.arms.warmup.label_smoothing=0.6",
+                       std::string("find_lr.loss_below=") + loss_below});
+    Counter none;
+    none.stop_after = -1;
+    try {
+      find_lr(document, shared_backend(), folder / loss_below, false, none.listener);
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(error_of("0.8"),
+              HasSubstr("find_lr.loss_below: no run gets below 0.8 of the loss of chance: "
+                        "label_smoothing: 0.6 leaves at least 0.815 of it"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "0.8"));
+  EXPECT_EQ(error_of("0.82"), "");
+}
+
 TEST(FindLr, ACriticalRateWaitsForMemory) {
   class Refusing : public AtATime {
    public:

@@ -37,6 +37,23 @@ TEST(ChanceLoss, IsThatOfTellingAllClassesAlike) {
   }
 }
 
+// No distribution has a smaller cross entropy with the smoothed label than the label itself.
+TEST(SmallestLoss, IsThatOfPredictingTheSmoothedLabel) {
+  EXPECT_EQ(smallest_loss(0, 10), 0);
+  EXPECT_NEAR(smallest_loss(1, 10), chance_loss(Loss::cross_entropy, 10), 1e-12);
+  for (const int k : {2, 10, 100}) {
+    for (const double smoothing : {0.1, 0.5, 0.9}) {
+      const double q = smoothing / k;
+      const auto loss_of = [&](double p) {  // p for each other class
+        return -(1 - (k - 1) * q) * std::log(1 - (k - 1) * p) - (k - 1) * q * std::log(p);
+      };
+      double least = loss_of(q / 100);
+      for (int i = 2; i < 110; ++i) least = std::min(least, loss_of(q * i / 100));
+      EXPECT_NEAR(smallest_loss(smoothing, k), least, 1e-12);
+    }
+  }
+}
+
 TEST(Outcome, StuckByItsLoss) {
   const double chance = std::log(10.0);
   EXPECT_EQ(of(history_of(2.8, chance, 0.9)), Outcome::stuck);

@@ -173,6 +173,15 @@ TEST(ReplicaOptions, ALengthOfTheRunThatNothingGivesIsMissing) {
               HasSubstr("train.stages.1.length: 0.01 epochs rounds to no update; a longer one"));
 }
 
+// At 0.89 a perfect network's loss is within 0.05 of ln 10: it would be called stuck.
+TEST(CheckRun, SmoothedLabelsLeaveSomethingToLearn) {
+  EXPECT_EQ(error_of({"label_smoothing=0.88"}), "");
+  EXPECT_THAT(
+      error_of({"label_smoothing=0.89"}),
+      HasSubstr("label_smoothing: 0.89 leaves a loss of 2.259 at least, too close to chance, "
+                "2.303, to tell whether a run has learned; a smaller one, such as 0.1"));
+}
+
 TEST(RecordIntervals, AreAtLeastOneUpdate) {
   for (const std::string key : {"train.eval_every", "train.checkpoint_every",
                                 "diagnostics.layers_every", "diagnostics.sharpness.every"}) {

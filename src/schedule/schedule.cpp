@@ -505,6 +505,10 @@ void lay_out_sections(Layout& layout, const RunConfig& config, const RunLength& 
     ends.to = 1;
   }
   layout.add(first, warmup_shapes, warmup, latest, ends);
+  if (given.toward == Toward::curve && given.warmup.shape == "constant") {
+    layout.fail("schedule.warmup.toward", "shape constant leads to no curve",
+                "toward: base, or another shape");
+  }
   if (latest > 0 && is(given.warmup.from, LrKind::automatic)) layout.leave_start_open();
   if (given.until && latest > 0) {
     layout.set_gate(gate_of(config, layout, latest), given.until->train_error_below);

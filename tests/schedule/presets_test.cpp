@@ -85,7 +85,7 @@ std::vector<Row> rows() {
   const std::string tenth = "schedule.warmup.start_factor=0.1";
   const std::string constant = "schedule.warmup.shape=constant";
   const std::string no_ends = "schedule.warmup.endpoints=end";
-  const std::string to_curve = "schedule.warmup.toward=curve";
+  const std::string to_base = "schedule.warmup.toward=base";
   const std::string overlap = "schedule.warmup.overlap=true";
   return {
       {"hf/constant", "transformers-constant", {}},
@@ -130,7 +130,7 @@ std::vector<Row> rows() {
        "timm-cosine-restarts",
        {warmup, "schedule.decay.period=3 steps", end}},
       {"timm/tanh_noprefix", "timm-tanh", {warmup, end}},
-      {"timm/tanh_prefix", "timm-tanh", {warmup, "schedule.warmup.toward=base", after, end}},
+      {"timm/tanh_prefix", "timm-tanh", {warmup, to_base, after, end}},
       {"timm/poly_p2_prefix",
        "timm-poly",
        {unscaled, warmup, warmup_by_step, by_step, after, "schedule.decay.power=2", end}},
@@ -184,7 +184,9 @@ std::vector<Row> rows() {
 
       {"detectron2/cosine", "detectron2-cosine", {warmup}},
       {"detectron2/cosine_end", "detectron2-cosine", {warmup, end}},
-      {"detectron2/cosine_constant", "detectron2-cosine", {warmup, constant, no_ends, tenth, end}},
+      {"detectron2/cosine_constant",
+       "detectron2-cosine",
+       {warmup, constant, no_ends, to_base, tenth, end}},
       {"detectron2/cosine_rescale", "detectron2-cosine-rescale", {warmup}},
       {"detectron2/cosine_end_rescale", "detectron2-cosine-rescale", {warmup, end}},
       {"detectron2/cosine_constant_rescale",

@@ -664,6 +664,20 @@ TEST(WrongSchedules, LengthsOfRuns) {
       StartsWith("f.yaml:1:9: train.length: 0.01 epochs round to no update; at least 1 step"));
 }
 
+// A warmup that stays where it starts has the same rates whatever it is to lead to.
+TEST(WrongSchedules, AConstantWarmupTowardACurve) {
+  const auto warmup = [](const std::string& shape, const std::string& toward) {
+    return wrong("  warmup: {shape: " + shape +
+                 ", start_lr: 0.01, length: 5 steps, overlap: true, " + "toward: " + toward +
+                 "}\n");
+  };
+  EXPECT_THAT(warmup("constant", "curve"),
+              HasSubstr("schedule.warmup.toward: shape constant leads to no curve; toward: base"));
+  EXPECT_EQ(warmup("constant", "base"), "");
+  EXPECT_EQ(warmup("constant", "multiply"), "");
+  EXPECT_EQ(warmup("linear", "curve"), "");
+}
+
 TEST(WrongSchedules, ALengthThatRoundsToNothing) {
   EXPECT_THAT(wrong("  warmup: {length: 1%}\n"),
               StartsWith("f.yaml:3:12: schedule.warmup.length: 1% rounds to no update in a run of "

@@ -54,6 +54,20 @@ std::string cycles_text(const Schedule& schedule, const Phase& phase) {
   return text;
 }
 
+// Progress times the length of the phase, in terms of its update k.
+std::string updates_done_text(const Phase& phase) {
+  switch (phase.endpoints) {
+    case Endpoints::start:
+      return "k";
+    case Endpoints::end:
+      return fmt::format("(k + {})", phase.every);
+    case Endpoints::both:
+    case Endpoints::neither:
+      break;
+  }
+  return fmt::format("{} p", phase.span);
+}
+
 std::string shape_text(const Schedule& schedule, const Phase& phase) {
   const std::string from = lr_text(phase.from);
   const std::string ends = fmt::format("from {} to {}", from, lr_text(phase.to));
@@ -74,7 +88,8 @@ std::string shape_text(const Schedule& schedule, const Phase& phase) {
                              : fmt::format("from {} times {:g} over {}{}", from, phase.gamma, over,
                                            phase.staircase ? ", in steps" : "");
     case Shape::saturating:
-      return fmt::format("{} as 1 - exp(-k / {})", ends, phase.timescale);
+      return fmt::format("{} as 1 - exp(-{} / {})", ends, updates_done_text(phase),
+                         phase.timescale);
     case Shape::one_minus_sqrt:
       return "1 - sqrt " + ends;
     case Shape::inverse_sqrt:

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace preheat {
 namespace {
 
@@ -82,6 +84,27 @@ TEST(InWords, NoShapeIsWithoutWords) {
     s.lr.phases[0].shape = static_cast<Shape>(i);
     s.lr.phases[0].over = 7;
     EXPECT_NE(in_words(s, {0, 0, 1}), "") << shape_facts[i].name;
+  }
+}
+
+// The words' formula gives the rates.
+TEST(InWords, ASaturatingWarmupHasItsFormula) {
+  const auto warmup = [](const std::string& endpoints) {
+    return schedule_of(
+        "{base_lr: 2, warmup: {shape: saturating, length: 20 steps, timescale: 5 "
+        "steps, endpoints: " +
+        endpoints + "}}");
+  };
+  const Schedule end = warmup("end");
+  EXPECT_EQ(words(end), "from 0 to 2.00e+00 as 1 - exp(-(k + 1) / 5)");
+  const Schedule start = warmup("start");
+  EXPECT_EQ(words(start), "from 0 to 2.00e+00 as 1 - exp(-k / 5)");
+  const Schedule neither = warmup("neither");
+  EXPECT_EQ(words(neither), "from 0 to 2.00e+00 as 1 - exp(-20 p / 5)");
+  for (int k = 0; k < 20; ++k) {
+    EXPECT_NEAR(lr_at(end.lr, k), 2 * (1 - std::exp(-(k + 1) / 5.0)), 1e-12) << k;
+    EXPECT_NEAR(lr_at(start.lr, k), 2 * (1 - std::exp(-k / 5.0)), 1e-12) << k;
+    EXPECT_NEAR(lr_at(neither.lr, k), 2 * (1 - std::exp(-20 * (k + 1) / 21.0 / 5)), 1e-12) << k;
   }
 }
 

@@ -30,7 +30,7 @@ constexpr std::string_view everyones = "host_device.h";
 const std::map<std::string_view, std::vector<std::string_view>> leaves{
     {"schedule/lr_schedule.h", {}},
     {"optim/step_state.h", {"schedule/lr_schedule.h"}},
-    {"optim/sgd_momentum.h", {"optim/step_state.h"}},
+    {"optim/sgd_momentum.h", {}},
     {"data/random.h", {}},
     {"data/epoch_order.h", {"data/random.h"}},
 };
@@ -257,7 +257,7 @@ TEST(Layering, AllowsWhatTheHouseDoes) {
            {"src/schedule/lr_schedule.h", "host_device.h"},
            {"src/schedule/lr_schedule.h", "cmath"},
            {"src/optim/step_state.h", "schedule/lr_schedule.h"},
-           {"src/optim/sgd_momentum.h", "optim/step_state.h"},
+           {"src/optim/sgd_momentum.h", "cmath"},
            {"src/data/epoch_order.h", "data/random.h"},
            {"kernels/sgd_momentum.cu", "launch.h"},
            {"kernels/sgd_momentum.cu", "optim/sgd_momentum.h"},
@@ -291,7 +291,7 @@ TEST(Layering, EveryRuleCanFail) {
       {{"src/schedule/lr_schedule.h", "optim/step_state.h"}, "a leaf"},
       {{"src/schedule/lr_schedule.h", "fmt/format.h"}, "a leaf"},
       {{"src/optim/step_state.h", "optim/sgd_momentum.h"}, "a leaf"},
-      {{"src/optim/sgd_momentum.h", "data/random.h"}, "a leaf"},
+      {{"src/optim/sgd_momentum.h", "optim/step_state.h"}, "a leaf"},
       {{"src/data/random.h", "data/epoch_order.h"}, "a leaf"},
       {{"src/data/epoch_order.h", "data/dataset.h"}, "a leaf"},
       {{"kernels/sgd_momentum.cu", "nn/network.h"}, "kernels/ includes only"},

@@ -1,5 +1,5 @@
-// Every key of the configuration, described once. Reading, writing and listing the keys are three
-// visitors of this description (see config.cpp). A visitor has
+// The keys of the configuration; those of experiments are in experiments.h. Reading, writing and
+// listing the keys are three visitors of this one description (see config.cpp). A visitor has
 // - field(key, value, rule...): a value, possibly optional; required() if it has no default
 // - section(key, visit): keys below a key; optional_section(key, value) if it may be absent
 // - list(key, items, size, visit): a list of sections

@@ -1,5 +1,5 @@
-// The one interface between preheat and the devices it trains on. Code above this folder does not
-// know which backend it uses.
+// The one interface between preheat and the devices it trains on. Code above this folder works with
+// any backend; it asks for the name of one only for what it says and what it offers to measure.
 #pragma once
 
 #include <cstdint>

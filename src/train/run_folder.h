@@ -91,10 +91,10 @@ class RunFolder {
   };
 
   /// Opens the folder of a run of `config` that resumes at `step`, and drops the rows of later
-  /// updates and the summary. `lock` is of that folder, taken before anything in it was read. Throws
-  /// Error if rows before `step` are missing or damaged, or if eval.csv has no validation columns
-  /// where the run has a validation set or has them where it has none; then rows and summary are as
-  /// they were.
+  /// updates and the summary. `lock` is of that folder, taken before anything in it was read.
+  /// Throws Error if rows before `step` are missing or damaged, or if eval.csv has no validation
+  /// columns where the run has a validation set or has them where it has none; then rows and
+  /// summary are as they were.
   static RunFolder reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,
                           std::int64_t step, History& past);
 

@@ -106,8 +106,8 @@ RunListener that_only_stops(const RunListener& listener, std::exception_ptr& fai
   safe.on_records = [&listener, tell](std::span<const StepRecord> records) {
     if (listener.on_records) tell([&] { listener.on_records(records); });
   };
-  safe.on_evaluation = [&listener, tell](std::int64_t step, const Evaluation& evaluation) {
-    if (listener.on_evaluation) tell([&] { listener.on_evaluation(step, evaluation); });
+  safe.on_evaluation = [&listener, tell](std::int64_t step, const Evaluated& evaluated) {
+    if (listener.on_evaluation) tell([&] { listener.on_evaluation(step, evaluated); });
   };
   safe.wants_stop = [&listener, tell, &failure] {
     bool stops = false;

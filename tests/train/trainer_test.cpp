@@ -218,7 +218,7 @@ TEST_P(Resume, AfterAListenerThatThrowsGivesTheSameBits) {
       ++calls_after;
       throw std::runtime_error("the disk is full");
     };
-    listener.on_evaluation = [&](std::int64_t step, const Evaluation&) { EXPECT_LE(step, last); };
+    listener.on_evaluation = [&](std::int64_t step, const Evaluated&) { EXPECT_LE(step, last); };
     try {
       run_into(path, config_, listener);
       ADD_FAILURE() << "nothing was thrown";

@@ -9,7 +9,9 @@
 #include <stdexcept>
 
 #include "backend/cpu/benches.h"
+#include "backend/cpu/dataset.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/probe.h"
 #include "backend/cpu/program.h"
 #include "backend/cpu/thread_count.h"
 #include "backend/inspect.h"
@@ -21,87 +23,9 @@ namespace preheat {
 namespace {
 
 using cpu::Buffer;
-
-class CpuDataset : public ResidentDataset {
- public:
-  explicit CpuDataset(const Dataset& dataset) : data(dataset) {}
-  std::int64_t size() const override { return data.size(); }
-  const Dataset data;
-};
-
-const Dataset& data_of(const ResidentDataset& dataset) {
-  const auto* on_cpu = dynamic_cast<const CpuDataset*>(&dataset);
-  if (on_cpu == nullptr) throw std::logic_error("a dataset of another backend");
-  return on_cpu->data;
-}
-
-std::vector<Buffer<float>> make_statistics(const Network& network) {
-  std::vector<Buffer<float>> statistics;
-  for (const Statistic& s : network.statistics) {
-    statistics.emplace_back(s.size);
-    std::fill_n(statistics.back().data(), s.size, s.init == Init::one ? 1.0f : 0.0f);
-  }
-  return statistics;
-}
-
-cpu::LossResult loss_of(const ReplicaOptions& options, const Network& network,
-                        std::span<const std::uint8_t> labels, double smoothing, const float* logits,
-                        float* d_logits) {
-  return options.loss == Loss::mse
-             ? cpu::squared_error(labels, network.classes, logits, d_logits)
-             : cpu::cross_entropy(labels, network.classes, smoothing, logits, d_logits);
-}
-
-class CpuProbe : public Probe {
- public:
-  CpuProbe(const Network& network, const ReplicaOptions& options, int threads, const Dataset& data,
-           std::int64_t examples)
-      : network_(network),
-        options_(options),
-        threads_(threads),
-        labels_(data.labels.begin(), data.labels.begin() + examples),
-        weights_(network.arena_size),
-        gradients_(network.arena_size),
-        statistics_(make_statistics(network)),
-        program_(network_, examples, weights_.data(), gradients_.data(), statistics_) {
-    std::vector<cpu::Pick> picks(examples);
-    for (std::int64_t i = 0; i < examples; ++i) picks[i].example = static_cast<std::uint32_t>(i);
-    const std::vector<float> table = normalization_table(options.normalize);
-    cpu::gather(network_.input, data.pixels.data(), picks, table.data(), program_.images());
-  }
-
-  double loss(std::span<const float> weights) override {
-    const cpu::ThreadCount count(threads_);
-    return forward(weights, nullptr);
-  }
-
-  double gradient(std::span<const float> weights, std::span<float> gradient) override {
-    const cpu::ThreadCount count(threads_);
-    const double loss = forward(weights, program_.d_logits());
-    program_.backward();
-    std::copy_n(gradients_.data(), gradients_.size(), gradient.data());
-    return loss;
-  }
-
- private:
-  double forward(std::span<const float> weights, float* d_logits) {
-    std::ranges::copy(weights, weights_.data());
-    // The statistics move with every forward pass and are never read.
-    program_.forward(cpu::Mode::training);
-    const auto loss =
-        loss_of(options_, network_, labels_, options_.label_smoothing, program_.logits(), d_logits);
-    return loss.sum / static_cast<double>(labels_.size());
-  }
-
-  const Network network_;
-  const ReplicaOptions options_;
-  const int threads_;
-  const std::vector<std::uint8_t> labels_;
-  Buffer<float> weights_;
-  Buffer<float> gradients_;
-  std::vector<Buffer<float>> statistics_;
-  cpu::Program program_;
-};
+using cpu::CpuDataset;
+using cpu::CpuProbe;
+using cpu::data_of;
 
 class CpuReplica : public Replica {
  public:
@@ -117,7 +41,7 @@ class CpuReplica : public Replica {
         weights_(network.arena_size),
         gradients_(network.arena_size),
         velocity_(network.arena_size),
-        statistics_(make_statistics(network)),
+        statistics_(cpu::make_statistics(network)),
         program_(network_, options.batch_size, weights_.data(), gradients_.data(), statistics_),
         picks_(options.batch_size),
         labels_(options.batch_size) {
@@ -246,7 +170,7 @@ class CpuReplica : public Replica {
   }
 
   cpu::LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits) {
-    return preheat::loss_of(options_, network_, labels, smoothing, program_.logits(), d_logits);
+    return cpu::loss_of(options_, network_, labels, smoothing, program_.logits(), d_logits);
   }
 
   void pick_batch() {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "backend/cpu/kernels.h"
 #include "config/clock.h"
 
 namespace preheat::cpu {
@@ -37,6 +36,23 @@ memory::dims padding_after(const Op& op) {
 }
 
 }  // namespace
+
+std::vector<Buffer<float>> make_statistics(const Network& network) {
+  std::vector<Buffer<float>> statistics;
+  for (const Statistic& s : network.statistics) {
+    statistics.emplace_back(s.size);
+    std::fill_n(statistics.back().data(), s.size, s.init == Init::one ? 1.0f : 0.0f);
+  }
+  return statistics;
+}
+
+LossResult loss_of(const ReplicaOptions& options, const Network& network,
+                   std::span<const std::uint8_t> labels, double smoothing, const float* logits,
+                   float* d_logits) {
+  return options.loss == Loss::mse
+             ? squared_error(labels, network.classes, logits, d_logits)
+             : cross_entropy(labels, network.classes, smoothing, logits, d_logits);
+}
 
 // Turns ops into tasks.
 class Program::Compiler {

@@ -11,11 +11,21 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/buffer.h"
+#include "backend/cpu/kernels.h"
 #include "backend/gradient_plan.h"
 #include "backend/stages.h"
 #include "backend/step_parts.h"
 
 namespace preheat::cpu {
+
+/// Running means and variances at their initial values, one buffer per Network::statistics.
+std::vector<Buffer<float>> make_statistics(const Network& network);
+
+/// A run's loss over logits [labels.size(), Network::classes], as kernels.h computes it; squared
+/// errors are not smoothed. `d_logits` (may be null) is the gradient of the mean.
+LossResult loss_of(const ReplicaOptions& options, const Network& network,
+                   std::span<const std::uint8_t> labels, double smoothing, const float* logits,
+                   float* d_logits);
 
 enum class Mode { training, evaluation };
 

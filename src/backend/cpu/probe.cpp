@@ -1,0 +1,48 @@
+#include "backend/cpu/probe.h"
+
+#include <algorithm>
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/thread_count.h"
+
+namespace preheat::cpu {
+
+CpuProbe::CpuProbe(const Network& network, const ReplicaOptions& options, int threads,
+                   const Dataset& data, std::int64_t examples)
+    : network_(network),
+      options_(options),
+      threads_(threads),
+      labels_(data.labels.begin(), data.labels.begin() + examples),
+      weights_(network.arena_size),
+      gradients_(network.arena_size),
+      statistics_(make_statistics(network)),
+      program_(network_, examples, weights_.data(), gradients_.data(), statistics_) {
+  std::vector<Pick> picks(examples);
+  for (std::int64_t i = 0; i < examples; ++i) picks[i].example = static_cast<std::uint32_t>(i);
+  const std::vector<float> table = normalization_table(options.normalize);
+  gather(network_.input, data.pixels.data(), picks, table.data(), program_.images());
+}
+
+double CpuProbe::loss(std::span<const float> weights) {
+  const ThreadCount count(threads_);
+  return forward(weights, nullptr);
+}
+
+double CpuProbe::gradient(std::span<const float> weights, std::span<float> gradient) {
+  const ThreadCount count(threads_);
+  const double loss = forward(weights, program_.d_logits());
+  program_.backward();
+  std::copy_n(gradients_.data(), gradients_.size(), gradient.data());
+  return loss;
+}
+
+double CpuProbe::forward(std::span<const float> weights, float* d_logits) {
+  std::ranges::copy(weights, weights_.data());
+  // The statistics move with every forward pass and are never read.
+  program_.forward(Mode::training);
+  const auto loss =
+      loss_of(options_, network_, labels_, options_.label_smoothing, program_.logits(), d_logits);
+  return loss.sum / static_cast<double>(labels_.size());
+}
+
+}  // namespace preheat::cpu

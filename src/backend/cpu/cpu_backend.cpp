@@ -1,305 +1,26 @@
 #include "backend/cpu/cpu_backend.h"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 #include <mutex>
-#include <stdexcept>
+#include <utility>
+
+#include <oneapi/dnnl/dnnl.hpp>
 
 #include "backend/cpu/benches.h"
+#include "backend/cpu/buffer.h"
 #include "backend/cpu/dataset.h"
-#include "backend/cpu/kernels.h"
 #include "backend/cpu/probe.h"
 #include "backend/cpu/program.h"
+#include "backend/cpu/replica.h"
 #include "backend/cpu/thread_count.h"
-#include "backend/inspect.h"
-#include "backend/stages.h"
-#include "config/clock.h"
 #include "config/error.h"
 
 namespace preheat {
 namespace {
-
-using cpu::Buffer;
-using cpu::CpuDataset;
-using cpu::CpuProbe;
-using cpu::data_of;
-
-class CpuReplica : public Replica {
- public:
-  CpuReplica(const Network& network, const ReplicaOptions& options, int threads,
-             std::span<const float> initial, std::shared_ptr<const ResidentDataset> train)
-      : network_(network),
-        options_(options),
-        threads_(threads),
-        train_(std::move(train)),
-        dataset_(data_of(*train_)),
-        steps_per_epoch_(dataset_.size() / options.batch_size),
-        table_(normalization_table(options.normalize)),
-        weights_(network.arena_size),
-        gradients_(network.arena_size),
-        velocity_(network.arena_size),
-        statistics_(cpu::make_statistics(network)),
-        program_(network_, options.batch_size, weights_.data(), gradients_.data(), statistics_),
-        picks_(options.batch_size),
-        labels_(options.batch_size) {
-    if (initial.size() != weights_.size()) throw std::logic_error("initial: not an arena");
-    if (options_.parameters.size() != network_.parameters.size() || options_.stages.empty()) {
-      throw std::logic_error("options: not of this network");
-    }
-    std::copy(initial.begin(), initial.end(), weights_.data());
-  }
-
-  void set_epoch_order(std::span<const std::uint32_t> permutation) override {
-    if (static_cast<std::int64_t>(permutation.size()) != dataset_.size()) {
-      throw std::logic_error("set_epoch_order: not a permutation of the training examples");
-    }
-    order_.assign(permutation.begin(), permutation.end());
-    ordered_epoch_ = state_.step / steps_per_epoch_;
-  }
-
-  void train(std::int64_t updates) override { train(updates, nullptr); }
-
-  std::vector<StepPart> time_parts(std::int64_t updates) override {
-    check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, state_.step, updates);
-    train(1);
-    StepParts parts;
-    train(updates - 1, &parts);
-    return parts.medians();
-  }
-
-  std::vector<StepRecord> drain() override {
-    std::vector<StepRecord> drained = records_;
-    records_.clear();  // keeps the memory for the next ones
-    return drained;
-  }
-
-  Evaluation evaluate(const ResidentDataset& test) override {
-    const cpu::ThreadCount count(threads_);
-    const Dataset& dataset = data_of(test);
-    Evaluation result;
-    result.examples = dataset.size();
-    const std::int64_t batch = options_.batch_size;
-    for (std::int64_t begin = 0; begin < dataset.size(); begin += batch) {
-      const std::int64_t valid = std::min(batch, dataset.size() - begin);
-      for (std::int64_t i = 0; i < batch; ++i) {
-        // The last batch is padded with its first example, which is computed but not counted.
-        const std::int64_t example = begin + (i < valid ? i : 0);
-        picks_[i] = {static_cast<std::uint32_t>(example), {}};
-        labels_[i] = dataset.labels[example];
-      }
-      cpu::gather(network_.input, dataset.pixels.data(), picks_, table_.data(), program_.images());
-      program_.forward(cpu::Mode::evaluation);
-      const auto loss = loss_of({labels_.data(), static_cast<std::size_t>(valid)}, 0, nullptr);
-      result.loss += loss.sum;
-      result.correct += loss.correct;
-    }
-    result.loss /= static_cast<double>(result.examples);
-    return result;
-  }
-
-  ReplicaState save() const override {
-    ReplicaState state;
-    state.step = state_;
-    for (const Parameter& p : network_.parameters) {
-      state.parameters.push_back(tensor_of(p, weights_));
-      state.velocity.push_back(tensor_of(p, velocity_));
-    }
-    for (std::size_t i = 0; i < statistics_.size(); ++i) {
-      const Statistic& s = network_.statistics[i];
-      state.statistics.push_back(
-          {s.name, {s.size}, {statistics_[i].data(), statistics_[i].data() + s.size}});
-    }
-    return state;
-  }
-
-  void load(const ReplicaState& state) override {
-    check_state(network_, state);
-    for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
-      const std::int64_t offset = network_.parameters[i].offset;
-      std::ranges::copy(state.parameters[i].values, weights_.data() + offset);
-      std::ranges::copy(state.velocity[i].values, velocity_.data() + offset);
-    }
-    for (std::size_t i = 0; i < statistics_.size(); ++i) {
-      std::ranges::copy(state.statistics[i].values, statistics_[i].data());
-    }
-    state_ = state.step;
-    stage_ = no_stage;
-    ordered_epoch_ = -1;
-    records_.clear();
-  }
-
-  std::string first_non_finite_tensor() const override {
-    for (std::size_t i = 0; i < network_.ops.size(); ++i) {
-      const std::span<const float> values = program_.output(static_cast<int>(i));
-      if (!all_finite(values)) return "activation of " + network_.ops[i].name;
-    }
-    for (auto p = network_.parameters.rbegin(); p != network_.parameters.rend(); ++p) {
-      if (!all_finite(part(gradients_, *p))) return "gradient of " + p->name;
-    }
-    for (const Parameter& p : network_.parameters) {
-      if (!all_finite(part(weights_, p))) return p.name;
-    }
-    return "loss";
-  }
-
-  std::vector<ActivationRecord> activations() const override {
-    std::vector<ActivationRecord> records;
-    for (std::size_t i = 0; i < network_.ops.size(); ++i) {
-      records.push_back(activation_record(network_.ops[i], program_.output(static_cast<int>(i))));
-    }
-    return records;
-  }
-
-  MemoryUse memory() const override {
-    return {weights_.bytes() + gradients_.bytes() + velocity_.bytes(), program_.activation_bytes(),
-            program_.workspace_bytes()};
-  }
-
-  std::int64_t launches_per_update() const override { return 0; }
-
- private:
-  static std::span<const float> part(const Buffer<float>& arena, const Parameter& p) {
-    return {arena.data() + p.offset, static_cast<std::size_t>(p.size)};
-  }
-  static NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
-    const std::span<const float> values = part(arena, p);
-    return {p.name, p.shape, {values.begin(), values.end()}};
-  }
-
-  cpu::LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits) {
-    return cpu::loss_of(options_, network_, labels, smoothing, program_.logits(), d_logits);
-  }
-
-  void pick_batch() {
-    const std::int64_t epoch = state_.step / steps_per_epoch_;
-    const std::int64_t first = state_.step % steps_per_epoch_ * options_.batch_size;
-    const Augment& augment = options_.augment;
-    const bool augmented = augment.crop_padding > 0 || augment.flip;
-    for (std::int64_t i = 0; i < options_.batch_size; ++i) {
-      const std::uint32_t example = order_[first + i];
-      picks_[i].example = example;
-      picks_[i].augmentation =
-          augmented ? crop_flip(options_.seed, static_cast<std::uint32_t>(epoch), example,
-                                static_cast<std::int32_t>(augment.crop_padding), augment.flip)
-                    : CropFlip{};
-      labels_[i] = dataset_.labels[example];
-    }
-    cpu::gather(network_.input, dataset_.pixels.data(), picks_, table_.data(), program_.images());
-  }
-
-  void train(std::int64_t updates, StepParts* parts) {
-    const cpu::ThreadCount count(threads_);
-    check_updates(options_.stages, steps_per_epoch_, ordered_epoch_, state_.step, updates);
-    enter_stage();
-    records_.reserve(records_.size() + updates);
-    for (std::int64_t i = 0; i < updates && is_alive(state_); ++i) step(parts);
-  }
-
-  void step(StepParts* parts) {
-    if (parts != nullptr) parts->begin_step();
-    auto start = Clock::now();
-    const auto ends = [&](const char* pass, const char* work, double bytes) {
-      if (parts != nullptr) parts->add({pass, "", work, {bytes, 0}}, start);
-    };
-    const auto batch = static_cast<double>(options_.batch_size);
-    const double pixels = batch * static_cast<double>(network_.input.size());
-    pick_batch();
-    ends("forward", "gathering the batch", (1 + sizeof(float)) * pixels);
-    program_.forward(cpu::Mode::training, parts);
-    start = Clock::now();
-    const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
-    const double logits = batch * static_cast<double>(network_.classes);
-    ends("forward", "loss and its gradient", 2 * sizeof(float) * logits);
-    program_.backward(parts);
-    start = Clock::now();
-
-    StepRecord record;
-    record.step = state_.step;
-    record.phase = phase_at(options_.schedule, state_.step, state_.gate_opened_at);
-    record.lr = state_.lr;
-    record.loss = loss.sum / static_cast<double>(options_.batch_size);
-    record.correct = loss.correct;
-    // A non-finite loss is known before the update, and so is the norm if it is to be clipped: the
-    // update is then skipped, so that what blew up can still be inspected.
-    record.finite = std::isfinite(record.loss);
-    if (!record.finite || options_.clip_norm > 0) {
-      record.grad_norm = norm(trained_, gradients_);
-      record.finite = record.finite && std::isfinite(record.grad_norm);
-    }
-    if (record.finite) {
-      const UpdateScalars scalars = update_scalars(options_.rule, state_.lr, state_.previous_lr,
-                                                   record.grad_norm, options_.clip_norm);
-      const cpu::UpdateNorms squares =
-          cpu::update(options_.rule, scalars, trained_, gradients_.data(), weights_.data(),
-                      velocity_.data(), partial_norms_.data());
-      record.grad_norm = std::sqrt(squares.gradient);
-      record.update_norm = std::sqrt(squares.taken);
-      record.weight_norm = std::sqrt(squares.weight + frozen_weights_squared_);
-      record.finite = std::isfinite(record.grad_norm) && std::isfinite(record.weight_norm);
-    } else {
-      record.weight_norm = std::hypot(norm(trained_, weights_), std::sqrt(frozen_weights_squared_));
-    }
-    records_.push_back(record);
-    advance(state_, options_.schedule, record.finite, record.correct);
-    const double bytes = options_.clip_norm > 0 ? 24 : 20;
-    ends("update", "update and the next rate",
-         bytes * static_cast<double>(network_.parameter_count));
-  }
-
-  // Applies the changes of the next update's stage, once per stage.
-  void enter_stage() {
-    const std::size_t stage = stage_at(options_.stages, state_.step);
-    if (stage == stage_) return;
-    stage_ = stage;
-    const TrainingStage& s = options_.stages[stage];
-    trained_.clear();
-    std::vector<cpu::UpdateBlock> frozen;
-    for (std::size_t i = 0; i < network_.parameters.size(); ++i) {
-      const Parameter& p = network_.parameters[i];
-      const ParameterRule& rule = options_.parameters[i];
-      cpu::add_update_blocks(p.offset, p.size, rule.lr_scale, rule.weight_decay,
-                             s.trained[i] ? trained_ : frozen);
-    }
-    partial_norms_.resize(trained_.size() + frozen.size());
-    frozen_weights_squared_ = cpu::squared_norm(frozen, weights_.data(), partial_norms_.data());
-    program_.train_only(TrainedOps(network_, s.trained, s.fixed_statistics));
-    // A state saved at this step precedes this reset, so a resumed run does it as well.
-    if (s.fresh_velocity && state_.step == s.begin) {
-      std::fill_n(velocity_.data(), velocity_.size(), 0.0f);
-    }
-  }
-
-  double norm(std::span<const cpu::UpdateBlock> blocks, const Buffer<float>& arena) {
-    return std::sqrt(cpu::squared_norm(blocks, arena.data(), partial_norms_.data()));
-  }
-
-  const Network network_;
-  const ReplicaOptions options_;
-  const int threads_;
-  const std::shared_ptr<const ResidentDataset> train_;
-  const Dataset& dataset_;  // in train_
-  const std::int64_t steps_per_epoch_;
-  const std::vector<float> table_;
-  // The arenas' padding is zero and stays so: no block of the update touches it.
-  Buffer<float> weights_;
-  Buffer<float> gradients_;
-  Buffer<float> velocity_;
-  std::vector<Buffer<float>> statistics_;
-  cpu::Program program_;
-  std::size_t stage_ = no_stage;
-  std::vector<cpu::UpdateBlock> trained_;  // of the stage
-  double frozen_weights_squared_ = 0;
-  std::vector<cpu::UpdateNorms> partial_norms_;
-  std::vector<cpu::Pick> picks_;
-  std::vector<std::uint8_t> labels_;
-  std::vector<std::uint32_t> order_;  // of the epoch ordered_epoch_
-  std::int64_t ordered_epoch_ = -1;
-  std::vector<StepRecord> records_;
-  StepState state_ = first_step(options_.schedule);
-};
 
 std::string processor() {
   std::ifstream cpuinfo("/proc/cpuinfo");
@@ -330,12 +51,35 @@ class CpuBackend : public Backend {
     return tied ? 1 : std::max(1, threads_ / threads_of(cpu_threads));
   }
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
-    return std::make_shared<CpuDataset>(dataset);
+    return std::make_shared<cpu::CpuDataset>(dataset);
   }
-  // Linux overcommits memory and kills processes later, so check first.
   void require_memory(const Network& network, std::int64_t batch_size, Precision) const override {
     require_free(network, batch_size, "lower data.batch_size");
   }
+  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
+                                   std::span<const float> initial,
+                                   std::shared_ptr<const ResidentDataset> train) override {
+    const std::lock_guard lock(taking_memory_);
+    require_memory(network, options.batch_size, options.precision);
+    const int threads = threads_of(options.cpu_threads);
+    const cpu::ThreadCount count(threads);
+    return std::make_unique<cpu::CpuReplica>(network, options, threads, initial, std::move(train));
+  }
+  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
+                               std::shared_ptr<const ResidentDataset> data,
+                               std::int64_t examples) override {
+    const Dataset& dataset = cpu::data_of(*data);
+    examples = std::min(examples, dataset.size());
+    const std::lock_guard lock(taking_memory_);
+    require_free(network, examples, "use fewer examples");
+    const int threads = threads_of(options.cpu_threads);
+    const cpu::ThreadCount count(threads);
+    return std::make_unique<cpu::CpuProbe>(network, options, threads, dataset, examples);
+  }
+  Benches& benches() override { return benches_; }
+
+ private:
+  // Linux overcommits memory and kills processes later, so check first.
   static void require_free(const Network& network, std::int64_t examples, const char* remedy) {
     constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
     const std::size_t parameters = arenas * network.arena_size * sizeof(float);
@@ -347,29 +91,7 @@ class CpuBackend : public Backend {
         parameters >> 20, activations >> 20, available >> 20,
         activations > parameters ? remedy : "use a smaller network"));
   }
-  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
-                                   std::span<const float> initial,
-                                   std::shared_ptr<const ResidentDataset> train) override {
-    const std::lock_guard lock(taking_memory_);
-    require_memory(network, options.batch_size, options.precision);
-    const int threads = threads_of(options.cpu_threads);
-    const cpu::ThreadCount count(threads);
-    return std::make_unique<CpuReplica>(network, options, threads, initial, std::move(train));
-  }
-  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
-                               std::shared_ptr<const ResidentDataset> data,
-                               std::int64_t examples) override {
-    const Dataset& dataset = data_of(*data);
-    examples = std::min(examples, dataset.size());
-    const std::lock_guard lock(taking_memory_);
-    require_free(network, examples, "use fewer examples");
-    const int threads = threads_of(options.cpu_threads);
-    const cpu::ThreadCount count(threads);
-    return std::make_unique<CpuProbe>(network, options, threads, dataset, examples);
-  }
-  Benches& benches() override { return benches_; }
 
- private:
   int threads_of(int cpu_threads) const {
     return cpu_threads == 0 ? threads_ : std::min(cpu_threads, omp_get_thread_limit());
   }

@@ -8,6 +8,7 @@
 
 namespace preheat {
 
+/// The backend on this machine's processor, with as many threads as OpenMP allows.
 std::unique_ptr<Backend> make_cpu_backend();
 
 }  // namespace preheat

@@ -17,7 +17,7 @@
 #include "backend/cpu/program.h"
 #include "backend/cpu/replica.h"
 #include "backend/cpu/thread_count.h"
-#include "config/error.h"
+#include "backend/memory_check.h"
 
 namespace preheat {
 namespace {
@@ -84,12 +84,7 @@ class CpuBackend : public Backend {
     constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
     const std::size_t parameters = arenas * network.arena_size * sizeof(float);
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
-    const std::size_t available = cpu::available_memory();
-    if (parameters + activations <= available) return;
-    throw OutOfMemory(fmt::format(
-        "out of memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; {}",
-        parameters >> 20, activations >> 20, available >> 20,
-        activations > parameters ? remedy : "use a smaller network"));
+    check_memory("memory", parameters, activations, cpu::available_memory(), remedy);
   }
 
   int threads_of(int cpu_threads) const {

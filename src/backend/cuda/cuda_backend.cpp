@@ -7,6 +7,7 @@
 #include "backend/cuda/benches.h"
 #include "backend/cuda/probe.h"
 #include "backend/cuda/replica.h"
+#include "backend/memory_check.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -132,13 +133,7 @@ class CudaBackend : public Backend {
     const Network padded = cuda::padded_network(network, precision);
     const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision, use);
     const std::size_t activations = cuda::Program::bytes_needed(padded, examples, precision);
-    const std::size_t available = cuda::available_memory();
-    if (parameters + activations <= available) return;
-    throw OutOfMemory(fmt::format(
-        "out of GPU memory: the network needs {} MiB and its activations {} MiB; {} MiB are free; "
-        "{}",
-        parameters >> 20, activations >> 20, available >> 20,
-        activations > parameters ? remedy : "use a smaller network"));
+    check_memory("GPU memory", parameters, activations, cuda::available_memory(), remedy);
   }
 
   std::string device_;

@@ -1,0 +1,15 @@
+// Whether a network fits into what memory is free.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+namespace preheat {
+
+/// Throws OutOfMemory, with all three figures, unless `parameters` + `activations` bytes, which a
+/// network needs, are at most the `available` ones. `memory` is what the error calls it ("GPU
+/// memory"); `remedy` is what would lower the activations, where they are the larger part.
+void check_memory(std::string_view memory, std::size_t parameters, std::size_t activations,
+                  std::size_t available, std::string_view remedy);
+
+}  // namespace preheat

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "backend/cuda/launch_timer.h"
+#include "backend/cuda/libraries.h"
 #include "backend/cuda/matmul.h"
-#include "backend/cuda/program.h"
 #include "backend/cuda/small_float.h"
 #include "backend/update_check.h"
 #include "kernels/launch.h"

@@ -5,7 +5,10 @@
 #include <cstdlib>
 
 #include "backend/cuda/benches.h"
+#include "backend/cuda/libraries.h"
+#include "backend/cuda/parameters.h"
 #include "backend/cuda/probe.h"
+#include "backend/cuda/program.h"
 #include "backend/cuda/replica.h"
 #include "backend/memory_check.h"
 #include "config/error.h"

@@ -4,14 +4,9 @@
 #include <cstring>
 
 #include "backend/cuda/small_float.h"
-#include "config/error.h"
 
 namespace preheat::cuda {
 namespace {
-
-bool has_16_bits(Precision precision) {
-  return bytes_of(element_of(precision)) == 2;
-}
 
 std::int32_t narrow(std::int64_t n) {
   return static_cast<std::int32_t>(n);
@@ -71,74 +66,6 @@ std::size_t bytes_of_all(const std::vector<Buffer<T>>& buffers) {
 
 }  // namespace
 
-Network padded_network(const Network& network, Precision precision) {
-  constexpr std::int64_t pack = 8;
-  Network padded = network;
-  const std::int64_t channels = (network.input.channels + pack - 1) / pack * pack;
-  const bool only_convolutions = std::ranges::all_of(
-      network.ops, [](const Op& op) { return op.input >= 0 || op.kind == OpKind::conv; });
-  if (!has_16_bits(precision) || channels == network.input.channels || !only_convolutions) {
-    return padded;
-  }
-  padded.input.channels = channels;
-  for (Op& op : padded.ops) {
-    if (op.input >= 0) continue;
-    op.in.channels = channels;
-    Parameter& weight = padded.parameters[op.weight];
-    weight.size = weight.size / weight.shape.back() * channels;
-    weight.shape.back() = channels;
-  }
-  padded.arena_size = 0;
-  for (Parameter& p : padded.parameters) {
-    p.offset = padded.arena_size;
-    padded.arena_size += arena_floats(p.size);
-  }
-  return padded;
-}
-
-std::int64_t zero_channels(const Network& padded, const Op& op) {
-  return op.in.channels - padded.parameters[op.weight].fan_in / (op.kernel * op.kernel);
-}
-
-std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream) {
-  std::vector<Buffer<float>> statistics;
-  for (const Statistic& s : network.statistics) {
-    const std::vector<float> values(s.size, s.init == Init::one ? 1.0f : 0.0f);
-    statistics.emplace_back(s.size);
-    upload(std::span(values), statistics.back().data(), stream);
-  }
-  wait(stream);
-  return statistics;
-}
-
-kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing) {
-  return {options.loss == Loss::mse, smoothing};
-}
-
-ParameterArena::ParameterArena(const Network& network, Precision precision, Use use)
-    : element(element_of(precision)),
-      weights(network.arena_size),
-      velocity(use == Use::training ? network.arena_size : 0),
-      gradients(network.arena_size),
-      copy(has_16_bits(precision) ? network.arena_size : 0),
-      gradients_16bit(has_16_bits(precision) ? network.arena_size : 0),
-      is_small(network.parameters.size()) {
-  for (const Op& op : network.ops) {
-    if (op.kind == OpKind::conv) is_small[op.weight] = has_16_bits(precision);
-  }
-}
-
-std::size_t ParameterArena::bytes_needed(const Network& network, Precision precision, Use use) {
-  const std::size_t in_32_bits = (use == Use::training ? 3 : 2) * sizeof(float);
-  const std::size_t in_16_bits = has_16_bits(precision) ? 2 * sizeof(std::uint16_t) : 0;
-  return network.arena_size * (in_32_bits + in_16_bits);
-}
-
-std::size_t ParameterArena::bytes() const {
-  return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +
-         gradients_16bit.bytes();
-}
-
 Program::Program(const Network& network, std::int64_t batch_size, Precision precision,
                  bool deterministic, ParameterArena& parameters,
                  std::vector<Buffer<float>>& statistics, Libraries& libraries)
@@ -155,7 +82,7 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
   images_ = Buffer<std::uint8_t>(batch_ * network.input.size() * element);
   labels_ = Buffer<std::int32_t>(batch_);
   std::int64_t widest = 1;
-  for (int i = 0; i <= last(); ++i) {
+  for (int i = 0; i <= last_op(network); ++i) {
     const Op& op = network.ops[i];
     ops_[i].pooled = can_fuse_pooling(network, i);
     ops_[i].fused_into_previous = can_fuse_pooling(network, i - 1);
@@ -165,8 +92,8 @@ Program::Program(const Network& network, std::int64_t batch_size, Precision prec
     sources_.emplace_back(bytes.source);
     moments_.emplace_back(bytes.moments / sizeof(float));
     max_positions_.emplace_back(bytes.places);
-    if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision, libraries);
-    if (op.kind == OpKind::linear) plan_linear(i, precision, libraries);
+    if (op.kind == OpKind::conv) plan_conv(i, deterministic, precision);
+    if (op.kind == OpKind::linear) plan_linear(i, precision);
   }
   for (const std::int64_t size : plan_.slot_sizes) slots_.emplace_back(batch_ * size * element);
   sums_ = Buffer<float>(kernels::channel_sums_floats(narrow(widest)));
@@ -221,37 +148,33 @@ std::size_t Program::bytes_needed(const Network& network, std::int64_t batch_siz
   return bytes;
 }
 
-bool Program::is_exact(int op) const {
-  return has_exact_output(network_, op);
-}
-
 kernels::Element Program::element_of_output(int op) const {
-  return is_exact(op) ? kernels::Element::f32 : element_;
+  return has_exact_output(network_, op) ? kernels::Element::f32 : element_;
 }
 
-void Program::plan_conv(int index, bool deterministic, Precision precision, Libraries& libraries) {
+void Program::plan_conv(int index, bool deterministic, Precision precision) {
   const Op& op = network_.ops[index];
   Convolution c{Pass::forward,  input_of(op),  output_of(op),
                 op.kernel,      op.stride,     op.padding,
                 precision,      deterministic, narrow(zero_channels(network_, op)),
                 op.normalized()};
   CompiledOp& compiled = ops_[index];
-  compiled.forward = libraries.plans->choose(c);
+  compiled.forward = libraries_.plans->choose(c);
   c.moments = false;
   c.pass = Pass::weight_gradient;
-  compiled.weight_gradient = libraries.plans->choose(c);
+  compiled.weight_gradient = libraries_.plans->choose(c);
   if (op.input < 0) return;
   c.pass = Pass::data_gradient;
-  compiled.data_gradient = libraries.plans->choose(c);
+  compiled.data_gradient = libraries_.plans->choose(c);
 }
 
-void Program::plan_linear(int index, Precision precision, Libraries& libraries) {
+void Program::plan_linear(int index, Precision precision) {
   const Op& op = network_.ops[index];
   const bool tf32 = precision == Precision::tf32;
   const std::int64_t in = op.in.size();
   const std::int64_t out = op.out.channels;
   CompiledOp& compiled = ops_[index];
-  const cublasLtHandle_t handle = libraries.cublas.get();
+  const cublasLtHandle_t handle = libraries_.cublas.get();
   compiled.product.emplace(
       handle, Product{batch_, out, in, false, true, element_, element_of_output(index), tf32});
   compiled.product_weights.emplace(
@@ -262,8 +185,8 @@ void Program::plan_linear(int index, Precision precision, Libraries& libraries) 
 }
 
 kernels::Logits Program::logits() const {
-  return {element_of_output(last()), outputs_.back().data(), batch_, narrow(network_.classes),
-          labels_.data()};
+  return {element_of_output(last_op(network_)), outputs_.back().data(), batch_,
+          narrow(network_.classes), labels_.data()};
 }
 
 kernels::Batch Program::batch() const {
@@ -370,7 +293,8 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
   const Op& op = network_.ops[index];
   const CompiledOp& compiled = ops_[index];
   void* const x = output_data(op.input);
-  void* const source = is_exact(index) ? outputs_[index].data() : sources_[index].data();
+  void* const source =
+      has_exact_output(network_, index) ? outputs_[index].data() : sources_[index].data();
   const bool running =
       op.normalized() && (mode == Mode::evaluation || in_training_.fixed_statistics[index]);
   const bool takes_moments = op.normalized() && !running;
@@ -404,7 +328,7 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream, StepMeter* meter) {
   meter_ = meter;
-  for (int i = 0; i <= last(); ++i) {
+  for (int i = 0; i <= last_op(network_); ++i) {
     const Op& op = network_.ops[i];
     switch (op.kind) {
       case OpKind::conv:
@@ -529,7 +453,7 @@ void Program::backward(const Stream& stream, StepMeter* meter) {
   meter_ = meter;
   std::ranges::fill(side_stream_reader_, -1);
   int last_aside = -1;
-  for (int i = last(); i >= in_training_.lowest; --i) {
+  for (int i = last_op(network_); i >= in_training_.lowest; --i) {
     const Op& op = network_.ops[i];
     if (op.kind == OpKind::conv || op.kind == OpKind::linear) {
       backward_weighted(i, stream);

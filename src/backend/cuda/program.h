@@ -5,68 +5,20 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
-#include <span>
-#include <string>
 #include <vector>
 
-#include "backend/backend.h"
-#include "backend/cuda/convolution_plans.h"
+#include "backend/cuda/convolution.h"
 #include "backend/cuda/cuda.h"
-#include "backend/cuda/fair_shared_mutex.h"
+#include "backend/cuda/libraries.h"
 #include "backend/cuda/matmul.h"
+#include "backend/cuda/parameters.h"
 #include "backend/cuda/step_meter.h"
 #include "backend/gradient_plan.h"
 #include "backend/stages.h"
 #include "kernels/launch.h"
 
 namespace preheat::cuda {
-
-/// The libraries of one device. Planning and enqueueing with them requires the mutex: cuDNN's
-/// handle has one stream at a time. Replaying a captured graph needs neither the libraries nor the
-/// mutex.
-struct Libraries {
-  CudnnHandle cudnn;
-  CublasHandle cublas;
-  std::unique_ptr<ConvolutionPlans> plans;
-  std::mutex mutex;
-  // Held shared while a replay is launched, exclusively by a trial of plans, which must be timed on
-  // an idle device.
-  FairSharedMutex device;
-};
-
-/// The network as stored on the device. In 16 bits tensor cores need convolutions to read whole
-/// packs of 8 channels, so images are padded with zero channels, whose weights are and stay zero.
-/// In fp32 it is the network itself.
-Network padded_network(const Network& network, Precision precision);
-
-/// Padding channels of a convolution's input: those that its fan-in excludes.
-std::int64_t zero_channels(const Network& padded, const Op& op);
-
-/// The parameters of a padded network, each at its offset in the arena.
-struct ParameterArena {
-  enum class Use { training, probing };  // a probe has no velocity
-
-  ParameterArena(const Network& network, Precision precision, Use use = Use::training);
-  static std::size_t bytes_needed(const Network& network, Precision precision,
-                                  Use use = Use::training);
-  std::size_t bytes() const;
-
-  kernels::Element element;  // of the copy and the small gradients
-  Buffer<float> weights;
-  Buffer<float> velocity;      // empty if probing
-  Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
-  Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
-  Buffer<std::uint16_t> gradients_16bit;  // of convolutions, 16-bit; empty in fp32
-  std::vector<bool> is_small;             // by parameter: its gradient is in gradients_16bit
-};
-
-/// Running means and variances at their initial values, one buffer per Network::statistics.
-std::vector<Buffer<float>> make_statistics(const Network& network, const Stream& stream);
-
-/// A run's loss in the form that the kernel takes.
-kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothing);
 
 enum class Mode {
   training,    // batch norms use the batch's moments and keep running statistics
@@ -131,11 +83,9 @@ class Program {
   static OpBytes bytes_of_op(const Network& network, int op, std::int64_t batch_size,
                              kernels::Element element);
 
-  int last() const { return static_cast<int>(network_.ops.size()) - 1; }
-  bool is_exact(int op) const;
   kernels::Element element_of_output(int op) const;
-  void plan_conv(int op, bool deterministic, Precision precision, Libraries& libraries);
-  void plan_linear(int op, Precision precision, Libraries& libraries);
+  void plan_conv(int op, bool deterministic, Precision precision);
+  void plan_linear(int op, Precision precision);
 
   kernels::Images input_of(const Op& op) const;
   kernels::Images output_of(const Op& op) const;

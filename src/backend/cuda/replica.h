@@ -10,6 +10,8 @@
 #include "backend/backend.h"
 #include "backend/cuda/cuda.h"
 #include "backend/cuda/dataset.h"
+#include "backend/cuda/libraries.h"
+#include "backend/cuda/parameters.h"
 #include "backend/cuda/program.h"
 
 namespace preheat::cuda {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "backend/cuda/cudnn_plans.h"
-#include "backend/cuda/program.h"
+#include "backend/cuda/parameters.h"
 #include "config/config.h"
 #include "data/dataset.h"
 #include "experiment/runs.h"

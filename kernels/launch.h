@@ -353,9 +353,9 @@ struct Arena {
   float* weights = nullptr;
   float* velocity = nullptr;
   const float* gradients = nullptr;
-  const void* gradients_16bit = nullptr;  // in `small`; may be null if there are none
-  void* copy = nullptr;                   // of the weights in `small`, kept up to date; may be null
-  Element small = Element::bf16;
+  const void* gradients_16bit = nullptr;  // in `element_16bit`; may be null if there are none
+  void* weights_16bit = nullptr;          // in `element_16bit`, kept up to date; may be null
+  Element element_16bit = Element::bf16;
   std::int64_t size = 0;
   const std::uint16_t* segment_of = nullptr;  // [size / chunk_floats], with has_16bit_gradient
   const Segment* segments = nullptr;
@@ -394,7 +394,7 @@ cudaError_t check_gradients(const Arena& arena, const StepState* state, double c
                             cudaStream_t stream);
 
 /// One update of the whole arena at the rate state->lr, whatever the number of tensors. Moves 20
-/// bytes per parameter, 22 with a 16-bit copy, 20 if the gradients are 16-bit as well. Writes one
+/// bytes per parameter, 22 with weights_16bit, 20 if the gradients are 16-bit as well. Writes one
 /// partial per block to `partials` (may be null: no norms). Writes no parameters if
 /// !is_alive(*state), or if *loss or *check is not finite (either may be null); the partials then
 /// hold the norms of gradients and weights as they are.

@@ -58,24 +58,24 @@ __device__ std::uint16_t number_of(std::uint16_t entry) {
 }
 
 // Four gradients, in the storage type of their chunk.
-template <class Small, bool streaming>
+template <class T, bool streaming>
 __device__ float4 read_gradients(const Arena& arena, std::int64_t i, std::uint16_t entry) {
-  if constexpr (!std::is_same_v<Small, Nothing>) {
+  if constexpr (!std::is_same_v<T, Nothing>) {
     if ((entry & has_16bit_gradient) != 0) {
       float g[4];
-      load<Small, 4>(static_cast<const Small*>(arena.gradients_16bit), i, g);
+      load<T, 4>(static_cast<const T*>(arena.gradients_16bit), i, g);
       return {g[0], g[1], g[2], g[3]};
     }
   }
   return read<streaming>(arena.gradients, i);
 }
 
-template <class Small>
-__device__ void write_copy(void* copy, std::int64_t i, const float (&w)[4]) {
-  store<Small, 4>(static_cast<Small*>(copy), i, w);
+template <class T>
+__device__ void write_16bit(void* weights, std::int64_t i, const float (&w)[4]) {
+  store<T, 4>(static_cast<T*>(weights), i, w);
 }
 template <>
-__device__ void write_copy<Nothing>(void*, std::int64_t, const float (&)[4]) {}
+__device__ void write_16bit<Nothing>(void*, std::int64_t, const float (&)[4]) {}
 
 // Sums over the block: shuffles within a warp, then the warps in order.
 template <int threads>
@@ -103,7 +103,7 @@ __device__ void write_partial(float gradient, float taken, float weight, bool fi
   *partial = total;
 }
 
-template <class Small, int threads, int packs, bool streaming, bool norms>
+template <class T, int threads, int packs, bool streaming, bool norms>
 __global__ void __launch_bounds__(threads)
     update(const SgdMomentum rule, const Arena arena, const StepState* state, const BatchLoss* loss,
            const GradientCheck* gradient_check, NormPartial* partials, NonFinite* non_finite) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(threads)
     entry[k] = arena.segment_of[i / (chunk_floats / 4)];
     w4[k] = read<streaming>(arena.weights, i);
     v4[k] = read<streaming>(arena.velocity, i);
-    g4[k] = read_gradients<Small, streaming>(arena, i, entry[k]);
+    g4[k] = read_gradients<T, streaming>(arena, i, entry[k]);
   }
 #pragma unroll
   for (int k = 0; k < packs; ++k) segment[k] = arena.segments[number_of(entry[k])];
@@ -171,7 +171,7 @@ __global__ void __launch_bounds__(threads)
       if (applied) {
         write<streaming>(arena.weights, i, {w[0], w[1], w[2], w[3]});
         write<streaming>(arena.velocity, i, {v[0], v[1], v[2], v[3]});
-        if (arena.copy != nullptr) write_copy<Small>(arena.copy, i, w);
+        if (arena.weights_16bit != nullptr) write_16bit<T>(arena.weights_16bit, i, w);
       }
     }
     if (norms) {
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(threads)
   }
 }
 
-template <class Small>
+template <class T>
 __global__ void __launch_bounds__(check_threads)
     check(const Arena arena, const StepState* state, double clip_norm, NormPartial* partials,
           unsigned* counter, GradientCheck* result) {
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(check_threads)
   for (std::int64_t i = std::int64_t{blockIdx.x} * check_threads + threadIdx.x; i < end;
        i += stride) {
     const std::uint16_t entry = arena.segment_of[i / (chunk_floats / 4)];
-    const float4 g = read_gradients<Small, false>(arena, i, entry);
+    const float4 g = read_gradients<T, false>(arena, i, entry);
     if (arena.segments[number_of(entry)].trained == 0) continue;
     sum = fmaf(g.x, g.x, fmaf(g.y, g.y, fmaf(g.z, g.z, fmaf(g.w, g.w, sum))));
     finite = finite && is_finite(g.x) && is_finite(g.y) && is_finite(g.z) && is_finite(g.w);
@@ -226,29 +226,29 @@ __global__ void __launch_bounds__(check_threads)
   *result = {norm, static_cast<float>(double{scalars.scale} / loss_scale), all_finite ? 1 : 0};
 }
 
-template <class Small, bool norms>
+template <class T, bool norms>
 cudaError_t launch_update(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                           const BatchLoss* loss, const GradientCheck* gradient_check,
                           NormPartial* partials, NonFinite* non_finite, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(update_blocks(arena.size));
   if (is_large(arena.size)) {
-    update<Small, large_threads, large_packs, true, norms><<<blocks, large_threads, 0, stream>>>(
+    update<T, large_threads, large_packs, true, norms><<<blocks, large_threads, 0, stream>>>(
         rule, arena, state, loss, gradient_check, partials, non_finite);
   } else {
-    update<Small, small_threads, 1, false, norms><<<blocks, small_threads, 0, stream>>>(
+    update<T, small_threads, 1, false, norms><<<blocks, small_threads, 0, stream>>>(
         rule, arena, state, loss, gradient_check, partials, non_finite);
   }
   return cudaGetLastError();
 }
 
-template <class Small>
+template <class T>
 cudaError_t launch_update(const SgdMomentum& rule, const Arena& arena, const StepState* state,
                           const BatchLoss* loss, const GradientCheck* gradient_check,
                           NormPartial* partials, NonFinite* non_finite, cudaStream_t stream) {
-  return partials != nullptr ? launch_update<Small, true>(rule, arena, state, loss, gradient_check,
-                                                          partials, non_finite, stream)
-                             : launch_update<Small, false>(rule, arena, state, loss, gradient_check,
-                                                           partials, non_finite, stream);
+  return partials != nullptr ? launch_update<T, true>(rule, arena, state, loss, gradient_check,
+                                                      partials, non_finite, stream)
+                             : launch_update<T, false>(rule, arena, state, loss, gradient_check,
+                                                       partials, non_finite, stream);
 }
 
 bool is_valid(const Arena& arena) {
@@ -256,13 +256,13 @@ bool is_valid(const Arena& arena) {
          arena.segments != nullptr;
 }
 
-// Calls work.template operator()<Small>() with the 16-bit type of the arena, or Nothing.
+// Calls work.template operator()<T>() with the 16-bit type of the arena, or Nothing.
 template <class Work>
-cudaError_t with_small(const Arena& arena, Work&& work) {
-  if (arena.copy == nullptr && arena.gradients_16bit == nullptr) {
+cudaError_t with_16bit_type(const Arena& arena, Work&& work) {
+  if (arena.weights_16bit == nullptr && arena.gradients_16bit == nullptr) {
     return work.template operator()<Nothing>();
   }
-  return with_type(arena.small, work);
+  return with_type(arena.element_16bit, work);
 }
 
 }  // namespace
@@ -282,8 +282,8 @@ cudaError_t check_gradients(const Arena& arena, const StepState* state, double c
                             NormPartial* partials, unsigned* counter, GradientCheck* result,
                             cudaStream_t stream) {
   if (!is_valid(arena)) return cudaErrorInvalidValue;
-  return with_small(arena, [&]<class Small>() {
-    check<Small><<<static_cast<unsigned>(check_blocks(arena.size)), check_threads, 0, stream>>>(
+  return with_16bit_type(arena, [&]<class T>() {
+    check<T><<<static_cast<unsigned>(check_blocks(arena.size)), check_threads, 0, stream>>>(
         arena, state, clip_norm, partials, counter, result);
     return cudaGetLastError();
   });
@@ -293,8 +293,8 @@ cudaError_t sgd_momentum(const SgdMomentum& rule, const Arena& arena, const Step
                          const BatchLoss* loss, const GradientCheck* check, NormPartial* partials,
                          NonFinite* non_finite, cudaStream_t stream) {
   if (!is_valid(arena)) return cudaErrorInvalidValue;
-  return with_small(arena, [&]<class Small>() {
-    return launch_update<Small>(rule, arena, state, loss, check, partials, non_finite, stream);
+  return with_16bit_type(arena, [&]<class T>() {
+    return launch_update<T>(rule, arena, state, loss, check, partials, non_finite, stream);
   });
 }
 

@@ -38,7 +38,7 @@ struct UpdateTiming {
   std::string set;
   std::string variant;
   SubmitMode way = SubmitMode::calls;
-  bool cold = false;  // cycles through so many copies that no cache holds what a step reads
+  bool cold = false;  // cycles through so many instances of it that no cache holds a step's arrays
   std::int64_t parameters = 0;
   std::int64_t tensors = 0;
   std::int64_t launches = 0;  // on a GPU

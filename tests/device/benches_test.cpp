@@ -59,7 +59,7 @@ TEST_F(DeviceUpdateVariants, ComputeTheUpdateAsLaunchesAndInAGraph) {
   }
   EXPECT_EQ(in_graph + 2, std::ssize(variants.all()));  // a node's argument, a new capture
   UpdateVariant nothing = variants.fused();
-  nothing.step = [](const UpdateArenas::Copy&) {};
+  nothing.step = [](const UpdateArenas::Instance&) {};
   nothing.in_graph = false;
   EXPECT_THROW(variants.verify(nothing), Error);
 }
@@ -72,13 +72,13 @@ TEST_F(DeviceUpdateVariants, ARateThatIsCopiedInAGraphIsReadWhenTheNodeRuns) {
   const auto copied = std::ranges::find(variants.all(), "host_rate, by a copy",
                                         [](const UpdateVariant& v) { return v.name; });
   ASSERT_NE(copied, variants.all().end());
-  const UpdateArenas::Copy& c = arenas.copies.front();
-  copied->step(c);  // loads the code
-  arenas.fill(c);
+  const UpdateArenas::Instance& p = arenas.instances.front();
+  copied->step(p);  // loads the code
+  arenas.fill(p);
   copied->set_host_rate(0.5f);
   const GraphExec graph = instantiate(capture(arenas.stream, [&] {
-    copied->step(c);
-    copied->step(c);
+    copied->step(p);
+    copied->step(p);
   }));
   const std::vector<float> rates = {0.25f, 0.0625f};
   for (const float rate : rates) {
@@ -87,7 +87,7 @@ TEST_F(DeviceUpdateVariants, ARateThatIsCopiedInAGraphIsReadWhenTheNodeRuns) {
     wait(arenas.stream);
   }
   std::vector<float> weights(arenas.layout.size);
-  download(c.weights.data(), std::span(weights), arenas.stream);
+  download(p.weights.data(), std::span(weights), arenas.stream);
   wait(arenas.stream);
   for (std::size_t t = 0; t < set.tensors.size(); ++t) {
     for (std::int64_t i = 0; i < set.tensors[t]; ++i) {

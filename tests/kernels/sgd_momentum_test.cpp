@@ -26,7 +26,7 @@ struct HostArena {
     return segment_of[i / chunk_floats] & static_cast<std::uint16_t>(~has_16bit_gradient);
   }
   const Segment& segment(std::int64_t i) const { return segments[number(i)]; }
-  bool is_small(std::int64_t i) const {
+  bool gradient_is_16bit(std::int64_t i) const {
     return (segment_of[i / chunk_floats] & has_16bit_gradient) != 0;
   }
 };
@@ -52,11 +52,11 @@ HostArena make_arena(std::mt19937& random, const std::vector<std::int64_t>& size
 }
 
 // Gives every third chunk its gradient in 16 bits.
-void make_small(HostArena& arena, Element small) {
+void make_16bit(HostArena& arena, Element element) {
   for (std::size_t chunk = 0; chunk < arena.segment_of.size(); chunk += 3) {
     arena.segment_of[chunk] |= has_16bit_gradient;
     for (std::size_t i = chunk * chunk_floats; i < (chunk + 1) * chunk_floats; ++i) {
-      arena.gradients[i] = rounded(small, arena.gradients[i]);
+      arena.gradients[i] = rounded(element, arena.gradients[i]);
     }
   }
 }
@@ -94,12 +94,12 @@ Norms update_on_host(const SgdMomentum& rule, const StepState& state, float scal
 // NaN.
 class DeviceArena {
  public:
-  DeviceArena(const HostArena& host, Element small, bool copied, bool has_small)
+  DeviceArena(const HostArena& host, Element element, bool with_weights, bool with_gradients)
       : weights(host.weights),
         velocity(host.velocity),
         gradients(of_chunks(host, false)),
-        gradients_16bit(small, of_chunks(host, true)),
-        copy(small, host.weights),
+        gradients_16bit(element, of_chunks(host, true)),
+        weights_16bit(element, host.weights),
         segment_of(host.segment_of),
         segments(host.segments),
         partials(static_cast<std::size_t>(update_blocks(host.size()))),
@@ -107,9 +107,9 @@ class DeviceArena {
     arena.weights = weights.data();
     arena.velocity = velocity.data();
     arena.gradients = gradients.data();
-    arena.gradients_16bit = has_small ? gradients_16bit.data() : nullptr;
-    arena.copy = copied ? copy.data() : nullptr;
-    arena.small = small;
+    arena.gradients_16bit = with_gradients ? gradients_16bit.data() : nullptr;
+    arena.weights_16bit = with_weights ? weights_16bit.data() : nullptr;
+    arena.element_16bit = element;
     arena.size = host.size();
     arena.segment_of = segment_of.data();
     arena.segments = segments.data();
@@ -134,7 +134,7 @@ class DeviceArena {
   Device<float> velocity;
   Device<float> gradients;
   DeviceElements gradients_16bit;
-  DeviceElements copy;
+  DeviceElements weights_16bit;
   Device<std::uint16_t> segment_of;
   Device<Segment> segments;
   Device<NormPartial> partials;
@@ -142,10 +142,10 @@ class DeviceArena {
   Arena arena;
 
  private:
-  static std::vector<float> of_chunks(const HostArena& host, bool small) {
+  static std::vector<float> of_chunks(const HostArena& host, bool in_16_bits) {
     std::vector<float> values = host.gradients;
     for (std::int64_t i = 0; i < host.size(); ++i) {
-      if (host.is_small(i) != small) values[i] = std::nanf("");
+      if (host.gradient_is_16bit(i) != in_16_bits) values[i] = std::nanf("");
     }
     return values;
   }
@@ -165,10 +165,10 @@ void expect_same(const DeviceArena& device, const HostArena& host) {
   EXPECT_TRUE(same_bits(device.velocity.values(), host.velocity));
 }
 
-void expect_copied(const DeviceArena& device, Element small) {
+void expect_16bit_weights(const DeviceArena& device, Element element) {
   std::vector<float> expected = device.weights.values();
-  for (float& w : expected) w = rounded(small, w);
-  EXPECT_TRUE(same_bits(device.copy.values(), expected));
+  for (float& w : expected) w = rounded(element, w);
+  EXPECT_TRUE(same_bits(device.weights_16bit.values(), expected));
 }
 
 StepState state_at(float lr, float previous_lr) {
@@ -229,15 +229,15 @@ TEST_F(KernelsSgdMomentum, FrozenTensorsKeepTheirBitsAndPaddingStaysZero) {
   }
 }
 
-TEST_F(KernelsSgdMomentum, CopiesTheWeightsAndTakesSmallGradients) {
-  for (const Element small : all_elements) {
-    for (const bool copied : {false, true}) {
+TEST_F(KernelsSgdMomentum, WritesWeightsAndTakesGradientsIn16Bits) {
+  for (const Element element : all_elements) {
+    for (const bool weights_16bit : {false, true}) {
       for (const bool gradients_16bit : {false, true}) {
-        SCOPED_TRACE(name_of(small) + (copied ? ", copied" : "") +
-                     (gradients_16bit ? ", small gradients" : ""));
+        SCOPED_TRACE(name_of(element) + (weights_16bit ? ", 16-bit weights" : "") +
+                     (gradients_16bit ? ", 16-bit gradients" : ""));
         HostArena host = make_arena(random_, some_sizes);
-        if (gradients_16bit) make_small(host, small);
-        const DeviceArena device(host, small, copied, gradients_16bit);
+        if (gradients_16bit) make_16bit(host, element);
+        const DeviceArena device(host, element, weights_16bit, gradients_16bit);
         const StepState state = state_at(0.1f, 0.1f);
         const Device<StepState> device_state(state);
         const SgdMomentum rule{0.9f, true, false, false};
@@ -246,7 +246,7 @@ TEST_F(KernelsSgdMomentum, CopiesTheWeightsAndTakesSmallGradients) {
         const Norms expected = update_on_host(rule, state, 1, true, host);
         expect_same(device, host);
         expect_norms(device.norms(), expected);
-        if (copied) expect_copied(device, small);
+        if (weights_16bit) expect_16bit_weights(device, element);
       }
     }
   }
@@ -255,7 +255,7 @@ TEST_F(KernelsSgdMomentum, CopiesTheWeightsAndTakesSmallGradients) {
 TEST_F(KernelsSgdMomentum, ALargeArena) {
   // Not a whole number of blocks, and chunks of all kinds.
   HostArena host = make_arena(random_, {5'000'000, 1, 100'000, 3'900'000, 77});
-  make_small(host, Element::f16);
+  make_16bit(host, Element::f16);
   const DeviceArena device(host, Element::f16, true, true);
   StepState state = state_at(0.1f, 0.2f);
   state.loss_scale = 16;
@@ -277,7 +277,7 @@ TEST_F(KernelsSgdMomentum, ALargeArena) {
   EXPECT_EQ(counter.value(), 0u);
   expect_same(device, host);
   expect_norms(device.norms(), expected);
-  expect_copied(device, Element::f16);
+  expect_16bit_weights(device, Element::f16);
 }
 
 TEST_F(KernelsSgdMomentum, OneChunk) {
@@ -301,7 +301,7 @@ TEST_F(KernelsSgdMomentum, WithoutNormsTheUpdateIsTheSame) {
                      nullptr));
   update_on_host({}, state, 1, true, host);
   expect_same(device, host);
-  expect_copied(device, Element::f16);
+  expect_16bit_weights(device, Element::f16);
 }
 
 TEST_F(KernelsSgdMomentum, AFiniteLossAndCheckLetItThrough) {
@@ -342,7 +342,7 @@ TEST_F(KernelsSgdMomentum, WritesNothingInAStepThatIsNotFinite) {
                        device.partials.data(), device.non_finite.data(), nullptr));
     const Norms expected = update_on_host({}, state, 1, false, host);
     expect_same(device, host);
-    expect_copied(device, Element::bf16);  // as it was initialised
+    expect_16bit_weights(device, Element::bf16);  // as it was initialised
     expect_norms(device.norms(), expected);
     EXPECT_EQ(device.norms().taken, 0);
   }
@@ -386,11 +386,11 @@ TEST_F(KernelsSgdMomentum, AWeightThatIsNotFiniteCountsWhereItIsFrozenToo) {
 }
 
 TEST_F(KernelsSgdMomentum, ChecksTheGradients) {
-  for (const bool small : {false, true}) {
+  for (const bool with_gradients : {false, true}) {
     for (const float loss_scale : {1.0f, 1024.0f}) {
       HostArena host = make_arena(random_, some_sizes);
-      if (small) make_small(host, Element::bf16);
-      const DeviceArena device(host, Element::bf16, false, small);
+      if (with_gradients) make_16bit(host, Element::bf16);
+      const DeviceArena device(host, Element::bf16, false, with_gradients);
       StepState state = state_at(0.1f, 0.1f);
       state.loss_scale = loss_scale;
       const Device<StepState> device_state(state);

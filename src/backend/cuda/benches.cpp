@@ -53,7 +53,7 @@ std::vector<std::vector<double>> CudaBenches::time_schedules(
   for (const NamedSchedule& named : schedules) {
     const auto enqueue = [&] {
       for (std::int64_t i = 0; i < steps; ++i) {
-        arenas.update(arenas.copies.front(), {});
+        arenas.update(arenas.instances.front(), {});
         arenas.advance(named.schedule);
       }
     };

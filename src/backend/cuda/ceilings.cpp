@@ -7,10 +7,10 @@
 #include <mutex>
 #include <vector>
 
+#include "backend/cuda/float_16bit.h"
 #include "backend/cuda/launch_timer.h"
 #include "backend/cuda/libraries.h"
 #include "backend/cuda/matmul.h"
-#include "backend/cuda/small_float.h"
 #include "backend/update_check.h"
 #include "kernels/launch.h"
 
@@ -24,7 +24,7 @@ std::vector<std::uint8_t> stored(const std::vector<float>& values, kernels::Elem
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::uint32_t bits = element == kernels::Element::f32
                                    ? std::bit_cast<std::uint32_t>(values[i])
-                                   : to_small(element, values[i]);
+                                   : to_16bit(element, values[i]);
     std::memcpy(bytes.data() + i * size, &bits, size);  // little-endian: the low bytes come first
   }
   return bytes;

@@ -60,8 +60,8 @@ Matmul::Matmul(cublasLtHandle_t handle, const Product& p) {
   PREHEAT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference.get(),
                                                      CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                                      &reductions, sizeof reductions));
-  // Tensors of the 16-bit copy lie at half the byte offsets of their weights: at multiples of 128
-  // bytes, where cuBLAS would assume 256.
+  // 16-bit weights lie at half the byte offsets of those in fp32: at multiples of 128 bytes, where
+  // cuBLAS would assume 256.
   constexpr std::uint32_t alignment = 128;
   for (const auto operand :
        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,

@@ -63,11 +63,11 @@ ParameterArena::ParameterArena(const Network& network, Precision precision, Use 
       weights(network.arena_size),
       velocity(use == Use::training ? network.arena_size : 0),
       gradients(network.arena_size),
-      copy(has_16_bits(precision) ? network.arena_size : 0),
+      weights_16bit(has_16_bits(precision) ? network.arena_size : 0),
       gradients_16bit(has_16_bits(precision) ? network.arena_size : 0),
-      is_small(network.parameters.size()) {
+      gradient_is_16bit(network.parameters.size()) {
   for (const Op& op : network.ops) {
-    if (op.kind == OpKind::conv) is_small[op.weight] = has_16_bits(precision);
+    if (op.kind == OpKind::conv) gradient_is_16bit[op.weight] = has_16_bits(precision);
   }
 }
 
@@ -78,7 +78,7 @@ std::size_t ParameterArena::bytes_needed(const Network& network, Precision preci
 }
 
 std::size_t ParameterArena::bytes() const {
-  return weights.bytes() + velocity.bytes() + gradients.bytes() + copy.bytes() +
+  return weights.bytes() + velocity.bytes() + gradients.bytes() + weights_16bit.bytes() +
          gradients_16bit.bytes();
 }
 

@@ -31,13 +31,13 @@ struct ParameterArena {
                                   Use use = Use::training);
   std::size_t bytes() const;
 
-  kernels::Element element;  // of the copy and the small gradients
+  kernels::Element element;  // of the 16-bit arrays; f32 if there are none
   Buffer<float> weights;
-  Buffer<float> velocity;      // empty if probing
-  Buffer<float> gradients;     // of norms, biases and matrices; in fp32 of convolutions too
-  Buffer<std::uint16_t> copy;  // of the weights, 16-bit; empty in fp32
-  Buffer<std::uint16_t> gradients_16bit;  // of convolutions, 16-bit; empty in fp32
-  std::vector<bool> is_small;             // by parameter: its gradient is in gradients_16bit
+  Buffer<float> velocity;   // empty if probing
+  Buffer<float> gradients;  // of norms, biases and matrices; in fp32 of convolutions too
+  Buffer<std::uint16_t> weights_16bit;    // the weights once more; empty in fp32
+  Buffer<std::uint16_t> gradients_16bit;  // of convolutions; empty in fp32
+  std::vector<bool> gradient_is_16bit;    // by parameter: its gradient is in gradients_16bit
 };
 
 /// Running means and variances at their initial values, one buffer per Network::statistics.

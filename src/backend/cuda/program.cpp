@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "backend/cuda/small_float.h"
+#include "backend/cuda/float_16bit.h"
 
 namespace preheat::cuda {
 namespace {
@@ -21,7 +21,7 @@ float value_at(kernels::Element element, const std::uint8_t* bytes) {
   }
   std::uint16_t bits = 0;
   std::memcpy(&bits, bytes, sizeof bits);
-  return from_small(element, bits);
+  return from_16bit(element, bits);
 }
 
 constexpr const char* forward_pass = "forward";
@@ -216,7 +216,7 @@ float* Program::plain(const Buffer<float>& arena, int parameter) const {
 
 void* Program::weight(int parameter) const {
   const std::int64_t offset = network_.parameters[parameter].offset;
-  if (parameters_.copy.size() > 0) return parameters_.copy.data() + offset;
+  if (parameters_.weights_16bit.size() > 0) return parameters_.weights_16bit.data() + offset;
   return parameters_.weights.data() + offset;
 }
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
-#include "backend/cuda/small_float.h"
+#include "backend/cuda/float_16bit.h"
 #include "backend/inspect.h"
 #include "config/error.h"
 
@@ -80,8 +80,8 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   std::vector<std::uint16_t> segment_of(segment_of_.size());
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
     const Parameter& p = padded_.parameters[i];
-    const auto entry =
-        static_cast<std::uint16_t>(i | (parameters_.is_small[i] ? kernels::has_16bit_gradient : 0));
+    const int flag = parameters_.gradient_is_16bit[i] ? kernels::has_16bit_gradient : 0;
+    const auto entry = static_cast<std::uint16_t>(i | flag);
     std::fill_n(segment_of.begin() + p.offset / kernels::chunk_floats,
                 arena_floats(p.size) / kernels::chunk_floats, entry);
   }
@@ -89,7 +89,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   clear(parameters_.weights, stream_);
   clear(parameters_.velocity, stream_);
   clear(parameters_.gradients, stream_);
-  clear(parameters_.copy, stream_);
+  clear(parameters_.weights_16bit, stream_);
   clear(parameters_.gradients_16bit, stream_);
   clear(counters_, stream_);
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
@@ -99,7 +99,7 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
     upload(std::span(tensor), parameters_.weights.data() + padded_.parameters[i].offset, stream_);
     wait(stream_);
   }
-  refresh_copy();
+  refresh_16bit_weights();
   StepState state = first_step(options_.schedule);
   if (options_.precision == Precision::fp16) state.loss_scale = initial_loss_scale;
   const kernels::NonFinite nothing;
@@ -116,14 +116,14 @@ CudaReplica::~CudaReplica() {
   cudaStreamSynchronize(stream_.get());
 }
 
-// Makes the 16-bit copy from the current weights; updates keep it in sync.
-void CudaReplica::refresh_copy() {
-  if (parameters_.copy.size() == 0) return;
+// Makes the 16-bit weights from the current ones; updates keep them in sync.
+void CudaReplica::refresh_16bit_weights() {
+  if (parameters_.weights_16bit.size() == 0) return;
   const std::vector<float> weights = read(parameters_.weights.data(), parameters_.weights.size());
-  std::vector<std::uint16_t> small(weights.size());
-  std::ranges::transform(weights, small.begin(),
-                         [&](float w) { return to_small(parameters_.element, w); });
-  upload(std::span<const std::uint16_t>(small), parameters_.copy.data(), stream_);
+  std::vector<std::uint16_t> rounded(weights.size());
+  std::ranges::transform(weights, rounded.begin(),
+                         [&](float w) { return to_16bit(parameters_.element, w); });
+  upload(std::span<const std::uint16_t>(rounded), parameters_.weights_16bit.data(), stream_);
   wait(stream_);
 }
 
@@ -172,13 +172,15 @@ void CudaReplica::enter_stage() {
 double CudaReplica::gradient_bytes() const {
   double bytes = sizeof(float) * static_cast<double>(padded_.arena_size);
   for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
-    if (parameters_.is_small[i]) bytes -= 2 * static_cast<double>(padded_.parameters[i].size);
+    if (!parameters_.gradient_is_16bit[i]) continue;
+    bytes -= 2 * static_cast<double>(padded_.parameters[i].size);
   }
   return bytes;
 }
 
 double CudaReplica::update_bytes() const {
-  const double others = parameters_.copy.size() > 0 ? 18 : 16;  // w and v both ways, the copy
+  // w and v both ways, and w in 16 bits.
+  const double others = parameters_.weights_16bit.size() > 0 ? 18 : 16;
   return others * static_cast<double>(padded_.arena_size) + gradient_bytes();
 }
 
@@ -187,10 +189,10 @@ kernels::Arena CudaReplica::arena() const {
   a.weights = parameters_.weights.data();
   a.velocity = parameters_.velocity.data();
   a.gradients = parameters_.gradients.data();
-  if (parameters_.copy.size() > 0) {
-    a.copy = parameters_.copy.data();
+  if (parameters_.weights_16bit.size() > 0) {
+    a.weights_16bit = parameters_.weights_16bit.data();
     a.gradients_16bit = parameters_.gradients_16bit.data();
-    a.small = parameters_.element;
+    a.element_16bit = parameters_.element;
   }
   a.size = padded_.arena_size;
   a.segment_of = segment_of_.data();
@@ -392,14 +394,14 @@ std::vector<float> CudaReplica::values(const Buffer<float>& arena, std::size_t p
 }
 
 std::vector<float> CudaReplica::gradients(std::size_t parameter) const {
-  if (!parameters_.is_small[parameter]) return values(parameters_.gradients, parameter);
+  if (!parameters_.gradient_is_16bit[parameter]) return values(parameters_.gradients, parameter);
   const Parameter& p = padded_.parameters[parameter];
   std::vector<std::uint16_t> stored(p.size);
   download(parameters_.gradients_16bit.data() + p.offset, std::span(stored), stream_);
   wait(stream_);
   std::vector<float> result(stored.size());
   std::ranges::transform(stored, result.begin(),
-                         [&](std::uint16_t bits) { return from_small(parameters_.element, bits); });
+                         [&](std::uint16_t bits) { return from_16bit(parameters_.element, bits); });
   return result;
 }
 
@@ -437,7 +439,7 @@ void CudaReplica::load(const ReplicaState& state) {
   upload(std::span<const StepState>(&state.step, 1), state_.data(), stream_);
   const kernels::NonFinite nothing;
   upload(std::span<const kernels::NonFinite>(&nothing, 1), non_finite_.data(), stream_);
-  refresh_copy();
+  refresh_16bit_weights();
   wait(stream_);
   enqueued_ = collected_ = state.step.step;
   diverged_ = !is_alive(state.step);

@@ -52,7 +52,7 @@ class CudaReplica : public Replica {
   void launch_steps(std::int64_t updates);
   void replay(const GraphExec& graph, std::int64_t times);
   void collect();
-  void refresh_copy();
+  void refresh_16bit_weights();
   std::vector<float> values(const Buffer<float>& arena, std::size_t parameter) const;
   std::vector<float> gradients(std::size_t parameter) const;
   std::vector<float> read(const float* from, std::size_t size) const;

@@ -21,10 +21,10 @@ UpdateArenas::UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern,
     std::fill_n(plain.begin() + first, arena_floats(set.tensors[t]) / kernels::chunk_floats,
                 static_cast<std::uint16_t>(t));
   }
-  std::vector<std::uint16_t> small = plain;
-  for (std::uint16_t& entry : small) entry |= kernels::has_16bit_gradient;
+  std::vector<std::uint16_t> flagged = plain;
+  for (std::uint16_t& entry : flagged) entry |= kernels::has_16bit_gradient;
   segment_of_ = uploaded(plain);
-  small_segment_of_ = uploaded(small);
+  segment_of_16bit_ = uploaded(flagged);
   segments_ = uploaded(std::vector<kernels::Segment>(set.tensors.size(), {1, bench_decay, 1}));
   state = Buffer<StepState>(1);
   kernels::BatchLoss one_example;
@@ -36,30 +36,30 @@ UpdateArenas::UpdateArenas(const UpdateSet& set, const UpdatePattern& pattern,
   check_ = Buffer<kernels::GradientCheck>(1);
   counter_ = uploaded(std::vector<unsigned>{0});
   records_ = Buffer<kernels::DeviceRecord>(record_capacity);
-  add_copies(1);
+  add_instances(1);
 }
 
-void UpdateArenas::add_copies(std::int64_t count) {
-  while (static_cast<std::int64_t>(copies.size()) < count) {
-    Copy c;
-    c.weights = Buffer<float>(layout.size);
-    c.velocity = Buffer<float>(layout.size);
-    c.gradients = Buffer<float>(layout.size);
-    if (copies.empty()) {
-      c.small_weights = Buffer<std::uint16_t>(layout.size);
-      c.gradients_16bit = Buffer<std::uint16_t>(layout.size);
-      clear(c.small_weights, stream);
-      clear(c.gradients_16bit, stream);
+void UpdateArenas::add_instances(std::int64_t count) {
+  while (static_cast<std::int64_t>(instances.size()) < count) {
+    Instance p;
+    p.weights = Buffer<float>(layout.size);
+    p.velocity = Buffer<float>(layout.size);
+    p.gradients = Buffer<float>(layout.size);
+    if (instances.empty()) {
+      p.weights_16bit = Buffer<std::uint16_t>(layout.size);
+      p.gradients_16bit = Buffer<std::uint16_t>(layout.size);
+      clear(p.weights_16bit, stream);
+      clear(p.gradients_16bit, stream);
     }
-    copies.push_back(std::move(c));
-    fill(copies.back());
+    instances.push_back(std::move(p));
+    fill(instances.back());
   }
 }
 
-void UpdateArenas::fill(const Copy& copy) const {
-  fill_with(pattern_.weights, copy.weights, stream);
-  fill_with(pattern_.velocity, copy.velocity, stream);
-  fill_with(pattern_.gradients, copy.gradients, stream);
+void UpdateArenas::fill(const Instance& instance) const {
+  fill_with(pattern_.weights, instance.weights, stream);
+  fill_with(pattern_.velocity, instance.velocity, stream);
+  fill_with(pattern_.gradients, instance.gradients, stream);
   set_step(first_);
 }
 
@@ -68,24 +68,24 @@ void UpdateArenas::set_step(const StepState& step) const {
   wait(stream);
 }
 
-kernels::Arena UpdateArenas::arena(const Copy& copy, bool small) const {
+kernels::Arena UpdateArenas::arena(const Instance& instance, bool with_16bit) const {
   kernels::Arena a;
-  a.weights = copy.weights.data();
-  a.velocity = copy.velocity.data();
-  a.gradients = copy.gradients.data();
+  a.weights = instance.weights.data();
+  a.velocity = instance.velocity.data();
+  a.gradients = instance.gradients.data();
   a.size = layout.size;
-  a.segment_of = small ? small_segment_of_.data() : segment_of_.data();
+  a.segment_of = with_16bit ? segment_of_16bit_.data() : segment_of_.data();
   a.segments = segments_.data();
-  if (small) {
-    a.copy = copy.small_weights.data();
-    a.gradients_16bit = copy.gradients_16bit.data();
-    a.small = kernels::Element::bf16;
+  if (with_16bit) {
+    a.weights_16bit = instance.weights_16bit.data();
+    a.gradients_16bit = instance.gradients_16bit.data();
+    a.element_16bit = kernels::Element::bf16;
   }
   return a;
 }
 
-void UpdateArenas::update(const Copy& copy, const Features& f) const {
-  const kernels::Arena a = arena(copy, f.small);
+void UpdateArenas::update(const Instance& instance, const Features& f) const {
+  const kernels::Arena a = arena(instance, f.with_16bit);
   if (f.checked) {
     PREHEAT_CHECK(kernels::check_gradients(a, state.data(), 1e9, partials_.data(), counter_.data(),
                                            check_.data(), stream.get()));
@@ -108,7 +108,7 @@ void UpdateArenas::clear_rate() const {
   set_step(without);
 }
 
-void UpdateArenas::check_first_copy(const UpdateCheck& check) const {
+void UpdateArenas::check_first_instance(const UpdateCheck& check) const {
   const auto read = [this](const Buffer<float>& from) {
     return [this, &from](std::int64_t first, std::int64_t count) {
       std::vector<float> values(count);
@@ -117,8 +117,8 @@ void UpdateArenas::check_first_copy(const UpdateCheck& check) const {
       return values;
     };
   };
-  const Copy& c = copies.front();
-  check_update(check, set_, layout, pattern_, read(c.weights), read(c.velocity));
+  const Instance& p = instances.front();
+  check_update(check, set_, layout, pattern_, read(p.weights), read(p.velocity));
 }
 
 }  // namespace preheat::cuda

@@ -32,17 +32,17 @@ class Bench {
     const auto [copied, traffic] = add_ceilings(false);
     for (const UpdateVariant& v : variants_.all()) {
       variants_.verify(v);
-      arenas_.fill(arenas_.copies.front());
+      arenas_.fill(arenas_.instances.front());
       if (v.in_graph) add_row(v, SubmitMode::graph, false);
       if (!v.in_graph || !quick_) add_row(v, SubmitMode::launches, false);
     }
     add_shares(0, copied, traffic);
-    const std::int64_t bytes_of_copy = 3 * size() * static_cast<std::int64_t>(sizeof(float));
-    if (bytes_of_copy >= cold_bytes) return rows_;
-    constexpr std::int64_t max_copies = 4096;  // so many fit into a graph
-    const std::int64_t copies = (cold_bytes + bytes_of_copy - 1) / bytes_of_copy;
-    if (copies > max_copies) return rows_;
-    arenas_.add_copies(copies);
+    const std::int64_t bytes_of_instance = 3 * size() * static_cast<std::int64_t>(sizeof(float));
+    if (bytes_of_instance >= cold_bytes) return rows_;
+    constexpr std::int64_t max_instances = 4096;  // so many fit into a graph
+    const std::int64_t instances = (cold_bytes + bytes_of_instance - 1) / bytes_of_instance;
+    if (instances > max_instances) return rows_;
+    arenas_.add_instances(instances);
     const std::size_t first_cold = rows_.size();
     const auto [cold_copied, cold_traffic] = add_ceilings(true);
     add_row(variants_.fused(), SubmitMode::graph, true);
@@ -74,12 +74,12 @@ class Bench {
 
   const UpdateTiming& add_row(const UpdateVariant& v, SubmitMode way, bool cold) {
     between_rows_();
-    const std::int64_t copies = cold ? static_cast<std::int64_t>(arenas_.copies.size()) : 1;
+    const std::int64_t instances = cold ? static_cast<std::int64_t>(arenas_.instances.size()) : 1;
     const std::int64_t at_once = std::clamp<std::int64_t>((std::int64_t{1} << 27) / size(), 4, 64);
     const std::int64_t steps =
-        std::max(at_once / std::max<std::int64_t>(1, v.launches / 16), copies);
+        std::max(at_once / std::max<std::int64_t>(1, v.launches / 16), instances);
     const auto enqueue = [&] {
-      for (std::int64_t i = 0; i < steps; ++i) v.step(arenas_.copies[i % copies]);
+      for (std::int64_t i = 0; i < steps; ++i) v.step(arenas_.instances[i % instances]);
     };
     const int rounds = quick_ ? 3 : 7;
     UpdateTiming t;

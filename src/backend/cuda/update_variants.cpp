@@ -31,15 +31,15 @@ UpdateVariants::UpdateVariants(const UpdateSet& set, const UpdateArenas& arenas,
 }
 
 UpdateVariant UpdateVariants::copy() const {
-  return {"copy", 8, 1, [this](const Copy& c) {
-            PREHEAT_CHECK(kernels::copy(c.gradients.data(), c.weights.data(), size(), stream()));
+  return {"copy", 8, 1, [this](const Instance& p) {
+            PREHEAT_CHECK(kernels::copy(p.gradients.data(), p.weights.data(), size(), stream()));
           }};
 }
 
 UpdateVariant UpdateVariants::read_three_write_two() const {
-  return {"read 3, write 2", bytes_of_update, 1, [this](const Copy& c) {
-            PREHEAT_CHECK(kernels::read_three_write_two(c.weights.data(), c.velocity.data(),
-                                                        c.gradients.data(), size(), stream()));
+  return {"read 3, write 2", bytes_of_update, 1, [this](const Instance& p) {
+            PREHEAT_CHECK(kernels::read_three_write_two(p.weights.data(), p.velocity.data(),
+                                                        p.gradients.data(), size(), stream()));
           }};
 }
 
@@ -50,8 +50,8 @@ UpdateVariant UpdateVariants::fused(const std::string& name,
   v.rule = f.rule;
   v.launches = 1 + (f.checked ? 1 : 0);
   v.bytes = bytes_of_update + (f.checked ? 4 : 0);
-  v.gradients_are_zero = f.small;
-  v.step = [this, f](const Copy& c) { arenas_.update(c, f); };
+  v.gradients_are_zero = f.with_16bit;
+  v.step = [this, f](const Instance& p) { arenas_.update(p, f); };
   return v;
 }
 
@@ -60,10 +60,10 @@ void UpdateVariants::verify(const UpdateVariant& v) const {
   const bool sends_rate = v.set_host_rate != nullptr;
   arenas_.verify(check, sends_rate, v.step);
   if (!v.in_graph) return;
-  arenas_.verify(check, sends_rate, [&](const Copy& c) {
+  arenas_.verify(check, sends_rate, [&](const Instance& p) {
     // A rate that the host has at the time of the capture must have no effect.
     if (sends_rate) v.set_host_rate(0);
-    const GraphExec graph = instantiate(capture(arenas_.stream, [&] { v.step(c); }));
+    const GraphExec graph = instantiate(capture(arenas_.stream, [&] { v.step(p); }));
     if (sends_rate) v.set_host_rate(bench_rate);
     PREHEAT_CHECK(cudaGraphLaunch(graph.get(), stream()));
     wait(arenas_.stream);
@@ -71,16 +71,16 @@ void UpdateVariants::verify(const UpdateVariant& v) const {
 }
 
 // Updates the arena as if it were one tensor, without norms.
-void UpdateVariants::update_as_one(const kernels::Rate& rate, const Copy& c) const {
-  PREHEAT_CHECK(kernels::update_flat({}, rate, bench_decay, size(), c.gradients.data(),
-                                     c.weights.data(), c.velocity.data(), stream()));
+void UpdateVariants::update_as_one(const kernels::Rate& rate, const Instance& p) const {
+  PREHEAT_CHECK(kernels::update_flat({}, rate, bench_decay, size(), p.gradients.data(),
+                                     p.weights.data(), p.velocity.data(), stream()));
 }
 
 template <class Work>
-void UpdateVariants::for_each_tensor(const Copy& c, const Work& work) const {
+void UpdateVariants::for_each_tensor(const Instance& p, const Work& work) const {
   for (std::size_t t = 0; t < set_.tensors.size(); ++t) {
     const std::int64_t at = arenas_.layout.offsets[t];
-    work(set_.tensors[t], c.weights.data() + at, c.velocity.data() + at, c.gradients.data() + at);
+    work(set_.tensors[t], p.weights.data() + at, p.velocity.data() + at, p.gradients.data() + at);
   }
 }
 
@@ -90,7 +90,7 @@ void UpdateVariants::add_features() {
   f.norms = false;
   all_.push_back(fused("fused, no norms", f));
   f = {};
-  f.small = true;
+  f.with_16bit = true;
   all_.push_back(fused("fused, 16-bit gradients and copy", f));
   f = {};
   f.checked = true;
@@ -103,8 +103,8 @@ void UpdateVariants::add_features() {
   all_.push_back(fused("fused, folded", f));
   UpdateVariant with_next = fused("fused and the next rate", {});
   with_next.launches = 2;
-  with_next.step = [this](const Copy& c) {
-    arenas_.update(c, {});
+  with_next.step = [this](const Instance& p) {
+    arenas_.update(p, {});
     arenas_.advance(schedule_);
   };
   all_.push_back(std::move(with_next));
@@ -118,7 +118,7 @@ void UpdateVariants::add_flat() {
   from_table.table = table_.data();
   const auto add = [&](const char* name, const kernels::Rate& rate) {
     all_.push_back(
-        {name, bytes_of_update, 1, [this, rate](const Copy& c) { update_as_one(rate, c); }});
+        {name, bytes_of_update, 1, [this, rate](const Instance& p) { update_as_one(rate, p); }});
   };
   add("fused_value", by_value());
   add("fused_table", from_table);
@@ -128,14 +128,14 @@ void UpdateVariants::add_by_tensor() {
   const auto tensors = static_cast<std::int64_t>(set_.tensors.size());
   if (tensors > 1) {
     all_.push_back(
-        {"per_tensor", bytes_of_update, tensors, [this](const Copy& c) {
-           for_each_tensor(c, [&](std::int64_t n, float* w, float* v, float* g) {
+        {"per_tensor", bytes_of_update, tensors, [this](const Instance& p) {
+           for_each_tensor(p, [&](std::int64_t n, float* w, float* v, float* g) {
              PREHEAT_CHECK(kernels::update_flat({}, by_value(), bench_decay, n, g, w, v, stream()));
            });
          }});
   }
-  UpdateVariant passes{"three_pass", 36, 3 * tensors, [this](const Copy& c) {
-                         for_each_tensor(c, [&](std::int64_t n, float* w, float* v, float* g) {
+  UpdateVariant passes{"three_pass", 36, 3 * tensors, [this](const Instance& p) {
+                         for_each_tensor(p, [&](std::int64_t n, float* w, float* v, float* g) {
                            PREHEAT_CHECK(kernels::add_decay(bench_decay, n, w, g, stream()));
                            PREHEAT_CHECK(kernels::add_momentum(momentum, n, g, v, stream()));
                            PREHEAT_CHECK(kernels::subtract_scaled(by_value(), n, v, w, stream()));
@@ -151,10 +151,10 @@ void UpdateVariants::add_cublas() {
   cublas_ = Cublas(raw);
   PREHEAT_CHECK(cublasSetStream(raw, stream()));
   const auto tensors = static_cast<std::int64_t>(set_.tensors.size());
-  UpdateVariant cublas{"cublas", 44, 4 * tensors, [this](const Copy& c) {
+  UpdateVariant cublas{"cublas", 44, 4 * tensors, [this](const Instance& p) {
                          const float one = 1;
                          const float minus_rate = -bench_rate;
-                         for_each_tensor(c, [&](std::int64_t n, float* w, float* v, float* g) {
+                         for_each_tensor(p, [&](std::int64_t n, float* w, float* v, float* g) {
                            const int count = static_cast<int>(n);
                            cublasHandle_t handle = cublas_.get();
                            PREHEAT_CHECK(cublasSaxpy(handle, count, &bench_decay, w, 1, g, 1));
@@ -176,19 +176,19 @@ void UpdateVariants::add_rate_by_copy() {
   pinned_rate_ = PinnedBuffer<float>(1);
   pinned_rate_.data()[0] = bench_rate;
   UpdateVariant copied{
-      "host_rate, by a copy", bytes_of_update, 2, [this](const Copy& c) {
+      "host_rate, by a copy", bytes_of_update, 2, [this](const Instance& p) {
         PREHEAT_CHECK(cudaMemcpyAsync(&arenas_.state.data()->lr, pinned_rate_.data(), sizeof(float),
                                       cudaMemcpyHostToDevice, stream()));
-        arenas_.update(c, {});
+        arenas_.update(p, {});
       }};
   copied.set_host_rate = [this](float rate) { pinned_rate_.data()[0] = rate; };
   all_.push_back(std::move(copied));
 }
 
 // A graph of one node, captured without a rate, whose argument the host sets before each launch. It
-// works on the first copy.
+// works on the first instance.
 void UpdateVariants::add_rate_in_node() {
-  const auto enqueue = [this] { update_as_one({}, arenas_.copies.front()); };
+  const auto enqueue = [this] { update_as_one({}, arenas_.instances.front()); };
   enqueue();  // loads the code, which is not allowed during a capture
   node_graph_ = capture(arenas_.stream, enqueue);
   node_exec_ = instantiate(node_graph_);
@@ -199,7 +199,7 @@ void UpdateVariants::add_rate_in_node() {
   node_arguments_[kernels::update_flat_rate_argument] = &node_rate_;
   node_parameters_.kernelParams = node_arguments_.data();
   UpdateVariant set_in_node{
-      "host_rate, in the graph's node", bytes_of_update, 1, [this](const Copy&) {
+      "host_rate, in the graph's node", bytes_of_update, 1, [this](const Instance&) {
         PREHEAT_CHECK(cudaGraphExecKernelNodeSetParams(node_exec_.get(), node_, &node_parameters_));
         PREHEAT_CHECK(cudaGraphLaunch(node_exec_.get(), stream()));
       }};
@@ -209,12 +209,13 @@ void UpdateVariants::add_rate_in_node() {
 
 // Captures the graph anew for every step and updates the previous executable graph.
 void UpdateVariants::add_recapture() {
-  const auto enqueue = [this](const Copy& c) { arenas_.update(c, {}); };
-  enqueue(arenas_.copies.front());  // loads the code
-  recaptured_exec_ = instantiate(capture(arenas_.stream, [&] { enqueue(arenas_.copies.front()); }));
+  const auto enqueue = [this](const Instance& p) { arenas_.update(p, {}); };
+  enqueue(arenas_.instances.front());  // loads the code
+  recaptured_exec_ =
+      instantiate(capture(arenas_.stream, [&] { enqueue(arenas_.instances.front()); }));
   UpdateVariant recapture{
-      "recapture", bytes_of_update, 1, [this, enqueue](const Copy& c) {
-        const Graph graph = capture(arenas_.stream, [&] { enqueue(c); });
+      "recapture", bytes_of_update, 1, [this, enqueue](const Instance& p) {
+        const Graph graph = capture(arenas_.stream, [&] { enqueue(p); });
         cudaGraphExecUpdateResultInfo info{};
         PREHEAT_CHECK(cudaGraphExecUpdate(recaptured_exec_.get(), graph.get(), &info));
         PREHEAT_CHECK(cudaGraphLaunch(recaptured_exec_.get(), stream()));

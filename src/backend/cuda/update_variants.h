@@ -19,9 +19,9 @@ inline constexpr double bytes_of_update = 20;
 
 struct UpdateVariant {
   std::string name;
-  double bytes = bytes_of_update;                       // that a step must move, per float
-  std::int64_t launches = 1;                            // per step
-  std::function<void(const UpdateArenas::Copy&)> step;  // enqueued on the arenas' stream
+  double bytes = bytes_of_update;                           // that a step must move, per float
+  std::int64_t launches = 1;                                // per step
+  std::function<void(const UpdateArenas::Instance&)> step;  // enqueued on the arenas' stream
   SgdMomentum rule{};
   double bound = 0;  // on its deviation from the reference (UpdateCheck)
   bool gradients_are_zero = false;
@@ -46,19 +46,19 @@ class UpdateVariants {
   const std::vector<UpdateVariant>& all() const { return all_; }
 
   /// Throws Error unless one step of the variant computes the update: launched, and, if it can be
-  /// captured, in a graph. Leaves the first copy updated.
+  /// captured, in a graph. Leaves the first instance updated.
   void verify(const UpdateVariant& variant) const;
 
  private:
-  using Copy = UpdateArenas::Copy;
+  using Instance = UpdateArenas::Instance;
 
   std::int64_t size() const { return arenas_.layout.size; }
   cudaStream_t stream() const { return arenas_.stream.get(); }
 
   UpdateVariant fused(const std::string& name, const UpdateArenas::Features& features) const;
-  void update_as_one(const kernels::Rate& rate, const Copy& copy) const;
+  void update_as_one(const kernels::Rate& rate, const Instance& instance) const;
   template <class Work>
-  void for_each_tensor(const Copy& copy, const Work& work) const;
+  void for_each_tensor(const Instance& instance, const Work& work) const;
 
   void add_features();
   void add_flat();

@@ -285,8 +285,8 @@ Cost Program::product_cost(const Op& op, kernels::Element output, kernels::Eleme
           operations_of(real, batch_)};
 }
 
-void Program::ends(const char* pass, int op, const char* work, const Cost& cost) {
-  if (meter_ != nullptr) meter_->ends({pass, network_.ops[op].name, work, cost});
+void Program::finish_part(const char* pass, int op, const char* work, const Cost& cost) {
+  if (meter_ != nullptr) meter_->finish_part({pass, network_.ops[op].name, work, cost});
 }
 
 void Program::forward_weighted(int index, Mode mode, const StepState* state, const Stream& stream) {
@@ -306,24 +306,24 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
     compiled.forward->run(
         libraries_.cudnn.get(), stream.get(),
         {x, weight(op.weight), source, workspace_.data(), on_the_way ? &moments : nullptr});
-    ends(forward_pass, index, on_the_way ? "convolution, moments" : "convolution",
-         product_cost(op, written, element_));
+    finish_part(forward_pass, index, on_the_way ? "convolution, moments" : "convolution",
+                product_cost(op, written, element_));
   } else {
     compiled.product->run(libraries_.cublas.get(), x, weight(op.weight), source, workspace_.data(),
                           stream.get());
-    ends(forward_pass, index, "matrix product", product_cost(op, written, element_));
+    finish_part(forward_pass, index, "matrix product", product_cost(op, written, element_));
   }
   if (takes_moments && !on_the_way) {
     PREHEAT_CHECK(kernels::batch_moments(element_, output_of(op), source, moments, stream.get()));
-    ends(forward_pass, index, "moments", {out_bytes(op), 0});
+    finish_part(forward_pass, index, "moments", {out_bytes(op), 0});
   }
   PREHEAT_CHECK(kernels::normalize_forward(
       written, output_of(op), {slope_of(op.activation), compiled.pooled},
       norm_of(op, index, running), source, op.residual < 0 ? nullptr : output_data(op.residual),
       output_data(index), stream.get()));
   const double arrays = 1 + (op.residual < 0 ? 0 : 1) + pooled_share(compiled.pooled);
-  ends(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
-       {out_bytes(op, arrays, written), 0});
+  finish_part(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
+              {out_bytes(op, arrays, written), 0});
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream, StepMeter* meter) {
@@ -340,12 +340,12 @@ void Program::forward(Mode mode, const StepState* state, const Stream& stream, S
         PREHEAT_CHECK(kernels::max_pool(element_, input_of(op), narrow(op.kernel),
                                         output_data(op.input), output_data(i),
                                         max_positions_[i].data(), stream.get()));
-        ends(forward_pass, i, "max pooling", pooling_cost(op));
+        finish_part(forward_pass, i, "max pooling", pooling_cost(op));
         break;
       case OpKind::global_avg_pool:
         PREHEAT_CHECK(kernels::global_avg_pool(element_, input_of(op), output_data(op.input),
                                                output_data(i), stream.get()));
-        ends(forward_pass, i, "average pooling", {in_bytes(op) + out_bytes(op), 0});
+        finish_part(forward_pass, i, "average pooling", {in_bytes(op) + out_bytes(op), 0});
         break;
     }
   }
@@ -370,8 +370,9 @@ void Program::weight_gradient(int index, const void* dz, const Stream& stream) {
                                   plain(parameters_.gradients, op.weight), side_workspace_.data(),
                                   aside.get());
   }
-  ends(backward_pass, index, "weight gradient",
-       product_cost(op, element_, compiled.weight_gradient ? element_ : kernels::Element::f32));
+  finish_part(
+      backward_pass, index, "weight gradient",
+      product_cost(op, element_, compiled.weight_gradient ? element_ : kernels::Element::f32));
   if (&aside != &side_) return;
   PREHEAT_CHECK(cudaEventRecord(joined_[index].get(), side_.get()));
   side_stream_reader_[plan_.first[index]] = index;
@@ -412,8 +413,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
     PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, d_residual, d_weight, d_bias,
                                                    sums(), stream.get()));
     const bool known = d_residual != nullptr;
-    ends(backward_pass, index, "batch norm's gradient, sums",
-         {out_bytes(op, 1 + given + (reads_y ? 1 : 0) + (known ? 1 : 0)), 0});
+    finish_part(backward_pass, index, "batch norm's gradient, sums",
+                {out_bytes(op, 1 + given + (reads_y ? 1 : 0) + (known ? 1 : 0)), 0});
     kernels::NormBackward second_pass = first_pass;
     if (known) {
       second_pass.fusion = {};
@@ -423,8 +424,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
     PREHEAT_CHECK(
         kernels::normalize_backward(second_pass, fixed, d_weight, d_bias, dz, stream.get()));
     const bool reads_x = !fixed || compiled.pooled || (needs_sign && !known);
-    ends(backward_pass, index, "batch norm's gradient",
-         {out_bytes(op, (reads_x ? 1 : 0) + (known ? 1 : given) + 1), 0});
+    finish_part(backward_pass, index, "batch norm's gradient",
+                {out_bytes(op, (reads_x ? 1 : 0) + (known ? 1 : given) + 1), 0});
   } else {
     const bool changes = needs_sign || fusion.pooled || extra != nullptr;
     PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, changes ? dz : nullptr, nullptr,
@@ -432,7 +433,8 @@ void Program::backward_weighted(int index, const Stream& stream) {
                                                    stream.get()));
     const bool reads_x = compiled.pooled || (needs_sign && !reads_y);
     const double arrays = (reads_x ? 1 : 0) + (reads_y ? 1 : 0) + given + (changes ? 1 : 0);
-    ends(backward_pass, index, "bias's and activation's gradient", {out_bytes(op, arrays), 0});
+    finish_part(backward_pass, index, "bias's and activation's gradient",
+                {out_bytes(op, arrays), 0});
   }
   if (in_training_.weights[index]) weight_gradient(index, dz, stream);
   if (index == in_training_.lowest) return;
@@ -446,7 +448,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
     compiled.product_data->run(libraries_.cublas.get(), dz, weight(op.weight), slot(target),
                                workspace_.data(), stream.get());
   }
-  ends(backward_pass, index, "data gradient", product_cost(op, element_, element_));
+  finish_part(backward_pass, index, "data gradient", product_cost(op, element_, element_));
 }
 
 void Program::backward(const Stream& stream, StepMeter* meter) {
@@ -469,13 +471,13 @@ void Program::backward(const Stream& stream, StepMeter* meter) {
       PREHEAT_CHECK(kernels::max_pool_backward(element_, input_of(op), narrow(op.kernel), dy, extra,
                                                max_positions_[i].data(), slot(target),
                                                stream.get()));
-      ends(backward_pass, i, "max pooling's gradient",
-           {pooling_cost(op).bytes + (extra != nullptr ? out_bytes(op) : 0), 0});
+      finish_part(backward_pass, i, "max pooling's gradient",
+                  {pooling_cost(op).bytes + (extra != nullptr ? out_bytes(op) : 0), 0});
     } else {
       PREHEAT_CHECK(kernels::global_avg_pool_backward(element_, input_of(op), dy, extra,
                                                       slot(target), stream.get()));
-      ends(backward_pass, i, "average pooling's gradient",
-           {in_bytes(op) + out_bytes(op, extra != nullptr ? 2 : 1), 0});
+      finish_part(backward_pass, i, "average pooling's gradient",
+                  {in_bytes(op) + out_bytes(op, extra != nullptr ? 2 : 1), 0});
     }
   }
   if (last_aside >= 0 && meter_ == nullptr) {

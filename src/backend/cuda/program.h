@@ -107,7 +107,7 @@ class Program {
   Cost product_cost(const Op& op, kernels::Element output, kernels::Element weights) const;
   Cost pooling_cost(const Op& op) const;
   // Tells the meter what everything enqueued since the last call was.
-  void ends(const char* pass, int op, const char* work, const Cost& cost);
+  void finish_part(const char* pass, int op, const char* work, const Cost& cost);
 
   void weight_gradient(int index, const void* dz, const Stream& stream);
   void before_writing(int slot, const Stream& stream);

@@ -27,8 +27,8 @@ std::vector<float> relayout(const Parameter& to, std::span<const float> values,
   return result;
 }
 
-void ends(StepMeter* meter, const char* pass, const char* work, double bytes) {
-  if (meter != nullptr) meter->ends({pass, "", work, {bytes, 0}});
+void finish_part(StepMeter* meter, const char* pass, const char* work, double bytes) {
+  if (meter != nullptr) meter->finish_part({pass, "", work, {bytes, 0}});
 }
 
 }  // namespace
@@ -216,18 +216,18 @@ void CudaReplica::enqueue_gradients(StepMeter* meter) {
   PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
                                       state_.data(), steps_per_epoch_, program_->element(),
                                       program_->batch(), stream));
-  ends(meter, "forward", "gathering the batch",
-       batch * (static_cast<double>(network_.input.size()) +
-                element * static_cast<double>(padded_.input.size())));
+  finish_part(meter, "forward", "gathering the batch",
+              batch * (static_cast<double>(network_.input.size()) +
+                       element * static_cast<double>(padded_.input.size())));
   program_->forward(Mode::training, state_.data(), stream_, meter);
   const kernels::Logits logits = program_->logits();
   PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, options_.label_smoothing), logits,
                                       scales_loss() ? state_.data() : nullptr, program_->element(),
                                       program_->d_logits(), loss_.data(),
                                       {loss_partials_.data(), counters_.data()}, stream));
-  ends(meter, "forward", "loss and its gradient",
-       batch * static_cast<double>(network_.classes) *
-           (element + static_cast<double>(bytes_of(logits.element))));
+  finish_part(meter, "forward", "loss and its gradient",
+              batch * static_cast<double>(network_.classes) *
+                  (element + static_cast<double>(bytes_of(logits.element))));
   program_->backward(stream_, meter);
 }
 
@@ -240,16 +240,16 @@ void CudaReplica::enqueue_update(StepMeter* meter) {
                                            norm_partials_.data(), counters_.data() + 1,
                                            check_.data(), stream));
     check = check_.data();
-    ends(meter, "update", "norm of the gradients", gradient_bytes());
+    finish_part(meter, "update", "norm of the gradients", gradient_bytes());
   }
   PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, parameters, state_.data(), loss_.data(), check,
                                       norm_partials_.data(), non_finite_.data(), stream));
-  ends(meter, "update", "sgd_momentum", update_bytes());
+  finish_part(meter, "update", "sgd_momentum", update_bytes());
   const std::span partials(norm_partials_.data(), kernels::update_blocks(padded_.arena_size));
   PREHEAT_CHECK(kernels::advance_step(options_.schedule, state_.data(), loss_.data(), partials,
                                       check, scales_loss(),
                                       std::span(device_records_.data(), record_capacity), stream));
-  ends(meter, "update", "record and next rate", 0);
+  finish_part(meter, "update", "record and next rate", 0);
 }
 
 std::vector<StepPart> CudaReplica::time_parts(std::int64_t updates) {

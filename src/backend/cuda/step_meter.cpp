@@ -17,7 +17,7 @@ void StepMeter::begin() {
   record();
 }
 
-void StepMeter::ends(const StepPart& part) {
+void StepMeter::finish_part(const StepPart& part) {
   parts_.push_back(part);
   record();
 }

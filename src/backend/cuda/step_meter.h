@@ -18,7 +18,7 @@ class StepMeter {
 
   void begin();
   /// Attributes everything put on the stream since the last call to `part`.
-  void ends(const StepPart& part);
+  void finish_part(const StepPart& part);
 
   /// Counts the launches of every part in the captured graph.
   void count_launches(const Graph& graph);

@@ -388,7 +388,7 @@ std::int64_t update_blocks(std::int64_t arena_size);  // NormPartials that an up
 std::int64_t check_blocks(std::int64_t arena_size);   // and check_gradients
 
 /// The norm of the trained gradients, and what clipping and loss scaling derive from it. Reads 4
-/// bytes per parameter, on top of the update's traffic.
+/// bytes per parameter, 2 where its gradient is 16-bit, on top of the update's traffic.
 cudaError_t check_gradients(const Arena& arena, const StepState* state, double clip_norm,
                             NormPartial* partials, unsigned* counter, GradientCheck* result,
                             cudaStream_t stream);

@@ -70,7 +70,7 @@ class CudaBackend : public Backend {
       throw Error(
           fmt::format("{} has no memory pools here (shared GPUs may lack them)", properties.name));
     }
-    // The pool keeps freed memory: experiments make one replica after the other.
+    // The pool keeps all freed memory; allocate() says why.
     std::uint64_t all = UINT64_MAX;
     PREHEAT_CHECK(
         cudaMemPoolSetAttribute(cuda::default_pool(), cudaMemPoolAttrReleaseThreshold, &all));

@@ -9,6 +9,8 @@ GradientPlan plan_gradients(const Network& network) {
   GradientPlan plan;
   plan.first.assign(count, -1);
   plan.second.assign(count, -1);
+  plan.to_input.assign(count, -1);
+  plan.to_residual.assign(count, -1);
   std::vector<int> free;
   const auto take = [&](std::int64_t size) {
     // The smallest free slot that is large enough, or else the largest, grown.
@@ -32,28 +34,19 @@ GradientPlan plan_gradients(const Network& network) {
     return slot;
   };
   const auto give_gradient_to = [&](int op) {
-    if (op < 0) return;
+    if (op < 0) return -1;
     int& slot = plan.first[op] < 0 ? plan.first[op] : plan.second[op];
     slot = take(network.ops[op].out.size());
+    return slot;
   };
   plan.first[count - 1] = take(network.classes);
   for (int i = count - 1; i >= 0; --i) {
-    give_gradient_to(network.ops[i].residual);
-    give_gradient_to(network.ops[i].input);
+    plan.to_residual[i] = give_gradient_to(network.ops[i].residual);
+    plan.to_input[i] = give_gradient_to(network.ops[i].input);
     free.push_back(plan.first[i]);
     if (plan.second[i] >= 0) free.push_back(plan.second[i]);
   }
   return plan;
-}
-
-int GradientPlan::target(const Network& network, int op, int reader, bool as_residual) const {
-  if (op < 0) return -1;
-  bool earlier = false;
-  for (int i = reader; i < static_cast<int>(network.ops.size()); ++i) {
-    if (i > reader) earlier |= network.ops[i].input == op || network.ops[i].residual == op;
-    if (i == reader && !as_residual) earlier |= network.ops[i].residual == op;
-  }
-  return earlier ? second[op] : first[op];
 }
 
 }  // namespace preheat

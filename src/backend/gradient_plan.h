@@ -12,14 +12,15 @@ namespace preheat {
 /// most two others (a block's convolution and its shortcut); each writes its own buffer, and the
 /// reader of the gradient adds them. Buffers are reused as soon as they have been read.
 struct GradientPlan {
-  std::vector<int> first;                // slot by op
-  std::vector<int> second;               // -1 if only one op reads the output
+  // By op: the slots that hold the gradient of its output. The reader of the output that runs first
+  // in backward, i.e. the last one in forward, writes the first.
+  std::vector<int> first;
+  std::vector<int> second;  // -1 if only one op reads the output
+  // By op: the slots that it writes its share of the gradients of what it reads to; -1 if there is
+  // nothing to write (the images have no gradient).
+  std::vector<int> to_input;
+  std::vector<int> to_residual;
   std::vector<std::int64_t> slot_sizes;  // in elements per example
-
-  /// Slot that `reader` writes its share of the gradient of `op`'s output to; -1 if there is
-  /// nothing to write (`op` -1 stands for the images, which have no gradient). The reader that runs
-  /// first in backward, i.e. the last one in forward, has the first slot.
-  int target(const Network& network, int op, int reader, bool as_residual) const;
 };
 
 GradientPlan plan_gradients(const Network& network);

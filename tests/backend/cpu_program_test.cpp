@@ -446,6 +446,13 @@ TEST(GradientPlan, NoBufferHoldsTwoLiveGradients) {
     for (int i = count - 1; i > op; --i) {
       if (network.ops[i].residual == op || network.ops[i].input == op) readers.push_back(i);
     }
+    for (std::size_t i = 0; i < readers.size(); ++i) {
+      const bool as_residual = network.ops[readers[i]].residual == op;
+      EXPECT_EQ((as_residual ? plan.to_residual : plan.to_input)[readers[i]],
+                (i == 0 ? plan.first : plan.second)[op]);
+    }
+    EXPECT_EQ(plan.to_input[op] < 0, network.ops[op].input < 0);
+    EXPECT_EQ(plan.to_residual[op] < 0, network.ops[op].residual < 0);
     if (op == count - 1) readers.push_back(op);  // the gradient of the logits comes from outside
     ASSERT_EQ(readers.size(), plan.second[op] < 0 ? 1u : 2u);
     lives.push_back({plan.first[op], readers[0], op});

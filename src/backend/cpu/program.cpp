@@ -171,10 +171,8 @@ class Program::Compiler {
   float* slot(int index) const { return index < 0 ? nullptr : p_.slots_[index].data(); }
   float* gradient_of_output(int op) const { return slot(p_.plan_.first[op]); }
   float* second_gradient_of_output(int op) const { return slot(p_.plan_.second[op]); }
-
-  float* gradient_target(int op, int reader, bool as_residual) const {
-    return slot(p_.plan_.target(net_, op, reader, as_residual));
-  }
+  float* gradient_to_input(int op) const { return slot(p_.plan_.to_input[op]); }
+  float* gradient_to_residual(int op) const { return slot(p_.plan_.to_residual[op]); }
 
   memory::desc images_desc(const ImageShape& shape) const {
     return {{batch_, shape.channels, shape.height, shape.width}, f32, Tag::nhwc};
@@ -221,7 +219,7 @@ class Program::Compiler {
           p_.engine_, forward);
       weight_gradient(index, d, dnnl::convolution_backward_weights(d), x_memory, dz, w_plain, b);
     }
-    if (float* dx = gradient_target(op.input, index, false)) {
+    if (float* dx = gradient_to_input(index)) {
       const dnnl::convolution_backward_data::primitive_desc d(
           {direct, x, w_any, y, strides_of(op), padding_of(op), padding_after(op)}, attr_,
           p_.engine_, forward);
@@ -258,7 +256,7 @@ class Program::Compiler {
                                                                    p_.engine_, forward);
       weight_gradient(index, d, dnnl::inner_product_backward_weights(d), x_memory, dz, w_plain, b);
     }
-    if (float* dx = gradient_target(op.input, index, false)) {
+    if (float* dx = gradient_to_input(index)) {
       const dnnl::inner_product_backward_data::primitive_desc d({x, w_any, y}, attr_, p_.engine_,
                                                                 forward);
       data_gradient(index, d, dnnl::inner_product_backward_data(d), dz, w, wrap(x, dx));
@@ -353,7 +351,7 @@ class Program::Compiler {
     }
     const BatchNorm norm = norm_of(index);
     const float* x = p_.normalized_[index].data();
-    float* d_residual = gradient_target(op.residual, index, true);
+    float* d_residual = gradient_to_residual(index);
     float* d_weight = gradient(op.norm_weight);
     float* d_bias = gradient(op.norm_bias);
     // Two passes: x, y and dy into the sums and dz, which is the residual's gradient or takes the
@@ -376,7 +374,7 @@ class Program::Compiler {
     const Cost gradient_cost{cost.bytes + extra_bytes(index), 0};
     add(index, Purpose::output, "max pooling", cost,
         [=, x = output(op.input), y = output(index)](Mode) { cpu::max_pool(pooling, x, y, at); });
-    if (float* dx = gradient_target(op.input, index, false)) {
+    if (float* dx = gradient_to_input(index)) {
       add(index, Purpose::data_gradient, "max pooling's gradient", gradient_cost,
           [=, dy = gradient_of_output(index), extra = second_gradient_of_output(index)](Mode) {
             max_pool_backward(pooling, dy, extra, at, dx);
@@ -394,7 +392,7 @@ class Program::Compiler {
         [=, batch = batch_, x = output(op.input), y = output(index)](Mode) {
           cpu::global_avg_pool(batch, positions, channels, x, y);
         });
-    if (float* dx = gradient_target(op.input, index, false)) {
+    if (float* dx = gradient_to_input(index)) {
       add(index, Purpose::data_gradient, "average pooling's gradient", gradient_cost,
           [=, batch = batch_, dy = gradient_of_output(index),
            extra = second_gradient_of_output(index)](Mode) {

@@ -407,7 +407,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   if (op.normalized()) {
     float* const d_weight = plain(parameters_.gradients, op.norm_weight);
     float* const d_bias = plain(parameters_.gradients, op.norm_bias);
-    const int residual_slot = plan_.target(network_, op.residual, index, true);
+    const int residual_slot = plan_.to_residual[index];
     before_writing(residual_slot, stream);
     void* const d_residual = slot(residual_slot);
     PREHEAT_CHECK(kernels::normalize_backward_sums(first_pass, y, d_residual, d_weight, d_bias,
@@ -438,7 +438,7 @@ void Program::backward_weighted(int index, const Stream& stream) {
   }
   if (in_training_.weights[index]) weight_gradient(index, dz, stream);
   if (index == in_training_.lowest) return;
-  const int target = plan_.target(network_, op.input, index, false);
+  const int target = plan_.to_input[index];
   if (target < 0) return;
   before_writing(target, stream);
   if (compiled.data_gradient) {
@@ -462,7 +462,7 @@ void Program::backward(const Stream& stream, StepMeter* meter) {
       if (in_training_.weights[i]) last_aside = i;
       continue;
     }
-    const int target = plan_.target(network_, op.input, i, false);
+    const int target = plan_.to_input[i];
     if (target < 0 || ops_[i].fused_into_previous) continue;
     before_writing(target, stream);
     const void* const dy = slot(plan_.first[i]);

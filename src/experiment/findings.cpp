@@ -1,4 +1,4 @@
-#include "experiment/claims.h"
+#include "experiment/findings.h"
 
 #include <algorithm>
 #include <limits>
@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "data/dataset.h"
-#include "experiment/findings.h"
 #include "schedule/schedule.h"
 #include "train/fingerprint.h"
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "data/dataset.h"
@@ -204,17 +203,6 @@ std::string percentage_points(double difference) {
 
 std::string per_cent(double share) {
   return fmt::format("{:.3g} %", 100 * share);
-}
-
-nlohmann::ordered_json to_json(const std::vector<ClaimResult>& claims) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::array();
-  for (const ClaimResult& c : claims) {
-    json.push_back({{"claim", c.claim},
-                    {"text", c.text},
-                    {"verdict", to_string(c.verdict)},
-                    {"evidence", c.evidence}});
-  }
-  return json;
 }
 
 std::vector<ClaimResult> decide_all(std::vector<Judged> judged) {

@@ -15,8 +15,8 @@
 // the claimed direction. It fails if the opposite claim would have an unadjusted p below p_below:
 // not seeing an effect is no evidence that there is none.
 //
-// compare_claims.cpp, sweep_claims.cpp and find_lr_claims.cpp define each kind of claim: how it is
-// decided, how it is worded, and what it requires.
+// The *_claims.cpp of an experiment define each kind of claim: how it is decided, how it is worded,
+// and what it requires. Those of compare are listed in compare_claims.h.
 #pragma once
 
 #include <filesystem>

@@ -21,10 +21,6 @@
 namespace preheat {
 namespace {
 
-constexpr int confirmations = 3;
-constexpr int max_doublings = 12;  // doublings without a run that trains before the search halves
-constexpr int max_slow_halvings =
-    12;  // the search ends after more halvings in a row that are too slow
 constexpr double confirmation_step = 1.189207115;  // 2^(1/4)
 
 // The rate rounded to the digits of its name, so that the configuration shows it exactly.

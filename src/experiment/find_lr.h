@@ -90,15 +90,20 @@ struct FindLrResult {
 /// Runs trials at the given rates and returns them in the same order; fewer if interrupted.
 using Trials = std::function<std::vector<Trial>(const std::vector<double>& rates)>;
 
+/// The limits of a search.
+constexpr int max_doublings = 12;      // while runs are only too slow, before the search halves
+constexpr int max_slow_halvings = 12;  // in a row, of runs only too slow; one more ends the search
+constexpr int confirmations = 3;       // rates tried right below an answer
+
 /// Doubles from `first` while runs train, or halves while they fail, then bisects in the logarithm
 /// until the two sides are within `resolution`. A first run that is finite but does not train may
-/// have been too slow, so the search doubles up to twelve times until one trains. If none does, or
-/// a run is not finite first, it halves from `first`, and gives up after thirteen runs in a row
-/// that are only too slow. This finds one boundary, and there may be more: so three rates a quarter
-/// of an octave apart right below `largest` are tried too, and those that fail are violations.
-/// `trials` is called for one rate at a time, and once for all rates of the confirmation; if it
-/// returns fewer than requested, the search ends. Rates stay within searched_rates, in which
-/// `first` has to be.
+/// have been too slow, so the search doubles up to max_doublings times until one trains. If none
+/// does, or a run is not finite first, it halves from `first`, and gives up after more than
+/// max_slow_halvings runs in a row that are only too slow. This finds one boundary, and there may
+/// be more: so `confirmations` rates a quarter of an octave apart right below `largest` are tried
+/// too, and those that fail are violations. `trials` is called for one rate at a time, and once for
+/// all rates of the confirmation; if it returns fewer than requested, the search ends. Rates stay
+/// within searched_rates, in which `first` has to be.
 Search search_rate(double first, double resolution, const Trials& trials);
 
 /// The largest rate at which at least this share of the arm's seeds train, taking a seed to train

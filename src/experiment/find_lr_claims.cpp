@@ -71,9 +71,9 @@ Finding judge(const RateRatioClaim& c, const std::vector<SearchArm>& arms) {
 // ---- holds_below -------------------------------------------------------------------------------
 // The share of runs that train among those at rates below their seed's answer
 // (Search::tried_below): PASS if its Clopper-Pearson interval is above `share`, FAIL if below. The
-// three rates right below an answer are among them, and those that the search came by, which it
-// left behind because they train. The runs of a seed share their initial weights, so they tell less
-// than as many independent ones, and the interval is somewhat too short.
+// rates of the confirmation, right below an answer, are among them, and those that the search came
+// by, which it left behind because they train. The runs of a seed share their initial weights, so
+// they tell less than as many independent ones, and the interval is somewhat too short.
 
 std::string text_of(const HoldsBelowClaim& c) {
   return fmt::format("{} trains in more than {} of the runs below its largest rates", c.arm,

@@ -37,18 +37,15 @@ std::string name_of(const Axis& axis, std::size_t number) {
   return fmt::format("{}-{}", axis.key.substr(axis.key.find_last_of('.') + 1), number + 1);
 }
 
-using RunNumbers = std::span<const std::size_t>;
-
-// Calls visit(run) for the runs with these indices, or for all if there are none given, and returns
-// their number.
+// Calls visit(run) for these runs and returns their number.
 template <class Visit>
 std::int64_t for_runs(const ArmResult& cell, RunNumbers runs, const Visit& visit) {
-  if (runs.empty()) {
+  if (!runs) {
     for (const SeedResult& r : cell.runs) visit(r.run);
     return std::ssize(cell.runs);
   }
-  for (const std::size_t i : runs) visit(cell.runs[i].run);
-  return std::ssize(runs);
+  for (const std::size_t i : *runs) visit(cell.runs[i].run);
+  return std::ssize(*runs);
 }
 
 bool fails(const ArmResult& cell, RunNumbers runs) {
@@ -310,12 +307,12 @@ std::vector<Boundary> boundaries_of(const std::vector<Axis>& axes,
   const std::vector<GridLine> lines = lines_along_rate(axes, cells);
   std::vector<Boundary> boundaries;
   if (lines.empty()) return boundaries;
-  for (const GridLine& line : lines) boundaries.push_back(boundary_of(line, {}));
+  for (const GridLine& line : lines) boundaries.push_back(boundary_of(line));
   // If no cell trains, all losses are alike, which does not mean low sensitivity.
   const bool any_trains =
-      std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, {}); });
+      std::ranges::any_of(cells, [](const ArmResult& cell) { return !fails(cell, std::nullopt); });
   if (has_sensitivity(base, axes) && any_trains) {
-    const std::vector<double> sensitivities = sensitivities_of(lines, base, {});
+    const std::vector<double> sensitivities = sensitivities_of(lines, base);
     for (std::size_t i = 0; i < lines.size(); ++i) boundaries[i].sensitivity = sensitivities[i];
   }
   return boundaries;

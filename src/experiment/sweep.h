@@ -107,12 +107,15 @@ std::vector<GridLine> lines_along_rate(const std::vector<Axis>& axes,
 /// may be compared.
 bool has_sensitivity(const RunConfig& base, const std::vector<Axis>& axes);
 
-/// Boundary and sensitivities from a selection of each cell's runs, by index and possibly with
-/// repetition, as a bootstrap draws them; all runs if it is empty. boundary_of leaves
-/// sensitivity and interval empty: they depend on all lines and on all runs.
-Boundary boundary_of(const GridLine& line, std::span<const std::size_t> runs);
+/// A selection of each cell's runs, by index and possibly with repetition, as a bootstrap draws
+/// them; std::nullopt for all runs, of which the cells of an unfinished sweep differ in number.
+using RunNumbers = std::optional<std::span<const std::size_t>>;
+
+/// Boundary and sensitivities from these runs. boundary_of leaves sensitivity and interval empty:
+/// they depend on all lines and on all runs.
+Boundary boundary_of(const GridLine& line, RunNumbers runs = std::nullopt);
 std::vector<double> sensitivities_of(const std::vector<GridLine>& lines, const RunConfig& base,
-                                     std::span<const std::size_t> runs);
+                                     RunNumbers runs = std::nullopt);
 
 /// Where the boundary of a line may lie, at 95 %: from the lower end of the expanded bootstrap
 /// interval over seeds of the largest rate that trains, to the upper end of that of the smallest

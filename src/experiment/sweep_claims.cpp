@@ -245,7 +245,7 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
   double step_back = 0;
   for (const auto& family : families) {
     for (const std::size_t line : family) {
-      over_seeds.push_back(grid.octave(line, boundary_of(grid.lines[line], {})));
+      over_seeds.push_back(grid.octave(line, boundary_of(grid.lines[line])));
       if (line == family.front()) continue;
       step_back = std::max(step_back, *(over_seeds.end() - 2) - over_seeds.back());
     }
@@ -350,7 +350,7 @@ void check(const SensitivityFallsClaim& c, const std::string& place, const Claim
 
 Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
   const Grid::Families families = grid.families_along(c.along, c.at);
-  const auto at_ends = [&](std::span<const std::size_t> seeds) {
+  const auto at_ends = [&](RunNumbers seeds) {
     const std::vector<double> all = sensitivities_of(grid.lines, grid.base, seeds);
     std::pair<double, double> means;
     for (const auto& family : families) {
@@ -360,7 +360,7 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
     return means;
   };
   const Axis& axis = grid.axis_of(c.along);
-  const auto [first, last] = at_ends({});
+  const auto [first, last] = at_ends(std::nullopt);
   Finding finding;
   finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
                                  to_flow_text(axis.values.front()), last,
@@ -413,7 +413,7 @@ void check(const AccuracyMovesClaim& c, const std::string& place, const Claimabl
 double least_boundary(const std::vector<GridLine>& lines, const std::vector<std::size_t>& chosen) {
   double least = lines[chosen.front()].rates.back();
   for (const std::size_t line : chosen) {
-    least = std::min(least, boundary_of(lines[line], {}).largest_training.value_or(0));
+    least = std::min(least, boundary_of(lines[line]).largest_training.value_or(0));
   }
   return least;
 }

@@ -208,6 +208,118 @@ void require_reachable(double loss_below, const RunConfig& config, const RunConf
                     "a larger one, or less smoothing");
 }
 
+// What is searched: every arm at every seed, as tasks 0 .. count() - 1, seed by seed.
+struct SearchPlan {
+  FindLrConfig settings;
+  std::vector<Arm> arms;
+  std::vector<RunConfig> configs;  // of the arms
+  std::filesystem::path folder;
+  std::size_t name_width = 0;  // of the longest of the arms' names
+
+  std::int64_t count() const { return std::ssize(arms) * std::ssize(settings.seeds); }
+  std::size_t arm_of(std::int64_t task) const { return task % arms.size(); }
+  std::uint64_t seed_of(std::int64_t task) const { return settings.seeds[task / arms.size()]; }
+  RunConfig config_of(std::int64_t task) const {
+    RunConfig config = configs[arm_of(task)];
+    config.seed = seed_of(task);
+    return config;
+  }
+  std::filesystem::path folder_of(std::int64_t task) const {
+    return folder / arms[arm_of(task)].name / std::to_string(seed_of(task));
+  }
+  std::string label_of(std::int64_t task) const {
+    return fmt::format("seed {:<4} {:<{}}", seed_of(task), arms[arm_of(task)].name, name_width);
+  }
+};
+
+// Throws ConfigError if an arm, or a claim about it, cannot be what is searched.
+SearchPlan plan_of(const Document& document, const RunConfig& base, const Backend& backend,
+                   const std::filesystem::path& folder) {
+  SearchPlan plan;
+  plan.settings = base.find_lr.value_or(FindLrConfig{});
+  plan.arms = arms_of(base);
+  plan.configs = arm_configs(document, plan.arms);
+  plan.folder = folder;
+  for (RunConfig& config : plan.configs) {
+    config.schedule.scale.reset();  // the rates searched are those of the updates
+    check_precision(config, backend);
+    require_reachable(plan.settings.loss_below, config, base);
+  }
+  check_find_lr_claims(base, plan.arms, plan.configs);
+  for (const Arm& arm : plan.arms) plan.name_width = std::max(plan.name_width, arm.name.size());
+  return plan;
+}
+
+// At every seed, of the first arm of every network (critical_arms); std::nullopt for those that an
+// interruption left out.
+std::vector<std::optional<SeedRate>> critical_rates_of(
+    Runs& runs, const SearchPlan& plan, const std::vector<std::size_t>& critical_arm_of) {
+  const std::set<std::size_t> distinct(critical_arm_of.begin(), critical_arm_of.end());
+  const std::vector<std::size_t> networks(distinct.begin(), distinct.end());
+  std::vector<std::optional<SeedRate>> critical(networks.size() * plan.settings.seeds.size());
+  runs.run_concurrently(std::ssize(critical), [&](std::int64_t task) {
+    const std::size_t i = networks[task % networks.size()];
+    const std::uint64_t seed = plan.settings.seeds[task / networks.size()];
+    return runs.when_memory_suffices([&] {
+      critical[task] =
+          SeedRate{plan.arms[i].name, seed, critical_rate_of(runs, plan.configs[i], seed)};
+    });
+  });
+  return critical;
+}
+
+// std::nullopt if it was interrupted.
+std::optional<Search> search_of(Runs& runs, const SearchPlan& plan, std::int64_t task) {
+  const FindLrConfig& settings = plan.settings;
+  const RunConfig config = plan.config_of(task);
+  const std::string label = plan.label_of(task);
+  bool interrupted = false;
+  const auto trials = [&](const std::vector<double>& rates) {
+    std::vector<Trial> found =
+        run_trials(runs, config, rates, settings.loss_below, label, plan.folder_of(task));
+    interrupted = interrupted || found.size() < rates.size();
+    return found;
+  };
+  Search search = search_rate(settings.first, settings.resolution, trials);
+  search.seed = config.seed;
+  return interrupted ? std::nullopt : std::optional(std::move(search));
+}
+
+// Adds the searches of all arms to `result`, which already holds the arms, and calls `write` as
+// run_arms() does.
+void search_arms(Runs& runs, const SearchPlan& plan, FindLrResult& result,
+                 const std::function<void()>& write) {
+  std::vector<std::optional<Search>> ended(plan.count());
+  // Searches whose runs are all on disk come first, and nothing is written before another has
+  // ended, so that a resumed experiment's file never has fewer than before.
+  std::vector<std::int64_t> order(ended.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto left = std::stable_partition(order.begin(), order.end(), [&](std::int64_t task) {
+    return is_on_disk(plan.config_of(task), plan.settings, plan.folder_of(task));
+  });
+  const std::int64_t on_disk = left - order.begin();
+  std::int64_t count = 0;
+  OnceASecond once_a_second(write);
+  std::mutex mutex;  // guards those above and the result
+  const auto search_one = [&](std::int64_t k) {
+    const std::int64_t task = order[k];
+    const std::size_t i = plan.arm_of(task);
+    std::optional<Search> search = search_of(runs, plan, task);
+    const std::lock_guard lock(mutex);
+    ended[task] = std::move(search);
+    if (ended[task]) {
+      result.arms[i].searches = ended_of(ended, i, plan.arms.size());
+      runs.tell(plan.arms[i], *ended[task]);
+      ++count;
+    } else {
+      result.interrupted = true;
+    }
+    if (count > on_disk) once_a_second();
+    return ended[task].has_value();
+  };
+  once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), search_one); });
+}
+
 }  // namespace
 
 std::string rate_name(double rate) {
@@ -290,101 +402,31 @@ FindLrResult find_lr(const Document& document, Backend& backend,
                      const std::filesystem::path& folder, bool resume,
                      const RunsListener& listener) {
   const RunConfig base = read_config(document);
-  const FindLrConfig settings = base.find_lr.value_or(FindLrConfig{});
-  const std::vector<Arm> arms = arms_of(base);
-  std::vector<RunConfig> configs = arm_configs(document, arms);
-  for (RunConfig& config : configs) {
-    config.schedule.scale.reset();  // the rates searched are those of the updates
-    check_precision(config, backend);
-    require_reachable(settings.loss_below, config, base);
-  }
-  check_find_lr_claims(base, arms, configs);
+  const SearchPlan plan = plan_of(document, base, backend, folder);
   FindLrResult result;
-  result.share = settings.share;
-  result.planned = std::ssize(arms) * std::ssize(settings.seeds);
-  std::size_t width = 0;
-  for (const Arm& arm : arms) {
-    result.arms.push_back({arm, {}});
-    width = std::max(width, arm.name.size());
-  }
-  // The searches, seed by seed.
-  const auto seed_of = [&](std::int64_t task) { return settings.seeds[task / arms.size()]; };
-  const auto config_of = [&](std::int64_t task) {
-    RunConfig config = configs[task % arms.size()];
-    config.seed = seed_of(task);
-    return config;
-  };
-  const auto folder_of = [&](std::int64_t task) {
-    return folder / arms[task % arms.size()].name / std::to_string(seed_of(task));
-  };
+  result.share = plan.settings.share;
+  result.planned = plan.count();
+  for (const Arm& arm : plan.arms) result.arms.push_back({arm, {}});
   Runs runs(base, backend, listener);
-  if (!resume) runs.load(configs);
+  if (!resume) runs.load(plan.configs);
   const FolderLock folder_lock = prepare_folder(folder, ExperimentKind::find_lr, base, resume, [&] {
-    for (std::int64_t task = 0; task < result.planned; ++task) {
-      require_same_trials(config_of(task), folder_of(task));
+    for (std::int64_t task = 0; task < plan.count(); ++task) {
+      require_same_trials(plan.config_of(task), plan.folder_of(task));
     }
   });
-  const std::vector<std::size_t> critical_arm_of = critical_arms(configs);
+  const std::vector<std::size_t> critical_arm_of = critical_arms(plan.configs);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
-    for (std::size_t i = 0; i < arms.size(); ++i) {
+    for (std::size_t i = 0; i < plan.arms.size(); ++i) {
       result.arms[i].critical =
-          correlation_of(result.arms[i], arms[critical_arm_of[i]].name, result.critical_rates);
+          correlation_of(result.arms[i], plan.arms[critical_arm_of[i]].name, result.critical_rates);
     }
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  const std::set<std::size_t> distinct(critical_arm_of.begin(), critical_arm_of.end());
-  const std::vector<std::size_t> networks(distinct.begin(), distinct.end());
-  std::vector<std::optional<SeedRate>> critical(networks.size() * settings.seeds.size());
-  runs.run_concurrently(std::ssize(critical), [&](std::int64_t task) {
-    const std::size_t i = networks[task % networks.size()];
-    const std::uint64_t seed = settings.seeds[task / networks.size()];
-    return runs.when_memory_suffices([&] {
-      critical[task] = SeedRate{arms[i].name, seed, critical_rate_of(runs, configs[i], seed)};
-    });
-  });
+  const auto critical = critical_rates_of(runs, plan, critical_arm_of);
   result.critical_rates = ended_of(critical, 0, 1);
   result.interrupted = result.critical_rates.size() < critical.size();
-  std::vector<std::optional<Search>> ended(result.planned);
-  // Searches whose runs are all on disk come first, and nothing is written before another has
-  // ended, so that a resumed experiment's file never has fewer than before.
-  std::vector<std::int64_t> order(ended.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto left = std::stable_partition(order.begin(), order.end(), [&](std::int64_t task) {
-    return is_on_disk(config_of(task), settings, folder_of(task));
-  });
-  const std::int64_t on_disk = left - order.begin();
-  std::int64_t count = 0;
-  OnceASecond once_a_second(write);
-  std::mutex mutex;  // guards those above
-  const auto search_one = [&](std::int64_t k) {
-    const std::int64_t task = order[k];
-    const std::size_t i = task % arms.size();
-    const std::uint64_t seed = seed_of(task);
-    const RunConfig config = config_of(task);
-    const std::string label = fmt::format("seed {:<4} {:<{}}", seed, arms[i].name, width);
-    bool interrupted = false;
-    const auto trials = [&](const std::vector<double>& rates) {
-      std::vector<Trial> found =
-          run_trials(runs, config, rates, settings.loss_below, label, folder_of(task));
-      interrupted = interrupted || found.size() < rates.size();
-      return found;
-    };
-    Search search = search_rate(settings.first, settings.resolution, trials);
-    search.seed = seed;
-    const std::lock_guard lock(mutex);
-    if (interrupted) {
-      result.interrupted = true;
-    } else {
-      ended[task] = std::move(search);
-      result.arms[i].searches = ended_of(ended, i, arms.size());
-      runs.tell(arms[i], *ended[task]);
-      ++count;
-    }
-    if (count > on_disk) once_a_second();
-    return !interrupted;
-  };
-  once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), search_one); });
+  search_arms(runs, plan, result, write);
   write();  // also if judging fails
   result.claims = judge_find_lr(base, result);
   if (!result.claims.empty()) write();

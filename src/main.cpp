@@ -18,7 +18,7 @@
 
 #include "commands/commands.h"
 #include "config/error.h"
-#include "config/values.h"
+#include "config/nearest.h"
 
 namespace {
 

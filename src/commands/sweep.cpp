@@ -8,7 +8,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
-#include "config/values.h"
+#include "config/experiment_values.h"
 #include "experiment/findings.h"
 #include "experiment/statistics.h"
 

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "config/experiment_values.h"
 #include "config/spelling.h"
 #include "config/values.h"
 

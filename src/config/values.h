@@ -48,21 +48,6 @@ struct LrValue {
   LrKind kind = LrKind::absolute;
 };
 
-/// One arm of an experiment: the same keys a user can --set.
-struct Arm {
-  std::string name;
-  std::vector<Override> overrides;
-};
-
-/// One axis of a grid: a key and the values it takes.
-struct Axis {
-  std::string key;
-  std::vector<Node> values;
-};
-
-/// The number of cells in the grid of these axes.
-std::int64_t cells_in(const std::vector<Axis>& axes);
-
 /// The numbers a key accepts. Every range is finite, so that sums and products of a few accepted
 /// numbers are finite too.
 struct Range {
@@ -115,15 +100,6 @@ void read_value(const Node& node, std::string& value, TextRule rule);
 void read_value(const Node& node, Length& value, const LengthRule& rule);
 void read_value(const Node& node, LrValue& value);
 void read_value(const Node& node, Activation& value);
-/// Seeds: "0..9", [3, 5] or a count.
-void read_value(const Node& node, std::vector<std::uint64_t>& seeds);
-/// Dotted keys with their values.
-void read_value(const Node& node, std::vector<Override>& changes);
-/// Arms: a map of names to maps of dotted keys. The values are checked when the arm is applied.
-void read_value(const Node& node, std::vector<Arm>& arms);
-/// Axes: a map of dotted keys to lists of values, or to {log: [from, to, n]} or {linear: [..]}; at
-/// most 10'000 cells in total.
-void read_value(const Node& node, std::vector<Axis>& axes);
 
 /// The index of the node's text among `names`. Throws ConfigError ("is not `what`") if it is none
 /// of them.
@@ -135,6 +111,15 @@ void read_value(const Node& node, Enum& value) {
   const auto known = spelling(value);
   value = static_cast<Enum>(read_name(node, known.what, known.names));
 }
+
+enum class Parsed { ok, not_a_number, too_large };
+
+/// Reads a text that is a whole number and nothing else: "12", "+12". `value` counts only if ok.
+Parsed parse_integer(std::string_view text, std::int64_t& value);
+Parsed parse_integer(std::string_view text, std::uint64_t& value);
+
+/// Whether the node is a scalar without quotes, the only one that may be a number.
+bool is_plain(const Node& node);
 
 /// The value of a scalar by the rules of the readers above; std::nullopt if it is of another type.
 std::optional<std::int64_t> as_integer(const Node& node);
@@ -159,10 +144,6 @@ Node to_node(const std::string& value);
 Node to_node(const Length& value);
 Node to_node(const LrValue& value);
 Node to_node(const Activation& value);
-Node to_node(const std::vector<std::uint64_t>& seeds);
-Node to_node(const std::vector<Override>& changes);
-Node to_node(const std::vector<Arm>& arms);
-Node to_node(const std::vector<Axis>& axes);
 
 template <Spelled Enum>
 Node to_node(Enum value) {
@@ -180,11 +161,7 @@ Node to_node(const std::vector<T>& values) {
 /// A value as messages show it: its text, shortened, or "a list", "a section", "null".
 std::string shown(const Node& node);
 
-/// The names a misspelt `name` may stand for: those at the smallest edit distance, if that is small
-/// enough, otherwise those that contain it. Empty if there are none.
-std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& names);
-
-/// "did you mean a or b?"
-std::string did_you_mean(const std::vector<std::string>& names);
+/// Throws ConfigError at the node's place: the value as messages show it, then `problem`.
+[[noreturn]] void wrong(const Node& node, std::string_view problem, const std::string& remedy);
 
 }  // namespace preheat

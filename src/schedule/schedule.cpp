@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 
+#include "config/nearest.h"
 #include "config/values.h"
 
 namespace preheat {

@@ -11,10 +11,6 @@
 namespace preheat {
 namespace {
 
-std::string below(const std::string& section, std::string_view key) {
-  return section.empty() ? std::string(key) : fmt::format("{}.{}", section, key);
-}
-
 // Lists the keys of one section or, if `deep`, of everything below it.
 class KeyLister {
  public:
@@ -23,7 +19,7 @@ class KeyLister {
 
   template <class T, class... Rule>
   void field(std::string_view key, T&, const Rule&...) {
-    keys_.push_back(below(section_, key));
+    keys_.push_back(child_key(section_, key));
   }
   template <class T, class... Rule>
   void required(std::string_view key, T& value, const Rule&...) {
@@ -31,9 +27,9 @@ class KeyLister {
   }
   template <class Visit>
   void section(std::string_view key, Visit visit) {
-    keys_.push_back(below(section_, key));
+    keys_.push_back(child_key(section_, key));
     if (!deep_) return;
-    KeyLister inner(keys_, below(section_, key), true);
+    KeyLister inner(keys_, child_key(section_, key), true);
     visit(inner);
   }
   template <class T>
@@ -42,10 +38,10 @@ class KeyLister {
   }
   template <class T, class Visit>
   void list(std::string_view key, std::vector<T>&, const ListSize&, Visit visit) {
-    keys_.push_back(below(section_, key));
+    keys_.push_back(child_key(section_, key));
     if (!deep_) return;
     T item;
-    KeyLister inner(keys_, below(section_, key) + "[]", true);
+    KeyLister inner(keys_, child_key(section_, key) + "[]", true);
     visit(inner, item, 0);
   }
   template <class... Kind>
@@ -117,7 +113,7 @@ class Reader {
   template <class Visit>
   void section(std::string_view key, Visit visit) {
     Node absent;
-    absent.where = config_.where(below(node_.where.key, key));
+    absent.where = config_.where(child_key(node_.where.key, key));
     const Node* node = node_.find(key);
     read(config_, node ? *node : absent, visit);
   }
@@ -178,7 +174,7 @@ class Reader {
     }
   }
   void check(bool ok, std::string_view key, const std::string& problem, const std::string& remedy) {
-    if (!ok) throw ConfigError(config_.where(below(node_.where.key, key)), problem, remedy);
+    if (!ok) throw ConfigError(config_.where(child_key(node_.where.key, key)), problem, remedy);
   }
 
  private:
@@ -210,7 +206,7 @@ class Reader {
     section.where = word.where;
     Node nothing;
     nothing.where = word.where;
-    nothing.where.key = below(word.where.key, word.scalar);
+    nothing.where.key = child_key(word.where.key, word.scalar);
     section.keys.emplace_back(word.scalar, std::move(nothing));
     return section;
   }

@@ -43,11 +43,22 @@ struct Document {
   Node root;  // a map
 };
 
+/// The most that sections and lists may be nested in each other, and names in a dotted key.
+inline constexpr std::size_t max_depth = 32;
+
+/// The path of a key, or of an item's index, in a section: "train.length"; the key alone in the
+/// root.
+std::string child_key(const std::string& section, std::string_view key);
+
 /// Parses a file of at most 1 MiB. Throws ConfigError, also if the file cannot be read.
 Document load_document(const std::filesystem::path& path);
 
 /// Parses a text of at most 1 MiB. Throws ConfigError, with `source` in place of a file name.
 Document parse_document(std::string_view text, const std::string& source);
+
+/// Parses a value that is given outside of a file, for `key`: the places in it have that source, no
+/// line, and key paths that begin with `key`. Throws ConfigError.
+Node parse_value(std::string_view text, const std::string& source, const std::string& key);
 
 /// Parses "key=value"; the value is YAML. Throws ConfigError.
 Override parse_override(std::string_view text);

@@ -19,4 +19,8 @@ CodePoint decode_utf8(std::string_view text) {
   return {value, bytes};
 }
 
+bool is_control(std::uint32_t c) {
+  return (c < 0x20 && c != '\t' && c != '\n' && c != '\r') || (c >= 0x7f && c < 0xa0);
+}
+
 }  // namespace preheat

@@ -15,7 +15,6 @@
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "config/atomic_file.h"
-#include "data/dataset.h"
 #include "report/line_plot.h"
 #include "schedule/plan.h"
 
@@ -77,8 +76,7 @@ std::vector<DrawnSchedule> resolved(const ScheduleOptions& options) {
   bool has_gate = false;
   for (const std::string& path : options.paths) {
     const RunConfig config = read_config(options.overrides.applied_to(path));
-    DrawnSchedule s{config.name,
-                    resolve_schedule(config, run_length(config, steps_per_epoch(config)))};
+    DrawnSchedule s{config.name, resolve_schedule(config, run_length(config))};
     const Gate& gate = s.schedule.lr.gate;
     has_gate |= gate.window > 0;
     if (options.gate_opens && gate.window > 0) {

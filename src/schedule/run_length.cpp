@@ -5,6 +5,9 @@
 #include <cmath>
 #include <optional>
 
+#include "config/error.h"
+#include "data/dataset.h"
+
 namespace preheat {
 namespace {
 
@@ -41,6 +44,10 @@ RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch) {
                       fmt::format("at least 1 step; an epoch is {}", steps_per_epoch));
   }
   return {steps, steps_per_epoch};
+}
+
+RunLength run_length(const RunConfig& config) {
+  return run_length(config, steps_per_epoch(config));
 }
 
 std::int64_t updates_of(const Length& length, const RunLength& run, const RunConfig& config,

@@ -18,6 +18,10 @@ struct RunLength {
 /// either if it is unusable: a per cent of the run, a stage without a length, less than one update.
 RunLength run_length(const RunConfig& config, std::int64_t steps_per_epoch);
 
+/// The same for the configured dataset, whose size is known without its files. Throws ConfigError
+/// as steps_per_epoch() (data/dataset.h) does too.
+RunLength run_length(const RunConfig& config);
+
 /// A length in updates, rounded to the nearest. Throws ConfigError at `key` if a length above zero
 /// rounds to no update at all; the remedy names zero if the key may be it. `run.steps` is 0 if it
 /// is not known, as long as the length is not a per cent of the run.

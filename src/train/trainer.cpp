@@ -134,7 +134,7 @@ void take_schedule(StepState& state, const Schedule& before, const Schedule& now
 }  // namespace
 
 Schedule schedule_of(const RunConfig& config) {
-  return resolve_schedule(config, run_length(config, steps_per_epoch(config)));
+  return resolve_schedule(config, run_length(config));
 }
 
 void check_run(const RunConfig& config) {

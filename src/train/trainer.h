@@ -38,7 +38,7 @@ struct ResidentData {
 ResidentData load_data(const DataConfig& config, Backend& backend);
 
 /// The schedule of a run of this configuration. Throws ConfigError as resolve_schedule() and
-/// steps_per_epoch() do.
+/// run_length() do.
 Schedule schedule_of(const RunConfig& config);
 
 /// Callbacks that receive the progress of a run. Each may be empty.

@@ -65,11 +65,12 @@ void RowReader::fail_row() const {
 }
 
 Metrics read_metrics(const std::filesystem::path& path) {
+  constexpr std::size_t phase = column_of(metrics_header, "phase");
   Metrics m;
   for (RowReader rows(path, {metrics_header}); rows.next();) {
     const std::size_t index = m.step.size();
-    if (m.phases.empty() || m.phases.back().name != rows.name(2)) {
-      m.phases.push_back({std::string(rows.name(2)), index, index});
+    if (m.phases.empty() || m.phases.back().name != rows.name(phase)) {
+      m.phases.push_back({std::string(rows.name(phase)), index, index});
     }
     m.phases.back().last = index;
     rows.append_to({&m.step, &m.epoch, nullptr, &m.lr, &m.loss, &m.accuracy, &m.grad_norm,
@@ -91,7 +92,7 @@ Evaluations read_evaluations(const std::filesystem::path& path) {
 LayerRows read_layers(const std::filesystem::path& path) {
   LayerRows l;
   for (RowReader rows(path, {layers_header}); rows.next();) {
-    l.parameter.emplace_back(rows.name(1));
+    l.parameter.emplace_back(rows.name(column_of(layers_header, "parameter")));
     rows.append_to({&l.step, nullptr, &l.weight_norm, &l.velocity_norm, &l.update_norm, &l.angle,
                     &l.distance});
   }
@@ -101,7 +102,7 @@ LayerRows read_layers(const std::filesystem::path& path) {
 ActivationRows read_activations(const std::filesystem::path& path) {
   ActivationRows a;
   for (RowReader rows(path, {activations_header}); rows.next();) {
-    a.layer.emplace_back(rows.name(1));
+    a.layer.emplace_back(rows.name(column_of(activations_header, "layer")));
     rows.append_to({&a.step, nullptr, &a.largest, &a.dead});
   }
   return a;

@@ -1,9 +1,12 @@
 // Reads the files of a run's folder (train/run_folder.h) into columns.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +23,20 @@ inline constexpr const char* layers_header =
 inline constexpr const char* activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
+
+/// The first column of each.
+inline constexpr std::size_t step_column = 0;
+
+/// The number of the column that a header calls `name`. A name that it lacks does not compile.
+consteval std::size_t column_of(std::string_view header, std::string_view name) {
+  std::size_t column = 0;
+  for (std::size_t begin = 0; begin <= header.size(); ++column) {
+    const std::size_t end = std::min(header.find(',', begin), header.size());
+    if (header.substr(begin, end - begin) == name) return column;
+    begin = end + 1;
+  }
+  throw std::invalid_argument("the header has no such column");
+}
 
 /// Reads one of these files row by row.
 class RowReader {

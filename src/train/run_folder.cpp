@@ -167,7 +167,7 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
                                const auto& take) {
     RowReader reader(folder / name, {header});
-    while (reader.next() && reader.number(0) < static_cast<double>(end)) take(reader);
+    while (reader.next() && reader.number(step_column) < static_cast<double>(end)) take(reader);
     kept.emplace(folder / name, reader.text_before());
   };
 
@@ -176,10 +176,11 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   RowReader rows(metrics, {metrics_header});
   std::int64_t updates = 0;
   for (; updates < step && rows.next(); ++updates) {
-    if (rows.number(0) != static_cast<double>(updates)) {
+    if (rows.number(step_column) != static_cast<double>(updates)) {
       throw Error(metrics.string() + ": has rows missing or out of order");
     }
-    past.history.add(rows.number(4), rows.number(5));
+    past.history.add(rows.number(column_of(metrics_header, "train_loss")),
+                     rows.number(column_of(metrics_header, "train_accuracy")));
   }
   if (updates != step) {
     throw Error(fmt::format("{}: has {} rows, the checkpoint was made after {} updates",
@@ -189,11 +190,15 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   // An evaluation at `step` was done before update `step`.
   const bool validates = config.data.validation.has_value();
   const auto& chooses = validates ? past.best_validation_accuracy : past.best_test_accuracy;
+  constexpr std::size_t test_accuracy = column_of(evaluations_header, "test_accuracy");
+  constexpr std::size_t validation_accuracy =
+      column_of(validated_evaluations_header, "validation_accuracy");
+  static_assert(test_accuracy == column_of(validated_evaluations_header, "test_accuracy"));
   keep_before("eval.csv", evaluations_header_of(config), step + 1, [&](const RowReader& row) {
-    if (chooses && row.number(validates ? 5 : 3) <= *chooses) return;
-    past.best_test_accuracy = row.number(3);
-    if (validates) past.best_validation_accuracy = row.number(5);
-    past.best_step = static_cast<std::int64_t>(row.number(0));
+    if (chooses && row.number(validates ? validation_accuracy : test_accuracy) <= *chooses) return;
+    past.best_test_accuracy = row.number(test_accuracy);
+    if (validates) past.best_validation_accuracy = row.number(validation_accuracy);
+    past.best_step = static_cast<std::int64_t>(row.number(step_column));
   });
   for (const auto& [name, header] :
        {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
@@ -201,8 +206,9 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   }
   if (has_begun(folder / "sharpness.csv", sharpness_header)) {
     keep_before("sharpness.csv", sharpness_header, step, [&](const RowReader& row) {
-      if (row.number(0) == 0) past.initial_sharpness = row.number(2);
-      past.last_sharpness = row.number(2);
+      const double sharpness = row.number(column_of(sharpness_header, "sharpness"));
+      if (row.number(step_column) == 0) past.initial_sharpness = sharpness;
+      past.last_sharpness = sharpness;
     });
   }
   remove_temporaries(folder);

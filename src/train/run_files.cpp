@@ -55,7 +55,7 @@ bool RowReader::next() {
 }
 
 void RowReader::append_to(std::initializer_list<std::vector<double>*> columns) const {
-  for (std::size_t i = 0; i < columns.size(); ++i) {
+  for (std::size_t i = 0; i < std::min(columns.size(), is_name_.size()); ++i) {
     if (!is_name_[i]) columns.begin()[i]->push_back(numbers_[i]);
   }
 }

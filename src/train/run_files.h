@@ -54,7 +54,8 @@ class RowReader {
   double number(std::size_t column) const { return numbers_[column]; }
   std::string_view name(std::size_t column) const { return fields_[column]; }
 
-  /// Appends each number of the row to its column in `columns`; the entries of names are not used.
+  /// Appends each number of the row to its column in `columns`; the entries of names, and of
+  /// columns that the file does not have, are not used.
   void append_to(std::initializer_list<std::vector<double>*> columns) const;
 
   /// The text before the current row, or all complete rows once next() has returned false.

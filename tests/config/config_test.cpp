@@ -898,7 +898,7 @@ class RandomConfig {
       Normalize n;
       for (std::int64_t i = integer(1, 4); i > 0; --i) {
         n.mean.push_back(flip() ? -number() : number());
-        n.std.push_back(number());
+        n.std.push_back(std::clamp(number(), 1e-6, 1e6));
       }
       c.data.normalize = n;
     }

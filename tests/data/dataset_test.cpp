@@ -220,7 +220,7 @@ TEST_F(LoadDataset, HoldsOutTheLastOfWhatTheLimitLeaves) {
   for (std::size_t i = 0; i < data.validation.pixels.size(); ++i) {
     ASSERT_EQ(data.validation.pixels[i], 2 + i / 3072) << i;
   }
-  EXPECT_EQ(data.test.labels, (Bytes{7, 7}));
+  EXPECT_EQ(data.test.labels, Bytes(10'000, 7));
   config.train_limit.reset();  // all of the dataset's, which the files do not hold
   EXPECT_THAT(message<Error>([&] { load_dataset(config); }), HasSubstr("holds 5 training images"));
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "config/describe.h"
+#include "config/nearest.h"
 
 namespace preheat {
 namespace {

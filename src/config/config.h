@@ -15,7 +15,6 @@
 #include "config/document.h"
 #include "config/error.h"
 #include "config/experiments.h"
-#include "config/nearest.h"
 #include "config/spelling.h"
 #include "config/values.h"
 

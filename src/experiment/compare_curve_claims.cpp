@@ -31,7 +31,7 @@ std::string text_of(const SoonerClaim& c) {
 }
 
 void check(const SoonerClaim&, const ClaimedArm& arm) {
-  const std::int64_t steps = run_length(arm.config, steps_per_epoch(arm.config)).steps;
+  const std::int64_t steps = run_length(arm.config).steps;
   if (steps >= static_cast<std::int64_t>(window)) return;
   arm.refuse(fmt::format("{} trains for {} updates, and a training error is the mean of {}",
                          arm.name, steps, window),
@@ -116,7 +116,7 @@ void check(const SmallerSpikeClaim& c, const ClaimedArm& arm) {
   arm.require_within_run(c.after[i], i == 0 ? "after.0" : "after.1");
   const std::int64_t end =
       arm.updates(c.after[i], i == 0 ? "after.0" : "after.1") + arm.updates(c.within, "within");
-  const std::int64_t steps = run_length(arm.config, steps_per_epoch(arm.config)).steps;
+  const std::int64_t steps = run_length(arm.config).steps;
   if (end <= steps) return;
   throw ConfigError(arm.base.where(arm.place + ".within"),
                     fmt::format("{} after {} end after the {} updates of {}", to_string(c.within),

@@ -4,7 +4,7 @@
 #include <limits>
 #include <numeric>
 
-#include "data/dataset.h"
+#include "config/nearest.h"
 #include "schedule/schedule.h"
 #include "train/fingerprint.h"
 
@@ -67,12 +67,11 @@ void ClaimedArm::refuse(const std::string& problem, const std::string& remedy) c
 }
 
 std::int64_t ClaimedArm::updates(const Length& length, const char* length_key) const {
-  return updates_of(length, run_length(config, steps_per_epoch(config)), base,
-                    place + "." + length_key);
+  return updates_of(length, run_length(config), base, place + "." + length_key);
 }
 
 void ClaimedArm::require_within_run(const Length& length, const char* length_key) const {
-  const std::int64_t steps = run_length(config, steps_per_epoch(config)).steps;
+  const std::int64_t steps = run_length(config).steps;
   if (updates(length, length_key) < steps) return;
   throw ConfigError(
       base.where(place + "." + length_key),

@@ -42,10 +42,7 @@ void print_arms(const CompareResult& result) {
     width = std::max(width, arm.arm.name.size());
     non_finite_width = std::max(non_finite_width, non_finite_text(arm).size());
   }
-  const bool validated = std::ranges::any_of(result.arms, [](const ArmResult& arm) {
-    return std::ranges::any_of(
-        arm.runs, [](const SeedResult& r) { return r.run.best_by == ChosenBy::validation; });
-  });
+  const bool validated = result.validated();
   fmt::print("\n{:<{}}  {:>4}  {:>6}  {:<12}  {:<{}}  {:>5}  {}{}\n", "arm", width, "runs",
              "failed", "95% interval", "not finite", non_finite_width, "stuck",
              validated ? fmt::format("{:<29}", "validation accuracy") : "",

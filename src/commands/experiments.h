@@ -109,9 +109,15 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
     fmt::print("{}\n", progress.environments_note());
     std::fflush(stdout);
   }
-  const std::filesystem::path report = write_report(folder);
-  if (talks) fmt::print("{}\n", report.string());
-  return experiment_exit_code(result.interrupted, folder);
+  const int code = experiment_exit_code(result.interrupted, folder);
+  try {
+    const std::filesystem::path report = write_report(folder);
+    if (talks) fmt::print("{}\n", report.string());
+  } catch (const Error& e) {
+    if (code == 0) throw;
+    fmt::print(stderr, "preheat: {}\n", e.what());
+  }
+  return code;
 }
 
 }  // namespace preheat

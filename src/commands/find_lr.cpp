@@ -37,10 +37,15 @@ std::vector<std::string> networks_of(const FindLrResult& result) {
   return names;
 }
 
+// Those that have a critical rate or a search.
 std::vector<std::uint64_t> seeds_of(const FindLrResult& result) {
   std::vector<std::uint64_t> seeds;
-  for (const SeedRate& r : result.critical_rates) {
-    if (std::ranges::find(seeds, r.seed) == seeds.end()) seeds.push_back(r.seed);
+  const auto add = [&](std::uint64_t seed) {
+    if (std::ranges::find(seeds, seed) == seeds.end()) seeds.push_back(seed);
+  };
+  for (const SeedRate& r : result.critical_rates) add(r.seed);
+  for (const SearchArm& arm : result.arms) {
+    for (const Search& search : arm.searches) add(search.seed);
   }
   return seeds;
 }

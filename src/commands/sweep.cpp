@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
 #include <memory>
 
 #include "commands/commands.h"
@@ -24,13 +25,11 @@ std::string failures_cell(const ArmResult& cell) {
                      cell.count(Outcome::non_finite) > 0 ? "!" : "");
 }
 
-// The median test accuracy of the runs that did not fail, "91.23 %".
-std::string accuracy_cell(const ArmResult& cell) {
+// The median accuracy of the runs that did not fail, "91.23 %".
+std::string accuracy_cell(const ArmResult& cell, std::optional<double> RunResult::*accuracy) {
   std::vector<double> accuracies;
   for (const SeedResult& r : cell.runs) {
-    if (!is_failure(r.run.outcome) && r.run.test_accuracy) {
-      accuracies.push_back(*r.run.test_accuracy);
-    }
+    if (!is_failure(r.run.outcome) && r.run.*accuracy) accuracies.push_back(*(r.run.*accuracy));
   }
   return accuracies.empty() ? "-" : accuracy_text(median(accuracies));
 }
@@ -38,7 +37,7 @@ std::string accuracy_cell(const ArmResult& cell) {
 // The last axis down, the first across; one table per combination of the further axes. `what` is in
 // the cells, as text_of(cell) says it; `signs` explains it.
 void print_map(const SweepResult& result, const std::string& what, const std::string& signs,
-               std::string (*text_of)(const ArmResult&)) {
+               const std::function<std::string(const ArmResult&)>& text_of) {
   const std::size_t columns = result.axes.front().values.size();
   const std::size_t per_column = result.cells.size() / columns;
   const std::size_t rows = result.axes.size() > 1 ? result.axes.back().values.size() : 1;
@@ -119,9 +118,14 @@ int run_sweep(const ExperimentOptions& options) {
   };
   const auto print = [&](const SweepResult& result) {
     print_map(result, "failed runs", ". none, ! not finite among them", failures_cell);
+    const auto print_accuracies = [&](const char* set, std::optional<double> RunResult::*accuracy) {
+      print_map(result, fmt::format("median {} accuracy of the runs that did not fail", set),
+                "- there are none",
+                [&](const ArmResult& cell) { return accuracy_cell(cell, accuracy); });
+    };
     if (options.run.verbose) {
-      print_map(result, "median test accuracy of the runs that did not fail", "- there are none",
-                accuracy_cell);
+      if (result.validated()) print_accuracies("validation", &RunResult::validation_accuracy);
+      print_accuracies("test", &RunResult::test_accuracy);
     }
     print_boundaries(result);
   };
@@ -134,7 +138,7 @@ void add_sweep_command(CLI::App& app, int& exit_code) {
   auto options = std::make_shared<ExperimentOptions>();
   CLI::App* command =
       app.add_subcommand("sweep", "Train a grid over any keys and seeds: the stability map");
-  options->add_to(*command, "; a map of test accuracies");
+  options->add_to(*command, "; maps of the accuracies");
   command->callback([options, &exit_code] { exit_code = run_sweep(*options); });
 }
 

@@ -35,6 +35,8 @@ struct CompareResult {
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // runs, of all arms
   bool interrupted = false;
+
+  bool validated() const { return any_validated(arms); }
 };
 
 /// Runs every arm at every seed, seed by seed, each into <folder>/<arm>/<seed>, and writes

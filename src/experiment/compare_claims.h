@@ -29,7 +29,7 @@ struct ComparedArm {
   const std::vector<SeedResult>& runs() const { return result.runs; }
   std::int64_t n() const { return std::ssize(result.runs); }
 
-  RunLength length() const { return run_length(config, steps_per_epoch(config)); }
+  RunLength length() const { return run_length(config); }
   std::int64_t updates(const Length& of) const {  // `of` has been checked
     return updates_of(of, length(), config, "expect");
   }

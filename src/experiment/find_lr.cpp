@@ -241,7 +241,9 @@ SearchPlan plan_of(const Document& document, const RunConfig& base, const Backen
   plan.configs = arm_configs(document, plan.arms);
   plan.folder = folder;
   for (RunConfig& config : plan.configs) {
-    config.schedule.scale.reset();  // the rates searched are those of the updates
+    // The rates searched are those of the updates, whatever base rate an arm has.
+    config.schedule.scale.reset();
+    config.schedule.base_lr = plan.settings.first;
     check_precision(config, backend);
     require_reachable(plan.settings.loss_below, config, base);
   }

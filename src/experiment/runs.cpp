@@ -51,11 +51,11 @@ bool is_begun(const fs::path& folder) {
   });
 }
 
-// Removes the files of a run that is made again. Throws Error, and removes nothing, if anybody else
-// has put a file there.
-void remove_unfinished(const fs::path& folder) {
-  if (!is_begun(folder)) return;
+// The files of a run that is made again; none if no run was begun there. Throws Error if anybody
+// else has put a file there.
+std::vector<fs::path> unfinished_files(const fs::path& folder) {
   std::vector<fs::path> files;
+  if (!is_begun(folder)) return files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename();
     if (!is_of_run(name)) {
@@ -64,8 +64,7 @@ void remove_unfinished(const fs::path& folder) {
     }
     files.push_back(entry.path());
   }
-  std::error_code none;
-  for (const fs::path& file : files) fs::remove_all(file, none);
+  return files;
 }
 
 // Holds one unit of a semaphore during its lifetime.
@@ -117,6 +116,13 @@ std::optional<NonFiniteSteps> ArmResult::non_finite_steps() const {
                         static_cast<std::int64_t>(largest)};
 }
 
+bool any_validated(const std::vector<ArmResult>& arms) {
+  return std::ranges::any_of(arms, [](const ArmResult& arm) {
+    return std::ranges::any_of(
+        arm.runs, [](const SeedResult& r) { return r.run.best_by == ChosenBy::validation; });
+  });
+}
+
 Runs::Runs(const RunConfig& base, Backend& backend, const RunsListener& listener)
     : backend_(backend),
       listener_(listener),
@@ -141,7 +147,8 @@ std::optional<RunResult> Runs::read(const std::string& label, const RunConfig& c
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
                     Checkpoints checkpoints) {
   if (const auto ended = read(label, config, folder)) return *ended;
-  remove_unfinished(folder);
+  std::error_code ignored;
+  for (const fs::path& file : unfinished_files(folder)) fs::remove_all(file, ignored);
   const SemaphoreGuard replica(replicas_);
   const std::shared_ptr<Trainer> trainer = make_trainer(config);
   if (!trainer) {  // the experiment stopped during the wait
@@ -338,6 +345,7 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 void require_same_run(const fs::path& folder, const RunConfig& config) {
   const std::optional<RunSummary> summary = read_summary(folder);
   if (summary) require_same(*summary, folder, config);
+  if (!ended_run(folder, config)) unfinished_files(folder);
 }
 
 void require_same_runs(const std::vector<RunConfig>& configs,

@@ -55,6 +55,9 @@ struct ArmResult {
   std::optional<NonFiniteSteps> non_finite_steps() const;  // std::nullopt if all are finite
 };
 
+/// Whether any run has a validation set.
+bool any_validated(const std::vector<ArmResult>& arms);
+
 struct Search;  // experiment/find_lr.h
 
 /// Callbacks that receive the progress of all runs. Each may be empty. They are called one at a
@@ -189,7 +192,8 @@ FolderLock prepare_folder(const std::filesystem::path& folder, ExperimentKind ki
                           const std::function<void()>& require_runs);
 
 /// Throw ConfigError, naming a key, if there is a run of another configuration in the folder, or in
-/// the folder of one of the runs of run_arms(). Throw Error if its summary is damaged.
+/// the folder of one of the runs of run_arms(). Throw Error if its summary is damaged, or if it has
+/// to be made again and anybody else has put a file there.
 void require_same_run(const std::filesystem::path& folder, const RunConfig& config);
 void require_same_runs(const std::vector<RunConfig>& configs,
                        const std::vector<std::uint64_t>& seeds, const std::filesystem::path& folder,

@@ -54,6 +54,8 @@ struct SweepResult {
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // runs, of all cells
   bool interrupted = false;
+
+  bool validated() const { return any_validated(cells); }
 };
 
 /// The cells of a grid, last axis fastest, named by their values: "0.1_16-steps". A long value, a

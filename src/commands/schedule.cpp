@@ -186,11 +186,9 @@ std::string with_words(const std::string& row, const std::string& words) {
 void print_plan(const DrawnSchedule& s) {
   const Schedule& schedule = s.schedule;
   const std::vector<PhaseInterval> parts = s.parts();
-  const std::int64_t warmup = warmup_updates(schedule, s.gate_opened_at);
   fmt::print("{}: T = {} updates, {} an epoch{}, base learning rate {}\n\n", s.name,
              schedule.run.steps, schedule.run.steps_per_epoch,
-             warmup > 0 ? fmt::format(", W = {} of them warmup", warmup) : "",
-             lr_text(schedule.base_lr));
+             warmup_text(schedule, s.gate_opened_at), lr_text(schedule.base_lr));
   const auto updates_text = [](const PhaseInterval& part) {
     return fmt::format("{} .. {}", part.first, part.last);
   };

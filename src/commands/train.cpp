@@ -29,15 +29,10 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   const Network& network = trainer.network();
   const MemoryUse memory = trainer.memory();
   const RunLength& run = trainer.schedule().run;
-  const std::int64_t warmup = warmup_updates(trainer.schedule());
-  const bool has_gate = trainer.schedule().lr.gate.window > 0;
   fmt::print(
       "{}: {} parameters, T = {} updates of {} images ({} an epoch){}, base learning rate {}\n",
       trainer.config().name, network.parameter_count, run.steps, trainer.config().data.batch_size,
-      run.steps_per_epoch,
-      warmup > 0 ? fmt::format(", {}W = {} of them warmup", has_gate ? "at most " : "", warmup)
-                 : "",
-      lr_text(trainer.schedule().base_lr));
+      run.steps_per_epoch, warmup_text(trainer.schedule()), lr_text(trainer.schedule().base_lr));
   for (const std::string& remark : remarks(trainer.schedule())) fmt::print("note: {}\n", remark);
   fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
              memory_text(memory.parameters), memory_text(memory.activations),

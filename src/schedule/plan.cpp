@@ -202,6 +202,13 @@ std::int64_t warmup_updates(const Schedule& schedule, std::int64_t gate_opened_a
   return std::min(end_of_first_phase(schedule.lr, gate_opened_at), schedule.run.steps);
 }
 
+std::string warmup_text(const Schedule& schedule, std::int64_t gate_opened_at) {
+  const std::int64_t warmup = warmup_updates(schedule, gate_opened_at);
+  if (warmup == 0) return "";
+  const bool may_end_earlier = schedule.lr.gate.window > 0 && gate_opened_at < 0;
+  return fmt::format(", {}W = {} of them warmup", may_end_earlier ? "at most " : "", warmup);
+}
+
 std::string in_words(const Schedule& schedule, const PhaseInterval& stretch) {
   const Phase& phase = schedule.lr.phases[stretch.phase];
   std::string text = shape_text(schedule, phase);

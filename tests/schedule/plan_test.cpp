@@ -230,7 +230,10 @@ TEST(WarmupUpdates, AreThoseOfThePhaseThatBeginsTheRun) {
   const Schedule gate =
       schedule_of("{warmup: {length: 30 steps, until: {train_error_below: 0.5, window: 5 steps}}}");
   EXPECT_EQ(warmup_updates(gate), 30);
+  EXPECT_EQ(warmup_text(gate), ", at most W = 30 of them warmup");
   EXPECT_EQ(warmup_updates(gate, 8), 8);
+  EXPECT_EQ(warmup_text(gate, 8), ", W = 8 of them warmup");
+  EXPECT_EQ(warmup_text(schedule_of("{warmup: {length: 0 steps}}")), "");
   const auto phases = [](const char* name) {
     return schedule_of(
         fmt::format("{{phases: [{{name: {}, shape: linear, length: 7 steps}}, "

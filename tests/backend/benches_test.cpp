@@ -37,8 +37,8 @@ TEST(Benches, APaddedSetHasTheShareOfACopyThatItsRateIs) {
   const auto rows = shared_backend().benches().time_updates(padded, true, [] {});
   ASSERT_EQ(rows.front().variant, "copy");
   for (const UpdateTiming& row : rows) {
-    // Medians of ratios and ratios of medians differ with the machine's load.
-    EXPECT_NEAR(std::log(row.share_of_copy / (row.gigabytes / rows.front().gigabytes)), 0, 1)
+    // Medians of ratios and ratios of medians differ with the machine's load, by far less than 64.
+    EXPECT_NEAR(std::log(row.share_of_copy / (row.gigabytes / rows.front().gigabytes)), 0, 2)
         << row.variant;
   }
 }

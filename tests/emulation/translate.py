@@ -56,8 +56,9 @@ def instruction(statement):
     ptx = "".join(re.findall(r'"([^"]*)"', statement[:statement.find(":")]))
     if not ptx:
         return None  # only a barrier for the compiler
-    if other := re.search(r'"[=+]?[^rlfn"]"\s*\(', statement):
-        raise SystemExit(f"no such constraint is emulated: {other.group()}")
+    for constraint in re.findall(r'"([=+&%]*[a-zA-Z]+)"\s*\(', statement):
+        if not re.fullmatch("[=+]?[rlfn]", constraint):
+            raise SystemExit(f"no such constraint is emulated: {constraint}")
     operands = []
     for found in re.finditer(r'"[=+]?[rlfn]"\s*\(', statement):
         end = end_of(statement, found.end() - 1)

@@ -157,6 +157,13 @@ TEST(CudaPlans, ImagesOf16BitsArePaddedAndNothingElseIs) {
   EXPECT_LE(last.offset + last.size, padded.arena_size);
 }
 
+std::set<std::string> architectures_built() {
+  std::istringstream list(PREHEAT_CUDA_ARCHITECTURES);
+  std::set<std::string> built;
+  for (std::string one; std::getline(list, one, ':');) built.insert(one);
+  return built;
+}
+
 // Each kernel as it was compiled for the program: nothing on an H100, at most 16 registers
 // elsewhere.
 TEST(CudaKernels, SpillNextToNothing) {
@@ -183,7 +190,7 @@ TEST(CudaKernels, SpillNextToNothing) {
       ASSERT_EQ(std::sscanf(line.c_str(), "%*d bytes stack frame, %d", &stores), 1) << line;
       EXPECT_LE(stores, 64) << kernel;
     }
-    EXPECT_EQ(architectures.size(), 7u);
+    EXPECT_EQ(architectures.size(), architectures_built().size());
   }
 }
 
@@ -191,6 +198,7 @@ TEST(CudaKernels, SpillNextToNothing) {
 // holds five blocks of 256 threads, with 64 two of 512. A thread of the large blocks has two packs
 // in flight. The update of fp32 has no 16-bit gradients to convert.
 TEST(CudaKernels, TheUpdateTakesFewRegisters) {
+  if (!architectures_built().contains("90")) GTEST_SKIP() << "not built for sm_90";
   std::istringstream objects(PREHEAT_KERNEL_OBJECTS);
   int updates = 0;
   for (std::string object; std::getline(objects, object, ':');) {

@@ -4,7 +4,7 @@
 # `preheat compare`.
 set -euo pipefail
 
-# Folders are relative to the caller's, not to ours.
+# The folders of --out and --resume are relative to the caller's, not to ours.
 absolute() {
   [[ -z $1 ]] || realpath -m -- "$1"
 }

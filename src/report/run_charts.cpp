@@ -138,9 +138,14 @@ std::vector<WarmupEnd> warmup_ends(const std::vector<RunData>& runs, const Facet
   return ends;
 }
 
+// More lines than these could not be told apart; the note above the charts then stands alone.
+constexpr std::size_t max_marks = 100;
+
 void shade_phases(Chart& chart, const std::vector<RunData>& runs, const Facets& facets) {
   shade_shared_phases(chart, pointers_to(runs));
-  for (const WarmupEnd& end : warmup_ends(runs, facets)) {
+  const std::vector<WarmupEnd> ends = warmup_ends(runs, facets);
+  if (ends.size() > max_marks) return;
+  for (const WarmupEnd& end : ends) {
     chart.mark(fmt::format("{}warmup ends after {} updates", end.arm.empty() ? "" : end.arm + ": ",
                            end.at),
                end.style, end.at, end.facets);
@@ -177,7 +182,8 @@ std::string phases_note(const std::vector<RunData>& runs, const Facets& facets) 
   }
   const std::vector<WarmupEnd> ends = warmup_ends(runs, facets);
   if (ends.empty()) return note;
-  return fmt::format("{}{}Vertical lines: where warmup ends, {}.", note, note.empty() ? "" : " ",
+  return fmt::format("{}{}{} {}.", note, note.empty() ? "" : " ",
+                     ends.size() > max_marks ? "Warmup ends" : "Vertical lines: where warmup ends,",
                      words_for(ends));
 }
 

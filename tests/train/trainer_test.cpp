@@ -312,11 +312,11 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   put_bytes(path_ / "metrics.csv", torn);
   EXPECT_THAT(resume_error(path_, config_of()),
               HasSubstr("metrics.csv: has rows missing or out of"));
-  torn.replace(torn.find("\n6,") + 2, 1, ";");
+  torn[torn.find("\n6,") + 2] = ';';
   put_bytes(path_ / "metrics.csv", torn);
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv:7: is damaged"));
   torn = metrics;
-  torn.replace(torn.find("0.", torn.find("\n5,")), 1, "O");  // a letter in place of the number's 0
+  torn[torn.find("0.", torn.find("\n5,"))] = 'O';  // a letter in place of the number's 0
   put_bytes(path_ / "metrics.csv", torn);
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("metrics.csv:7: is damaged"));
   put_bytes(path_ / "metrics.csv", metrics);

@@ -195,10 +195,11 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
       column_of(validated_evaluations_header, "validation_accuracy");
   static_assert(test_accuracy == column_of(validated_evaluations_header, "test_accuracy"));
   keep_before("eval.csv", evaluations_header_of(config), step + 1, [&](const RowReader& row) {
+    past.last_evaluated = static_cast<std::int64_t>(row.number(step_column));
     if (chooses && row.number(validates ? validation_accuracy : test_accuracy) <= *chooses) return;
     past.best_test_accuracy = row.number(test_accuracy);
     if (validates) past.best_validation_accuracy = row.number(validation_accuracy);
-    past.best_step = static_cast<std::int64_t>(row.number(step_column));
+    past.best_step = past.last_evaluated;
   });
   for (const auto& [name, header] :
        {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {

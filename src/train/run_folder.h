@@ -86,15 +86,16 @@ class RunFolder {
     std::optional<double> best_test_accuracy;  // those of the evaluation that RunResult calls best
     std::optional<double> best_validation_accuracy;
     std::optional<std::int64_t> best_step;
-    std::optional<double> initial_sharpness;  // at the weights before update 0
+    std::optional<std::int64_t> last_evaluated;  // the step of the last evaluation
+    std::optional<double> initial_sharpness;     // at the weights before update 0
     std::optional<double> last_sharpness;
   };
 
   /// Opens the folder of a run of `config` that resumes at `step`, and drops the rows of later
   /// updates and the summary. `lock` is of that folder, taken before anything in it was read.
-  /// Throws Error if rows before `step` are missing or damaged, or if eval.csv has no validation
-  /// columns where the run has a validation set or has them where it has none; then rows and
-  /// summary are as they were.
+  /// Throws Error if rows before `step`, or, but for metrics.csv, the first after them, are missing
+  /// or damaged, or if eval.csv has no validation columns where the run has a validation set or has
+  /// them where it has none; then rows and summary are as they were.
   static RunFolder reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,
                           std::int64_t step, History& past);
 

@@ -454,7 +454,8 @@ RunResult Trainer::run(const RunListener& given, RunFolder* folder) {
     if (at_end || checkpoint_due || result.interrupted) save_last(folder);
   }
   if (step_ == schedule_.run.steps && !result.test_accuracy) {  // resumed at its end
-    evaluate(step_, {}, nullptr, result);
+    // Its last checkpoint may be of a step that was not evaluated, under a longer schedule.
+    evaluate(step_, {}, past_.last_evaluated == step_ ? nullptr : folder, result);
   }
 
   conclude(history, result);

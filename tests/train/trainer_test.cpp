@@ -542,6 +542,17 @@ class NewSchedule : public testing::Test {
   std::int64_t step_ = 0;
 };
 
+TEST_F(NewSchedule, ThatEndsAtOnceHasItsEvaluationInItsFiles) {
+  const auto last_evaluated = [&] { return rows_of(path_ / "eval.csv").back().front(); };
+  ASSERT_NE(last_evaluated(), std::to_string(step_));
+  const RunConfig config = config_of({fmt::format("train.length={} steps", step_)});
+  const RunResult result = resume_in(path_, config, true);
+  EXPECT_EQ(result.steps, step_);
+  EXPECT_EQ(last_evaluated(), std::to_string(step_));
+  const Checkpoint best = read_checkpoint(path_ / "checkpoints/best.ckpt");
+  EXPECT_EQ(best.state.step.step, result.best_step);
+}
+
 TEST_F(NewSchedule, IsTakenOnlyWhereItIsAskedFor) {
   for (const auto& [setting, line] :
        {std::pair{"schedule.base_lr=0.02", "base_lr: 0.02"},

@@ -38,7 +38,8 @@ std::vector<UpdateTiming> CudaBenches::time_launch() {
 
 std::vector<UpdateTiming> CudaBenches::time_updates(const UpdateSet& set, bool quick,
                                                     const BetweenRounds& between_rounds) {
-  return cuda::time_updates(set, quick, between_rounds);
+  return with_remedy("use fewer parameters",
+                     [&] { return cuda::time_updates(set, quick, between_rounds); });
 }
 
 std::vector<std::vector<double>> CudaBenches::time_schedules(

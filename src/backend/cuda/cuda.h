@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
 #include <cudnn.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -12,6 +13,8 @@
 #include <span>
 #include <utility>
 #include <vector>
+
+#include "config/error.h"
 
 namespace preheat::cuda {
 
@@ -26,6 +29,16 @@ void check(cublasStatus_t status, const char* call, const char* file, int line);
 /// `bytes` of device memory. Throws OutOfMemory naming the bytes requested and free.
 void* allocate(std::size_t bytes);
 void deallocate(void* memory) noexcept;
+
+/// What make() returns. If it throws OutOfMemory, the error ends with the remedy.
+template <class Make>
+auto with_remedy(const char* remedy, const Make& make) {
+  try {
+    return make();
+  } catch (const OutOfMemory& e) {
+    throw OutOfMemory(fmt::format("{}; {}", e.what(), remedy));
+  }
+}
 
 /// The pool from which allocate() takes memory.
 cudaMemPool_t default_pool();

@@ -29,16 +29,6 @@ std::string version_text(std::size_t version) {
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-// What make() returns. If it runs out of memory, the error ends with the remedy.
-template <class Make>
-auto with_remedy(const char* remedy, const Make& make) {
-  try {
-    return make();
-  } catch (const OutOfMemory& e) {
-    throw OutOfMemory(fmt::format("{}; {}", e.what(), remedy));
-  }
-}
-
 class CudaBackend : public Backend {
  public:
   CudaBackend() {
@@ -95,8 +85,8 @@ class CudaBackend : public Backend {
   int concurrent_replicas(int) const override { return 16; }
 
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
-    return with_remedy("lower data.train_limit",
-                       [&] { return std::make_shared<cuda::DeviceDataset>(dataset); });
+    return cuda::with_remedy("lower data.train_limit",
+                             [&] { return std::make_shared<cuda::DeviceDataset>(dataset); });
   }
 
   void require_memory(const Network& network, std::int64_t batch_size,
@@ -108,7 +98,7 @@ class CudaBackend : public Backend {
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     PREHEAT_CHECK(cudaSetDevice(0));  // of the calling thread
-    return with_remedy("lower data.batch_size", [&] {
+    return cuda::with_remedy("lower data.batch_size", [&] {
       return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
                                                  std::move(train));
     });
@@ -121,7 +111,7 @@ class CudaBackend : public Backend {
     examples = std::min(examples, data->size());
     require_free(network, examples, Precision::fp32, "use fewer examples",
                  cuda::ParameterArena::Use::probing);
-    return with_remedy("use fewer examples", [&] {
+    return cuda::with_remedy("use fewer examples", [&] {
       return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
                                                examples);
     });

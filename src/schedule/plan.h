@@ -26,8 +26,8 @@ std::vector<PhaseInterval> phase_intervals(const Schedule& schedule,
 /// `gate_opened_at` as in lr_at: without it a warmup with a gate takes at most that many.
 std::int64_t warmup_updates(const Schedule& schedule, std::int64_t gate_opened_at = -1);
 
-/// ", W = 500 of them warmup", to follow the number of updates; "at most W = ..." of a warmup with a
-/// gate that has not opened. "" without a warmup.
+/// ", W = 500 of them warmup", to follow the number of updates; "at most W = ..." of a warmup with
+/// a gate that has not opened. "" without a warmup.
 std::string warmup_text(const Schedule& schedule, std::int64_t gate_opened_at = -1);
 
 /// What the phase of a stretch does: "linear from 0 to 1.00e-01".

@@ -8,21 +8,12 @@
 #include <vector>
 
 #include "config/document.h"
+#include "config/split.h"
 
 namespace preheat {
 namespace {
 
-std::vector<std::string> split(std::string_view key) {
-  std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin <= key.size();) {
-    const std::size_t end = std::min(key.find('.', begin), key.size());
-    parts.emplace_back(key.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
-std::string join(const std::vector<std::string>& parts, std::size_t begin, std::size_t end) {
+std::string join(const std::vector<std::string_view>& parts, std::size_t begin, std::size_t end) {
   return fmt::format("{}", fmt::join(parts.begin() + static_cast<std::ptrdiff_t>(begin),
                                      parts.begin() + static_cast<std::ptrdiff_t>(end), "."));
 }
@@ -46,7 +37,7 @@ Node& find_or_make(Node& map, const std::string& key, const Where& where) {
   return map.keys.emplace_back(key, std::move(made)).second;
 }
 
-Node& item(Node& sequence, const std::string& index, const Where& where) {
+Node& item(Node& sequence, std::string_view index, const Where& where) {
   std::size_t i = 0;
   const char* end = index.data() + index.size();
   const auto [stop, error] = std::from_chars(index.data(), end, i);
@@ -69,8 +60,8 @@ bool has_dotted_keys(const Node& map, const Node& parent) {
 
 // How many parts of the path form the next key: an arm's name and the keys in it contain dots
 // themselves.
-std::size_t parts_of_key(const Node& map, const Node& parent, const std::vector<std::string>& parts,
-                         std::size_t begin) {
+std::size_t parts_of_key(const Node& map, const Node& parent,
+                         const std::vector<std::string_view>& parts, std::size_t begin) {
   for (std::size_t end = parts.size(); end > begin + 1; --end) {
     if (map.find(join(parts, begin, end))) return end - begin;
   }
@@ -80,7 +71,7 @@ std::size_t parts_of_key(const Node& map, const Node& parent, const std::vector<
 void apply(Node& root, const Override& change) {
   Where place = change.value.where;
   place.key = change.key;
-  const std::vector<std::string> parts = split(change.key);
+  const std::vector<std::string_view> parts = split(change.key, '.');
   const bool has_gap = std::any_of(parts.begin(), parts.end(), [](auto& p) { return p.empty(); });
   if (has_gap || parts.size() > max_depth) {
     throw ConfigError(place, "not a key", "write names with dots between them, as in train.length");

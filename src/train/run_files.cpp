@@ -9,28 +9,16 @@
 
 #include "config/atomic_file.h"
 #include "config/error.h"
+#include "config/split.h"
 
 namespace preheat {
-namespace {
-
-std::vector<std::string_view> split(std::string_view row) {
-  std::vector<std::string_view> fields;
-  for (std::size_t from = 0; from <= row.size();) {
-    const std::size_t to = std::min(row.find(',', from), row.size());
-    fields.push_back(row.substr(from, to - from));
-    from = to + 1;
-  }
-  return fields;
-}
-
-}  // namespace
 
 RowReader::RowReader(std::filesystem::path path, std::initializer_list<std::string_view> headers)
     : path_(std::move(path)), text_(read_file(path_)) {
   const auto* const header = std::ranges::find_if(
       headers, [&](std::string_view one) { return text_.starts_with(fmt::format("{}\n", one)); });
   if (header == headers.end()) throw Error(path_.string() + ": has no header");
-  for (const std::string_view column : split(*header)) {
+  for (const std::string_view column : split(*header, ',')) {
     is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");
   }
   begin_ = end_ = header->size() + 1;
@@ -42,7 +30,7 @@ bool RowReader::next() {
   if (newline == std::string::npos) return false;
   ++line_;
   end_ = newline + 1;
-  fields_ = split(std::string_view(text_).substr(begin_, newline - begin_));
+  fields_ = split(std::string_view(text_).substr(begin_, newline - begin_), ',');
   if (fields_.size() != is_name_.size()) fail_row();
   numbers_.assign(fields_.size(), 0);
   for (std::size_t i = 0; i < fields_.size(); ++i) {

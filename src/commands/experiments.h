@@ -16,7 +16,6 @@
 #include "config/clock.h"
 #include "experiment/claims.h"
 #include "experiment/runs.h"
-#include "report/report.h"
 #include "schedule/schedule.h"
 
 namespace preheat {
@@ -110,13 +109,8 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
     std::fflush(stdout);
   }
   const int code = experiment_exit_code(result.interrupted, folder);
-  try {
-    const std::filesystem::path report = write_report(folder);
-    if (talks) fmt::print("{}\n", report.string());
-  } catch (const Error& e) {
-    if (code == 0) throw;
-    fmt::print(stderr, "preheat: {}\n", e.what());
-  }
+  const auto page = write_page_last(folder, code);
+  if (talks && page) fmt::print("{}\n", page->string());
   return code;
 }
 

@@ -12,6 +12,8 @@
 #include <map>
 #include <system_error>
 
+#include "config/error.h"
+#include "report/report.h"
 #include "train/run_folder.h"
 
 namespace preheat {
@@ -132,6 +134,17 @@ void catch_broken_pipe() {
 
 bool interrupted() {
   return signals > 0 || output_is_lost;
+}
+
+std::optional<std::filesystem::path> write_page_last(const std::filesystem::path& folder,
+                                                     int code) {
+  try {
+    return write_report(folder);
+  } catch (const Error& e) {
+    if (code == 0) throw;
+    fmt::print(stderr, "preheat: {}\n", e.what());
+    return std::nullopt;
+  }
 }
 
 std::string loss_text(double loss) {

@@ -1,7 +1,9 @@
 // Shared by several subcommands: their options and their output.
 #pragma once
 
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -70,6 +72,11 @@ void catch_broken_pipe();
 
 /// Whether the work was asked to stop.
 bool interrupted();
+
+/// Makes the page of a run or an experiment from its folder, once everything else has been said and
+/// the exit code is known: a page that cannot be made hides neither. Returns its path. Throws Error
+/// if the code is 0; with another code says why on standard error and returns std::nullopt.
+std::optional<std::filesystem::path> write_page_last(const std::filesystem::path& folder, int code);
 
 std::string loss_text(double loss);          // "0.4321", "2.1e+25", "nan"
 std::string memory_text(std::size_t bytes);  // "12.3 MiB"

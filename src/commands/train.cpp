@@ -8,7 +8,6 @@
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "commands/progress.h"
-#include "report/report.h"
 #include "schedule/plan.h"
 #include "train/fingerprint.h"
 #include "train/summary.h"
@@ -169,15 +168,8 @@ int train(const TrainOptions& options) {
   if (talks) print_end(result);
   std::fflush(stdout);
   const int code = exit_code_of(trainer, result, folder.path());
-  // The page comes last: it hides neither the outcome nor that the run diverged if it cannot be
-  // made.
-  try {
-    const std::filesystem::path report = write_report(folder.path());
-    if (talks) row("report", report.string());
-  } catch (const Error& e) {
-    if (code == 0) throw;
-    fmt::print(stderr, "preheat: {}\n", e.what());
-  }
+  const auto page = write_page_last(folder.path(), code);
+  if (talks && page) row("report", page->string());
   return code;
 }
 

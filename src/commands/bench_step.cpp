@@ -303,8 +303,7 @@ void bench_parts(Trainer& trainer, Backend& backend, const StepOptions& options,
   fmt::print(
       "\nThe limit of a part is the slower of its bytes at the memory's rate and its operations at "
       "the product's,\nthat of a pass the sum over its parts. Data in a cache and products of "
-      "other "
-      "shapes can be faster.\n");
+      "other shapes can be faster.\n");
   std::fflush(stdout);
 }
 

@@ -16,10 +16,7 @@ using Accuracy = std::optional<double> RunResult::*;
 
 // "85.02 % (84.10 .. 85.90)" over the runs that did not fail: median, least and largest.
 std::string accuracy_of_survivors(const ArmResult& arm, Accuracy accuracy) {
-  std::vector<double> accuracies;
-  for (const SeedResult& r : arm.runs) {
-    if (!is_failure(r.run.outcome) && r.run.*accuracy) accuracies.push_back(*(r.run.*accuracy));
-  }
+  const std::vector<double> accuracies = arm.of_survivors(accuracy);
   if (accuracies.empty()) return "-";
   const auto [least, largest] = std::ranges::minmax(accuracies);
   return fmt::format("{} ({:.2f} .. {:.2f})", accuracy_text(median(accuracies)), 100 * least,

@@ -27,10 +27,7 @@ std::string failures_cell(const ArmResult& cell) {
 
 // The median accuracy of the runs that did not fail, "91.23 %".
 std::string accuracy_cell(const ArmResult& cell, std::optional<double> RunResult::*accuracy) {
-  std::vector<double> accuracies;
-  for (const SeedResult& r : cell.runs) {
-    if (!is_failure(r.run.outcome) && r.run.*accuracy) accuracies.push_back(*(r.run.*accuracy));
-  }
+  const std::vector<double> accuracies = cell.of_survivors(accuracy);
   return accuracies.empty() ? "-" : accuracy_text(median(accuracies));
 }
 

@@ -103,6 +103,14 @@ Interval ArmResult::failure_interval() const {
   return clopper_pearson(failures(), static_cast<std::int64_t>(runs.size()));
 }
 
+std::vector<double> ArmResult::of_survivors(std::optional<double> RunResult::*value) const {
+  std::vector<double> values;
+  for (const SeedResult& r : runs) {
+    if (!is_failure(r.run.outcome) && r.run.*value) values.push_back(*(r.run.*value));
+  }
+  return values;
+}
+
 std::optional<NonFiniteSteps> ArmResult::non_finite_steps() const {
   std::vector<double> steps;
   for (const SeedResult& r : runs) {
@@ -343,8 +351,6 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
 }
 
 void require_same_run(const fs::path& folder, const RunConfig& config) {
-  const std::optional<RunSummary> summary = read_summary(folder);
-  if (summary) require_same(*summary, folder, config);
   if (!ended_run(folder, config)) unfinished_files(folder);
 }
 

@@ -52,6 +52,8 @@ struct ArmResult {
   std::int64_t count(Outcome outcome) const;
   std::int64_t failures() const;      // runs with is_failure()
   Interval failure_interval() const;  // Clopper-Pearson, 95 %; needs at least one run
+  // A value of the runs that did not fail, where it exists.
+  std::vector<double> of_survivors(std::optional<double> RunResult::*value) const;
   std::optional<NonFiniteSteps> non_finite_steps() const;  // std::nullopt if all are finite
 };
 

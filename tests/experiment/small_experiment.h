@@ -50,34 +50,13 @@ struct Counter {
 };
 
 // The CPU's backend, but with a given number of concurrent replicas.
-class AtATime : public Backend {
+class AtATime : public ForwardingBackend {
  public:
   explicit AtATime(int replicas) : replicas_(replicas) {}
-  std::string name() const override { return one_.name(); }
-  std::string device() const override { return one_.device(); }
-  std::string library() const override { return one_.library(); }
-  bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
   int concurrent_replicas(int) const override { return replicas_; }
-  std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
-  void require_memory(const Network& network, std::int64_t batch_size,
-                      Precision precision) const override {
-    one_.require_memory(network, batch_size, precision);
-  }
-  std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
-                                   std::span<const float> initial,
-                                   std::shared_ptr<const ResidentDataset> train) override {
-    return one_.compile(network, options, initial, std::move(train));
-  }
-  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
-                               std::shared_ptr<const ResidentDataset> data,
-                               std::int64_t examples) override {
-    return one_.probe(network, options, std::move(data), examples);
-  }
-  Benches& benches() override { return one_.benches(); }
 
  private:
   int replicas_;
-  Backend& one_ = shared_backend();
 };
 
 /// On which two runs wait for each other before their first update, so that runs that may overlap

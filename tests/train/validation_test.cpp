@@ -168,35 +168,18 @@ class ScriptedReplica : public Replica {
   std::size_t validations_ = 0;
 };
 
-class ScriptedBackend : public Backend {
+class ScriptedBackend : public ForwardingBackend {
  public:
   explicit ScriptedBackend(Script script) : script_(std::move(script)) {}
-  std::string name() const override { return one_.name(); }
-  std::string device() const override { return one_.device(); }
-  std::string library() const override { return one_.library(); }
-  bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
-  int concurrent_replicas(int threads) const override { return one_.concurrent_replicas(threads); }
-  std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
-  void require_memory(const Network& network, std::int64_t batch_size,
-                      Precision precision) const override {
-    one_.require_memory(network, batch_size, precision);
-  }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     return std::make_unique<ScriptedReplica>(
-        one_.compile(network, options, initial, std::move(train)), script_);
+        ForwardingBackend::compile(network, options, initial, std::move(train)), script_);
   }
-  std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
-                               std::shared_ptr<const ResidentDataset> data,
-                               std::int64_t examples) override {
-    return one_.probe(network, options, std::move(data), examples);
-  }
-  Benches& benches() override { return one_.benches(); }
 
  private:
   Script script_;
-  Backend& one_ = shared_backend();
 };
 
 struct Scripted {

@@ -30,7 +30,8 @@ Finding judge(const FailuresClaim& c, const Arms& arms) {
 
 // ---- fails_more --------------------------------------------------------------------------------
 // Exact McNemar test, two-sided. The claimed direction: more seeds failed only in the first arm
-// than only in the second.
+// than only in the second. Only shown is the p-value of Fisher's exact test of the counts,
+// two-sided and not adjusted, which does not use that the arms share seeds.
 
 std::string text_of(const FailsMoreClaim& c) {
   return fmt::format("{} fails more often than {}", c.arms[0], c.arms[1]);
@@ -38,20 +39,28 @@ std::string text_of(const FailsMoreClaim& c) {
 
 namespace {
 
-std::string discordant_text(const ArmResult& a, const ArmResult& b, const PairResult& pair) {
-  return fmt::format(
-      "{} of {} against {} of {}; of {} seeds {} failed only in the first, {} only in the second",
-      a.failures(), a.runs.size(), b.failures(), b.runs.size(), pair.pairs, pair.only_first_failed,
-      pair.only_second_failed);
+std::string failures_text(const ArmResult& a, const ArmResult& b) {
+  return fmt::format("{} of {} against {} of {}", a.failures(), a.runs.size(), b.failures(),
+                     b.runs.size());
+}
+
+std::string discordant_text(const PairResult& pair) {
+  return fmt::format("of {} seeds {} failed only in the first, {} only in the second", pair.pairs,
+                     pair.only_first_failed, pair.only_second_failed);
 }
 
 }  // namespace
 
 Finding judge(const FailsMoreClaim& c, const Arms& arms) {
-  const ArmResult& a = arms[c.arms[0]].result;
-  const ArmResult& b = arms[c.arms[1]].result;
-  const PairResult pair = pair_of(a, b);
-  return {.evidence = discordant_text(a, b, pair),
+  const ComparedArm& first = arms[c.arms[0]];
+  const ComparedArm& second = arms[c.arms[1]];
+  const std::int64_t a = first.result.failures();
+  const std::int64_t b = second.result.failures();
+  const PairResult pair = pair_of(first.result, second.result);
+  return {.evidence =
+              fmt::format("{} (Fisher's exact p = {:.2g}, which does not use the pairs); {}",
+                          failures_text(first.result, second.result),
+                          fisher_exact(a, first.n() - a, b, second.n() - b), discordant_text(pair)),
           .test = two_sided("exact McNemar p", pair.mcnemar_p,
                             pair.only_first_failed > pair.only_second_failed,
                             mcnemar_exact(pair.pairs, 0))};
@@ -73,8 +82,8 @@ Finding judge(const FailsAlikeClaim& c, const Arms& arms) {
   const PairResult pair = pair_of(a, b);
   const Interval interval = paired_difference_of_shares(pair.only_first_failed,
                                                         pair.only_second_failed, pair.pairs, 0.90);
-  return {.evidence = fmt::format("{}; 90 % interval of the difference of shares {}",
-                                  discordant_text(a, b, pair), to_string(interval)),
+  return {.evidence = fmt::format("{}; {}; 90 % interval of the difference of shares {}",
+                                  failures_text(a, b), discordant_text(pair), to_string(interval)),
           .verdict = verdict_within(interval, {-c.within, c.within})};
 }
 

@@ -155,6 +155,21 @@ TEST(Claims, FailsMore) {
                     HasSubstr("p = 0.016, below 0.05")));
 }
 
+// Twins and convictions: 10 of 13 against 2 of 17 has p = 0.0005367 (R's ?fisher.test). Both fail
+// at the two lowest seeds; of the 13 common ones 8 fail only in the first: 2 / 2^8 = 0.0078.
+TEST(Claims, FailsMoreSaysWhatTheCountsAloneShow) {
+  const std::vector<ArmResult> twins = {failing("a", 10, 13), failing("b", 2, 17)};
+  EXPECT_THAT(judge_one("fails_more: {arms: [a, b]}", twins).evidence,
+              StartsWith("10 of 13 against 2 of 17 (Fisher's exact p = 0.00054, which does not use "
+                         "the pairs); of 13 seeds 8 failed only in the first, 0 only in the "
+                         "second; exact McNemar p = 0.0078, below 0.05"));
+  // It does not decide.
+  expect_verdict("INCONCLUSIVE", "fails_more: {arms: [a, b], p_below: 0.001}", twins);
+  EXPECT_THAT(judge_one("fails_alike: {arms: [a, b]}", twins).evidence, Not(HasSubstr("Fisher")));
+  EXPECT_THAT(judge_one("fails_more: {arms: [a, b]}", {arm_of("a", {}), arm_of("b", {})}).evidence,
+              StartsWith("0 of 0 against 0 of 0 (Fisher's exact p = 1,"));
+}
+
 TEST(Claims, FailsAlike) {
   const auto arms = [](std::size_t a, std::size_t b, std::size_t n) {
     return std::vector{failing("a", a, n), failing("b", b, n)};

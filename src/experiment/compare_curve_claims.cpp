@@ -77,6 +77,11 @@ Finding judge(const SoonerClaim& c, const Arms& arms) {
 // updates before `after` (or as many as there are). Each arm has its own `after`, the update of its
 // restart, which a ramp delays. A run that is not finite by then, or whose mean before is 0, ranks
 // above all others. Wilcoxon's signed-rank test of the differences of the logarithms, two-sided.
+// Only shown is the recovery: the number of updates from `after` on until the mean training loss of
+// the last 50 of them is first at or below the same mean before `after`. Losses before `after` do
+// not count towards it, so it is at least 50. It counts on to the end of the run, also across the
+// next restart; a run that does not get there, or is not finite before, has never recovered, which
+// is later than any other.
 
 std::string text_of(const SmallerSpikeClaim& c) {
   return fmt::format("the loss spikes less in {} after {} than in {} after {}, within {}",
@@ -88,6 +93,11 @@ namespace {
 
 std::size_t place_of(const std::string& arm, const SmallerSpikeClaim& c) {
   return arm == c.arms[0] ? 0 : 1;
+}
+
+// The mean loss of the last 50 updates, or of as many as there are. All losses must be finite.
+double level_of(std::span<const double> losses) {
+  return mean(losses.last(std::min(window, losses.size())));
 }
 
 // Infinite if the run was not finite by then or has no loss above 0 before `after`.
@@ -102,11 +112,40 @@ double log_spike(const Metrics& metrics, double after, double within) {
       largest = std::max(largest, metrics.loss[i]);
     }
   }
-  const std::size_t kept = std::min(window, before.size());
-  const double level = kept == 0 ? 0 : mean(std::span(before).last(kept));
+  const double level = before.empty() ? 0 : level_of(before);
   // Keeps the logarithm of a loss that rounds to zero finite.
   constexpr double least = std::numeric_limits<float>::min();
   return level > 0 ? std::log(std::max(largest, least) / level) : never;
+}
+
+double updates_to_recover(const Metrics& metrics, double after) {
+  const std::span<const double> losses(metrics.loss);
+  const auto restart = static_cast<std::size_t>(std::ranges::lower_bound(metrics.step, after) -
+                                                metrics.step.begin());
+  const auto finite = static_cast<std::size_t>(
+      std::ranges::find_if_not(losses, [](double x) { return std::isfinite(x); }) - losses.begin());
+  if (restart == 0 || finite < restart) return never;
+  const double level = level_of(losses.first(restart));
+  for (std::size_t end = restart + window; end <= finite; ++end) {
+    if (level_of(losses.first(end)) <= level) return metrics.step[end - 1] + 1 - after;
+  }
+  return never;
+}
+
+std::string median_updates_text(std::vector<double> updates) {
+  std::ranges::sort(updates);
+  const double middle =
+      std::midpoint(updates[(updates.size() - 1) / 2], updates[updates.size() / 2]);
+  return std::isfinite(middle) ? fmt::format("{:g} updates", middle) : "never";
+}
+
+std::string recovery_text(const Pairs& recoveries) {
+  const auto count_never = [](const std::vector<double>& of) {
+    return std::ranges::count(of, never);
+  };
+  return fmt::format("recovery, not tested: median {} against {}, {} and {} never",
+                     median_updates_text(recoveries.first), median_updates_text(recoveries.second),
+                     count_never(recoveries.first), count_never(recoveries.second));
 }
 
 }  // namespace
@@ -125,14 +164,22 @@ void check(const SmallerSpikeClaim& c, const ClaimedArm& arm) {
 }
 
 Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
+  const auto after_of = [&](const ComparedArm& arm) {
+    return static_cast<double>(arm.updates(c.after[place_of(arm.result.arm.name, c)]));
+  };
   const auto spike = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
     const auto metrics = arm.file(r, "metrics.csv", read_metrics);
     if (!metrics) return std::nullopt;
-    const auto after = static_cast<double>(arm.updates(c.after[place_of(arm.result.arm.name, c)]));
+    const double after = after_of(arm);
     const auto within = static_cast<double>(arm.updates(c.within));
     const auto died = r.run.first_non_finite_step;
     if (died && static_cast<double>(*died) < after + within) return never;
     return log_spike(*metrics, after, within);
+  };
+  const auto recovery = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
+    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    if (!metrics) return std::nullopt;
+    return updates_to_recover(*metrics, after_of(arm));
   };
   Pairs pairs = paired(arms[c.arms[0]], arms[c.arms[1]], spike);
   if (pairs.n() == 0) return too_few(pairs);
@@ -152,8 +199,9 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
   }
   return {.evidence = fmt::format(
               "median factor {} against {} over {}; {} and {} were not finite, which count as the "
-              "largest",
-              medians[0], medians[1], pairs.n_text(), endless[0], endless[1]),
+              "largest ({})",
+              medians[0], medians[1], pairs.n_text(), endless[0], endless[1],
+              recovery_text(paired(arms[c.arms[0]], arms[c.arms[1]], recovery))),
           .test = smaller_in_first(pairs)};
 }
 

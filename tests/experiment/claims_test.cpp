@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -527,6 +528,69 @@ TEST_F(ClaimsOfFiles, SmallerSpike) {
                 arms(6), folder_.path())
           .evidence,
       HasSubstr("against 2.63 over 6 seeds"));
+}
+
+// Before the restart at `after` 50 losses of 1, and earlier ones that do not count. From it on 3 in
+// some updates and 0.5 in the others: the mean of 50 is 1 with 10 of the former, so a spike of d
+// updates is over after d + 40. A run that ends early ends with a loss that is not finite.
+TEST_F(ClaimsOfFiles, SmallerSpikeSaysWhenTheLossIsBack) {
+  const auto put_restart = [&](const std::string& arm, std::size_t seed, int after,
+                               const std::function<bool(int)>& is_high, int steps = 200) {
+    put_metrics(
+        arm, seed, steps,
+        [&](int i) {
+          if (i == steps - 1 && steps < 200) return std::nan("");
+          if (i < after) return i < after - 50 ? 0.25 : 1.0;
+          return is_high(i - after) ? 3.0 : 0.5;
+        },
+        one);
+  };
+  const auto first = [](int d) { return [d](int i) { return i < d; }; };
+  const auto evidence = [&](std::size_t n, const char* pair = "[a, b]",
+                            const char* after = "[100 steps, 100 steps]") {
+    const std::vector<ArmResult> arms = {failing("a", 0, n), failing("b", 0, n)};
+    return judge_one(
+               fmt::format("smaller_spike: {{arms: {}, after: {}, within: 10 steps}}", pair, after),
+               arms, folder_.path())
+        .evidence;
+  };
+  put_restart("a", 0, 100, first(30));
+  put_restart("b", 0, 100, first(60));
+  EXPECT_THAT(evidence(1),
+              HasSubstr("(recovery, not tested: median 70 updates against 100 updates, "
+                        "0 and 0 never); Wilcoxon p = 1, not below"));
+  // Losses from before do not count: without a spike it is 50, and so it is if all losses are
+  // equal.
+  put_restart("a", 1, 100, first(0));
+  put_metrics("b", 1, 200, one, one);
+  EXPECT_THAT(evidence(2), HasSubstr("median 60 updates against 75 updates, 0 and 0 never"));
+  // 61 updates, one too many to be over by the end; and a run that ends 40 updates later.
+  put_restart("a", 2, 100, first(60));
+  put_restart("b", 2, 100, first(61));
+  EXPECT_THAT(evidence(3), HasSubstr("median 70 updates against 100 updates, 0 and 1 never"));
+  put_restart("a", 3, 100, first(20));
+  put_restart("b", 3, 100, first(30), 140);
+  EXPECT_THAT(evidence(4), HasSubstr("median 65 updates against never, 0 and 2 never"));
+  // It is not finite after 75 updates: before the spike was over, or after.
+  put_restart("a", 3, 100, first(60), 176);
+  put_restart("b", 3, 100, first(20), 176);
+  EXPECT_THAT(evidence(4), HasSubstr("median 85 updates against 80 updates, 1 and 1 never"));
+  // A second restart at 145, before the first is over: [150, 200) has the last 10 of its 15.
+  put_restart("a", 0, 100, [](int i) { return i < 30 || (i >= 45 && i < 60); });
+  EXPECT_THAT(evidence(1), HasSubstr("median 100 updates against 100 updates, 0 and 0 never"));
+  // Each arm has its own restart.
+  put_restart("a", 0, 120, first(30));
+  EXPECT_THAT(evidence(1, "[a, b]", "[120 steps, 100 steps]"),
+              HasSubstr("median 70 updates against 100 updates"));
+  EXPECT_THAT(evidence(1, "[b, a]", "[100 steps, 120 steps]"),
+              HasSubstr("median 100 updates against 70 updates"));
+  // Ten losses of 2 before it. From it on the mean is 2 with 20 of 3.5 and 30 of 1.
+  put_metrics(
+      "a", 0, 200, [](int i) { return i < 10   ? 2.0
+                                      : i < 40 ? 3.5
+                                               : 1.0; }, one);
+  EXPECT_THAT(evidence(1, "[a, b]", "[10 steps, 100 steps]"),
+              HasSubstr("median 60 updates against 100 updates"));
 }
 
 TEST(Claims, GateOpens) {

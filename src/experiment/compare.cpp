@@ -1,5 +1,6 @@
 #include "experiment/compare.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "config/atomic_file.h"
@@ -22,6 +23,21 @@ Budget budget_of(const RunConfig& config) {
   const bool depends_on_run = schedule.lr.gate.window > 0 || schedule.start_is_automatic;
   return {schedule.run.steps, config.data.batch_size,
           depends_on_run ? std::nullopt : sum_of_rates(schedule)};
+}
+
+// Of the runs that did not fail and have both losses.
+nlohmann::ordered_json median_losses(const ArmResult& arm) {
+  std::vector<double> train;
+  std::vector<double> gaps;
+  for (const SeedResult& r : arm.runs) {
+    if (is_failure(r.run.outcome) || !r.run.final_train_loss || !r.run.test_loss) continue;
+    const double gap = *r.run.test_loss - *r.run.final_train_loss;
+    if (!std::isfinite(gap)) continue;  // a test loss may overflow where the training loss did not
+    train.push_back(*r.run.final_train_loss);
+    gaps.push_back(gap);
+  }
+  if (train.empty()) return nullptr;
+  return {{"final_train", median(train)}, {"test_minus_train", median(gaps)}};
 }
 
 }  // namespace
@@ -73,6 +89,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
     arm["budget"] = {{"updates", budget.updates},
                      {"batch_size", budget.batch_size},
                      {"sum_of_rates", or_null(budget.sum_of_rates)}};
+    arm["median_losses"] = median_losses(result.arms[i]);
     json["arms"].push_back(arm);
   }
   for (const PairResult& p : result.paired) json["paired"].push_back(to_json(p, "arms"));

@@ -38,24 +38,44 @@ std::string steps_text(const std::vector<double>& steps) {
   return fmt::format("{:.10g} ({:.10g} .. {:.10g})", median(steps), least, largest);
 }
 
+void add_losses(std::vector<Cell>& row, const Json& losses) {
+  for (const char* key : {"final_train", "test_minus_train"}) {
+    row.emplace_back(plain(losses.is_null() ? std::nullopt : optional_at<double>(losses, key)));
+  }
+}
+
 void add_arms(Page& page, const Json& result) {
   const Json& arms = result.at("arms");
   const bool some_not_finite =
       std::ranges::any_of(arms, [](const Json& arm) { return !non_finite_steps(arm).empty(); });
   const bool validated = has_validation(arms);
+  // Not in a compare.json of a version that did not say it.
+  const bool has_losses =
+      std::ranges::all_of(arms, [](const Json& arm) { return arm.contains("median_losses"); });
   std::vector<std::vector<Cell>> rows;
   for (const Json& arm : arms) {
     std::vector<Cell>& row = rows.emplace_back();
     row.emplace_back(escape(arm.at("name").get<std::string>()));
     add_outcomes(row, arm, validated);
+    if (has_losses) add_losses(row, arm.at("median_losses"));
     if (some_not_finite) row.emplace_back(steps_text(non_finite_steps(arm)));
     row.emplace_back(overrides_html(arm.at("overrides")));
   }
   std::vector<std::string> heads = {"arm"};
   add_outcome_heads(heads, validated);
+  if (has_losses) {
+    heads.emplace_back("final training loss of the others: median");
+    heads.emplace_back("test minus training loss: median");
+  }
   if (some_not_finite) heads.emplace_back("first step not finite: median (range)");
   heads.emplace_back("overrides");
   page.add(table(heads, rows));
+  if (has_losses) {
+    page.add(
+        "<p class=\"soft\">The training loss is of the last batches as they were trained on, with "
+        "augmentation and label smoothing if there are any. What the test loss is above it tells "
+        "arms apart in generalisation only where their training losses are alike.</p>\n");
+  }
   page.add(
       "<p class=\"soft\">The interval is the Clopper-Pearson interval for an arm's failure "
       "rate.</p>\n");

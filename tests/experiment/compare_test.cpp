@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -163,7 +164,7 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
     const auto& arm = json["arms"][i];
     EXPECT_EQ(keys_of(arm),
               (std::set<std::string>{"name", "overrides", "n", "failures", "failure_interval",
-                                     "first_non_finite", "runs", "budget"}));
+                                     "first_non_finite", "runs", "budget", "median_losses"}));
     EXPECT_EQ(arm["name"], names[i]);
     EXPECT_EQ(arm["n"], 3);
     ASSERT_EQ(arm["runs"].size(), 3u);
@@ -210,6 +211,19 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
   // Three of three failed: [(a/2)^(1/n), 1].
   EXPECT_NEAR(json["arms"][0]["failure_interval"][0].get<double>(), std::cbrt(0.025), 1e-9);
   EXPECT_EQ(json["arms"][0]["failure_interval"][1], 1.0);
+
+  EXPECT_TRUE(json["arms"][0]["median_losses"].is_null());
+  std::vector<double> train;
+  std::vector<double> gaps;
+  for (const char* seed : {"3", "11", "4"}) {
+    const auto summary = nlohmann::json::parse(bytes_of(place / "sane" / seed / "summary.json"));
+    train.push_back(summary["final_train_loss"]);
+    gaps.push_back(summary["test_loss"].get<double>() - train.back());
+  }
+  std::ranges::sort(train);
+  std::ranges::sort(gaps);
+  EXPECT_EQ(json["arms"][1]["median_losses"]["final_train"], train[1]);
+  EXPECT_NEAR(json["arms"][1]["median_losses"]["test_minus_train"].get<double>(), gaps[1], 1e-12);
 
   ASSERT_EQ(json["paired"].size(), 1u);
   const auto& paired = json["paired"][0];
@@ -260,7 +274,29 @@ TEST(Compare, NothingFinishedIsNull) {
   EXPECT_EQ(json["arms"][0]["n"], 0);
   EXPECT_TRUE(json["arms"][0]["failure_interval"].is_null());
   EXPECT_TRUE(json["arms"][0]["first_non_finite"].is_null());
+  EXPECT_TRUE(json["arms"][0]["median_losses"].is_null());
   EXPECT_TRUE(json["paired"][0]["mcnemar_p"].is_null());
+}
+
+TEST(Compare, TheMedianLossesAreOfTheRunsThatDidNotFail) {
+  CompareResult result;
+  result.arms.push_back({{"a", {}}, {}});
+  result.budgets.resize(1);
+  const auto add = [&](Outcome outcome, double train, double test) {
+    SeedResult& r = result.arms[0].runs.emplace_back();
+    r.run.outcome = outcome;
+    r.run.final_train_loss = train;
+    r.run.test_loss = test;
+  };
+  add(Outcome::ok, 0.5, 0.75);
+  add(Outcome::stuck, 9, 99);
+  add(Outcome::spiked, 0.25, 1.25);
+  add(Outcome::ok, 1, 1.125);
+  add(Outcome::ok, 0.125, std::numeric_limits<double>::infinity());
+  result.arms[0].runs.emplace_back().run.outcome = Outcome::non_finite;
+  // Of the gaps 0.25, 1 and 0.125; the difference of the medians would be 0.625.
+  const nlohmann::ordered_json expected = {{"final_train", 0.5}, {"test_minus_train", 0.25}};
+  EXPECT_EQ(to_json(result)["arms"][0]["median_losses"], expected);
 }
 
 TEST(Compare, TheStepsThatWereNotFiniteHaveAMedianAndARange) {

@@ -672,6 +672,26 @@ TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
   EXPECT_THAT(message_of([&] { page_with(usual, half); }), HasSubstr("compare.json: is damaged"));
 }
 
+TEST_F(Report, OfAComparisonHasTheMedianLossesOfEachArm) {
+  const std::string head = "<th scope=\"col\">test minus training loss: median</th>";
+  write_compare([](Json& json) {  // of a version that did not say it
+    json["arms"][0]["median_losses"] = nullptr;
+  });
+  EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr(head)));
+  write_compare([](Json& json) {
+    json["arms"][0]["median_losses"] = nullptr;
+    json["arms"][1]["median_losses"] = {{"final_train", 0.25}, {"test_minus_train", -0.0625}};
+  });
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("<th scope=\"col\">final training loss of the others: median</th>" + head),
+            HasSubstr("80.00 % (80.00 .. 80.00), n = 1</td><td>–</td><td>–</td>"),
+            HasSubstr("85.00 % (80.00 .. 90.00), n = 2</td><td>0.25</td><td>-0.0625</td>"),
+            HasSubstr("only where their training losses are alike")));
+}
+
 TEST_F(Report, OfAComparisonHasTheStepsThatWereNotFinite) {
   write_compare([&](Json& json) {
     Json& runs = json["arms"][0]["runs"];

@@ -63,6 +63,7 @@ struct ResidualStageLayer {
   std::int64_t blocks = 3;
   std::int64_t out = 0;
   std::int64_t stride = 1;  // of the first block
+  Activation activation{ActivationKind::relu};
 };
 struct GlobalAvgPoolLayer {
   static constexpr std::string_view section = "global_avg_pool";

@@ -64,6 +64,7 @@ void describe(Io& io, ResidualStageLayer& c) {
   io.field("blocks", c.blocks, IntegerRange{1, 1000});
   io.required("out", c.out, width_range);
   io.field("stride", c.stride, stride_range);
+  io.field("activation", c.activation);
 }
 
 template <class Io>

@@ -122,7 +122,7 @@ class Builder {
 
   // He et al. 2015, section 4.2, with the projection shortcut (option B) where shapes change.
   void add(const ResidualStageLayer& layer) {
-    const ConvLayer plain{layer.out, 3, 1, true, {ActivationKind::relu}};
+    const ConvLayer plain{layer.out, 3, 1, true, layer.activation};
     for (std::int64_t block = 0; block < layer.blocks; ++block) {
       const std::string name = fmt::format("{}.block{}", name_, block);
       const int input = last();

@@ -58,6 +58,12 @@ const Case cases[] = {
      3,
      "[conv: {out: 5, batch_norm: true}, residual_stage: {blocks: 2, out: 7, stride: 2}, "
      "residual_stage: {blocks: 1, out: 18}, global_avg_pool, linear: {out: 4}]"},
+    {"residual_leaky",
+     {5, 7, 2},
+     3,
+     "[conv: {out: 6, batch_norm: true}, residual_stage: {blocks: 2, out: 6, activation: "
+     "leaky_relu(0.3)}, residual_stage: {blocks: 1, out: 9, stride: 2, activation: none}, "
+     "global_avg_pool, linear: {out: 4}]"},
     {"residual_on_images", {6, 6, 3}, 3, "[residual_stage: {blocks: 1, out: 3}, linear: {out: 4}]"},
     {"residual_after_pool",
      {8, 8, 3},

@@ -915,7 +915,8 @@ class RandomConfig {
           layer.layer = MaxPoolLayer{integer(2, 16)};
           break;
         case 2:
-          layer.layer = ResidualStageLayer{integer(1, 1000), integer(1, 99), integer(1, 8)};
+          layer.layer =
+              ResidualStageLayer{integer(1, 1000), integer(1, 99), integer(1, 8), activation()};
           break;
         case 3:
           layer.layer = GlobalAvgPoolLayer{};

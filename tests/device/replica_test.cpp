@@ -29,7 +29,7 @@ model:
   layers:
     - conv: {out: 8, batch_norm: true}
     - max_pool
-    - residual_stage: {blocks: 2, out: 16, stride: 2}
+    - residual_stage: {blocks: 2, out: 16, stride: 2, activation: leaky_relu(0.2)}
     - conv: {out: 24, activation: leaky_relu(0.1)}
     - max_pool
     - linear: {out: 20, activation: relu}

@@ -164,6 +164,18 @@ TEST(Network, AResidualBlock) {
                                                  "2.block0.shortcut.batch_norm.running_var"}));
 }
 
+TEST(Network, AResidualBlockWithAnotherActivation) {
+  const Network n = network_of(
+      "model: {layers: [residual_stage: {blocks: 1, out: 3, activation: leaky_relu(0.3)}, "
+      "linear: {out: 10}]}");
+  for (const Op& op : n.ops) {
+    if (op.kind != OpKind::conv) continue;
+    const bool is_shortcut = op.name == "0.block0.shortcut";
+    EXPECT_EQ(op.activation.kind, is_shortcut ? ActivationKind::none : ActivationKind::leaky_relu);
+    EXPECT_EQ(op.activation.slope, is_shortcut ? 0 : 0.3);
+  }
+}
+
 TEST(Network, StridesAndKernelsOnOddImages) {
   const Network n = network_of(
       "model: {layers: [{conv: {out: 3, kernel: 5, stride: 3}}, {max_pool: {kernel: 3}},\n"

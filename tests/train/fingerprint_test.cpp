@@ -81,6 +81,7 @@ const std::vector<std::string> decisive = {
     "model.layers.2.residual_stage.blocks=3",
     "model.layers.2.residual_stage.out=9",
     "model.layers.2.residual_stage.stride=2",
+    "model.layers.2.residual_stage.activation=none",
     "model.layers.4.linear.out=11",
     "model.layers.4.linear.activation=relu",
     "model.init.scheme=he_uniform",

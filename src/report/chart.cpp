@@ -158,6 +158,14 @@ void Chart::add(const std::string& label, const Style& style, const SeedSpread& 
   series["finite"] = short_numbers(spread.finite);
 }
 
+void Chart::add(const std::string& label, const Style& style, double x, std::size_t row,
+                const Interval& bar) {
+  add(label, Kind::dots, style, Points{{x}, {static_cast<double>(row)}});
+  Json& series = json_.at("series").back();
+  series["least"] = short_numbers({bar.lo});
+  series["largest"] = short_numbers({bar.hi});
+}
+
 std::string Chart::figure(std::size_t index) const {
   const std::string table_html =
       numbers_.empty()

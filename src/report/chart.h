@@ -1,9 +1,11 @@
 // A chart of a page: what report.js draws, and the table of its numbers.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
+#include "experiment/statistics.h"
 #include "report/html.h"
 #include "report/series.h"
 
@@ -68,6 +70,10 @@ class Chart {
   /// The seeds of an arm as one line, their median, and a band from the least to the largest.
   void add(const std::string& label, const Style& style, const SeedSpread& spread,
            const std::vector<int>& facets);
+
+  /// A dot at x in a row, with a bar over its interval; for a chart with rows.
+  void add(const std::string& label, const Style& style, double x, std::size_t row,
+           const Interval& bar);
 
   bool empty() const { return json_.at("series").empty(); }
   const std::string& folded_under() const { return fold_; }  // ""; not folded

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/label_text.h"
 #include "train/json_file.h"
@@ -79,6 +80,44 @@ void add_arms(Page& page, const Json& result) {
   page.add(
       "<p class=\"soft\">The interval is the Clopper-Pearson interval for an arm's failure "
       "rate.</p>\n");
+}
+
+// The share of each arm's runs that failed; nothing if no arm has two, as the interval of one run
+// covers most shares.
+void add_shares(Page& page, const Json& arms) {
+  Chart chart("Failed runs by arm", "share of runs that failed", "");
+  std::vector<std::string> names;
+  std::vector<std::vector<Cell>> rows;
+  std::int64_t most_runs = 0;
+  std::size_t drawn = 0;  // arms with runs, which are those with a colour in the curves
+  for (const Json& arm : arms) {
+    const auto n = arm.at("n").get<std::int64_t>();
+    const auto failures = arm.at("failures").get<std::int64_t>();
+    const std::size_t row = names.size();
+    names.push_back(arm.at("name").get<std::string>());
+    rows.push_back({escape(names.back()), std::to_string(n), std::to_string(failures)});
+    most_runs = std::max(most_runs, n);
+    if (n == 0) {
+      rows.back().insert(rows.back().end(), 2, "–");
+      continue;
+    }
+    const double share = static_cast<double>(failures) / static_cast<double>(n);
+    const Interval interval = wilson(failures, n);
+    // Always a dot: a bar hides some of the shapes, and the rows tell the arms apart.
+    chart.add(fmt::format("{} of n = {}", failures, n), {style_of(drawn++).color, 0}, share, row,
+              interval);
+    rows.back().emplace_back(fmt::format("{:.2f}", share));
+    rows.back().emplace_back(to_string(interval));
+  }
+  if (most_runs < 2) return;
+  chart.rows(names)
+      .span_x(0, 1)
+      .numbers(table({"arm", "n", "failed", "share", "Wilson interval, 95 %"}, rows))
+      .caption(
+          "Not finite, or stuck. The bar is Wilson's interval at 95 %, which keeps its confidence "
+          "on average over failure rates, enough for a picture; that in the table of arms is "
+          "Clopper-Pearson's, mostly wider, which keeps it at every rate, as a claim needs.");
+  page.add_charts({chart});
 }
 
 // What each arm is planned to get; nothing if compare.json is of a version that did not say it.
@@ -163,6 +202,7 @@ void add_pairs(Page& page, const Experiment& e) {
 
 void add_compare(Page& page, const Experiment& e) {
   add_arms(page, e.result);
+  add_shares(page, e.result.at("arms"));
   add_budgets(page, e.result);
   add_pairs(page, e);
 }

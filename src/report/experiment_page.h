@@ -7,8 +7,8 @@
 
 namespace preheat {
 
-/// The arms, and for each pair of arms the seeds that failed under only one. Throws Error, naming
-/// the file, if a pair refers to an unknown arm.
+/// The arms, the share of each one's runs that failed, and for each pair of arms the seeds that
+/// failed under only one. Throws Error, naming the file, if a pair refers to an unknown arm.
 void add_compare(Page& page, const Experiment& e);
 
 /// The stability map, accuracy and failures along the base rate, and the boundaries.

@@ -261,6 +261,39 @@
     },
   };
 
+  // ---- Over the interval of a dot --------------------------------------------------------------------
+
+  const hasBars = ({ kind, least }) => kind === 'dots' && least !== undefined;
+  const bars = {
+    id: 'bars',
+    beforeDatasetsDraw(chart) {
+      const { ctx, chartArea: area, scales: { x, y } } = chart;
+      const cap = 4;  // half the height of the ends
+      ctx.save();
+      ctx.beginPath();
+      ctx.rect(area.left, area.top, area.width, area.height);
+      ctx.clip();
+      ctx.lineWidth = 2;
+      chart.data.datasets.forEach(({ series, data: points }, i) => {
+        if (!hasBars(series) || !chart.isDatasetVisible(i)) return;
+        ctx.strokeStyle = colorOf(series.color);
+        ctx.beginPath();
+        points.forEach((point, k) => {
+          const at = y.getPixelForValue(point.y);
+          const ends = [series.least[k], series.largest[k]].map((value) => x.getPixelForValue(value));
+          ctx.moveTo(ends[0], at);
+          ctx.lineTo(ends[1], at);
+          for (const end of ends) {
+            ctx.moveTo(end, at - cap);
+            ctx.lineTo(end, at + cap);
+          }
+        });
+        ctx.stroke();
+      });
+      ctx.restore();
+    },
+  };
+
   // ---- Charts ---------------------------------------------------------------------------------------------
 
   function theme(chart) {
@@ -332,11 +365,15 @@
         made.afterBuildTicks = (scale) => { scale.ticks = scale.ticks.filter(({ value }) => value >= 0); };
       }
     }
-    if (name === 'x' && isLog && !sharesSteps(chart)) {  // otherwise it starts at a power of ten
+    // Otherwise a logarithmic axis starts at a power of ten, and a linear one at a tick below its span.
+    if (name === 'x' && (isLog || spec.xspan) && !sharesSteps(chart)) {
       const all = [...spec.series.flatMap((series) => series.x), ...spec.xspan ?? []];
       const [least, largest] = [Math.min(...all), Math.max(...all)];
-      const more = (largest / least) ** 0.04;
-      if (more > 1) Object.assign(made, chart.whole = { min: least / more, max: largest * more });
+      const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
+      if (largest > least) {
+        Object.assign(made, chart.whole = isLog ? { min: least / more, max: largest * more }
+          : { min: least - more, max: largest + more });
+      }
     }
     chart.options.scales[name] = made;
   }
@@ -494,6 +531,12 @@
       (finite[i] === 0 ? '' : `, from ${text(least[i])} to ${text(largest[i])}, ${finite[i]} finite`);
   }
 
+  // "2 of n = 8: 0.25, from 0.0715 to 0.591, no-warmup".
+  function rowText({ label, series }, i, { x, row }, spec) {
+    const bar = hasBars(series) ? `, from ${text(series.least[i])} to ${text(series.largest[i])}` : '';
+    return `${label}: ${text(x)}${bar}, ${spec.rows[row]}`;
+  }
+
   function makeChart(figure, spec, group) {
     const plot = figure.querySelector('.plot');
     const canvas = document.createElement('canvas');
@@ -522,13 +565,13 @@
               title: (items) => (items.length === 0 ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
               label: ({ dataset, dataIndex, parsed, raw }) => (dataset.isMark ? dataset.label
                 : isMedian(dataset.series) ? medianText(dataset, dataIndex)
-                : spec.rows ? `${dataset.label}: ${text(parsed.x)}, ${spec.rows[raw.row]}`
+                : spec.rows ? rowText(dataset, dataIndex, raw, spec)
                   : `${dataset.label}: ${text(parsed.y)}`),
             },
           },
         },
       },
-      plugins: [shading(spec.bands ?? []), marks(spec.marks ?? [], group), ranges],
+      plugins: [shading(spec.bands ?? []), marks(spec.marks ?? [], group), ranges, bars],
     });
     chart.spec = spec;
     chart.isCapped = Number.isFinite(spec.cap) &&

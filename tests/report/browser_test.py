@@ -231,6 +231,21 @@ USE = """
       chart.update('none');
       expect(canvas.getAttribute('aria-label').includes(kept[0].label), `${chart.spec.title}: and said`);
     }
+    for (const series of chart.spec.series.filter((s) => s.kind === 'dots' && s.least)) {
+      chart.update('none');
+      const before = canvas.toDataURL();
+      const kept = series.largest;
+      series.largest = series.x;
+      chart.update('none');
+      expect(canvas.toDataURL() !== before, `${chart.spec.title}: a bar up to ${kept} is drawn`);
+      series.largest = kept;
+      chart.update('none');
+      expect(canvas.toDataURL() === before, `${chart.spec.title}: and again`);
+      for (const end of [...series.least, ...series.largest, ...chart.spec.xspan]) {
+        const { min, max } = chart.scales.x;
+        expect(min < end && end < max, `${chart.spec.title}: ${end} is between ${min} and ${max}`);
+      }
+    }
     const [min, max] = range(canvas);
     const at = (type, share) => {
       const box = canvas.getBoundingClientRect();
@@ -273,6 +288,8 @@ USE = """
         press('ArrowRight');
       }
       expect(String(read.sort()) === String(dots.sort()), `${chart.spec.title}: keys read every dot, ${read}`);
+      expect(!chart.spec.series[0].least || /, from [0-9.]+ to [0-9.]+, /.test(said),
+        `${chart.spec.title}: and its interval, "${said}"`);
     }
     for (const log of buttons(canvas.closest('figure'), 'log')) {
       const before = chart.scales.y.type;
@@ -473,12 +490,12 @@ def main():
         write_compare(root / "seeds", 6, 900)
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
-        shaded, marked = ["bands"], ["bands", "marks"]
+        shaded, marked, shares = ["bands"], ["bands", "marks"], ["bands", "marks", "xspan"]
         pages = [(page_of("one-run", root / "one"), 10, shaded),
                  (page_of("runs", root / "one", root / "lost", root / "short"), 4, marked),
-                 (page_of("compare", root / "pair"), 8, marked),
+                 (page_of("compare", root / "pair"), 9, shares),
                  (page_of("many-arms", root / "many"), 35, marked),
-                 (page_of("seeds", root / "seeds"), 4, marked),
+                 (page_of("seeds", root / "seeds"), 5, shares),
                  (page_of("sweep", root / "map"), 3, shaded),
                  (page_of("find-lr", root / "search"), 6, shaded),
                  (page_of("mixed", root / "map", root / "one", root / "search"), 14, shaded)]

@@ -107,6 +107,11 @@ Json data_of(const std::string& page) {
   return Json::parse(between(page, "id=\"data\">", "</script>"));
 }
 
+// The section of an experiment's runs, after those of its results.
+Json curves_of(const std::string& page) {
+  return data_of(page).at("sections").back();
+}
+
 // The series of a chart with this label.
 Json series_of(const Json& section, const std::string& chart, const std::string& label) {
   for (const Json& c : section.at("charts")) {
@@ -464,7 +469,9 @@ TEST_F(Report, OfTooManyRunsHasTheirResultsWithoutCurves) {
     return page;
   };
   const std::string without = page_with(4);
-  EXPECT_TRUE(data_of(without).at("sections").empty());
+  const Json sections = data_of(without).at("sections");
+  ASSERT_EQ(sections.size(), 1u);
+  EXPECT_EQ(sections.at(0).at("charts").at(0).at("title"), "Failed runs by arm");
   EXPECT_THAT(without, AllOf(HasSubstr("1 of n = 4 runs failed"),
                              HasSubstr("Curves are left out, as the page is of too many runs"),
                              HasSubstr("<th scope=\"row\">cold/0</th><td>… not ended</td><td>40<"),
@@ -472,7 +479,7 @@ TEST_F(Report, OfTooManyRunsHasTheirResultsWithoutCurves) {
                                        "not finite at 19</td><td>20</td>"),
                              HasSubstr("■ stuck: the loss stayed finite")));
   const std::string with = page_with(5);
-  EXPECT_EQ(data_of(with).at("sections").size(), 2u);
+  EXPECT_EQ(data_of(with).at("sections").size(), 3u);
   EXPECT_THAT(with, Not(HasSubstr("Curves are left out")));
 }
 
@@ -531,7 +538,7 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
                     HasSubstr("<th scope=\"col\">first step not finite: median (range)</th>"),
                     HasSubstr("<td>19 (19 .. 19)</td>"), Not(HasSubstr("The budget of each arm")),
                     Not(HasSubstr("class=\"claims\""))));
-  const Json section = data_of(page).at("sections").at(0);
+  const Json section = curves_of(page);
   for (int arm = 0; arm < 2; ++arm) {
     for (int seed = 0; seed < 2; ++seed) {
       const std::string name = arm == 0 ? "cold" : "warm";
@@ -555,6 +562,96 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
   EXPECT_THAT(page, HasSubstr("Runs of an arm that have the same rates share a line."));
 }
 
+// The intervals are those of table I in Newcombe: "Two-sided confidence intervals for the single
+// proportion: comparison of seven methods", Stat. Med. 17, 1998 (score method without correction).
+TEST_F(Report, OfAComparisonDrawsTheShareOfEachArmThatFailedWithWilsonsInterval) {
+  struct Arm {
+    std::string name;
+    int failures, n;
+    double lo, hi;
+  };
+  const std::vector<Arm> drawn = {{"cold & <dry>", 1, 29, 0.0061, 0.1718},
+                                  {"warm", 0, 20, 0.0, 0.1611}};
+  const Path folder = folder_ / "w";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: shares\ndata: {dataset: synthetic}\ncompare:\n  seeds: 0..28\n  arms:\n"
+            "    cold: {schedule.base_lr: 1}\n    none: {}\n    warm: {}\n");
+  const auto arm_with = [&](const std::string& name, int failures, int n) {
+    Json runs = Json::array();
+    for (int seed = 0; seed < n; ++seed) {
+      const std::string outcome = seed < failures ? "stuck" : "ok";
+      write_run(folder / name / std::to_string(seed), random_rows(4), outcome, "shares",
+                std::to_string(seed));
+      runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5}});
+    }
+    return Json{{"name", name},
+                {"overrides", Json::object()},
+                {"n", n},
+                {"failures", failures},
+                {"failure_interval", n > 0 ? Json({0.03125, 0.96875}) : Json()},
+                {"runs", runs}};
+  };
+  const auto write = [&](const Json& arms) {
+    put_bytes(folder / "compare.json", Json{{"arms", arms}, {"paired", Json::array()}}.dump());
+    std::string page = page_of({folder});
+    expect_well_formed(page);
+    return page;
+  };
+  const Json first = arm_with(drawn[0].name, drawn[0].failures, drawn[0].n);
+  const Json last = arm_with(drawn[1].name, drawn[1].failures, drawn[1].n);
+  const std::string page = write({first, arm_with("none", 0, 0), last});
+  const Json sections = data_of(page).at("sections");
+  ASSERT_EQ(sections.size(), 2u);
+  ASSERT_EQ(sections.at(0).at("charts").size(), 1u);
+  const Json chart = sections.at(0).at("charts").at(0);
+  EXPECT_EQ(chart.at("title"), "Failed runs by arm");
+  EXPECT_EQ(chart.at("rows"), Json({"cold & <dry>", "none", "warm"}));
+  EXPECT_EQ(chart.at("xspan"), Json({0, 1}));
+  ASSERT_EQ(chart.at("series").size(), drawn.size());
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    SCOPED_TRACE(drawn[i].name);
+    const Json& series = chart.at("series").at(i);
+    EXPECT_EQ(series.at("label"), fmt::format("{} of n = {}", drawn[i].failures, drawn[i].n));
+    EXPECT_EQ(series.at("kind"), "dots");
+    EXPECT_EQ(series.at("y"), Json({i == 0 ? 0 : 2}));  // the arm without runs has no dot
+    ASSERT_EQ(series.at("x").size(), 1u);
+    EXPECT_NEAR(series.at("x").at(0).get<double>(),
+                static_cast<double>(drawn[i].failures) / drawn[i].n, 1e-6);
+    ASSERT_EQ(series.at("least").size(), 1u);
+    EXPECT_NEAR(series.at("least").at(0).get<double>(), drawn[i].lo, 5e-5);
+    ASSERT_EQ(series.at("largest").size(), 1u);
+    EXPECT_NEAR(series.at("largest").at(0).get<double>(), drawn[i].hi, 5e-5);
+  }
+  // Each arm has the colour of its curves.
+  const Json arms = sections.at(1).at("facets").at(0).at("values");
+  ASSERT_EQ(arms.size(), drawn.size());
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    EXPECT_EQ(arms.at(i).at("label"), drawn[i].name);
+    EXPECT_EQ(arms.at(i).at("color"), chart.at("series").at(i).at("color"));
+  }
+  EXPECT_NE(arms.at(0).at("color"), arms.at(1).at("color"));
+  EXPECT_THAT(
+      page,
+      AllOf(HasSubstr("<th scope=\"col\">share</th><th scope=\"col\">Wilson interval, 95 %</th>"),
+            HasSubstr("<th scope=\"row\">cold &amp; &lt;dry&gt;</th><td>29</td><td>1</td>"
+                      "<td>0.03</td><td>[0.01, 0.17]</td></tr>"),
+            HasSubstr("<th scope=\"row\">none</th><td>0</td><td>0</td><td>–</td><td>–</td></tr>"),
+            HasSubstr("<th scope=\"row\">warm</th><td>20</td><td>0</td><td>0.00</td>"
+                      "<td>[0.00, 0.16]</td></tr>"),
+            HasSubstr("<td>[0.03, 0.97]</td>"),  // the table of arms has the interval of the file
+            HasSubstr("interval at 95 %, which keeps its confidence on average"),
+            HasSubstr("that in the table of arms is Clopper-Pearson")));
+
+  // One run says next to nothing about an arm, but is drawn beside an arm of two.
+  const auto has_chart = [&](const Json& arms_of_page) {
+    return write(arms_of_page).find("Failed runs by arm") != std::string::npos;
+  };
+  const Json one = arm_with("one", 1, 1);
+  EXPECT_FALSE(has_chart(Json::array({one, arm_with("other", 0, 1)})));
+  EXPECT_TRUE(has_chart(Json::array({one, arm_with("two", 1, 2)})));
+}
+
 // "warmup 0 10, decay 10 40".
 std::string bands_of(const Json& chart) {
   std::string text;
@@ -575,7 +672,7 @@ TEST_F(Report, OfSeveralRunsShadesThePhasesThatTheyShareAndMarksOtherEndsOfWarmu
   const auto expect = [&](const std::string& bands, const std::map<std::string, Json>& marks) {
     const std::string page = page_of({folder_ / "c"});
     expect_well_formed(page);
-    const Json section = data_of(page).at("sections").at(0);
+    const Json section = curves_of(page);
     EXPECT_GE(section.at("charts").size(), 5u);
     for (const Json& chart : section.at("charts")) {
       if (chart.at("x") != "step") continue;  // one point per run
@@ -750,7 +847,7 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
   put_bytes(folder / "compare.json", json.dump());
   const std::string page = page_of({folder});
   expect_well_formed(page);
-  const Json section = data_of(page).at("sections").at(0);
+  const Json section = curves_of(page);
   for (const std::string arm : {"cold", "warm"}) {
     const Json line = series_of(section, "Training loss", arm + ", median of 5");
     EXPECT_EQ(line.at("kind"), "median");
@@ -813,7 +910,7 @@ TEST_F(Report, OfRunsThatWereEvaluatedOnceShowsArmByArmWhereTheyEnded) {
               AllOf(HasSubstr("<th scope=\"row\">cold, seed 0</th><td>25.00 %</td><td>40</td>"),
                     HasSubstr("<th scope=\"row\">cold, seed 1</th><td>–</td><td>–</td>"),
                     HasSubstr("<th scope=\"row\">warm, seed 1</th><td>75.00 %</td><td>40</td>")));
-  const Json section = data_of(page).at("sections").at(0);
+  const Json section = curves_of(page);
   const Json& charts = section.at("charts");
   const auto chart = std::ranges::find(charts, "Test accuracy",
                                        [](const Json& c) -> std::string { return c.at("title"); });
@@ -1373,7 +1470,7 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   put_layers("warm/1", "0,a.weight,0,1,1,1,1\n20,a.weight,1,3,1,1,1\n");
   const std::string page = page_of({folder_ / "c"});
   expect_well_formed(page);
-  const Json section = data_of(page).at("sections").at(0);
+  const Json section = curves_of(page);
   const auto moves = [&](const char* arm) {
     return series_of(section, std::string("Velocity over weights, ") + arm, "a.weight")
         .at("y")
@@ -1433,7 +1530,7 @@ TEST_F(Report, OfManyArmsShowsTheLayersOfTwelveCollapsedAndTheMediansOfNorms) {
   put_bytes(folder_ / "c/d/1/metrics.csv", metrics);
   const std::string page = page_of({folder_ / "c"});
   expect_well_formed(page);
-  const Json section = data_of(page).at("sections").at(0);
+  const Json section = curves_of(page);
   std::vector<std::string> titles;
   for (const Json& chart : section.at("charts")) {
     const auto title = chart.at("title").get<std::string>();

@@ -102,9 +102,9 @@ struct ActivationRecord {
   double dead = 0;     // share of its channels that were not above zero anywhere, in any example
 };
 
-/// The loss of a network on one fixed batch, as a function of its weights alone: batch norms use
-/// the batch's own moments and keep no statistics, images are not augmented, weight decay is
-/// excluded.
+/// The loss of a network on one fixed batch and the outputs of its layers, as functions of its
+/// weights alone: batch norms use the batch's own moments and keep no statistics, images are not
+/// augmented, weight decay is excluded.
 class Probe {
  public:
   virtual ~Probe() = default;
@@ -114,6 +114,10 @@ class Probe {
 
   /// Returns the loss and writes its gradient to an arena of the same size, with zero padding.
   virtual double gradient(std::span<const float> weights, std::span<float> gradient) = 0;
+
+  /// Returns the output of each op, [examples, height, width, channels] of Op::out, in the order of
+  /// Network::ops. The same weights give the same bits.
+  virtual std::vector<std::vector<float>> outputs(std::span<const float> weights) = 0;
 };
 
 /// In bytes.

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "backend/backend.h"
+#include "backend/reference_network.h"
 #include "backend/replica_promises.h"
 #include "data/epoch_order.h"
 #include "device/leaves.h"
@@ -596,6 +597,61 @@ TEST_F(CudaReplica, AProbeHasTheLossAndGradientOfTheCpus) {
     EXPECT_NEAR(gpu->gradient(initial_, a), cpu->gradient(initial_, b), 1e-5);
     EXPECT_NEAR(gpu->loss(initial_), cpu->loss(initial_), 1e-5);
     EXPECT_LT(distance({{"", {}, a}}, {{"", {}, b}}), 1e-4);
+  }
+}
+
+// Also of convolutions whose kernel writes only what their pooling leaves.
+TEST_F(CudaReplica, AProbesOutputsAreThoseOfDouble) {
+  constexpr const char* pooled = R"(
+data: {dataset: synthetic, batch_size: 5, train_limit: 50}
+model:
+  layers:
+    - conv: {out: 5, batch_norm: true}
+    - max_pool
+    - conv: {out: 7}
+    - max_pool
+    - linear: {out: 10}
+train: {length: 1 epochs}
+)";
+  for (const char* yaml : {every_layer, plain, pooled}) {
+    const unsigned seed = std::random_device{}();
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    use(yaml);
+    for (const Parameter& p : network_.parameters) {  // the first biases are zero
+      for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+        initial_[i] += 0.1f * normal(random);
+      }
+    }
+    constexpr std::int64_t examples = 5;
+    reference::Values images;
+    for (std::int64_t i = 0; i < examples * data_.train.shape.size(); ++i) {
+      const Normalize& n = options_.normalize;
+      images.push_back((data_.train.pixels[i] / 255.0 - n.mean[0]) / n.std[0]);
+    }
+    const auto expected = reference::outputs(
+        network_, reference::Values(initial_.begin(), initial_.end()), examples, images);
+
+    const auto probe = cuda_->probe(network_, options_, cuda_->load(data_.train), examples);
+    std::vector<float> first(initial_.size());
+    std::vector<float> again(initial_.size());
+    const double loss = probe->gradient(initial_, first);
+    const auto outputs = probe->outputs(initial_);
+    EXPECT_EQ(probe->gradient(initial_, again), loss);
+    EXPECT_EQ(again, first);
+    EXPECT_EQ(probe->outputs(initial_), outputs);
+    ASSERT_EQ(outputs.size(), expected.size());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      ASSERT_EQ(outputs[i].size(), expected[i].size()) << network_.ops[i].name;
+      double difference = 0;
+      double norm = 0;
+      for (std::size_t k = 0; k < outputs[i].size(); ++k) {
+        difference += std::pow(outputs[i][k] - expected[i][k], 2);
+        norm += std::pow(expected[i][k], 2);
+      }
+      EXPECT_LT(std::sqrt(difference / norm), 1e-4) << network_.ops[i].name;
+    }
   }
 }
 

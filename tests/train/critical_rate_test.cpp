@@ -40,6 +40,7 @@ class MadeUpProbe : public Probe {
     std::ranges::copy(gradient_, gradient.begin());
     return loss_(weights);
   }
+  std::vector<std::vector<float>> outputs(std::span<const float>) override { return {}; }
 
   int losses = 0;
   int gradients = 0;

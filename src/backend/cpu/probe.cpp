@@ -36,6 +36,17 @@ double CpuProbe::gradient(std::span<const float> weights, std::span<float> gradi
   return loss;
 }
 
+std::vector<std::vector<float>> CpuProbe::outputs(std::span<const float> weights) {
+  const ThreadCount count(threads_);
+  forward(weights, nullptr);
+  std::vector<std::vector<float>> outputs;
+  for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+    const std::span<const float> values = program_.output(static_cast<int>(i));
+    outputs.emplace_back(values.begin(), values.end());
+  }
+  return outputs;
+}
+
 double CpuProbe::forward(std::span<const float> weights, float* d_logits) {
   std::ranges::copy(weights, weights_.data());
   // The statistics move with every forward pass and are never read.

@@ -1,4 +1,5 @@
-// The loss of a network and its gradient at arbitrary weights, on the CPU.
+// The loss of a network, its gradient and the outputs of its layers at arbitrary weights, on the
+// CPU.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ class CpuProbe : public Probe {
 
   double loss(std::span<const float> weights) override;
   double gradient(std::span<const float> weights, std::span<float> gradient) override;
+  std::vector<std::vector<float>> outputs(std::span<const float> weights) override;
 
  private:
   double forward(std::span<const float> weights, float* d_logits);

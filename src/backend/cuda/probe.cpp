@@ -59,4 +59,13 @@ double CudaProbe::gradient(std::span<const float> weights, std::span<float> grad
   return loss;
 }
 
+std::vector<std::vector<float>> CudaProbe::outputs(std::span<const float> weights) {
+  forward(weights, false);
+  std::vector<std::vector<float>> outputs;
+  for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+    outputs.push_back(program_->whole_output(static_cast<int>(i), stream_));
+  }
+  return outputs;
+}
+
 }  // namespace preheat::cuda

@@ -1,4 +1,5 @@
-// The loss of a network and its gradient at arbitrary weights, on the GPU.
+// The loss of a network, its gradient and the outputs of its layers at arbitrary weights, on the
+// GPU.
 #pragma once
 
 #include <memory>
@@ -14,8 +15,8 @@
 
 namespace preheat::cuda {
 
-/// The loss of a network on one batch, in fp32 whatever the precision of the run: it is used to
-/// find small differences.
+/// A network on one batch, in fp32 whatever the precision of the run: it is used to find small
+/// differences.
 class CudaProbe : public Probe {
  public:
   CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
@@ -25,6 +26,7 @@ class CudaProbe : public Probe {
 
   double loss(std::span<const float> weights) override;
   double gradient(std::span<const float> weights, std::span<float> gradient) override;
+  std::vector<std::vector<float>> outputs(std::span<const float> weights) override;
 
  private:
   double forward(std::span<const float> weights, bool with_gradient);

@@ -24,6 +24,19 @@ float value_at(kernels::Element element, const std::uint8_t* bytes) {
   return from_16bit(element, bits);
 }
 
+// The numbers stored in `bytes` bytes on the device.
+std::vector<float> values_of(const std::uint8_t* data, std::size_t bytes, kernels::Element element,
+                             const Stream& stream) {
+  std::vector<std::uint8_t> stored(bytes);
+  download(data, std::span(stored), stream);
+  wait(stream);
+  std::vector<float> values(bytes / bytes_of(element));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = value_at(element, &stored[i * bytes_of(element)]);
+  }
+  return values;
+}
+
 constexpr const char* forward_pass = "forward";
 constexpr const char* backward_pass = "backward";
 
@@ -487,15 +500,18 @@ void Program::backward(const Stream& stream, StepMeter* meter) {
 
 std::vector<float> Program::output(int op, const Stream& stream) const {
   const int held = ops_[op].pooled ? op + 1 : op;
-  const kernels::Element element = element_of_output(held);
-  std::vector<std::uint8_t> stored(outputs_[held].size());
-  download(outputs_[held].data(), std::span(stored), stream);
-  wait(stream);
-  std::vector<float> values(stored.size() / bytes_of(element));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = value_at(element, &stored[i * bytes_of(element)]);
-  }
-  return values;
+  return values_of(outputs_[held].data(), outputs_[held].size(), element_of_output(held), stream);
+}
+
+std::vector<float> Program::whole_output(int index, const Stream& stream) {
+  if (!ops_[index].pooled) return output(index, stream);
+  const Op& op = network_.ops[index];
+  std::uint8_t* const y = slots_[plan_.first[index]].data();
+  const bool running = op.normalized() && in_training_.fixed_statistics[index];
+  PREHEAT_CHECK(kernels::normalize_forward(
+      element_, output_of(op), {slope_of(op.activation), false}, norm_of(op, index, running),
+      sources_[index].data(), nullptr, y, stream.get()));
+  return values_of(y, sources_[index].size(), element_, stream);
 }
 
 std::size_t Program::activation_bytes() const {

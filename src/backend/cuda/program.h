@@ -60,6 +60,10 @@ class Program {
   /// those of the pooling: the largest value and the dead channels are the same.
   std::vector<float> output(int op, const Stream& stream) const;
 
+  /// The same, but of such a convolution too, whose own output is made again for it: between a
+  /// forward in training or probing and the next change of the weights. Overwrites a gradient.
+  std::vector<float> whole_output(int op, const Stream& stream);
+
   std::size_t activation_bytes() const;
   std::size_t workspace_bytes() const {
     return workspace_.bytes() + side_workspace_.bytes() + sums_.bytes();

@@ -656,6 +656,11 @@ void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& cap
   charts.push_back(std::move(chart));
 }
 
+// An older preheat recorded none.
+bool has_changes(const RunData* run) {
+  return run->activations && !run->activations->change.empty();
+}
+
 // For the seeds of an arm, or for one run.
 void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunData*>& runs,
                       const std::string& of) {
@@ -691,6 +696,14 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
                 [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });
     add_by_name(charts, chart("Dead units", "%"), "Channels that are zero on the whole batch.",
                 layers, [](const ActivationRows& a, std::size_t i) { return 100 * a.dead[i]; });
+    if (std::ranges::any_of(runs, has_changes)) {
+      add_by_name(charts, chart("Representation change", "ratio").log_y(),
+                  "Norm of what the update changed of the outputs over their norm before, on one "
+                  "fixed batch.",
+                  layers, [](const ActivationRows& a, std::size_t i) {
+                    return i < a.change.size() ? a.change[i] : gap;
+                  });
+    }
   }
 }
 

@@ -89,12 +89,31 @@ std::vector<ParameterRecord> parameter_records(const Network& network, const Rep
   return records;
 }
 
+double relative_change(std::span<const float> was, std::span<const float> is) {
+  double difference = 0;
+  double norm = 0;
+  for (std::size_t i = 0; i < was.size(); ++i) {
+    const double moved = double{is[i]} - double{was[i]};
+    difference += moved * moved;
+    norm += double{was[i]} * double{was[i]};
+  }
+  // A value that is not finite makes the ratio infinite or NaN.
+  const double ratio = std::sqrt(difference / norm);
+  return std::isfinite(ratio) ? ratio : std::numeric_limits<double>::quiet_NaN();
+}
+
 Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Network& network,
                          const Schedule& schedule, std::shared_ptr<const ResidentDataset> train)
     : network_(network),
       every_(record_intervals(config, schedule.run)),
       steps_(schedule.run.steps) {
-  if (every_.layers > 0) initial_ = initial_parameters(network, config.model, config.seed);
+  if (every_.layers > 0) {
+    const std::int64_t examples = config.data.batch_size;
+    backend.require_memory(network, examples);
+    initial_ = initial_parameters(network, config.model, config.seed);
+    layers_probe_ =
+        backend.probe(network, replica_options(config, network, schedule), train, examples);
+  }
   if (every_.sharpness == 0) return;
   sharpness_ = *config.diagnostics.sharpness;
   probe_ = backend.probe(network, replica_options(config, network, schedule), std::move(train),
@@ -121,6 +140,16 @@ std::int64_t Diagnostics::next_stop(std::int64_t step) const {
 std::vector<ParameterRecord> Diagnostics::layers(const ReplicaState& before,
                                                  const ReplicaState& after) const {
   return parameter_records(network_, before, after, initial_);
+}
+
+std::vector<double> Diagnostics::changes(const ReplicaState& before, const ReplicaState& after) {
+  const auto was = layers_probe_->outputs(arena_of(network_, before.parameters));
+  const auto is = layers_probe_->outputs(arena_of(network_, after.parameters));
+  std::vector<double> changes;
+  for (std::size_t i = 0; i < was.size(); ++i) {
+    changes.push_back(relative_change(was[i], is[i]));
+  }
+  return changes;
 }
 
 SharpnessRecord Diagnostics::measure(const ReplicaState& state) {

@@ -1,5 +1,6 @@
 // What a run records in addition to its metrics, if `diagnostics` is configured. It does not affect
-// the run: states are only read, and gradients are computed on a probe with its own memory.
+// the run: states are only read, and gradients and outputs are computed on probes with memory of
+// their own.
 #pragma once
 
 #include <cstdint>
@@ -46,6 +47,10 @@ std::vector<ParameterRecord> parameter_records(const Network& network, const Rep
                                                const ReplicaState& after,
                                                std::span<const float> initial);
 
+/// |is - was| / |was| in L2, of arrays of one size; NaN if `was` is all zero or a value of either
+/// is not finite.
+double relative_change(std::span<const float> was, std::span<const float> is);
+
 /// The loss around the weights before update `step`.
 struct SharpnessRecord {
   std::int64_t step = 0;
@@ -72,6 +77,12 @@ class Diagnostics {
 
   std::vector<ParameterRecord> layers(const ReplicaState& before, const ReplicaState& after) const;
 
+  /// The relative representation change of the update between two states, per op: relative_change()
+  /// of its output on the first data.batch_size training examples. Only if layers are recorded.
+  /// Kosson et al. 2024, "Analyzing and Reducing the Need for Learning Rate Warmup in GPT
+  /// Training".
+  std::vector<double> changes(const ReplicaState& before, const ReplicaState& after);
+
   /// Measures the sharpness, starting from the direction in which the last call ended, at first
   /// from a random one.
   SharpnessRecord measure(const ReplicaState& state);
@@ -89,6 +100,7 @@ class Diagnostics {
   const RecordIntervals every_;
   const std::int64_t steps_;    // of the run
   std::vector<float> initial_;  // the arena of initial weights
+  std::unique_ptr<Probe> layers_probe_;
   SharpnessConfig sharpness_;
   std::unique_ptr<Probe> probe_;
   std::vector<float> random_direction_;

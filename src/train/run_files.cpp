@@ -89,9 +89,9 @@ LayerRows read_layers(const std::filesystem::path& path) {
 
 ActivationRows read_activations(const std::filesystem::path& path) {
   ActivationRows a;
-  for (RowReader rows(path, {activations_header}); rows.next();) {
+  for (RowReader rows(path, {activations_header, changeless_activations_header}); rows.next();) {
     a.layer.emplace_back(rows.name(column_of(activations_header, "layer")));
-    rows.append_to({&a.step, nullptr, &a.largest, &a.dead});
+    rows.append_to({&a.step, nullptr, &a.largest, &a.dead, &a.change});
   }
   return a;
 }

@@ -20,7 +20,9 @@ inline constexpr const char* validated_evaluations_header =
     "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy";
 inline constexpr const char* layers_header =
     "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance";
-inline constexpr const char* activations_header = "step,layer,largest,dead";
+inline constexpr const char* activations_header = "step,layer,largest,dead,change";
+// Of older runs.
+inline constexpr const char* changeless_activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
 
@@ -97,7 +99,8 @@ struct Evaluations {
   std::vector<double> validation_loss, validation_accuracy;
 };
 
-/// The columns of layers.csv and of activations.csv.
+/// The columns of layers.csv and of activations.csv; `change` is empty if an older preheat wrote
+/// the file.
 struct LayerRows {
   std::vector<double> step;
   std::vector<std::string> parameter;
@@ -106,7 +109,7 @@ struct LayerRows {
 struct ActivationRows {
   std::vector<double> step;
   std::vector<std::string> layer;
-  std::vector<double> largest, dead;
+  std::vector<double> largest, dead, change;
 };
 
 /// The columns of sharpness.csv; `agrees` is 0 or 1, or NaN if it was not checked.

@@ -272,10 +272,13 @@ void RunFolder::add(std::span<const ParameterRecord> records) {
   layers_->write(text);
 }
 
-void RunFolder::add(std::int64_t step, std::span<const ActivationRecord> records) {
+void RunFolder::add(std::int64_t step, std::span<const ActivationRecord> records,
+                    std::span<const double> changes) {
   std::string text;
-  for (const ActivationRecord& r : records) {
-    text += fmt::format("{},{},{},{}\n", step, r.layer, number(r.largest), r.dead);
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    const ActivationRecord& r = records[i];
+    text += fmt::format("{},{},{},{},{}\n", step, r.layer, number(r.largest), r.dead,
+                        number(changes[i]));
   }
   if (!activations_) activations_.emplace(path_ / "activations.csv", activations_header);
   activations_->write(text);

@@ -9,8 +9,9 @@
 //   layers.csv             with diagnostics.layers_every, one row per parameter at each update
 //                          examined; train/diagnostics.h explains the columns:
 //       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
-//   activations.csv        likewise, one row per op, from the update's own forward pass:
-//       step,layer,largest,dead
+//   activations.csv        likewise, one row per op, from the update's own forward pass, but for
+//                          change, which train/diagnostics.h explains:
+//       step,layer,largest,dead,change
 //   sharpness.csv          with diagnostics.sharpness, one row per measurement; train/sharpness.h
 //                          explains the columns; nan is what was not checked:
 //       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
@@ -115,7 +116,8 @@ class RunFolder {
   void add(std::span<const StepRecord> records, const Schedule& schedule, std::int64_t batch_size);
   void add(std::int64_t step, std::int64_t epoch, const Evaluated& evaluated);
   void add(std::span<const ParameterRecord> records);
-  void add(std::int64_t step, std::span<const ActivationRecord> records);
+  void add(std::int64_t step, std::span<const ActivationRecord> records,
+           std::span<const double> changes);  // by record
   void add(const SharpnessRecord& record);
 
   /// Syncs all added rows to disk. Throws Error.

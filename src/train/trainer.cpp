@@ -438,8 +438,9 @@ RunResult Trainer::run(const RunListener& given, RunFolder* folder) {
     count(records, history, result);
     if (folder != nullptr) folder->add(records, schedule_, config_.data.batch_size);
     if (layers_due) {
-      folder->add(diagnostics_.layers(before, replica_->save()));
-      folder->add(before.step.step, replica_->activations());
+      const ReplicaState after = replica_->save();
+      folder->add(diagnostics_.layers(before, after));
+      folder->add(before.step.step, replica_->activations(), diagnostics_.changes(before, after));
     }
     if (listener.on_records) listener.on_records(records);
     if (result.first_non_finite_step) {

@@ -13,6 +13,7 @@
 #include "backend/reference_network.h"
 #include "config/error.h"
 #include "schedule/schedule.h"
+#include "train/diagnostics.h"
 #include "train/replica_options.h"
 
 namespace preheat {
@@ -175,6 +176,54 @@ TEST_F(ProbeTest, DependsOnTheWeightsAlone) {
   more.stages.front().trained.front() = false;
   EXPECT_EQ(backend_->probe(network_, more, resident_, 13)->gradient(weights_, again), loss);
   EXPECT_EQ(again, first);
+}
+
+TEST_F(ProbeTest, OutputsAreThoseOfDouble) {
+  const reference::Values w(weights_.begin(), weights_.end());
+  for (const std::int64_t count : {13, 1000}) {
+    SCOPED_TRACE(fmt::format("seed {}, {} examples", seed_, count));
+    const std::int64_t used = std::min(count, examples);
+    const auto probe = backend_->probe(network_, options_, resident_, count);
+    std::vector<float> first(weights_.size());
+    std::vector<float> again(weights_.size());
+    const double loss = probe->gradient(weights_, first);
+    const auto outputs = probe->outputs(weights_);
+    EXPECT_EQ(probe->gradient(weights_, again), loss);
+    EXPECT_EQ(again, first);
+    EXPECT_EQ(probe->outputs(weights_), outputs);
+    const auto expected = reference::outputs(network_, w, used, images(used));
+    ASSERT_EQ(outputs.size(), expected.size());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      ASSERT_EQ(outputs[i].size(), expected[i].size()) << network_.ops[i].name;
+      double difference = 0;
+      double norm = 0;
+      for (std::size_t k = 0; k < outputs[i].size(); ++k) {
+        difference += std::pow(outputs[i][k] - expected[i][k], 2);
+        norm += std::pow(expected[i][k], 2);
+      }
+      EXPECT_LE(std::sqrt(difference / norm), 1e-4) << network_.ops[i].name;
+    }
+  }
+}
+
+// Without its bias the output of the first layer is proportional to its weights, and the batch norm
+// of the second takes out the factor.
+TEST_F(ProbeTest, OutputsFollowTheWeights) {
+  const auto parameter = [&](const char* name) {
+    const auto found = std::ranges::find(network_.parameters, name, &Parameter::name);
+    return std::span(weights_).subspan(found->offset, found->size);
+  };
+  std::ranges::fill(parameter("0.conv.bias"), 0.0f);
+  const auto probe = backend_->probe(network_, options_, resident_, 13);
+  const auto before = probe->outputs(weights_);
+  for (float& w : parameter("0.conv.weight")) w *= 2;
+  const auto doubled = probe->outputs(weights_);
+  EXPECT_NEAR(relative_change(before[0], doubled[0]), 1, 1e-6);
+  EXPECT_LT(relative_change(before[1], doubled[1]), 0.01);
+  for (float& w : parameter("1.conv.weight")) w = std::numeric_limits<float>::infinity();
+  const auto broken = probe->outputs(weights_);
+  EXPECT_EQ(relative_change(doubled[0], broken[0]), 0);
+  EXPECT_TRUE(std::isnan(relative_change(doubled[1], broken[1])));
 }
 
 class ActivationsTest : public ProbeTest {

@@ -80,8 +80,9 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
         + "".join(f"{s},{layer}.conv.weight,{5 + layer},0.5,0.01,0.1,{s * 0.01}\n"
                   for s in steps for layer in range(30)))
     (folder / "activations.csv").write_text(
-        "step,layer,largest,dead\n"
-        + "".join(f"{s},{layer},{5 + layer},{0.01 * layer}\n" for s in steps for layer in range(3)))
+        "step,layer,largest,dead,change\n"
+        + "".join(f"{s},{layer},{5 + layer},{0.01 * layer},{0.01 + 0.01 * layer}\n"
+                  for s in steps for layer in range(3)))
 
 
 def arm_json(name, overrides, runs):

@@ -1437,7 +1437,8 @@ TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
             "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n"
             "0,a.weight,4,2,1,30,0.5\n0,b.bias,0,3,1,nan,0.25\n20,a.weight,5,1,1,20,1\n"
             "20,b.bias,2,3,1,10,0.75\n");
-  put_bytes(folder_ / "run/activations.csv", "step,layer,largest,dead\n0,a,7,0.5\n20,a,6,0.25\n");
+  put_bytes(folder_ / "run/activations.csv",
+            "step,layer,largest,dead,change\n0,a,7,0.5,0.125\n20,a,6,0.25,nan\n");
   const std::string page = page_of({folder_ / "run"});
   expect_well_formed(page);
   const Json section = data_of(page).at("sections").at(0);
@@ -1454,6 +1455,7 @@ TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
   EXPECT_EQ(series_of(section, "Distance from the start", "b.bias").at("y").dump(), "[0.25,0.75]");
   EXPECT_EQ(series_of(section, "Largest activation", "a").at("y").dump(), "[7,6]");
   EXPECT_EQ(series_of(section, "Dead units", "a").at("y").dump(), "[50,25]");
+  EXPECT_EQ(series_of(section, "Representation change", "a").at("y").dump(), "[0.125,null]");
 }
 
 TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
@@ -1481,6 +1483,17 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_EQ(series_of(section, "Dead units, cold", "a").at("y").dump(), "[50]");
   EXPECT_THAT(page, AllOf(HasSubstr("Median of n = 2 seeds"), Not(HasSubstr("<summary>Layers")),
                           Not(HasSubstr("Layers:"))));
+
+  // Files of older runs have no change, and those that have one need not be of all seeds.
+  EXPECT_THAT(page, Not(HasSubstr("Representation change")));
+  put_bytes(folder_ / "c/warm/1/activations.csv",
+            "step,layer,largest,dead,change\n0,a,7,0.5,0.25\n");
+  const std::string newer = page_of({folder_ / "c"});
+  EXPECT_THAT(newer, Not(HasSubstr("Representation change, cold")));
+  EXPECT_EQ(series_of(data_of(newer).at("sections").at(0), "Representation change, warm", "a")
+                .at("y")
+                .dump(),
+            "[0.25]");
 }
 
 // The limits of the sharpness are far above it where the rate is small.

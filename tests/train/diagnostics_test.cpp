@@ -7,6 +7,7 @@
 #include <cmath>
 #include <random>
 
+#include "backend/reference_network.h"
 #include "train/checkpoint.h"
 #include "train/replica_options.h"
 #include "train/run_files.h"
@@ -75,6 +76,8 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
     EXPECT_GT(activations.largest[i], 0);
     EXPECT_GE(activations.dead[i], 0);
     EXPECT_LE(activations.dead[i], 1);
+    EXPECT_GT(activations.change[i], 0);
+    EXPECT_LT(activations.change[i], 1);
   }
   EXPECT_THAT(s.step, testing::ElementsAre(0, 4, 8, 12, 16, 20, 24, 28));
   const auto metrics = read_metrics(folder / "run/metrics.csv");
@@ -122,6 +125,83 @@ TEST(Diagnostics, MeasureTheSharpnessAtTheWeightsOfTheUpdate) {
     for (std::size_t i = 0; i < network.parameters.size(); ++i) {
       std::ranges::copy(at_4.parameters[i].values, weights.begin() + network.parameters[i].offset);
     }
+  }
+}
+
+// On the first images as they are, whatever the order and the augmentation of the run.
+TEST(Diagnostics, MeasureTheChangeOfTheOutputsByTheUpdate) {
+  const TemporaryFolder folder;
+  std::vector<std::string> settings = augmented;
+  settings.insert(settings.end(), {"seed=5", "diagnostics.layers_every=3 steps"});
+  const RunConfig config = config_of(settings);
+  run_into(folder / "run", config);
+  const ActivationRows activations = read_activations(folder / "run/activations.csv");
+
+  const Dataset train = load_dataset(config.data).train;
+  const Network network = build_network(config, train.shape, train.classes);
+  const Normalize& normalize = facts(DatasetName::synthetic).normalize;
+  reference::Values images;
+  for (std::int64_t i = 0; i < 32 * train.shape.size(); ++i) {
+    images.push_back((train.pixels[i] / 255.0 - normalize.mean[0]) / normalize.std[0]);
+  }
+  const auto outputs_at = [&](std::int64_t step) {
+    const auto path = folder / fmt::format("cut-{}", step);
+    EXPECT_EQ(run_until(step, path, config).steps, step);
+    const ReplicaState state = read_checkpoint(path / "checkpoints/last.ckpt").state;
+    reference::Values weights(network.arena_size, 0.0);
+    for (std::size_t i = 0; i < network.parameters.size(); ++i) {
+      std::ranges::copy(state.parameters[i].values, weights.begin() + network.parameters[i].offset);
+    }
+    return reference::outputs(network, weights, 32, images);
+  };
+  const auto before = outputs_at(3);
+  const auto after = outputs_at(4);
+  for (std::size_t i = 0; i < network.ops.size(); ++i) {
+    double difference = 0;
+    double norm = 0;
+    for (std::size_t k = 0; k < before[i].size(); ++k) {
+      difference += std::pow(after[i][k] - before[i][k], 2);
+      norm += std::pow(before[i][k], 2);
+    }
+    const double expected = std::sqrt(difference / norm);
+    EXPECT_GT(expected, 1e-3) << network.ops[i].name;
+    EXPECT_EQ(activations.step[network.ops.size() + i], 3);
+    EXPECT_NEAR(activations.change[network.ops.size() + i], expected, 2e-3 * expected)
+        << network.ops[i].name;
+  }
+}
+
+TEST(Diagnostics, WhatOnlyFrozenLayersComputeDoesNotChange) {
+  const TemporaryFolder folder;
+  run_into(folder / "run", looking_with({"train.stages=[{train_only: ['3.*']}]"}));
+  const ActivationRows activations = read_activations(folder / "run/activations.csv");
+  ASSERT_EQ(activations.change.size(), 40u);
+  for (std::size_t i = 0; i < activations.change.size(); ++i) {
+    if (i % 4 == 3) {
+      EXPECT_GT(activations.change[i], 0);
+    } else {
+      EXPECT_EQ(activations.change[i], 0);
+    }
+  }
+}
+
+TEST(RelativeChange, IsThatOfTheNorms) {
+  using Values = std::vector<float>;
+  EXPECT_DOUBLE_EQ(relative_change(Values{3, 0, -4}, Values{3, 3, -4}), 0.6);
+  EXPECT_EQ(relative_change(Values{3, 0, -4}, Values{3, 0, -4}), 0);
+  // The squares are beyond any float.
+  EXPECT_NEAR(relative_change(Values{3e30f, 4e30f}, Values{3e30f, 1e30f}), 0.6, 1e-6);
+  EXPECT_NEAR(relative_change(Values{3e-30f, 4e-30f}, Values{3e-30f, 1e-30f}), 0.6, 1e-6);
+}
+
+TEST(RelativeChange, DoesNotExistFromZeroOrOfWhatIsNotFinite) {
+  using Values = std::vector<float>;
+  for (const auto& [was, is] :
+       {std::pair{Values{0, 0}, Values{0, 0}}, std::pair{Values{0, 0}, Values{1, 0}},
+        std::pair{Values{1, 0}, Values{INFINITY, 0}}, std::pair{Values{INFINITY, 0}, Values{1, 0}},
+        std::pair{Values{1, INFINITY}, Values{1, INFINITY}},
+        std::pair{Values{1, 0}, Values{1, NAN}}, std::pair{Values{NAN, 0}, Values{1, 0}}}) {
+    EXPECT_TRUE(std::isnan(relative_change(was, is))) << testing::PrintToString(std::pair(was, is));
   }
 }
 

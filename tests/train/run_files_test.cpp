@@ -42,7 +42,9 @@ const Kind kinds[] = {
     {"layers", "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance",
      "3,0.conv.weight,1.5,0.25,0.125,nan,1e-300", 1,
      [](const auto& path) { return read_layers(path).distance.size(); }},
-    {"activations", "step,layer,largest,dead", "3,0.conv,nan,0.5", 1,
+    {"activations", "step,layer,largest,dead,change", "3,0.conv,nan,0.5,0.25", 1,
+     [](const auto& path) { return read_activations(path).change.size(); }},
+    {"activations_without_change", "step,layer,largest,dead", "3,0.conv,nan,0.5", 1,
      [](const auto& path) { return read_activations(path).dead.size(); }},
     {"sharpness",
      "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction",
@@ -224,7 +226,8 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
     EXPECT_FALSE(std::filesystem::exists(folder / "run/layers.csv"));
     run.add(std::vector<ParameterRecord>{{7, "0.conv.weight", 1.5, 0.1, 1e-9, nan, 3e8},
                                          {7, "0.conv.bias", 0, 0, 0, -nan, 0}});
-    run.add(7, std::vector<ActivationRecord>{{"0.conv", INFINITY, 0.25}, {"1", -nan, 1}});
+    run.add(7, std::vector<ActivationRecord>{{"0.conv", INFINITY, 0.25}, {"1", -nan, 1}},
+            std::vector<double>{0.125, -nan});
     SharpnessRecord record;
     record.step = 7;
     record.lr = 0.1f;
@@ -253,6 +256,7 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   EXPECT_THAT(activations.layer, ElementsAre("0.conv", "1"));
   EXPECT_THAT(activations.largest, ElementsAre(INFINITY, testing::IsNan()));
   EXPECT_THAT(activations.dead, ElementsAre(0.25, 1));
+  EXPECT_THAT(activations.change, ElementsAre(0.125, testing::IsNan()));
   const SharpnessRows s = read_sharpness(folder / "run/sharpness.csv");
   EXPECT_THAT(s.step, ElementsAre(7, 8, 8));
   EXPECT_THAT(s.lr, testing::Each(0.1));

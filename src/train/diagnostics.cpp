@@ -115,10 +115,8 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
         backend.probe(network, replica_options(config, network, schedule), train, examples);
   }
   if (every_.sharpness == 0) return;
-  sharpness_ = *config.diagnostics.sharpness;
-  probe_ = backend.probe(network, replica_options(config, network, schedule), std::move(train),
-                         sharpness_.examples);
-  random_direction_ = direction_ = random_direction(network, config.seed);
+  meter_.emplace(config, backend, network, schedule, std::move(train));
+  random_direction_ = random_direction(network, config.seed);
 }
 
 bool Diagnostics::layers_due(std::int64_t step) const {
@@ -154,17 +152,14 @@ std::vector<double> Diagnostics::changes(const ReplicaState& before, const Repli
 
 SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   const std::vector<float> weights = arena_of(network_, state.parameters);
-  Hessian hessian(
-      [&](std::span<const float> at, std::span<float> gradient) { probe_->gradient(at, gradient); },
-      weights);
+  Hessian hessian = meter_->hessian(weights);
   SharpnessRecord record;
   record.step = state.step.step;
   record.lr = state.step.lr;
   // Chosen by the step, so that a resumed run checks the same measurements.
   const bool is_last = record.step + every_.sharpness >= steps_;
   const bool checks = is_last || is_due(record.step, checks_every * every_.sharpness);
-  record.sharpness =
-      measure_sharpness(hessian, direction_, sharpness_.tolerance, sharpness_.iterations, checks);
+  record.sharpness = meter_->measure(hessian, checks);
   if (checks) record.random_direction = hessian.along(random_direction_);
   record.gradients = hessian.gradients();
   return record;
@@ -172,22 +167,22 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
 
 std::vector<NamedTensor> Diagnostics::direction() const {
   std::vector<NamedTensor> tensors;
-  if (direction_.empty()) return tensors;
+  if (!meter_) return tensors;
   for (const Parameter& p : network_.parameters) {
-    const float* values = direction_.data() + p.offset;
+    const float* values = meter_->direction().data() + p.offset;
     tensors.push_back({p.name, p.shape, {values, values + p.size}});
   }
   return tensors;
 }
 
 void Diagnostics::set_direction(const std::vector<NamedTensor>& direction) {
-  if (direction.empty() || direction_.empty()) return;
+  if (direction.empty() || !meter_) return;
   const bool fits = std::ranges::equal(direction, network_.parameters,
                                        [](const NamedTensor& t, const Parameter& p) {
                                          return t.name == p.name && t.shape == p.shape;
                                        });
   if (!fits) throw Error("the direction of the sharpness belongs to another network");
-  direction_ = arena_of(network_, direction);
+  meter_->set_direction(arena_of(network_, direction));
 }
 
 }  // namespace preheat

@@ -101,10 +101,8 @@ class Diagnostics {
   const std::int64_t steps_;    // of the run
   std::vector<float> initial_;  // the arena of initial weights
   std::unique_ptr<Probe> layers_probe_;
-  SharpnessConfig sharpness_;
-  std::unique_ptr<Probe> probe_;
+  std::optional<SharpnessMeter> meter_;
   std::vector<float> random_direction_;
-  std::vector<float> direction_;
 };
 
 }  // namespace preheat

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "data/random.h"
+#include "train/replica_options.h"
 
 namespace preheat {
 namespace {
@@ -203,6 +204,35 @@ std::vector<float> random_direction(const Network& network, std::uint64_t seed) 
               });
   }
   return scaled(direction, 1 / norm(direction));
+}
+
+SharpnessMeter::SharpnessMeter(const RunConfig& config, Backend& backend, const Network& network,
+                               const Schedule& schedule,
+                               std::shared_ptr<const ResidentDataset> train)
+    : settings_(config.diagnostics.sharpness.value_or(SharpnessConfig{})),
+      probe_(backend.probe(network, replica_options(config, network, schedule), std::move(train),
+                           settings_.examples)),
+      direction_(random_direction(network, config.seed)) {}
+
+Hessian SharpnessMeter::hessian(std::span<const float> weights) {
+  return {[this](std::span<const float> at, std::span<float> gradient) {
+            probe_->gradient(at, gradient);
+          },
+          weights};
+}
+
+Sharpness SharpnessMeter::measure(Hessian& hessian, bool checks_step) {
+  return measure_sharpness(hessian, direction_, settings_.tolerance, settings_.iterations,
+                           checks_step);
+}
+
+Sharpness initial_sharpness(const RunConfig& config, Backend& backend, const Network& network,
+                            const Schedule& schedule,
+                            std::shared_ptr<const ResidentDataset> train) {
+  SharpnessMeter meter(config, backend, network, schedule, std::move(train));
+  const std::vector<float> weights = initial_parameters(network, config.model, config.seed);
+  Hessian hessian = meter.hessian(weights);
+  return meter.measure(hessian, false);
 }
 
 }  // namespace preheat

@@ -18,11 +18,15 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "backend/backend.h"
 #include "config/config.h"
 #include "nn/network.h"
+#include "schedule/schedule.h"
 
 namespace preheat {
 
@@ -91,5 +95,36 @@ Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, dou
 /// A uniformly random direction of norm 1 in the space of all parameters, as an arena with zero
 /// padding.
 std::vector<float> random_direction(const Network& network, std::uint64_t seed);
+
+/// Measures the sharpness of a run's loss on the first of its training examples, as
+/// diagnostics.sharpness says, or with the defaults of that section.
+class SharpnessMeter {
+ public:
+  /// Throws Error if memory does not suffice.
+  SharpnessMeter(const RunConfig& config, Backend& backend, const Network& network,
+                 const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
+
+  /// The Hessian at `weights`, an arena (Network::arena_size floats). Both they and this meter must
+  /// outlive it.
+  Hessian hessian(std::span<const float> weights);
+
+  /// measure_sharpness() from the direction in which the last call ended, at first from
+  /// random_direction() of the run's seed.
+  Sharpness measure(Hessian& hessian, bool checks_step);
+
+  /// That direction, an arena.
+  const std::vector<float>& direction() const { return direction_; }
+  void set_direction(std::vector<float> direction) { direction_ = std::move(direction); }
+
+ private:
+  SharpnessConfig settings_;
+  std::unique_ptr<Probe> probe_;
+  std::vector<float> direction_;
+};
+
+/// The sharpness at a run's initial weights, without the wide step: bit for bit what the run logs
+/// before its first update if it measures it. Throws Error if memory does not suffice.
+Sharpness initial_sharpness(const RunConfig& config, Backend& backend, const Network& network,
+                            const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
 
 }  // namespace preheat

@@ -205,6 +205,36 @@ TEST(RelativeChange, DoesNotExistFromZeroOrOfWhatIsNotFinite) {
   }
 }
 
+// Whatever the run trains with: what is logged before the first update follows from the network,
+// the data, the seed and the settings of the measurement, which are the section's defaults without
+// it.
+TEST(Diagnostics, BeginAtTheSharpnessOfTheInitialWeights) {
+  const TemporaryFolder folder;
+  const auto at_start = [](const RunConfig& config) {
+    const Dataset images = load_dataset(config.data).train;
+    const Network network = build_network(config, images.shape, images.classes);
+    return initial_sharpness(config, shared_backend(), network, schedule_of(config),
+                             shared_backend().load(images));
+  };
+  const std::string few =
+      "diagnostics.sharpness={every: 30 steps, examples: 50, tolerance: 1e-6, iterations: 4}";
+  std::vector<double> logged;
+  for (const std::string& settings :
+       {few, std::string("diagnostics.sharpness={every: 30 steps}")}) {
+    std::vector<std::string> all = augmented;
+    all.insert(all.end(), {settings, "seed=3", "optimizer.weight_decay=0.1"});
+    const RunResult run = run_into(folder / std::to_string(logged.size()), config_of(all));
+    ASSERT_TRUE(run.initial_sharpness);
+    logged.push_back(*run.initial_sharpness);
+    const Sharpness found = at_start(config_of({settings, "seed=3", "schedule.base_lr=1"}));
+    EXPECT_EQ(found.value, logged.back());
+    EXPECT_TRUE(std::isnan(found.wide));
+  }
+  EXPECT_EQ(at_start(config_of({"seed=3"})).value, logged[1]);
+  EXPECT_NE(logged[0], logged[1]);
+  EXPECT_NE(at_start(config_of({"seed=4"})).value, logged[1]);
+}
+
 // The last measurement of a run is checked, also if the next would be due exactly at its end.
 TEST(Diagnostics, TheLastOfARunIsChecked) {
   const TemporaryFolder folder;

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <memory>
 
 #include "commands/commands.h"
@@ -14,6 +15,9 @@
 
 namespace preheat {
 namespace {
+
+constexpr const char* critical = "critical";
+constexpr const char* two_over_sharpness = "2 / sharpness";
 
 std::string answer_text(const Search& search) {
   if (!search.largest) {
@@ -28,22 +32,27 @@ std::string answer_text(const Search& search) {
                      lr_text(*search.smallest_failing));
 }
 
-// The arms of which there are critical rates, in their order: the first of every network.
+// The arms whose initial weights were measured, in their order: the first of every network.
 std::vector<std::string> networks_of(const FindLrResult& result) {
   std::vector<std::string> names;
-  for (const SeedRate& r : result.critical_rates) {
-    if (std::ranges::find(names, r.arm) == names.end()) names.push_back(r.arm);
+  for (const InitialWeights& at : result.initial_weights) {
+    if (std::ranges::find(names, at.arm) == names.end()) names.push_back(at.arm);
   }
   return names;
 }
 
-// Those that have a critical rate or a search.
+bool any_sharpness(const FindLrResult& result) {
+  return std::ranges::any_of(result.initial_weights,
+                             [](const InitialWeights& at) { return at.sharpness.has_value(); });
+}
+
+// Those whose initial weights were measured or that have a search.
 std::vector<std::uint64_t> seeds_of(const FindLrResult& result) {
   std::vector<std::uint64_t> seeds;
   const auto add = [&](std::uint64_t seed) {
     if (std::ranges::find(seeds, seed) == seeds.end()) seeds.push_back(seed);
   };
-  for (const SeedRate& r : result.critical_rates) add(r.seed);
+  for (const InitialWeights& at : result.initial_weights) add(at.seed);
   for (const SearchArm& arm : result.arms) {
     for (const Search& search : arm.searches) add(search.seed);
   }
@@ -54,16 +63,19 @@ void print_rates(const FindLrResult& result) {
   const std::vector<std::uint64_t> seeds = seeds_of(result);
   const std::vector<std::string> networks = networks_of(result);
   const bool is_one = networks.size() < 2;
-  const auto critical_label = [&](const std::string& arm) {
-    return is_one ? std::string("critical") : "critical, " + arm;
+  const bool has_sharpness = any_sharpness(result);
+  const auto label = [&](const char* rate, const std::string& arm) {
+    return is_one ? std::string(rate) : fmt::format("{}, {}", rate, arm);
   };
   std::size_t width = 8;
   for (const SearchArm& arm : result.arms) width = std::max(width, arm.arm.name.size());
-  for (const std::string& arm : networks) width = std::max(width, critical_label(arm).size());
+  for (const std::string& arm : networks) {
+    width = std::max(width, label(has_sharpness ? two_over_sharpness : critical, arm).size());
+  }
   fmt::print(
       "\nthe largest base rate that trains, by seed, and that at which {:g} % of the seeds train; "
-      "below them the critical rate of the initial weights of {}\n\n{:<{}}",
-      100 * result.share,
+      "below them the critical rate{} of the initial weights of {}\n\n{:<{}}",
+      100 * result.share, has_sharpness ? " and 2 / sharpness" : "",
       is_one ? result.arms.front().arm.name : "each network, by the first arm that has it", "seed",
       width);
   for (const std::uint64_t seed : seeds) fmt::print("  {:>8}", seed);
@@ -88,15 +100,20 @@ void print_rates(const FindLrResult& result) {
                rate_or_dash(rate_for_share(arm, result.share)),
                fmt::format("{} of {}", rates.size(), arm.searches.size()), violations, tried_below);
   }
-  for (const std::string& network : networks) {
-    fmt::print("{:<{}}", critical_label(network), width);
+  const auto print_row = [&](const char* name, const std::string& network, const auto& rate) {
+    fmt::print("{:<{}}", label(name, network), width);
     for (const std::uint64_t seed : seeds) {
-      const auto found = std::ranges::find_if(result.critical_rates, [&](const SeedRate& r) {
-        return r.arm == network && r.seed == seed;
+      const auto at = std::ranges::find_if(result.initial_weights, [&](const InitialWeights& of) {
+        return of.arm == network && of.seed == seed;
       });
-      fmt::print("  {:>8}", found == result.critical_rates.end() ? "-" : rate_or_dash(found->rate));
+      fmt::print("  {:>8}", at == result.initial_weights.end() ? "-" : rate_or_dash(rate(*at)));
     }
     fmt::print("\n");
+  };
+  for (const std::string& network : networks) {
+    print_row(critical, network, std::mem_fn(&InitialWeights::critical_rate));
+    if (!has_sharpness) continue;
+    print_row(two_over_sharpness, network, std::mem_fn(&InitialWeights::stable_rate));
   }
   fmt::print("\n");
 }
@@ -121,13 +138,16 @@ void print_ratios(const FindLrResult& result) {
 }
 
 void print_correlations(const FindLrResult& result) {
-  for (const SearchArm& arm : result.arms) {
-    const auto& [of, seeds, rank] = arm.critical;
-    if (!rank) continue;
+  const auto print = [](const SearchArm& arm, const char* rate, const RateCorrelation& found) {
+    if (!found.rank) return;
     fmt::print(
-        "{}: rank correlation of the largest rate with the critical rate {:.2f}, p = {:.2g} by "
-        "permutations, {} seeds\n",
-        arm.arm.name, rank->rho, rank->p, seeds);
+        "{}: rank correlation of the largest rate with {} {:.2f}, p = {:.2g} by permutations, {} "
+        "seeds\n",
+        arm.arm.name, rate, found.rank->rho, found.rank->p, found.seeds);
+  };
+  for (const SearchArm& arm : result.arms) {
+    print(arm, "the critical rate", arm.critical);
+    print(arm, two_over_sharpness, arm.stable);
   }
 }
 
@@ -143,6 +163,12 @@ int run_find_lr(const ExperimentOptions& options) {
       fmt::print("note: rates are those of the updates, without schedule.scale\n");
     }
     RunsListener listener = start.listener;
+    const bool has_sharpness = start.config.find_lr.value_or(FindLrConfig{}).sharpness;
+    listener.on_initial_weights = [&, has_sharpness](std::int64_t count) {
+      if (options.run.quiet) return;
+      print_line(fmt::format("first, the critical rate{} of {} initial weights",
+                             has_sharpness ? " and the sharpness" : "", count));
+    };
     listener.on_search = [&](const Arm& arm, const Search& search) {
       if (options.run.quiet) return;
       print_line(fmt::format("seed {} {}: {}", search.seed, arm.name, answer_text(search)));

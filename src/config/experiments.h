@@ -61,6 +61,7 @@ struct FindLrConfig {
   double resolution = 1.19;  // the factor between the answer and a rate that fails
   double loss_below = 0.8;   // a run trains if its final loss is below this times ln(classes)
   double share = 0.9;        // of seeds that train at the rate reported for an arm as a whole
+  bool sharpness = true;     // also measure that of the initial weights
   std::vector<Arm> arms;     // absent: without and with the warmup
 };
 template <class Io>
@@ -70,6 +71,7 @@ void describe(Io& io, FindLrConfig& c) {
   io.field("resolution", c.resolution, Range{1, 16, true});
   io.field("loss_below", c.loss_below, Range{0, 1, true});
   io.field("share", c.share, Range{0, 1, true});
+  io.field("sharpness", c.sharpness);
   io.field("arms", c.arms);
 }
 

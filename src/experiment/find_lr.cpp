@@ -16,6 +16,7 @@
 #include "train/critical_rate.h"
 #include "train/fingerprint.h"
 #include "train/json_file.h"
+#include "train/sharpness.h"
 #include "train/trainer.h"
 
 namespace preheat {
@@ -109,17 +110,34 @@ void confirm(Search& search, const Trials& trials) {
   }
 }
 
-// std::nullopt if loss or gradient is not finite at the initial weights: then nothing trains, which
-// is a result.
-std::optional<double> critical_rate_of(Runs& runs, RunConfig config, std::uint64_t seed) {
+// Throws OutOfMemory with a remedy that leaves the search as it is.
+std::optional<double> positive_sharpness(const RunConfig& config, Backend& backend,
+                                         const Network& network, const ResidentData& data) {
+  try {
+    const double value =
+        initial_sharpness(config, backend, network, schedule_of(config), data.train).value;
+    return std::isfinite(value) && value > 0 ? std::optional(value) : std::nullopt;
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(fmt::format(
+        "the sharpness of the initial weights: {}, or set find_lr.sharpness: false", error.what()));
+  }
+}
+
+// Without a critical rate if loss or gradient is not finite: then nothing trains, which is a
+// result.
+InitialWeights measure_initial_weights(Runs& runs, const Arm& arm, RunConfig config,
+                                       std::uint64_t seed, bool wants_sharpness) {
   config.seed = seed;
   const ResidentData& data = runs.data(config.data);
   const Network network = build_network(config, data.shape, data.classes);
+  InitialWeights at{arm.name, seed, {}, {}};
   try {
-    return critical_rate(config, runs.backend(), network, schedule_of(config), data.train);
+    at.critical_rate =
+        critical_rate(config, runs.backend(), network, schedule_of(config), data.train);
   } catch (const NotFinite&) {
-    return std::nullopt;
   }
+  if (wants_sharpness) at.sharpness = positive_sharpness(config, runs.backend(), network, data);
+  return at;
 }
 
 RunConfig with_rate(RunConfig config, double rate) {
@@ -252,22 +270,23 @@ SearchPlan plan_of(const Document& document, const RunConfig& base, const Backen
   return plan;
 }
 
-// At every seed, of the first arm of every network (critical_arms); std::nullopt for those that an
+// At every seed, of the first arm of every network (network_arms); std::nullopt for those that an
 // interruption left out.
-std::vector<std::optional<SeedRate>> critical_rates_of(
-    Runs& runs, const SearchPlan& plan, const std::vector<std::size_t>& critical_arm_of) {
-  const std::set<std::size_t> distinct(critical_arm_of.begin(), critical_arm_of.end());
+std::vector<std::optional<InitialWeights>> initial_weights_of(
+    Runs& runs, const SearchPlan& plan, const std::vector<std::size_t>& network_arm_of) {
+  const std::set<std::size_t> distinct(network_arm_of.begin(), network_arm_of.end());
   const std::vector<std::size_t> networks(distinct.begin(), distinct.end());
-  std::vector<std::optional<SeedRate>> critical(networks.size() * plan.settings.seeds.size());
-  runs.run_concurrently(std::ssize(critical), [&](std::int64_t task) {
+  std::vector<std::optional<InitialWeights>> all(networks.size() * plan.settings.seeds.size());
+  runs.plan_initial_weights(std::ssize(all));
+  runs.run_concurrently(std::ssize(all), [&](std::int64_t task) {
     const std::size_t i = networks[task % networks.size()];
     const std::uint64_t seed = plan.settings.seeds[task / networks.size()];
     return runs.when_memory_suffices([&] {
-      critical[task] =
-          SeedRate{plan.arms[i].name, seed, critical_rate_of(runs, plan.configs[i], seed)};
+      all[task] = measure_initial_weights(runs, plan.arms[i], plan.configs[i], seed,
+                                          plan.settings.sharpness);
     });
   });
-  return critical;
+  return all;
 }
 
 // std::nullopt if it was interrupted.
@@ -322,6 +341,16 @@ void search_arms(Runs& runs, const SearchPlan& plan, FindLrResult& result,
   once_a_second.during([&] { runs.run_concurrently(std::ssize(ended), search_one); });
 }
 
+nlohmann::ordered_json to_json(const RateCorrelation& correlation) {
+  nlohmann::ordered_json rho;
+  nlohmann::ordered_json p;
+  if (correlation.rank) {
+    rho = correlation.rank->rho;
+    p = correlation.rank->p;
+  }
+  return {{"arm", correlation.arm}, {"rank_correlation", rho}, {"p", p}, {"n", correlation.seeds}};
+}
+
 }  // namespace
 
 std::string rate_name(double rate) {
@@ -363,7 +392,11 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b) {
   return ratio;
 }
 
-std::vector<std::size_t> critical_arms(const std::vector<RunConfig>& configs) {
+std::optional<double> InitialWeights::stable_rate() const {
+  return sharpness ? std::optional(2 / *sharpness) : std::nullopt;
+}
+
+std::vector<std::size_t> network_arms(const std::vector<RunConfig>& configs) {
   std::vector<std::size_t> first_arms;
   std::vector<std::string> seen;
   for (const RunConfig& config : configs) {
@@ -381,21 +414,24 @@ std::vector<std::size_t> critical_arms(const std::vector<RunConfig>& configs) {
   return first_arms;
 }
 
-CriticalCorrelation correlation_of(const SearchArm& arm, const std::string& critical_arm,
-                                   const std::vector<SeedRate>& critical_rates) {
-  std::vector<double> critical;
+RateCorrelation correlation_of(
+    const SearchArm& arm, const std::string& network_arm,
+    const std::vector<InitialWeights>& initial_weights,
+    const std::function<std::optional<double>(const InitialWeights&)>& rate) {
+  std::vector<double> rates;
   std::vector<double> largest;
-  for (const SeedRate& r : critical_rates) {
-    const auto search = std::ranges::find(arm.searches, r.seed, &Search::seed);
-    if (r.arm != critical_arm || !r.rate || search == arm.searches.end() || !search->largest) {
+  for (const InitialWeights& at : initial_weights) {
+    const std::optional<double> found = rate(at);
+    const auto search = std::ranges::find(arm.searches, at.seed, &Search::seed);
+    if (at.arm != network_arm || !found || search == arm.searches.end() || !search->largest) {
       continue;
     }
-    critical.push_back(*r.rate);
+    rates.push_back(*found);
     largest.push_back(*search->largest);
   }
-  CriticalCorrelation correlation{critical_arm, std::ssize(critical), {}};
+  RateCorrelation correlation{network_arm, std::ssize(rates), {}};
   if (correlation.seeds >= min_seeds_for_correlation) {
-    correlation.rank = spearman(critical, largest);
+    correlation.rank = spearman(rates, largest);
   }
   return correlation;
 }
@@ -416,18 +452,21 @@ FindLrResult find_lr(const Document& document, Backend& backend,
       require_same_trials(plan.config_of(task), plan.folder_of(task));
     }
   });
-  const std::vector<std::size_t> critical_arm_of = critical_arms(plan.configs);
+  const std::vector<std::size_t> network_arm_of = network_arms(plan.configs);
   const auto write = [&] {
     result.ratios = ratios_of(result.arms);
     for (std::size_t i = 0; i < plan.arms.size(); ++i) {
-      result.arms[i].critical =
-          correlation_of(result.arms[i], plan.arms[critical_arm_of[i]].name, result.critical_rates);
+      SearchArm& arm = result.arms[i];
+      const std::string& network_arm = plan.arms[network_arm_of[i]].name;
+      const auto& at = result.initial_weights;
+      arm.critical = correlation_of(arm, network_arm, at, &InitialWeights::critical_rate);
+      arm.stable = correlation_of(arm, network_arm, at, &InitialWeights::stable_rate);
     }
     write_atomically(folder / result_file(ExperimentKind::find_lr), to_json(result).dump(2) + "\n");
   };
-  const auto critical = critical_rates_of(runs, plan, critical_arm_of);
-  result.critical_rates = ended_of(critical, 0, 1);
-  result.interrupted = result.critical_rates.size() < critical.size();
+  const auto initial_weights = initial_weights_of(runs, plan, network_arm_of);
+  result.initial_weights = ended_of(initial_weights, 0, 1);
+  result.interrupted = result.initial_weights.size() < initial_weights.size();
   search_arms(runs, plan, result, write);
   write();  // also if judging fails
   result.claims = judge_find_lr(base, result);
@@ -458,25 +497,19 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
                           {"tried_below", s.tried_below},
                           {"tried", tried}});
     }
-    Json rho;
-    Json p;
-    if (arm.critical.rank) {
-      rho = arm.critical.rank->rho;
-      p = arm.critical.rank->p;
-    }
     json["arms"].push_back({{"name", arm.arm.name},
                             {"overrides", to_json(arm.arm.overrides)},
                             {"share", result.share},
                             {"largest_for_share", or_null(rate_for_share(arm, result.share))},
-                            {"critical_rate",
-                             {{"arm", arm.critical.arm},
-                              {"rank_correlation", rho},
-                              {"p", p},
-                              {"n", arm.critical.seeds}}},
+                            {"critical_rate", to_json(arm.critical)},
+                            {"two_over_sharpness", to_json(arm.stable)},
                             {"searches", searches}});
   }
-  for (const SeedRate& r : result.critical_rates) {
-    json["critical_rates"].push_back({{"arm", r.arm}, {"seed", r.seed}, {"rate", or_null(r.rate)}});
+  for (const InitialWeights& at : result.initial_weights) {
+    json["critical_rates"].push_back({{"arm", at.arm},
+                                      {"seed", at.seed},
+                                      {"rate", or_null(at.critical_rate)},
+                                      {"sharpness", or_null(at.sharpness)}});
   }
   for (const RateRatio& r : result.ratios) {
     Json interval;

@@ -18,7 +18,7 @@ namespace preheat {
 
 /// A base rate that was tried, as used in the updates (schedule.scale is not applied), and whether
 /// the run trained: finite, not stuck, and with a final training loss below loss_below times that
-/// of chance.
+/// of chance. A run whose loss spikes and recovers has trained.
 struct Trial {
   double rate = 0;
   RunResult run;
@@ -45,9 +45,23 @@ struct Search {
 /// With fewer pairs no order of them has a two-sided permutation p below 0.05: of four, 2 / 4!.
 constexpr std::int64_t min_seeds_for_correlation = 5;
 
-/// Whether the seeds of an arm with a larger critical rate also train at larger rates.
-struct CriticalCorrelation {
-  std::string arm;                  // whose critical rates they are
+/// What is measured at the initial weights of an arm.
+struct InitialWeights {
+  std::string arm;
+  std::uint64_t seed = 0;
+  std::optional<double> critical_rate;  // train/critical_rate.h; std::nullopt if there is none
+  // initial_sharpness() in train/sharpness.h, with the arm's settings; std::nullopt if it is not
+  // finite or not positive, or was not requested.
+  std::optional<double> sharpness;
+
+  /// 2 / sharpness: above this rate gradient descent diverges on a quadratic as sharp as this.
+  std::optional<double> stable_rate() const;
+};
+
+/// Whether the seeds of an arm whose initial weights promise more, by their critical rate or by
+/// 2 / sharpness, also train at larger rates.
+struct RateCorrelation {
+  std::string arm;                  // whose initial weights they are
   std::int64_t seeds = 0;           // that have both rates
   std::optional<Correlation> rank;  // Spearman, two-sided; needs min_seeds_for_correlation
 };
@@ -55,7 +69,8 @@ struct CriticalCorrelation {
 struct SearchArm {
   Arm arm;
   std::vector<Search> searches;  // in the order of the seeds, without interrupted ones
-  CriticalCorrelation critical = {};
+  RateCorrelation critical = {};
+  RateCorrelation stable = {};
 };
 
 /// The ratio of two arms' answers, over the seeds at which both have one.
@@ -67,21 +82,13 @@ struct RateRatio {
   std::optional<Interval> log2_interval;  // bootstrap over seeds, 95 %; needs five
 };
 
-/// The critical rate at the initial weights of an arm (train/critical_rate.h); std::nullopt if
-/// there is none.
-struct SeedRate {
-  std::string arm;
-  std::uint64_t seed = 0;
-  std::optional<double> rate;
-};
-
 struct FindLrResult {
   std::vector<SearchArm> arms;
   double share = 0.9;             // for rate_for_share in the JSON and the table
   std::vector<RateRatio> ratios;  // of every pair of arms
-  // In the order of the seeds, until interrupted; for each the first arm of every network, that is
-  // of those whose critical rates are the same.
-  std::vector<SeedRate> critical_rates;
+  // In the order of the seeds, until interrupted; for each the first arm of every network
+  // (network_arms).
+  std::vector<InitialWeights> initial_weights;
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // searches, of all arms
   bool interrupted = false;
@@ -113,15 +120,18 @@ std::optional<double> rate_for_share(const SearchArm& arm, double share);
 /// The ratio of b's answers to a's, over the seeds at which both have one.
 RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
-/// For each arm the index of the first whose critical rates are the same: those of equal model,
-/// data (batch size included), loss, label smoothing and number of threads. Schedule, optimizer and
-/// precision do not enter a critical rate.
-std::vector<std::size_t> critical_arms(const std::vector<RunConfig>& configs);
+/// For each arm the index of the first whose loss at the initial weights is the same, and so are
+/// its critical rates and its sharpness: those of equal model, data (batch size included), loss,
+/// label smoothing and number of threads. Schedule, optimizer and precision do not enter, nor do
+/// the settings of diagnostics.sharpness, of which those of the first arm apply.
+std::vector<std::size_t> network_arms(const std::vector<RunConfig>& configs);
 
-/// Spearman's rank correlation between the critical rates of `critical_arm` and the largest rates
-/// of `arm`, over the seeds that have both.
-CriticalCorrelation correlation_of(const SearchArm& arm, const std::string& critical_arm,
-                                   const std::vector<SeedRate>& critical_rates);
+/// Spearman's rank correlation between a rate of the initial weights of `network_arm` and the
+/// largest rates of `arm`, over the seeds that have both.
+RateCorrelation correlation_of(
+    const SearchArm& arm, const std::string& network_arm,
+    const std::vector<InitialWeights>& initial_weights,
+    const std::function<std::optional<double>(const InitialWeights&)>& rate);
 
 /// Searches every arm at every seed, each run into <folder>/<arm>/<seed>/<rate>, and writes
 /// find_lr.json as compare() writes its file, after searches. By default the arms are the run

@@ -221,6 +221,10 @@ void Runs::plan(std::int64_t count) {
   if (listener_.on_plan) listener_.on_plan(count);
 }
 
+void Runs::plan_initial_weights(std::int64_t count) {
+  if (listener_.on_initial_weights) listener_.on_initial_weights(count);
+}
+
 void Runs::tell(const Arm& arm, const Search& search) {
   const std::lock_guard lock(mutex_);
   if (listener_.on_search) listener_.on_search(arm, search);

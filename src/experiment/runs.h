@@ -70,7 +70,9 @@ struct RunsListener {
   std::function<void(const std::string& label, const Trainer&)> on_start;
   std::function<void(const std::string& label, std::span<const StepRecord>)> on_records;
   std::function<void(const std::string& label, const RunResult&, bool was_read)> on_end;
-  std::function<void(const Arm&, const Search&)> on_search;  // find_lr() only: one has ended
+  // find_lr() only: so many initial weights will be measured before the first run; a search ended.
+  std::function<void(std::int64_t)> on_initial_weights;
+  std::function<void(const Arm&, const Search&)> on_search;
   std::function<bool()> wants_stop;
 };
 
@@ -94,8 +96,10 @@ class Runs {
   RunResult run(const std::string& label, const RunConfig& config,
                 const std::filesystem::path& folder, Checkpoints checkpoints);
 
-  /// Tells the listener the number of runs, and of a search that has ended.
+  /// Tells the listener the number of runs, that of initial weights, and of a search that has
+  /// ended.
   void plan(std::int64_t count);
+  void plan_initial_weights(std::int64_t count);
   void tell(const Arm& arm, const Search& search);
 
   /// Loads the datasets of all configurations, so that a missing one is reported before anything is

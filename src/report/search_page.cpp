@@ -6,6 +6,9 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
@@ -23,29 +26,56 @@ Number largest_rate(const Json& arm, const Json& seed) {
   return std::nullopt;
 }
 
-// The critical rates of one network: of the initial weights of `arm` and of those that have the
-// same.
-struct CriticalRates {
+// A rate that the initial weights of a network suggest, by seed: those of `arm` and of the arms
+// that have the same.
+struct InitialRates {
+  const char* name;
   std::string arm;
-  std::vector<const Json*> entries;
+  std::vector<std::pair<Json, Number>> rates;
 
   Number at(const Json& seed) const {
-    for (const Json* entry : entries) {
-      if (entry->at("seed") == seed) return optional_at<double>(*entry, "rate");
-    }
-    return std::nullopt;
+    const auto found = std::ranges::find(rates, seed, &std::pair<Json, Number>::first);
+    return found == rates.end() ? std::nullopt : found->second;
+  }
+  bool any() const {
+    return std::ranges::any_of(rates,
+                               [](const auto& of_seed) { return of_seed.second.has_value(); });
   }
 };
 
-std::vector<CriticalRates> critical_rates_of(const Json& result) {
-  std::vector<CriticalRates> networks;
+struct NetworkRates {
+  InitialRates critical;
+  InitialRates stable;  // 2 / sharpness; older files have none
+};
+
+std::vector<NetworkRates> networks_of(const Json& result) {
+  std::vector<NetworkRates> networks;
   for (const Json& entry : result.at("critical_rates")) {
-    const Json& arm = entry.contains("arm") ? entry.at("arm") : result.at("arms").at(0).at("name");
-    auto network = std::ranges::find(networks, scalar(arm), &CriticalRates::arm);
-    if (network == networks.end()) network = networks.insert(network, {scalar(arm), {}});
-    network->entries.push_back(&entry);
+    const std::string arm =
+        scalar(entry.contains("arm") ? entry.at("arm") : result.at("arms").at(0).at("name"));
+    auto network = std::ranges::find_if(
+        networks, [&](const NetworkRates& known) { return known.critical.arm == arm; });
+    if (network == networks.end()) {
+      const NetworkRates none{{"critical rate", arm, {}}, {"2 / sharpness", arm, {}}};
+      network = networks.insert(network, none);
+    }
+    const Json& seed = entry.at("seed");
+    network->critical.rates.emplace_back(seed, optional_at<double>(entry, "rate"));
+    if (!entry.contains("sharpness")) continue;
+    const Number sharpness = optional_at<double>(entry, "sharpness");
+    network->stable.rates.emplace_back(seed, sharpness ? Number(2 / *sharpness) : std::nullopt);
   }
   return networks;
+}
+
+// The columns of a table: the critical rate of every network, and 2 / sharpness where there is one.
+std::vector<const InitialRates*> columns_of(const std::vector<NetworkRates>& networks) {
+  std::vector<const InitialRates*> columns;
+  for (const NetworkRates& network : networks) {
+    columns.push_back(&network.critical);
+    if (network.stable.any()) columns.push_back(&network.stable);
+  }
+  return columns;
 }
 
 // The seeds that have a critical rate, or would have one if there were any, in their order.
@@ -61,11 +91,12 @@ std::vector<Json> seeds_of(const Json& result) {
 void add_search_chart(Page& page, const Experiment& e, const std::string& numbers) {
   Chart chart("The largest base rate that trains", "base learning rate", "");
   const Json& arms = e.result.at("arms");
-  const std::vector<CriticalRates> networks = critical_rates_of(e.result);
+  const std::vector<NetworkRates> networks = networks_of(e.result);
   std::vector<std::string> seeds;
   std::vector<Points> links;
   std::vector<Points> dots(arms.size());
   std::vector<Points> critical(networks.size());
+  std::vector<Points> stable(networks.size());
   for (const Json& seed : seeds_of(e.result)) {
     const auto row = static_cast<double>(seeds.size());
     seeds.push_back("seed " + scalar(seed));
@@ -78,11 +109,14 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
         points->y.push_back(row);
       }
     }
+    const auto add = [&](Points& points, const Number& rate_here) {
+      if (!rate_here) return;
+      points.x.push_back(*rate_here);
+      points.y.push_back(row);
+    };
     for (std::size_t i = 0; i < networks.size(); ++i) {
-      if (const Number rate_here = networks[i].at(seed)) {
-        critical[i].x.push_back(*rate_here);
-        critical[i].y.push_back(row);
-      }
+      add(critical[i], networks[i].critical.at(seed));
+      add(stable[i], networks[i].stable.at(seed));
     }
   }
   for (Points& link : links) {
@@ -92,28 +126,43 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
     chart.add(arms.at(i).at("name").get<std::string>(), Chart::Kind::dots, style_of(i), dots[i]);
   }
   const bool are_several = networks.size() > 1;
+  const auto add_rates = [&](const InitialRates& rates, const Style& style, const Points& points) {
+    if (points.x.empty()) return;
+    chart.add(are_several ? fmt::format("{}, {}", rates.name, rates.arm)
+                          : fmt::format("{} of the initial weights", rates.name),
+              Chart::Kind::dots, style, points);
+  };
+  bool any_stable = false;
   for (std::size_t i = 0; i < networks.size(); ++i) {
-    if (critical[i].x.empty()) continue;
-    chart.add(
-        are_several ? "critical rate, " + networks[i].arm : "critical rate of the initial weights",
-        Chart::Kind::dots, {"soft", static_cast<int>(3 + i)}, critical[i]);
+    const auto style = [&](std::size_t place) {
+      return Style{"soft", static_cast<int>(3 + place)};
+    };
+    add_rates(networks[i].critical, style(i), critical[i]);
+    add_rates(networks[i].stable, style(networks.size() + i), stable[i]);
+    any_stable = any_stable || networks[i].stable.any();
   }
   chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights {}that raises the loss by a tenth{}. Where a search found no rate that "
+      "initial weights {}that raises the loss by a tenth{}{}. Where a search found no rate that "
       "trains, the seed has no point for that arm and – in the table.",
       are_several ? "" : fmt::format("of {} ", scalar(arms.at(0).at("name"))),
-      are_several ? "; arms with the same network, data and loss share that of the first of them"
+      any_stable ? "; above 2 / sharpness, of the same weights, gradient descent diverges on a "
+                   "quadratic as sharp as the loss there"
+                 : "",
+      are_several ? "; arms with the same network, data and loss share what is measured of the "
+                    "first of them"
                   : ""));
   page.add_charts({chart});
 }
 
 std::string search_table(const Experiment& e) {
-  const std::vector<CriticalRates> networks = critical_rates_of(e.result);
+  const std::vector<NetworkRates> networks = networks_of(e.result);
+  const std::vector<const InitialRates*> columns = columns_of(networks);
   std::vector<std::string> heads = {"seed"};
   for (const Json& arm : e.result.at("arms")) heads.push_back(arm.at("name").get<std::string>());
-  for (const CriticalRates& network : networks) {
-    heads.push_back(networks.size() > 1 ? "critical rate, " + network.arm : "critical rate");
+  for (const InitialRates* column : columns) {
+    heads.push_back(networks.size() > 1 ? fmt::format("{}, {}", column->name, column->arm)
+                                        : column->name);
   }
   std::vector<std::vector<Cell>> rows;
   std::vector<std::vector<double>> all(e.result.at("arms").size());
@@ -124,7 +173,7 @@ std::string search_table(const Experiment& e) {
       if (largest) all[i].push_back(*largest);
       row.emplace_back(rate(largest));
     }
-    for (const CriticalRates& network : networks) row.emplace_back(rate(network.at(seed)));
+    for (const InitialRates* column : columns) row.emplace_back(rate(column->at(seed)));
     rows.push_back(std::move(row));
   }
   std::vector<Cell> medians = {"median"};
@@ -132,28 +181,32 @@ std::string search_table(const Experiment& e) {
     medians.emplace_back(fmt::format("{}<br/><small>n = {}</small>",
                                      rates.empty() ? "–" : rate(median(rates)), rates.size()));
   }
-  medians.insert(medians.end(), networks.size(), "");
+  medians.insert(medians.end(), columns.size(), "");
   rows.push_back(std::move(medians));
   return table(heads, rows);
 }
 
-// Whether the critical rate tells which seed of an arm can take more. Nothing where no arm has
+// Whether the initial weights tell which seed of an arm can take more. Nothing where no arm has
 // enough seeds for it.
 void add_correlations(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
-  for (const Json& arm : result.at("arms")) {
-    if (!arm.contains("critical_rate")) continue;
-    const Json& found = arm.at("critical_rate");
+  const auto add_row = [&](const Json& arm, const char* key, const char* name) {
+    if (!arm.contains(key)) return;
+    const Json& found = arm.at(key);
     const Number rho = optional_at<double>(found, "rank_correlation");
-    if (!rho) continue;
-    rows.push_back({escape(scalar(arm.at("name"))), escape(scalar(found.at("arm"))),
+    if (!rho) return;
+    rows.push_back({escape(scalar(arm.at("name"))), name, escape(scalar(found.at("arm"))),
                     fmt::format("{:.2f}", *rho),
                     fmt::format("{:.2g}", get_as<double>(found.at("p"))),
                     std::to_string(get_as<std::int64_t>(found.at("n")))});
+  };
+  for (const Json& arm : result.at("arms")) {
+    add_row(arm, "critical_rate", "critical rate");
+    add_row(arm, "two_over_sharpness", "2 / sharpness");
   }
   if (rows.empty()) return;
-  page.add_heading("The critical rate against the largest rate");
-  page.add(table({"arm", "critical rate of", "rank correlation", "p", "seeds"}, rows) +
+  page.add_heading("The initial weights against the largest rate");
+  page.add(table({"arm", "rate", "of", "rank correlation", "p", "seeds"}, rows) +
            "<p class=\"soft\">Spearman's over the seeds that have both rates, with its two-sided "
            "permutation p, not corrected for the number of arms.</p>\n");
 }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -1190,14 +1191,53 @@ TEST_F(Cli, FindLrTellsTheRatesAndIsZeroWhereRunsDiverge) {
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.err, "");
   EXPECT_THAT(result.out, AllOf(HasSubstr("the largest base rate that trains"),
-                                HasSubstr("critical"), HasSubstr("plain: trains at "),
-                                HasSubstr("search/report.html"), Not(HasSubstr("\033"))));
+                                HasSubstr("first, the critical rate and the sharpness of 1 initial "
+                                          "weights\n"),
+                                HasSubstr("\ncritical "), HasSubstr("\n2 / sharpness "),
+                                HasSubstr("plain: trains at "), HasSubstr("search/report.html"),
+                                Not(HasSubstr("\033"))));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "search/plain/0/0.1/summary.json"));
   EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("largest base rate that trains"));
 }
 
-// A search whose runs are there already: arms a, b and d train up to a rate, but a not at one below
-// it; c trains nowhere.
+// The folder of a search of f.yaml from 1e-7 on, at a resolution of 2, whose runs are there
+// already: trains(arm, seed, rate) says which of them train.
+template <class Trains>
+void put_search(const TemporaryFolder& folder, const nlohmann::json& summary_of_a_run,
+                const Trains& trains) {
+  const Document document = load_document(folder / "f.yaml");
+  const RunConfig base = read_config(document);
+  std::filesystem::create_directory(folder / "search");
+  put_bytes(folder / "search/config.yaml", write_config(base));
+  const std::vector<Arm>& arms = base.find_lr->arms;
+  const std::vector<RunConfig> configs = arm_configs(document, arms);
+  for (std::size_t arm = 0; arm < arms.size(); ++arm) {
+    RunConfig config = configs[arm];
+    for (const std::uint64_t seed : base.find_lr->seeds) {
+      config.seed = seed;
+      const auto of_seed = folder / "search" / arms[arm].name / std::to_string(seed);
+      search_rate(1e-7, 2, [&](const std::vector<double>& rates) {
+        std::vector<Trial> trials(rates.size());
+        for (std::size_t i = 0; i < rates.size(); ++i) {
+          config.schedule.base_lr = trials[i].rate = rates[i];
+          const bool good = trains(arm, seed, rates[i]);
+          trials[i].trained = good;
+          trials[i].run.outcome = good ? Outcome::ok : Outcome::non_finite;
+          nlohmann::json summary = summary_of_a_run;
+          summary["fingerprint"] = fingerprint(config);
+          summary["outcome"] = good ? "ok" : "non_finite";
+          summary["final_train_loss"] = 0.5;
+          summary["first_non_finite_step"] = good ? nlohmann::json() : nlohmann::json(3);
+          summary["first_non_finite_tensor"] = good ? nlohmann::json() : nlohmann::json("loss");
+          RunFolder(of_seed / rate_name(rates[i]), config).write_summary(summary);
+        }
+        return trials;
+      });
+    }
+  }
+}
+
+// Arms a, b and d train up to a rate, but a not at one below it; c trains nowhere.
 TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
   put_bytes(folder_ / "f.yaml",
             std::string(tiny) +
@@ -1206,38 +1246,11 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
                 "    d: {optimizer.momentum: 0.6}\n");
   const double largest[4][3] = {
       {1e-7, 4e-7, 2e-7}, {2e-7, 8e-7, 4e-7}, {0, 0, 0}, {1e-7, 4e-7, 2e-7}};
-  const Document document = load_document(folder_ / "f.yaml");
-  const RunConfig base = read_config(document);
-  std::filesystem::create_directory(folder_ / "search");
-  put_bytes(folder_ / "search/config.yaml", write_config(base));
   ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
-  auto summary = nlohmann::json::parse(bytes_of(folder_ / "run/summary.json"));
-  const std::vector<Arm>& arms = base.find_lr->arms;
-  const std::vector<RunConfig> configs = arm_configs(document, arms);
-  for (std::size_t arm = 0; arm < arms.size(); ++arm) {
-    RunConfig config = configs[arm];
-    for (config.seed = 0; config.seed < 3; ++config.seed) {
-      const auto of_seed = folder_ / "search" / arms[arm].name / std::to_string(config.seed);
-      search_rate(1e-7, 2, [&](const std::vector<double>& rates) {
-        std::vector<Trial> trials(rates.size());
-        for (std::size_t i = 0; i < rates.size(); ++i) {
-          config.schedule.base_lr = trials[i].rate = rates[i];
-          const std::string name = rate_name(rates[i]);
-          const bool trains =
-              rates[i] <= largest[arm][config.seed] && (arm != 0 || name != "2.829e-07");
-          trials[i].trained = trains;
-          trials[i].run.outcome = trains ? Outcome::ok : Outcome::non_finite;
-          summary["fingerprint"] = fingerprint(config);
-          summary["outcome"] = trains ? "ok" : "non_finite";
-          summary["final_train_loss"] = 0.5;
-          summary["first_non_finite_step"] = trains ? nlohmann::json() : nlohmann::json(3);
-          summary["first_non_finite_tensor"] = trains ? nlohmann::json() : nlohmann::json("loss");
-          RunFolder(of_seed / name, config).write_summary(summary);
-        }
-        return trials;
-      });
-    }
-  }
+  put_search(folder_, nlohmann::json::parse(bytes_of(folder_ / "run/summary.json")),
+             [&](std::size_t arm, std::uint64_t seed, double rate) {
+               return rate <= largest[arm][seed] && (arm != 0 || rate_name(rate) != "2.829e-07");
+             });
   const Result four = preheat({"find-lr", "f.yaml", "--resume", "search"});
   EXPECT_EQ(four.code, 0) << four.err;
   EXPECT_THAT(
@@ -1245,12 +1258,14 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
       AllOf(
           HasSubstr("\nseed 1 a: trains at 4.00e-07, not at 8.00e-07\n"),
           HasSubstr("\nseed 2 c: trains at none of 4 rates from 1.25e-08 to 1.00e-07; see "),
-          HasSubstr("\nseed             0         1         2    median      90 %     seeds  "
+          HasSubstr("\nseed                  0         1         2    median      90 %     seeds  "
                     "violations\n"),
-          HasSubstr("\na         1.00e-07  4.00e-07  2.00e-07  2.00e-07  1.00e-07    3 of 3  1 of "
-                    "12 runs below\n"),
-          HasSubstr("\nc                -         -         -         -         -    0 of 3  0 of "
-                    "0 runs below\n"),
+          HasSubstr(
+              "\na              1.00e-07  4.00e-07  2.00e-07  2.00e-07  1.00e-07    3 of 3  1 of "
+              "12 runs below\n"),
+          HasSubstr(
+              "\nc                     -         -         -         -         -    0 of 3  0 of "
+              "0 runs below\n"),
           HasSubstr(
               "\nb against a: 2.00 times the rate, geometric mean over 3 seeds, too few for a "
               "bootstrap, which needs 5\n"),
@@ -1262,12 +1277,65 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
   EXPECT_EQ(of_seed_1["smallest_failing"], 8e-7);
   EXPECT_EQ(of_seed_1["violations"], 1);
   EXPECT_EQ(of_seed_1["tried_below"], 5);
+  // The rows below the arms are of the initial weights, as the file has them.
+  std::string sharp = "\n2 / sharpness";
+  std::string critical = "\ncritical     ";
+  for (const auto& at : json["critical_rates"]) {
+    critical += fmt::format("  {:.2e}", at["rate"].get<double>());
+    sharp += fmt::format("  {:.2e}", 2 / at["sharpness"].get<double>());
+  }
+  EXPECT_THAT(four.out, AllOf(HasSubstr(critical + sharp + "\n"),
+                              HasSubstr("below them the critical rate and 2 / sharpness of the "
+                                        "initial weights of a\n"),
+                              Not(HasSubstr("rank correlation"))));
+  const Result without =
+      preheat({"find-lr", "f.yaml", "--resume", "search", "--set", "find_lr.sharpness=false"});
+  EXPECT_THAT(without.out, AllOf(HasSubstr("first, the critical rate of 3 initial weights\n"),
+                                 HasSubstr("\ncritical  "), Not(HasSubstr("2 / sharpness"))));
   // Of three arms every ratio.
   const Result three = preheat({"find-lr", "f.yaml", "--resume", "search", "--set",
                                 "find_lr.arms={a: {}, b: {optimizer.momentum: 0.8}, d: "
                                 "{optimizer.momentum: 0.6}}"});
   EXPECT_THAT(three.out, AllOf(HasSubstr("\nd against a: 1.00 times"),
                                HasSubstr("\nd against b: 0.50 times")));
+}
+
+// The largest rates of five seeds rise with the seed. By Spearman's formula for ranks without ties.
+TEST_F(Cli, FindLrPrintsWhatTheInitialWeightsTellOfTheSeeds) {
+  put_bytes(
+      folder_ / "f.yaml",
+      std::string(tiny) + "find_lr: {seeds: 5, first: 1e-7, resolution: 2, arms: {only: {}}}\n");
+  ASSERT_EQ(preheat({"train", "tiny.yaml", "--quiet", "--out", "run"}).code, 0);
+  put_search(folder_, nlohmann::json::parse(bytes_of(folder_ / "run/summary.json")),
+             [](std::size_t, std::uint64_t seed, double rate) {
+               return rate <= 1.001e-7 * std::exp2(static_cast<double>(seed));
+             });
+  const Result result = preheat({"find-lr", "f.yaml", "--resume", "search"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "search/find_lr.json"));
+  std::vector<double> largest;
+  for (const auto& s : json["arms"][0]["searches"]) largest.push_back(s["largest"]);
+  EXPECT_THAT(largest, testing::ElementsAre(1e-7, 2e-7, 4e-7, 8e-7, 1.6e-6));
+  std::vector<double> stable;
+  for (const auto& at : json["critical_rates"]) stable.push_back(2 / at["sharpness"].get<double>());
+  ASSERT_EQ(stable.size(), 5u);
+  double squares = 0;  // of the differences of ranks
+  for (std::size_t seed = 0; seed < 5; ++seed) {
+    const auto rank = std::ranges::count_if(stable, [&](double s) { return s < stable[seed]; });
+    squares += std::pow(static_cast<double>(rank) - static_cast<double>(seed), 2);
+  }
+  EXPECT_NEAR(json["arms"][0]["two_over_sharpness"]["rank_correlation"].get<double>(),
+              1 - 6 * squares / (5 * 24), 1e-12);
+  for (const auto& [key, name] : {std::pair{"critical_rate", "the critical rate"},
+                                  std::pair{"two_over_sharpness", "2 / sharpness"}}) {
+    const auto& found = json["arms"][0][key];
+    EXPECT_EQ(found["n"], 5);
+    EXPECT_THAT(result.out,
+                HasSubstr(fmt::format(
+                    "\nonly: rank correlation of the largest rate with {} {:.2f}, "
+                    "p = {:.2g} by permutations, 5 seeds\n",
+                    name, found["rank_correlation"].get<double>(), found["p"].get<double>())));
+  }
 }
 
 // Ctrl-C prints how to resume, and resuming that way works.

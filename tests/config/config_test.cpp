@@ -1005,6 +1005,7 @@ class RandomConfig {
     if (flip()) {
       c.find_lr = FindLrConfig{};
       c.find_lr->first = std::clamp(number(), 1e-8, 1e8);
+      c.find_lr->sharpness = flip();
       if (flip()) c.find_lr->arms = compare().arms;
     }
     return c;

@@ -239,7 +239,7 @@ TEST(RatioOf, HasAnIntervalFromFiveSeedsOn) {
   EXPECT_NEAR(ratio.log2_interval->hi, 2, 1e-12);
 }
 
-TEST(CriticalArms, AreTheFirstOfEqualNetworks) {
+TEST(NetworkArms, AreTheFirstOfEqualNetworks) {
   const Document document = parse_document(std::string(small_run) + R"(
 find_lr:
   arms:
@@ -254,7 +254,7 @@ find_lr:
     deeper: {model.layers: [{linear: {out: 5}}, {linear: {out: 10}}]}
 )",
                                            "f.yaml");
-  EXPECT_THAT(critical_arms(arm_configs(document, read_config(document).find_lr->arms)),
+  EXPECT_THAT(network_arms(arm_configs(document, read_config(document).find_lr->arms)),
               ElementsAre(0, 0, 2, 3, 4, 2, 0, 7, 8));
 }
 
@@ -262,31 +262,45 @@ find_lr:
 // most 4, which is a rho of 1 - 6 x 4 / (5 x 24).
 TEST(CorrelationOf, IsOverTheSeedsThatHaveBothRates) {
   SearchArm arm;
-  std::vector<SeedRate> critical;
+  std::vector<InitialWeights> at;
+  const auto critical = [&](const char* network) {
+    return correlation_of(arm, network, at, &InitialWeights::critical_rate);
+  };
   const double largest[] = {0.2, 0.1, 0.4, 0.3, 0.5};
   for (std::uint64_t seed = 0; seed < 5; ++seed) {
-    const CriticalCorrelation before = correlation_of(arm, "a", critical);
-    EXPECT_EQ(before.seeds, static_cast<std::int64_t>(seed));
-    EXPECT_FALSE(before.rank);
-    critical.push_back({"other", seed, 9.0 - static_cast<double>(seed)});
-    critical.push_back({"a", seed, 1.0 + static_cast<double>(seed)});
+    EXPECT_EQ(critical("a").seeds, static_cast<std::int64_t>(seed));
+    EXPECT_FALSE(critical("a").rank);
+    const double rate = 1.0 + static_cast<double>(seed);
+    at.push_back({"other", seed, 10 - rate, 10 - rate});
+    at.push_back({"a", seed, rate, rate});
     Search& search = arm.searches.emplace_back();
     search.seed = seed;
     search.largest = largest[seed];
   }
   // Nor do seeds count that lack one of the two.
-  critical.push_back({"a", 5, std::nullopt});
-  critical.push_back({"a", 6, 0.5});
-  critical.push_back({"a", 7, 0.5});
+  at.push_back({"a", 5, std::nullopt, std::nullopt});
+  at.push_back({"a", 6, 0.5, 0.5});
+  at.push_back({"a", 7, 0.5, 0.5});
   for (const std::uint64_t seed : {5u, 6u}) arm.searches.emplace_back().seed = seed;
   arm.searches[5].largest = 0.01;
-  const CriticalCorrelation found = correlation_of(arm, "a", critical);
+  const RateCorrelation found = critical("a");
   EXPECT_EQ(found.arm, "a");
   EXPECT_EQ(found.seeds, 5);
   ASSERT_TRUE(found.rank);
   EXPECT_NEAR(found.rank->rho, 0.8, 1e-12);
   EXPECT_NEAR(found.rank->p, 16.0 / 120, 1e-12);
-  EXPECT_EQ(correlation_of(arm, "nobody", critical).seeds, 0);
+  EXPECT_EQ(critical("nobody").seeds, 0);
+  // The sharper a seed's weights, the less they promise: 2 / sharpness is in the opposite order.
+  const RateCorrelation stable = correlation_of(arm, "a", at, &InitialWeights::stable_rate);
+  EXPECT_EQ(stable.seeds, 5);
+  ASSERT_TRUE(stable.rank);
+  EXPECT_NEAR(stable.rank->rho, -0.8, 1e-12);
+  EXPECT_NEAR(stable.rank->p, 16.0 / 120, 1e-12);
+}
+
+TEST(StableRate, IsTwoOverTheSharpness) {
+  EXPECT_EQ((InitialWeights{"a", 0, 0.1, 8.0}.stable_rate()), 0.25);
+  EXPECT_FALSE((InitialWeights{"a", 0, 0.1, std::nullopt}.stable_rate()));
 }
 
 // The critical rate at the initial weights of a run of the small configuration.
@@ -300,14 +314,27 @@ double probed_rate(RunConfig config, std::uint64_t seed) {
   return critical_rate(*probe, initial_parameters(network, config.model, config.seed)).value();
 }
 
-TEST(FindLr, MeasuresTheCriticalRateOfEachNetwork) {
+// What a run of the small configuration logs before its first update.
+double logged_sharpness(RunConfig config, std::uint64_t seed) {
+  config.seed = seed;
+  if (!config.diagnostics.sharpness) config.diagnostics.sharpness = SharpnessConfig{};
+  config.diagnostics.sharpness->every = {60, LengthUnit::steps};
+  Trainer trainer(config, shared_backend(), load_data(config.data, shared_backend()));
+  return trainer.run({}, nullptr).initial_sharpness.value();
+}
+
+TEST(FindLr, MeasuresTheInitialWeightsOfEachNetwork) {
   const TemporaryFolder folder;
   const Document document =
       with_overrides(parse_document(std::string(small_run) + searched, "f.yaml"),
                      {parse_override("find_lr.resolution=16"),
                       parse_override("find_lr.arms={a: {}, b: {optimizer.momentum: 0.5}, narrow: "
                                      "{model.init.gain: 0.5}}")});
-  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
+  RunsListener listener;
+  std::int64_t told = 0;
+  listener.on_initial_weights = [&](std::int64_t count) { told = count; };
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, listener);
+  EXPECT_EQ(told, 4);
   const auto json = nlohmann::json::parse(bytes_of(folder / "x/find_lr.json"));
   const RunConfig base = read_config(document);
   RunConfig narrow = base;
@@ -324,17 +351,61 @@ TEST(FindLr, MeasuresTheCriticalRateOfEachNetwork) {
     EXPECT_EQ(of_a["rate"], probed_rate(base, seed));
     EXPECT_EQ(of_narrow["rate"], probed_rate(narrow, seed));
     EXPECT_NE(of_a["rate"], of_narrow["rate"]);
+    EXPECT_EQ(of_a["sharpness"], logged_sharpness(base, seed));
+    EXPECT_EQ(of_narrow["sharpness"], logged_sharpness(narrow, seed));
+    EXPECT_NE(of_a["sharpness"], of_narrow["sharpness"]);
+    EXPECT_EQ(result.initial_weights[2 * k].stable_rate(), 2 / of_a["sharpness"].get<double>());
   }
   const char* expected[] = {"a", "a", "narrow"};
   for (std::size_t i = 0; i < 3; ++i) {
-    const auto& of_arm = json["arms"][i]["critical_rate"];
-    EXPECT_EQ(of_arm["arm"], expected[i]);
-    EXPECT_TRUE(of_arm["rank_correlation"].is_null());  // two seeds are too few
-    EXPECT_TRUE(of_arm["p"].is_null());
-    std::int64_t answers = 0;
-    for (const Search& s : result.arms[i].searches) answers += s.largest ? 1 : 0;
-    EXPECT_EQ(of_arm["n"], answers);
+    for (const char* rate : {"critical_rate", "two_over_sharpness"}) {
+      const auto& of_arm = json["arms"][i][rate];
+      EXPECT_EQ(of_arm["arm"], expected[i]);
+      EXPECT_TRUE(of_arm["rank_correlation"].is_null());  // two seeds are too few
+      EXPECT_TRUE(of_arm["p"].is_null());
+      std::int64_t answers = 0;
+      for (const Search& s : result.arms[i].searches) answers += s.largest ? 1 : 0;
+      EXPECT_EQ(of_arm["n"], answers);
+    }
   }
+}
+
+// The settings of the first arm of a network apply to all that share it.
+TEST(FindLr, MeasuresTheSharpnessAsItsDiagnosticsSay) {
+  const TemporaryFolder folder;
+  const std::string few = "{every: 60 steps, examples: 40, iterations: 2, tolerance: 1e-6}";
+  const Document document = with_settings(
+      parse_document(std::string(small_run) + searched, "f.yaml"),
+      {"find_lr.resolution=16", "find_lr.seeds=[2]",
+       "find_lr.arms={a: {diagnostics.sharpness: " + few + "}, b: {optimizer.momentum: 0.5}}"});
+  const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
+  RunConfig config = read_config(parse_document(small_run, "f.yaml"));
+  const double by_default = logged_sharpness(config, 2);
+  config.diagnostics.sharpness = SharpnessConfig{{60, LengthUnit::steps}, 40, 1e-6, 2};
+  ASSERT_EQ(result.initial_weights.size(), 1u);
+  EXPECT_EQ(result.initial_weights[0].sharpness, logged_sharpness(config, 2));
+  EXPECT_NE(result.initial_weights[0].sharpness, by_default);
+  // The runs of that arm measure it too.
+  const auto run = folder / "x/a/2" / rate_name(result.arms[0].searches[0].trials[0].rate);
+  const auto summary = nlohmann::json::parse(bytes_of(run / "summary.json"));
+  EXPECT_EQ(summary["initial_sharpness"], result.initial_weights[0].sharpness.value());
+}
+
+TEST(FindLr, LeavesTheSharpnessOutWhereItIsNotWanted) {
+  const TemporaryFolder folder;
+  const std::string text = std::string(small_run) + searched;
+  const Document with = with_settings(parse_document(text, "f.yaml"), {"find_lr.resolution=16"});
+  const Document without = with_settings(with, {"find_lr.sharpness=false"});
+  auto expected = to_json(find_lr(with, shared_backend(), folder / "with", false, {}));
+  for (auto& at : expected["critical_rates"]) {
+    EXPECT_TRUE(at["sharpness"].is_number());
+    at["sharpness"] = nullptr;
+  }
+  for (auto& arm : expected["arms"]) {
+    EXPECT_EQ(arm["two_over_sharpness"]["n"], arm["critical_rate"]["n"]);
+    arm["two_over_sharpness"]["n"] = 0;
+  }
+  EXPECT_EQ(to_json(find_lr(without, shared_backend(), folder / "without", false, {})), expected);
 }
 
 TEST(FindLr, SaysWhatTheRunFoldersSay) {
@@ -415,7 +486,7 @@ TEST(FindLr, SaysWhatTheRunFoldersSay) {
   const FindLrResult nothing =
       find_lr(document, shared_backend(), folder / "none", false, none.listener);
   EXPECT_TRUE(nothing.interrupted);
-  EXPECT_TRUE(nothing.critical_rates.empty());
+  EXPECT_TRUE(nothing.initial_weights.empty());
   EXPECT_EQ(none.started, 0);
 
   // Interrupted after four runs, and resumed.
@@ -444,8 +515,9 @@ TEST(FindLr, WhatNeverTrainsIsAResult) {
                       "{conv: {out: 2}}, {linear: {out: 10}}]"),
        parse_override("model.init.gain=1e6"), parse_override("find_lr.seeds=[2]")});
   const FindLrResult result = find_lr(document, shared_backend(), folder / "x", false, {});
-  ASSERT_EQ(result.critical_rates.size(), 1u);
-  EXPECT_FALSE(result.critical_rates[0].rate);
+  ASSERT_EQ(result.initial_weights.size(), 1u);
+  EXPECT_FALSE(result.initial_weights[0].critical_rate);
+  EXPECT_FALSE(result.initial_weights[0].sharpness);
   for (const auto& arm : result.arms) EXPECT_FALSE(arm.searches.at(0).largest);
 }
 
@@ -507,8 +579,9 @@ TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
   EXPECT_FALSE(std::filesystem::exists(folder / "x"));
 }
 
-// The critical rates of the seeds are found before the first search, one by one.
-TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
+// The initial weights of the seeds are measured before the first search, one by one: for each a
+// probe for the critical rate and one for the sharpness.
+TEST(FindLr, EndsBetweenTheInitialWeightsOfTwoSeeds) {
   class Counting : public AtATime {
    public:
     Counting() : AtATime(1) {}
@@ -532,10 +605,10 @@ TEST(FindLr, EndsBetweenTheCriticalRatesOfTwoSeeds) {
   for (const int most : {0, 1, 2}) {
     Counting backend;
     RunsListener listener;
-    listener.wants_stop = [&] { return backend.probes >= most; };
+    listener.wants_stop = [&] { return backend.probes >= 2 * most; };
     const auto place = folder / std::to_string(most);
     EXPECT_TRUE(find_lr(document, backend, place, false, listener).interrupted);
-    EXPECT_EQ(backend.probes, most);
+    EXPECT_EQ(backend.probes, 2 * most);
     EXPECT_EQ(backend.replicas, 0);
     const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
     EXPECT_EQ(json["interrupted"], true);
@@ -568,19 +641,22 @@ TEST(FindLr, ALossThatSmoothedLabelsDoNotAllowIsRefused) {
   EXPECT_EQ(error_of("0.82"), "");
 }
 
-TEST(FindLr, ACriticalRateWaitsForMemory) {
+TEST(FindLr, InitialWeightsWaitForMemory) {
+  // Refuses probes with at least so many examples.
   class Refusing : public AtATime {
    public:
-    explicit Refusing(int refusals) : AtATime(2), refusals_(refusals) {}
+    explicit Refusing(int refusals, std::int64_t from = 0)
+        : AtATime(2), refusals_(refusals), from_(from) {}
     std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                  std::shared_ptr<const ResidentDataset> data,
                                  std::int64_t examples) override {
-      if (refusals_-- > 0) throw OutOfMemory("out of memory");
+      if (examples >= from_ && refusals_-- > 0) throw OutOfMemory("out of memory: use fewer");
       return AtATime::probe(network, options, std::move(data), examples);
     }
 
    private:
     std::atomic<int> refusals_;
+    const std::int64_t from_;
   };
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
@@ -589,6 +665,22 @@ TEST(FindLr, ACriticalRateWaitsForMemory) {
   EXPECT_EQ(to_json(find_lr(document, once, folder / "once", false, {})), to_json(whole));
   Refusing always(1000);
   EXPECT_THROW(find_lr(document, always, folder / "always", false, {}), OutOfMemory);
+  // The sharpness takes more memory than the runs, which fit: the error says how to do without.
+  constexpr std::int64_t more_than_a_batch = 33;
+  Refusing large_once(1, more_than_a_batch);
+  EXPECT_EQ(to_json(find_lr(document, large_once, folder / "large-once", false, {})),
+            to_json(whole));
+  Refusing large(1000, more_than_a_batch);
+  try {
+    find_lr(document, large, folder / "large", false, {});
+    FAIL() << "no error";
+  } catch (const OutOfMemory& error) {
+    EXPECT_STREQ(error.what(),
+                 "the sharpness of the initial weights: out of memory: use fewer, or set "
+                 "find_lr.sharpness: false");
+  }
+  const Document without = with_settings(document, {"find_lr.sharpness=false"});
+  EXPECT_EQ(find_lr(without, large, folder / "without", false, {}).arms.size(), 2u);
 }
 
 TEST(FindLr, SearchesSideBySideToTheResultsOfOneAfterTheOther) {

@@ -159,7 +159,7 @@ def write_find_lr(folder, updates):
                              "violations": 0, "tried": tried})
         arms.append({"name": arm, "overrides": {}, "searches": searches})
     (folder / "find_lr.json").write_text(json.dumps({
-        "arms": arms, "critical_rates": [{"seed": s, "rate": 0.2} for s in range(3)],
+        "arms": arms, "critical_rates": [{"seed": s, "rate": 0.2, "sharpness": 40} for s in range(3)],
         "ratios": [{"arms": ["no-warmup", "warmup"], "log2_mean": 2, "interval": [1.5, 2.5],
                     "n": 3}]}))
 

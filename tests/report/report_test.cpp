@@ -11,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -1250,7 +1251,9 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),
                     HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete")),
-                    Not(HasSubstr("rank correlation"))));
+                    // The file is from before the sharpness was measured.
+                    HasSubstr("<th scope=\"col\">critical rate</th></tr>"),
+                    Not(HasSubstr("2 / sharpness")), Not(HasSubstr("rank correlation"))));
   const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
   EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
   std::map<std::string, Json> dots;
@@ -1261,14 +1264,14 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
   EXPECT_EQ(dots[""].dump(), "[[0.025,0.025],[0,0]]");  // only seed 3 has both arms
 }
 
-// Arms of one network share its critical rates; another network has its own.
-TEST_F(Report, OfASearchHasTheCriticalRatesOfEachNetwork) {
+// Arms of one network share what is measured of its initial weights; another network has its own.
+TEST_F(Report, OfASearchHasTheInitialWeightsOfEachNetwork) {
   const Path folder = folder_ / "f";
   std::filesystem::create_directories(folder);
   put_bytes(folder / "config.yaml",
             "name: search\ndata: {dataset: synthetic}\nfind_lr: {seeds: [3, 5]}\n");
-  const auto arm = [&](const char* name, const char* critical_arm, const Json& rho, const Json& p,
-                       int n) {
+  const auto arm = [&](const char* name, const char* network_arm, const Json& rho, const Json& p,
+                       int n, const Json& stable_rho = nullptr) {
     Json searches = Json::array();
     for (const int seed : {3, 5}) {
       write_run(folder / name / std::to_string(seed) / "0.025", random_rows(8), "ok", "search");
@@ -1282,18 +1285,20 @@ TEST_F(Report, OfASearchHasTheCriticalRatesOfEachNetwork) {
     return Json{
         {"name", name},
         {"overrides", Json::object()},
-        {"critical_rate", {{"arm", critical_arm}, {"rank_correlation", rho}, {"p", p}, {"n", n}}},
+        {"critical_rate", {{"arm", network_arm}, {"rank_correlation", rho}, {"p", p}, {"n", n}}},
+        {"two_over_sharpness",
+         {{"arm", network_arm}, {"rank_correlation", stable_rho}, {"p", 0.25}, {"n", 9}}},
         {"searches", searches}};
   };
-  const auto critical = [](const char* name, int seed, const Json& rate) {
-    return Json{{"arm", name}, {"seed", seed}, {"rate", rate}};
+  const auto at = [](const char* name, int seed, const Json& rate, const Json& sharpness) {
+    return Json{{"arm", name}, {"seed", seed}, {"rate", rate}, {"sharpness", sharpness}};
   };
-  const Json json = {{"arms", Json::array({arm("sharp-0", "sharp-0", -0.25, 0.625, 7),
+  const Json json = {{"arms", Json::array({arm("sharp-0", "sharp-0", -0.25, 0.625, 7, 0.75),
                                            arm("sharp-9", "sharp-0", 0.5, 0.03125, 6),
                                            arm("flat-0", "flat-0", nullptr, nullptr, 2)})},
                      {"critical_rates",
-                      Json::array({critical("sharp-0", 3, 0.0625), critical("flat-0", 3, 0.5),
-                                   critical("sharp-0", 5, nullptr), critical("flat-0", 5, 0.25)})},
+                      Json::array({at("sharp-0", 3, 0.0625, 40), at("flat-0", 3, 0.5, 10),
+                                   at("sharp-0", 5, nullptr, nullptr), at("flat-0", 5, 0.25, 16)})},
                      {"ratios", Json::array()}};
   put_bytes(folder / "find_lr.json", json.dump());
   const std::string page = page_of({folder});
@@ -1301,22 +1306,40 @@ TEST_F(Report, OfASearchHasTheCriticalRatesOfEachNetwork) {
   EXPECT_THAT(
       page,
       AllOf(HasSubstr("<th scope=\"col\">critical rate, sharp-0</th>"
-                      "<th scope=\"col\">critical rate, flat-0</th>"),
+                      "<th scope=\"col\">2 / sharpness, sharp-0</th>"
+                      "<th scope=\"col\">critical rate, flat-0</th>"
+                      "<th scope=\"col\">2 / sharpness, flat-0</th>"),
             HasSubstr("<th scope=\"row\">3</th><td>2.50e-02</td><td>2.50e-02</td>"
-                      "<td>2.50e-02</td><td>6.25e-02</td><td>5.00e-01</td>"),
+                      "<td>2.50e-02</td><td>6.25e-02</td><td>5.00e-02</td><td>5.00e-01</td>"
+                      "<td>2.00e-01</td>"),
             HasSubstr("<th scope=\"row\">5</th><td>2.50e-02</td><td>2.50e-02</td>"
-                      "<td>2.50e-02</td><td>–</td><td>2.50e-01</td>"),
-            HasSubstr("<th scope=\"row\">sharp-0</th><td>sharp-0</td><td>-0.25</td><td>0.62</td>"
-                      "<td>7</td>"),
-            HasSubstr("<th scope=\"row\">sharp-9</th><td>sharp-0</td><td>0.50</td>"
-                      "<td>0.031</td><td>6</td>"),
-            Not(HasSubstr("<th scope=\"row\">flat-0</th><td>flat-0</td>"))));
+                      "<td>2.50e-02</td><td>–</td><td>–</td><td>2.50e-01</td><td>1.25e-01</td>"),
+            HasSubstr("<th scope=\"row\">sharp-0</th><td>critical rate</td><td>sharp-0</td>"
+                      "<td>-0.25</td><td>0.62</td><td>7</td>"),
+            HasSubstr("<th scope=\"row\">sharp-0</th><td>2 / sharpness</td><td>sharp-0</td>"
+                      "<td>0.75</td><td>0.25</td><td>9</td>"),
+            HasSubstr("<th scope=\"row\">sharp-9</th><td>critical rate</td><td>sharp-0</td>"
+                      "<td>0.50</td><td>0.031</td><td>6</td>"),
+            Not(HasSubstr("<th scope=\"row\">sharp-9</th><td>2 / sharpness</td>")),
+            Not(HasSubstr("<th scope=\"row\">flat-0</th><td>critical rate</td>"))));
   const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
   EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
   std::map<std::string, Json> dots;
   for (const Json& s : chart.at("series")) dots[s.at("label")] = Json({s.at("x"), s.at("y")});
   EXPECT_EQ(dots["critical rate, sharp-0"].dump(), "[[0.0625],[0]]");
   EXPECT_EQ(dots["critical rate, flat-0"].dump(), "[[0.5,0.25],[0,1]]");
+  EXPECT_EQ(dots["2 / sharpness, sharp-0"].dump(), "[[0.05],[0]]");
+  EXPECT_EQ(dots["2 / sharpness, flat-0"].dump(), "[[0.2,0.125],[0,1]]");
+  // No two kinds of dots look alike.
+  std::set<std::string> looks;
+  std::size_t kinds = 0;
+  for (const Json& s : chart.at("series")) {
+    if (s.at("kind") != "dots") continue;
+    looks.insert(s.at("color").dump() + s.at("pattern").dump());
+    ++kinds;
+  }
+  EXPECT_EQ(kinds, 7u);
+  EXPECT_EQ(looks.size(), kinds);
 }
 
 TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {
@@ -1399,7 +1422,7 @@ TEST_F(Report, OfASearchHasTheMedianOfItsSeeds) {
                          {"test_accuracy", 0.5}}};
     json["arms"][0]["searches"].push_back(
         {{"seed", seed}, {"largest", largest[seed - 1]}, {"tried", tried}});
-    json["critical_rates"].push_back({{"seed", seed}, {"rate", 0.03125}});
+    json["critical_rates"].push_back({{"seed", seed}, {"rate", 0.03125}, {"sharpness", 8}});
     const Path run = folder / "cold" / std::to_string(seed) / "0.5";
     write_run(run, random_rows(4), "ok", "search");
     put_bytes(run / "activations.csv", fmt::format("step,layer,largest,dead\n0,a,{},0\n", seed));
@@ -1413,7 +1436,10 @@ TEST_F(Report, OfASearchHasTheMedianOfItsSeeds) {
             HasSubstr("<strong>cold</strong>: trains up to a base rate of 5.00e-01, the median of "
                       "the 3 of n = 3 seeds"),
             HasSubstr("<td>5.00e-01<br/><small>n = 3</small></td>"),
-            HasSubstr("<th scope=\"row\">2</th><td>4.00e+00</td><td>3.12e-02</td>"),
+            HasSubstr("<th scope=\"row\">2</th><td>4.00e+00</td><td>3.12e-02</td>"
+                      "<td>2.50e-01</td>"),
+            HasSubstr("above 2 / sharpness, of the same weights,"),
+            HasSubstr("\"2 / sharpness of the initial weights\""),
             HasSubstr("<th scope=\"row\">2</th><td>5.00e-01</td><td>no</td><td class=\"ok\">● ok"
                       "</td><td>0.75</td><td>50.00 %</td>")));
   // Runs of different rates have no median: of their layers only one run's are shown.

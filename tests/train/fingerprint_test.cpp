@@ -229,6 +229,7 @@ TEST(Fingerprint, NoKeyIsForgottenHere) {
                                  "find_lr.resolution",
                                  "find_lr.loss_below",
                                  "find_lr.share",
+                                 "find_lr.sharpness",
                                  "find_lr.arms"};
   for (const auto* settings : {&decisive, &decisive_in_phases, &indifferent}) {
     for (const std::string& setting : *settings) {

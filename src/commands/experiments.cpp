@@ -19,12 +19,6 @@ void ExperimentOptions::add_to(CLI::App& app, const std::string& more) {
   app.get_option("--out")->excludes(option);
 }
 
-std::filesystem::path ExperimentOptions::folder(const std::string& name,
-                                                const std::string& command) const {
-  if (!resume.empty()) return resume;
-  return run.out.empty() ? default_folder(name, command) : std::filesystem::path(run.out);
-}
-
 std::string outcome_text(const RunResult& run, const Schedule* schedule) {
   if (run.interrupted) return fmt::format("interrupted after {} updates", run.steps);
   if (run.outcome == Outcome::non_finite) {

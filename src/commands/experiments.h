@@ -17,6 +17,7 @@
 #include "experiment/claims.h"
 #include "experiment/runs.h"
 #include "schedule/schedule.h"
+#include "train/run_folder.h"
 
 namespace preheat {
 
@@ -30,8 +31,8 @@ struct ExperimentOptions {
 
   Document document() const { return config.document(resume); }
 
-  /// --resume, --out, or runs/<name>/<time>-<command>.
-  std::filesystem::path folder(const std::string& name, const std::string& command) const;
+  /// The folder of --resume or --out; "" if neither is given.
+  std::filesystem::path given_folder() const { return resume.empty() ? run.out : resume; }
 };
 
 /// "stuck: loss 2.3031, test accuracy 10.00 %"; with a validation set also its accuracy. With the
@@ -95,7 +96,9 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
   const Document document = options.document();
   const RunConfig config = read_config(document);
   const auto backend = options.run.backend();
-  const std::filesystem::path folder = options.folder(config.name, command);
+  std::optional<DefaultFolder> made;  // runs/<name>/<time>-<command>
+  if (options.given_folder().empty()) made.emplace(config.name, command);
+  const std::filesystem::path folder = made ? made->path() : options.given_folder();
   catch_interrupts();
   catch_broken_pipe();
   const RunsProgress progress(options.run);

@@ -112,6 +112,11 @@ std::optional<std::int64_t> finished_after(const std::string& folder, const RunC
   return summary->result->steps;
 }
 
+RunFolder begun(const std::string& out, const RunConfig& config) {
+  if (!out.empty()) return {out, config};
+  return {DefaultFolder(config.name, std::to_string(config.seed)).path(), config};
+}
+
 RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
   Resumed run = trainer.resume(options.resume, options.new_schedule);
   if (!options.run.quiet) {
@@ -140,12 +145,8 @@ int train(const TrainOptions& options) {
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
   Trainer trainer(config, *backend, data);
-  RunFolder folder = options.resume.empty()
-                         ? RunFolder(options.run.out.empty()
-                                         ? default_folder(config.name, std::to_string(config.seed))
-                                         : std::filesystem::path(options.run.out),
-                                     config)
-                         : resumed(trainer, options);
+  RunFolder folder =
+      options.resume.empty() ? begun(options.run.out, config) : resumed(trainer, options);
   if (talks) print_start(trainer, data, options.run.verbose);
 
   catch_interrupts();

@@ -14,6 +14,7 @@
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "config/atomic_file.h"
@@ -26,6 +27,11 @@ namespace {
 // Drops the sign of a NaN: not every CSV reader accepts "-nan".
 double number(double value) {
   return std::isnan(value) ? std::nan("") : value;
+}
+
+[[noreturn]] void fail_to_create(const std::filesystem::path& folder,
+                                 const std::error_code& error) {
+  throw Error(folder.string() + ": cannot be created: " + error.message());
 }
 
 const char* evaluations_header_of(const RunConfig& config) {
@@ -52,14 +58,34 @@ FolderLock begin_run(const std::filesystem::path& folder, const RunConfig& confi
 
 }  // namespace
 
-std::filesystem::path default_folder(const std::string& name, const std::string& suffix) {
+DefaultFolder::DefaultFolder(const std::string& name, const std::string& suffix) {
   const std::string stamp = fmt::format("{:%Y%m%d-%H%M%S}", fmt::localtime(std::time(nullptr)));
   const std::filesystem::path parent = std::filesystem::path("runs") / name;
-  std::filesystem::path folder = parent / (stamp + "-" + suffix);
-  for (int i = 2; std::filesystem::exists(folder); ++i) {
-    folder = parent / fmt::format("{}-{}.{}", stamp, suffix, i);
+  // Returns whether it is new. Of what exists, only a folder is no error.
+  const auto create = [&](const std::filesystem::path& folder, std::error_code& error) {
+    const bool is_new = std::filesystem::create_directory(folder, error);
+    if (is_new) created_.push_back(folder);
+    return is_new;
+  };
+  path_ = parent / fmt::format("{}-{}", stamp, suffix);
+  std::error_code error;
+  for (int i = 2;;) {
+    for (const std::filesystem::path& above : {parent.parent_path(), parent}) {
+      create(above, error);
+      if (error) fail_to_create(above, error);
+    }
+    if (create(path_, error)) return;
+    // Another process that failed may have removed the folders above again.
+    if (error == std::errc::no_such_file_or_directory) continue;
+    if (error && error != std::errc::file_exists) fail_to_create(path_, error);
+    path_ = parent / fmt::format("{}-{}.{}", stamp, suffix, i++);
   }
-  return folder;
+}
+
+DefaultFolder::~DefaultFolder() {
+  for (auto folder = created_.rbegin(); folder != created_.rend(); ++folder) {
+    rmdir(folder->c_str());  // fails if anything is in it
+  }
 }
 
 void make_folder(const std::filesystem::path& folder) {
@@ -73,7 +99,7 @@ void make_folder(const std::filesystem::path& folder) {
     }
   }
   std::filesystem::create_directories(folder, error);
-  if (error) throw Error(folder.string() + ": cannot be created: " + error.message());
+  if (error) fail_to_create(folder, error);
 }
 
 RunConfig config_in(const std::filesystem::path& folder) {
@@ -156,8 +182,7 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
   if (checkpoints == Checkpoints::drop) return;
   std::error_code error;
   std::filesystem::create_directory(path_ / "checkpoints", error);
-  if (error)
-    throw Error((path_ / "checkpoints").string() + ": cannot be created: " + error.message());
+  if (error) fail_to_create(path_ / "checkpoints", error);
 }
 
 RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,

@@ -28,6 +28,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "backend/backend.h"
 #include "config/config.h"
@@ -37,9 +38,24 @@
 
 namespace preheat {
 
-/// runs/<name>/<timestamp>-<suffix>, with the local time to the second, and a number added if that
-/// folder exists.
-std::filesystem::path default_folder(const std::string& name, const std::string& suffix);
+/// A new folder runs/<name>/<timestamp>-<suffix>, with the local time to the second, and a number
+/// added if that name is taken. It is chosen by creating it, so that no two processes get the same.
+/// The destructor removes it, and the folders above that were created for it, if it is still empty:
+/// what fails before it begins leaves nothing.
+class DefaultFolder {
+ public:
+  /// Throws Error if it cannot be created.
+  DefaultFolder(const std::string& name, const std::string& suffix);
+  DefaultFolder(const DefaultFolder&) = delete;
+  DefaultFolder& operator=(const DefaultFolder&) = delete;
+  ~DefaultFolder();
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::vector<std::filesystem::path> created_;  // parents first
+};
 
 /// Creates the folder of an experiment or a run. Throws Error if it cannot be created, or exists
 /// and is not empty.

@@ -6,7 +6,6 @@
 
 #include <cmath>
 #include <functional>
-#include <set>
 
 #include "config/error.h"
 #include "temporary_folder.h"
@@ -142,21 +141,6 @@ TEST(RunFilesOfMetrics, HavePhasesAsStretchesOfRows) {
     put_bytes(folder / "m.csv", text + row);
     EXPECT_THROW(read_metrics(folder / "m.csv"), Error) << row;
   }
-}
-
-// Two runs that start in the same second do not share a folder.
-TEST(RunFolderNames, AreOfFoldersThatAreNotThere) {
-  const TemporaryFolder folder;
-  const std::filesystem::path before = std::filesystem::current_path();
-  std::filesystem::current_path(folder.path());
-  std::set<std::filesystem::path> names;
-  for (int i = 0; i < 3; ++i) {
-    const std::filesystem::path name = default_folder("net", "7");
-    EXPECT_TRUE(names.insert(name).second) << name;
-    EXPECT_EQ(name.parent_path(), "runs/net");
-    make_folder(name);
-  }
-  std::filesystem::current_path(before);
 }
 
 // The library would overflow the stack where it copies such a file's values.

@@ -63,8 +63,14 @@ Node parse_value(std::string_view text, const std::string& source, const std::st
 /// Parses "key=value"; the value is YAML. Throws ConfigError.
 Override parse_override(std::string_view text);
 
+/// Throws ConfigError at `where` if `key` is a section of the key `earlier`: an override gives a
+/// section as a whole, and what an earlier one set in it would be lost. The section comes first and
+/// then the change.
+void refuse_undoing(const std::string& earlier, const std::string& key, const Where& where);
+
 /// A copy with the overrides applied in order. Missing sections are created. Throws ConfigError at
-/// the override's place if a path goes through a scalar or past the end of a sequence.
+/// the override's place if a path goes through a scalar or past the end of a sequence, and as
+/// refuse_undoing() does.
 Document with_overrides(const Document& document, const std::vector<Override>& overrides);
 
 /// A user's text for a message: cut to at most `most` bytes at a UTF-8 boundary, with "..." added

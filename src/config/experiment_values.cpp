@@ -40,18 +40,6 @@ void refuse_shared_key(const std::string& key, const Node& value) {
   }
 }
 
-// Throws if `key` is the section of an earlier key: it replaces the whole section, and what the
-// earlier one set would be lost. The other way round the section comes first and then the change.
-template <class Changes>
-void refuse_section_of_earlier(const std::string& key, const Node& value, const Changes& earlier) {
-  for (const auto& change : earlier) {
-    if (change.key.starts_with(key + ".")) {
-      throw ConfigError(value.where, "replaces the section of " + change.key + " before it",
-                        "write the section first, then " + change.key);
-    }
-  }
-}
-
 // Whether an experiment's folder has a file of that name next to the folders of its arms, counting
 // the temporary names under which each file is written first.
 bool is_file_beside_arms(std::string_view name) {
@@ -141,7 +129,7 @@ void read_value(const Node& node, std::vector<Override>& changes) {
   changes.clear();
   for (const auto& [key, value] : node.keys) {
     refuse_shared_key(key, value);
-    refuse_section_of_earlier(key, value, changes);
+    for (const Override& change : changes) refuse_undoing(change.key, key, value.where);
     changes.push_back({key, value});
   }
 }
@@ -178,7 +166,7 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
   axes.clear();
   for (const auto& [key, values] : node.keys) {
     refuse_shared_key(key, values);
-    refuse_section_of_earlier(key, values, axes);
+    for (const Axis& axis : axes) refuse_undoing(axis.key, key, values.where);
     Axis& axis = axes.emplace_back(Axis{key, {}});
     if (values.kind == Node::Kind::map) {
       axis.values = spaced_values(values);

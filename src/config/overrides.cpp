@@ -68,9 +68,14 @@ std::size_t parts_of_key(const Node& map, const Node& parent,
   return has_dotted_keys(map, parent) ? parts.size() - begin : 1;
 }
 
-void apply(Node& root, const Override& change) {
+Where place_of(const Override& change) {
   Where place = change.value.where;
   place.key = change.key;
+  return place;
+}
+
+void apply(Node& root, const Override& change) {
+  const Where place = place_of(change);
   const std::vector<std::string_view> parts = split(change.key, '.');
   const bool has_gap = std::any_of(parts.begin(), parts.end(), [](auto& p) { return p.empty(); });
   if (has_gap || parts.size() > max_depth) {
@@ -118,9 +123,22 @@ Override parse_override(std::string_view text) {
   return change;
 }
 
+void refuse_undoing(const std::string& earlier, const std::string& key, const Where& where) {
+  if (earlier.size() <= key.size() || earlier[key.size()] != '.' || !earlier.starts_with(key))
+    return;
+  throw ConfigError(where, fmt::format("replaces the section of {} before it", earlier),
+                    fmt::format("write the section first, then {}", earlier));
+}
+
 Document with_overrides(const Document& document, const std::vector<Override>& overrides) {
   Document changed = document;
-  for (const Override& change : overrides) apply(changed.root, change);
+  for (auto change = overrides.begin(); change != overrides.end(); ++change) {
+    const Where place = place_of(*change);
+    for (auto earlier = overrides.begin(); earlier != change; ++earlier) {
+      refuse_undoing(earlier->key, change->key, place);
+    }
+    apply(changed.root, *change);
+  }
   return changed;
 }
 

@@ -267,6 +267,10 @@ TEST_F(Cli, WrongYamlNamesItsPlace) {
   expect_one_line(result, 2);
   EXPECT_THAT(result.err, HasSubstr("layer '2': max_pool"));
   EXPECT_EQ(result.out, "");
+  result = preheat({"schedule", "tiny.yaml", "--set", "schedule.base_lr=0.1", "--set",
+                    "schedule={warmup: {length: 2 steps}}"});
+  expect_one_line(result, 2);
+  EXPECT_THAT(result.err, HasSubstr("write the section first, then schedule.base_lr"));
 }
 
 TEST_F(Cli, CudaThatIsNotThereIsAnError) {

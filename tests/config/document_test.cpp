@@ -166,6 +166,19 @@ TEST(Override, ReplacesOrMakesTheValue) {
   EXPECT_EQ(applied("a: 1", {"a=2", "a=3"}), "{a: 3}");
 }
 
+TEST(Override, OfASectionComesBeforeThoseOfItsKeys) {
+  EXPECT_EQ(applied("a: {b: 1, c: 2}", {"a={d: 4}", "a.b=3"}), "{a: {d: 4, b: 3}}");
+  EXPECT_EQ(applied("a: {b: 1, c: 2}", {"x=1", "a.b=3", "a={d: 4}"}),
+            "--set a={d: 4}: a: replaces the section of a.b before it; write the section first, "
+            "then a.b");
+  EXPECT_THAT(applied("a: {b: {c: 1}}", {"a.b.c=3", "a=null"}),
+              HasSubstr("a: replaces the section of a.b.c before it"));
+  EXPECT_THAT(applied("a: [{b: 1}, {b: 2}]", {"a.1.b=5", "a=[]"}),
+              HasSubstr("a: replaces the section of a.1.b before it"));
+  // A name that only begins like another is no section of it.
+  EXPECT_EQ(applied("", {"a.bc=1", "a.b={d: 2}", "a.b={d: 3}"}), "{a: {bc: 1, b: {d: 3}}}");
+}
+
 TEST(Override, KeepsTheDotsOfAnArm) {
   const std::string arms = "compare: {arms: {v1.5: {schedule.hold: 0 steps}}}";
   EXPECT_EQ(applied(arms, {"compare.arms.v1.5.schedule.hold=2 steps"}),

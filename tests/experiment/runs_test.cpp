@@ -141,6 +141,22 @@ TEST_F(RunsTest, OneThatWasKilledBeforeItHadAConfigurationIsRunAgain) {
   EXPECT_THAT(error(config_with({})), HasSubstr("is not empty"));
 }
 
+// By `preheat train --resume`, for example.
+TEST_F(RunsTest, OneThatAnotherProcessIsMakingIsLeftAlone) {
+  Counter cut;
+  cut.stop_after = 0;
+  EXPECT_TRUE(run(config_with({}), cut).interrupted);
+  const std::string metrics = bytes_of(path_ / "metrics.csv");
+  {
+    const FolderLock lock(path_);
+    EXPECT_THAT(error(config_with({})), HasSubstr("run: another preheat process is using it"));
+  }
+  EXPECT_EQ(bytes_of(path_ / "metrics.csv"), metrics);
+  EXPECT_TRUE(std::filesystem::exists(path_ / "checkpoints/last.ckpt"));
+  Counter again;
+  EXPECT_FALSE(run(config_with({}), again).interrupted);
+}
+
 TEST_F(RunsTest, WhatIsNoRunIsLeftAlone) {
   std::filesystem::create_directory(path_);
   put_bytes(path_ / "precious.csv", "x");

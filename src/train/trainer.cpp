@@ -6,6 +6,7 @@
 #include <cmath>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 
 #include "config/clock.h"
@@ -204,6 +205,13 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const std::filesystem::path config_path = folder / "config.yaml";
   const std::filesystem::path checkpoint_path = folder / "checkpoints" / "last.ckpt";
   FolderLock lock(folder);
+  std::error_code none;
+  if (std::filesystem::exists(config_path, none) &&
+      !std::filesystem::exists(checkpoint_path, none)) {
+    throw Error(checkpoint_path.string() +
+                ": No such file: the run stopped before its first checkpoint, or makes none; begin "
+                "it again without --resume");
+  }
   Checkpoint checkpoint = read_checkpoint(checkpoint_path);
   StepState& step = checkpoint.state.step;
   const float lr_before = step.lr;

@@ -298,7 +298,7 @@ TEST_F(WrongResume, DamagedFilesAreNamed) {
   EXPECT_THAT(resume_error(path_, config_of()), HasSubstr("last.ckpt: is damaged"));
   std::filesystem::remove(checkpoint);
   EXPECT_THAT(resume_error(path_, config_of()),
-              AllOf(HasSubstr("last.ckpt"), HasSubstr("No such file")));
+              AllOf(HasSubstr("last.ckpt: No such file: "), HasSubstr("begin it again")));
   EXPECT_THAT(resume_error(folder_ / "nowhere", config_of()), HasSubstr("nowhere"));
   put_bytes(checkpoint, good);
 

@@ -154,10 +154,11 @@ constexpr const char* no_curves =
     "folders has them.</p>\n";
 
 void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
-  for (const std::string& note : chart_notes(runs, facets)) {
+  const PhaseMarks phases(runs, facets);
+  for (const std::string& note : chart_notes(runs, facets, phases)) {
     page.add(fmt::format("<p class=\"soft\">{}</p>\n", escape(note)));
   }
-  std::vector<Chart> charts = curve_charts(runs, facets);
+  std::vector<Chart> charts = curve_charts(runs, facets, phases);
   for (Chart& chart : sharpness_charts(runs, facets)) charts.push_back(std::move(chart));
   for (Chart& chart : layer_charts(runs, facets)) charts.push_back(std::move(chart));
   page.add_charts(charts, "", facets.json());

@@ -1,0 +1,353 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "report/label_text.h"
+#include "report/run_charts.h"
+
+namespace preheat {
+namespace {
+
+constexpr double gap = std::numeric_limits<double>::quiet_NaN();
+
+Points in_percent(Points points) {
+  for (double& y : points.y) y *= 100;
+  return points;
+}
+
+Series in_percent(Series series) {
+  series.points = in_percent(std::move(series.points));
+  series.means = in_percent(std::move(series.means));
+  for (auto* value :
+       {&series.facts.first, &series.facts.last, &series.facts.least, &series.facts.largest}) {
+    if (*value) **value *= 100;
+  }
+  return series;
+}
+
+// A run that blows up would flatten everything of interest below it: the axis ends at `times` the
+// largest first value, and the caption says so, calling the values `values`.
+template <class SeriesOf>
+void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of, double times,
+         const char* values) {
+  double first = 0;
+  double largest = 0;
+  for (const RunData& run : runs) {
+    first = std::max(first, series_of(run).facts.first.value_or(0));
+    largest = std::max(largest, series_of(run).facts.largest.value_or(0));
+  }
+  const double most = times * first;
+  if (first <= 0 || largest <= most) return;
+  chart.cap_y(most).caption(fmt::format("{} above {:.3g} are off the chart; the largest is {:.3g}.",
+                                        values, most, largest));
+}
+
+const Series& loss_of(const RunData& run) {
+  return run.loss;
+}
+
+const Series& norm_of(const RunData& run) {
+  return run.grad_norm;
+}
+
+void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
+  cap(chart, runs, loss_of, 20, "Losses");
+}
+
+// A gradient norm spans more orders of magnitude in a run that goes well.
+void cap_norms(Chart& chart, const std::vector<RunData>& runs) {
+  cap(chart, runs, norm_of, 1e4, "Norms");
+}
+
+// ---- The seeds of an arm ------------------------------------------------------------------------
+
+const Points& smooth(const Series& series) {
+  return series.means.x.empty() ? series.points : series.means;
+}
+
+// The median and the range of each arm over its seeds, however many; `curve_of` makes a run's
+// SeedCurve.
+template <class CurveOf>
+void add_all_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
+                     Worst worst, const CurveOf& curve_of) {
+  for (auto run = runs.begin(); run != runs.end();) {
+    const auto end = std::ranges::find_if(
+        run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
+    std::vector<SeedCurve> seeds;
+    for (auto seed = run; seed != end; ++seed) seeds.push_back(curve_of(*seed));
+    const SeedSpread spread = spread_over(seeds, worst);
+    if (!spread.x.empty()) {
+      chart.add(fmt::format("{}, median of {}", run->arm, seeds.size()), facets.style(*run), spread,
+                {facets.indices(*run)[0], -1});
+    }
+    run = end;
+  }
+}
+
+// The same, if there are enough seeds.
+template <class CurveOf>
+void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
+                 const CurveOf& curve_of) {
+  if (facets.has_spreads()) add_all_spreads(chart, runs, facets, worst, curve_of);
+}
+
+// Of a quantity recorded at every update.
+auto curve_of_updates(const Series& (*series_of)(const RunData&)) {
+  return [series_of](const RunData& run) {
+    return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1, run.lost_at};
+  };
+}
+
+constexpr const char* spread_words =
+    "Line: median of the arm's n seeds. Band: smallest to largest finite value.";
+
+// Widest window, in updates, of the means of losses.
+std::size_t widest_window(const std::vector<RunData>& runs) {
+  std::size_t window = 1;
+  for (const RunData& run : runs) window = std::max(window, run.loss.window);
+  return window;
+}
+
+std::string how_drawn(const std::vector<RunData>& runs) {
+  const std::size_t window = widest_window(runs);
+  return window == 1 ? "Every update; ✕: not finite from there on."
+                     : fmt::format(
+                           "Means over up to {} updates, never across the end of a phase or a jump "
+                           "of the rate; faint, if switched on: every update, or the minimum and "
+                           "maximum of several; ✕: not finite from there on.",
+                           window);
+}
+
+std::string how_spread(const std::vector<RunData>& runs) {
+  const std::size_t window = widest_window(runs);
+  return fmt::format(
+      "{} {}A seed that is no longer finite counts as the worst; a line ends, ✕, where half are "
+      "not.",
+      spread_words,
+      window == 1 ? ""
+                  : fmt::format("For each seed the mean over up to {} updates, never across the "
+                                "end of a phase or a jump of the rate. ",
+                                window));
+}
+
+// A run may also be lost by its gradient or its weights, at an update with a finite loss: the line
+// ends there all the same.
+Series ending_where_lost(Series loss, const RunData& run) {
+  if (run.lost_at && !loss.facts.not_finite_at) {
+    loss.points.x.push_back(*run.lost_at);
+    loss.points.y.push_back(gap);
+  }
+  return loss;
+}
+
+Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets, const PhaseMarks& phases) {
+  Chart chart("Training loss", "step", "loss");
+  chart.log_y().caption(facets.has_spreads() ? how_spread(runs) : how_drawn(runs));
+  for (const RunData& run : runs) {
+    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
+              ending_where_lost(run.loss, run), facets.indices(run));
+  }
+  if (runs.size() == 1) {
+    const Evaluations& e = runs.front().evaluations;
+    chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
+    if (!e.validation_loss.empty()) {
+      chart.add("validation", {"c2", 2}, make_series(e.step, e.validation_loss, e.step.size()), {},
+                Chart::Kind::line);
+    }
+    chart.legend();
+  }
+  add_spreads(chart, runs, facets, Worst::largest, curve_of_updates(loss_of));
+  cap_losses(chart, runs);
+  phases.draw(chart);
+  return chart;
+}
+
+Series test_accuracy(const RunData& run) {
+  const Evaluations& e = run.evaluations;
+  return in_percent(make_series(e.step, e.accuracy, e.step.size()));
+}
+
+Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets,
+                              const PhaseMarks& phases) {
+  const bool is_one = runs.size() == 1;
+  Chart chart(is_one ? "Accuracy" : "Training accuracy", "step", "accuracy, %");
+  for (const RunData& run : runs) {
+    chart.add(is_one ? "training" : facets.label(run), facets.style(run), in_percent(run.accuracy),
+              facets.indices(run));
+  }
+  if (is_one && !runs.front().evaluations.step.empty()) {
+    chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
+    const Evaluations& e = runs.front().evaluations;
+    const bool validated = !e.validation_accuracy.empty();
+    if (validated) {
+      chart.add("validation", {"c2", 2},
+                in_percent(make_series(e.step, e.validation_accuracy, e.step.size())), {},
+                Chart::Kind::line);
+    }
+    chart.legend().caption(
+        fmt::format("Training: on the update's own batch. Test{}: after that many updates.",
+                    validated ? " and validation" : ""));
+  }
+  if (facets.has_spreads()) chart.caption(spread_words);
+  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+    return SeedCurve{in_percent(smooth(run.accuracy)), static_cast<double>(run.updates) - 1,
+                     run.lost_at};
+  });
+  phases.draw(chart);
+  return chart;
+}
+
+Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets,
+                          const PhaseMarks& phases) {
+  Chart chart("Test accuracy", "step", "accuracy, %");
+  chart.caption("On the test set, after that many updates.");
+  for (const RunData& run : runs) {
+    if (run.evaluations.step.empty()) continue;
+    chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
+              Chart::Kind::line);
+  }
+  if (facets.has_spreads()) chart.caption(spread_words);
+  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+    const std::vector<double>& step = run.evaluations.step;
+    return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
+                     step.empty() ? 0 : step.back(), run.lost_at};
+  });
+  phases.draw(chart);
+  return chart;
+}
+
+// For runs that were evaluated once or twice: over updates their points would share one or two
+// positions.
+Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Test accuracy", "accuracy, %", "");
+  std::size_t points = 0;
+  std::vector<std::vector<Cell>> rows;
+  for (const RunData& run : runs) {
+    const bool is_evaluated = !run.evaluations.step.empty();
+    const Number accuracy = is_evaluated ? Number(run.evaluations.accuracy.back()) : Number();
+    rows.push_back({escape(facets.label(run)), percent(accuracy),
+                    is_evaluated ? fmt::format("{:.10g}", run.evaluations.step.back()) : "–"});
+    if (!is_evaluated) continue;
+    const std::vector<int> indices = facets.indices(run);
+    chart.add(facets.label(run), Chart::Kind::dots, facets.style(run),
+              {{100 * *accuracy}, {static_cast<double>(indices[0])}}, indices);
+    ++points;
+  }
+  chart.rows(facets.rows()).numbers(table({"run", "test accuracy", "after updates"}, rows));
+  chart.caption(points == runs.size()
+                    ? fmt::format("One point per run, at its end, n = {}.", points)
+                    : fmt::format("One point per run, at its end, {} of n = {}; the others ended "
+                                  "before they were evaluated.",
+                                  points, runs.size()));
+  return chart;
+}
+
+std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facets& facets,
+                                   const PhaseMarks& phases) {
+  std::vector<Chart> charts = {training_accuracy_chart(runs, facets, phases)};
+  if (runs.size() == 1) return charts;
+  const bool seldom = std::ranges::all_of(
+      runs, [](const RunData& run) { return run.evaluations.step.size() <= 2; });
+  // A sweep has its map for this, and the runs of a search all have different rates.
+  if (seldom && (facets.by_outcome() || facets.by_search())) return charts;
+  charts.push_back(seldom ? final_accuracy_chart(runs, facets)
+                          : test_accuracy_chart(runs, facets, phases));
+  if (charts.back().empty()) charts.pop_back();
+  return charts;
+}
+
+bool begins_with(const std::vector<float>& all, const std::vector<float>& part) {
+  return part.size() <= all.size() && std::equal(part.begin(), part.end(), all.begin());
+}
+
+// Seeds of an arm share their rates (except with a gate), up to their ends; one line is enough.
+Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets, const PhaseMarks& phases) {
+  Chart chart("Learning rate", "step", "learning rate");
+  std::vector<const RunData*> order;
+  for (const RunData& run : runs) order.push_back(&run);
+  std::ranges::stable_sort(order, std::greater<>(), &RunData::updates);
+  struct Line {
+    const RunData* run;
+    std::vector<int> facets;
+  };
+  std::vector<Line> drawn;
+  for (const RunData* run : order) {
+    const std::vector<int> indices = facets.indices(*run);
+    const auto same = std::ranges::find_if(drawn, [&](const Line& line) {
+      return line.run->arm == run->arm && begins_with(line.run->rates, run->rates);
+    });
+    if (same == drawn.end()) {
+      drawn.push_back({run, indices});
+      continue;
+    }
+    merge_facets(same->facets, indices);
+  }
+  for (const auto& [run, indices] : drawn) {
+    Series rates = run->lr;
+    rates.means = {};  // a rate has no noise
+    const std::string label = runs.size() == 1   ? "learning rate"
+                              : run->arm.empty() ? facets.label(*run)
+                                                 : run->arm;
+    chart.add(label, facets.style(*run), rates, indices, Chart::Kind::mean);
+  }
+  double least = std::numeric_limits<double>::infinity();  // of the largest rates of the runs
+  double largest = 0;
+  for (const RunData& run : runs) {
+    least = std::min(least, run.lr.facts.largest.value_or(least));
+    largest = std::max(largest, run.lr.facts.largest.value_or(0));
+  }
+  if (least > 0 && largest > 20 * least) chart.log_y();
+  if (drawn.size() < runs.size()) {
+    chart.caption("Runs of an arm that have the same rates share a line.");
+  }
+  phases.draw(chart);
+  return chart;
+}
+
+std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& facets,
+                               const PhaseMarks& phases) {
+  std::vector<Chart> charts;
+  if (runs.size() == 1) {
+    const RunData& run = runs.front();
+    charts.emplace_back("Norms over all parameters", "step", "norm");
+    charts.back().log_y().legend().caption("L2, of the weights, the gradient and the update.");
+    charts.back().add("weights", {"c2", 2}, run.weight_norm);
+    charts.back().add("gradient", {"c0", 0}, run.grad_norm);
+    charts.back().add("update", {"c1", 1}, run.update_norm);
+    cap_norms(charts.back(), runs);
+  } else if (runs.size() <= max_runs_with_norms) {
+    charts.emplace_back("Norm of the gradient", "step", "norm");
+    charts.back().log_y().caption("L2, over all parameters.");
+    for (const RunData& run : runs) {
+      charts.back().add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
+    }
+    if (facets.has_spreads()) charts.back().caption(spread_words);
+    cap_norms(charts.back(), runs);
+    add_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
+  } else if (facets.by_arm_and_seed()) {
+    charts.emplace_back("Norm of the gradient", "step", "norm");
+    charts.back().log_y().caption(
+        fmt::format("L2, over all parameters. {} The {} seeds have no "
+                    "lines of their own here.",
+                    spread_words, runs.size()));
+    cap_norms(charts.back(), runs);
+    add_all_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
+  }
+  for (Chart& chart : charts) phases.draw(chart);
+  return charts;
+}
+
+}  // namespace
+
+std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets,
+                                const PhaseMarks& phases) {
+  std::vector<Chart> charts = {loss_chart(runs, facets, phases)};
+  for (Chart& chart : accuracy_charts(runs, facets, phases)) charts.push_back(std::move(chart));
+  charts.push_back(rate_chart(runs, facets, phases));
+  for (Chart& chart : norm_charts(runs, facets, phases)) charts.push_back(std::move(chart));
+  return charts;
+}
+
+}  // namespace preheat

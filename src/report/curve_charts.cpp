@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -29,14 +30,13 @@ Series in_percent(Series series) {
 
 // A run that blows up would flatten everything of interest below it: the axis ends at `times` the
 // largest first value, and the caption says so, calling the values `values`.
-template <class SeriesOf>
-void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_of, double times,
+void cap(Chart& chart, const std::vector<RunData>& runs, Series RunData::*series, double times,
          const char* values) {
   double first = 0;
   double largest = 0;
   for (const RunData& run : runs) {
-    first = std::max(first, series_of(run).facts.first.value_or(0));
-    largest = std::max(largest, series_of(run).facts.largest.value_or(0));
+    first = std::max(first, (run.*series).facts.first.value_or(0));
+    largest = std::max(largest, (run.*series).facts.largest.value_or(0));
   }
   const double most = times * first;
   if (first <= 0 || largest <= most) return;
@@ -44,21 +44,13 @@ void cap(Chart& chart, const std::vector<RunData>& runs, const SeriesOf& series_
                                         values, most, largest));
 }
 
-const Series& loss_of(const RunData& run) {
-  return run.loss;
-}
-
-const Series& norm_of(const RunData& run) {
-  return run.grad_norm;
-}
-
 void cap_losses(Chart& chart, const std::vector<RunData>& runs) {
-  cap(chart, runs, loss_of, 20, "Losses");
+  cap(chart, runs, &RunData::loss, 20, "Losses");
 }
 
 // A gradient norm spans more orders of magnitude in a run that goes well.
 void cap_norms(Chart& chart, const std::vector<RunData>& runs) {
-  cap(chart, runs, norm_of, 1e4, "Norms");
+  cap(chart, runs, &RunData::grad_norm, 1e4, "Norms");
 }
 
 // ---- The seeds of an arm ------------------------------------------------------------------------
@@ -67,16 +59,21 @@ const Points& smooth(const Series& series) {
   return series.means.x.empty() ? series.points : series.means;
 }
 
-// The median and the range of each arm over its seeds, however many; `curve_of` makes a run's
-// SeedCurve.
+// A quantity recorded at every update.
+SeedCurve curve_over_updates(const RunData& run, Points points) {
+  return {std::move(points), static_cast<double>(run.updates) - 1, run.lost_at};
+}
+
+// The median and the range of each arm over its seeds.
 template <class CurveOf>
-void add_all_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets,
-                     Worst worst, const CurveOf& curve_of) {
+void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
+                 const CurveOf& curve_of) {
+  chart.caption("Line: median of the arm's n seeds. Band: smallest to largest finite value.");
   for (auto run = runs.begin(); run != runs.end();) {
     const auto end = std::ranges::find_if(
         run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
     std::vector<SeedCurve> seeds;
-    for (auto seed = run; seed != end; ++seed) seeds.push_back(curve_of(*seed));
+    std::transform(run, end, std::back_inserter(seeds), curve_of);
     const SeedSpread spread = spread_over(seeds, worst);
     if (!spread.x.empty()) {
       chart.add(fmt::format("{}, median of {}", run->arm, seeds.size()), facets.style(*run), spread,
@@ -85,23 +82,6 @@ void add_all_spreads(Chart& chart, const std::vector<RunData>& runs, const Facet
     run = end;
   }
 }
-
-// The same, if there are enough seeds.
-template <class CurveOf>
-void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
-                 const CurveOf& curve_of) {
-  if (facets.has_spreads()) add_all_spreads(chart, runs, facets, worst, curve_of);
-}
-
-// Of a quantity recorded at every update.
-auto curve_of_updates(const Series& (*series_of)(const RunData&)) {
-  return [series_of](const RunData& run) {
-    return SeedCurve{smooth(series_of(run)), static_cast<double>(run.updates) - 1, run.lost_at};
-  };
-}
-
-constexpr const char* spread_words =
-    "Line: median of the arm's n seeds. Band: smallest to largest finite value.";
 
 // Widest window, in updates, of the means of losses.
 std::size_t widest_window(const std::vector<RunData>& runs) {
@@ -123,9 +103,7 @@ std::string how_drawn(const std::vector<RunData>& runs) {
 std::string how_spread(const std::vector<RunData>& runs) {
   const std::size_t window = widest_window(runs);
   return fmt::format(
-      "{} {}A seed that is no longer finite counts as the worst; a line ends, ✕, where half are "
-      "not.",
-      spread_words,
+      "{}A seed that is no longer finite counts as the worst; a line ends, ✕, where half are not.",
       window == 1 ? ""
                   : fmt::format("For each seed the mean over up to {} updates, never across the "
                                 "end of a phase or a jump of the rate. ",
@@ -142,31 +120,44 @@ Series ending_where_lost(Series loss, const RunData& run) {
   return loss;
 }
 
+Series evaluated(const Evaluations& e, const std::vector<double>& values) {
+  return make_series(e.step, values, e.step.size());
+}
+
+// Of a single run, whose chart then needs a legend. `validation` is empty without that set.
+void add_evaluated(Chart& chart, const Series& test, const Series& validation) {
+  chart.add("test", {"c1", 1}, test, {}, Chart::Kind::line);
+  if (!validation.points.x.empty()) {
+    chart.add("validation", {"c2", 2}, validation, {}, Chart::Kind::line);
+  }
+  chart.legend();
+}
+
 Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets, const PhaseMarks& phases) {
   Chart chart("Training loss", "step", "loss");
-  chart.log_y().caption(facets.has_spreads() ? how_spread(runs) : how_drawn(runs));
+  chart.log_y();
   for (const RunData& run : runs) {
     chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
               ending_where_lost(run.loss, run), facets.indices(run));
   }
   if (runs.size() == 1) {
     const Evaluations& e = runs.front().evaluations;
-    chart.add("test", {"c1", 1}, make_series(e.step, e.loss, e.step.size()), {}, Chart::Kind::line);
-    if (!e.validation_loss.empty()) {
-      chart.add("validation", {"c2", 2}, make_series(e.step, e.validation_loss, e.step.size()), {},
-                Chart::Kind::line);
-    }
-    chart.legend();
+    add_evaluated(chart, evaluated(e, e.loss), evaluated(e, e.validation_loss));
   }
-  add_spreads(chart, runs, facets, Worst::largest, curve_of_updates(loss_of));
+  if (facets.has_spreads()) {
+    add_spreads(chart, runs, facets, Worst::largest,
+                [](const RunData& run) { return curve_over_updates(run, smooth(run.loss)); });
+    chart.caption(how_spread(runs));
+  } else {
+    chart.caption(how_drawn(runs));
+  }
   cap_losses(chart, runs);
   phases.draw(chart);
   return chart;
 }
 
 Series test_accuracy(const RunData& run) {
-  const Evaluations& e = run.evaluations;
-  return in_percent(make_series(e.step, e.accuracy, e.step.size()));
+  return in_percent(evaluated(run.evaluations, run.evaluations.accuracy));
 }
 
 Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets,
@@ -177,24 +168,18 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
     chart.add(is_one ? "training" : facets.label(run), facets.style(run), in_percent(run.accuracy),
               facets.indices(run));
   }
-  if (is_one && !runs.front().evaluations.step.empty()) {
-    chart.add("test", {"c1", 1}, test_accuracy(runs.front()), {}, Chart::Kind::line);
-    const Evaluations& e = runs.front().evaluations;
-    const bool validated = !e.validation_accuracy.empty();
-    if (validated) {
-      chart.add("validation", {"c2", 2},
-                in_percent(make_series(e.step, e.validation_accuracy, e.step.size())), {},
-                Chart::Kind::line);
-    }
-    chart.legend().caption(
+  if (const Evaluations& e = runs.front().evaluations; is_one && !e.step.empty()) {
+    add_evaluated(chart, test_accuracy(runs.front()),
+                  in_percent(evaluated(e, e.validation_accuracy)));
+    chart.caption(
         fmt::format("Training: on the update's own batch. Test{}: after that many updates.",
-                    validated ? " and validation" : ""));
+                    e.validation_accuracy.empty() ? "" : " and validation"));
   }
-  if (facets.has_spreads()) chart.caption(spread_words);
-  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
-    return SeedCurve{in_percent(smooth(run.accuracy)), static_cast<double>(run.updates) - 1,
-                     run.lost_at};
-  });
+  if (facets.has_spreads()) {
+    add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+      return curve_over_updates(run, in_percent(smooth(run.accuracy)));
+    });
+  }
   phases.draw(chart);
   return chart;
 }
@@ -208,12 +193,13 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
     chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
               Chart::Kind::line);
   }
-  if (facets.has_spreads()) chart.caption(spread_words);
-  add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
-    const std::vector<double>& step = run.evaluations.step;
-    return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
-                     step.empty() ? 0 : step.back(), run.lost_at};
-  });
+  if (facets.has_spreads()) {
+    add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
+      const std::vector<double>& step = run.evaluations.step;
+      return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
+                       step.empty() ? 0 : step.back(), run.lost_at};
+    });
+  }
   phases.draw(chart);
   return chart;
 }
@@ -306,37 +292,32 @@ Chart rate_chart(const std::vector<RunData>& runs, const Facets& facets, const P
   return chart;
 }
 
-std::vector<Chart> norm_charts(const std::vector<RunData>& runs, const Facets& facets,
-                               const PhaseMarks& phases) {
-  std::vector<Chart> charts;
-  if (runs.size() == 1) {
-    const RunData& run = runs.front();
-    charts.emplace_back("Norms over all parameters", "step", "norm");
-    charts.back().log_y().legend().caption("L2, of the weights, the gradient and the update.");
-    charts.back().add("weights", {"c2", 2}, run.weight_norm);
-    charts.back().add("gradient", {"c0", 0}, run.grad_norm);
-    charts.back().add("update", {"c1", 1}, run.update_norm);
-    cap_norms(charts.back(), runs);
-  } else if (runs.size() <= max_runs_with_norms) {
-    charts.emplace_back("Norm of the gradient", "step", "norm");
-    charts.back().log_y().caption("L2, over all parameters.");
+Chart norms_chart(const RunData& run) {
+  Chart chart("Norms over all parameters", "step", "norm");
+  chart.log_y().legend().caption("L2, of the weights, the gradient and the update.");
+  chart.add("weights", {"c2", 2}, run.weight_norm);
+  chart.add("gradient", {"c0", 0}, run.grad_norm);
+  chart.add("update", {"c1", 1}, run.update_norm);
+  return chart;
+}
+
+Chart gradient_norm_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Norm of the gradient", "step", "norm");
+  chart.log_y().caption("L2, over all parameters.");
+  const bool has_lines = runs.size() <= max_runs_with_norms;
+  if (has_lines) {
     for (const RunData& run : runs) {
-      charts.back().add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
+      chart.add(facets.label(run), facets.style(run), run.grad_norm, facets.indices(run));
     }
-    if (facets.has_spreads()) charts.back().caption(spread_words);
-    cap_norms(charts.back(), runs);
-    add_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
-  } else if (facets.by_arm_and_seed()) {
-    charts.emplace_back("Norm of the gradient", "step", "norm");
-    charts.back().log_y().caption(
-        fmt::format("L2, over all parameters. {} The {} seeds have no "
-                    "lines of their own here.",
-                    spread_words, runs.size()));
-    cap_norms(charts.back(), runs);
-    add_all_spreads(charts.back(), runs, facets, Worst::largest, curve_of_updates(norm_of));
   }
-  for (Chart& chart : charts) phases.draw(chart);
-  return charts;
+  if (!has_lines || facets.has_spreads()) {
+    add_spreads(chart, runs, facets, Worst::largest,
+                [](const RunData& run) { return curve_over_updates(run, smooth(run.grad_norm)); });
+  }
+  if (!has_lines) {
+    chart.caption(fmt::format("The {} seeds have no lines of their own here.", runs.size()));
+  }
+  return chart;
 }
 
 }  // namespace
@@ -346,7 +327,12 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
   std::vector<Chart> charts = {loss_chart(runs, facets, phases)};
   for (Chart& chart : accuracy_charts(runs, facets, phases)) charts.push_back(std::move(chart));
   charts.push_back(rate_chart(runs, facets, phases));
-  for (Chart& chart : norm_charts(runs, facets, phases)) charts.push_back(std::move(chart));
+  if (has_norms(runs, facets)) {
+    Chart chart = runs.size() == 1 ? norms_chart(runs.front()) : gradient_norm_chart(runs, facets);
+    cap_norms(chart, runs);
+    phases.draw(chart);
+    charts.push_back(std::move(chart));
+  }
   return charts;
 }
 

@@ -16,7 +16,7 @@ std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Fac
     return fmt::format("{}: {} of {} {}, the first.", what, most, all, arms);
   };
   std::vector<std::string> notes = {phases.note()};
-  if (runs.size() > max_runs_with_norms && !facets.by_arm_and_seed()) {
+  if (!has_norms(runs, facets)) {
     notes.push_back(fmt::format(
         "Norms of the gradient have no chart, as there are more than {} runs; each run's "
         "metrics.csv has them.",

@@ -14,6 +14,11 @@ namespace preheat {
 /// The most runs with a line of their own in the chart of gradient norms.
 inline constexpr std::size_t max_runs_with_norms = 24;
 
+/// Whether that chart has lines at all: those of so few runs, or the medians of arms.
+inline bool has_norms(const std::vector<RunData>& runs, const Facets& facets) {
+  return runs.size() <= max_runs_with_norms || facets.by_arm_and_seed();
+}
+
 /// The most arms (or cells, or single runs) with a chart of the sharpness.
 inline constexpr std::size_t max_sharpness_arms = 24;
 

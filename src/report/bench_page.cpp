@@ -147,8 +147,7 @@ std::vector<std::pair<std::string, Points>> by_variant(
     const std::string label = label_of(*row);
     auto found = std::ranges::find_if(series, [&](const auto& s) { return s.first == label; });
     if (found == series.end()) found = series.insert(series.end(), {label, {}});
-    found->second.x.push_back(x(*row));
-    found->second.y.push_back(y(*row));
+    found->second.add(x(*row), y(*row));
   }
   return series;
 }
@@ -380,11 +379,9 @@ Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
   for (const Row& row : rows) {
     const auto at = static_cast<double>(names.size());
     names.push_back(row.name);
-    measured.x.push_back(unit * row.us);
-    measured.y.push_back(at);
+    measured.add(unit * row.us, at);
     if (row.least > 0) {
-      least.x.push_back(unit * row.least);
-      least.y.push_back(at);
+      least.add(unit * row.least, at);
       chart.add("", Chart::Kind::limit, {"soft", 3}, {{unit * row.least, unit * row.us}, {at, at}});
     }
     numbers.push_back({escape(row.name), fmt::format("{:.2f}", unit * row.us),
@@ -509,10 +506,8 @@ std::string step_page(const Json& results) {
     Points ideal;
     std::vector<std::vector<Cell>> numbers;
     for (const Json& r : results.at("replicas")) {
-      factors.x.push_back(number(r, "count"));
-      factors.y.push_back(number(r, "times_one"));
-      ideal.x.push_back(number(r, "count"));
-      ideal.y.push_back(number(r, "count"));
+      factors.add(number(r, "count"), number(r, "times_one"));
+      ideal.add(number(r, "count"), number(r, "count"));
       numbers.push_back({text_at(r, "count"),
                          fmt::format("{:.1f}", number(r, "updates_per_second")),
                          fmt::format("{:.0f}", number(r, "images_per_second")),

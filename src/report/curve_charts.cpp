@@ -113,10 +113,7 @@ std::string how_spread(const std::vector<RunData>& runs) {
 // A run may also be lost by its gradient or its weights, at an update with a finite loss: the line
 // ends there all the same.
 Series ending_where_lost(Series loss, const RunData& run) {
-  if (run.lost_at && !loss.facts.not_finite_at) {
-    loss.points.x.push_back(*run.lost_at);
-    loss.points.y.push_back(gap);
-  }
+  if (run.lost_at && !loss.facts.not_finite_at) loss.points.add(*run.lost_at, gap);
   return loss;
 }
 

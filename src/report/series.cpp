@@ -97,15 +97,11 @@ std::vector<std::size_t> jumps(std::span<const double> lr) {
 Points means(std::span<const double> x, std::span<const double> y, std::size_t window,
              std::span<const std::size_t> breaks) {
   Points points;
-  const auto add = [&](double at, double value) {
-    points.x.push_back(at);
-    points.y.push_back(value);
-  };
   const auto is_break = [&](std::size_t i) { return std::ranges::binary_search(breaks, i); };
   for (std::size_t begin = 0, end = 0; begin < y.size(); begin = end) {
     end = begin + 1;
     if (!std::isfinite(y[begin])) {
-      add(x[begin], y[begin]);
+      points.add(x[begin], y[begin]);
       continue;
     }
     while (end < y.size() && std::isfinite(y[end]) && !is_break(end)) ++end;
@@ -116,10 +112,10 @@ Points means(std::span<const double> x, std::span<const double> y, std::size_t w
       for (std::size_t i = first; i < next; ++i) sum += y[i];
       const double mean = sum / static_cast<double>(next - first);
       const double middle = (x[first] + x[next - 1]) / 2;
-      if (w == 0 && is_break(begin) && x[begin] < middle) add(x[begin], mean);
-      add(middle, mean);
+      if (w == 0 && is_break(begin) && x[begin] < middle) points.add(x[begin], mean);
+      points.add(middle, mean);
       if (next == end && end < y.size() && is_break(end) && middle < x[end - 1]) {
-        add(x[end - 1], mean);
+        points.add(x[end - 1], mean);
       }
       first = next;
     }
@@ -130,10 +126,7 @@ Points means(std::span<const double> x, std::span<const double> y, std::size_t w
 Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most,
                    std::span<const std::size_t> breaks) {
   Series series;
-  for (const std::size_t i : thin(y, most)) {
-    series.points.x.push_back(x[i]);
-    series.points.y.push_back(y[i]);
-  }
+  for (const std::size_t i : thin(y, most)) series.points.add(x[i], y[i]);
   const std::size_t fewer = std::max<std::size_t>(1, most / 4);
   series.window = (y.size() + fewer - 1) / fewer;
   if (breaks.size() > fewer) breaks = {};

@@ -17,6 +17,11 @@ std::vector<std::size_t> thin(std::span<const double> y, std::size_t most);
 struct Points {
   std::vector<double> x;
   std::vector<double> y;  // not finite: a gap
+
+  void add(double at, double value) {
+    x.push_back(at);
+    y.push_back(value);
+  }
 };
 
 /// Where the learning rate jumps: the indices of values that differ from the previous one by more

@@ -46,9 +46,7 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
       if (!std::isfinite(s.sharpness[i])) continue;
       largest = std::max(largest, s.sharpness[i]);
       is_positive &= s.sharpness[i] > 0;
-      if (s.agrees[i] != 0) continue;
-      doubtful.x.push_back(s.step[i]);
-      doubtful.y.push_back(s.sharpness[i]);
+      if (s.agrees[i] == 0) doubtful.add(s.step[i], s.sharpness[i]);
     }
   }
   add_limits(chart,

@@ -229,10 +229,7 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
       by_rate[cell->at("point").at(rate_key).get<double>()] = *value;
     }
     Points points;
-    for (const auto& [lr, value] : by_rate) {
-      points.x.push_back(lr);
-      points.y.push_back(value);
-    }
+    for (const auto& [lr, value] : by_rate) points.add(lr, value);
     if (points.x.empty()) continue;
     const auto last = static_cast<double>(std::max<std::size_t>(1, lines.values.size() - 1));
     chart.add(lines.label(lines.values[i]), Chart::Kind::line,

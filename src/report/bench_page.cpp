@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <map>
 #include <set>
 
@@ -29,6 +28,10 @@ std::string spread_text(const Json& spread) {
                      number(spread, "largest"));
 }
 
+std::string range_text(const Json& row) {
+  return fmt::format("{:.2f} .. {:.2f}", number(row, "least_us"), number(row, "largest_us"));
+}
+
 // A dash if the time was too short to be told from 0.
 std::string ratio_text(const Json& ratio) {
   const bool is_there = ratio.is_number() && std::isfinite(ratio.get<double>());
@@ -41,10 +44,9 @@ void add_comparison(Page& page, const Json& results) {
   const Json& comparison = results.at("comparison");
   page.add(fmt::format(
       "<h2>Compared with {} <small>{}</small></h2>\n<p>{} faster, {} slower, {} within the spread; "
-      "{} "
-      "only "
-      "here, {} only there. <small>A ratio is the earlier median over this one. A row has changed "
-      "if the two are further apart than the least and the largest of either run.</small></p>\n",
+      "{} only here, {} only there. <small>A ratio is the earlier median over this one. A row has "
+      "changed if the two are further apart than the least and the largest of either run."
+      "</small></p>\n",
       escape(text_at(comparison, "file")), escape(text_at(comparison, "date")),
       text_at(comparison, "faster"), text_at(comparison, "slower"),
       text_at(comparison, "within_spread"), text_at(comparison, "only_now"),
@@ -73,7 +75,7 @@ void add_comparison(Page& page, const Json& results) {
   if (!missing.empty()) page.add(folded("only in " + text_at(comparison, "file"), missing));
 }
 
-void add_heading(Page& page, const std::string& title, const Json& results) {
+void add_head(Page& page, const std::string& title, const Json& results) {
   page.add(fmt::format("<h1>{} <small>{}</small></h1>\n", escape(title),
                        escape(text_at(results, "device"))));
   page.add(terms({{"device", text_at(results, "device")},
@@ -98,21 +100,21 @@ std::string share_text(double share) {
   return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "–";
 }
 
-// `key` names the peer's time, in `unit`.
-void add_peers(Page& page, const Json& peers, const char* key, const char* unit) {
+// `unit` is that of the peer's time, and its key.
+void add_peers(Page& page, const Json& peers, const char* unit) {
   if (peers.empty()) return;
   std::vector<std::vector<Cell>> rows;
   for (const Json& peer : peers) {
-    const bool has_time = !peer.at(key).is_null();
-    const std::string time = has_time ? fmt::format("{:.4f} {}", number(peer, key), unit)
+    const bool has_time = !peer.at(unit).is_null();
+    const std::string time = has_time ? fmt::format("{:.4f} {}", number(peer, unit), unit)
                              : peer.contains("missing") ? "missing: " + text_at(peer, "missing")
                                                         : "failed: " + text_at(peer, "error");
     rows.push_back({escape(scalar(peer.at("name"))),
                     peer.contains("set") ? escape(scalar(peer.at("set"))) : "–", escape(time),
                     has_time ? fmt::format("{:.2f}", number(peer, "ratio")) : "–"});
   }
-  page.add("<h2>Compared with PyTorch</h2>\n" +
-           table({"peer", "tensors", "its time", "times ours"}, rows));
+  page.add_heading("Compared with PyTorch");
+  page.add(table({"peer", "tensors", "its time", "times ours"}, rows));
 }
 
 // ---- The update --------------------------------------------------------------------------------
@@ -137,49 +139,44 @@ std::string label_of(const Json& row) {
   return scalar(row.at("variant")) + (is_cold(row) ? ", cold" : "");
 }
 
-// The variants of a picture in order of appearance, as points of ascending x.
-std::vector<std::pair<std::string, Points>> by_variant(
-    std::vector<const Json*> rows, const std::function<double(const Json&)>& x,
-    const std::function<double(const Json&)>& y) {
-  std::ranges::stable_sort(rows, std::ranges::less(), [&](const Json* row) { return x(*row); });
-  std::vector<std::pair<std::string, Points>> series;
-  for (const Json* row : rows) {
-    const std::string label = label_of(*row);
-    auto found = std::ranges::find_if(series, [&](const auto& s) { return s.first == label; });
-    if (found == series.end()) found = series.insert(series.end(), {label, {}});
-    found->second.add(x(*row), y(*row));
-  }
-  return series;
+// The curves of a picture, by variant in order of appearance.
+using Curves = nlohmann::ordered_map<std::string, Points>;
+
+// `x` and `y` are keys of the rows; the points are of ascending x.
+Curves by_variant(std::vector<Json> rows, const char* x, const char* y) {
+  std::ranges::stable_sort(rows, {}, [&](const Json& row) { return number(row, x); });
+  Curves curves;
+  for (const Json& row : rows) curves[label_of(row)].add(number(row, x), number(row, y));
+  return curves;
 }
 
-std::string points_table(const std::vector<std::pair<std::string, Points>>& series,
-                         const std::string& across) {
+std::string points_table(const Curves& curves, const std::string& across) {
   std::set<double> columns;
-  for (const auto& [label, points] : series) columns.insert(points.x.begin(), points.x.end());
+  for (const auto& [label, points] : curves) columns.insert(points.x.begin(), points.x.end());
   std::vector<std::string> heads = {across};
   for (const double x : columns) heads.push_back(fmt::format("{:.10g}", x));
   std::vector<std::vector<Cell>> rows;
-  for (const auto& [label, points] : series) {
-    std::vector<Cell> row = {escape(label)};
+  for (const auto& [label, points] : curves) {
+    std::vector<Cell>& row = rows.emplace_back();
+    row.emplace_back(escape(label));
     for (const double x : columns) {
       const auto at = std::ranges::find(points.x, x);
       row.emplace_back(
           at == points.x.end() ? "–" : fmt::format("{:.4g}", points.y[at - points.x.begin()]));
     }
-    rows.push_back(std::move(row));
   }
   return table(heads, rows);
 }
 
-void add_series(Chart& chart, const std::vector<std::pair<std::string, Points>>& series,
-                const std::string& across) {
-  for (std::size_t i = 0; i < series.size(); ++i) {
-    const auto& [label, points] = series[i];
+void add_curves(Chart& chart, const Curves& curves, const std::string& across) {
+  std::size_t i = 0;
+  for (const auto& [label, points] : curves) {
     const bool is_limit = label.starts_with("copy") || label.starts_with("read 3");
     chart.add(label, is_limit ? Chart::Kind::limit : Chart::Kind::line,
               is_limit ? Style{"soft", static_cast<int>(i)} : style_of(i), points);
+    ++i;
   }
-  chart.legend().numbers(points_table(series, across));
+  chart.legend().numbers(points_table(curves, across));
 }
 
 // PyTorch's times, as rows like ours.
@@ -198,15 +195,6 @@ std::vector<Json> peer_rows(const Json& results) {
                     {"gigabytes_per_second", 20 * number(peer, "parameters") / (1e3 * us)}});
   }
   return rows;
-}
-
-std::vector<const Json*> pick(const std::vector<Json>& rows,
-                              const std::function<bool(const Json&)>& wanted) {
-  std::vector<const Json*> picked;
-  for (const Json& row : rows) {
-    if (wanted(row)) picked.push_back(&row);
-  }
-  return picked;
 }
 
 // Features of the fused update and the ways of the host are in the table; a picture of all of them
@@ -258,35 +246,25 @@ Chart roofline(const Json& results, const std::vector<Json>& rows) {
       most, ridge));
 }
 
-void add_sets(Page& page, const std::vector<Json>& rows) {
-  std::vector<std::string> sets;
-  for (const Json& row : rows) {
-    const std::string set = scalar(row.at("set"));
-    if (std::ranges::find(sets, set) == sets.end()) sets.push_back(set);
-  }
-  page.add("<h2>Every row</h2>\n");
-  for (const std::string& set : sets) {
-    double fused = 0;
-    double parameters = 0;
-    double tensors = 0;
-    bool has_launches = false;
-    for (const Json& row : rows) {
-      if (row.at("set") != set) continue;
-      has_launches = has_launches || row.at("us_over_empty").is_number();
-      parameters = number(row, "parameters");
-      tensors = number(row, "tensors");
-      if (row.at("variant") == "fused" && is_main(row)) fused = number(row, "us");
-    }
+void add_sets(Page& page, const std::vector<Json>& all) {
+  nlohmann::ordered_map<std::string, std::vector<Json>> sets;
+  for (const Json& row : all) sets[scalar(row.at("set"))].push_back(row);
+  page.add_heading("Every row");
+  for (const auto& [set, rows] : sets) {
+    const auto fused = std::ranges::find_if(
+        rows, [](const Json& row) { return row.at("variant") == "fused" && is_main(row); });
+    const double fused_us = fused == rows.end() ? 0 : number(*fused, "us");
+    const bool has_launches = std::ranges::any_of(
+        rows, [](const Json& row) { return row.at("us_over_empty").is_number(); });
     std::vector<std::vector<Cell>> cells;
     for (const Json& row : rows) {
-      if (row.at("set") != set) continue;
       const double us = number(row, "us");
       cells.push_back(
           {escape(label_of(row)), escape(scalar(row.at("how"))),
-           std::to_string(row.at("launches").get<std::int64_t>()), time_text(us),
-           fmt::format("{:.2f} .. {:.2f}", number(row, "least_us"), number(row, "largest_us")),
-           fused > 0 ? fmt::format("{:+.2f} us ({:+.1f} %)", us - fused, 100 * (us / fused - 1))
-                     : "–",
+           std::to_string(row.at("launches").get<std::int64_t>()), time_text(us), range_text(row),
+           fused_us > 0
+               ? fmt::format("{:+.2f} us ({:+.1f} %)", us - fused_us, 100 * (us / fused_us - 1))
+               : "–",
            fmt::format("{:.1f}", number(row, "gigabytes_per_second")),
            share_text(number(row, "share_of_copy")), share_text(number(row, "share_of_traffic"))});
       if (!has_launches) continue;
@@ -298,56 +276,58 @@ void add_sets(Page& page, const std::vector<Json>& rows) {
         "variant",       "how",  "launches", "median",    "least .. largest, us",
         "against fused", "GB/s", "of copy",  "of 3r + 2w"};
     if (has_launches) heads.insert(heads.begin() + 5, "over an empty node");
-    page.add(folded(fmt::format("{}: {:.0f} parameters, {:.0f} tensors", set, parameters, tensors),
+    page.add(folded(fmt::format("{}: {:.0f} parameters, {:.0f} tensors", set,
+                                number(rows.back(), "parameters"), number(rows.back(), "tensors")),
                     table(heads, cells)));
   }
 }
 
 std::string update_page(const Json& results) {
   Page page;
-  add_heading(page, "The update", results);
-  std::vector<Json> rows;
-  for (const Json& row : results.at("rows")) rows.push_back(row);
-  std::vector<Json> all = rows;
-  for (Json& row : peer_rows(results)) all.push_back(std::move(row));
+  add_head(page, "The update", results);
+  const auto rows = results.at("rows").get<std::vector<Json>>();
+  std::vector<Json> pictured = rows;
+  for (Json& row : peer_rows(results)) pictured.push_back(std::move(row));
+  std::erase_if(pictured, [](const Json& row) { return !in_pictures(row); });
 
   std::vector<Chart> charts;
-  const auto parameters = [](const Json& row) { return number(row, "parameters"); };
-  const auto tensors = [](const Json& row) { return number(row, "tensors"); };
-  const auto us = [](const Json& row) { return number(row, "us"); };
-  const auto rate_of = [](const Json& row) { return number(row, "gigabytes_per_second"); };
-  const auto single =
-      pick(all, [&](const Json& row) { return in_pictures(row) && number(row, "tensors") == 1; });
+  std::vector<Json> single;
   std::set<double> sizes;
-  for (const Json* row : single) sizes.insert(parameters(*row));
+  for (const Json& row : pictured) {
+    if (number(row, "tensors") != 1) continue;
+    single.push_back(row);
+    sizes.insert(number(row, "parameters"));
+  }
   if (sizes.size() > 1) {
     charts.push_back(
         Chart("One tensor of growing size", "parameters", "GB/s")
             .log_x()
             .caption("Bytes that must be moved, over the time: small sets fit into the cache, very "
                      "small ones are done before the whole device is busy."));
-    add_series(charts.back(), by_variant(single, parameters, rate_of), "GB/s at parameters");
+    add_curves(charts.back(), by_variant(single, "parameters", "gigabytes_per_second"),
+               "GB/s at parameters");
     charts.push_back(Chart("The same in time", "parameters", "microseconds").log_x().log_y());
-    add_series(charts.back(), by_variant(single, parameters, us), "us at parameters");
+    add_curves(charts.back(), by_variant(single, "parameters", "us"), "us at parameters");
   }
   // The sizes for which sets with several numbers of tensors exist.
   std::map<double, std::set<double>> counts;
-  for (const Json& row : rows) counts[parameters(row)].insert(tensors(row));
-  for (const auto& of_one_size : counts) {
-    if (of_one_size.second.size() < 2) continue;
-    const double size = of_one_size.first;
-    const auto of_size =
-        pick(all, [&](const Json& row) { return in_pictures(row) && parameters(row) == size; });
+  for (const Json& row : rows) counts[number(row, "parameters")].insert(number(row, "tensors"));
+  for (const auto& [size, tensors] : counts) {
+    if (tensors.size() < 2) continue;
+    std::vector<Json> of_size;
+    for (const Json& row : pictured) {
+      if (number(row, "parameters") == size) of_size.push_back(row);
+    }
     charts.push_back(Chart(fmt::format("{:.0f} parameters in growing numbers of tensors", size),
                            "tensors", "microseconds")
                          .log_x()
                          .log_y()
                          .caption("A single launch does not depend on their number."));
-    add_series(charts.back(), by_variant(of_size, tensors, us), "us at tensors");
+    add_curves(charts.back(), by_variant(of_size, "tensors", "us"), "us at tensors");
   }
   if (!rows.empty()) charts.push_back(roofline(results, rows));
   page.add_charts(charts);
-  add_peers(page, results.at("peers"), "us", "us");
+  add_peers(page, results.at("peers"), "us");
   add_sets(page, rows);
   return page.document("The update");
 }
@@ -402,56 +382,31 @@ std::string limit_of(const Json& part, const Json& ceilings) {
   return memory + arithmetic == 0 ? "–" : memory > arithmetic ? "memory" : "arithmetic";
 }
 
-// What a part, or all parts of a pass, did in which time.
-std::vector<std::string> part_heads() {
-  return {"launches", "us", "least .. largest", "MB", "GB/s", "GFLOP/s"};
-}
-std::vector<Cell> part_cells(const Json& part, bool on_gpu) {
-  const bool computes = number(part, "operations") > 0;
-  return {on_gpu ? text_at(part, "launches") : "–",
-          fmt::format("{:.2f}", number(part, "us")),
-          fmt::format("{:.2f} .. {:.2f}", number(part, "least_us"), number(part, "largest_us")),
-          fmt::format("{:.2f}", 1e-6 * number(part, "bytes")),
-          fmt::format("{:.1f}", number(part, "gigabytes_per_second")),
-          computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–"};
-}
-
-std::string share_of_limit(const Json& part) {
-  return share_text(number(part, "limit_us") / std::max(number(part, "us"), 1e-3));
-}
-
-template <class T>
-std::vector<T> joined(std::vector<T> before, const std::vector<T>& middle,
-                      const std::vector<T>& after) {
-  before.insert(before.end(), middle.begin(), middle.end());
-  before.insert(before.end(), after.begin(), after.end());
-  return before;
-}
-
-void add_passes(Page& page, const Json& results) {
-  if (results.at("passes").empty()) return;
-  std::vector<std::vector<Cell>> cells;
-  for (const Json& pass : results.at("passes")) {
-    cells.push_back(joined<Cell>({escape(scalar(pass.at("pass")))},
-                                 part_cells(pass, is_on_gpu(results)), {share_of_limit(pass)}));
+// What each part, or all parts of each pass, did in which time. `names` are the keys that name it.
+std::string parts_table(const Json& parts, const std::vector<std::string>& names,
+                        const Json& results) {
+  const bool are_single = names.size() > 1;
+  std::vector<std::string> heads = names;
+  for (const char* head : {"launches", "us", "least .. largest", "MB", "GB/s", "GFLOP/s"}) {
+    heads.emplace_back(head);
   }
-  page.add("<h2>Forward, backward, update</h2>\n" +
-           table(joined<std::string>({"pass"}, part_heads(), {"of its parts' limits"}), cells));
-}
-
-void add_parts(Page& page, const Json& results) {
-  if (results.at("parts").empty()) return;
-  std::vector<std::vector<Cell>> cells;
-  for (const Json& part : results.at("parts")) {
-    cells.push_back(joined<Cell>({escape(scalar(part.at("layer"))), escape(scalar(part.at("pass"))),
-                                  escape(scalar(part.at("work")))},
-                                 part_cells(part, is_on_gpu(results)),
-                                 {limit_of(part, results.at("ceilings")), share_of_limit(part)}));
+  if (are_single) heads.emplace_back("limited by");
+  heads.emplace_back(are_single ? "of it" : "of its parts' limits");
+  std::vector<std::vector<Cell>> rows;
+  for (const Json& part : parts) {
+    std::vector<Cell>& row = rows.emplace_back();
+    for (const std::string& name : names) row.emplace_back(escape(scalar(part.at(name))));
+    row.emplace_back(is_on_gpu(results) ? text_at(part, "launches") : "–");
+    row.emplace_back(fmt::format("{:.2f}", number(part, "us")));
+    row.emplace_back(range_text(part));
+    row.emplace_back(fmt::format("{:.2f}", 1e-6 * number(part, "bytes")));
+    row.emplace_back(fmt::format("{:.1f}", number(part, "gigabytes_per_second")));
+    const bool computes = number(part, "operations") > 0;
+    row.emplace_back(computes ? fmt::format("{:.1f}", number(part, "gigaflops")) : "–");
+    if (are_single) row.emplace_back(limit_of(part, results.at("ceilings")));
+    row.emplace_back(share_text(number(part, "limit_us") / std::max(number(part, "us"), 1e-3)));
   }
-  page.add(
-      "<h2>Every part</h2>\n" +
-      table(joined<std::string>({"layer", "pass", "work"}, part_heads(), {"limited by", "of it"}),
-            cells));
+  return table(heads, rows);
 }
 
 // The measurements of the step as a whole; fewer if it was interrupted.
@@ -483,7 +438,7 @@ std::vector<std::pair<std::string, std::string>> step_facts(const Json& results)
 
 std::string step_page(const Json& results) {
   Page page;
-  add_heading(page, fmt::format("A step of {}", text_at(results, "network")), results);
+  add_head(page, fmt::format("A step of {}", text_at(results, "network")), results);
   page.add(terms(step_facts(results)));
 
   if (!results.at("works").empty()) {
@@ -520,9 +475,15 @@ std::string step_page(const Json& results) {
         table({"replicas", "updates a second", "images a second", "times one"}, numbers));
     page.add_charts({chart});
   }
-  add_peers(page, results.at("peers"), "ms", "ms");
-  add_passes(page, results);
-  add_parts(page, results);
+  add_peers(page, results.at("peers"), "ms");
+  if (const Json& passes = results.at("passes"); !passes.empty()) {
+    page.add_heading("Forward, backward, update");
+    page.add(parts_table(passes, {"pass"}, results));
+  }
+  if (const Json& parts = results.at("parts"); !parts.empty()) {
+    page.add_heading("Every part");
+    page.add(parts_table(parts, {"layer", "pass", "work"}, results));
+  }
   return page.document("A step");
 }
 
@@ -530,7 +491,7 @@ std::string step_page(const Json& results) {
 
 std::string schedule_page(const Json& results) {
   Page page;
-  add_heading(page, "The schedule", results);
+  add_head(page, "The schedule", results);
   std::vector<Row> shapes;
   std::vector<std::string> heads = {"schedule", "lr_at on the host, ns", "least .. largest"};
   std::vector<std::vector<Cell>> cells;
@@ -553,7 +514,8 @@ std::string schedule_page(const Json& results) {
   }
   if (!shapes.empty()) {
     page.add_charts({rows_chart("One evaluation on the host", shapes)});
-    page.add("<h2>By shape</h2>\n" + table(heads, cells));
+    page.add_heading("By shape");
+    page.add(table(heads, cells));
   }
   return page.document("The schedule");
 }

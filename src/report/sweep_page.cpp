@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <ranges>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -79,8 +80,8 @@ std::string cells_table(const Json& axes, const Json& cells) {
   return table(heads, rows);
 }
 
+// Of one combination of the further axes.
 struct StabilityMap {
-  std::string caption;             // the values of the further axes
   std::vector<std::string> names;  // of the rows
   std::vector<std::vector<Cell>> rows;
 };
@@ -88,8 +89,8 @@ struct StabilityMap {
 // All maps of a grid have the same width. On a narrow screen, a table with more columns than rows
 // is transposed by report.css, and with it the arrows in the corner. Its cells are then no boxes of
 // a table, whose roles are therefore given.
-std::string map_html(const StabilityMap& map, const std::string& across, const std::string& down,
-                     const std::vector<std::string>& columns) {
+std::string map_html(const std::string& caption, const StabilityMap& map, const std::string& across,
+                     const std::string& down, const std::vector<std::string>& columns) {
   const auto corner = [&](const char* css_class, const char* arrow_down, const char* arrow_across) {
     return fmt::format("<span class=\"{}\">{}{}\u00a0{}</span>", css_class,
                        down.empty() ? "" : fmt::format("{}\u00a0{}<br/>", escape(down), arrow_down),
@@ -98,9 +99,9 @@ std::string map_html(const StabilityMap& map, const std::string& across, const s
   std::string html = fmt::format(
       "{}<table class=\"map{}\" role=\"table\" style=\"--across: {}; --down: {}\">\n{}"
       "<thead role=\"rowgroup\"><tr role=\"row\"><th role=\"columnheader\">{}{}</th>",
-      wide_begin(map.caption.empty() ? "Stability map" : "Stability map, " + map.caption),
+      wide_begin(caption.empty() ? "Stability map" : "Stability map, " + caption),
       columns.size() > map.rows.size() ? " turns" : "", columns.size(), map.rows.size(),
-      map.caption.empty() ? "" : "<caption>" + escape(map.caption) + "</caption>\n",
+      caption.empty() ? "" : "<caption>" + escape(caption) + "</caption>\n",
       corner("as-is", "↓", "→"), corner("turned", "→", "↓"));
   for (const std::string& column : columns) {
     html += fmt::format("<th role=\"columnheader\" scope=\"col\">{}</th>", escape(column));
@@ -126,21 +127,16 @@ void add_maps(Page& page, const Json& result) {
   const auto down = has_rows ? axes.at(axes.size() - 1).at("key").get<std::string>() : "";
   std::vector<std::string> columns;
   for (const Json& value : axes.at(0).at("values")) columns.push_back(axis_value(value));
-  std::vector<StabilityMap> maps;
+  nlohmann::ordered_map<std::string, StabilityMap> maps;  // by caption
   const std::size_t per_column = cells.size() / std::max<std::size_t>(1, columns.size());
   for (std::size_t i = 0; i < per_column; ++i) {
     Json further = cells.at(i).at("point");
     further.erase(across);
     const std::string name = has_rows ? axis_value(further.at(down)) : "all";
     if (has_rows) further.erase(down);
-    const std::string caption = point_text(further);
-    auto map = std::ranges::find(maps, caption, &StabilityMap::caption);
-    if (map == maps.end()) {
-      maps.push_back({caption, {}, {}});
-      map = maps.end() - 1;
-    }
-    map->names.push_back(name);
-    std::vector<Cell>& row = map->rows.emplace_back();
+    StabilityMap& map = maps[point_text(further)];
+    map.names.push_back(name);
+    std::vector<Cell>& row = map.rows.emplace_back();
     for (std::size_t c = 0; c < columns.size(); ++c) {
       row.push_back(map_cell(cells.at(c * per_column + i)));
     }
@@ -152,12 +148,12 @@ void add_maps(Page& page, const Json& result) {
       std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
       ". Colour and sign show what most of its runs did, a failure also if exactly half of them "
       "failed:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ "
-      "spiked "
-      "</span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not finite</span> "
+      "spiked </span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not "
+      "finite</span> "
       "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
       "class=\"maps\">\n");
-  for (const StabilityMap& map : maps) {
-    page.add(map_html(map, short_key(across), has_rows ? short_key(down) : "", columns));
+  for (const auto& [caption, map] : maps) {
+    page.add(map_html(caption, map, short_key(across), has_rows ? short_key(down) : "", columns));
   }
   page.add("</div>\n" + folded("Every cell", cells_table(axes, cells)));
 }
@@ -166,6 +162,14 @@ void add_maps(Page& page, const Json& result) {
 
 constexpr const char* rate_key = "schedule.base_lr";
 constexpr const char* warmup_key = "schedule.warmup.length";
+
+double rate_of(const Json& cell) {
+  return cell.at("point").at(rate_key).get<double>();
+}
+
+Number mean_of(const std::vector<double>& values) {
+  return values.empty() ? Number() : Number(mean(values));
+}
 
 // "64 steps" -> 64, "steps"; a number has no unit.
 std::pair<double, std::string> length_of(const Json& value) {
@@ -196,9 +200,10 @@ std::vector<std::string> by_length(const Json& values) {
 }
 
 std::string runs_in_a_cell(const std::vector<const Json*>& cells) {
-  std::vector<std::int64_t> n;
-  for (const Json* cell : cells) n.push_back(cell->at("n").get<std::int64_t>());
-  const auto [least, most] = std::ranges::minmax(n);
+  const auto [least, most] =
+      std::ranges::minmax(cells | std::views::transform([](const Json* cell) {
+                            return cell->at("n").get<std::int64_t>();
+                          }));
   return least == most ? fmt::format("n = {} runs in a cell.", least)
                        : fmt::format("n = {} to {} runs in a cell.", least, most);
 }
@@ -226,7 +231,7 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
     for (const Json* cell : lines.cells) {
       const Number value = value_of(*cell);
       if (lines.value_of(*cell) != lines.values[i] || !value) continue;
-      by_rate[cell->at("point").at(rate_key).get<double>()] = *value;
+      by_rate[rate_of(*cell)] = *value;
     }
     Points points;
     for (const auto& [lr, value] : by_rate) points.add(lr, value);
@@ -236,10 +241,8 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
               {fmt::format("order:{:.3f}", static_cast<double>(i) / last), static_cast<int>(i)},
               points);
   }
-  std::vector<double> rates;
-  for (const Json* cell : lines.cells)
-    rates.push_back(cell->at("point").at(rate_key).get<double>());
-  const auto [least, largest] = std::ranges::minmax(rates);
+  const auto [least, largest] = std::ranges::minmax(
+      lines.cells | std::views::transform([](const Json* cell) { return rate_of(*cell); }));
   chart.log_x().span_x(least, largest).legend();
 }
 
@@ -254,16 +257,14 @@ std::string rate_table(const RateLines& lines) {
       if (lines.value_of(*cell) != value) continue;
       const auto interval = interval_at(*cell, "failure_interval");
       const std::vector<double> accuracies = accuracies_of_the_others(*cell);
-      rows.push_back({escape(value), rate(cell->at("point").at(rate_key).get<double>()),
+      rows.push_back({escape(value), rate(rate_of(*cell)),
                       std::to_string(cell->at("n").get<std::int64_t>()),
                       std::to_string(cell->at("failures").get<std::int64_t>()),
-                      interval ? to_string(*interval) : "–",
-                      accuracies.empty() ? "–" : percent(mean(accuracies)),
+                      interval ? to_string(*interval) : "–", percent(mean_of(accuracies)),
                       accuracies.empty() ? "–" : percent(std::ranges::min(accuracies)),
                       accuracies.empty() ? "–" : percent(std::ranges::max(accuracies))});
       if (!validated) continue;
-      const std::vector<double> validation = validation_accuracies_of_the_others(*cell);
-      rows.back().emplace_back(validation.empty() ? "–" : percent(mean(validation)));
+      rows.back().emplace_back(percent(mean_of(validation_accuracies_of_the_others(*cell))));
     }
   }
   std::vector<std::string> heads = {lines.key.empty() ? "" : short_key(lines.key),
@@ -278,13 +279,13 @@ std::string rate_table(const RateLines& lines) {
   return table(heads, rows);
 }
 
-// The lines of one pair of charts, by the values of the axes that are neither the rate nor the
-// lines.
-using RatePair = std::pair<std::string, RateLines>;
+// The lines of charts, by the values of the axes that are neither the rate nor the lines.
+using RateLinesByCaption = nlohmann::ordered_map<std::string, RateLines>;
 
-// One line per warmup length (or per value of the last axis, if warmup does not vary), one pair per
-// combination of the other axes. Empty if there are too few rates or too many lines for a chart.
-std::vector<RatePair> rate_pairs(const Json& result) {
+// One line per warmup length (or per value of the last axis, if warmup does not vary), in charts
+// per combination of the other axes. Empty if there are too few rates or too many lines for a
+// chart.
+RateLinesByCaption rate_lines(const Json& result) {
   constexpr std::size_t max_lines = 24;
   RateLines lines;
   std::size_t rates = 0;
@@ -299,64 +300,61 @@ std::vector<RatePair> rate_pairs(const Json& result) {
   }
   if (lines.key.empty()) lines.values = {"all"};
   if (rates < 2 || lines.values.size() > max_lines) return {};
-  std::vector<RatePair> pairs;
+  RateLinesByCaption all;
   for (const Json& cell : result.at("cells")) {
     Json further = cell.at("point");
     if (!further.at(rate_key).is_number()) return {};
     further.erase(rate_key);
     if (!lines.key.empty()) further.erase(lines.key);
-    const std::string caption = point_text(further);
-    auto pair = std::ranges::find(pairs, caption, &RatePair::first);
-    if (pair == pairs.end()) pair = pairs.insert(pair, {caption, lines});
-    pair->second.cells.push_back(&cell);
+    all.emplace(point_text(further), RateLines(lines)).first->second.cells.push_back(&cell);
   }
-  return pairs;
+  return all;
 }
 
 // Accuracy and failures along the base rate.
 std::vector<Chart> rate_charts(const RateLines& lines, const std::string& caption) {
   const std::string where = caption.empty() ? "" : ", " + caption;
   const std::string n = runs_in_a_cell(lines.cells);
-  Chart accuracy("Test accuracy by base rate" + where, "base learning rate", "accuracy, %");
-  add_lines(accuracy, lines, [](const Json& cell) {
-    const std::vector<double> accuracies = accuracies_of_the_others(cell);
-    return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
-  });
-  Chart validation("Validation accuracy by base rate" + where, "base learning rate", "accuracy, %");
-  add_lines(validation, lines, [](const Json& cell) {
-    const std::vector<double> accuracies = validation_accuracies_of_the_others(cell);
-    return accuracies.empty() ? Number() : Number(100 * mean(accuracies));
-  });
-  for (Chart* chart : {&accuracy, &validation}) {
-    chart->caption(
-        "Mean over the runs of a cell that did not fail: read it together with the failures. " + n);
-  }
-  Chart failures("Failed runs by base rate" + where, "base learning rate", "failed, % of runs");
-  add_lines(failures, lines, [](const Json& cell) {
-    const auto runs = cell.at("n").get<double>();
-    return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
-  });
-  failures.span_y(0, 100).caption("Not finite, or stuck. " + n);
-  std::vector<Chart> charts;
-  for (Chart* chart : {&validation, &accuracy, &failures}) {
-    if (chart->empty()) continue;
-    chart->numbers(rate_table(lines));
-    charts.push_back(std::move(*chart));
-  }
+  const std::string numbers = rate_table(lines);
+  const auto chart = [&](const char* title, const char* y, const char* words,
+                         const auto& value_of) {
+    Chart drawn(title + where, "base learning rate", y);
+    add_lines(drawn, lines, value_of);
+    return drawn.caption(words + n).numbers(numbers);
+  };
+  const auto accuracy_chart = [&](const char* title, const auto& accuracies_of) {
+    return chart(title, "accuracy, %",
+                 "Mean over the runs of a cell that did not fail: read it together with the "
+                 "failures. ",
+                 [&](const Json& cell) {
+                   const Number accuracy = mean_of(accuracies_of(cell));
+                   return accuracy ? Number(100 * *accuracy) : Number();
+                 });
+  };
+  std::vector<Chart> charts = {
+      accuracy_chart("Validation accuracy by base rate", validation_accuracies_of_the_others),
+      accuracy_chart("Test accuracy by base rate", accuracies_of_the_others),
+      chart("Failed runs by base rate", "failed, % of runs", "Not finite, or stuck. ",
+            [](const Json& cell) {
+              const auto runs = cell.at("n").get<double>();
+              return runs > 0 ? Number(100 * cell.at("failures").get<double>() / runs) : Number();
+            })};
+  charts.back().span_y(0, 100);
+  std::erase_if(charts, [](const Chart& each) { return each.empty(); });
   return charts;
 }
 
 void add_rate_charts(Page& page, const Json& result) {
-  constexpr std::size_t max_pairs = 4;
-  std::vector<RatePair> pairs = rate_pairs(result);
-  if (pairs.size() > max_pairs) {
+  constexpr std::size_t max_combinations = 4;
+  RateLinesByCaption all = rate_lines(result);
+  if (all.size() > max_combinations) {
     page.add(
         fmt::format("<p class=\"soft\">Charts of {} of {} combinations; the table of every cell "
                     "has them all.</p>\n",
-                    max_pairs, pairs.size()));
-    pairs.resize(max_pairs);
+                    max_combinations, all.size()));
+    all.resize(max_combinations);
   }
-  for (const auto& [caption, lines] : pairs) page.add_charts(rate_charts(lines, caption));
+  for (const auto& [caption, lines] : all) page.add_charts(rate_charts(lines, caption));
 }
 
 // "[5.00e-03, 2.00e-02]", with – for an end outside of the grid.

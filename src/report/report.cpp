@@ -58,10 +58,6 @@ bool is_validated(const RunData& run) {
   return run.summary.contains("best_by") && run.summary.at("best_by") == "validation";
 }
 
-bool any_validated(const std::vector<RunData>& runs) {
-  return std::ranges::any_of(runs, is_validated);
-}
-
 std::string numbers_of(const RunData& run) {
   const Json& s = run.summary;
   if (s.is_null()) return "";
@@ -142,18 +138,26 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading, bool va
   });
 }
 
-std::vector<std::string> run_heads(bool validated) {
+// `heading_of` makes the text of a run's heading.
+template <class HeadingOf>
+std::string runs_table(const std::vector<RunData>& runs, const HeadingOf& heading_of) {
+  const bool validated = std::ranges::any_of(runs, is_validated);
   std::vector<std::string> heads = {"run", "outcome", "updates", "final training loss",
                                     "test accuracy"};
   if (validated) heads.emplace_back("validation accuracy");
-  return heads;
+  std::vector<std::vector<Cell>> rows;
+  for (const RunData& run : runs) rows.push_back(row_of(run, heading_of(run), validated));
+  return table(heads, rows);
 }
 
-constexpr const char* no_curves =
-    "<p class=\"soft\">Curves are left out, as the page is of too many runs; a report of fewer "
-    "folders has them.</p>\n";
-
-void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets) {
+void add_run_charts(Page& page, const std::vector<RunData>& runs, const Facets& facets,
+                    bool has_curves) {
+  if (!has_curves) {
+    page.add(
+        "<p class=\"soft\">Curves are left out, as the page is of too many runs; a report of fewer "
+        "folders has them.</p>\n");
+    return;
+  }
   const PhaseMarks phases(runs, facets);
   for (const std::string& note : chart_notes(runs, facets, phases)) {
     page.add(fmt::format("<p class=\"soft\">{}</p>\n", escape(note)));
@@ -169,12 +173,10 @@ void add_run(Page& page, const RunData& run, const std::string& heading, bool ha
                        heading, escape(run.name), escape(run.seed),
                        outcome_cell(run.outcome).css_class, escape(outcome_sentence(run))));
   page.add(numbers_of(run));
+  add_run_charts(page, {run}, Facets({}, {}), has_curves);
   if (has_curves) {
-    add_run_charts(page, {run}, Facets({}, {}));
     page.add_heading("Phases of the schedule");
     page.add(phases_table(run));
-  } else {
-    page.add(no_curves);
   }
   page.add(folded("Configuration", preformatted(run.config, "Configuration")));
   const std::string environment = environment_of(run);
@@ -198,15 +200,8 @@ void add_runs(Page& page, const std::vector<RunData>& runs, const std::string& h
               bool has_curves) {
   page.add(fmt::format("<{0}>{1} runs</{0}>\n<p class=\"outcome\">{2}</p>\n", heading, runs.size(),
                        outcome_sentence(runs)));
-  std::vector<std::vector<Cell>> rows;
-  const bool validated = any_validated(runs);
-  for (const RunData& run : runs) rows.push_back(row_of(run, run.facets.front(), validated));
-  page.add(table(run_heads(validated), rows));
-  if (has_curves) {
-    add_run_charts(page, runs, Facets({"run"}, runs));
-  } else {
-    page.add(no_curves);
-  }
+  page.add(runs_table(runs, [](const RunData& run) { return run.facets.front(); }));
+  add_run_charts(page, runs, Facets({"run"}, runs), has_curves);
   for (std::size_t i = 0; i < std::min(runs.size(), max_configurations); ++i) {
     page.add(folded("Configuration and environment of " + runs[i].facets.front(),
                     environment_of(runs[i]) + preformatted(runs[i].config, "Configuration")));
@@ -232,30 +227,29 @@ void add_claims(Page& page, const Json& result) {
   page.add(html + "</ul>\n");
 }
 
+const Json& arms_of(const Experiment& e) {
+  return e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms");
+}
+
 // "16 of 20 runs", and whether more are to come.
 std::string progress_of(const Experiment& e) {
   const bool is_search = e.kind == Experiment::Kind::find_lr;
-  const Json& arms = e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms");
+  const Json& arms = arms_of(e);
   std::size_t done = 0;
   for (const Json& arm : arms) done += arm.at(is_search ? "searches" : "runs").size();
   const std::size_t planned = std::max(done, e.seeds * arms.size());
-  const char* what = is_search ? "searches" : "runs";
-  if (e.result.value("interrupted", false)) {
-    return fmt::format("… interrupted: {} of {} {} have ended, and only they count. ", done,
-                       planned, what);
-  }
-  if (done < planned) {
-    return fmt::format("… incomplete: {} of {} {} have ended, and only they count. ", done, planned,
-                       what);
-  }
-  return "";
+  const bool is_interrupted = e.result.value("interrupted", false);
+  if (!is_interrupted && done >= planned) return "";
+  return fmt::format("… {}: {} of {} {} have ended, and only they count. ",
+                     is_interrupted ? "interrupted" : "incomplete", done, planned,
+                     is_search ? "searches" : "runs");
 }
 
 std::string outcome_sentence(const Experiment& e) {
   if (e.kind == Experiment::Kind::find_lr) {
     std::size_t searches = 0;
     std::string medians;
-    for (const Json& arm : e.result.at("arms")) {
+    for (const Json& arm : arms_of(e)) {
       std::vector<double> rates;
       for (const Json& search : arm.at("searches")) {
         const Number largest = optional_at<double>(search, "largest");
@@ -275,16 +269,13 @@ std::string outcome_sentence(const Experiment& e) {
     return fmt::format("{} searches, {} runs{}", searches, e.runs.size(), medians);
   }
   std::int64_t failures = 0;
-  for (const Json& arm : e.result.at(e.kind == Experiment::Kind::sweep ? "cells" : "arms")) {
-    failures += arm.at("failures").get<std::int64_t>();
-  }
+  for (const Json& arm : arms_of(e)) failures += arm.at("failures").get<std::int64_t>();
   return fmt::format("{} of n = {} runs failed: not finite, or stuck", failures, e.runs.size());
 }
 
 std::string size_of(const Experiment& e) {
-  const bool is_sweep = e.kind == Experiment::Kind::sweep;
-  return fmt::format("{} {}, {} seeds", e.result.at(is_sweep ? "cells" : "arms").size(),
-                     is_sweep ? "cells" : "arms", e.seeds);
+  return fmt::format("{} {}, {} seeds", arms_of(e).size(),
+                     e.kind == Experiment::Kind::sweep ? "cells" : "arms", e.seeds);
 }
 
 // A note if the runs were made on different devices or by different versions, otherwise "".
@@ -305,15 +296,6 @@ std::string environments_note(const Experiment& e) {
       fmt::join(items, "; "));
 }
 
-std::string runs_table(const Experiment& e) {
-  const bool validated = any_validated(e.runs);
-  std::vector<std::vector<Cell>> rows;
-  for (const RunData& run : e.runs) {
-    rows.push_back(row_of(run, run.folder.lexically_relative(e.folder).string(), validated));
-  }
-  return table(run_heads(validated), rows);
-}
-
 void add_experiment(Page& page, const Experiment& e, const std::string& heading, bool has_curves) {
   page.add(fmt::format("<{0}>{1} <small>{2}</small></{0}>\n<p class=\"outcome\">{3}{4}</p>\n",
                        heading, escape(e.name), size_of(e), progress_of(e), outcome_sentence(e)));
@@ -332,12 +314,10 @@ void add_experiment(Page& page, const Experiment& e, const std::string& heading,
   }
   if (!e.runs.empty()) {
     page.add_heading("Curves");
-    if (has_curves) {
-      add_run_charts(page, e.runs, Facets(e.facet_names, e.runs));
-    } else {
-      page.add(no_curves);
-    }
-    page.add(folded("Runs", runs_table(e)));
+    add_run_charts(page, e.runs, Facets(e.facet_names, e.runs), has_curves);
+    page.add(folded("Runs", runs_table(e.runs, [&](const RunData& run) {
+                      return run.folder.lexically_relative(e.folder).string();
+                    })));
   }
   page.add(folded("Configuration", preformatted(e.config, "Configuration")));
   if (!e.runs.empty() && !e.runs.front().summary.is_null()) {

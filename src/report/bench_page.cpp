@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "backend/backend.h"
+#include "backend/benches.h"
 #include "config/error.h"
 #include "report/label_text.h"
 #include "report/page.h"

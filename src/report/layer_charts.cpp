@@ -139,7 +139,7 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
   };
   const auto ratio = [](double a, double b) { return b > 0 ? a / b : gap; };
   if (const ByName layers(files_of(runs, &RunData::layers), &LayerRows::parameter);
-      !layers.chosen().empty()) {
+      layers.size() > 0) {
     const auto add = [&](const Chart& empty, const char* caption, const auto& value) {
       add_by_name(charts, empty, caption, layers, value);
     };
@@ -158,7 +158,7 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
         [](const LayerRows& l, std::size_t i) { return l.distance[i]; });
   }
   if (const ByName layers(files_of(runs, &RunData::activations), &ActivationRows::layer);
-      !layers.chosen().empty()) {
+      layers.size() > 0) {
     add_by_name(charts, chart("Largest activation", "activation").log_y(),
                 "Largest magnitude in the update's own batch.", layers,
                 [](const ActivationRows& a, std::size_t i) { return a.largest[i]; });

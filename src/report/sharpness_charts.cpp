@@ -49,8 +49,7 @@ Chart sharpness_chart(const std::string& arm, const std::vector<const RunData*>&
       if (s.agrees[i] == 0) doubtful.add(s.step[i], s.sharpness[i]);
     }
   }
-  add_limits(chart,
-             **std::ranges::max_element(runs, {}, [](const RunData* r) { return r->updates; }));
+  add_limits(chart, **std::ranges::max_element(runs, {}, &RunData::updates));
   if (!doubtful.x.empty()) {
     chart.add("step sizes disagree", Chart::Kind::dots, {"non_finite", 3}, doubtful);
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "config/atomic_file.h"
@@ -46,9 +47,8 @@ std::vector<PhaseFacts> phases_of(const Metrics& m) {
   std::vector<PhaseFacts> phases;
   for (const PhaseRows& rows : m.phases) {
     const auto [least, largest] =
-        std::minmax_element(m.lr.begin() + static_cast<std::ptrdiff_t>(rows.first),
-                            m.lr.begin() + static_cast<std::ptrdiff_t>(rows.last) + 1);
-    phases.push_back({rows.name, m.step[rows.first], m.step[rows.last], *least, *largest});
+        std::ranges::minmax(std::span(m.lr).subspan(rows.first, rows.last - rows.first + 1));
+    phases.push_back({rows.name, m.step[rows.first], m.step[rows.last], least, largest});
   }
   return phases;
 }

@@ -63,8 +63,8 @@ void add_comparison(Page& page, const Json& results) {
     const bool is_new = figure.at("earlier").is_null();
     const std::string change = is_new ? "new" : scalar(figure.at("change"));
     const std::string colour = change == "faster" ? "ok" : change == "slower" ? "non_finite" : "";
-    rows.push_back({escape(scalar(figure.at("key"))), escape(scalar(figure.at("unit"))),
-                    spread_text(figure), is_new ? "–" : spread_text(figure.at("earlier")),
+    rows.push_back({scalar(figure.at("key")), scalar(figure.at("unit")), spread_text(figure),
+                    is_new ? "–" : spread_text(figure.at("earlier")),
                     is_new ? "–" : ratio_text(figure.at("ratio")), Cell(change, colour)});
     if (!colour.empty()) changed.push_back(rows.back());
   }
@@ -109,8 +109,7 @@ void add_peers(Page& page, const Json& peers, const char* unit) {
     const std::string time = has_time ? fmt::format("{:.4f} {}", number(peer, unit), unit)
                              : peer.contains("missing") ? "missing: " + text_at(peer, "missing")
                                                         : "failed: " + text_at(peer, "error");
-    rows.push_back({escape(scalar(peer.at("name"))),
-                    peer.contains("set") ? escape(scalar(peer.at("set"))) : "–", escape(time),
+    rows.push_back({scalar(peer.at("name")), text_at(peer, "set"), time,
                     has_time ? fmt::format("{:.2f}", number(peer, "ratio")) : "–"});
   }
   page.add_heading("Compared with PyTorch");
@@ -158,7 +157,7 @@ std::string points_table(const Curves& curves, const std::string& across) {
   std::vector<std::vector<Cell>> rows;
   for (const auto& [label, points] : curves) {
     std::vector<Cell>& row = rows.emplace_back();
-    row.emplace_back(escape(label));
+    row.emplace_back(label);
     for (const double x : columns) {
       const auto at = std::ranges::find(points.x, x);
       row.emplace_back(
@@ -234,8 +233,7 @@ Chart roofline(const Json& results, const std::vector<Json>& rows) {
     const double gigaflops = operations_of(row) * most / (1e3 * number(row, "us"));
     const std::string label = label_of(row);
     chart.add(label, Chart::Kind::dots, style_of(i++), {{per_byte}, {gigaflops}});
-    numbers.push_back({escape(label), fmt::format("{:.3f}", per_byte),
-                       fmt::format("{:.1f}", gigaflops),
+    numbers.push_back({label, fmt::format("{:.3f}", per_byte), fmt::format("{:.1f}", gigaflops),
                        share_text(1e9 * gigaflops / (bytes * per_byte))});
   }
   chart.log_x().log_y().legend().numbers(
@@ -260,7 +258,7 @@ void add_sets(Page& page, const std::vector<Json>& all) {
     for (const Json& row : rows) {
       const double us = number(row, "us");
       cells.push_back(
-          {escape(label_of(row)), escape(scalar(row.at("how"))),
+          {label_of(row), scalar(row.at("how")),
            std::to_string(row.at("launches").get<std::int64_t>()), time_text(us), range_text(row),
            fused_us > 0
                ? fmt::format("{:+.2f} us ({:+.1f} %)", us - fused_us, 100 * (us / fused_us - 1))
@@ -364,7 +362,7 @@ Chart rows_chart(const std::string& title, const std::vector<Row>& rows) {
       least.add(unit * row.least, at);
       chart.add("", Chart::Kind::limit, {"soft", 3}, {{unit * row.least, unit * row.us}, {at, at}});
     }
-    numbers.push_back({escape(row.name), fmt::format("{:.2f}", unit * row.us),
+    numbers.push_back({row.name, fmt::format("{:.2f}", unit * row.us),
                        row.least > 0 ? fmt::format("{:.2f}", unit * row.least) : "–",
                        row.least > 0 ? share_text(row.least / row.us) : "–"});
   }
@@ -395,7 +393,7 @@ std::string parts_table(const Json& parts, const std::vector<std::string>& names
   std::vector<std::vector<Cell>> rows;
   for (const Json& part : parts) {
     std::vector<Cell>& row = rows.emplace_back();
-    for (const std::string& name : names) row.emplace_back(escape(scalar(part.at(name))));
+    for (const std::string& name : names) row.emplace_back(scalar(part.at(name)));
     row.emplace_back(is_on_gpu(results) ? text_at(part, "launches") : "–");
     row.emplace_back(fmt::format("{:.2f}", number(part, "us")));
     row.emplace_back(range_text(part));
@@ -498,7 +496,7 @@ std::string schedule_page(const Json& results) {
   for (const Json& s : results.at("schedules")) {
     shapes.push_back({scalar(s.at("name")), 1e-3 * number(s, "median_ns")});
     std::vector<Cell> row = {
-        escape(scalar(s.at("name"))), fmt::format("{:.1f}", number(s, "median_ns")),
+        scalar(s.at("name")), fmt::format("{:.1f}", number(s, "median_ns")),
         fmt::format("{:.1f} .. {:.1f}", number(s, "least_ns"), number(s, "largest_ns"))};
     for (const Json& in_step : s.at("in_step")) {
       if (cells.empty()) {

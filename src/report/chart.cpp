@@ -42,8 +42,9 @@ const char* name_of(Chart::Kind kind) {
   return "";
 }
 
-std::string value_at(Number value, Number at) {
-  return value ? fmt::format("{:.4g} <small>at {:.10g}</small>", *value, *at) : "–";
+Cell value_at(Number value, Number at) {
+  if (!value) return "–";
+  return Markup{fmt::format("{:.4g} <small>at {:.10g}</small>", *value, *at)};
 }
 
 }  // namespace
@@ -144,8 +145,8 @@ void Chart::add(const std::string& label, const Style& style, const Series& seri
     json_["series"].back()["of"] = clean(label);
   }
   const SeriesFacts& f = series.facts;
-  facts_.push_back({escape(label), std::to_string(f.values), plain(f.first),
-                    value_at(f.least, f.least_at), value_at(f.largest, f.largest_at), plain(f.last),
+  facts_.push_back({label, std::to_string(f.values), plain(f.first), value_at(f.least, f.least_at),
+                    value_at(f.largest, f.largest_at), plain(f.last),
                     f.not_finite_at ? fmt::format("from {:.10g}", *f.not_finite_at) : "–"});
 }
 

@@ -56,11 +56,11 @@ void add_arms(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& arm : arms) {
     std::vector<Cell>& row = rows.emplace_back();
-    row.emplace_back(escape(arm.at("name").get<std::string>()));
+    row.emplace_back(arm.at("name").get<std::string>());
     add_outcomes(row, arm, validated);
     if (has_losses) add_losses(row, arm.at("median_losses"));
     if (some_not_finite) row.emplace_back(steps_text(non_finite_steps(arm)));
-    row.emplace_back(overrides_html(arm.at("overrides")));
+    row.emplace_back(Markup{overrides_html(arm.at("overrides"))});
   }
   std::vector<std::string> heads = {"arm"};
   add_outcome_heads(heads, validated);
@@ -95,7 +95,7 @@ void add_shares(Page& page, const Json& arms) {
     const auto failures = arm.at("failures").get<std::int64_t>();
     const std::size_t row = names.size();
     names.push_back(arm.at("name").get<std::string>());
-    rows.push_back({escape(names.back()), std::to_string(n), std::to_string(failures)});
+    rows.push_back({names.back(), std::to_string(n), std::to_string(failures)});
     most_runs = std::max(most_runs, n);
     if (n == 0) {
       rows.back().insert(rows.back().end(), 2, "–");
@@ -133,7 +133,7 @@ void add_budgets(Page& page, const Json& result) {
     const Json& first = arms.front().at("budget");
     are_alike = are_alike && budget.at("updates") == first.at("updates") &&
                 budget.at("batch_size") == first.at("batch_size");
-    rows.push_back({escape(arm.at("name").get<std::string>()), std::to_string(updates),
+    rows.push_back({arm.at("name").get<std::string>(), std::to_string(updates),
                     std::to_string(images), plain(optional_at<double>(budget, "sum_of_rates"))});
   }
   page.add_heading("The budget of each arm");

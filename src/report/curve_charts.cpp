@@ -5,7 +5,6 @@
 #include <limits>
 #include <utility>
 
-#include "report/label_text.h"
 #include "report/run_charts.h"
 
 namespace preheat {
@@ -210,7 +209,7 @@ Chart final_accuracy_chart(const std::vector<RunData>& runs, const Facets& facet
   for (const RunData& run : runs) {
     const bool is_evaluated = !run.evaluations.step.empty();
     const Number accuracy = is_evaluated ? Number(run.evaluations.accuracy.back()) : Number();
-    rows.push_back({escape(facets.label(run)), percent(accuracy),
+    rows.push_back({facets.label(run), percent(accuracy),
                     is_evaluated ? fmt::format("{:.10g}", run.evaluations.step.back()) : "–"});
     if (!is_evaluated) continue;
     const std::vector<int> indices = facets.indices(run);

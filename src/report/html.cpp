@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "report/label_text.h"
 #include "schedule/plan.h"
@@ -60,8 +61,11 @@ std::string outcome_words(const std::string& outcome) {
   return known ? fmt::format("{} {}", known->sign, known->word) : outcome;
 }
 
+Cell::Cell(const std::string& text, std::string style_class)
+    : html(escape(text)), css_class(std::move(style_class)) {}
+
 Cell outcome_cell(const std::string& outcome, const std::string& more) {
-  return {escape(outcome_words(outcome) + more), sign_of(outcome) != nullptr ? outcome : ""};
+  return {outcome_words(outcome) + more, sign_of(outcome) != nullptr ? outcome : ""};
 }
 
 std::string wide_begin(const std::string& name) {

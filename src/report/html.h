@@ -1,8 +1,6 @@
 // HTML building blocks of a page.
 #pragma once
 
-#include <cstdint>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -32,10 +30,17 @@ std::string outcome_words(const std::string& outcome);
 
 // ---- HTML --------------------------------------------------------------------------------------
 
+/// HTML, where otherwise text is expected.
+struct Markup {
+  std::string html;
+};
+
+/// Of a table. Text is escaped.
 struct Cell {
-  Cell(std::string inner, std::string style_class = "")
-      : html(std::move(inner)), css_class(std::move(style_class)) {}
-  Cell(const char* inner) : html(inner) {}
+  Cell(const std::string& text, std::string style_class = "");
+  Cell(const char* text) : Cell(std::string(text)) {}
+  Cell(Markup markup, std::string style_class = "")
+      : html(std::move(markup.html)), css_class(std::move(style_class)) {}
   std::string html;
   std::string css_class;
 };

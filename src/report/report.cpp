@@ -111,8 +111,8 @@ std::string environment_of(const RunData& run) {
 std::string phases_table(const RunData& run) {
   std::vector<std::vector<Cell>> rows;
   for (const PhaseFacts& p : run.phases) {
-    rows.push_back({escape(p.name), fmt::format("{} – {}", p.first, p.last), rate(p.least_lr),
-                    rate(p.largest_lr)});
+    rows.push_back(
+        {p.name, fmt::format("{} – {}", p.first, p.last), rate(p.least_lr), rate(p.largest_lr)});
   }
   return table({"phase", "updates", "least rate", "largest rate"}, rows);
 }
@@ -127,7 +127,7 @@ std::vector<Cell> row_of(const RunData& run, const std::string& heading, bool va
     const auto step = run.summary.is_null()
                           ? std::nullopt
                           : optional_at<std::int64_t>(run.summary, "first_non_finite_step");
-    std::vector<Cell> row = {escape(heading),
+    std::vector<Cell> row = {heading,
                              outcome_cell(run.outcome, step ? fmt::format(" at {}", *step) : ""),
                              std::to_string(run.updates), plain(number("final_train_loss")),
                              percent(number("test_accuracy"))};

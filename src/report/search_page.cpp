@@ -12,7 +12,6 @@
 
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
-#include "report/label_text.h"
 #include "train/json_file.h"
 
 namespace preheat {
@@ -167,7 +166,7 @@ std::string search_table(const Experiment& e) {
   std::vector<std::vector<Cell>> rows;
   std::vector<std::vector<double>> all(e.result.at("arms").size());
   for (const Json& seed : seeds_of(e.result)) {
-    std::vector<Cell> row = {escape(scalar(seed))};
+    std::vector<Cell> row = {scalar(seed)};
     for (std::size_t i = 0; i < all.size(); ++i) {
       const Number largest = largest_rate(e.result.at("arms").at(i), seed);
       if (largest) all[i].push_back(*largest);
@@ -178,8 +177,8 @@ std::string search_table(const Experiment& e) {
   }
   std::vector<Cell> medians = {"median"};
   for (const std::vector<double>& rates : all) {
-    medians.emplace_back(fmt::format("{}<br/><small>n = {}</small>",
-                                     rates.empty() ? "–" : rate(median(rates)), rates.size()));
+    medians.emplace_back(Markup{fmt::format(
+        "{}<br/><small>n = {}</small>", rates.empty() ? "–" : rate(median(rates)), rates.size())});
   }
   medians.insert(medians.end(), columns.size(), "");
   rows.push_back(std::move(medians));
@@ -195,7 +194,7 @@ void add_correlations(Page& page, const Json& result) {
     const Json& found = arm.at(key);
     const Number rho = optional_at<double>(found, "rank_correlation");
     if (!rho) return;
-    rows.push_back({escape(scalar(arm.at("name"))), name, escape(scalar(found.at("arm"))),
+    rows.push_back({scalar(arm.at("name")), name, scalar(found.at("arm")),
                     fmt::format("{:.2f}", *rho),
                     fmt::format("{:.2g}", get_as<double>(found.at("p"))),
                     std::to_string(get_as<std::int64_t>(found.at("n")))});
@@ -218,7 +217,7 @@ void add_ratios(Page& page, const Json& result) {
     const Number mean = optional_at<double>(r, "log2_mean");
     const auto octaves = interval_at(r, "interval");
     rows.push_back(
-        {escape(fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0)))),
+        {fmt::format("{} over {}", scalar(r.at("arms").at(1)), scalar(r.at("arms").at(0))),
          mean ? fmt::format("{:.2f}", std::exp2(*mean)) : "–",
          octaves ? to_string(Interval{std::exp2(octaves->lo), std::exp2(octaves->hi)})
          : mean  ? "too few seeds"
@@ -236,7 +235,7 @@ std::string tried_table(const Json& arm) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& search : arm.at("searches")) {
     for (const Json& trial : search.at("tried")) {
-      rows.push_back({escape(scalar(search.at("seed"))), rate(trial.at("lr").get<double>()),
+      rows.push_back({scalar(search.at("seed")), rate(trial.at("lr").get<double>()),
                       trial.at("trained").get<bool>() ? "yes" : "no",
                       outcome_cell(trial.at("outcome").get<std::string>()),
                       plain(optional_at<double>(trial, "final_train_loss")),

@@ -35,15 +35,15 @@ Cell map_cell(const Json& cell) {
   const std::vector<double> accuracies = accuracies_of_the_others(cell);
   const std::vector<double> validation = validation_accuracies_of_the_others(cell);
   return {
-      fmt::format("<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}{}",
-                  count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"),
-                  count(cell, "ok"), outcome_sign(outcome), failures, n,
-                  accuracies.empty()
-                      ? ""
-                      : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies)),
-                  validation.empty()
-                      ? ""
-                      : fmt::format("<br/><small>val. {:.1f} %</small>", 100 * mean(validation))),
+      Markup{fmt::format(
+          "<span title=\"{} not finite, {} stuck, {} spiked, {} ok\">{} {}/{}</span>{}{}",
+          count(cell, "non_finite"), count(cell, "stuck"), count(cell, "spiked"), count(cell, "ok"),
+          outcome_sign(outcome), failures, n,
+          accuracies.empty() ? ""
+                             : fmt::format("<br/><small>{:.1f} %</small>", 100 * mean(accuracies)),
+          validation.empty()
+              ? ""
+              : fmt::format("<br/><small>val. {:.1f} %</small>", 100 * mean(validation)))},
       outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
@@ -73,7 +73,7 @@ std::string cells_table(const Json& axes, const Json& cells) {
   for (const Json& cell : cells) {
     std::vector<Cell>& row = rows.emplace_back();
     for (const Json& axis : axes) {
-      row.emplace_back(escape(axis_value(cell.at("point").at(axis.at("key").get<std::string>()))));
+      row.emplace_back(axis_value(cell.at("point").at(axis.at("key").get<std::string>())));
     }
     add_outcomes(row, cell, validated);
   }
@@ -257,7 +257,7 @@ std::string rate_table(const RateLines& lines) {
       if (lines.value_of(*cell) != value) continue;
       const auto interval = interval_at(*cell, "failure_interval");
       const std::vector<double> accuracies = accuracies_of_the_others(*cell);
-      rows.push_back({escape(value), rate(rate_of(*cell)),
+      rows.push_back({value, rate(rate_of(*cell)),
                       std::to_string(cell->at("n").get<std::int64_t>()),
                       std::to_string(cell->at("failures").get<std::int64_t>()),
                       interval ? to_string(*interval) : "–", percent(mean_of(accuracies)),
@@ -358,7 +358,7 @@ void add_rate_charts(Page& page, const Json& result) {
 }
 
 // "[5.00e-03, 2.00e-02]", with – for an end outside of the grid.
-std::string interval_html(const Json& boundary) {
+std::string interval_text(const Json& boundary) {
   if (!boundary.contains("interval") || boundary.at("interval").is_null()) return "–";
   const auto end = [&](std::size_t i) {
     const Json& value = boundary.at("interval").at(i);
@@ -381,14 +381,14 @@ void add_boundaries(Page& page, const Json& result) {
   std::vector<std::vector<Cell>> rows;
   for (const Json& b : boundaries) {
     std::vector<Cell>& row = rows.emplace_back();
-    for (const Json& value : b.at("point")) row.emplace_back(escape(scalar(value)));
+    for (const Json& value : b.at("point")) row.emplace_back(scalar(value));
     if (is_one) row.emplace_back("all");
     row.emplace_back(b.contains("n") ? scalar(b.at("n")) : "–");
     row.emplace_back(rate(optional_at<double>(b, "largest_training")));
     row.emplace_back(rate(optional_at<double>(b, "smallest_failing")));
     row.emplace_back(std::to_string(get_as<std::int64_t>(b.at("violations"))));
     row.emplace_back(plain(optional_at<double>(b, "sensitivity")));
-    row.emplace_back(interval_html(b));
+    row.emplace_back(interval_text(b));
   }
   page.add_heading("The boundary along the base rate");
   page.add(table(heads, rows));

@@ -14,8 +14,8 @@ namespace preheat {
 /// The look of a series. Colours are names of variables in report.css; dashes and, for points
 /// without lines, shapes differ with `pattern` too, so that nobody depends on colours.
 struct Style {
-  // c0 .. c6, ok, spiked, stuck, non_finite, soft; "depth:0.5" is a position between the first and
-  // the last layer, "order:0.5" one between the least and the largest of some values.
+  // c0 .. c6, ok, spiked, stuck, non_finite, soft, ink; "depth:0.5" is a position between the first
+  // and the last layer, "order:0.5" one between the least and the largest of some values.
   std::string color = "c0";
   int pattern = 0;
 };

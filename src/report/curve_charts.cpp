@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -9,8 +10,6 @@
 
 namespace preheat {
 namespace {
-
-constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 
 Points in_percent(Points points) {
   for (double& y : points.y) y *= 100;

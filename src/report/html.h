@@ -1,6 +1,7 @@
 // HTML building blocks of a page.
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <optional>
@@ -14,7 +15,6 @@
 namespace preheat {
 namespace {
 
-constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t max_unfolded_layer_arms = 4;
 constexpr std::size_t max_layers = 24;  // lines in one chart
 constexpr std::size_t layer_points = 160;

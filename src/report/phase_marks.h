@@ -23,7 +23,7 @@ std::vector<PhaseBand> shared_phases(const std::vector<const RunData*>& runs);
 
 void shade(Chart& chart, const std::vector<PhaseBand>& phases);
 
-/// What all charts of the runs show; there must be a run.
+/// What the charts of curves show; there must be a run.
 class PhaseMarks {
  public:
   PhaseMarks(const std::vector<RunData>& runs, const Facets& facets);

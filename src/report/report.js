@@ -370,7 +370,7 @@
       const all = [...spec.series.flatMap((series) => series.x), ...spec.xspan ?? []];
       const [least, largest] = [Math.min(...all), Math.max(...all)];
       const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
-      if (largest > least) {
+      if (largest > least && !(isLog && least <= 0)) {
         Object.assign(made, chart.whole = isLog ? { min: least / more, max: largest * more }
           : { min: least - more, max: largest + more });
       }

@@ -30,7 +30,7 @@ bool has_sharpness(const RunData& run);
 std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets,
                                      const PhaseMarks& phases);
 
-/// Loss, accuracy, learning rate and norms over updates, each with the marks of `phases`.
+/// Loss, accuracy, learning rate and norms; those over updates with the marks of `phases`.
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets,
                                 const PhaseMarks& phases);
 
@@ -38,9 +38,9 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
 /// rates; collapsed if there are many.
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets);
 
-/// The effect of updates on each parameter, and the activations of each layer, of the runs whose
-/// rows were read; of an arm with several seeds the median. Each arm's are collapsed if there are
-/// more than four.
+/// The effect of updates on each parameter, and the activations of each layer and how far an update
+/// moves them, of the runs whose rows were read; of an arm with several seeds the median. Each
+/// arm's are collapsed if there are more than four.
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 }  // namespace preheat

@@ -62,7 +62,8 @@ std::vector<NetworkRates> networks_of(const Json& result) {
     network->critical.rates.emplace_back(seed, optional_at<double>(entry, "rate"));
     if (!entry.contains("sharpness")) continue;
     const Number sharpness = optional_at<double>(entry, "sharpness");
-    network->stable.rates.emplace_back(seed, sharpness ? Number(2 / *sharpness) : std::nullopt);
+    network->stable.rates.emplace_back(
+        seed, sharpness && *sharpness > 0 ? Number(2 / *sharpness) : std::nullopt);
   }
   return networks;
 }
@@ -103,15 +104,10 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
     for (std::size_t i = 0; i < arms.size(); ++i) {
       const Number largest = largest_rate(arms.at(i), seed);
       if (!largest) continue;
-      for (Points* points : {&dots[i], &link}) {
-        points->x.push_back(*largest);
-        points->y.push_back(row);
-      }
+      for (Points* points : {&dots[i], &link}) points->add(*largest, row);
     }
     const auto add = [&](Points& points, const Number& rate_here) {
-      if (!rate_here) return;
-      points.x.push_back(*rate_here);
-      points.y.push_back(row);
+      if (rate_here) points.add(*rate_here, row);
     };
     for (std::size_t i = 0; i < networks.size(); ++i) {
       add(critical[i], networks[i].critical.at(seed));
@@ -133,11 +129,9 @@ void add_search_chart(Page& page, const Experiment& e, const std::string& number
   };
   bool any_stable = false;
   for (std::size_t i = 0; i < networks.size(); ++i) {
-    const auto style = [&](std::size_t place) {
-      return Style{"soft", static_cast<int>(3 + place)};
-    };
-    add_rates(networks[i].critical, style(i), critical[i]);
-    add_rates(networks[i].stable, style(networks.size() + i), stable[i]);
+    const auto pattern = [](std::size_t place) { return static_cast<int>(3 + place); };
+    add_rates(networks[i].critical, {"soft", pattern(i)}, critical[i]);
+    add_rates(networks[i].stable, {"ink", pattern(networks.size() + i)}, stable[i]);
     any_stable = any_stable || networks[i].stable.any();
   }
   chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
@@ -278,9 +272,7 @@ void add_tried_charts(Page& page, const Json& result) {
         const auto lr = trial.at("lr").get<double>();
         least = std::min(least, lr);
         largest = std::max(largest, lr);
-        Points& of_kind = points[kind_of(trial)];
-        of_kind.x.push_back(lr);
-        of_kind.y.push_back(static_cast<double>(seeds.size()));
+        points[kind_of(trial)].add(lr, static_cast<double>(seeds.size()));
         ++runs;
       }
       seeds.push_back("seed " + scalar(search.at("seed")));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
 #include <optional>
 #include <span>
 #include <vector>
@@ -13,6 +14,9 @@ namespace preheat {
 /// finite, the last finite and the first non-finite one are included (once per range). All indices
 /// if there are at most `most`.
 std::vector<std::size_t> thin(std::span<const double> y, std::size_t most);
+
+/// No value: an interruption of a curve.
+inline constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 
 struct Points {
   std::vector<double> x;

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
-#include <utility>
 
 #include "report/phase_marks.h"
 #include "report/run_charts.h"
@@ -11,7 +9,6 @@
 namespace preheat {
 namespace {
 
-constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 constexpr std::size_t max_unfolded_sharpness_arms = 8;
 
 Points over_rate(double numerator, const Series& lr) {

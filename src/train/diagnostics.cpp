@@ -16,6 +16,10 @@ namespace {
 // direction, which together cost nearly as much as a measurement.
 constexpr std::int64_t checks_every = 20;
 
+// Of so many images, or as many as a batch has, the outputs of two passes are kept on the host:
+// enough to say how far an update moves them.
+constexpr std::int64_t change_examples = 256;
+
 bool is_due(std::int64_t step, std::int64_t every) {
   return every > 0 && step % every == 0;
 }
@@ -108,11 +112,15 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
       every_(record_intervals(config, schedule.run)),
       steps_(schedule.run.steps) {
   if (every_.layers > 0) {
-    const std::int64_t examples = config.data.batch_size;
-    backend.require_memory(network, examples);
     initial_ = initial_parameters(network, config.model, config.seed);
-    layers_probe_ =
-        backend.probe(network, replica_options(config, network, schedule), train, examples);
+    try {
+      layers_probe_ = backend.probe(network, replica_options(config, network, schedule), train,
+                                    std::min(config.data.batch_size, change_examples));
+    } catch (const OutOfMemory& error) {
+      throw OutOfMemory(fmt::format(
+          "the change of the layers' outputs: {}, or set diagnostics.layers_every: null",
+          error.what()));
+    }
   }
   if (every_.sharpness == 0) return;
   meter_.emplace(config, backend, network, schedule, std::move(train));

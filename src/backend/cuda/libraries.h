@@ -18,8 +18,8 @@ struct Libraries {
   CublasHandle cublas;
   std::unique_ptr<ConvolutionPlans> plans;
   std::mutex mutex;
-  // Held shared while a replay is launched, exclusively by a trial of plans, which must be timed on
-  // an idle device.
+  // Held shared while a replay, or a kernel without the mutex, is launched; exclusively by a trial
+  // of plans, which must be timed on an idle device.
   FairSharedMutex device;
 };
 

@@ -1,5 +1,7 @@
 #include "backend/cuda/probe.h"
 
+#include <shared_mutex>
+
 namespace preheat::cuda {
 
 CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& network,
@@ -63,6 +65,7 @@ std::vector<std::vector<float>> CudaProbe::outputs(std::span<const float> weight
   forward(weights, false);
   std::vector<std::vector<float>> outputs;
   for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+    const std::shared_lock shared(libraries_->device);  // not while plans are timed
     outputs.push_back(program_->whole_output(static_cast<int>(i), stream_));
   }
   return outputs;

@@ -61,7 +61,8 @@ class Program {
   std::vector<float> output(int op, const Stream& stream) const;
 
   /// The same, but of such a convolution too, whose own output is made again for it: between a
-  /// forward in training or probing and the next change of the weights. Overwrites a gradient.
+  /// forward in training or probing and the next change of the weights. Overwrites a gradient. The
+  /// caller holds the mutex of the libraries or, shared, their device.
   std::vector<float> whole_output(int op, const Stream& stream);
 
   std::size_t activation_bytes() const;

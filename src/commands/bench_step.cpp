@@ -433,8 +433,9 @@ void bench_step(const StepOptions& options) {
   options.bench.check(options.config.path);
   const Peers peers(options.bench.peers);
   Earlier earlier(options.bench.compare, "step");
-  const RunConfig config = read_config(options.config.document());
+  RunConfig config = read_config(options.config.document());
   check_run(config);
+  config.diagnostics = {};  // no part of a step, with memory of their own
   const auto backend = options.run.backend();
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);

@@ -96,11 +96,11 @@ int run_experiment(const ExperimentOptions& options, const std::string& command,
   const Document document = options.document();
   const RunConfig config = read_config(document);
   const auto backend = options.run.backend();
+  catch_interrupts();
+  catch_broken_pipe();
   std::optional<DefaultFolder> made;  // runs/<name>/<time>-<command>
   if (options.given_folder().empty()) made.emplace(config.name, command);
   const std::filesystem::path folder = made ? made->path() : options.given_folder();
-  catch_interrupts();
-  catch_broken_pipe();
   const RunsProgress progress(options.run);
   const auto result = run(ExperimentStart{document, config, *backend, folder,
                                           !options.resume.empty(), progress.listener()});

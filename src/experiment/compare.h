@@ -52,7 +52,8 @@ CompareResult compare(const Document& document, Backend& backend,
 /// The content of compare.json. Beside what to_json(ArmResult) says, an arm has "budget":
 /// {"updates", "batch_size", "sum_of_rates"}, and "median_losses": {"final_train",
 /// "test_minus_train"} over the runs that did not fail, null if there are none. The former is of
-/// the last updates (LossHistory), the latter the median of each run's test loss minus that.
+/// the last updates (LossHistory), the latter the median of each run's test loss minus that, which
+/// is no gap with label_smoothing: only the training loss is of the smoothed labels.
 nlohmann::ordered_json to_json(const CompareResult& result);
 
 }  // namespace preheat

@@ -154,9 +154,9 @@ std::optional<RunResult> Runs::read(const std::string& label, const RunConfig& c
 
 RunResult Runs::run(const std::string& label, const RunConfig& config, const fs::path& folder,
                     Checkpoints checkpoints) {
-  if (const auto ended = read(label, config, folder)) return *ended;
   {
     const FolderLock lock(folder);  // another process may have resumed what is to be removed
+    if (const auto ended = read(label, config, folder)) return *ended;
     std::error_code ignored;
     for (const fs::path& file : unfinished_files(folder)) fs::remove_all(file, ignored);
   }

@@ -17,7 +17,9 @@ RowReader::RowReader(std::filesystem::path path, std::initializer_list<std::stri
     : path_(std::move(path)), text_(read_file(path_)) {
   const auto* const header = std::ranges::find_if(
       headers, [&](std::string_view one) { return text_.starts_with(fmt::format("{}\n", one)); });
-  if (header == headers.end()) throw Error(path_.string() + ": has no header");
+  if (header == headers.end()) {
+    throw Error(path_.string() + ": has no header, or that of another version of preheat");
+  }
   for (const std::string_view column : split(*header, ',')) {
     is_name_.push_back(column == "phase" || column == "parameter" || column == "layer");
   }

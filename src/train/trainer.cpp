@@ -206,8 +206,9 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   const std::filesystem::path checkpoint_path = folder / "checkpoints" / "last.ckpt";
   FolderLock lock(folder);
   std::error_code none;
-  if (std::filesystem::exists(config_path, none) &&
-      !std::filesystem::exists(checkpoint_path, none)) {
+  if (std::filesystem::exists(folder / "metrics.csv", none) &&
+      std::filesystem::status(checkpoint_path, none).type() ==
+          std::filesystem::file_type::not_found) {
     throw Error(checkpoint_path.string() +
                 ": No such file: the run stopped before its first checkpoint, or makes none; begin "
                 "it again without --resume");

@@ -311,9 +311,10 @@ std::vector<std::shared_ptr<const CudnnPlan>> ConvolutionPlanner::candidates(
     for (const std::vector<Shared>& heuristic : by_mode) {
       for (const Shared& configuration : heuristic) {
         if (found.size() == most) return found;
-        if (auto p = plan(configuration, parts, c, may_compile, name)) {
-          found.push_back(std::move(p));
-        }
+        auto p = plan(configuration, parts, c, may_compile, name);
+        // A heuristic may give one configuration twice.
+        const auto is_same = [&](const auto& other) { return other->name() == p->name(); };
+        if (p && std::ranges::none_of(found, is_same)) found.push_back(std::move(p));
       }
       if (!found.empty()) return found;
     }

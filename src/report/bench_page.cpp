@@ -8,7 +8,7 @@
 #include <map>
 #include <set>
 
-#include "backend/benches.h"
+#include "backend/backend.h"
 #include "config/error.h"
 #include "report/label_text.h"
 #include "report/page.h"

@@ -65,17 +65,19 @@ void add_arms(Page& page, const Json& result) {
   std::vector<std::string> heads = {"arm"};
   add_outcome_heads(heads, validated);
   if (has_losses) {
-    heads.emplace_back("final training loss of the others: median");
-    heads.emplace_back("test minus training loss: median");
+    heads.emplace_back("training loss");
+    heads.emplace_back("test loss above it");
   }
   if (some_not_finite) heads.emplace_back("first step not finite: median (range)");
   heads.emplace_back("overrides");
   page.add(table(heads, rows));
   if (has_losses) {
     page.add(
-        "<p class=\"soft\">The training loss is of the last batches as they were trained on, with "
-        "augmentation and label smoothing if there are any. What the test loss is above it tells "
-        "arms apart in generalisation only where their training losses are alike.</p>\n");
+        "<p class=\"soft\">Losses are medians over the runs that did not fail. The training loss "
+        "is "
+        "of the last batches as they were trained on, with augmentation and label smoothing if "
+        "there are any. What the test loss is above it tells arms apart in generalisation only "
+        "where their training losses are alike.</p>\n");
   }
   page.add(
       "<p class=\"soft\">The interval is the Clopper-Pearson interval for an arm's failure "

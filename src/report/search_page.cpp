@@ -88,64 +88,101 @@ std::vector<Json> seeds_of(const Json& result) {
   return seeds;
 }
 
-void add_search_chart(Page& page, const Experiment& e, const std::string& numbers) {
-  Chart chart("The largest base rate that trains", "base learning rate", "");
-  const Json& arms = e.result.at("arms");
-  const std::vector<NetworkRates> networks = networks_of(e.result);
-  std::vector<std::string> seeds;
-  std::vector<Points> links;
+// The arms of each network, in their order: those with the initial weights of the same arm. One
+// list of all arms if there are no networks, or the file does not say whose weights an arm has.
+std::vector<std::vector<const Json*>> arms_of(const Json& result,
+                                              const std::vector<NetworkRates>& networks) {
+  std::vector<std::vector<const Json*>> arms(std::max<std::size_t>(1, networks.size()));
+  for (const Json& arm : result.at("arms")) {
+    const auto network = std::ranges::find_if(networks, [&](const NetworkRates& one) {
+      return arm.contains("critical_rate") &&
+             scalar(arm.at("critical_rate").at("arm")) == one.critical.arm;
+    });
+    arms[network == networks.end() ? 0 : network - networks.begin()].push_back(&arm);
+  }
+  return arms;
+}
+
+void add_points(Chart& chart, const std::string& label, const Style& style, const Points& points) {
+  if (!points.x.empty()) chart.add(label, Chart::Kind::dots, style, points);
+}
+
+// The largest rates of the arms of a network, a row per seed, and those that its initial weights
+// suggest, if there are any. No two kinds of points have the same shape.
+Chart search_chart(const std::string& title, const std::vector<const Json*>& arms,
+                   const NetworkRates* network, const std::vector<Json>& seeds) {
+  Chart chart(title, "base learning rate", "");
+  std::vector<std::string> rows;
   std::vector<Points> dots(arms.size());
-  std::vector<Points> critical(networks.size());
-  std::vector<Points> stable(networks.size());
-  for (const Json& seed : seeds_of(e.result)) {
-    const auto row = static_cast<double>(seeds.size());
-    seeds.push_back("seed " + scalar(seed));
-    Points& link = links.emplace_back();
+  Points critical;
+  Points stable;
+  for (const Json& seed : seeds) {
+    const auto row = static_cast<double>(rows.size());
+    rows.push_back("seed " + scalar(seed));
+    Points link;
     for (std::size_t i = 0; i < arms.size(); ++i) {
-      const Number largest = largest_rate(arms.at(i), seed);
+      const Number largest = largest_rate(*arms[i], seed);
       if (!largest) continue;
       for (Points* points : {&dots[i], &link}) points->add(*largest, row);
     }
-    const auto add = [&](Points& points, const Number& rate_here) {
-      if (rate_here) points.add(*rate_here, row);
-    };
-    for (std::size_t i = 0; i < networks.size(); ++i) {
-      add(critical[i], networks[i].critical.at(seed));
-      add(stable[i], networks[i].stable.at(seed));
-    }
-  }
-  for (Points& link : links) {
     if (link.x.size() > 1) chart.add("", Chart::Kind::limit, {"soft", 3}, link);
+    if (network == nullptr) continue;
+    if (const Number rate_here = network->critical.at(seed)) critical.add(*rate_here, row);
+    if (const Number rate_here = network->stable.at(seed)) stable.add(*rate_here, row);
   }
   for (std::size_t i = 0; i < arms.size(); ++i) {
-    chart.add(arms.at(i).at("name").get<std::string>(), Chart::Kind::dots, style_of(i), dots[i]);
+    add_points(chart, scalar(arms[i]->at("name")), style_of(i), dots[i]);
   }
-  const bool are_several = networks.size() > 1;
-  const auto add_rates = [&](const InitialRates& rates, const Style& style, const Points& points) {
-    if (points.x.empty()) return;
-    chart.add(are_several ? fmt::format("{}, {}", rates.name, rates.arm)
-                          : fmt::format("{} of the initial weights", rates.name),
-              Chart::Kind::dots, style, points);
-  };
-  bool any_stable = false;
-  for (std::size_t i = 0; i < networks.size(); ++i) {
-    const auto pattern = [](std::size_t place) { return static_cast<int>(3 + place); };
-    add_rates(networks[i].critical, {"soft", pattern(i)}, critical[i]);
-    add_rates(networks[i].stable, {"ink", pattern(networks.size() + i)}, stable[i]);
-    any_stable = any_stable || networks[i].stable.any();
-  }
-  chart.log_x().rows(seeds).legend().numbers(numbers).caption(fmt::format(
+  const int pattern = static_cast<int>(std::max<std::size_t>(3, arms.size()));
+  add_points(chart, "critical rate of the initial weights", {"soft", pattern}, critical);
+  add_points(chart, "2 / sharpness of the initial weights", {"ink", pattern + 1}, stable);
+  chart.log_x().rows(rows).legend();
+  return chart;
+}
+
+// One chart per network, all on one axis.
+void add_search_charts(Page& page, const Experiment& e, const std::string& numbers) {
+  const std::vector<NetworkRates> networks = networks_of(e.result);
+  const std::vector<std::vector<const Json*>> arms = arms_of(e.result, networks);
+  const std::string heading = "The largest base rate that trains";
+  const bool any_stable =
+      std::ranges::any_of(networks, [](const NetworkRates& n) { return n.stable.any(); });
+  const std::string explanation = fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
-      "initial weights {}that raises the loss by a tenth{}{}. Where a search found no rate that "
+      "initial weights {}that raises the loss by a tenth{}. Where a search found no rate that "
       "trains, the seed has no point for that arm and – in the table.",
-      are_several ? "" : fmt::format("of {} ", scalar(arms.at(0).at("name"))),
+      networks.size() == 1 ? fmt::format("of {} ", networks.front().critical.arm) : "",
       any_stable ? "; above 2 / sharpness, of the same weights, gradient descent diverges on a "
                    "quadratic as sharp as the loss there"
-                 : "",
-      are_several ? "; arms with the same network, data and loss share what is measured of the "
-                    "first of them"
-                  : ""));
-  page.add_charts({chart});
+                 : "");
+  const std::vector<Json> seeds = seeds_of(e.result);
+  if (networks.size() < 2) {
+    Chart chart =
+        search_chart(heading, arms.front(), networks.empty() ? nullptr : &networks.front(), seeds);
+    page.add_charts({chart.numbers(numbers).caption(explanation)});
+    return;
+  }
+  std::vector<Chart> charts;
+  double least = std::numeric_limits<double>::infinity();
+  double largest = 0;
+  for (std::size_t i = 0; i < networks.size(); ++i) {
+    std::string title;
+    for (const Json* arm : arms[i]) title += (title.empty() ? "" : ", ") + scalar(arm->at("name"));
+    charts.push_back(search_chart(title, arms[i], &networks[i], seeds));
+    for (const Json& series : charts.back().json().at("series")) {
+      for (const Json& x : series.at("x")) {
+        least = std::min(least, get_as<double>(x));
+        largest = std::max(largest, get_as<double>(x));
+      }
+    }
+  }
+  for (Chart& chart : charts) chart.span_x(least, largest).numbers(numbers);
+  page.add_heading(heading);
+  page.add(
+      fmt::format("<p class=\"soft\">{} Arms with the same network, data and loss share what "
+                  "is measured of their initial weights.</p>\n",
+                  explanation));
+  page.add_charts(charts);
 }
 
 std::string search_table(const Experiment& e) {
@@ -300,9 +337,10 @@ void add_tried_charts(Page& page, const Json& result) {
 
 void add_search(Page& page, const Experiment& e) {
   const std::string numbers = search_table(e);
-  page.add("<div class=\"beside\">\n<div>\n" + numbers + "</div>\n");
-  add_search_chart(page, e, numbers);
-  page.add("</div>\n");
+  const bool is_one = networks_of(e.result).size() < 2;
+  page.add(is_one ? "<div class=\"beside\">\n<div>\n" + numbers + "</div>\n" : numbers);
+  add_search_charts(page, e, numbers);
+  if (is_one) page.add("</div>\n");
   add_ratios(page, e.result);
   add_correlations(page, e.result);
   add_tried_charts(page, e.result);

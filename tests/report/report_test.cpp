@@ -771,7 +771,7 @@ TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
 }
 
 TEST_F(Report, OfAComparisonHasTheMedianLossesOfEachArm) {
-  const std::string head = "<th scope=\"col\">test minus training loss: median</th>";
+  const std::string head = "<th scope=\"col\">test loss above it</th>";
   write_compare([](Json& json) {  // of a version that did not say it
     json["arms"][0]["median_losses"] = nullptr;
   });
@@ -782,12 +782,11 @@ TEST_F(Report, OfAComparisonHasTheMedianLossesOfEachArm) {
   });
   const std::string page = page_of({folder_ / "c"});
   expect_well_formed(page);
-  EXPECT_THAT(
-      page,
-      AllOf(HasSubstr("<th scope=\"col\">final training loss of the others: median</th>" + head),
-            HasSubstr("80.00 % (80.00 .. 80.00), n = 1</td><td>–</td><td>–</td>"),
-            HasSubstr("85.00 % (80.00 .. 90.00), n = 2</td><td>0.25</td><td>-0.0625</td>"),
-            HasSubstr("only where their training losses are alike")));
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("<th scope=\"col\">training loss</th>" + head),
+                    HasSubstr("80.00 % (80.00 .. 80.00), n = 1</td><td>–</td><td>–</td>"),
+                    HasSubstr("85.00 % (80.00 .. 90.00), n = 2</td><td>0.25</td><td>-0.0625</td>"),
+                    HasSubstr("only where their training losses are alike")));
 }
 
 TEST_F(Report, OfAComparisonHasTheStepsThatWereNotFinite) {
@@ -1322,24 +1321,32 @@ TEST_F(Report, OfASearchHasTheInitialWeightsOfEachNetwork) {
                       "<td>0.50</td><td>0.031</td><td>6</td>"),
             Not(HasSubstr("<th scope=\"row\">sharp-9</th><td>2 / sharpness</td>")),
             Not(HasSubstr("<th scope=\"row\">flat-0</th><td>critical rate</td>"))));
-  const Json chart = data_of(page).at("sections").at(0).at("charts").at(0);
-  EXPECT_EQ(chart.at("rows"), Json({"seed 3", "seed 5"}));
-  std::map<std::string, Json> dots;
-  for (const Json& s : chart.at("series")) dots[s.at("label")] = Json({s.at("x"), s.at("y")});
-  EXPECT_EQ(dots["critical rate, sharp-0"].dump(), "[[0.0625],[0]]");
-  EXPECT_EQ(dots["critical rate, flat-0"].dump(), "[[0.5,0.25],[0,1]]");
-  EXPECT_EQ(dots["2 / sharpness, sharp-0"].dump(), "[[0.05],[0]]");
-  EXPECT_EQ(dots["2 / sharpness, flat-0"].dump(), "[[0.2,0.125],[0,1]]");
-  // No two kinds of dots look alike.
-  std::set<std::string> looks;
-  std::size_t kinds = 0;
-  for (const Json& s : chart.at("series")) {
-    if (s.at("kind") != "dots") continue;
-    looks.insert(fmt::format("{} {}", s.at("color").dump(), s.at("pattern").get<int>() % 7));
-    ++kinds;
+  // A chart per network, on one axis.
+  const Json charts = data_of(page).at("sections").at(0).at("charts");
+  ASSERT_EQ(charts.size(), 2u);
+  EXPECT_EQ(charts.at(0).at("title"), "sharp-0, sharp-9");
+  EXPECT_EQ(charts.at(1).at("title"), "flat-0");
+  std::map<std::string, Json> dots[2];
+  for (const std::size_t i : {0, 1}) {
+    EXPECT_EQ(charts.at(i).at("rows"), Json({"seed 3", "seed 5"}));
+    EXPECT_EQ(charts.at(i).at("xspan").dump(), "[0.025,0.5]");
+    // No two kinds of dots have the same shape.
+    std::set<int> shapes;
+    std::size_t kinds = 0;
+    for (const Json& s : charts.at(i).at("series")) {
+      dots[i][s.at("label")] = Json({s.at("x"), s.at("y")});
+      if (s.at("kind") != "dots") continue;
+      shapes.insert(s.at("pattern").get<int>() % 7);
+      ++kinds;
+    }
+    EXPECT_EQ(kinds, i == 0 ? 4u : 3u);
+    EXPECT_EQ(shapes.size(), kinds);
   }
-  EXPECT_EQ(kinds, 7u);
-  EXPECT_EQ(looks.size(), kinds);
+  EXPECT_EQ(dots[0]["sharp-0"].dump(), "[[0.025,0.025],[0,1]]");
+  EXPECT_EQ(dots[0]["critical rate of the initial weights"].dump(), "[[0.0625],[0]]");
+  EXPECT_EQ(dots[1]["critical rate of the initial weights"].dump(), "[[0.5,0.25],[0,1]]");
+  EXPECT_EQ(dots[0]["2 / sharpness of the initial weights"].dump(), "[[0.05],[0]]");
+  EXPECT_EQ(dots[1]["2 / sharpness of the initial weights"].dump(), "[[0.2,0.125],[0,1]]");
 }
 
 TEST_F(Report, OfASearchShowsWhatBecameOfEveryRate) {

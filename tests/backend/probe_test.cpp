@@ -195,13 +195,8 @@ TEST_F(ProbeTest, OutputsAreThoseOfDouble) {
     ASSERT_EQ(outputs.size(), expected.size());
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       ASSERT_EQ(outputs[i].size(), expected[i].size()) << network_.ops[i].name;
-      double difference = 0;
-      double norm = 0;
-      for (std::size_t k = 0; k < outputs[i].size(); ++k) {
-        difference += std::pow(outputs[i][k] - expected[i][k], 2);
-        norm += std::pow(expected[i][k], 2);
-      }
-      EXPECT_LE(std::sqrt(difference / norm), 1e-4) << network_.ops[i].name;
+      EXPECT_LE(reference::relative_difference(outputs[i], expected[i]), 1e-4)
+          << network_.ops[i].name;
     }
   }
 }

@@ -12,6 +12,18 @@ namespace preheat::reference {
 
 using Values = std::vector<double>;
 
+// |a - b| / |b| in L2, of numbers of any kind.
+template <class Numbers>
+double relative_difference(const Numbers& a, const Values& b) {
+  double difference = 0;
+  double norm = 0;
+  for (std::size_t i = 0; i < b.size(); ++i) {
+    difference += std::pow(double{a[i]} - b[i], 2);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
 inline double activation(const Activation& a, double z) {
   if (z > 0 || a.kind == ActivationKind::none) return z;
   return a.kind == ActivationKind::relu ? 0 : a.slope * z;

@@ -157,13 +157,7 @@ TEST(Diagnostics, MeasureTheChangeOfTheOutputsByTheUpdate) {
   const auto before = outputs_at(3);
   const auto after = outputs_at(4);
   for (std::size_t i = 0; i < network.ops.size(); ++i) {
-    double difference = 0;
-    double norm = 0;
-    for (std::size_t k = 0; k < before[i].size(); ++k) {
-      difference += std::pow(after[i][k] - before[i][k], 2);
-      norm += std::pow(before[i][k], 2);
-    }
-    const double expected = std::sqrt(difference / norm);
+    const double expected = reference::relative_difference(after[i], before[i]);
     EXPECT_GT(expected, 1e-3) << network.ops[i].name;
     EXPECT_EQ(activations.step[network.ops.size() + i], 3);
     EXPECT_NEAR(activations.change[network.ops.size() + i], expected, 2e-3 * expected)

@@ -38,7 +38,7 @@ TEST(Benches, APaddedSetHasTheShareOfACopyThatItsRateIs) {
   ASSERT_EQ(rows.front().variant, "copy");
   for (const UpdateTiming& row : rows) {
     // Medians of ratios and ratios of medians differ with the machine's load, by far less than 64.
-    EXPECT_NEAR(std::log(row.share_of_copy / (row.gigabytes / rows.front().gigabytes)), 0, 2)
+    EXPECT_NEAR(std::log(row.share_of_copy / (row.gigabytes / rows.front().gigabytes)), 0, 3)
         << row.variant;
   }
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <iterator>
 #include <string_view>
 
@@ -149,17 +150,17 @@ std::vector<BandLabel> place_band_labels(const LinePlot& plot, const PlotAxis& x
   constexpr std::size_t max_rows = 3;
   std::vector<double> row_ends;
   std::vector<BandLabel> labels;
-  for (const Band& band : bands_of(plot)) {
-    if (band.label.empty()) continue;
-    const double width = character_width * width_of(band.label);
-    const double start = std::max(box.left, std::min(box.x(x.at(band.from)), box.right - width));
+  for (const Band* band : bands_of(plot)) {
+    if (band->label.empty()) continue;
+    const double width = character_width * width_of(band->label);
+    const double start = std::max(box.left, std::min(box.x(x.at(band->from)), box.right - width));
     auto row = std::ranges::find_if(row_ends, [&](double end) { return end + 8 <= start; });
     if (row == row_ends.end()) {
       if (row_ends.size() == max_rows) continue;  // the band still has its tooltip
       row = row_ends.insert(row_ends.end(), 0);
     }
     *row = start + width;
-    labels.push_back({start, static_cast<int>(row - row_ends.begin()), band.label});
+    labels.push_back({start, static_cast<int>(row - row_ends.begin()), band->label});
   }
   return labels;
 }
@@ -185,13 +186,13 @@ double write_head(std::string& svg, const LinePlot& plot, const PlotAxis& x, con
 
 void write_bands(std::string& svg, const LinePlot& plot, const PlotAxis& x, const Box& box) {
   int index = 0;
-  for (const Band& band : bands_of(plot)) {
-    const double left = box.x(x.at(band.from));
+  for (const Band* band : bands_of(plot)) {
+    const double left = box.x(x.at(band->from));
     fmt::format_to(std::back_inserter(svg),
                    "<rect class=\"lp-band{}\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{:.2f}\" "
                    "height=\"{:.2f}\"><title>{}</title></rect>\n",
                    index++ % 2 == 0 ? " lp-odd" : "", left, box.top,
-                   std::max(0.0, box.x(x.at(band.to)) - left), box.height(), escape(band.label));
+                   std::max(0.0, box.x(x.at(band->to)) - left), box.height(), escape(band->label));
   }
 }
 

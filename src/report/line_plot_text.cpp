@@ -179,11 +179,11 @@ std::string legend_lines(const LinePlot& plot, int columns, bool color) {
 std::string band_line(const LinePlot& plot, const TextLayout& layout) {
   TextLine line(layout.columns);
   bool any_band = false;
-  for (const Band& band : bands_of(plot)) {
+  for (const Band* band : bands_of(plot)) {
     any_band = true;
-    const int column = layout.column_of(band.from);
+    const int column = layout.column_of(band->from);
     line.put(column, "┊" + std::string(static_cast<std::size_t>(layout.columns), ' '));
-    line.put(column + 1, band.label);
+    line.put(column + 1, band->label);
   }
   return any_band ? line.text() : "";
 }
@@ -191,8 +191,8 @@ std::string band_line(const LinePlot& plot, const TextLayout& layout) {
 // The curves, all marks above them, and a guide where a band begins.
 Canvas drawn(const LinePlot& plot, const TextLayout& layout, const PlotAxis& y, int rows) {
   Canvas canvas(layout.width, rows);
-  for (const Band& band : bands_of(plot)) {
-    if (layout.column_of(band.from) > layout.left()) canvas.guide(layout.x.at(band.from));
+  for (const Band* band : bands_of(plot)) {
+    if (layout.column_of(band->from) > layout.left()) canvas.guide(layout.x.at(band->from));
   }
   std::vector<Trace> traces;
   for (const Curve& curve : plot.curves) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <initializer_list>
 #include <limits>
 
@@ -98,8 +99,8 @@ std::vector<Trace::Point> thin(const std::vector<Trace::Point>& line, double pix
       if (line[i].y > line[keep[2]].y) keep[2] = i;
     }
     std::ranges::sort(keep);
-    const auto repeated = std::ranges::unique(keep);
-    for (auto i = keep.begin(); i != repeated.begin(); ++i) kept.push_back(line[*i]);
+    const auto* const last = std::unique(keep.begin(), keep.end());
+    for (const auto* i = keep.begin(); i != last; ++i) kept.push_back(line[*i]);
     begin = end;
   }
   return kept;
@@ -113,6 +114,14 @@ double PlotAxis::at(double value) const {
   return std::clamp(v, 0.0, 1.0);
 }
 
+std::vector<const Band*> bands_of(const LinePlot& plot) {
+  std::vector<const Band*> bands;
+  for (const Band& band : plot.bands) {
+    if (std::isfinite(band.from) && std::isfinite(band.to)) bands.push_back(&band);
+  }
+  return bands;
+}
+
 PlotAxis x_axis(const LinePlot& plot, int wanted) {
   Extent extent;
   for (const Curve& curve : plot.curves) {
@@ -120,9 +129,9 @@ PlotAxis x_axis(const LinePlot& plot, int wanted) {
       if (std::isfinite(curve.x[i])) extent.add(curve.x[i]);
     }
   }
-  for (const Band& band : bands_of(plot)) {
-    extent.add(band.from);
-    extent.add(band.to);
+  for (const Band* band : bands_of(plot)) {
+    extent.add(band->from);
+    extent.add(band->to);
   }
   PlotAxis axis;
   if (!extent.empty()) {

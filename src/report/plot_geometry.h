@@ -2,9 +2,7 @@
 // between the corners (0, 0) and (1, 1) of the plotting area.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
-#include <ranges>
 #include <string>
 #include <vector>
 
@@ -53,11 +51,7 @@ Trace trace(const Curve& curve, const PlotAxis& x, const PlotAxis& y, double pix
 std::vector<const Curve*> legend_of(const LinePlot& plot);
 
 /// The bands whose ends are finite: others cannot be drawn.
-inline auto bands_of(const LinePlot& plot) {
-  return plot.bands | std::views::filter([](const Band& band) {
-           return std::isfinite(band.from) && std::isfinite(band.to);
-         });
-}
+std::vector<const Band*> bands_of(const LinePlot& plot);
 
 /// An index into `count` colours or dashes.
 inline std::size_t cyclic(int color, std::size_t count) {

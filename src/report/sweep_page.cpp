@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <ranges>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -200,10 +199,10 @@ std::vector<std::string> by_length(const Json& values) {
 }
 
 std::string runs_in_a_cell(const std::vector<const Json*>& cells) {
-  const auto [least, most] =
-      std::ranges::minmax(cells | std::views::transform([](const Json* cell) {
-                            return cell->at("n").get<std::int64_t>();
-                          }));
+  const auto runs_in = [](const Json* cell) { return cell->at("n").get<std::int64_t>(); };
+  const auto [fewest, largest] = std::ranges::minmax(cells, {}, runs_in);
+  const std::int64_t least = runs_in(fewest);
+  const std::int64_t most = runs_in(largest);
   return least == most ? fmt::format("n = {} runs in a cell.", least)
                        : fmt::format("n = {} to {} runs in a cell.", least, most);
 }
@@ -241,9 +240,9 @@ void add_lines(Chart& chart, const RateLines& lines, const ValueOf& value_of) {
               {fmt::format("order:{:.3f}", static_cast<double>(i) / last), static_cast<int>(i)},
               points);
   }
-  const auto [least, largest] = std::ranges::minmax(
-      lines.cells | std::views::transform([](const Json* cell) { return rate_of(*cell); }));
-  chart.log_x().span_x(least, largest).legend();
+  const auto [first, last] =
+      std::ranges::minmax(lines.cells, {}, [](const Json* cell) { return rate_of(*cell); });
+  chart.log_x().span_x(rate_of(*first), rate_of(*last)).legend();
 }
 
 // The table behind the charts: their numbers, and how many runs they are based on.

@@ -78,10 +78,9 @@ class Diagnostics {
   std::vector<ParameterRecord> layers(const ReplicaState& before, const ReplicaState& after) const;
 
   /// The relative representation change of the update between two states, per op: relative_change()
-  /// of its output on the first 256 training examples, or as many as a batch has. Only if layers are
-  /// recorded.
-  /// Kosson et al. 2024, "Analyzing and Reducing the Need for Learning Rate Warmup in GPT
-  /// Training".
+  /// of its output on the first 256 training examples, or as many as a batch has. Only if layers
+  /// are recorded. Kosson et al. 2024, "Analyzing and Reducing the Need for Learning Rate Warmup in
+  /// GPT Training".
   std::vector<double> changes(const ReplicaState& before, const ReplicaState& after);
 
   /// Measures the sharpness, starting from the direction in which the last call ended, at first

@@ -104,7 +104,8 @@ TEST_P(RunFiles, ADamagedRowIsNamed) {
 }
 
 TEST_P(RunFiles, AHeaderThatIsLostIsNamed) {
-  const std::string lost = path_.string() + ": has no header, or that of another version of preheat";
+  const std::string lost =
+      path_.string() + ": has no header, or that of another version of preheat";
   EXPECT_EQ(error(""), lost);
   EXPECT_EQ(error(row_), lost);
   EXPECT_EQ(error(header_.substr(1) + row_), lost);

@@ -8,6 +8,8 @@
 #include <map>
 #include <numeric>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "experiment/compare_claims.h"
 #include "train/run_files.h"
@@ -81,7 +83,7 @@ Finding judge(const SoonerClaim& c, const Arms& arms) {
 // the last 50 of them is first at or below the same mean before `after`. Losses before `after` do
 // not count towards it, so it is at least 50. It counts on to the end of the run, also across the
 // next restart; a run that does not get there, or is not finite before, has never recovered, which
-// is later than any other.
+// is later than any other. Nothing is said if the arms' runs end earlier.
 
 std::string text_of(const SmallerSpikeClaim& c) {
   return fmt::format("the loss spikes less in {} after {} than in {} after {}, within {}",
@@ -132,20 +134,27 @@ double updates_to_recover(const Metrics& metrics, double after) {
   return never;
 }
 
-std::string median_updates_text(std::vector<double> updates) {
-  std::ranges::sort(updates);
-  const double middle =
-      std::midpoint(updates[(updates.size() - 1) / 2], updates[updates.size() / 2]);
+// Values that are infinite rank last.
+double median_with_infinite(std::vector<double> values) {
+  std::ranges::sort(values);
+  return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
+}
+
+std::string factor_text(const std::vector<double>& logs) {
+  const double middle = median_with_infinite(logs);
+  return std::isfinite(middle) ? fmt::format("{:.3g}", std::exp(middle)) : "not finite";
+}
+
+std::string updates_text(const std::vector<double>& updates) {
+  const double middle = median_with_infinite(updates);
   return std::isfinite(middle) ? fmt::format("{:g} updates", middle) : "never";
 }
 
 std::string recovery_text(const Pairs& recoveries) {
-  const auto count_never = [](const std::vector<double>& of) {
-    return std::ranges::count(of, never);
-  };
-  return fmt::format("recovery, not tested: median {} against {}, {} and {} never",
-                     median_updates_text(recoveries.first), median_updates_text(recoveries.second),
-                     count_never(recoveries.first), count_never(recoveries.second));
+  return fmt::format(" (recovery, not tested: median {} against {}, {} and {} never)",
+                     updates_text(recoveries.first), updates_text(recoveries.second),
+                     std::ranges::count(recoveries.first, never),
+                     std::ranges::count(recoveries.second, never));
 }
 
 }  // namespace
@@ -183,26 +192,26 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
   };
   Pairs pairs = paired(arms[c.arms[0]], arms[c.arms[1]], spike);
   if (pairs.n() == 0) return too_few(pairs);
-  std::vector<std::string> medians;
-  std::vector<std::int64_t> endless;
+  std::string evidence = fmt::format(
+      "median factor {} against {} over {}; {} and {} were not finite, which count as "
+      "the largest",
+      factor_text(pairs.first), factor_text(pairs.second), pairs.n_text(),
+      std::ranges::count(pairs.first, never), std::ranges::count(pairs.second, never));
+  const bool may_recover = std::ranges::all_of(c.arms, [&](const std::string& name) {
+    const ComparedArm& arm = arms[name];
+    return after_of(arm) + window <= static_cast<double>(arm.length().steps);
+  });
+  if (may_recover) {
+    evidence += recovery_text(paired(arms[c.arms[0]], arms[c.arms[1]], recovery));
+  }
   double largest = 0;
   for (std::vector<double>* logs : {&pairs.first, &pairs.second}) {
-    std::vector<double> finite;
-    std::ranges::copy_if(*logs, std::back_inserter(finite),
-                         [](double x) { return std::isfinite(x); });
-    medians.push_back(finite.empty() ? "-" : fmt::format("{:.3g}", std::exp(median(finite))));
-    endless.push_back(std::ssize(*logs) - std::ssize(finite));
-    for (const double x : finite) largest = std::max(largest, x);
+    for (const double x : *logs) largest = std::isfinite(x) ? std::max(largest, x) : largest;
   }
   for (std::vector<double>* logs : {&pairs.first, &pairs.second}) {
     for (double& x : *logs) x = std::isfinite(x) ? x : largest + 1;
   }
-  return {.evidence = fmt::format(
-              "median factor {} against {} over {}; {} and {} were not finite, which count as the "
-              "largest ({})",
-              medians[0], medians[1], pairs.n_text(), endless[0], endless[1],
-              recovery_text(paired(arms[c.arms[0]], arms[c.arms[1]], recovery))),
-          .test = smaller_in_first(pairs)};
+  return {.evidence = std::move(evidence), .test = smaller_in_first(pairs)};
 }
 
 // ---- gate_opens --------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ void add_search_charts(Page& page, const Experiment& e, const std::string& numbe
   for (std::size_t i = 0; i < networks.size(); ++i) {
     std::string title;
     for (const Json* arm : arms[i]) title += (title.empty() ? "" : ", ") + scalar(arm->at("name"));
-    charts.push_back(search_chart(title, arms[i], &networks[i], seeds));
+    Chart chart = search_chart(title, arms[i], &networks[i], seeds);
+    if (chart.empty()) continue;
+    charts.push_back(std::move(chart));
     for (const Json& series : charts.back().json().at("series")) {
       for (const Json& x : series.at("x")) {
         least = std::min(least, get_as<double>(x));

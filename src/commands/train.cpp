@@ -8,6 +8,7 @@
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "commands/progress.h"
+#include "experiment/runs.h"
 #include "schedule/plan.h"
 #include "train/fingerprint.h"
 #include "train/summary.h"
@@ -132,6 +133,7 @@ RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
 int train(const TrainOptions& options) {
   const RunConfig config = read_config(document_of(options));
   check_run(config);
+  if (!options.resume.empty()) refuse_others(options.resume, std::nullopt);
   const bool talks = !options.run.quiet;
   const std::optional<std::int64_t> finished =
       options.resume.empty() ? std::nullopt : finished_after(options.resume, config);

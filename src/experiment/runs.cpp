@@ -373,17 +373,21 @@ void require_same_runs(const std::vector<RunConfig>& configs,
   }
 }
 
+void refuse_others(const fs::path& folder, std::optional<ExperimentKind> own) {
+  for (const ExperimentKind other : all_values<ExperimentKind>()) {
+    if (other != own && fs::exists(folder / result_file(other))) {
+      throw Error(fmt::format("{}: belongs to another command: it has a {}", folder.string(),
+                              result_file(other)));
+    }
+  }
+}
+
 FolderLock prepare_folder(const fs::path& folder, ExperimentKind kind, const RunConfig& config,
                           bool resume, const std::function<void()>& require_runs) {
   if (!resume) make_folder(folder);
   FolderLock lock(folder);
   const auto before = resume ? std::optional(config_in(folder)) : std::nullopt;
-  for (const ExperimentKind other : all_values<ExperimentKind>()) {
-    if (resume && other != kind && fs::exists(folder / result_file(other))) {
-      throw Error(fmt::format("{}: belongs to another command: it has a {}", folder.string(),
-                              result_file(other)));
-    }
-  }
+  if (resume) refuse_others(folder, kind);
   const fs::path path = folder / "config.yaml";
   const auto differs = before ? first_difference(*before, config) : std::nullopt;
   if (differs) {

@@ -187,6 +187,10 @@ bool run_arms(Runs& runs, const std::vector<RunConfig>& configs,
               Checkpoints checkpoints, std::vector<ArmResult>& results,
               const std::function<void()>& write);
 
+/// Throws Error if the folder has the result of an experiment of another kind than `own`, or of any
+/// if that is std::nullopt.
+void refuse_others(const std::filesystem::path& folder, std::optional<ExperimentKind> own);
+
 /// Creates the folder of an experiment, or with `resume` opens an existing one, writes the
 /// configuration, and returns the lock on it. On resume, seeds, arms and claims may have changed.
 /// With `resume` calls require_runs before it writes anything: it throws unless the runs in the

@@ -1071,6 +1071,9 @@ TEST_F(Cli, ThePageComesAfterTheOutcome) {
   EXPECT_THAT(experiment.err, HasSubstr("experiment/report.html"));
   EXPECT_THAT(experiment.out,
               AllOf(HasSubstr("McNemar p = "), HasSubstr("\nINCONCLUSIVE  a fails")));
+  const Result train = preheat({"train", "--resume", "experiment"});
+  expect_one_line(train, 1);
+  EXPECT_THAT(train.err, HasSubstr("belongs to another command: it has a compare.json"));
   // A run that diverged still has the exit code that says so.
   const Result diverged = preheat(
       {"train", "tiny.yaml", "--resume", "run", "--new-schedule", "--set", "train.length=60 steps",

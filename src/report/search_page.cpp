@@ -141,8 +141,8 @@ Chart search_chart(const std::string& title, const std::vector<const Json*>& arm
 }
 
 // One chart per network, all on one axis.
-void add_search_charts(Page& page, const Experiment& e, const std::string& numbers) {
-  const std::vector<NetworkRates> networks = networks_of(e.result);
+void add_search_charts(Page& page, const Experiment& e, const std::vector<NetworkRates>& networks,
+                       const std::string& numbers) {
   const std::vector<std::vector<const Json*>> arms = arms_of(e.result, networks);
   const std::string heading = "The largest base rate that trains";
   const bool any_stable =
@@ -187,8 +187,7 @@ void add_search_charts(Page& page, const Experiment& e, const std::string& numbe
   page.add_charts(charts);
 }
 
-std::string search_table(const Experiment& e) {
-  const std::vector<NetworkRates> networks = networks_of(e.result);
+std::string search_table(const Experiment& e, const std::vector<NetworkRates>& networks) {
   const std::vector<const InitialRates*> columns = columns_of(networks);
   std::vector<std::string> heads = {"seed"};
   for (const Json& arm : e.result.at("arms")) heads.push_back(arm.at("name").get<std::string>());
@@ -338,10 +337,11 @@ void add_tried_charts(Page& page, const Json& result) {
 }  // namespace
 
 void add_search(Page& page, const Experiment& e) {
-  const std::string numbers = search_table(e);
-  const bool is_one = networks_of(e.result).size() < 2;
+  const std::vector<NetworkRates> networks = networks_of(e.result);
+  const std::string numbers = search_table(e, networks);
+  const bool is_one = networks.size() < 2;
   page.add(is_one ? "<div class=\"beside\">\n<div>\n" + numbers + "</div>\n" : numbers);
-  add_search_charts(page, e, numbers);
+  add_search_charts(page, e, networks, numbers);
   if (is_one) page.add("</div>\n");
   add_ratios(page, e.result);
   add_correlations(page, e.result);

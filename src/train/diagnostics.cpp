@@ -124,7 +124,7 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
   }
   if (every_.sharpness == 0) return;
   meter_.emplace(config, backend, network, schedule, std::move(train));
-  random_direction_ = random_direction(network, config.seed);
+  random_direction_ = meter_->direction();  // random as long as nothing has been measured
 }
 
 bool Diagnostics::layers_due(std::int64_t step) const {

@@ -55,14 +55,16 @@ __device__ void copy_part(const ImageSource& source, std::int64_t example, const
 template <class T>
 __global__ void __launch_bounds__(threads)
     gather_kernel(const ImageSource source, const BatchAugment augment, const std::uint32_t* orders,
-                  const StepState* state, std::int64_t steps_per_epoch, const Batch batch) {
+                  const StepState* state, std::int64_t steps_per_epoch, const Pass pass,
+                  const Batch batch) {
   __shared__ std::uint32_t shared_example;
   __shared__ CropFlip shared_crop;
   const std::int64_t i = blockIdx.y;
   if (threadIdx.x == 0) {
     const std::int64_t step = state->step;
     const std::int64_t epoch = step / steps_per_epoch;
-    const std::int64_t first = (step - epoch * steps_per_epoch) * batch.size;
+    const std::int64_t first =
+        ((step - epoch * steps_per_epoch) * pass.count + pass.index) * batch.size;
     const std::uint32_t example = orders[(epoch & 1) * source.examples + first + i];
     shared_example = example;
     shared_crop = augment.crop_padding > 0 || augment.flip
@@ -114,14 +116,15 @@ dim3 grid_of(const ImageSource& source, const Batch& batch) {
 
 cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
                          const std::uint32_t* orders, const StepState* state,
-                         std::int64_t steps_per_epoch, Element element, const Batch& batch,
-                         cudaStream_t stream) {
+                         std::int64_t steps_per_epoch, const Pass& pass, Element element,
+                         const Batch& batch, cudaStream_t stream) {
   if (!is_valid(source, batch) || steps_per_epoch < 1) return cudaErrorInvalidValue;
+  if (pass.index < 0 || pass.index >= pass.count) return cudaErrorInvalidValue;
   // Otherwise the last batch of an epoch would read past its order.
-  if (batch.size > source.examples / steps_per_epoch) return cudaErrorInvalidValue;
+  if (batch.size > source.examples / steps_per_epoch / pass.count) return cudaErrorInvalidValue;
   return with_type(element, [&]<class T>() {
     gather_kernel<T><<<grid_of(source, batch), threads, 0, stream>>>(source, augment, orders, state,
-                                                                     steps_per_epoch, batch);
+                                                                     steps_per_epoch, pass, batch);
     return cudaGetLastError();
   });
 }

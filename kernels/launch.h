@@ -63,20 +63,26 @@ struct Batch {
   std::int32_t padded_channels = 0;  // at least the source's; the extra channels are 0
 };
 
+/// One of the passes over the network that share the examples of an update.
+struct Pass {
+  std::int64_t index = 0;
+  std::int64_t count = 1;
+};
+
 struct BatchAugment {
   std::int32_t crop_padding = 0;
   bool flip = false;
   std::uint64_t seed = 0;
 };
 
-/// Gathers the batch of update state->step. With epoch e = step / steps_per_epoch, its examples are
-/// orders[e & 1][step % steps_per_epoch * size + i], each augmented by crop_flip. `orders` is [2,
-/// examples], so that the next epoch's order can be written while the current one is read. Reads 1
-/// byte per pixel and writes one Element per padded channel.
+/// Gathers the examples of one pass of update state->step. With epoch e = step / steps_per_epoch,
+/// they are orders[e & 1][(step % steps_per_epoch * pass.count + pass.index) * size + i], each
+/// augmented by crop_flip. `orders` is [2, examples], so that the next epoch's order can be written
+/// while the current one is read. Reads 1 byte per pixel and writes one Element per padded channel.
 cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
                          const std::uint32_t* orders, const StepState* state,
-                         std::int64_t steps_per_epoch, Element element, const Batch& batch,
-                         cudaStream_t stream);
+                         std::int64_t steps_per_epoch, const Pass& pass, Element element,
+                         const Batch& batch, cudaStream_t stream);
 
 /// Gathers examples *position .. *position + size - 1 without augmentation; past the last example
 /// the images repeat example 0 and the labels are -1.
@@ -322,14 +328,11 @@ struct Logits {
 };
 
 /// Loss, hits and gradient in one pass over the logits. d_logits [batch, classes] (may be null) is
-/// the gradient of the mean over `batch`, times state->loss_scale (1 if state is null).
+/// the gradient of the mean over `batch`, times state->loss_scale (1 if state is null). Loss and
+/// hits are written to *result, or added to it if it `adds`.
 cudaError_t softmax_xent(const LossOptions& options, const Logits& logits, const StepState* state,
-                         Element element, void* d_logits, BatchLoss* result,
+                         Element element, void* d_logits, bool adds, BatchLoss* result,
                          const LossScratch& scratch, cudaStream_t stream);
-
-/// Adds loss and hits to *total.
-cudaError_t add_loss(const LossOptions& options, const Logits& logits, BatchLoss* total,
-                     const LossScratch& scratch, cudaStream_t stream);
 
 // sgd_momentum.cu
 
@@ -386,6 +389,11 @@ struct GradientCheck {
 
 std::int64_t update_blocks(std::int64_t arena_size);  // NormPartials that an update writes
 std::int64_t check_blocks(std::int64_t arena_size);   // and check_gradients
+
+/// sum [arena.size] = scale gradients, or sum += scale gradients if it `adds`, over all tensors.
+/// Reads 4 bytes per parameter, 2 where its gradient is 16-bit, and 4 more if it adds; writes 4.
+cudaError_t accumulate_gradients(const Arena& arena, float scale, bool adds, float* sum,
+                                 cudaStream_t stream);
 
 /// The norm of the trained gradients, and what clipping and loss scaling derive from it. Reads 4
 /// bytes per parameter, 2 where its gradient is 16-bit, on top of the update's traffic.

@@ -54,7 +54,7 @@ __device__ BatchLoss example_loss(const LossOptions& options, std::int32_t class
 template <class Z, class T>
 __global__ void __launch_bounds__(threads)
     loss_kernel(const LossOptions options, const Logits logits, const StepState* state, T* d_logits,
-                BatchLoss* result, bool accumulate, const LossScratch scratch) {
+                BatchLoss* result, bool adds, const LossScratch scratch) {
   const std::int64_t batch = logits.batch;
   const std::int32_t classes = logits.classes;
   const std::int64_t i = std::int64_t{blockIdx.x} * threads + threadIdx.x;
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(threads)
   const auto examples = block_sum(static_cast<int>(loss.examples));
   if (threadIdx.x == 0) scratch.partials[blockIdx.x] = {sum, correct, examples};
   if (!is_last_block(scratch.counter, gridDim.x) || threadIdx.x != 0) return;
-  BatchLoss total = accumulate ? *result : BatchLoss{};
+  BatchLoss total = adds ? *result : BatchLoss{};
   for (unsigned block = 0; block < gridDim.x; ++block) {
     const BatchLoss& partial = scratch.partials[block];
     total.sum += __ldcg(&partial.sum);
@@ -97,12 +97,12 @@ __global__ void __launch_bounds__(threads)
 
 template <class T>
 cudaError_t launch(const LossOptions& options, const Logits& logits, const StepState* state,
-                   T* d_logits, BatchLoss* result, bool accumulate, const LossScratch& scratch,
+                   T* d_logits, BatchLoss* result, bool adds, const LossScratch& scratch,
                    cudaStream_t stream) {
   if (logits.batch < 1 || logits.classes < 1) return cudaErrorInvalidValue;
   return with_type(logits.element, [&]<class Z>() {
     loss_kernel<Z, T><<<static_cast<unsigned>(loss_partials(logits.batch)), threads, 0, stream>>>(
-        options, logits, state, d_logits, result, accumulate, scratch);
+        options, logits, state, d_logits, result, adds, scratch);
     return cudaGetLastError();
   });
 }
@@ -114,17 +114,11 @@ std::int64_t loss_partials(std::int64_t batch) {
 }
 
 cudaError_t softmax_xent(const LossOptions& options, const Logits& logits, const StepState* state,
-                         Element element, void* d_logits, BatchLoss* result,
+                         Element element, void* d_logits, bool adds, BatchLoss* result,
                          const LossScratch& scratch, cudaStream_t stream) {
   return with_type(element, [&]<class T>() {
-    return launch(options, logits, state, static_cast<T*>(d_logits), result, false, scratch,
-                  stream);
+    return launch(options, logits, state, static_cast<T*>(d_logits), result, adds, scratch, stream);
   });
-}
-
-cudaError_t add_loss(const LossOptions& options, const Logits& logits, BatchLoss* total,
-                     const LossScratch& scratch, cudaStream_t stream) {
-  return launch<float>(options, logits, nullptr, nullptr, total, true, scratch, stream);
 }
 
 }  // namespace preheat::kernels

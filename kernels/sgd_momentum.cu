@@ -16,6 +16,7 @@ constexpr int small_threads = 256;
 constexpr int large_threads = 512;
 constexpr int large_packs = 2;
 
+constexpr int accumulate_threads = 256;
 constexpr int check_threads = 512;
 constexpr int max_check_blocks = 2 * tuned_multiprocessors;
 
@@ -194,6 +195,18 @@ __global__ void __launch_bounds__(threads)
 }
 
 template <class T>
+__global__ void __launch_bounds__(accumulate_threads)
+    accumulate(const Arena arena, float scale, bool adds, float* sum) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * accumulate_threads + threadIdx.x;
+  if (i >= arena.size / 4) return;
+  const float4 g = read_gradients<T, false>(arena, i, arena.segment_of[i / (chunk_floats / 4)]);
+  const float4 before = adds ? read<false>(sum, i) : float4{0, 0, 0, 0};
+  write<false>(sum, i,
+               {fmaf(scale, g.x, before.x), fmaf(scale, g.y, before.y), fmaf(scale, g.z, before.z),
+                fmaf(scale, g.w, before.w)});
+}
+
+template <class T>
 __global__ void __launch_bounds__(check_threads)
     check(const Arena arena, const StepState* state, double clip_norm, NormPartial* partials,
           unsigned* counter, GradientCheck* result) {
@@ -276,6 +289,17 @@ std::int64_t update_blocks(std::int64_t arena_size) {
 std::int64_t check_blocks(std::int64_t arena_size) {
   const std::int64_t blocks = (arena_size / 4 + check_threads - 1) / check_threads;
   return blocks < max_check_blocks ? blocks : max_check_blocks;
+}
+
+cudaError_t accumulate_gradients(const Arena& arena, float scale, bool adds, float* sum,
+                                 cudaStream_t stream) {
+  if (!is_valid(arena)) return cudaErrorInvalidValue;
+  const std::int64_t blocks = (arena.size / 4 + accumulate_threads - 1) / accumulate_threads;
+  return with_16bit_type(arena, [&]<class T>() {
+    accumulate<T>
+        <<<static_cast<unsigned>(blocks), accumulate_threads, 0, stream>>>(arena, scale, adds, sum);
+    return cudaGetLastError();
+  });
 }
 
 cudaError_t check_gradients(const Arena& arena, const StepState* state, double clip_norm,

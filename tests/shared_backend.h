@@ -25,9 +25,11 @@ class ForwardingBackend : public Backend {
   bool computes_in(Precision precision) const override { return one_.computes_in(precision); }
   int concurrent_replicas(int threads) const override { return one_.concurrent_replicas(threads); }
   std::shared_ptr<ResidentDataset> load(const Dataset& data) override { return one_.load(data); }
-  void require_memory(const Network& network, std::int64_t batch_size,
-                      Precision precision) const override {
-    one_.require_memory(network, batch_size, precision);
+  void require_memory(const Network& network, const ReplicaOptions& options) const override {
+    one_.require_memory(network, options);
+  }
+  void require_memory(const Network& network, std::int64_t examples) const override {
+    one_.require_memory(network, examples);
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,

@@ -79,6 +79,9 @@ struct TrainingStage {
 
 struct ReplicaOptions {
   std::int64_t batch_size = 0;
+  // Examples per forward and backward pass, a divisor of batch_size; 0: all of them. An update is
+  // by the mean of the gradients of its passes, each of which is a batch of its own to batch norm.
+  std::int64_t micro_batch = 0;
   Normalize normalize;
   Augment augment;
   Loss loss = Loss::cross_entropy;
@@ -93,9 +96,12 @@ struct ReplicaOptions {
   bool deterministic = true;
   bool cuda_graph = true;
   int cpu_threads = 0;  // 0: all; the bits of the result depend on their number
+
+  std::int64_t examples_per_pass() const { return micro_batch > 0 ? micro_batch : batch_size; }
+  std::int64_t passes() const { return batch_size / examples_per_pass(); }
 };
 
-/// The output of one layer for the batch of the last update.
+/// The output of one layer for the last pass of the last update.
 struct ActivationRecord {
   std::string layer;   // the op's name
   double largest = 0;  // absolute value; NaN if any value is
@@ -122,7 +128,7 @@ class Probe {
 
 /// In bytes.
 struct MemoryUse {
-  std::size_t parameters = 0;   // weights, gradients, velocity
+  std::size_t parameters = 0;   // weights, gradients and their sum over passes, velocity
   std::size_t activations = 0;  // kept by forward for backward, and gradients of activations
   std::size_t workspace = 0;    // packed weights and the libraries' scratch memory
 };
@@ -157,7 +163,8 @@ class Replica {
   virtual void load(const ReplicaState& state) = 0;
 
   /// After a step that was not finite: the first tensor, in the order of computation, with a value
-  /// that is not finite ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight").
+  /// that is not finite ("activation of 2", "gradient of 0.conv.weight", "2.linear.weight"); of its
+  /// passes the first with an activation that is not finite.
   virtual std::string first_non_finite_tensor() const = 0;
 
   /// One record per op, in order; requires at least one update.
@@ -194,13 +201,10 @@ class Backend {
 
   /// Throws OutOfMemory, naming what is needed and available, if compile() would run out of memory.
   /// Cheap; call it before creating initial parameters.
-  virtual void require_memory(const Network& network, std::int64_t batch_size,
-                              Precision precision) const = 0;
+  virtual void require_memory(const Network& network, const ReplicaOptions& options) const = 0;
 
   /// The same for probe(), which computes in fp32 whatever the run's precision.
-  void require_memory(const Network& network, std::int64_t examples) const {
-    require_memory(network, examples, Precision::fp32);
-  }
+  virtual void require_memory(const Network& network, std::int64_t examples) const = 0;
 
   /// A replica at step 0 with `initial` parameters (Network::arena_size floats) and zero velocity.
   /// Throws OutOfMemory, leaving none of it taken, if memory is insufficient.

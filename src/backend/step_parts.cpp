@@ -4,12 +4,25 @@
 
 namespace preheat {
 
+void StepParts::begin_step() {
+  ++steps_;
+  next_ = 0;
+}
+
 void StepParts::add(const StepPart& part) {
   if (next_ == parts_.size()) {
     parts_.push_back(part);
-    times_.emplace_back();
+    times_.push_back({part.microseconds});
+  } else if (times_[next_].size() < steps_) {
+    times_[next_].push_back(part.microseconds);
+  } else {
+    times_[next_].back() += part.microseconds;
+    if (steps_ == 1) {
+      parts_[next_].cost += part.cost;
+      parts_[next_].launches += part.launches;
+    }
   }
-  times_[next_++].push_back(part.microseconds);
+  ++next_;
 }
 
 void StepParts::add(StepPart part, Clock::time_point start) {

@@ -15,6 +15,12 @@ namespace preheat {
 struct Cost {
   double bytes = 0;       // every array it reads or writes, counted once per pass
   double operations = 0;  // floating-point, of products and their sums; a multiply-add is two
+
+  Cost& operator+=(const Cost& other) {
+    bytes += other.bytes;
+    operations += other.operations;
+    return *this;
+  }
 };
 
 /// One library call or kernel of an update.
@@ -27,10 +33,12 @@ struct StepPart {
   double microseconds = 0;
 };
 
-/// The parts of several steps, all of which have the same parts in the same order.
+/// The parts of several steps, all of which have the same parts in the same order. Those of the
+/// passes of a step, each with the same parts, are added up.
 class StepParts {
  public:
-  void begin_step() { next_ = 0; }
+  void begin_step();
+  void begin_pass() { next_ = 0; }
   void add(const StepPart& part);
   /// Adds a host-timed part that ran from `start` until now.
   void add(StepPart part, Clock::time_point start);
@@ -39,6 +47,7 @@ class StepParts {
   std::vector<StepPart> medians() const;
 
  private:
+  std::size_t steps_ = 0;
   std::size_t next_ = 0;
   std::vector<StepPart> parts_;
   std::vector<std::vector<double>> times_;

@@ -117,8 +117,7 @@ std::vector<PartTiming> time_parts(Trainer& trainer, double seconds, double seco
 }
 
 void add(PartTiming& sum, const PartTiming& part) {
-  sum.cost.bytes += part.cost.bytes;
-  sum.cost.operations += part.cost.operations;
+  sum.cost += part.cost;
   sum.launches += part.launches;
   sum.limit += part.limit;
   sum.rounds.resize(part.rounds.size());
@@ -391,15 +390,16 @@ void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
              BenchResults& results) {
   const RunConfig& config = trainer.config();
   nlohmann::ordered_json& json = results.json;
-  const std::string key = fmt::format("{}, batch {}, {}: ", config.name, config.data.batch_size,
-                                      to_string(config.train.precision));
+  const std::string batch =
+      fmt::format("batch {}{}", config.data.batch_size, passes_text(config.data));
+  const std::string key =
+      fmt::format("{}, {}, {}: ", config.name, batch, to_string(config.train.precision));
   const StepTiming t = time_steps(trainer, options.seconds);
   const Spread& ms = t.milliseconds;
   const Spread& host = t.host_microseconds;
   const double images = 1e3 * static_cast<double>(config.data.batch_size) / ms.median;
-  fmt::print("\n{}: {} parameters, batch {}, {}\n\n", config.name,
-             trainer.network().parameter_count, config.data.batch_size,
-             to_string(config.train.precision));
+  fmt::print("\n{}: {} parameters, {}, {}\n\n", config.name, trainer.network().parameter_count,
+             batch, to_string(config.train.precision));
   if (!results.head().empty()) fmt::print("{:<60}{}\n", "", results.head());
   add_time(key, "step", "ms", 4, ms, results);
   add_time(key, "host time of a step", "us", 2, host, results);
@@ -419,7 +419,7 @@ void measure(Trainer& trainer, Backend& backend, const ResidentData& data,
   json["peers"] = peers.compare(
       "ms", "ms", ms.median,
       [&](const nlohmann::json& row) {
-        return row.value("network", "") == config.name &&
+        return row.value("network", "") == config.name && !config.data.micro_batch &&
                row.value("batch", std::int64_t{0}) == config.data.batch_size;
       },
       peer_precision);
@@ -450,6 +450,7 @@ void bench_step(const StepOptions& options) {
   results.json.update({{"network", config.name},
                        {"parameters", trainer.network().parameter_count},
                        {"batch", config.data.batch_size},
+                       {"micro_batch", config.data.micro_batch.value_or(config.data.batch_size)},
                        {"precision", to_string(config.train.precision)},
                        {"first_update_seconds", first_update}});
   for (const char* list : {"passes", "works", "parts", "replicas", "peers"}) {

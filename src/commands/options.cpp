@@ -147,6 +147,10 @@ std::optional<std::filesystem::path> write_page_last(const std::filesystem::path
   }
 }
 
+std::string passes_text(const DataConfig& data) {
+  return data.micro_batch ? fmt::format(" in passes of {}", *data.micro_batch) : "";
+}
+
 std::string loss_text(double loss) {
   if (std::isnan(loss)) return "nan";  // whatever its sign
   return loss < 1e4 ? fmt::format("{:.4f}", loss) : fmt::format("{:.1e}", loss);

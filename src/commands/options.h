@@ -78,9 +78,10 @@ bool interrupted();
 /// if the code is 0; with another code says why on standard error and returns std::nullopt.
 std::optional<std::filesystem::path> write_page_last(const std::filesystem::path& folder, int code);
 
-std::string loss_text(double loss);          // "0.4321", "2.1e+25", "nan"
-std::string memory_text(std::size_t bytes);  // "12.3 MiB"
-std::string duration_text(double seconds);   // "1:05"
-std::string accuracy_text(double share);     // "91.23 %"
+std::string passes_text(const DataConfig& data);  // " in passes of 16", or "" if there is only one
+std::string loss_text(double loss);               // "0.4321", "2.1e+25", "nan"
+std::string memory_text(std::size_t bytes);       // "12.3 MiB"
+std::string duration_text(double seconds);        // "1:05"
+std::string accuracy_text(double share);          // "91.23 %"
 
 }  // namespace preheat

@@ -30,9 +30,10 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
   const MemoryUse memory = trainer.memory();
   const RunLength& run = trainer.schedule().run;
   fmt::print(
-      "{}: {} parameters, T = {} updates of {} images ({} an epoch){}, base learning rate {}\n",
+      "{}: {} parameters, T = {} updates of {} images{} ({} an epoch){}, base learning rate {}\n",
       trainer.config().name, network.parameter_count, run.steps, trainer.config().data.batch_size,
-      run.steps_per_epoch, warmup_text(trainer.schedule()), lr_text(trainer.schedule().base_lr));
+      passes_text(trainer.config().data), run.steps_per_epoch, warmup_text(trainer.schedule()),
+      lr_text(trainer.schedule().base_lr));
   for (const std::string& remark : remarks(trainer.schedule())) fmt::print("note: {}\n", remark);
   fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
              memory_text(memory.parameters), memory_text(memory.activations),

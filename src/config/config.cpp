@@ -306,8 +306,10 @@ RunConfig read_run(const Document& document) {
   RunConfig config;
   add_locations(document.root, config);
   Reader::read(config, document.root, [&](auto& io) { describe(io, config); });
-  // A run without a validation set is the same, fingerprint included, whether it says so or not.
+  // A run without a validation set, or in whole batches, is the same, fingerprint included, whether
+  // it says so or not.
   if (config.data.validation == 0) config.data.validation.reset();
+  if (config.data.micro_batch == config.data.batch_size) config.data.micro_batch.reset();
   const bool length_given = config.locations.contains("train.length");
   if (config.train.stages.empty()) {
     if (!config.train.length) config.train.length = TrainConfig{}.length;

@@ -40,6 +40,7 @@ struct DataConfig {
   DatasetName dataset = DatasetName::fashion_mnist;
   std::optional<std::string> dir;
   std::int64_t batch_size = 128;
+  std::optional<std::int64_t> micro_batch;  // divides batch_size; absent: the whole batch
   std::optional<std::int64_t> train_limit;
   std::optional<std::int64_t> validation;  // examples held out of training; absent: none, never 0
   std::optional<Normalize> normalize;      // absent: the dataset's default

@@ -411,8 +411,9 @@ std::string parts_table(const Json& parts, const std::vector<std::string>& names
 // The measurements of the step as a whole; fewer if it was interrupted.
 std::vector<std::pair<std::string, std::string>> step_facts(const Json& results) {
   std::vector<std::pair<std::string, std::string>> facts = {
-      {"batch, precision",
-       fmt::format("{}, {}", text_at(results, "batch"), text_at(results, "precision"))},
+      {"batch, examples a pass, precision",
+       fmt::format("{}, {}, {}", text_at(results, "batch"), text_at(results, "micro_batch"),
+                   text_at(results, "precision"))},
       {"first update", fmt::format("{:.2f} s after the start of the program",
                                    number(results, "first_update_seconds"))}};
   if (!results.contains("step_ms")) return facts;

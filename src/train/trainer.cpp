@@ -70,9 +70,10 @@ RunConfig with_start_lr(RunConfig config, const std::optional<double>& start) {
 
 std::unique_ptr<Replica> compile(const RunConfig& config, Backend& backend, const Network& network,
                                  const Schedule& schedule, const ResidentData& data) {
-  backend.require_memory(network, config.data.batch_size, config.train.precision);
-  return backend.compile(network, replica_options(config, network, schedule),
-                         initial_parameters(network, config.model, config.seed), data.train);
+  const ReplicaOptions options = replica_options(config, network, schedule);
+  backend.require_memory(network, options);
+  return backend.compile(network, options, initial_parameters(network, config.model, config.seed),
+                         data.train);
 }
 
 // Whether there is no best value yet or this one is larger.

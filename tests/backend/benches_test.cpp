@@ -81,5 +81,28 @@ TEST(Benches, PartsAreThoseOfTheStepInOrder) {
   EXPECT_EQ(medians[1].launches, 2);
 }
 
+TEST(Benches, PartsOfThePassesOfAStepAreAddedUp) {
+  StepParts parts;
+  for (const double us : {3.0, 1.0, 2.0}) {
+    parts.begin_step();
+    for (const double share : {1.0, 0.5}) {
+      parts.begin_pass();
+      parts.add({"forward", "0.conv", "convolution", {10, 20}, 1, share * us});
+      parts.add({"backward", "0.conv", "weight gradient", {30 * share, 0}, 2, us});
+    }
+    parts.add({"update", "", "update", {5, 0}, 2, 10 * us});
+  }
+  const std::vector<StepPart> medians = parts.medians();
+  ASSERT_EQ(medians.size(), 3u);
+  EXPECT_EQ(medians[0].microseconds, 3);
+  EXPECT_EQ(medians[0].cost.operations, 40);
+  EXPECT_EQ(medians[0].launches, 2);
+  EXPECT_EQ(medians[1].work, "weight gradient");
+  EXPECT_EQ(medians[1].microseconds, 4);
+  EXPECT_EQ(medians[1].cost.bytes, 45);
+  EXPECT_EQ(medians[2].microseconds, 20);
+  EXPECT_EQ(medians[2].launches, 2);
+}
+
 }  // namespace
 }  // namespace preheat

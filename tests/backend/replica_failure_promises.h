@@ -43,7 +43,9 @@ model:
   // The CPU also holds the initial weights, or packed ones, besides the three arenas.
   const std::size_t parameters = small_batch.parameters * (on_cpu() ? 4 : 3) / 3;
   try {
-    backend_->require_memory(network_, batch, config_.train.precision);
+    ReplicaOptions options = replica_options(config_, network_, schedule_);
+    options.batch_size = batch;
+    backend_->require_memory(network_, options);
     FAIL() << "was let pass";
   } catch (const Error& e) {
     EXPECT_THAT(e.what(),

@@ -189,6 +189,16 @@ double weight_norm(const ReplicaState& state) {
   return std::sqrt(sum);
 }
 
+double distance(const ReplicaState& a, const ReplicaState& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.parameters.size(); ++i) {
+    for (std::size_t k = 0; k < a.parameters[i].values.size(); ++k) {
+      sum += std::pow(double{a.parameters[i].values[k]} - double{b.parameters[i].values[k]}, 2);
+    }
+  }
+  return std::sqrt(sum);
+}
+
 ReplicaState without_velocity(ReplicaState state) {
   for (NamedTensor& t : state.velocity) t.values.assign(t.values.size(), 0.0f);
   return state;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/replica_failure_promises.h"
+#include "backend/replica_pass_promises.h"
 #include "backend/replica_stage_promises.h"
 #include "backend/replica_state_promises.h"
 #include "backend/replica_update_promises.h"

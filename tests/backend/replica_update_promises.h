@@ -118,16 +118,6 @@ TEST_P(ReplicaTest, ANormThatIsNotReachedClipsNothing) {
   for (int i = 0; i < 12; ++i) expect_norm(records[i].grad_norm, expected[i].grad_norm);
 }
 
-double distance(const ReplicaState& a, const ReplicaState& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.parameters.size(); ++i) {
-    for (std::size_t k = 0; k < a.parameters[i].values.size(); ++k) {
-      sum += std::pow(double{a.parameters[i].values[k]} - double{b.parameters[i].values[k]}, 2);
-    }
-  }
-  return std::sqrt(sum);
-}
-
 TEST_P(ReplicaTest, TheNormOfAnUpdateIsHowFarTheWeightsMove) {
   for (const char* form : {"separate", "folded"}) {
     for (const char* nesterov : {"false", "true"}) {

@@ -62,6 +62,7 @@ data:
   dataset: cifar10
   dir: "/tmp/my data"
   batch_size: 64
+  micro_batch: 16
   train_limit: 1000
   validation: 200
   normalize: {mean: [0.5, 0.25, -1], std: [1, 2, .5]}
@@ -93,6 +94,8 @@ compare: {seeds: [7, 5], arms: {none: {schedule.warmup.length: 0 steps}, all: {}
   EXPECT_EQ(c.data.dataset, DatasetName::cifar10);
   EXPECT_EQ(c.data.dir, "/tmp/my data");
   EXPECT_EQ(c.data.batch_size, 64);
+  EXPECT_EQ(c.data.micro_batch, 16);
+  EXPECT_FALSE(config_of("data: {batch_size: 32, micro_batch: 32}\n").data.micro_batch);
   EXPECT_EQ(c.data.train_limit, 1000);
   EXPECT_EQ(c.data.validation, 200);
   EXPECT_FALSE(config_of("data: {validation: 0}\n").data.validation);
@@ -427,6 +430,13 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"data: {batch_size: 0}\n", "f.yaml:1:8: data.batch_size:", {"from 1 to 65536"}},
       {"data: {batch_size: 128.5}\n", "f.yaml:1:8:", {"\"128.5\" is not a whole number"}},
       {"data: {batch_size: 99999999999999999999}\n", "f.yaml:1:8:", {"is out of range"}},
+      {"data: {micro_batch: 0}\n", "f.yaml:1:8: data.micro_batch:", {"is out of range"}},
+      {"data: {micro_batch: 256}\n",
+       "f.yaml:1:8: data.micro_batch:",
+       {"does not divide the batch_size of 128; give a divisor of it"}},
+      {"data: {batch_size: 96, micro_batch: 36}\n",
+       "f.yaml:1:24: data.micro_batch:",
+       {"does not divide the batch_size of 96"}},
       {"data: {train_limit: 0}\n", "f.yaml:1:8: data.train_limit:", {"is out of range"}},
       {"data: {validation: -1}\n", "f.yaml:1:8: data.validation:", {"is out of range"}},
       {"data: {validation: 10%}\n", "f.yaml:1:8: data.validation:", {"is not a whole number"}},
@@ -892,6 +902,7 @@ class RandomConfig {
                                       "a\\b\"c", "[", "...", " led", "*a", "10"});
     }
     c.data.batch_size = integer(1, 65536);
+    if (c.data.batch_size % 2 == 0 && flip()) c.data.micro_batch = c.data.batch_size / 2;
     if (flip()) c.data.train_limit = integer(1, 100000);
     if (flip()) c.data.validation = integer(1, 100000);
     if (flip()) {

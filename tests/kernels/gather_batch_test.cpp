@@ -83,8 +83,9 @@ std::vector<std::uint32_t> random_orders(std::mt19937& random, std::int64_t exam
 class KernelsGatherBatch : public KernelTest {
  protected:
   void expect_gathers(const Examples& examples, const BatchAugment& augment, std::int64_t size,
-                      std::int32_t padded_channels, Element element, std::int64_t step) {
-    const std::int64_t steps_per_epoch = examples.count / size;
+                      std::int32_t padded_channels, Element element, std::int64_t step,
+                      const Pass& pass = {}) {
+    const std::int64_t steps_per_epoch = examples.count / (size * pass.count);
     const std::vector<std::uint32_t> orders = random_orders(random_, examples.count);
     const Device<std::uint32_t> device_orders(orders);
     StepState state;
@@ -93,10 +94,10 @@ class KernelsGatherBatch : public KernelTest {
     const DeviceElements images(element, size * examples.positions() * padded_channels);
     const Device<std::int32_t> labels(static_cast<std::size_t>(size));
     check(gather_batch(examples.source(), augment, device_orders.data(), device_state.data(),
-                       steps_per_epoch, element,
+                       steps_per_epoch, pass, element,
                        {images.data(), labels.data(), size, padded_channels}, nullptr));
     const std::int64_t epoch = step / steps_per_epoch;
-    const std::int64_t first = step % steps_per_epoch * size;
+    const std::int64_t first = step % steps_per_epoch * size * pass.count + pass.index * size;
     const bool augmented = augment.crop_padding > 0 || augment.flip;
     std::vector<float> expected;
     std::vector<std::int32_t> expected_labels;
@@ -187,6 +188,16 @@ TEST_F(KernelsGatherBatch, InOrderAndBeyondTheEnd) {
   }
 }
 
+TEST_F(KernelsGatherBatch, APassHasItsShareOfTheBatch) {
+  const Examples examples(random_, 61, 5, 7, 3);
+  for (const std::int64_t index : {0, 1, 2}) {
+    for (const std::int64_t step : {0, 3, 9}) {  // the last update of an epoch, and the next epoch
+      SCOPED_TRACE(std::to_string(index) + " of update " + std::to_string(step));
+      expect_gathers(examples, {2, true, 11}, 5, 3, Element::f32, step, {index, 3});
+    }
+  }
+}
+
 TEST_F(KernelsGatherBatch, TwoLaunchesGiveTheSameBits) {
   const Examples examples(random_, 37, 32, 32, 3);
   const Device<std::uint32_t> orders(random_orders(random_, 37));
@@ -197,7 +208,7 @@ TEST_F(KernelsGatherBatch, TwoLaunchesGiveTheSameBits) {
   for (int launch = 0; launch < 2; ++launch) {
     const DeviceElements images(Element::f16, std::size_t{9} * 1024 * 8);
     const Device<std::int32_t> labels(std::size_t{9});
-    check(gather_batch(examples.source(), {4, true, 7}, orders.data(), device_state.data(), 4,
+    check(gather_batch(examples.source(), {4, true, 7}, orders.data(), device_state.data(), 4, {},
                        Element::f16, {images.data(), labels.data(), 9, 8}, nullptr));
     found.push_back(images.values());
   }
@@ -210,15 +221,21 @@ TEST_F(KernelsGatherBatch, RefusesWhatItCannotDo) {
   const Device<StepState> state(StepState{});
   const DeviceElements images(Element::f32, std::size_t{2} * 16 * 3);
   const Device<std::int32_t> labels(std::size_t{2});
-  const auto gathers = [&](std::int64_t size, std::int32_t padded_channels, std::int64_t steps) {
-    return gather_batch(examples.source(), {}, orders.data(), state.data(), steps, Element::f32,
-                        {images.data(), labels.data(), size, padded_channels}, nullptr);
+  const auto gathers = [&](std::int64_t size, std::int32_t padded_channels, std::int64_t steps,
+                           const Pass& pass = {}) {
+    return gather_batch(examples.source(), {}, orders.data(), state.data(), steps, pass,
+                        Element::f32, {images.data(), labels.data(), size, padded_channels},
+                        nullptr);
   };
   EXPECT_EQ(gathers(2, 2, 2), cudaErrorInvalidValue);  // fewer channels than the images have
   EXPECT_EQ(gathers(0, 3, 2), cudaErrorInvalidValue);
   EXPECT_EQ(gathers(2, 3, 0), cudaErrorInvalidValue);
   EXPECT_EQ(gathers(2, 3, 3), cudaErrorInvalidValue);  // more examples than an order has
+  EXPECT_EQ(gathers(2, 3, 2, {0, 2}), cudaErrorInvalidValue);
+  EXPECT_EQ(gathers(2, 3, 1, {2, 2}), cudaErrorInvalidValue);
+  EXPECT_EQ(gathers(2, 3, 1, {-1, 2}), cudaErrorInvalidValue);
   EXPECT_EQ(gathers(2, 3, 2), cudaSuccess);
+  EXPECT_EQ(gathers(2, 3, 1, {1, 2}), cudaSuccess);
 }
 
 }  // namespace

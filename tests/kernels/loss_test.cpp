@@ -110,13 +110,9 @@ class Launch {
     const Device<StepState> device_state(state ? *state : StepState{});
     const Logits of{logits_element, device_logits.data(), batch, classes, device_labels.data()};
     const LossScratch scratch{partials.data(), counter.data()};
-    if (added_to != nullptr) {
-      check(add_loss(options, of, result_.data(), scratch, nullptr));
-    } else {
-      check(softmax_xent(options, of, state ? device_state.data() : nullptr, element,
-                         with_gradient ? d_logits.data() : nullptr, result_.data(), scratch,
-                         nullptr));
-    }
+    check(softmax_xent(options, of, state ? device_state.data() : nullptr, element,
+                       with_gradient ? d_logits.data() : nullptr, added_to != nullptr,
+                       result_.data(), scratch, nullptr));
     EXPECT_EQ(counter.value(), 0u);
     loss = result_.value();
   }
@@ -213,11 +209,18 @@ TEST_F(KernelsLoss, AddsUpAndNeedsNoGradient) {
   const std::vector<float> logits = random_values(random_, Element::f32, 3000, 2);
   const BatchLoss before{12.5, 1000, 2000};
   const Launch alone({}, 10, Element::f32, logits, labels, nullptr, Element::f32);
-  const Launch added({}, 10, Element::f32, logits, labels, nullptr, Element::f32, false, &before);
-  EXPECT_NEAR(added.loss.sum, 12.5 + alone.loss.sum, 1e-12 * added.loss.sum);  // sums of doubles
-  EXPECT_EQ(added.loss.correct, 1000 + alone.loss.correct);
-  EXPECT_EQ(added.loss.examples, 2000 + alone.loss.examples);
-  for (const float d : added.d_logits.values()) EXPECT_TRUE(std::isnan(d));  // not written
+  for (const bool with_gradient : {false, true}) {
+    const Launch added({}, 10, Element::f32, logits, labels, nullptr, Element::f32, with_gradient,
+                       &before);
+    EXPECT_NEAR(added.loss.sum, 12.5 + alone.loss.sum, 1e-12 * added.loss.sum);  // sums of doubles
+    EXPECT_EQ(added.loss.correct, 1000 + alone.loss.correct);
+    EXPECT_EQ(added.loss.examples, 2000 + alone.loss.examples);
+    if (with_gradient) {
+      EXPECT_TRUE(same_bits(added.d_logits.values(), alone.d_logits.values()));
+    } else {
+      for (const float d : added.d_logits.values()) EXPECT_TRUE(std::isnan(d));  // not written
+    }
+  }
 }
 
 TEST_F(KernelsLoss, WithoutLabelsThereIsNothing) {
@@ -306,9 +309,8 @@ TEST_F(KernelsLoss, RefusesWhatIsEmpty) {
     Logits none;
     none.batch = size.batch;
     none.classes = size.classes;
-    EXPECT_EQ(softmax_xent({}, none, nullptr, Element::f32, nullptr, nullptr, {}, nullptr),
+    EXPECT_EQ(softmax_xent({}, none, nullptr, Element::f32, nullptr, false, nullptr, {}, nullptr),
               cudaErrorInvalidValue);
-    EXPECT_EQ(add_loss({}, none, nullptr, {}, nullptr), cudaErrorInvalidValue);
   }
 }
 

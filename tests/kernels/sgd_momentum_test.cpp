@@ -385,6 +385,26 @@ TEST_F(KernelsSgdMomentum, AWeightThatIsNotFiniteCountsWhereItIsFrozenToo) {
   EXPECT_EQ(device.non_finite.value().first_weight, 2);
 }
 
+// Each product and sum is rounded once.
+TEST_F(KernelsSgdMomentum, AccumulatesGradientsOfBothTypesInFp32) {
+  for (const Element element : {Element::f32, Element::bf16, Element::f16}) {
+    HostArena host = make_arena(random_, some_sizes);
+    if (element != Element::f32) make_16bit(host, element);
+    const DeviceArena device(host, element, false, element != Element::f32);
+    const Device<float> sum(static_cast<std::size_t>(host.size()));  // NaN until it is written
+    constexpr float scale = 1.0f / 3;
+    check(accumulate_gradients(device.arena, scale, false, sum.data(), nullptr));
+    std::vector<float> expected = host.gradients;
+    for (float& g : expected) g *= scale;
+    EXPECT_TRUE(same_bits(sum.values(), expected));
+    check(accumulate_gradients(device.arena, scale, true, sum.data(), nullptr));
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      expected[i] = std::fma(scale, host.gradients[i], expected[i]);
+    }
+    EXPECT_TRUE(same_bits(sum.values(), expected));
+  }
+}
+
 TEST_F(KernelsSgdMomentum, ChecksTheGradients) {
   for (const bool with_gradients : {false, true}) {
     for (const float loss_scale : {1.0f, 1024.0f}) {

@@ -65,6 +65,7 @@ const std::vector<std::string> decisive = {
     "seed=1",
     "data.dataset=mnist",
     "data.batch_size=64",
+    "data.micro_batch=8",
     "data.train_limit=1001",
     "data.validation=100",
     "data.normalize.mean=[0.51]",
@@ -259,6 +260,8 @@ TEST(Fingerprint, IsOfTheValuesAndNotOfHowTheyAreWritten) {
                                   "train.length='40.0 steps'"}),
             fingerprint_of(full, {}));
   EXPECT_EQ(fingerprint_of(full, {"data.validation=0"}), fingerprint_of(full, {}));
+  EXPECT_EQ(fingerprint_of(full, {"data.batch_size=64", "data.micro_batch=64"}),
+            fingerprint_of(full, {"data.batch_size=64"}));
   EXPECT_EQ(fingerprint(config_of("train: {length: 4 epochs}\nseed: 5\n", {})),
             fingerprint(config_of("# said\nseed: 5\ntrain:\n  length: 4 epochs\n", {})));
 }

@@ -53,14 +53,18 @@ class CpuBackend : public Backend {
   std::shared_ptr<ResidentDataset> load(const Dataset& dataset) override {
     return std::make_shared<cpu::CpuDataset>(dataset);
   }
-  void require_memory(const Network& network, std::int64_t batch_size, Precision) const override {
-    require_free(network, batch_size, "lower data.batch_size");
+  void require_memory(const Network& network, const ReplicaOptions& options) const override {
+    require_free(network, options.passes() > 1 ? arenas + 1 : arenas, options.examples_per_pass(),
+                 "lower data.batch_size or data.micro_batch");
+  }
+  void require_memory(const Network& network, std::int64_t examples) const override {
+    require_free(network, arenas, examples, "lower data.batch_size");
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     const std::lock_guard lock(taking_memory_);
-    require_memory(network, options.batch_size, options.precision);
+    require_memory(network, options);
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<cpu::CpuReplica>(network, options, threads, initial, std::move(train));
@@ -71,7 +75,7 @@ class CpuBackend : public Backend {
     const Dataset& dataset = cpu::data_of(*data);
     examples = std::min(examples, dataset.size());
     const std::lock_guard lock(taking_memory_);
-    require_free(network, examples, "use fewer examples");
+    require_free(network, arenas, examples, "use fewer examples");
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<cpu::CpuProbe>(network, options, threads, dataset, examples);
@@ -79,10 +83,13 @@ class CpuBackend : public Backend {
   Benches& benches() override { return benches_; }
 
  private:
+  static constexpr std::size_t arenas =
+      4;  // weights, gradients, velocity; initial or packed weights
+
   // Linux overcommits memory and kills processes later, so check first.
-  static void require_free(const Network& network, std::int64_t examples, const char* remedy) {
-    constexpr std::size_t arenas = 4;  // weights, gradients, velocity; initial or packed weights
-    const std::size_t parameters = arenas * network.arena_size * sizeof(float);
+  static void require_free(const Network& network, std::size_t count, std::int64_t examples,
+                           const char* remedy) {
+    const std::size_t parameters = count * network.arena_size * sizeof(float);
     const std::size_t activations = cpu::Program::bytes_needed(network, examples);
     check_memory("memory", parameters, activations, cpu::available_memory(), remedy);
   }

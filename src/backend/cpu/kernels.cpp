@@ -566,6 +566,14 @@ LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t clas
   return result;
 }
 
+void accumulate_gradients(std::int64_t size, float scale, bool adds, const float* gradients,
+                          float* sum) {
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < size; ++i) {
+    sum[i] = adds ? sum[i] + scale * gradients[i] : scale * gradients[i];
+  }
+}
+
 void add_update_blocks(std::int64_t offset, std::int64_t size, float lr_scale, float weight_decay,
                        std::vector<UpdateBlock>& blocks) {
   constexpr std::int64_t block_size = 16384;

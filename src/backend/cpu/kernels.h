@@ -112,6 +112,11 @@ LossResult cross_entropy(std::span<const std::uint8_t> labels, std::int64_t clas
 LossResult squared_error(std::span<const std::uint8_t> labels, std::int64_t classes,
                          const float* logits, float* dlogits);
 
+/// sum = scale gradients, or sum += scale gradients if it `adds`, over an arena of `size` floats.
+/// Moves 8 bytes per parameter, 12 if it adds.
+void accumulate_gradients(std::int64_t size, float scale, bool adds, const float* gradients,
+                          float* sum);
+
 /// A range of the arena that one task of the update covers, within one parameter.
 struct UpdateBlock {
   std::int64_t begin = 0;

@@ -36,11 +36,13 @@ CpuReplica::CpuReplica(const Network& network, const ReplicaOptions& options, in
       table_(normalization_table(options.normalize)),
       weights_(network.arena_size),
       gradients_(network.arena_size),
+      mean_gradients_(options.passes() > 1 ? network.arena_size : 0),
       velocity_(network.arena_size),
       statistics_(make_statistics(network)),
-      program_(network_, options.batch_size, weights_.data(), gradients_.data(), statistics_),
-      picks_(options.batch_size),
-      labels_(options.batch_size) {
+      program_(network_, options.examples_per_pass(), weights_.data(), gradients_.data(),
+               statistics_),
+      picks_(options.examples_per_pass()),
+      labels_(options.examples_per_pass()) {
   if (initial.size() != weights_.size()) throw std::logic_error("initial: not an arena");
   if (options_.parameters.size() != network_.parameters.size() || options_.stages.empty()) {
     throw std::logic_error("options: not of this network");
@@ -75,7 +77,7 @@ Evaluation CpuReplica::evaluate(const ResidentDataset& test) {
   const Dataset& dataset = data_of(test);
   Evaluation result;
   result.examples = dataset.size();
-  const std::int64_t batch = options_.batch_size;
+  const std::int64_t batch = options_.examples_per_pass();
   for (std::int64_t begin = 0; begin < dataset.size(); begin += batch) {
     const std::int64_t valid = std::min(batch, dataset.size() - begin);
     for (std::int64_t i = 0; i < batch; ++i) {
@@ -131,7 +133,7 @@ std::string CpuReplica::first_non_finite_tensor() const {
     if (!all_finite(values)) return "activation of " + network_.ops[i].name;
   }
   for (auto p = network_.parameters.rbegin(); p != network_.parameters.rend(); ++p) {
-    if (!all_finite(part(gradients_, *p))) return "gradient of " + p->name;
+    if (!all_finite(part(update_gradients(), *p))) return "gradient of " + p->name;
   }
   for (const Parameter& p : network_.parameters) {
     if (!all_finite(part(weights_, p))) return p.name;
@@ -148,8 +150,9 @@ std::vector<ActivationRecord> CpuReplica::activations() const {
 }
 
 MemoryUse CpuReplica::memory() const {
-  return {weights_.bytes() + gradients_.bytes() + velocity_.bytes(), program_.activation_bytes(),
-          program_.workspace_bytes()};
+  const std::size_t parameters =
+      weights_.bytes() + gradients_.bytes() + mean_gradients_.bytes() + velocity_.bytes();
+  return {parameters, program_.activation_bytes(), program_.workspace_bytes()};
 }
 
 LossResult CpuReplica::loss_of(std::span<const std::uint8_t> labels, double smoothing,
@@ -157,12 +160,13 @@ LossResult CpuReplica::loss_of(std::span<const std::uint8_t> labels, double smoo
   return cpu::loss_of(options_, network_, labels, smoothing, program_.logits(), d_logits);
 }
 
-void CpuReplica::pick_batch() {
+void CpuReplica::pick_batch(std::int64_t pass) {
   const std::int64_t epoch = state_.step / steps_per_epoch_;
-  const std::int64_t first = state_.step % steps_per_epoch_ * options_.batch_size;
+  const auto size = static_cast<std::int64_t>(picks_.size());
+  const std::int64_t first = state_.step % steps_per_epoch_ * options_.batch_size + pass * size;
   const Augment& augment = options_.augment;
   const bool augmented = augment.crop_padding > 0 || augment.flip;
-  for (std::int64_t i = 0; i < options_.batch_size; ++i) {
+  for (std::int64_t i = 0; i < size; ++i) {
     const std::uint32_t example = order_[first + i];
     picks_[i].example = example;
     picks_[i].augmentation =
@@ -182,23 +186,45 @@ void CpuReplica::train(std::int64_t updates, StepParts* parts) {
   for (std::int64_t i = 0; i < updates && is_alive(state_); ++i) step(parts);
 }
 
-void CpuReplica::step(StepParts* parts) {
-  if (parts != nullptr) parts->begin_step();
+// The sum of the loss over the batch, and its mean gradient in update_gradients(). Ends with the
+// first pass whose loss is not finite, so that what blew up can still be inspected.
+LossResult CpuReplica::compute_gradients(StepParts* parts) {
   auto start = Clock::now();
   const auto finish_part = [&](const char* pass, const char* work, double bytes) {
     if (parts != nullptr) parts->add({pass, "", work, {bytes, 0}}, start);
   };
-  const auto batch = static_cast<double>(options_.batch_size);
-  const double pixels = batch * static_cast<double>(network_.input.size());
-  pick_batch();
-  finish_part("forward", "gathering the batch", (1 + sizeof(float)) * pixels);
-  program_.forward(Mode::training, parts);
-  start = Clock::now();
-  const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
-  const double logits = batch * static_cast<double>(network_.classes);
-  finish_part("forward", "loss and its gradient", 2 * sizeof(float) * logits);
-  program_.backward(parts);
-  start = Clock::now();
+  const auto examples = static_cast<double>(options_.examples_per_pass());
+  const double pixels = examples * static_cast<double>(network_.input.size());
+  const double logits = examples * static_cast<double>(network_.classes);
+  const auto floats = static_cast<double>(network_.parameter_count);
+  const std::int64_t passes = options_.passes();
+  LossResult total;
+  for (std::int64_t pass = 0; pass < passes && std::isfinite(total.sum); ++pass) {
+    if (parts != nullptr) parts->begin_pass();
+    start = Clock::now();
+    pick_batch(pass);
+    finish_part("forward", "gathering the batch", (1 + sizeof(float)) * pixels);
+    program_.forward(Mode::training, parts);
+    start = Clock::now();
+    const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
+    finish_part("forward", "loss and its gradient", 2 * sizeof(float) * logits);
+    program_.backward(parts);
+    total.sum += loss.sum;
+    total.correct += loss.correct;
+    if (passes == 1) break;
+    start = Clock::now();
+    accumulate_gradients(network_.arena_size, 1 / static_cast<float>(passes), pass > 0,
+                         gradients_.data(), mean_gradients_.data());
+    finish_part("backward", "mean over the passes", (pass > 0 ? 12 : 8) * floats);
+  }
+  return total;
+}
+
+void CpuReplica::step(StepParts* parts) {
+  if (parts != nullptr) parts->begin_step();
+  const LossResult loss = compute_gradients(parts);
+  const auto start = Clock::now();
+  const Buffer<float>& gradients = update_gradients();
 
   StepRecord record;
   record.step = state_.step;
@@ -210,13 +236,13 @@ void CpuReplica::step(StepParts* parts) {
   // update is then skipped, so that what blew up can still be inspected.
   record.finite = std::isfinite(record.loss);
   if (!record.finite || options_.clip_norm > 0) {
-    record.grad_norm = norm(trained_, gradients_);
+    record.grad_norm = norm(trained_, gradients);
     record.finite = record.finite && std::isfinite(record.grad_norm);
   }
   if (record.finite) {
     const UpdateScalars scalars = update_scalars(options_.rule, state_.lr, state_.previous_lr,
                                                  record.grad_norm, options_.clip_norm);
-    const UpdateNorms squares = update(options_.rule, scalars, trained_, gradients_.data(),
+    const UpdateNorms squares = update(options_.rule, scalars, trained_, gradients.data(),
                                        weights_.data(), velocity_.data(), partial_norms_.data());
     record.grad_norm = std::sqrt(squares.gradient);
     record.update_norm = std::sqrt(squares.taken);
@@ -227,9 +253,13 @@ void CpuReplica::step(StepParts* parts) {
   }
   records_.push_back(record);
   advance(state_, options_.schedule, record.finite, record.correct);
+  if (parts == nullptr) return;
   const double bytes = options_.clip_norm > 0 ? 24 : 20;
-  finish_part("update", "update and the next rate",
-              bytes * static_cast<double>(network_.parameter_count));
+  parts->add({"update",
+              "",
+              "update and the next rate",
+              {bytes * static_cast<double>(network_.parameter_count), 0}},
+             start);
 }
 
 // Applies the changes of the next update's stage, once per stage.

@@ -42,7 +42,11 @@ class CpuReplica : public Replica {
 
  private:
   LossResult loss_of(std::span<const std::uint8_t> labels, double smoothing, float* d_logits);
-  void pick_batch();
+  void pick_batch(std::int64_t pass);
+  LossResult compute_gradients(StepParts* parts);
+  const Buffer<float>& update_gradients() const {
+    return options_.passes() > 1 ? mean_gradients_ : gradients_;
+  }
   void train(std::int64_t updates, StepParts* parts);
   void step(StepParts* parts);
   void enter_stage();
@@ -57,7 +61,8 @@ class CpuReplica : public Replica {
   const std::vector<float> table_;
   // The arenas' padding is zero and stays so: no block of the update touches it.
   Buffer<float> weights_;
-  Buffer<float> gradients_;
+  Buffer<float> gradients_;       // of a pass
+  Buffer<float> mean_gradients_;  // of the passes; empty if there is one
   Buffer<float> velocity_;
   std::vector<Buffer<float>> statistics_;
   Program program_;

@@ -89,16 +89,20 @@ class CudaBackend : public Backend {
                              [&] { return std::make_shared<cuda::DeviceDataset>(dataset); });
   }
 
-  void require_memory(const Network& network, std::int64_t batch_size,
-                      Precision precision) const override {
-    require_free(network, batch_size, precision, "lower data.batch_size");
+  void require_memory(const Network& network, const ReplicaOptions& options) const override {
+    require_free(network, options.examples_per_pass(), options.precision,
+                 "lower data.batch_size or data.micro_batch", cuda::CudaReplica::use_of(options));
+  }
+  void require_memory(const Network& network, std::int64_t examples) const override {
+    require_free(network, examples, Precision::fp32, "lower data.batch_size",
+                 cuda::ParameterArena::Use::probing);
   }
 
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     PREHEAT_CHECK(cudaSetDevice(0));  // of the calling thread
-    return cuda::with_remedy("lower data.batch_size", [&] {
+    return cuda::with_remedy("lower data.batch_size or data.micro_batch", [&] {
       return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
                                                  std::move(train));
     });
@@ -121,8 +125,7 @@ class CudaBackend : public Backend {
 
  private:
   static void require_free(const Network& network, std::int64_t examples, Precision precision,
-                           const char* remedy,
-                           cuda::ParameterArena::Use use = cuda::ParameterArena::Use::training) {
+                           const char* remedy, cuda::ParameterArena::Use use) {
     const Network padded = cuda::padded_network(network, precision);
     const std::size_t parameters = cuda::ParameterArena::bytes_needed(padded, precision, use);
     const std::size_t activations = cuda::Program::bytes_needed(padded, examples, precision);

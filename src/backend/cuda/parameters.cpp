@@ -61,7 +61,8 @@ kernels::LossOptions loss_options(const ReplicaOptions& options, double smoothin
 ParameterArena::ParameterArena(const Network& network, Precision precision, Use use)
     : element(element_of(precision)),
       weights(network.arena_size),
-      velocity(use == Use::training ? network.arena_size : 0),
+      velocity(use == Use::probing ? 0 : network.arena_size),
+      mean_gradients(use == Use::training_in_passes ? network.arena_size : 0),
       gradients(network.arena_size),
       weights_16bit(has_16_bits(precision) ? network.arena_size : 0),
       gradients_16bit(has_16_bits(precision) ? network.arena_size : 0),
@@ -72,14 +73,15 @@ ParameterArena::ParameterArena(const Network& network, Precision precision, Use 
 }
 
 std::size_t ParameterArena::bytes_needed(const Network& network, Precision precision, Use use) {
-  const std::size_t in_32_bits = (use == Use::training ? 3 : 2) * sizeof(float);
+  const std::size_t arrays = use == Use::probing ? 2 : use == Use::training ? 3 : 4;
+  const std::size_t in_32_bits = arrays * sizeof(float);
   const std::size_t in_16_bits = has_16_bits(precision) ? 2 * sizeof(std::uint16_t) : 0;
   return network.arena_size * (in_32_bits + in_16_bits);
 }
 
 std::size_t ParameterArena::bytes() const {
-  return weights.bytes() + velocity.bytes() + gradients.bytes() + weights_16bit.bytes() +
-         gradients_16bit.bytes();
+  return weights.bytes() + velocity.bytes() + mean_gradients.bytes() + gradients.bytes() +
+         weights_16bit.bytes() + gradients_16bit.bytes();
 }
 
 }  // namespace preheat::cuda

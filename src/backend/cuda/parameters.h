@@ -24,7 +24,8 @@ std::int64_t zero_channels(const Network& padded, const Op& op);
 
 /// The parameters of a padded network, each at its offset in the arena.
 struct ParameterArena {
-  enum class Use { training, probing };  // a probe has no velocity
+  // Training in several passes also sums their gradients; a probe has no velocity.
+  enum class Use { training, training_in_passes, probing };
 
   ParameterArena(const Network& network, Precision precision, Use use = Use::training);
   static std::size_t bytes_needed(const Network& network, Precision precision,
@@ -33,8 +34,9 @@ struct ParameterArena {
 
   kernels::Element element;  // of the 16-bit arrays; f32 if there are none
   Buffer<float> weights;
-  Buffer<float> velocity;   // empty if probing
-  Buffer<float> gradients;  // of norms, biases and matrices; in fp32 of convolutions too
+  Buffer<float> velocity;        // empty if probing
+  Buffer<float> mean_gradients;  // of an update's passes; empty if there is one
+  Buffer<float> gradients;       // of norms, biases and matrices; in fp32 of convolutions too
   Buffer<std::uint16_t> weights_16bit;    // the weights once more; empty in fp32
   Buffer<std::uint16_t> gradients_16bit;  // of convolutions; empty in fp32
   std::vector<bool> gradient_is_16bit;    // by parameter: its gradient is in gradients_16bit

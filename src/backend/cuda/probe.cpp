@@ -39,10 +39,10 @@ double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {
   upload(weights, parameters_.weights.data(), stream_);
   const std::lock_guard lock(libraries_->mutex);
   program_->forward(Mode::probing, nullptr, stream_);
-  PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, options_.label_smoothing),
-                                      program_->logits(), nullptr, program_->element(),
-                                      with_gradient ? program_->d_logits() : nullptr, loss_.data(),
-                                      {loss_partials_.data(), counter_.data()}, stream_.get()));
+  PREHEAT_CHECK(kernels::softmax_xent(
+      loss_options(options_, options_.label_smoothing), program_->logits(), nullptr,
+      program_->element(), with_gradient ? program_->d_logits() : nullptr, false, loss_.data(),
+      {loss_partials_.data(), counter_.data()}, stream_.get()));
   if (with_gradient) program_->backward(stream_);
   kernels::BatchLoss loss;
   download(loss_.data(), std::span(&loss, 1), stream_);

@@ -43,14 +43,15 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
       train_(device_dataset(std::move(train))),
       steps_per_epoch_(train_->size() / options.batch_size),
       table_(upload_table(options.normalize, stream_)),
-      parameters_(padded_, options.precision),
+      parameters_(padded_, options.precision, use_of(options)),
       statistics_(make_statistics(padded_, stream_)),
       state_(1),
       loss_(1),
       evaluation_loss_(1),
-      loss_partials_(kernels::loss_partials(options.batch_size)),
+      loss_partials_(kernels::loss_partials(options.examples_per_pass())),
       position_(1),
       segment_of_(padded_.arena_size / kernels::chunk_floats),
+      segment_of_mean_(in_passes() ? segment_of_.size() : 0),
       segments_(padded_.parameters.size()),
       norm_partials_(std::max(kernels::update_blocks(padded_.arena_size),
                               kernels::check_blocks(padded_.arena_size))),
@@ -74,21 +75,29 @@ CudaReplica::CudaReplica(std::shared_ptr<Libraries> libraries, const Network& ne
   {
     const std::lock_guard lock(libraries_->mutex);
     program_ =
-        std::make_unique<Program>(padded_, options_.batch_size, options_.precision,
+        std::make_unique<Program>(padded_, options_.examples_per_pass(), options_.precision,
                                   options_.deterministic, parameters_, statistics_, *libraries_);
   }
-  std::vector<std::uint16_t> segment_of(segment_of_.size());
-  for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
-    const Parameter& p = padded_.parameters[i];
-    const int flag = parameters_.gradient_is_16bit[i] ? kernels::has_16bit_gradient : 0;
-    const auto entry = static_cast<std::uint16_t>(i | flag);
-    std::fill_n(segment_of.begin() + p.offset / kernels::chunk_floats,
-                arena_floats(p.size) / kernels::chunk_floats, entry);
+  const auto upload_segments = [&](const std::vector<bool>& is_16bit, Buffer<std::uint16_t>& to) {
+    std::vector<std::uint16_t> segment_of(to.size());
+    for (std::size_t i = 0; i < padded_.parameters.size(); ++i) {
+      const Parameter& p = padded_.parameters[i];
+      const auto entry =
+          static_cast<std::uint16_t>(i | (is_16bit[i] ? kernels::has_16bit_gradient : 0));
+      std::fill_n(segment_of.begin() + p.offset / kernels::chunk_floats,
+                  arena_floats(p.size) / kernels::chunk_floats, entry);
+    }
+    upload(std::span<const std::uint16_t>(segment_of), to.data(), stream_);
+    wait(stream_);
+  };
+  upload_segments(parameters_.gradient_is_16bit, segment_of_);
+  if (in_passes()) {
+    upload_segments(std::vector<bool>(padded_.parameters.size()), segment_of_mean_);
   }
-  upload(std::span<const std::uint16_t>(segment_of), segment_of_.data(), stream_);
   clear(parameters_.weights, stream_);
   clear(parameters_.velocity, stream_);
   clear(parameters_.gradients, stream_);
+  clear(parameters_.mean_gradients, stream_);
   clear(parameters_.weights_16bit, stream_);
   clear(parameters_.gradients_16bit, stream_);
   clear(counters_, stream_);
@@ -178,13 +187,18 @@ double CudaReplica::gradient_bytes() const {
   return bytes;
 }
 
+double CudaReplica::update_gradient_bytes() const {
+  return in_passes() ? sizeof(float) * static_cast<double>(padded_.arena_size) : gradient_bytes();
+}
+
 double CudaReplica::update_bytes() const {
   // w and v both ways, and w in 16 bits.
   const double others = parameters_.weights_16bit.size() > 0 ? 18 : 16;
-  return others * static_cast<double>(padded_.arena_size) + gradient_bytes();
+  return others * static_cast<double>(padded_.arena_size) + update_gradient_bytes();
 }
 
-kernels::Arena CudaReplica::arena() const {
+// With the gradients as a pass writes them.
+kernels::Arena CudaReplica::arena_of_pass() const {
   kernels::Arena a;
   a.weights = parameters_.weights.data();
   a.velocity = parameters_.velocity.data();
@@ -200,22 +214,43 @@ kernels::Arena CudaReplica::arena() const {
   return a;
 }
 
+// With the gradients that an update takes.
+kernels::Arena CudaReplica::arena_of_update() const {
+  kernels::Arena a = arena_of_pass();
+  if (!in_passes()) return a;
+  a.gradients = parameters_.mean_gradients.data();
+  a.gradients_16bit = nullptr;
+  a.segment_of = segment_of_mean_.data();
+  return a;
+}
+
 // The caller holds the libraries' mutex.
 void CudaReplica::enqueue_step(StepMeter* meter) {
   if (meter != nullptr) meter->begin();
-  enqueue_gradients(meter);
+  const std::int64_t passes = options_.passes();
+  for (std::int64_t pass = 0; pass < passes; ++pass) {
+    if (meter != nullptr) meter->begin_pass();
+    enqueue_pass(pass, meter);
+    if (!in_passes()) break;
+    PREHEAT_CHECK(kernels::accumulate_gradients(arena_of_pass(), 1 / static_cast<float>(passes),
+                                                pass > 0, parameters_.mean_gradients.data(),
+                                                stream_.get()));
+    finish_part(meter, "backward", "mean over the passes",
+                gradient_bytes() + (pass > 0 ? 2 : 1) * update_gradient_bytes());
+  }
   enqueue_update(meter);
 }
 
-void CudaReplica::enqueue_gradients(StepMeter* meter) {
-  const auto batch = static_cast<double>(options_.batch_size);
+// The loss of a pass, added to that of the passes before it, and its gradients.
+void CudaReplica::enqueue_pass(std::int64_t index, StepMeter* meter) const {
+  const auto batch = static_cast<double>(options_.examples_per_pass());
   const auto element = static_cast<double>(bytes_of(program_->element()));
   const kernels::BatchAugment augment{static_cast<std::int32_t>(options_.augment.crop_padding),
                                       options_.augment.flip, options_.seed};
   const cudaStream_t stream = stream_.get();
   PREHEAT_CHECK(kernels::gather_batch(train_->source(table_.data()), augment, orders_.data(),
-                                      state_.data(), steps_per_epoch_, program_->element(),
-                                      program_->batch(), stream));
+                                      state_.data(), steps_per_epoch_, {index, options_.passes()},
+                                      program_->element(), program_->batch(), stream));
   finish_part(meter, "forward", "gathering the batch",
               batch * (static_cast<double>(network_.input.size()) +
                        element * static_cast<double>(padded_.input.size())));
@@ -223,7 +258,7 @@ void CudaReplica::enqueue_gradients(StepMeter* meter) {
   const kernels::Logits logits = program_->logits();
   PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, options_.label_smoothing), logits,
                                       scales_loss() ? state_.data() : nullptr, program_->element(),
-                                      program_->d_logits(), loss_.data(),
+                                      program_->d_logits(), index > 0, loss_.data(),
                                       {loss_partials_.data(), counters_.data()}, stream));
   finish_part(meter, "forward", "loss and its gradient",
               batch * static_cast<double>(network_.classes) *
@@ -232,7 +267,7 @@ void CudaReplica::enqueue_gradients(StepMeter* meter) {
 }
 
 void CudaReplica::enqueue_update(StepMeter* meter) {
-  const kernels::Arena parameters = arena();
+  const kernels::Arena parameters = arena_of_update();
   const cudaStream_t stream = stream_.get();
   const kernels::GradientCheck* check = nullptr;
   if (scales_loss() || options_.clip_norm > 0) {
@@ -240,7 +275,7 @@ void CudaReplica::enqueue_update(StepMeter* meter) {
                                            norm_partials_.data(), counters_.data() + 1,
                                            check_.data(), stream));
     check = check_.data();
-    finish_part(meter, "update", "norm of the gradients", gradient_bytes());
+    finish_part(meter, "update", "norm of the gradients", update_gradient_bytes());
   }
   PREHEAT_CHECK(kernels::sgd_momentum(options_.rule, parameters, state_.data(), loss_.data(), check,
                                       norm_partials_.data(), non_finite_.data(), stream));
@@ -353,17 +388,18 @@ void CudaReplica::enqueue_evaluation(const DeviceDataset& test) {
   PREHEAT_CHECK(kernels::gather_in_order(test.source(table_.data()), position_.data(),
                                          program_->element(), program_->batch(), stream));
   program_->forward(Mode::evaluation, nullptr, stream_);
-  PREHEAT_CHECK(kernels::add_loss(loss_options(options_, 0), program_->logits(),
-                                  evaluation_loss_.data(),
-                                  {loss_partials_.data(), counters_.data()}, stream));
-  PREHEAT_CHECK(kernels::move_position(position_.data(), options_.batch_size, stream));
+  PREHEAT_CHECK(kernels::softmax_xent(loss_options(options_, 0), program_->logits(), nullptr,
+                                      program_->element(), nullptr, true, evaluation_loss_.data(),
+                                      {loss_partials_.data(), counters_.data()}, stream));
+  PREHEAT_CHECK(kernels::move_position(position_.data(), program_->batch().size, stream));
 }
 
 Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
   const DeviceDataset& dataset = device_dataset(test);
   clear(evaluation_loss_, stream_);
   clear(position_, stream_);
-  std::int64_t batches = (dataset.size() + options_.batch_size - 1) / options_.batch_size;
+  const std::int64_t batch = options_.examples_per_pass();
+  std::int64_t batches = (dataset.size() + batch - 1) / batch;
   if (!options_.cuda_graph || evaluated_ != dataset.number()) {
     const std::lock_guard lock(libraries_->mutex);
     const std::int64_t eager = options_.cuda_graph ? 1 : batches;
@@ -393,7 +429,9 @@ std::vector<float> CudaReplica::values(const Buffer<float>& arena, std::size_t p
   return relayout(network_.parameters[parameter], read(arena.data() + p.offset, p.size), p);
 }
 
+// As an update takes them.
 std::vector<float> CudaReplica::gradients(std::size_t parameter) const {
+  if (in_passes()) return values(parameters_.mean_gradients, parameter);
   if (!parameters_.gradient_is_16bit[parameter]) return values(parameters_.gradients, parameter);
   const Parameter& p = padded_.parameters[parameter];
   std::vector<std::uint16_t> stored(p.size);
@@ -452,7 +490,7 @@ void CudaReplica::load(const ReplicaState& state) {
 // Steps after the first non-finite one change nothing but recompute that step: from the same
 // weights if its update was skipped, as it is after a loss or a checked gradient that is not
 // finite. Otherwise they compute with weights that are not finite, and only the update's own report
-// tells what it saw.
+// tells what it saw. Of several passes the activations of the last are there: each is made again.
 std::string CudaReplica::first_non_finite_tensor() const {
   kernels::NonFinite seen;
   download(non_finite_.data(), std::span(&seen, 1), stream_);
@@ -465,9 +503,15 @@ std::string CudaReplica::first_non_finite_tensor() const {
       return network_.parameters[seen.first_weight].name;
     }
   }
-  for (std::size_t i = 0; i < network_.ops.size(); ++i) {
-    if (!all_finite(program_->output(static_cast<int>(i), stream_))) {
-      return "activation of " + network_.ops[i].name;
+  for (std::int64_t pass = 0; pass < options_.passes(); ++pass) {
+    if (in_passes()) {
+      const std::lock_guard lock(libraries_->mutex);
+      enqueue_pass(pass, nullptr);
+    }
+    for (std::size_t i = 0; i < network_.ops.size(); ++i) {
+      if (!all_finite(program_->output(static_cast<int>(i), stream_))) {
+        return "activation of " + network_.ops[i].name;
+      }
     }
   }
   for (std::size_t i = network_.parameters.size(); i-- > 0;) {

@@ -23,6 +23,11 @@ class CudaReplica : public Replica {
               std::shared_ptr<const ResidentDataset> train);
   ~CudaReplica() override;
 
+  static ParameterArena::Use use_of(const ReplicaOptions& options) {
+    return options.passes() > 1 ? ParameterArena::Use::training_in_passes
+                                : ParameterArena::Use::training;
+  }
+
   void set_epoch_order(std::span<const std::uint32_t> permutation) override;
   void train(std::int64_t updates) override;
   std::vector<StepRecord> drain() override;
@@ -42,11 +47,14 @@ class CudaReplica : public Replica {
 
   void enter_stage();
   bool scales_loss() const { return options_.precision == Precision::fp16; }
-  kernels::Arena arena() const;
+  bool in_passes() const { return options_.passes() > 1; }
+  kernels::Arena arena_of_pass() const;
+  kernels::Arena arena_of_update() const;
   void enqueue_step(StepMeter* meter = nullptr);
-  void enqueue_gradients(StepMeter* meter);
+  void enqueue_pass(std::int64_t index, StepMeter* meter) const;
   void enqueue_update(StepMeter* meter);
-  double gradient_bytes() const;  // read by an update
+  double gradient_bytes() const;  // of a pass
+  double update_gradient_bytes() const;
   double update_bytes() const;
   void enqueue_evaluation(const DeviceDataset& test);
   void launch_steps(std::int64_t updates);
@@ -76,6 +84,7 @@ class CudaReplica : public Replica {
   Buffer<kernels::BatchLoss> loss_partials_;
   Buffer<std::int64_t> position_;  // of an evaluation
   Buffer<std::uint16_t> segment_of_;
+  Buffer<std::uint16_t> segment_of_mean_;  // of the mean gradients, all in fp32; empty without them
   Buffer<kernels::Segment> segments_;
   Buffer<kernels::NormPartial> norm_partials_;
   Buffer<kernels::NonFinite> non_finite_;

@@ -17,6 +17,7 @@ class StepMeter {
   explicit StepMeter(const Stream& stream) : stream_(stream) {}
 
   void begin();
+  void begin_pass() { passes_.push_back(parts_.size()); }
   /// Attributes everything put on the stream since the last call to `part`.
   void finish_part(const StepPart& part);
 
@@ -32,6 +33,7 @@ class StepMeter {
   const Stream& stream_;
   std::vector<Event> events_;  // two before the first part, one after each
   std::vector<StepPart> parts_;
+  std::vector<std::size_t> passes_;  // the first part of each
 };
 
 }  // namespace preheat::cuda

@@ -108,12 +108,16 @@ struct ActivationRecord {
   double dead = 0;     // share of its channels that were not above zero anywhere, in any example
 };
 
-/// The loss of a network on one fixed batch and the outputs of its layers, as functions of its
-/// weights alone: batch norms use the batch's own moments and keep no statistics, images are not
-/// augmented, weight decay is excluded.
+/// The loss of a network on one fixed batch, chosen by use(), and the outputs of its layers, as
+/// functions of its weights alone: batch norms use the batch's own moments and keep no statistics,
+/// images are not augmented, weight decay is excluded.
 class Probe {
  public:
   virtual ~Probe() = default;
+
+  /// Makes the batch that of the dataset's examples from `first` on, as many as it is of; at first
+  /// it is that from 0 on. Throws std::logic_error if the dataset ends before.
+  virtual void use(std::int64_t first) = 0;
 
   /// `weights` is an arena of Network::arena_size floats with zero padding.
   virtual double loss(std::span<const float> weights) = 0;

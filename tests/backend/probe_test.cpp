@@ -201,6 +201,31 @@ TEST_F(ProbeTest, OutputsAreThoseOfDouble) {
   }
 }
 
+// As a probe of a dataset that begins there, and back again.
+TEST_F(ProbeTest, IsOfTheExamplesThatItIsToldToUse) {
+  SCOPED_TRACE(fmt::format("seed {}", seed_));
+  constexpr std::int64_t count = 6;
+  const auto probe = backend_->probe(network_, options_, resident_, count);
+  for (const std::int64_t first : {5, 0, int{examples - count}, 1}) {
+    Dataset rest = data_;
+    rest.pixels.erase(rest.pixels.begin(), rest.pixels.begin() + first * data_.shape.size());
+    rest.labels.erase(rest.labels.begin(), rest.labels.begin() + first);
+    const auto other = backend_->probe(network_, options_, backend_->load(rest), count);
+    probe->use(first);
+    std::vector<float> gradient(weights_.size());
+    std::vector<float> expected(weights_.size());
+    EXPECT_EQ(probe->gradient(weights_, gradient), other->gradient(weights_, expected));
+    EXPECT_EQ(gradient, expected) << first;
+    EXPECT_EQ(probe->loss(weights_), other->loss(weights_));
+    EXPECT_EQ(probe->outputs(weights_), other->outputs(weights_));
+  }
+  const double loss = probe->loss(weights_);
+  for (const std::int64_t first : {-1, int{examples - count + 1}}) {
+    EXPECT_THROW(probe->use(first), std::logic_error);
+  }
+  EXPECT_EQ(probe->loss(weights_), loss);  // of the batch before
+}
+
 // Without its bias the output of the first layer is proportional to its weights, and the batch norm
 // of the second takes out the factor.
 TEST_F(ProbeTest, OutputsFollowTheWeights) {

@@ -600,6 +600,25 @@ TEST_F(CudaReplica, AProbeHasTheLossAndGradientOfTheCpus) {
   }
 }
 
+// As a probe of a dataset that begins there, and back again.
+TEST_F(CudaReplica, AProbeIsOfTheExamplesThatItIsToldToUse) {
+  use(every_layer);
+  constexpr std::int64_t count = 7;
+  const auto probe = cuda_->probe(network_, options_, cuda_->load(data_.train), count);
+  for (const std::int64_t first : {5, 0, 11}) {
+    Dataset rest = data_.train;
+    rest.pixels.erase(rest.pixels.begin(), rest.pixels.begin() + first * rest.shape.size());
+    rest.labels.erase(rest.labels.begin(), rest.labels.begin() + first);
+    const auto other = cuda_->probe(network_, options_, cuda_->load(rest), count);
+    probe->use(first);
+    std::vector<float> a(initial_.size());
+    std::vector<float> b(initial_.size());
+    EXPECT_EQ(probe->gradient(initial_, a), other->gradient(initial_, b));
+    EXPECT_EQ(a, b) << first;
+  }
+  EXPECT_THROW(probe->use(data_.train.size() - count + 1), std::logic_error);
+}
+
 // Also of convolutions whose kernel writes only what their pooling leaves.
 TEST_F(CudaReplica, AProbesOutputsAreThoseOfDouble) {
   constexpr const char* pooled = R"(

@@ -31,6 +31,7 @@ class MadeUpProbe : public Probe {
   MadeUpProbe(LossFunction loss, std::vector<float> gradient)
       : loss_(std::move(loss)), gradient_(std::move(gradient)) {}
 
+  void use(std::int64_t) override {}
   double loss(std::span<const float> weights) override {
     ++losses;
     return loss_(weights);

@@ -72,13 +72,12 @@ class CpuBackend : public Backend {
   std::unique_ptr<Probe> probe(const Network& network, const ReplicaOptions& options,
                                std::shared_ptr<const ResidentDataset> data,
                                std::int64_t examples) override {
-    const Dataset& dataset = cpu::data_of(*data);
-    examples = std::min(examples, dataset.size());
+    examples = std::min(examples, data->size());
     const std::lock_guard lock(taking_memory_);
     require_free(network, arenas, examples, "use fewer examples");
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
-    return std::make_unique<cpu::CpuProbe>(network, options, threads, dataset, examples);
+    return std::make_unique<cpu::CpuProbe>(network, options, threads, std::move(data), examples);
   }
   Benches& benches() override { return benches_; }
 

@@ -1,6 +1,8 @@
 #include "backend/cpu/probe.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <utility>
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/thread_count.h"
@@ -8,19 +10,32 @@
 namespace preheat::cpu {
 
 CpuProbe::CpuProbe(const Network& network, const ReplicaOptions& options, int threads,
-                   const Dataset& data, std::int64_t examples)
+                   std::shared_ptr<const ResidentDataset> data, std::int64_t examples)
     : network_(network),
       options_(options),
       threads_(threads),
-      labels_(data.labels.begin(), data.labels.begin() + examples),
+      data_(std::move(data)),
+      dataset_(data_of(*data_)),
+      examples_(examples),
+      table_(normalization_table(options.normalize)),
       weights_(network.arena_size),
       gradients_(network.arena_size),
       statistics_(make_statistics(network)),
       program_(network_, examples, weights_.data(), gradients_.data(), statistics_) {
-  std::vector<Pick> picks(examples);
-  for (std::int64_t i = 0; i < examples; ++i) picks[i].example = static_cast<std::uint32_t>(i);
-  const std::vector<float> table = normalization_table(options.normalize);
-  gather(network_.input, data.pixels.data(), picks, table.data(), program_.images());
+  CpuProbe::use(0);
+}
+
+void CpuProbe::use(std::int64_t first) {
+  if (first < 0 || first > dataset_.size() - examples_) {
+    throw std::logic_error("a batch beyond the dataset's end");
+  }
+  const ThreadCount count(threads_);
+  std::vector<Pick> picks(examples_);
+  for (std::int64_t i = 0; i < examples_; ++i) {
+    picks[i].example = static_cast<std::uint32_t>(first + i);
+  }
+  gather(network_.input, dataset_.pixels.data(), picks, table_.data(), program_.images());
+  labels_ = std::span(dataset_.labels).subspan(first, examples_);
 }
 
 double CpuProbe::loss(std::span<const float> weights) {

@@ -1,6 +1,7 @@
 #include "backend/cuda/probe.h"
 
 #include <shared_mutex>
+#include <stdexcept>
 
 namespace preheat::cuda {
 
@@ -15,24 +16,34 @@ CudaProbe::CudaProbe(std::shared_ptr<Libraries> libraries, const Network& networ
       table_(upload_table(options.normalize, stream_)),
       parameters_(network_, Precision::fp32, ParameterArena::Use::probing),
       statistics_(make_statistics(network_, stream_)),
+      first_(1),
       loss_(1),
       loss_partials_(kernels::loss_partials(examples)),
       counter_(1) {
   clear(parameters_.gradients, stream_);
   clear(counter_, stream_);
   wait(stream_);  // as no destructor waits for it if the program throws
-  const std::lock_guard lock(libraries_->mutex);
-  program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
-                                       statistics_, *libraries_);
-  const Buffer<std::int64_t> first(1);
-  clear(first, stream_);
-  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first.data(),
-                                         program_->element(), program_->batch(), stream_.get()));
-  wait(stream_);
+  {
+    const std::lock_guard lock(libraries_->mutex);
+    program_ = std::make_unique<Program>(network_, examples_, Precision::fp32, true, parameters_,
+                                         statistics_, *libraries_);
+  }
+  CudaProbe::use(0);
 }
 
 CudaProbe::~CudaProbe() {
   cudaStreamSynchronize(stream_.get());
+}
+
+void CudaProbe::use(std::int64_t first) {
+  if (first < 0 || first > data_->size() - examples_) {
+    throw std::logic_error("a batch beyond the dataset's end");
+  }
+  upload(std::span<const std::int64_t>(&first, 1), first_.data(), stream_);
+  const std::lock_guard lock(libraries_->mutex);
+  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first_.data(),
+                                         program_->element(), program_->batch(), stream_.get()));
+  wait(stream_);
 }
 
 double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {

@@ -24,6 +24,7 @@ class CudaProbe : public Probe {
             std::int64_t examples);
   ~CudaProbe() override;
 
+  void use(std::int64_t first) override;
   double loss(std::span<const float> weights) override;
   double gradient(std::span<const float> weights, std::span<float> gradient) override;
   std::vector<std::vector<float>> outputs(std::span<const float> weights) override;
@@ -40,6 +41,7 @@ class CudaProbe : public Probe {
   Buffer<float> table_;
   ParameterArena parameters_;
   std::vector<Buffer<float>> statistics_;
+  Buffer<std::int64_t> first_;  // of the batch's examples
   std::unique_ptr<Program> program_;
   Buffer<kernels::BatchLoss> loss_;
   Buffer<kernels::BatchLoss> loss_partials_;

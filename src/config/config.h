@@ -248,10 +248,17 @@ struct SharpnessConfig {
   std::int64_t iterations = 30;  // upper limit
 };
 
+/// How the signal and the noise of a batch's gradient are measured during a run.
+struct GradientNoiseConfig {
+  Length every{50, LengthUnit::steps};
+  std::int64_t batches = 8;  // of data.batch_size: the first of the training set, in order
+};
+
 /// Logged in addition to the metrics, without any effect on the run.
 struct DiagnosticsConfig {
   std::optional<Length> layers_every;
   std::optional<SharpnessConfig> sharpness;
+  std::optional<GradientNoiseConfig> gradient_noise;
 };
 
 struct RunConfig {

@@ -228,9 +228,16 @@ void describe(Io& io, SharpnessConfig& c) {
 }
 
 template <class Io>
+void describe(Io& io, GradientNoiseConfig& c) {
+  io.field("every", c.every, LengthRule{.zero = false});
+  io.field("batches", c.batches, IntegerRange{2, 1000});
+}
+
+template <class Io>
 void describe(Io& io, DiagnosticsConfig& c) {
   io.field("layers_every", c.layers_every, LengthRule{.zero = false});
   io.optional_section("sharpness", c.sharpness);
+  io.optional_section("gradient_noise", c.gradient_noise);
 }
 
 template <class Io>

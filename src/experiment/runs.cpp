@@ -25,6 +25,7 @@ namespace fs = std::filesystem;
 bool has_diagnostics(const fs::path& folder, const DiagnosticsConfig& wanted) {
   const auto has = [&](const char* name) { return fs::exists(folder / name); };
   return (!wanted.sharpness || has("sharpness.csv")) &&
+         (!wanted.gradient_noise || has("gradients.csv")) &&
          (!wanted.layers_every || (has("layers.csv") && has("activations.csv")));
 }
 

@@ -8,6 +8,7 @@
 
 #include "config/error.h"
 #include "train/replica_options.h"
+#include "train/run_files.h"
 
 namespace preheat {
 namespace {
@@ -66,6 +67,17 @@ RecordIntervals record_intervals(const RunConfig& config, const RunLength& run) 
   if (also.sharpness) {
     every.sharpness = updates(also.sharpness->every, "diagnostics.sharpness.every");
   }
+  if (also.gradient_noise) {
+    every.gradients = updates(also.gradient_noise->every, "diagnostics.gradient_noise.every");
+    if (also.gradient_noise->batches > run.steps_per_epoch) {
+      throw ConfigError(
+          config.where("diagnostics.gradient_noise.batches"),
+          fmt::format("{} batches of {} are more than the {} of the training set",
+                      also.gradient_noise->batches, config.data.batch_size, run.steps_per_epoch),
+          run.steps_per_epoch < 2 ? "a smaller data.batch_size"
+                                  : fmt::format("at most {}", run.steps_per_epoch));
+    }
+  }
   return every;
 }
 
@@ -110,17 +122,24 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
                          const Schedule& schedule, std::shared_ptr<const ResidentDataset> train)
     : network_(network),
       every_(record_intervals(config, schedule.run)),
-      steps_(schedule.run.steps) {
+      steps_(schedule.run.steps),
+      batch_size_(config.data.batch_size) {
+  const auto probe = [&](std::int64_t examples, const char* what, const char* key) {
+    try {
+      return backend.probe(network, replica_options(config, network, schedule), train, examples);
+    } catch (const OutOfMemory& error) {
+      throw OutOfMemory(fmt::format("{}: {}, or set {}: null", what, error.what(), key));
+    }
+  };
   if (every_.layers > 0) {
     initial_ = initial_parameters(network, config.model, config.seed);
-    try {
-      layers_probe_ = backend.probe(network, replica_options(config, network, schedule), train,
-                                    std::min(config.data.batch_size, change_examples));
-    } catch (const OutOfMemory& error) {
-      throw OutOfMemory(fmt::format(
-          "the change of the layers' outputs: {}, or set diagnostics.layers_every: null",
-          error.what()));
-    }
+    layers_probe_ = probe(std::min(batch_size_, change_examples),
+                          "the change of the layers' outputs", "diagnostics.layers_every");
+  }
+  if (every_.gradients > 0) {
+    batches_ = config.diagnostics.gradient_noise->batches;
+    gradients_probe_ =
+        probe(batch_size_, "the noise of the gradient", "diagnostics.gradient_noise");
   }
   if (every_.sharpness == 0) return;
   meter_.emplace(config, backend, network, schedule, std::move(train));
@@ -135,9 +154,13 @@ bool Diagnostics::sharpness_due(std::int64_t step) const {
   return is_due(step, every_.sharpness);
 }
 
+bool Diagnostics::gradients_due(std::int64_t step) const {
+  return is_due(step, every_.gradients);
+}
+
 std::int64_t Diagnostics::next_stop(std::int64_t step) const {
   std::int64_t stop = std::numeric_limits<std::int64_t>::max();
-  for (const std::int64_t every : {every_.layers, every_.sharpness}) {
+  for (const std::int64_t every : {every_.layers, every_.sharpness, every_.gradients}) {
     if (every > 0) stop = std::min(stop, (step / every + 1) * every);
   }
   return layers_due(step) ? step + 1 : stop;
@@ -171,6 +194,27 @@ SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
   if (checks) record.random_direction = hessian.along(random_direction_);
   record.gradients = hessian.gradients();
   return record;
+}
+
+std::vector<GradientRecord> Diagnostics::gradients(const ReplicaState& state) {
+  const std::vector<float> weights = arena_of(network_, state.parameters);
+  std::vector<float> gradient(weights.size());
+  GradientMoments moments(network_);
+  for (std::int64_t batch = 0; batch < batches_; ++batch) {
+    gradients_probe_->use(batch * batch_size_);
+    gradients_probe_->gradient(weights, gradient);
+    moments.add(gradient);
+  }
+  std::vector<GradientRecord> records;
+  const auto add = [&](std::string_view name, const GradientNoise& noise) {
+    records.push_back({state.step.step, std::string(name), noise, noise.scale(batch_size_)});
+  };
+  const std::vector<GradientNoise> by_parameter = moments.noise();
+  for (std::size_t i = 0; i < by_parameter.size(); ++i) {
+    add(network_.parameters[i].name, by_parameter[i]);
+  }
+  add(whole_network, sum_of(by_parameter));
+  return records;
 }
 
 std::vector<NamedTensor> Diagnostics::direction() const {

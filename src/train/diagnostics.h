@@ -14,6 +14,7 @@
 #include "config/config.h"
 #include "nn/network.h"
 #include "schedule/schedule.h"
+#include "train/gradient_noise.h"
 #include "train/sharpness.h"
 
 namespace preheat {
@@ -24,9 +25,11 @@ struct RecordIntervals {
   std::int64_t checkpoint = 0;
   std::int64_t layers = 0;
   std::int64_t sharpness = 0;
+  std::int64_t gradients = 0;
 };
 
-/// Throws ConfigError if a configured length rounds to no update.
+/// Throws ConfigError if a configured length rounds to no update, and if an epoch has fewer batches
+/// than diagnostics.gradient_noise compares.
 RecordIntervals record_intervals(const RunConfig& config, const RunLength& run);
 
 /// What an update did to one parameter. Norms are L2.
@@ -62,6 +65,15 @@ struct SharpnessRecord {
   std::int64_t gradients = 0;  // gradient evaluations in total
 };
 
+/// The gradients of several batches at the weights before update `step`, with weight decay and
+/// clipping left out, in one parameter, frozen or not, or in the whole network.
+struct GradientRecord {
+  std::int64_t step = 0;
+  std::string parameter;  // or whole_network (train/run_files.h)
+  GradientNoise noise;
+  double scale = 0;  // of the noise, in examples
+};
+
 class Diagnostics {
  public:
   /// Throws ConfigError, and Error if memory does not suffice.
@@ -71,6 +83,7 @@ class Diagnostics {
   /// Whether update `step` is to be examined.
   bool layers_due(std::int64_t step) const;
   bool sharpness_due(std::int64_t step) const;
+  bool gradients_due(std::int64_t step) const;
 
   /// The next step after `step` at which the weights are needed.
   std::int64_t next_stop(std::int64_t step) const;
@@ -86,6 +99,11 @@ class Diagnostics {
   /// Measures the sharpness, starting from the direction in which the last call ended, at first
   /// from a random one.
   SharpnessRecord measure(const ReplicaState& state);
+
+  /// Signal and noise (train/gradient_noise.h) of the gradients of the first
+  /// diagnostics.gradient_noise.batches batches of the training set: a record per parameter, and
+  /// the last of the whole network. Only if they are recorded.
+  std::vector<GradientRecord> gradients(const ReplicaState& state);
 
   /// That direction per parameter: with it a resumed run measures the same numbers. Empty if
   /// sharpness is not measured.
@@ -103,6 +121,9 @@ class Diagnostics {
   std::unique_ptr<Probe> layers_probe_;
   std::optional<SharpnessMeter> meter_;
   std::vector<float> random_direction_;
+  const std::int64_t batch_size_;
+  std::int64_t batches_ = 0;  // whose gradients are compared
+  std::unique_ptr<Probe> gradients_probe_;
 };
 
 }  // namespace preheat

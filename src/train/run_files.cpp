@@ -107,4 +107,13 @@ SharpnessRows read_sharpness(const std::filesystem::path& path) {
   return s;
 }
 
+GradientRows read_gradients(const std::filesystem::path& path) {
+  GradientRows g;
+  for (RowReader rows(path, {gradients_header}); rows.next();) {
+    g.parameter.emplace_back(rows.name(column_of(gradients_header, "parameter")));
+    rows.append_to({&g.step, nullptr, &g.signal, &g.noise, &g.noise_scale});
+  }
+  return g;
+}
+
 }  // namespace preheat

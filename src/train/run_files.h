@@ -25,6 +25,11 @@ inline constexpr const char* activations_header = "step,layer,largest,dead,chang
 inline constexpr const char* changeless_activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
+inline constexpr const char* gradients_header = "step,parameter,signal,noise,noise_scale";
+
+/// In place of a parameter in gradients.csv: all of them together. Parameters have a dot in their
+/// names.
+inline constexpr const char* whole_network = "all";
 
 /// The first column of each.
 inline constexpr std::size_t step_column = 0;
@@ -118,11 +123,19 @@ struct SharpnessRows {
       random_direction;
 };
 
+/// The columns of gradients.csv.
+struct GradientRows {
+  std::vector<double> step;
+  std::vector<std::string> parameter;  // or whole_network
+  std::vector<double> signal, noise, noise_scale;
+};
+
 /// Each throws Error as RowReader does. Rows are in file order; a torn last row is ignored.
 Metrics read_metrics(const std::filesystem::path& path);
 Evaluations read_evaluations(const std::filesystem::path& path);
 LayerRows read_layers(const std::filesystem::path& path);
 ActivationRows read_activations(const std::filesystem::path& path);
 SharpnessRows read_sharpness(const std::filesystem::path& path);
+GradientRows read_gradients(const std::filesystem::path& path);
 
 }  // namespace preheat

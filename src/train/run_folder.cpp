@@ -116,9 +116,9 @@ RunConfig config_in(const std::filesystem::path& folder) {
 }
 
 bool is_of_run(std::string_view name) {
-  constexpr std::string_view names[] = {"config.yaml",  "metrics.csv",     "eval.csv",
-                                        "layers.csv",   "activations.csv", "sharpness.csv",
-                                        "summary.json", "report.html",     "checkpoints"};
+  constexpr std::string_view names[] = {
+      "config.yaml",   "metrics.csv",   "eval.csv",     "layers.csv",  "activations.csv",
+      "sharpness.csv", "gradients.csv", "summary.json", "report.html", "checkpoints"};
   if (const std::string_view written = name_before_temporary(name); !written.empty()) {
     return is_of_run(written);
   }
@@ -227,7 +227,8 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
     past.best_step = past.last_evaluated;
   });
   for (const auto& [name, header] :
-       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header}}) {
+       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header},
+        std::pair{"gradients.csv", gradients_header}}) {
     if (has_begun(folder / name, header)) keep_before(name, header, step, [](const auto&) {});
   }
   if (has_begun(folder / "sharpness.csv", sharpness_header)) {
@@ -318,10 +319,20 @@ void RunFolder::add(const SharpnessRecord& record) {
                                 record.gradients, agrees, number(record.random_direction)));
 }
 
+void RunFolder::add(std::span<const GradientRecord> records) {
+  std::string text;
+  for (const GradientRecord& r : records) {
+    text += fmt::format("{},{},{},{},{}\n", r.step, r.parameter, number(r.noise.signal),
+                        number(r.noise.noise), number(r.scale));
+  }
+  if (!gradients_) gradients_.emplace(path_ / "gradients.csv", gradients_header);
+  gradients_->write(text);
+}
+
 void RunFolder::sync() {
   metrics_.sync();
   evaluations_.sync();
-  for (std::optional<AppendFile>* file : {&layers_, &activations_, &sharpness_}) {
+  for (std::optional<AppendFile>* file : {&layers_, &activations_, &sharpness_, &gradients_}) {
     if (*file) (*file)->sync();
   }
 }

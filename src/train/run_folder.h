@@ -15,6 +15,10 @@
 //   sharpness.csv          with diagnostics.sharpness, one row per measurement; train/sharpness.h
 //                          explains the columns; nan is what was not checked:
 //       step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction
+//   gradients.csv          with diagnostics.gradient_noise, one row per parameter at each
+//                          measurement, then one of the whole network, called all;
+//                          train/gradient_noise.h explains the columns:
+//       step,parameter,signal,noise,noise_scale
 //   summary.json           how it ended; not there while it runs
 //   report.html            a page with all of it
 //   checkpoints/last.ckpt  best.ckpt
@@ -135,6 +139,7 @@ class RunFolder {
   void add(std::int64_t step, std::span<const ActivationRecord> records,
            std::span<const double> changes);  // by record
   void add(const SharpnessRecord& record);
+  void add(std::span<const GradientRecord> records);
 
   /// Syncs all added rows to disk. Throws Error.
   void sync();
@@ -166,6 +171,7 @@ class RunFolder {
   std::optional<AppendFile> layers_;  // created with its first row, like those below
   std::optional<AppendFile> activations_;
   std::optional<AppendFile> sharpness_;
+  std::optional<AppendFile> gradients_;
 };
 
 }  // namespace preheat

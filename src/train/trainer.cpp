@@ -436,8 +436,11 @@ RunResult Trainer::run(const RunListener& given, RunFolder* folder) {
     if (step_ == first_step || step_ % schedule_.run.steps_per_epoch == 0) set_epoch_order();
     const bool layers_due = folder != nullptr && diagnostics_.layers_due(step_);
     const bool sharpness_due = diagnostics_.sharpness_due(step_);
-    const ReplicaState before = layers_due || sharpness_due ? replica_->save() : ReplicaState();
+    const bool gradients_due = folder != nullptr && diagnostics_.gradients_due(step_);
+    const ReplicaState before =
+        layers_due || sharpness_due || gradients_due ? replica_->save() : ReplicaState();
     if (sharpness_due) measure_sharpness(before, folder, result);
+    if (gradients_due) folder->add(diagnostics_.gradients(before));
     const auto burst_start = Clock::now();
     const std::int64_t updates = std::min(burst.updates(), next_stop(step_) - step_);
     replica_->train(updates);

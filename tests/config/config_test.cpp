@@ -253,14 +253,19 @@ TEST(Config, ReadsGrids) {
 
 TEST(Config, ReadsDiagnosticsAndAStartToBeFound) {
   const RunConfig c = config_of(
-      "diagnostics: {layers_every: 5 steps, sharpness: {every: 20 steps, examples: 512}}\n"
+      "diagnostics: {layers_every: 5 steps, sharpness: {every: 20 steps, examples: 512}, "
+      "gradient_noise: {batches: 3}}\n"
       "schedule: {warmup: {start_lr: auto}}\n");
   EXPECT_EQ(c.diagnostics.layers_every->value, 5);
   EXPECT_EQ(c.diagnostics.sharpness->examples, 512);
   EXPECT_EQ(c.diagnostics.sharpness->every.value, 20);
   EXPECT_EQ(c.diagnostics.sharpness->iterations, 30);
   EXPECT_EQ(c.schedule.warmup.from->kind, LrKind::automatic);
+  EXPECT_EQ(c.diagnostics.gradient_noise->batches, 3);
+  EXPECT_EQ(c.diagnostics.gradient_noise->every.value, 50);
+  EXPECT_EQ(c.diagnostics.gradient_noise->every.unit, LengthUnit::steps);
   EXPECT_FALSE(config_of("").diagnostics.sharpness);
+  EXPECT_FALSE(config_of("").diagnostics.gradient_noise);
 }
 
 TEST(Config, ReadsSeeds) {
@@ -685,6 +690,15 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
       {"diagnostics: {sharpness: {examples: 0}}\n",
        "f.yaml:1:27: diagnostics.sharpness.examples:",
        {"from 1 to"}},
+      {"diagnostics: {gradient_noise: {batches: 1}}\n",
+       "f.yaml:1:32: diagnostics.gradient_noise.batches:",
+       {"from 2 to 1000"}},
+      {"diagnostics: {gradient_noise: {batches: 1001}}\n",
+       "f.yaml:1:32: diagnostics.gradient_noise.batches:",
+       {"from 2 to 1000"}},
+      {"diagnostics: {gradient_noise: {every: 0 steps}}\n",
+       "f.yaml:1:32: diagnostics.gradient_noise.every:",
+       {"is too short"}},
       {"schedule: {decay: {final_lr: auto}}\n", "f.yaml:1:20:", {"is not a number"}},
       {"schedule: {warmup: {start_factor: auto}}\n", "f.yaml:1:21:", {"is not a number"}},
       {"compare: {arms: {a: {}}, seeds: [1, 1]}\n",
@@ -821,6 +835,9 @@ TEST(Reference, AlternativesAreRightToo) {
   EXPECT_THAT(in_place_of("  normalize: null", "normalize:").data.normalize->mean,
               ElementsAre(0.2860));
   EXPECT_EQ(in_place_of("  sharpness: null", "sharpness:").diagnostics.sharpness->examples, 2048);
+  EXPECT_EQ(
+      in_place_of("  gradient_noise: null", "gradient_noise:").diagnostics.gradient_noise->batches,
+      8);
   EXPECT_EQ(config_of(with_alternatives(text, "sweep:")).sweep->axes.size(), 2u);
   EXPECT_EQ(config_of(with_alternatives(text, "find_lr:")).find_lr->arms.size(), 2u);
   EXPECT_EQ(in_place_of("  scale: null", "scale:").schedule.scale->reference_batch, 256);
@@ -1007,6 +1024,7 @@ class RandomConfig {
       c.diagnostics.layers_every.reset();
     }
     if (flip()) c.diagnostics.sharpness = SharpnessConfig{{3}, integer(1, 99), 0.5, 7};
+    if (flip()) c.diagnostics.gradient_noise = GradientNoiseConfig{{4}, integer(2, 1000)};
     if (flip()) c.compare = compare();
     if (flip()) {
       c.sweep = SweepConfig{};

@@ -458,13 +458,14 @@ TEST_F(ResumedCompare, MakesRunsAgainThatLackDiagnostics) {
   const auto path = folder_ / "out";
   compare(document(), shared_backend(), path, false, {});
   const std::string before = bytes_of(path / "compare.json");
-  const Document diagnosed = document(
-      {"diagnostics={layers_every: 10 steps, sharpness: {every: 20 steps, examples: 32}}"});
+  const Document diagnosed =
+      document({"diagnostics={layers_every: 10 steps, sharpness: {every: 20 steps, examples: 32}, "
+                "gradient_noise: {every: 30 steps, batches: 2}}"});
   Counter again;
   compare(diagnosed, shared_backend(), path, true, again.listener);
   EXPECT_EQ(again.read, 0);
   EXPECT_EQ(again.ran, 4);
-  for (const char* file : {"layers.csv", "activations.csv", "sharpness.csv"}) {
+  for (const char* file : {"layers.csv", "activations.csv", "sharpness.csv", "gradients.csv"}) {
     EXPECT_TRUE(std::filesystem::exists(path / "absurd" / "3" / file)) << file;
   }
   EXPECT_EQ(bytes_of(path / "compare.json"), before);
@@ -473,6 +474,12 @@ TEST_F(ResumedCompare, MakesRunsAgainThatLackDiagnostics) {
     compare(complete, shared_backend(), path, true, then.listener);
     EXPECT_EQ(then.read, 4);
   }
+  // One file is enough.
+  std::filesystem::remove(path / "absurd/3/gradients.csv");
+  Counter one;
+  compare(diagnosed, shared_backend(), path, true, one.listener);
+  EXPECT_EQ(one.read, 3);
+  EXPECT_EQ(one.ran, 1);
 }
 
 // The listener stops one run, whose thread would be free for more, before the other ends.

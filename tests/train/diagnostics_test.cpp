@@ -19,10 +19,11 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-// The layers are recorded every third update, the sharpness every fourth.
+// The layers are recorded every third update, the sharpness every fourth, the noise every sixth.
 const std::vector<std::string> looking = {
     "diagnostics.layers_every=3 steps",
-    "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05, iterations: 4}"};
+    "diagnostics.sharpness={every: 4 steps, examples: 50, tolerance: 0.05, iterations: 4}",
+    "diagnostics.gradient_noise={every: 6 steps, batches: 3}"};
 
 RunConfig looking_with(const std::vector<std::string>& settings) {
   std::vector<std::string> all = looking;
@@ -30,7 +31,7 @@ RunConfig looking_with(const std::vector<std::string>& settings) {
   return config_of(all);
 }
 
-const char* const files[] = {"layers.csv", "activations.csv", "sharpness.csv"};
+const char* const files[] = {"layers.csv", "activations.csv", "sharpness.csv", "gradients.csv"};
 
 TEST(Diagnostics, ChangeNoBitOfARun) {
   const TemporaryFolder folder;
@@ -78,6 +79,20 @@ TEST(Diagnostics, LookWhereTheyAreToldTo) {
     EXPECT_LE(activations.dead[i], 1);
     EXPECT_GT(activations.change[i], 0);
     EXPECT_LT(activations.change[i], 1);
+  }
+  const GradientRows gradients = read_gradients(folder / "run/gradients.csv");
+  const std::size_t tensors = network.parameters.size() + 1;
+  ASSERT_EQ(gradients.step.size(), 5 * tensors);
+  for (std::size_t i = 0; i < gradients.step.size(); ++i) {
+    EXPECT_EQ(gradients.step[i], 6.0 * static_cast<double>(i / tensors));
+    EXPECT_EQ(gradients.parameter[i],
+              i % tensors == tensors - 1 ? whole_network : network.parameters[i % tensors].name);
+    EXPECT_GT(gradients.noise[i], 0);
+    if (gradients.signal[i] > 0) {
+      EXPECT_DOUBLE_EQ(gradients.noise_scale[i], 32 * gradients.noise[i] / gradients.signal[i]);
+    } else {
+      EXPECT_TRUE(std::isnan(gradients.noise_scale[i]));
+    }
   }
   EXPECT_THAT(s.step, testing::ElementsAre(0, 4, 8, 12, 16, 20, 24, 28));
   const auto metrics = read_metrics(folder / "run/metrics.csv");
@@ -162,6 +177,109 @@ TEST(Diagnostics, MeasureTheChangeOfTheOutputsByTheUpdate) {
     EXPECT_EQ(activations.step[network.ops.size() + i], 3);
     EXPECT_NEAR(activations.change[network.ops.size() + i], expected, 2e-3 * expected)
         << network.ops[i].name;
+  }
+}
+
+// Of a linear network under mse, whose gradient at an image x with outputs z is (z - y) x^T and
+// z - y: on the first images as they are, without weight decay.
+TEST(Diagnostics, MeasureSignalAndNoiseOfTheFirstBatches) {
+  const TemporaryFolder folder;
+  std::vector<std::string> settings = augmented;
+  settings.insert(settings.end(), {"seed=5", "model.layers=[{linear: {out: 10}}]", "loss=mse",
+                                   "optimizer.weight_decay=0.5", "optimizer.clip_norm=0.1",
+                                   "schedule.base_lr=0.001",
+                                   "diagnostics.gradient_noise={every: 6 steps, batches: 5}"});
+  const RunConfig config = config_of(settings);
+  run_into(folder / "run", config);
+  const GradientRows rows = read_gradients(folder / "run/gradients.csv");
+  ASSERT_EQ(rows.step.size(), 15u);
+  ASSERT_EQ(run_until(6, folder / "cut", config).steps, 6);
+  const ReplicaState at_6 = read_checkpoint(folder / "cut/checkpoints/last.ckpt").state;
+
+  const Dataset train = load_dataset(config.data).train;
+  const Network network = build_network(config, train.shape, train.classes);
+  const Normalize& normalize = facts(DatasetName::synthetic).normalize;
+  std::vector<float> weights = initial_parameters(network, config.model, 5);
+  constexpr int batches = 5;
+  constexpr int batch_size = 32;
+  const auto inputs = static_cast<std::size_t>(train.shape.size());
+  for (const std::size_t record : {0, 1}) {
+    // By batch; the weights first, then the biases.
+    std::vector<reference::Values> gradients(batches, reference::Values(10 * inputs + 10));
+    for (std::size_t n = 0; n < batches * batch_size; ++n) {
+      reference::Values& gradient = gradients[n / batch_size];
+      reference::Values x;
+      for (std::size_t i = 0; i < inputs; ++i) {
+        x.push_back((train.pixels[n * inputs + i] / 255.0 - normalize.mean[0]) / normalize.std[0]);
+      }
+      for (std::size_t k = 0; k < 10; ++k) {
+        const float* w = weights.data() + network.parameters[0].offset + k * inputs;
+        double error = weights[network.parameters[1].offset + k] - (train.labels[n] == k ? 1 : 0);
+        for (std::size_t i = 0; i < inputs; ++i) error += w[i] * x[i];
+        for (std::size_t i = 0; i < inputs; ++i)
+          gradient[k * inputs + i] += error * x[i] / batch_size;
+        gradient[10 * inputs + k] += error / batch_size;
+      }
+    }
+    // Weights, biases, all.
+    const std::pair<std::size_t, std::size_t> ranges[] = {
+        {0, 10 * inputs}, {10 * inputs, 10 * inputs + 10}, {0, 10 * inputs + 10}};
+    for (std::size_t row = 0; row < 3; ++row) {
+      SCOPED_TRACE(fmt::format("step {}, {}", rows.step[3 * record + row],
+                               rows.parameter[3 * record + row]));
+      double noise = 0;
+      double square = 0;
+      for (std::size_t k = ranges[row].first; k < ranges[row].second; ++k) {
+        double mean = 0;
+        for (const reference::Values& g : gradients) mean += g[k] / batches;
+        for (const reference::Values& g : gradients)
+          noise += std::pow(g[k] - mean, 2) / (batches - 1);
+        square += mean * mean;
+      }
+      const double signal = square - noise / batches;
+      EXPECT_EQ(rows.step[3 * record + row], 6.0 * static_cast<double>(record));
+      EXPECT_NEAR(rows.noise[3 * record + row], noise, 1e-4 * noise);
+      EXPECT_NEAR(rows.signal[3 * record + row], signal, 1e-4 * square);
+    }
+    for (std::size_t i = 0; i < network.parameters.size(); ++i) {
+      std::ranges::copy(at_6.parameters[i].values, weights.begin() + network.parameters[i].offset);
+    }
+  }
+}
+
+TEST(Diagnostics, MeasureTheGradientOfFrozenLayersToo) {
+  const TemporaryFolder folder;
+  const std::string once = "diagnostics.gradient_noise.every=30 steps";
+  run_into(folder / "free", looking_with({once}));
+  run_into(folder / "frozen", looking_with({once, "train.stages=[{train_only: ['3.*']}]"}));
+  EXPECT_EQ(bytes_of(folder / "free/gradients.csv"), bytes_of(folder / "frozen/gradients.csv"));
+}
+
+// Whose probe finds no memory is said, and how to do without.
+TEST(Diagnostics, ThatDoNotFitIntoMemoryAreNamed) {
+  class Full : public ForwardingBackend {
+   public:
+    std::unique_ptr<Probe> probe(const Network&, const ReplicaOptions&,
+                                 std::shared_ptr<const ResidentDataset>, std::int64_t) override {
+      throw OutOfMemory("out of memory: use fewer");
+    }
+  };
+  Full backend;
+  for (const auto& [settings, message] :
+       {std::pair{looking[0],
+                  "the change of the layers' outputs: out of memory: use fewer, or set "
+                  "diagnostics.layers_every: null"},
+        std::pair{looking[2],
+                  "the noise of the gradient: out of memory: use fewer, or set "
+                  "diagnostics.gradient_noise: null"}}) {
+    const RunConfig config = config_of({settings});
+    const ResidentData data = load_data(config.data, backend);
+    try {
+      const Trainer trainer(config, backend, data);
+      FAIL() << "no error";
+    } catch (const OutOfMemory& error) {
+      EXPECT_STREQ(error.what(), message);
+    }
   }
 }
 
@@ -434,6 +552,7 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
     ASSERT_EQ(read_layers(path / "layers.csv").step.back(), 18);
     if (torn[0] != '\n') std::ofstream(path / "layers.csv", std::ios::app) << torn;
     std::ofstream(path / "activations.csv", std::ios::app) << "18,0.co";
+    std::ofstream(path / "gradients.csv", std::ios::app) << "24,0.conv.weight,1,1";
     std::ofstream(path / "sharpness.csv", std::ios::app) << "16,0.1,5,5,0.1,3,6,1,0.1\n20,0.1";
     resume_in(path, config_);
     expect_same_run(folder_ / "whole", path);
@@ -456,6 +575,7 @@ TEST_F(ResumedDiagnostics, AHeaderThatWasBeingWrittenIsNoObstacle) {
     resume_in(path, late);
     EXPECT_EQ(read_layers(path / "layers.csv").step.front(), 10);
     EXPECT_EQ(read_sharpness(path / "sharpness.csv").step.front(), 4);
+    EXPECT_EQ(read_gradients(path / "gradients.csv").step.front(), 6);
   }
 }
 
@@ -482,6 +602,7 @@ TEST_F(ResumedDiagnostics, MayBeginAndEndOnTheWay) {
   EXPECT_FALSE(begun.initial_sharpness);
   EXPECT_TRUE(begun.last_sharpness);
   EXPECT_EQ(read_layers(folder_ / "begins/layers.csv").step.front(), 15);
+  EXPECT_EQ(read_gradients(folder_ / "begins/gradients.csv").step.front(), 18);
   EXPECT_EQ(bytes_of(folder_ / "begins/metrics.csv"), bytes_of(folder_ / "whole/metrics.csv"));
   StopAfter another(13);
   run_into(folder_ / "ends", config_, another.listener);
@@ -489,6 +610,7 @@ TEST_F(ResumedDiagnostics, MayBeginAndEndOnTheWay) {
       resume_in(folder_ / "ends", config_of({"train.checkpoint_every=7 steps"}));
   EXPECT_TRUE(ended.initial_sharpness);
   EXPECT_EQ(read_layers(folder_ / "ends/layers.csv").step.back(), 12);
+  EXPECT_EQ(read_gradients(folder_ / "ends/gradients.csv").step.back(), 12);
   EXPECT_EQ(bytes_of(folder_ / "ends/metrics.csv"), bytes_of(folder_ / "whole/metrics.csv"));
 }
 
@@ -496,7 +618,8 @@ TEST(Diagnostics, OfARunThatDivergesEndWithIt) {
   const TemporaryFolder folder;
   const RunConfig config = config_of({"schedule.base_lr=1e12", "schedule.warmup.length=0 steps",
                                       "diagnostics.layers_every=1 steps",
-                                      "diagnostics.sharpness={every: 1 steps, examples: 20}"});
+                                      "diagnostics.sharpness={every: 1 steps, examples: 20}",
+                                      "diagnostics.gradient_noise={every: 1 steps, batches: 2}"});
   const RunResult result = run_into(folder / "run", config);
   ASSERT_EQ(result.outcome, Outcome::non_finite);
   const auto last = static_cast<double>(*result.first_non_finite_step);
@@ -506,6 +629,7 @@ TEST(Diagnostics, OfARunThatDivergesEndWithIt) {
   EXPECT_EQ(layers.step.back(), last);
   EXPECT_EQ(activations.step.back(), last);
   EXPECT_EQ(s.step.back(), last);
+  EXPECT_EQ(read_gradients(folder / "run/gradients.csv").step.back(), last);
   for (const char* file : files) {
     const std::string text = bytes_of(folder / "run" / file);
     EXPECT_TRUE(text.ends_with('\n'));

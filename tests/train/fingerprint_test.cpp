@@ -179,6 +179,8 @@ const std::vector<std::string> indifferent = {
     "diagnostics.sharpness.examples=5",
     "diagnostics.sharpness.tolerance=0.5",
     "diagnostics.sharpness.iterations=5",
+    "diagnostics.gradient_noise.every=5 steps",
+    "diagnostics.gradient_noise.batches=5",
 };
 
 // As known_keys() spells it: model.layers.0.conv.out=5 is of model.layers[].conv.out.

@@ -183,12 +183,27 @@ TEST(CheckRun, SmoothedLabelsLeaveSomethingToLearn) {
 }
 
 TEST(RecordIntervals, AreAtLeastOneUpdate) {
-  for (const std::string key : {"train.eval_every", "train.checkpoint_every",
-                                "diagnostics.layers_every", "diagnostics.sharpness.every"}) {
+  for (const std::string key :
+       {"train.eval_every", "train.checkpoint_every", "diagnostics.layers_every",
+        "diagnostics.sharpness.every", "diagnostics.gradient_noise.every"}) {
     EXPECT_EQ(error_of({key + "=10%"}), "");
     EXPECT_THAT(error_of({key + "=0.0001%"}),
                 HasSubstr(key + ": 0.0001% rounds to no update in a run of"));
   }
+}
+
+// There are 335 images, in 10 batches.
+TEST(RecordIntervals, TheNoiseOfTheGradientIsOfBatchesThatThereAre) {
+  EXPECT_EQ(error_of({"diagnostics.gradient_noise.batches=10"}), "");
+  EXPECT_THAT(error_of({"diagnostics.gradient_noise.batches=11"}),
+              HasSubstr("diagnostics.gradient_noise.batches: 11 batches of 32 are more than the 10 "
+                        "of the training set; at most 10"));
+  // The default is 8; those of the validation set do not count.
+  EXPECT_THAT(error_of({"diagnostics.gradient_noise={}", "data.validation=80"}),
+              HasSubstr("8 batches of 32 are more than the 7 of the training set; at most 7"));
+  EXPECT_THAT(error_of({"diagnostics.gradient_noise.batches=2", "data.batch_size=200"}),
+              HasSubstr("2 batches of 200 are more than the 1 of the training set; a smaller "
+                        "data.batch_size"));
 }
 
 TEST(ReplicaOptions, StagesAreAsLongAsTheRun) {

@@ -49,6 +49,8 @@ const Kind kinds[] = {
      "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction",
      "3,0.1,-25.5,nan,0.01,3,6,nan,nan", 9,
      [](const auto& path) { return read_sharpness(path).random_direction.size(); }},
+    {"gradients", "step,parameter,signal,noise,noise_scale", "3,0.conv.weight,-1e-07,0.25,nan", 1,
+     [](const auto& path) { return read_gradients(path).noise_scale.size(); }},
 };
 
 class RunFiles : public testing::TestWithParam<Kind> {
@@ -227,6 +229,8 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
     run.add(record);
     record.sharpness.wide = -1;
     run.add(record);
+    run.add(std::vector<GradientRecord>{{7, "0.conv.weight", {-0.5, 2}, -nan},
+                                        {7, "all", {1e-9, 3e8}, 0.25}});
   }
   const LayerRows layers = read_layers(folder / "run/layers.csv");
   EXPECT_THAT(layers.step, ElementsAre(7, 7));
@@ -252,7 +256,13 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   EXPECT_THAT(s.gradients, testing::Each(4));
   EXPECT_THAT(s.agrees, ElementsAre(testing::IsNan(), 1, 0));
   EXPECT_THAT(s.random_direction, ElementsAre(testing::IsNan(), 0.5, 0.5));
-  for (const char* file : {"layers", "activations", "sharpness"}) {
+  const GradientRows gradients = read_gradients(folder / "run/gradients.csv");
+  EXPECT_THAT(gradients.step, ElementsAre(7, 7));
+  EXPECT_THAT(gradients.parameter, ElementsAre("0.conv.weight", whole_network));
+  EXPECT_THAT(gradients.signal, ElementsAre(-0.5, 1e-9));
+  EXPECT_THAT(gradients.noise, ElementsAre(2, 3e8));
+  EXPECT_THAT(gradients.noise_scale, ElementsAre(testing::IsNan(), 0.25));
+  for (const char* file : {"layers", "activations", "sharpness", "gradients"}) {
     EXPECT_THAT(bytes_of(folder / fmt::format("run/{}.csv", file)),
                 testing::Not(HasSubstr("-nan")));
   }

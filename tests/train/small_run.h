@@ -125,7 +125,7 @@ inline std::vector<std::vector<std::string>> rows_of(const std::filesystem::path
 inline void expect_same_run(const std::filesystem::path& a, const std::filesystem::path& b) {
   for (const char* file :
        {"metrics.csv", "eval.csv", "layers.csv", "activations.csv", "sharpness.csv",
-        "checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml"}) {
+        "gradients.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml"}) {
     EXPECT_EQ(std::filesystem::exists(a / file), std::filesystem::exists(b / file)) << file;
     EXPECT_TRUE(bytes_of(a / file) == bytes_of(b / file)) << file << " differs";
   }

@@ -315,6 +315,27 @@ Chart gradient_norm_chart(const std::vector<RunData>& runs, const Facets& facets
   return chart;
 }
 
+// Of the runs that measured it.
+Chart noise_scale_chart(const std::vector<RunData>& runs, const Facets& facets,
+                        const PhaseMarks& phases) {
+  Chart chart("Gradient noise scale", "step", "examples");
+  chart.log_y().caption("Of the whole network.").caption(noise_scale_caption);
+  for (const RunData& run : runs) {
+    const auto& [step, scale] = run.noise_scale;
+    if (step.empty()) continue;
+    chart.add(runs.size() == 1 ? "noise scale" : facets.label(run), facets.style(run),
+              make_series(step, scale, step.size()), facets.indices(run), Chart::Kind::line);
+  }
+  if (!chart.empty() && facets.has_spreads()) {
+    add_spreads(chart, runs, facets, Worst::largest, [](const RunData& run) {
+      const std::vector<double>& step = run.noise_scale.x;
+      return SeedCurve{run.noise_scale, step.empty() ? 0 : step.back(), run.lost_at};
+    });
+  }
+  phases.draw(chart);
+  return chart;
+}
+
 }  // namespace
 
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets,
@@ -326,6 +347,9 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
     Chart chart = runs.size() == 1 ? norms_chart(runs.front()) : gradient_norm_chart(runs, facets);
     cap_norms(chart, runs);
     phases.draw(chart);
+    charts.push_back(std::move(chart));
+  }
+  if (Chart chart = noise_scale_chart(runs, facets, phases); !chart.empty()) {
     charts.push_back(std::move(chart));
   }
   return charts;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "experiment/statistics.h"
@@ -24,11 +25,14 @@ constexpr std::size_t layer_points = 160;
 template <class Rows>
 class ByName {
  public:
-  ByName(std::vector<const Rows*> seeds, std::vector<std::string> Rows::*names)
+  // Without the rows of the name `without`.
+  ByName(std::vector<const Rows*> seeds, std::vector<std::string> Rows::*names,
+         std::optional<std::string_view> without = {})
       : seeds_(std::move(seeds)) {
     for (std::size_t seed = 0; seed < seeds_.size(); ++seed) {
       const std::vector<std::string>& of_seed = seeds_[seed]->*names;
       for (std::size_t i = 0; i < of_seed.size(); ++i) {
+        if (of_seed[i] == without) continue;
         const auto [at, is_new] = rows_.try_emplace(of_seed[i], seeds_.size());
         if (is_new) order_.push_back(of_seed[i]);
         at->second[seed].push_back(i);
@@ -55,8 +59,8 @@ class ByName {
   std::size_t size() const { return order_.size(); }
   std::size_t seeds() const { return seeds_.size(); }
 
-  // The median over the seeds whose value(rows, row) is finite, at each step; a gap if fewer than
-  // half of them have one.
+  // The median over the seeds whose value(rows, row) is a number, at each step; a gap if it is
+  // infinite, or if fewer than half of them have one.
   template <class Value>
   Series series(const std::string& name, const Value& value) const {
     const std::vector<std::vector<std::size_t>>& rows = rows_.at(name);
@@ -76,7 +80,7 @@ class ByName {
         if (seeds_[seed]->step[row] != step) continue;
         ++next[seed];
         const double there = value(*seeds_[seed], row);
-        if (std::isfinite(there)) values.push_back(there);
+        if (!std::isnan(there)) values.push_back(there);
       }
       x.push_back(step);
       y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? median(values) : gap);
@@ -173,13 +177,23 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
                   });
     }
   }
+  if (const ByName gradients(files_of(runs, &RunData::gradients), &GradientRows::parameter,
+                             whole_network);
+      gradients.size() > 0) {
+    add_by_name(charts, chart("Gradient noise scale by parameter", "examples").log_y(),
+                noise_scale_caption, gradients, [](const GradientRows& g, std::size_t i) {
+                  const bool is_lost = g.signal[i] <= 0;
+                  return is_lost ? std::numeric_limits<double>::infinity() : g.noise_scale[i];
+                });
+  }
 }
 
 }  // namespace
 
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets) {
-  std::vector<RunGroup> arms =
-      by_arm(runs, facets, [](const RunData& run) { return run.layers || run.activations; });
+  std::vector<RunGroup> arms = by_arm(runs, facets, [](const RunData& run) {
+    return run.layers || run.activations || run.gradients;
+  });
   const bool many = arms.size() > max_unfolded_layer_arms;
   std::vector<Chart> charts;
   for (const auto& [name, of_arm] : arms) {

@@ -92,6 +92,19 @@ std::optional<Rows> if_there(const fs::path& path, Rows (*read)(const fs::path&)
 
 enum class Depth { without_curves, without_layers, with_layers };
 
+// The noise scale of the whole network is a curve, those of its parameters are of its layers.
+void add_gradients(RunData& run, Depth depth) {
+  std::optional<GradientRows> rows = if_there(run.folder / "gradients.csv", read_gradients);
+  if (!rows) return;
+  for (std::size_t i = 0; i < rows->step.size(); ++i) {
+    if (rows->parameter[i] == whole_network) {
+      run.noise_scale.add(rows->step[i], rows->noise_scale[i]);
+    }
+  }
+  run.has_layers = true;
+  if (depth == Depth::with_layers) run.gradients = std::move(rows);
+}
+
 void read_run(RunData& run, std::size_t points, Depth depth) {
   const fs::path summary = run.folder / "summary.json";
   if (is_there(summary)) {
@@ -119,6 +132,7 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
   const fs::path layers = run.folder / "layers.csv";
   const fs::path activations = run.folder / "activations.csv";
   run.has_layers = is_there(layers) || is_there(activations);
+  add_gradients(run, depth);
   if (depth == Depth::without_layers) return;
   run.layers = if_there(layers, read_layers);
   run.activations = if_there(activations, read_activations);

@@ -44,9 +44,11 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   Evaluations evaluations;
   // If the run recorded them.
   std::optional<SharpnessRows> sharpness;
-  bool has_layers = false;  // or activations; they may not have been read
+  Points noise_scale;       // of the whole network's gradient; no points if there are none
+  bool has_layers = false;  // or activations or gradients; they may not have been read
   std::optional<LayerRows> layers;
   std::optional<ActivationRows> activations;
+  std::optional<GradientRows> gradients;
 };
 
 // NOLINTNEXTLINE(bugprone-exception-escape): as above.

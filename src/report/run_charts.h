@@ -30,7 +30,13 @@ bool has_sharpness(const RunData& run);
 std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets,
                                      const PhaseMarks& phases);
 
-/// Loss, accuracy, learning rate and norms; those over updates with the marks of `phases`.
+/// What the charts of the gradient noise scale show.
+inline constexpr const char* noise_scale_caption =
+    "The batch size at which the gradient's noise is as large as its signal. A gap: no signal was "
+    "found; in a median it counts as the largest.";
+
+/// Loss, accuracy, learning rate, norms and gradient noise scale; those over updates with the marks
+/// of `phases`.
 std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& facets,
                                 const PhaseMarks& phases);
 
@@ -38,9 +44,9 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
 /// rates; collapsed if there are many.
 std::vector<Chart> sharpness_charts(const std::vector<RunData>& runs, const Facets& facets);
 
-/// The effect of updates on each parameter, and the activations of each layer and how far an update
-/// moves them, of the runs whose rows were read; of an arm with several seeds the median. Each
-/// arm's are collapsed if there are more than four.
+/// The effect of updates on each parameter, the activations of each layer and how far an update
+/// moves them, and the gradient noise scale of each parameter, of the runs whose rows were read; of
+/// an arm with several seeds the median. Each arm's are collapsed if there are more than four.
 std::vector<Chart> layer_charts(const std::vector<RunData>& runs, const Facets& facets);
 
 }  // namespace preheat

@@ -83,6 +83,10 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
         "step,layer,largest,dead,change\n"
         + "".join(f"{s},{layer},{5 + layer},{0.01 * layer},{0.01 + 0.01 * layer}\n"
                   for s in steps for layer in range(3)))
+    (folder / "gradients.csv").write_text(
+        "step,parameter,signal,noise,noise_scale\n"
+        + "".join(f"{s},{name},{1 if s % 7 else -1},{s + 1},{64 * (s + 1) if s % 7 else 'nan'}\n"
+                  for s in steps for name in ("0.conv.weight", "1.linear.weight", "all")))
 
 
 def arm_json(name, overrides, runs):
@@ -492,14 +496,14 @@ def main():
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
         shaded, marked, shares = ["bands"], ["bands", "marks"], ["bands", "marks", "xspan"]
-        pages = [(page_of("one-run", root / "one"), 10, shaded),
+        pages = [(page_of("one-run", root / "one"), 12, shaded),
                  (page_of("runs", root / "one", root / "lost", root / "short"), 4, marked),
-                 (page_of("compare", root / "pair"), 9, shares),
-                 (page_of("many-arms", root / "many"), 35, marked),
+                 (page_of("compare", root / "pair"), 12, shares),
+                 (page_of("many-arms", root / "many"), 41, marked),
                  (page_of("seeds", root / "seeds"), 5, shares),
                  (page_of("sweep", root / "map"), 3, shaded),
                  (page_of("find-lr", root / "search"), 6, shaded),
-                 (page_of("mixed", root / "map", root / "one", root / "search"), 14, shaded)]
+                 (page_of("mixed", root / "map", root / "one", root / "search"), 16, shaded)]
         right = [check(page, browser, least, behind) for (page, _), least, behind in pages]
         right.append(check_widths(root / "mixed.html", browser))
         return 0 if all(right) else 1

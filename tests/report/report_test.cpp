@@ -1527,6 +1527,74 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
             "[0.25]");
 }
 
+TEST_F(Report, DrawsTheNoiseScaleOfTheNetworkAndOfItsParameters) {
+  write_run(folder_ / "run", random_rows(40));
+  EXPECT_THAT(page_of({folder_ / "run"}), Not(HasSubstr("Gradient noise scale")));
+  put_bytes(folder_ / "run/gradients.csv",
+            "step,parameter,signal,noise,noise_scale\n0,a.weight,2,1,16\n0,b.bias,-1,1,nan\n"
+            "0,all,1,2,64\n20,a.weight,1,4,128\n20,b.bias,1,3,96\n20,all,2,7,112\n"
+            "30,a.weight,nan,nan,nan\n30,b.bias,1,1,32\n30,all,nan,nan,nan\n");
+  const std::string page = page_of({folder_ / "run"});
+  expect_well_formed(page);
+  const Json section = data_of(page).at("sections").at(0);
+  const Json whole = series_of(section, "Gradient noise scale", "noise scale");
+  EXPECT_EQ(whole.at("x").dump(), "[0,20,30]");
+  EXPECT_EQ(whole.at("y").dump(), "[64,112,null]");
+  const char* by_parameter = "Gradient noise scale by parameter";
+  EXPECT_EQ(series_of(section, by_parameter, "a.weight").at("y").dump(), "[16,128,null]");
+  EXPECT_EQ(series_of(section, by_parameter, "b.bias").at("y").dump(), "[null,96,32]");
+  for (const Json& chart : section.at("charts")) {
+    const bool is_one = chart.at("title") == by_parameter;
+    if (!is_one && chart.at("title") != "Gradient noise scale") continue;
+    EXPECT_EQ(chart.at("log"), true);
+    EXPECT_EQ(chart.at("series").size(), is_one ? 2u : 1u);
+  }
+  // Its numbers are in a table, too.
+  EXPECT_THAT(page, HasSubstr("<th scope=\"row\">noise scale</th><td>3</td><td>64</td>"));
+}
+
+// Where a seed has no signal, its noise scale is the largest.
+TEST_F(Report, OfTheNoiseScaleShowsTheMedianOfAnArmsSeeds) {
+  const std::vector<std::string> seeds = {"0", "1", "2", "3", "4"};
+  write_compare([&](Json& json) {
+    for (Json& arm : json["arms"]) {
+      for (std::size_t seed = 2; seed < seeds.size(); ++seed) {
+        arm["runs"].push_back(arm["runs"][0]);
+        arm["runs"].back()["seed"] = seed;
+        write_run(folder_ / "c" / arm["name"].get<std::string>() / seeds[seed], random_rows(40),
+                  "ok", "pair", seeds[seed]);
+      }
+      arm["n"] = seeds.size();
+    }
+  });
+  // At update 0 two seeds have no signal, at update 20 three.
+  const std::vector<std::pair<const char*, const char*>> scales = {
+      {"5", "nan"}, {"nan", "nan"}, {"8", "7"}, {"nan", "nan"}, {"6", "3"}};
+  for (std::size_t seed = 0; seed < seeds.size(); ++seed) {
+    std::string text = "step,parameter,signal,noise,noise_scale\n";
+    const auto& [first, second] = scales[seed];
+    for (const auto& [step, scale] : {std::pair{0, first}, std::pair{20, second}}) {
+      const int signal = std::string(scale) == "nan" ? -1 : 1;
+      for (const char* name : {"a.weight", "all"}) {
+        text += fmt::format("{},{},{},1,{}\n", step, name, signal, scale);
+      }
+    }
+    put_bytes(folder_ / "c/warm" / seeds[seed] / "gradients.csv", text);
+  }
+  const std::string page = page_of({folder_ / "c"});
+  expect_well_formed(page);
+  const Json section = curves_of(page);
+  const Json median = series_of(section, "Gradient noise scale", "warm, median of 5");
+  EXPECT_EQ(median.at("kind"), "median");
+  EXPECT_EQ(median.at("x").dump(), "[0,20]");
+  EXPECT_EQ(median.at("y").dump(), "[8,null]");
+  EXPECT_EQ(series_of(section, "Gradient noise scale", "warm, seed 2").at("y").dump(), "[8,7]");
+  EXPECT_EQ(
+      series_of(section, "Gradient noise scale by parameter, warm", "a.weight").at("y").dump(),
+      "[8,null]");
+  EXPECT_THAT(page, Not(HasSubstr("by parameter, cold")));
+}
+
 // The limits of the sharpness are far above it where the rate is small.
 TEST_F(Report, OfSharpnessLeavesTheCurveVisible) {
   write_run(folder_ / "run", random_rows(40));

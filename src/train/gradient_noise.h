@@ -3,9 +3,9 @@
 //   noise  = sum |g_i - m|^2 / (n - 1),   signal = |m|^2 - noise / n,
 // the unbiased estimates of the trace of g's covariance and of |E g|^2. For batches of B examples,
 //   noise scale = B noise / signal
-// is the "simple noise scale" of McCandlish et al. 2018, "An Empirical Model of Large-Batch
-// Training", arXiv:1812.06162, section 2.2 and appendix A: the noise of a batch falls as 1 / B, so
-// at this batch size it is as large as the signal.
+// is the "simple noise scale" tr(Sigma) / |G|^2 of McCandlish et al. 2018, "An Empirical Model of
+// Large-Batch Training", arXiv:1812.06162, with Sigma the covariance of the gradient of one
+// example: the noise of a batch falls as 1 / B, so at this batch size it is as large as the signal.
 #pragma once
 
 #include <cstdint>

@@ -36,14 +36,18 @@ class GradientNoiseTest : public testing::Test {
 
 // Also where the noise is a millionth of the mean, whose square a difference of squares would lose.
 TEST_F(GradientNoiseTest, IsWhatLongDoubleSays) {
-  for (const auto& [n, mean, spread] : {std::tuple{2, 0.0, 1.0}, std::tuple{3, 0.3, 1.0},
-                                        std::tuple{11, 5.0, 0.01}, std::tuple{7, 1000.0, 1e-3}}) {
-    SCOPED_TRACE(fmt::format("{} gradients, mean {}, spread {}", n, mean, spread));
+  struct Case {
+    int n;
+    double mean;
+    double spread;
+  };
+  for (const Case& c : {Case{2, 0, 1}, Case{3, 0.3, 1}, Case{11, 5, 0.01}, Case{7, 1000, 1e-3}}) {
+    SCOPED_TRACE(fmt::format("{} gradients, mean {}, spread {}", c.n, c.mean, c.spread));
     std::vector<std::vector<float>> gradients;
     GradientMoments moments(network_);
-    for (int g = 0; g < n; ++g) {
+    for (int g = 0; g < c.n; ++g) {
       gradients.push_back(
-          arena([&](std::size_t, std::int64_t) { return mean + spread * normal_(random_); }));
+          arena([&](std::size_t, std::int64_t) { return c.mean + c.spread * normal_(random_); }));
       moments.add(gradients.back());
     }
     const std::vector<GradientNoise> found = moments.noise();
@@ -55,12 +59,12 @@ TEST_F(GradientNoiseTest, IsWhatLongDoubleSays) {
       for (std::int64_t k = p.offset; k < p.offset + p.size; ++k) {
         long double m = 0;
         for (const auto& g : gradients) m += g[k];
-        m /= n;
-        for (const auto& g : gradients) noise += (g[k] - m) * (g[k] - m) / (n - 1);
+        m /= c.n;
+        for (const auto& g : gradients) noise += (g[k] - m) * (g[k] - m) / (c.n - 1);
         square += m * m;
       }
       EXPECT_NEAR(found[i].noise, static_cast<double>(noise), 1e-8 * static_cast<double>(noise));
-      EXPECT_NEAR(found[i].signal, static_cast<double>(square - noise / n),
+      EXPECT_NEAR(found[i].signal, static_cast<double>(square - noise / c.n),
                   1e-12 * static_cast<double>(square + noise));
     }
   }

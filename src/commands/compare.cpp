@@ -107,10 +107,25 @@ void print_pairs(const CompareResult& result) {
   }
 }
 
+// Of few arms; compare.json has all pairs.
+void print_matched_losses(const CompareResult& result) {
+  if (result.arms.size() > 3) return;
+  for (std::size_t i = 0; i < result.matched.size(); ++i) {
+    const std::optional<MatchedLosses>& matched = result.matched[i];
+    if (!matched || !matched->interval) continue;
+    fmt::print(
+        "{} against {}: test loss at equal training loss {:+.3g} [{:+.3g}, {:+.3g}], the first "
+        "minus the second, n = {} seeds\n",
+        result.paired[i].first, result.paired[i].second, matched->mean, matched->interval->lo,
+        matched->interval->hi, matched->n);
+  }
+}
+
 void print_result(const CompareResult& result) {
   print_arms(result);
   print_budgets(result);
   print_pairs(result);
+  print_matched_losses(result);
 }
 
 int run_compare(const ExperimentOptions& options) {

@@ -34,6 +34,8 @@ struct Normalize {
 struct Augment {
   std::int64_t crop_padding = 0;  // zero pixels added on each side before a random crop
   bool flip = false;              // mirror left-right with probability 1/2
+
+  bool operator==(const Augment&) const = default;
 };
 
 struct DataConfig {

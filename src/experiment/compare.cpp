@@ -1,20 +1,30 @@
 #include "experiment/compare.h"
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "config/atomic_file.h"
+#include "experiment/compare_claims.h"
 #include "schedule/plan.h"
 #include "train/json_file.h"
+#include "train/loss_curve.h"
 
 namespace preheat {
 namespace {
 
+// Calls visit(i, j) for each pair of so many arms.
+template <class Visit>
+void for_pairs(std::size_t arms, const Visit& visit) {
+  for (std::size_t i = 0; i < arms; ++i) {
+    for (std::size_t j = i + 1; j < arms; ++j) visit(i, j);
+  }
+}
+
 std::vector<PairResult> pairs_of(const std::vector<ArmResult>& arms) {
   std::vector<PairResult> pairs;
-  for (std::size_t i = 0; i < arms.size(); ++i) {
-    for (std::size_t j = i + 1; j < arms.size(); ++j) pairs.push_back(pair_of(arms[i], arms[j]));
-  }
+  for_pairs(arms.size(),
+            [&](std::size_t i, std::size_t j) { pairs.push_back(pair_of(arms[i], arms[j])); });
   return pairs;
 }
 
@@ -40,10 +50,66 @@ nlohmann::ordered_json median_losses(const ArmResult& arm) {
   return {{"final_train", median(train)}, {"test_minus_train", median(gaps)}};
 }
 
+using LossCurves = std::map<std::uint64_t, LossCurve>;  // by seed
+
+// Of the runs that did not fail and were evaluated often enough.
+LossCurves loss_curves(const ComparedArm& arm) {
+  LossCurves curves;
+  for (const SeedResult& r : arm.runs()) {
+    if (is_failure(r.run.outcome)) continue;
+    const auto evaluations = arm.file(r, "eval.csv", read_evaluations);
+    if (!evaluations || evaluations->step.size() < min_curve_evaluations) continue;
+    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    if (metrics) curves[r.seed] = loss_curve(*metrics, *evaluations);
+  }
+  return curves;
+}
+
+bool have_training_losses_of_one_kind(const RunConfig& a, const RunConfig& b) {
+  return a.loss == b.loss && a.label_smoothing == b.label_smoothing &&
+         a.data.augment == b.data.augment;
+}
+
+std::optional<MatchedLosses> matched_losses(const LossCurves& a, const LossCurves& b) {
+  std::vector<double> differences;
+  for (const auto& [seed, curve] : a) {
+    const auto other = b.find(seed);
+    if (other == b.end()) continue;
+    const auto difference = test_loss_difference(curve, other->second);
+    if (difference) differences.push_back(*difference);
+  }
+  if (differences.empty()) return std::nullopt;
+  MatchedLosses matched{std::ssize(differences), mean(differences), std::nullopt};
+  if (matched.n > 1) matched.interval = paired_t(differences).interval;
+  return matched;
+}
+
+nlohmann::ordered_json to_json(const MatchedLosses& matched) {
+  nlohmann::ordered_json interval;
+  if (matched.interval) interval = {matched.interval->lo, matched.interval->hi};
+  return {{"mean_difference", matched.mean}, {"interval", interval}, {"n", matched.n}};
+}
+
 }  // namespace
 
 bool are_as_long(const Budget& a, const Budget& b) {
   return a.updates == b.updates && a.batch_size == b.batch_size;
+}
+
+std::vector<std::optional<MatchedLosses>> matched_losses(const std::vector<RunConfig>& configs,
+                                                         const std::vector<ArmResult>& arms,
+                                                         const std::filesystem::path& folder) {
+  std::vector<LossCurves> curves;
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    curves.push_back(loss_curves({configs[i], arms[i], folder / arms[i].arm.name}));
+  }
+  std::vector<std::optional<MatchedLosses>> matched;
+  for_pairs(arms.size(), [&](std::size_t i, std::size_t j) {
+    matched.push_back(have_training_losses_of_one_kind(configs[i], configs[j])
+                          ? matched_losses(curves[i], curves[j])
+                          : std::nullopt);
+  });
+  return matched;
 }
 
 CompareResult compare(const Document& document, Backend& backend,
@@ -74,9 +140,10 @@ CompareResult compare(const Document& document, Backend& backend,
   };
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
-  write();  // a damaged file that a claim reads must not cost the results
+  write();  // a damaged file that is read from here on must not cost the results
+  result.matched = matched_losses(configs, result.arms, folder);
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
-  if (!result.claims.empty()) write();
+  write();
   return result;
 }
 
@@ -92,7 +159,13 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
     arm["median_losses"] = median_losses(result.arms[i]);
     json["arms"].push_back(arm);
   }
-  for (const PairResult& p : result.paired) json["paired"].push_back(to_json(p, "arms"));
+  for (std::size_t i = 0; i < result.paired.size(); ++i) {
+    nlohmann::ordered_json pair = to_json(result.paired[i], "arms");
+    const bool is_matched = i < result.matched.size() && result.matched[i];
+    pair["test_loss_at_matched_training_loss"] =
+        is_matched ? to_json(*result.matched[i]) : nlohmann::ordered_json();
+    json["paired"].push_back(pair);
+  }
   if (!result.claims.empty()) json["claims"] = to_json(result.claims);
   if (result.interrupted) json["interrupted"] = true;
   add_incomplete(json, count_runs(result.arms), result.planned);

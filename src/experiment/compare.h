@@ -28,10 +28,29 @@ struct Budget {
 /// Whether the runs of two arms are planned to get as many updates of as many images.
 bool are_as_long(const Budget& a, const Budget& b);
 
+/// The test loss of the first arm of a pair minus that of the second at equal training loss
+/// (test_loss_difference() in train/loss_curve.h), over the seeds at which it exists: neither run
+/// failed, and neither was below that training loss at its first evaluation.
+struct MatchedLosses {
+  std::int64_t n = 0;  // seeds, at least one
+  double mean = 0;
+  std::optional<Interval> interval;  // for the mean, paired_t at 95 %; needs two seeds
+};
+
+/// Reads the files of the arms' runs in `folder`. One entry per pair of arms, in the order of
+/// CompareResult::paired: std::nullopt if no seed has a difference, and if the arms differ in loss,
+/// label smoothing or augmentation, as their training losses are then not of one kind. With
+/// smoothed labels, alike in both arms, it is the loss on these that is equal. Throws Error if a
+/// file is damaged.
+std::vector<std::optional<MatchedLosses>> matched_losses(const std::vector<RunConfig>& configs,
+                                                         const std::vector<ArmResult>& arms,
+                                                         const std::filesystem::path& folder);
+
 struct CompareResult {
   std::vector<ArmResult> arms;
   std::vector<Budget> budgets;  // of the arms, in their order
   std::vector<PairResult> paired;
+  std::vector<std::optional<MatchedLosses>> matched;  // of the pairs; empty while runs are trained
   std::vector<ClaimResult> claims;
   std::int64_t planned = 0;  // runs, of all arms
   bool interrupted = false;
@@ -53,7 +72,9 @@ CompareResult compare(const Document& document, Backend& backend,
 /// {"updates", "batch_size", "sum_of_rates"}, and "median_losses": {"final_train",
 /// "test_minus_train"} over the runs that did not fail, null if there are none. The former is of
 /// the last updates (LossHistory), the latter the median of each run's test loss minus that, which
-/// is no gap with label_smoothing: only the training loss is of the smoothed labels.
+/// is no gap with label_smoothing: only the training loss is of the smoothed labels. A pair has
+/// "test_loss_at_matched_training_loss": {"mean_difference", "interval", "n"}, which is
+/// MatchedLosses, or null.
 nlohmann::ordered_json to_json(const CompareResult& result);
 
 }  // namespace preheat

@@ -1014,6 +1014,23 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
                     HasSubstr("\n" + failed_at + ", first in ")));  // read, without its schedule
 }
 
+TEST_F(Cli, CompareTellsTheTestLossesAtEqualTrainingLoss) {
+  const std::string line =
+      "\na against b: test loss at equal training loss +0 [+0, +0], the first minus the second, n "
+      "= "
+      "2 seeds\n";
+  put_bytes(folder_ / "c.yaml", std::string(tiny) +
+                                    "compare:\n  seeds: 2\n  arms:\n"
+                                    "    a: {optimizer.momentum: 0.8}\n"
+                                    "    b: {optimizer.momentum: 0.8}\n");
+  EXPECT_THAT(
+      preheat({"compare", "c.yaml", "--out", "often", "--set", "train.eval_every=5 steps"}).out,
+      HasSubstr(line));
+  // Not of two evaluations.
+  EXPECT_THAT(preheat({"compare", "c.yaml", "--out", "seldom"}).out,
+              Not(HasSubstr("equal training loss")));
+}
+
 TEST_F(Cli, CompareSaysWhereArmsDifferInUpdatesOrImages) {
   put_bytes(folder_ / "c.yaml",
             std::string(tiny) +

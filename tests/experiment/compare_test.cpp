@@ -16,6 +16,7 @@
 #include "experiment/small_experiment.h"
 #include "shared_backend.h"
 #include "temporary_folder.h"
+#include "train/loss_curve.h"
 
 namespace preheat {
 namespace {
@@ -227,8 +228,9 @@ TEST(Compare, CountsWhatTheRunFoldersSay) {
 
   ASSERT_EQ(json["paired"].size(), 1u);
   const auto& paired = json["paired"][0];
-  EXPECT_EQ(keys_of(paired), (std::set<std::string>{"arms", "n", "only_first_failed",
-                                                    "only_second_failed", "mcnemar_p"}));
+  EXPECT_EQ(keys_of(paired),
+            (std::set<std::string>{"arms", "n", "only_first_failed", "only_second_failed",
+                                   "mcnemar_p", "test_loss_at_matched_training_loss"}));
   EXPECT_EQ(paired["arms"], (std::vector<std::string>{"absurd", "sane"}));
   const int both = json["arms"][1]["failures"];
   EXPECT_EQ(paired["mcnemar_p"], mcnemar_exact(3 - both, 0));
@@ -276,6 +278,7 @@ TEST(Compare, NothingFinishedIsNull) {
   EXPECT_TRUE(json["arms"][0]["first_non_finite"].is_null());
   EXPECT_TRUE(json["arms"][0]["median_losses"].is_null());
   EXPECT_TRUE(json["paired"][0]["mcnemar_p"].is_null());
+  EXPECT_TRUE(json["paired"][0]["test_loss_at_matched_training_loss"].is_null());
 }
 
 TEST(Compare, TheMedianLossesAreOfTheRunsThatDidNotFail) {
@@ -297,6 +300,144 @@ TEST(Compare, TheMedianLossesAreOfTheRunsThatDidNotFail) {
   // Of the gaps 0.25, 1 and 0.125; the difference of the medians would be 0.625.
   const nlohmann::ordered_json expected = {{"final_train", 0.5}, {"test_minus_train", 0.25}};
   EXPECT_EQ(to_json(result)["arms"][0]["median_losses"], expected);
+}
+
+// Files of runs, made by hand, of two arms.
+class Matched : public testing::Test {
+ protected:
+  // Each evaluation follows `every` updates of the same loss, which are at least a quarter of all
+  // before it.
+  void put_run(const std::string& arm, int seed, int every, const std::vector<double>& train,
+               const std::vector<double>& test, Outcome outcome = Outcome::ok) {
+    ASSERT_LE(train.size(), 4u);
+    std::string metrics = std::string(metrics_header) + "\n";
+    std::string evaluations = std::string(evaluations_header) + "\n";
+    int step = 0;
+    for (std::size_t i = 0; i < train.size(); ++i) {
+      for (int k = 0; k < every; ++k) {
+        metrics += fmt::format("{},0,decay,0.1,{},0.5,1,1,1\n", step++, train[i]);
+      }
+      evaluations += fmt::format("{},0,{},0.5\n", step, test[i]);
+    }
+    const auto folder = folder_ / arm / std::to_string(seed);
+    std::filesystem::create_directories(folder);
+    put_bytes(folder / "metrics.csv", metrics);
+    put_bytes(folder / "eval.csv", evaluations);
+    SeedResult& r = arms_[arm == "a" ? 0 : 1].runs.emplace_back();
+    r.seed = static_cast<std::uint64_t>(seed);
+    r.run.outcome = outcome;
+  }
+
+  std::optional<MatchedLosses> matched() const {
+    const auto found = matched_losses(configs_, arms_, folder_.path());
+    EXPECT_EQ(found.size(), 1u);
+    return found.at(0);
+  }
+
+  TemporaryFolder folder_;
+  std::vector<RunConfig> configs_ =
+      std::vector<RunConfig>(2, read_config(parse_document("name: x\n", "f.yaml")));
+  std::vector<ArmResult> arms_ = {{{"a", {}}, {}}, {{"b", {}}, {}}};
+};
+
+TEST_F(Matched, AreTheTestLossesWhereBothRunsOfASeedReachATrainingLoss) {
+  EXPECT_FALSE(matched());
+  // The first run passes 0.75, the least of the second, between its last two evaluations, with a
+  // test loss of 4 - 3 * 0.75; the second has 1.25 there.
+  put_run("a", 0, 4, {2, 1, 1.5, 0.5}, {3, 2, 4, 1});
+  put_run("b", 0, 9, {1.75, 1.25, 0.75}, {2, 1.5, 1.25});
+  ASSERT_TRUE(matched());
+  EXPECT_EQ(matched()->n, 1);
+  EXPECT_EQ(matched()->mean, 0.5);
+  EXPECT_FALSE(matched()->interval);
+  // Here the first has 0.75 there, half way from 1 to 0.5. The order of the seeds does not matter.
+  put_run("b", 1, 9, {1.75, 1.25, 0.75}, {2, 1.5, 1.25});
+  put_run("a", 1, 4, {2, 1, 0.5, 0.25}, {2, 1, 0.5, 0.75});
+  ASSERT_TRUE(matched());
+  EXPECT_EQ(matched()->n, 2);
+  EXPECT_EQ(matched()->mean, 0);
+  // Differences of 0.5 and -0.5 have a standard error of 0.5, and with one degree of freedom
+  // Student's distribution is Cauchy's, whose quantile is tan(0.475 pi).
+  const double half = 0.5 * std::tan(0.475 * std::acos(-1.0));
+  ASSERT_TRUE(matched()->interval);
+  EXPECT_NEAR(matched()->interval->lo, -half, 1e-7);
+  EXPECT_NEAR(matched()->interval->hi, half, 1e-7);
+}
+
+TEST_F(Matched, AreOfRunsThatDidNotFailAndOfLossesOfOneKind) {
+  const std::vector<double> falling = {2, 1, 0.5};
+  put_run("a", 0, 5, falling, {3, 2, 1});
+  put_run("b", 0, 5, falling, {3, 2, 1.5});
+  put_run("a", 1, 5, falling, {9, 9, 9}, Outcome::stuck);
+  put_run("b", 1, 5, falling, {1, 1, 1});
+  put_run("a", 2, 5, falling, {9, 9, 9});  // the other has been evaluated twice
+  put_run("b", 2, 5, {2, 1}, {1, 1});
+  put_run("a", 3, 5, {2, std::nan(""), 0.5}, {9, 9, 9});
+  put_run("b", 3, 5, falling, {1, 1, 1});
+  put_run("a", 4, 5, falling, {9, 9, 9});  // the other has not ended
+  put_run("a", 5, 5, falling, {9, 9, 9});  // or has lost its files
+  put_run("b", 5, 5, falling, {1, 1, 1});
+  std::filesystem::remove(folder_ / "b/5/metrics.csv");
+  ASSERT_TRUE(matched());
+  EXPECT_EQ(matched()->n, 1);
+  EXPECT_EQ(matched()->mean, -0.5);
+  configs_[0].label_smoothing = configs_[1].label_smoothing = 0.1;
+  EXPECT_TRUE(matched());
+  configs_[1].label_smoothing = 0;
+  EXPECT_FALSE(matched());
+  configs_[0].label_smoothing = 0;
+  configs_[0].loss = Loss::mse;
+  EXPECT_FALSE(matched());
+  configs_[1].loss = Loss::mse;
+  EXPECT_TRUE(matched());
+  configs_[1].data.augment.flip = true;
+  EXPECT_FALSE(matched());
+}
+
+// What was worked out by hand above, from runs that were trained.
+TEST(Compare, MatchesTheTrainingLossesOfItsRuns) {
+  const TemporaryFolder folder;
+  const auto place = folder / "out";
+  const Document document = with_overrides(
+      parse_document(experiment, "f.yaml"),
+      {parse_override("train.eval_every=16 steps"),
+       parse_override("compare.arms={sane: {}, absurd: {schedule.base_lr: 1e12, "
+                      "schedule.warmup.length: 0 steps}, slow: {schedule.base_lr: 0.05}}")});
+  const CompareResult result = compare(document, shared_backend(), place, false, {});
+  std::vector<double> differences;
+  for (const char* seed : {"3", "11", "4"}) {
+    std::vector<LossCurve> curves;
+    for (const char* arm : {"sane", "slow"}) {
+      const auto run = place / arm / seed;
+      curves.push_back(
+          loss_curve(read_metrics(run / "metrics.csv"), read_evaluations(run / "eval.csv")));
+      EXPECT_EQ(curves.back().step, (std::vector<double>{16, 32, 48, 64, 80}));
+      const auto summary = nlohmann::json::parse(bytes_of(run / "summary.json"));
+      EXPECT_NEAR(curves.back().train.back(), summary.at("final_train_loss").get<double>(), 1e-6);
+      EXPECT_NEAR(curves.back().test.back(), summary.at("test_loss").get<double>(), 1e-6);
+    }
+    const auto difference = test_loss_difference(curves[0], curves[1]);
+    if (difference) differences.push_back(*difference);
+  }
+  EXPECT_EQ(result.arms.at(0).failures() + result.arms.at(2).failures(), 0);
+  const auto json = nlohmann::json::parse(bytes_of(place / "compare.json"));
+  EXPECT_EQ(json, nlohmann::json(to_json(result)));
+  ASSERT_EQ(json["paired"].size(), 3u);
+  for (const auto& pair : json["paired"]) {
+    const auto& matched = pair.at("test_loss_at_matched_training_loss");
+    if (pair.at("arms") != std::vector<std::string>{"sane", "slow"}) {
+      EXPECT_TRUE(matched.is_null()) << pair;  // all runs of the other arm fail
+      continue;
+    }
+    ASSERT_FALSE(differences.empty());
+    EXPECT_EQ(matched.at("n"), differences.size());
+    EXPECT_NEAR(matched.at("mean_difference").get<double>(), mean(differences), 1e-12);
+    ASSERT_EQ(matched.at("interval").is_null(), differences.size() < 2);
+    if (differences.size() < 2) continue;
+    const Interval interval = paired_t(differences).interval;
+    EXPECT_NEAR(matched.at("interval").at(0).get<double>(), interval.lo, 1e-9);
+    EXPECT_NEAR(matched.at("interval").at(1).get<double>(), interval.hi, 1e-9);
+  }
 }
 
 TEST(Compare, TheStepsThatWereNotFiniteHaveAMedianAndARange) {

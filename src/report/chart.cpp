@@ -70,6 +70,11 @@ Chart& Chart::log_x() {
   return *this;
 }
 
+Chart& Chart::path() {
+  json_["path"] = true;
+  return *this;
+}
+
 Chart& Chart::cap_y(double most) {
   json_["cap"] = short_number(most);
   return *this;

@@ -39,6 +39,8 @@ class Chart {
 
   Chart& log_y();
   Chart& log_x();
+  /// x is measured as y is: lines go from point to point in their order, to the left too.
+  Chart& path();
   /// The initial upper end of the y axis, if there are larger values.
   Chart& cap_y(double most);
   /// The least range that an axis shows.

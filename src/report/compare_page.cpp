@@ -159,6 +159,24 @@ const Json& arm_named(const Experiment& e, const Json& name) {
                           clean(scalar(name), 40)));
 }
 
+constexpr const char* matched_key = "test_loss_at_matched_training_loss";
+
+bool has_matched_losses(const Json& pair) {
+  return pair.contains(matched_key) && !pair.at(matched_key).is_null();
+}
+
+// "; test loss at equal training loss, the first minus the second: 0.12 [0.05, 0.19], n = 8".
+std::string matched_text(const Json& pair) {
+  if (!has_matched_losses(pair)) return "";
+  const Json& matched = pair.at(matched_key);
+  const auto interval = interval_at(matched, "interval");
+  return fmt::format(
+      "; test loss at equal training loss, the first minus the second: {:.3g}{}, n = {}",
+      get_as<double>(matched.at("mean_difference")),
+      interval ? fmt::format(" [{:.3g}, {:.3g}]", interval->lo, interval->hi) : "",
+      get_as<std::int64_t>(matched.at("n")));
+}
+
 // The seeds that failed under one arm only, among those that both arms have.
 std::string pair_html(const Experiment& e, const Json& pair) {
   const Json& first = arm_named(e, pair.at("arms").at(0));
@@ -177,9 +195,9 @@ std::string pair_html(const Experiment& e, const Json& pair) {
   const Number p = optional_at<double>(pair, "mcnemar_p");
   return fmt::format(
       "<li><strong>{0}</strong> against <strong>{1}</strong>: of n = {2} seeds {3} failed only "
-      "under {0}, {4} only under {1}; exact McNemar p = {5}</li>\n",
+      "under {0}, {4} only under {1}; exact McNemar p = {5}{6}</li>\n",
       escape(scalar(first.at("name"))), escape(scalar(second.at("name"))), n, only_first,
-      only_second, p ? fmt::format("{:.2g}", *p) : "–");
+      only_second, p ? fmt::format("{:.2g}", *p) : "–", matched_text(pair));
 }
 
 void add_pairs(Page& page, const Experiment& e) {
@@ -197,6 +215,13 @@ void add_pairs(Page& page, const Experiment& e) {
         fmt::format("<p class=\"soft\">{} comparisons; the p-values are not corrected for "
                     "their number.</p>\n",
                     pairs.size()));
+  }
+  if (std::ranges::any_of(pairs, has_matched_losses)) {
+    page.add(
+        "<p class=\"soft\">Test losses are compared at the smallest training loss that both runs "
+        "of a seed reached, where each first reached it, with straight lines between evaluations: "
+        "the mean over the n seeds for which that exists, none of them failed in either arm, and "
+        "Student's interval at 95 %.</p>\n");
   }
 }
 

@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <span>
 #include <utility>
 
 #include "report/run_charts.h"
@@ -62,23 +64,45 @@ SeedCurve curve_over_updates(const RunData& run, Points points) {
   return {std::move(points), static_cast<double>(run.updates) - 1, run.lost_at};
 }
 
+// Calls visit(runs) for the runs of each arm.
+template <class Visit>
+void for_arms(const std::vector<RunData>& runs, const Visit& visit) {
+  for (auto run = runs.begin(); run != runs.end();) {
+    const auto end = std::ranges::find_if(
+        run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
+    visit(std::span(run, end));
+    run = end;
+  }
+}
+
+template <class CurveOf>
+SeedSpread spread_of(std::span<const RunData> seeds, Worst worst, const CurveOf& curve_of) {
+  std::vector<SeedCurve> curves;
+  std::ranges::transform(seeds, std::back_inserter(curves), curve_of);
+  return spread_over(curves, worst);
+}
+
+// Of the median of an arm's seeds.
+std::string median_label(std::span<const RunData> seeds) {
+  return fmt::format("{}, median of {}", seeds.front().arm, seeds.size());
+}
+
+// Those of the arm, of all seeds.
+std::vector<int> arm_facets(const RunData& run, const Facets& facets) {
+  return {facets.indices(run)[0], -1};
+}
+
 // The median and the range of each arm over its seeds.
 template <class CurveOf>
 void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
                  const CurveOf& curve_of) {
   chart.caption("Line: median of the arm's n seeds. Band: smallest to largest finite value.");
-  for (auto run = runs.begin(); run != runs.end();) {
-    const auto end = std::ranges::find_if(
-        run, runs.end(), [&](const RunData& other) { return other.arm != run->arm; });
-    std::vector<SeedCurve> seeds;
-    std::transform(run, end, std::back_inserter(seeds), curve_of);
-    const SeedSpread spread = spread_over(seeds, worst);
-    if (!spread.x.empty()) {
-      chart.add(fmt::format("{}, median of {}", run->arm, seeds.size()), facets.style(*run), spread,
-                {facets.indices(*run)[0], -1});
-    }
-    run = end;
-  }
+  for_arms(runs, [&](std::span<const RunData> seeds) {
+    const SeedSpread spread = spread_of(seeds, worst, curve_of);
+    if (spread.x.empty()) return;
+    chart.add(median_label(seeds), facets.style(seeds.front()), spread,
+              arm_facets(seeds.front(), facets));
+  });
 }
 
 // Widest window, in updates, of the means of losses.
@@ -239,6 +263,79 @@ std::vector<Chart> accuracy_charts(const std::vector<RunData>& runs, const Facet
   return charts;
 }
 
+// The medians of both losses over the seeds of an arm at each evaluation, up to the one at which
+// half of the seeds are not finite.
+LossCurve median_losses(std::span<const RunData> seeds) {
+  const auto over_seeds = [&](std::vector<double> LossCurve::*losses) {
+    return spread_of(seeds, Worst::largest, [&](const RunData& run) {
+      const LossCurve& curve = run.losses;
+      const std::vector<double>& evaluated = run.evaluations.step;
+      const bool ends_early = curve.step.size() < evaluated.size();
+      return SeedCurve{{curve.step, curve.*losses},
+                       curve.step.empty() ? 0 : curve.step.back(),
+                       ends_early ? evaluated[curve.step.size()] : run.lost_at};
+    });
+  };
+  const SeedSpread train = over_seeds(&LossCurve::train);
+  const SeedSpread test = over_seeds(&LossCurve::test);
+  LossCurve curve;
+  for (std::size_t i = 0; i < train.x.size() && std::isfinite(train.median[i]); ++i) {
+    curve.step.push_back(train.x[i]);
+    curve.train.push_back(train.median[i]);
+    curve.test.push_back(test.median[i]);
+  }
+  return curve;
+}
+
+Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
+  Chart chart("Test loss over training loss", "training loss", "test loss");
+  std::vector<std::vector<Cell>> rows;
+  double least = std::numeric_limits<double>::infinity();
+  const auto add = [&](const std::string& label, const RunData& run, const LossCurve& curve,
+                       const std::vector<int>& indices) {
+    if (curve.step.size() < min_curve_evaluations) return;
+    chart.add(label, Chart::Kind::line, facets.style(run), {curve.train, curve.test}, indices);
+    std::vector<Cell>& row = rows.emplace_back();
+    row.emplace_back(label);
+    row.emplace_back(std::to_string(curve.step.size()));
+    for (const std::vector<double>& losses : {curve.train, curve.test}) {
+      row.emplace_back(plain(losses.front()));
+      row.emplace_back(plain(std::ranges::min(losses)));
+      row.emplace_back(plain(losses.back()));
+    }
+    least = std::min(least, std::ranges::min(curve.train));
+  };
+  if (facets.has_spreads()) {
+    for_arms(runs, [&](std::span<const RunData> seeds) {
+      add(median_label(seeds), seeds.front(), median_losses(seeds),
+          arm_facets(seeds.front(), facets));
+    });
+    chart.caption(
+        "Line: the medians of both losses over the arm's n seeds at each evaluation; a seed that "
+        "is no longer finite counts as the worst, and a line ends where half are not.");
+  } else {
+    for (const RunData& run : runs) {
+      add(runs.size() == 1 ? "run" : facets.label(run), run, run.losses, facets.indices(run));
+    }
+  }
+  chart.path().log_y();
+  if (least > 0) chart.log_x();
+  if (runs.size() > 1) {
+    chart.caption(
+        "Where two lines lie on each other, the gap between where they end is one of optimisation; "
+        "a line above another at the same training loss generalises worse.");
+  }
+  chart.caption(
+      "A point per evaluation; the training loss is the mean of the last 50 updates before it, at "
+      "most a quarter of all, on the batches as they were trained on, with augmentation and label "
+      "smoothing if there are any: lines compare only where these are alike.");
+  chart.numbers(
+      table({"line", "evaluations", "training loss: first", "training loss: least",
+             "training loss: last", "test loss: first", "test loss: least", "test loss: last"},
+            rows));
+  return chart;
+}
+
 bool begins_with(const std::vector<float>& all, const std::vector<float>& part) {
   return part.size() <= all.size() && std::equal(part.begin(), part.end(), all.begin());
 }
@@ -342,6 +439,11 @@ std::vector<Chart> curve_charts(const std::vector<RunData>& runs, const Facets& 
                                 const PhaseMarks& phases) {
   std::vector<Chart> charts = {loss_chart(runs, facets, phases)};
   for (Chart& chart : accuracy_charts(runs, facets, phases)) charts.push_back(std::move(chart));
+  // The runs of a sweep or a search are too many and too different to be read against each other.
+  if (!facets.by_outcome() && !facets.by_search()) {
+    charts.push_back(losses_chart(runs, facets));
+    if (charts.back().empty()) charts.pop_back();
+  }
   charts.push_back(rate_chart(runs, facets, phases));
   if (has_norms(runs, facets)) {
     Chart chart = runs.size() == 1 ? norms_chart(runs.front()) : gradient_norm_chart(runs, facets);

@@ -112,8 +112,8 @@
     const means = new Set(spec.series.filter((s) => s.of).map(owner));
     const datasets = [];
     for (const series of spec.series) {
-      // Unparsed data must be sorted by x for Chart.js; lines are, rows are not.
-      const sorted = !spec.rows;
+      // Unparsed data must be sorted by x for Chart.js; lines are, rows and paths are not.
+      const sorted = !spec.rows && !spec.path;
       const common = { series, label: series.label, parsing: sorted ? false : {}, normalized: sorted };
       datasets.push({
         ...common,
@@ -148,7 +148,7 @@
       let best = null;
       let low = 0;
       let high = points.length - 1;
-      if (meta.dataset && chart.data.datasets[meta.index].showLine) {
+      if (meta.dataset && chart.data.datasets[meta.index].showLine && !chart.spec.path) {
         while (high - low > 1) {  // x is ascending along a line
           const middle = (low + high) >> 1;
           if (points[middle].x < event.x) low = middle; else high = middle;
@@ -481,19 +481,20 @@
     canvas.addEventListener('dblclick', () => zoom(group, chart, null));
   }
 
-  // The dots of all rows, row by row.
+  // The dots of all rows, row by row, or the points of all paths, each in its order.
   function dotsInOrder(chart) {
+    const { spec } = chart;
     const dots = [];
     for (const { index: datasetIndex, data: points } of chart.getSortedVisibleDatasetMetas()) {
       const { series, data: values } = chart.data.datasets[datasetIndex];
-      if (series.kind !== 'dots') continue;
+      if (!spec.path && series.kind !== 'dots') continue;
       points.forEach((element, index) => dots.push({ element, datasetIndex, index, row: values[index].row }));
     }
-    return dots.sort((a, b) => a.row - b.row || a.element.x - b.element.x);
+    return spec.path ? dots : dots.sort((a, b) => a.row - b.row || a.element.x - b.element.x);
   }
 
-  // The arrow keys move along the lines, or from dot to dot; the point reached is shown, and
-  // announced to screen readers.
+  // The arrow keys move along the lines, or from dot to dot, as along a path; the point reached is
+  // shown, and announced to screen readers.
   function readByKeys(chart, plot) {
     const said = document.createElement('output');
     said.className = 'hidden';
@@ -515,7 +516,7 @@
       const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (move === undefined) return;
       event.preventDefault();
-      const { place, items } = chart.spec.rows ? toDot(move) : along(move);
+      const { place, items } = chart.spec.rows || chart.spec.path ? toDot(move) : along(move);
       chart.setActiveElements(items);
       chart.tooltip.setActiveElements(items, place);
       chart.update('none');
@@ -562,10 +563,11 @@
           tooltip: {
             usePointStyle: true, boxWidth: 9, boxHeight: 9, caretSize: 0,
             callbacks: {
-              title: (items) => (items.length === 0 ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
+              title: (items) => (items.length === 0 || spec.path ? '' : `${spec.x} ${text(items[0].parsed.x)}`),
               label: ({ dataset, dataIndex, parsed, raw }) => (dataset.isMark ? dataset.label
                 : isMedian(dataset.series) ? medianText(dataset, dataIndex)
                 : spec.rows ? rowText(dataset, dataIndex, raw, spec)
+                : spec.path ? `${dataset.label}: ${spec.y} ${text(parsed.y)} at ${spec.x} ${text(parsed.x)}`
                   : `${dataset.label}: ${text(parsed.y)}`),
             },
           },

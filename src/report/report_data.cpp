@@ -62,7 +62,8 @@ std::vector<std::size_t> events_of(const Metrics& m) {
   return events;
 }
 
-// Extracts what is needed from metrics.csv, so that only one file is held in full at a time.
+// Extracts what is needed from metrics.csv, so that only one file is held in full at a time. The
+// evaluations have been read.
 void add_metrics(RunData& run, std::size_t points) {
   const Metrics m = read_metrics(run.folder / "metrics.csv");
   const std::vector<std::size_t> events = events_of(m);
@@ -76,6 +77,7 @@ void add_metrics(RunData& run, std::size_t points) {
   run.weight_norm = make_series(m.step, m.weight_norm, points, events);
   run.rates.assign(m.lr.begin(), m.lr.end());
   run.phases = phases_of(m);
+  run.losses = loss_curve(m, run.evaluations);
 }
 
 // False also of what cannot be read, such as a link to itself.
@@ -126,8 +128,8 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
     if (run.summary.is_null()) run.updates = read_metrics(run.folder / "metrics.csv").step.size();
     return;
   }
-  add_metrics(run, points);
   run.evaluations = read_evaluations(run.folder / "eval.csv");
+  add_metrics(run, points);
   run.sharpness = if_there(run.folder / "sharpness.csv", read_sharpness);
   const fs::path layers = run.folder / "layers.csv";
   const fs::path activations = run.folder / "activations.csv";

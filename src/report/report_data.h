@@ -10,6 +10,7 @@
 
 #include "config/config.h"
 #include "report/series.h"
+#include "train/loss_curve.h"
 #include "train/run_files.h"
 
 namespace preheat {
@@ -42,6 +43,7 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   std::vector<float> rates;  // the learning rate of every update
   std::vector<PhaseFacts> phases;
   Evaluations evaluations;
+  LossCurve losses;
   // If the run recorded them.
   std::optional<SharpnessRows> sharpness;
   Points noise_scale;       // of the whole network's gradient; no points if there are none

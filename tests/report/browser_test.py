@@ -495,7 +495,8 @@ def main():
         write_compare(root / "seeds", 6, 900)
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
-        shaded, marked, shares = ["bands"], ["bands", "marks"], ["bands", "marks", "xspan"]
+        shaded, marked = ["bands"], ["bands", "marks"]
+        shares = [*marked, "xspan", "path"]
         pages = [(page_of("one-run", root / "one"), 12, shaded),
                  (page_of("runs", root / "one", root / "lost", root / "short"), 4, marked),
                  (page_of("compare", root / "pair"), 12, shares),

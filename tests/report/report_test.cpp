@@ -789,6 +789,26 @@ TEST_F(Report, OfAComparisonHasTheMedianLossesOfEachArm) {
                     HasSubstr("only where their training losses are alike")));
 }
 
+TEST_F(Report, OfAComparisonHasTheTestLossesAtEqualTrainingLoss) {
+  const std::string words = "test loss at equal training loss";
+  const auto page_with = [&](const Json& matched) {
+    write_compare(
+        [&](Json& json) { json["paired"][0]["test_loss_at_matched_training_loss"] = matched; });
+    std::string page = page_of({folder_ / "c"});
+    expect_well_formed(page);
+    return page;
+  };
+  EXPECT_THAT(page_with({{"mean_difference", 0.125}, {"interval", {-0.0625, 0.375}}, {"n", 2}}),
+              AllOf(HasSubstr("exact McNemar p = 0.62; " + words +
+                              ", the first minus the second: 0.125 [-0.0625, 0.375], n = 2</li>"),
+                    HasSubstr("where each first reached it")));
+  EXPECT_THAT(page_with({{"mean_difference", -0.125}, {"interval", nullptr}, {"n", 1}}),
+              HasSubstr(words + ", the first minus the second: -0.125, n = 1</li>"));
+  EXPECT_THAT(page_with(nullptr),
+              AllOf(Not(HasSubstr(words)), Not(HasSubstr("where each first reached it"))));
+  EXPECT_THAT(message_of([&] { page_with({{"n", 1}}); }), HasSubstr("compare.json: is damaged"));
+}
+
 TEST_F(Report, OfAComparisonHasTheStepsThatWereNotFinite) {
   write_compare([&](Json& json) {
     Json& runs = json["arms"][0]["runs"];
@@ -876,6 +896,96 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
   EXPECT_THAT(page, HasSubstr("<th scope=\"row\">cold, median of 5</th>"));
   write_compare();  // two seeds are drawn as lines only
   EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr("\"kind\":\"median\"")));
+}
+
+constexpr const char* losses_chart = "Test loss over training loss";
+
+void write_evaluations(const Path& run, const std::vector<std::pair<int, double>>& evaluations) {
+  std::string text = "step,epoch,test_loss,test_accuracy\n";
+  for (const auto& [step, loss] : evaluations) text += fmt::format("{},0,{},0.5\n", step, loss);
+  put_bytes(run / "eval.csv", text);
+}
+
+TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
+  std::vector<Row> rows(12, {"decay", 0.125, 0, 0.5});
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].loss = i < 4 ? 3 : i < 8 ? 1 : 2;
+  const Path one = folder_ / "one";
+  write_run(one, rows);
+  EXPECT_THAT(page_of({one}), Not(HasSubstr(losses_chart)));  // of two evaluations
+  // The training loss goes down and up, as does the line.
+  write_evaluations(one, {{4, 2.5}, {8, 0.5}, {12, 1.5}});
+  std::string page = page_of({one});
+  expect_well_formed(page);
+  const Json line = series_of(data_of(page).at("sections").at(0), losses_chart, "run");
+  EXPECT_EQ(line.at("x"), Json({3, 1, 2}));
+  EXPECT_EQ(line.at("y"), Json({2.5, 0.5, 1.5}));
+  EXPECT_EQ(line.at("kind"), "line");
+  EXPECT_THAT(page, AllOf(HasSubstr("\"path\":true"), HasSubstr("A point per evaluation"),
+                          Not(HasSubstr("Where two lines lie on each other")),
+                          HasSubstr("<th scope=\"row\">run</th><td>3</td><td>3</td><td>1</td>"
+                                    "<td>2</td><td>2.5</td><td>0.5</td><td>1.5</td></tr>")));
+  // Of several runs those that were evaluated often enough, before they were lost.
+  const Path two = folder_ / "two";
+  write_run(two, rows, "ok", "two");
+  write_evaluations(two, {{4, 2}, {8, 1}, {12, 0.25}});
+  const Path lost = folder_ / "lost";
+  rows[9].loss = std::nan("");
+  write_run(lost, rows, "ok", "lost");
+  write_evaluations(lost, {{4, 2}, {8, 1}, {12, 0.25}});
+  page = page_of({one, two, lost});
+  expect_well_formed(page);
+  EXPECT_THAT(page, HasSubstr("Where two lines lie on each other"));
+  const Json section = data_of(page).at("sections").at(0);
+  EXPECT_EQ(series_of(section, losses_chart, "small-cnn, seed 7").at("facets"), Json::array({0}));
+  EXPECT_EQ(series_of(section, losses_chart, "two, seed 7").at("y"), Json({2, 1, 0.25}));
+  for (const Json& chart : section.at("charts")) {
+    if (chart.at("title") == losses_chart) {
+      EXPECT_EQ(chart.at("series").size(), 2u);
+    }
+  }
+}
+
+TEST_F(Report, OfManySeedsDrawsTheMediansOfBothLosses) {
+  const Path folder = folder_ / "m";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: many\ndata: {dataset: synthetic}\ncompare: {seeds: 0..4, arms: {a: {}}}\n");
+  struct Seed {
+    std::size_t updates;
+    double train, test;
+  };
+  // Each has one training loss throughout; its test loss grows by 1 per evaluation. Two seeds are
+  // lost after their second evaluation, another after its third.
+  const std::vector<Seed> seeds = {{10, 5, 1}, {10, 1, 5}, {14, 4, 2}, {16, 2, 4}, {16, 3, 3}};
+  Json runs = Json::array();
+  for (std::size_t seed = 0; seed < seeds.size(); ++seed) {
+    const auto& [updates, train, test] = seeds[seed];
+    std::vector<Row> rows(updates, {"decay", 0.125, train, 0.5});
+    const bool is_lost = updates < 16;
+    if (is_lost) rows.back().loss = std::nan("");
+    const Path run = folder / "a" / std::to_string(seed);
+    const std::string outcome = is_lost ? "non_finite" : "ok";
+    write_run(run, rows, outcome, "many", std::to_string(seed));
+    std::vector<std::pair<int, double>> evaluations;
+    for (int i = 1; 4 * i <= static_cast<int>(updates); ++i) {
+      evaluations.emplace_back(4 * i, test + i - 1);
+    }
+    write_evaluations(run, evaluations);
+    runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5}});
+  }
+  const Json arm = {{"name", "a"},   {"overrides", Json::object()}, {"n", 5},
+                    {"failures", 3}, {"failure_interval", nullptr}, {"runs", runs}};
+  put_bytes(folder / "compare.json",
+            Json{{"arms", Json::array({arm})}, {"paired", Json::array()}}.dump());
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  const Json line = series_of(curves_of(page), losses_chart, "a, median of 5");
+  // At the third evaluation two are lost and count as the largest: 2, 3, 4 and 4, 5, 6 are finite.
+  // At the fourth three are.
+  EXPECT_EQ(line.at("x"), Json({3, 3, 4}));
+  EXPECT_EQ(line.at("y"), Json({3, 4, 6}));
+  EXPECT_EQ(line.at("facets"), Json({0, -1}));
+  EXPECT_THAT(page, HasSubstr("the medians of both losses over the arm"));
 }
 
 TEST_F(Report, ShowsClaimsFirstByWordAndColour) {

@@ -450,7 +450,7 @@ void bench_step(const StepOptions& options) {
   results.json.update({{"network", config.name},
                        {"parameters", trainer.network().parameter_count},
                        {"batch", config.data.batch_size},
-                       {"micro_batch", config.data.micro_batch.value_or(config.data.batch_size)},
+                       {"micro_batch", config.data.examples_per_pass()},
                        {"precision", to_string(config.train.precision)},
                        {"first_update_seconds", first_update}});
   for (const char* list : {"passes", "works", "parts", "replicas", "peers"}) {

@@ -47,6 +47,8 @@ struct DataConfig {
   std::optional<std::int64_t> validation;  // examples held out of training; absent: none, never 0
   std::optional<Normalize> normalize;      // absent: the dataset's default
   Augment augment;
+
+  std::int64_t examples_per_pass() const { return micro_batch.value_or(batch_size); }
 };
 
 struct ConvLayer {
@@ -253,7 +255,7 @@ struct SharpnessConfig {
 /// How the signal and the noise of a batch's gradient are measured during a run.
 struct GradientNoiseConfig {
   Length every{50, LengthUnit::steps};
-  std::int64_t batches = 8;  // of data.batch_size: the first of the training set, in order
+  std::int64_t batches = 8;  // as of one pass: the first of the training set, in order
 };
 
 /// Logged in addition to the metrics, without any effect on the run.

@@ -17,7 +17,7 @@ namespace {
 // direction, which together cost nearly as much as a measurement.
 constexpr std::int64_t checks_every = 20;
 
-// Of so many images, or as many as a batch has, the outputs of two passes are kept on the host:
+// Of so many images, or as many as a pass has, the outputs of two passes are kept on the host:
 // enough to say how far an update moves them.
 constexpr std::int64_t change_examples = 256;
 
@@ -69,13 +69,13 @@ RecordIntervals record_intervals(const RunConfig& config, const RunLength& run) 
   }
   if (also.gradient_noise) {
     every.gradients = updates(also.gradient_noise->every, "diagnostics.gradient_noise.every");
-    if (also.gradient_noise->batches > run.steps_per_epoch) {
-      throw ConfigError(
-          config.where("diagnostics.gradient_noise.batches"),
-          fmt::format("{} batches of {} are more than the {} of the training set",
-                      also.gradient_noise->batches, config.data.batch_size, run.steps_per_epoch),
-          run.steps_per_epoch < 2 ? "a smaller data.batch_size"
-                                  : fmt::format("at most {}", run.steps_per_epoch));
+    const std::int64_t size = config.data.examples_per_pass();
+    const std::int64_t there = run.steps_per_epoch * (config.data.batch_size / size);
+    if (also.gradient_noise->batches > there) {
+      throw ConfigError(config.where("diagnostics.gradient_noise.batches"),
+                        fmt::format("{} batches of {} are more than the {} of the training set",
+                                    also.gradient_noise->batches, size, there),
+                        there < 2 ? "a smaller data.batch_size" : fmt::format("at most {}", there));
     }
   }
   return every;
@@ -123,7 +123,7 @@ Diagnostics::Diagnostics(const RunConfig& config, Backend& backend, const Networ
     : network_(network),
       every_(record_intervals(config, schedule.run)),
       steps_(schedule.run.steps),
-      batch_size_(config.data.batch_size) {
+      batch_size_(config.data.examples_per_pass()) {
   const auto probe = [&](std::int64_t examples, const char* what, const char* key) {
     try {
       return backend.probe(network, replica_options(config, network, schedule), train, examples);

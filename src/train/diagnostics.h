@@ -91,7 +91,7 @@ class Diagnostics {
   std::vector<ParameterRecord> layers(const ReplicaState& before, const ReplicaState& after) const;
 
   /// The relative representation change of the update between two states, per op: relative_change()
-  /// of its output on the first 256 training examples, or as many as a batch has. Only if layers
+  /// of its output on the first 256 training examples, or as many as a pass has. Only if layers
   /// are recorded. Kosson et al. 2024, "Analyzing and Reducing the Need for Learning Rate Warmup in
   /// GPT Training".
   std::vector<double> changes(const ReplicaState& before, const ReplicaState& after);
@@ -121,7 +121,7 @@ class Diagnostics {
   std::unique_ptr<Probe> layers_probe_;
   std::optional<SharpnessMeter> meter_;
   std::vector<float> random_direction_;
-  const std::int64_t batch_size_;
+  const std::int64_t batch_size_;  // of a pass
   std::int64_t batches_ = 0;  // whose gradients are compared
   std::unique_ptr<Probe> gradients_probe_;
 };

@@ -17,19 +17,36 @@ constexpr double precision = 1.05;
 
 }  // namespace
 
-std::optional<double> critical_rate(Probe& probe, std::span<const float> weights) {
-  std::vector<float> gradient(weights.size());
-  std::vector<float> moved(weights.size());
-  const double loss = probe.gradient(weights, gradient);
+std::optional<double> critical_rate(Probe& probe, std::span<const float> weights,
+                                    const Passes& passes) {
+  const auto mean_over_passes = [&](const auto& loss_of_pass) {
+    double sum = 0;
+    for (std::int64_t pass = 0; pass < passes.count; ++pass) {
+      if (passes.count > 1) probe.use(pass * passes.examples);
+      sum += loss_of_pass();
+    }
+    return sum / static_cast<double>(passes.count);
+  };
+  std::vector<float> gradient_of_pass(weights.size());
+  std::vector<double> gradient(weights.size());
+  const double loss = mean_over_passes([&] {
+    const double loss_of_pass = probe.gradient(weights, gradient_of_pass);
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      gradient[i] += double{gradient_of_pass[i]} / static_cast<double>(passes.count);
+    }
+    return loss_of_pass;
+  });
   if (!std::isfinite(loss)) throw NotFinite("the loss is not finite at these weights");
-  if (!std::ranges::all_of(gradient, [](float g) { return std::isfinite(g); })) {
+  if (!std::ranges::all_of(gradient, [](double g) { return std::isfinite(g); })) {
     throw NotFinite("the gradient is not finite at these weights");
   }
+  std::vector<float> moved(weights.size());
   const auto rises_at = [&](double rate) {
     for (std::size_t i = 0; i < weights.size(); ++i) {
-      moved[i] = static_cast<float>(double{weights[i]} - rate * double{gradient[i]});
+      moved[i] = static_cast<float>(double{weights[i]} - rate * gradient[i]);
     }
-    return !(probe.loss(moved) <= (1 + critical_rise) * loss);  // NaN counts as risen
+    const double loss_there = mean_over_passes([&] { return probe.loss(moved); });
+    return !(loss_there <= (1 + critical_rise) * loss);  // NaN counts as risen
   };
   double low = first_rate;
   while (rises_at(low)) low /= 2;  // ends at the latest when a step changes no weight
@@ -48,10 +65,11 @@ std::optional<double> critical_rate(Probe& probe, std::span<const float> weights
 std::optional<double> critical_rate(const RunConfig& config, Backend& backend,
                                     const Network& network, const Schedule& schedule,
                                     std::shared_ptr<const ResidentDataset> train) {
-  backend.require_memory(network, config.data.batch_size);
-  const auto probe = backend.probe(network, replica_options(config, network, schedule),
-                                   std::move(train), config.data.batch_size);
-  return critical_rate(*probe, initial_parameters(network, config.model, config.seed));
+  const ReplicaOptions options = replica_options(config, network, schedule);
+  backend.require_memory(network, options.examples_per_pass());
+  const auto probe = backend.probe(network, options, std::move(train), options.examples_per_pass());
+  return critical_rate(*probe, initial_parameters(network, config.model, config.seed),
+                       {options.examples_per_pass(), options.passes()});
 }
 
 }  // namespace preheat

@@ -120,6 +120,51 @@ TEST_F(CriticalRate, OfAQuadraticIsWhereItsParabolaCrosses) {
   }
 }
 
+// The mean of quadratics with as many weights is one, with the means of their curvatures and
+// offsets.
+class QuadraticByPass : public Probe {
+ public:
+  QuadraticByPass(std::vector<Quadratic> of_pass, std::int64_t examples)
+      : of_pass_(std::move(of_pass)), examples_(examples) {}
+
+  void use(std::int64_t first) override {
+    ASSERT_EQ(first % examples_, 0);
+    pass_ = static_cast<std::size_t>(first / examples_);
+  }
+  double loss(std::span<const float> weights) override { return of_pass_.at(pass_).loss(weights); }
+  double gradient(std::span<const float> weights, std::span<float> gradient) override {
+    std::ranges::copy(of_pass_.at(pass_).gradient(), gradient.begin());
+    return loss(weights);
+  }
+  std::vector<std::vector<float>> outputs(std::span<const float>) override { return {}; }
+
+ private:
+  const std::vector<Quadratic> of_pass_;
+  const std::int64_t examples_;
+  std::size_t pass_ = 17;  // none until use()
+};
+
+TEST_F(CriticalRate, OfSeveralPassesIsThatOfTheirMean) {
+  std::normal_distribution<double> normal;
+  for (const std::size_t passes : {2, 3, 5}) {
+    SCOPED_TRACE(passes);
+    const std::vector<float> weights = {1.5f, -0.3f, 0.7f};
+    Quadratic mean{{0, 0, 0}, weights, 0};
+    std::vector<Quadratic> of_pass;
+    for (std::size_t pass = 0; pass < passes; ++pass) {
+      Quadratic& q = of_pass.emplace_back(Quadratic{{}, weights, std::exp(normal(random_))});
+      for (double& curvature : mean.curvatures) {
+        q.curvatures.push_back(20 * std::exp(normal(random_)));
+        curvature += q.curvatures.back() / static_cast<double>(passes);
+      }
+      mean.offset += q.offset / static_cast<double>(passes);
+    }
+    QuadraticByPass probe(of_pass, 7);
+    expect_just_below(critical_rate(probe, weights, Passes{7, static_cast<std::int64_t>(passes)}),
+                      mean.crossing());
+  }
+}
+
 TEST_F(CriticalRate, OfOneWeightIsKnownByHeart) {
   const Quadratic q{{50}, {1}, 0};
   MadeUpProbe probe = q.probe();

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <utility>
 
-#include "experiment/statistics.h"
 #include "report/phase_marks.h"
 #include "report/run_charts.h"
 
@@ -82,8 +81,9 @@ class ByName {
         const double there = value(*seeds_[seed], row);
         if (!std::isnan(there)) values.push_back(there);
       }
+      std::ranges::sort(values);  // infinite ones are the largest
       x.push_back(step);
-      y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? median(values) : gap);
+      y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? middle_of(values) : gap);
     }
     Series series = make_series(x, y, layer_points);
     series.means = {};
@@ -182,7 +182,7 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
       gradients.size() > 0) {
     add_by_name(charts, chart("Gradient noise scale by parameter", "examples").log_y(),
                 noise_scale_caption, gradients, [](const GradientRows& g, std::size_t i) {
-                  const bool is_lost = g.signal[i] <= 0;
+                  const bool is_lost = !(g.signal[i] > 0);
                   return is_lost ? std::numeric_limits<double>::infinity() : g.noise_scale[i];
                 });
   }

@@ -41,13 +41,12 @@ double value_at(const Points& points, double x) {
   return points.y[i - 1] + share * (points.y[i] - points.y[i - 1]);
 }
 
-// The median of sorted values.
-double middle_of(const std::vector<double>& values) {
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 }  // namespace
+
+double middle_of(std::span<const double> sorted) {
+  const std::size_t half = sorted.size() / 2;
+  return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
 
 std::vector<std::size_t> thin(std::span<const double> y, std::size_t most) {
   std::vector<std::size_t> kept;

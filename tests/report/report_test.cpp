@@ -971,7 +971,11 @@ TEST_F(Report, OfManySeedsDrawsTheMediansOfBothLosses) {
       evaluations.emplace_back(4 * i, test + i - 1);
     }
     write_evaluations(run, evaluations);
-    runs.push_back({{"seed", seed}, {"outcome", outcome}, {"test_accuracy", 0.5}});
+    const Json lost_at = is_lost ? Json(updates - 1) : Json();
+    runs.push_back({{"seed", seed},
+                    {"outcome", outcome},
+                    {"first_non_finite_step", lost_at},
+                    {"test_accuracy", 0.5}});
   }
   const Json arm = {{"name", "a"},   {"overrides", Json::object()}, {"n", 5},
                     {"failures", 3}, {"failure_interval", nullptr}, {"runs", runs}};

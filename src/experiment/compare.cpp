@@ -66,8 +66,8 @@ LossCurves loss_curves(const ComparedArm& arm) {
 }
 
 bool have_training_losses_of_one_kind(const RunConfig& a, const RunConfig& b) {
-  return a.loss == b.loss && a.label_smoothing == b.label_smoothing &&
-         a.data.augment == b.data.augment;
+  return a.data.dataset == b.data.dataset && a.loss == b.loss &&
+         a.label_smoothing == b.label_smoothing && a.data.augment == b.data.augment;
 }
 
 std::optional<MatchedLosses> matched_losses(const LossCurves& a, const LossCurves& b) {
@@ -141,8 +141,9 @@ CompareResult compare(const Document& document, Backend& backend,
   result.interrupted =
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
   write();  // a damaged file that is read from here on must not cost the results
-  result.matched = matched_losses(configs, result.arms, folder);
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
+  write();
+  result.matched = matched_losses(configs, result.arms, folder);
   write();
   return result;
 }

@@ -38,10 +38,10 @@ struct MatchedLosses {
 };
 
 /// Reads the files of the arms' runs in `folder`. One entry per pair of arms, in the order of
-/// CompareResult::paired: std::nullopt if no seed has a difference, and if the arms differ in loss,
-/// label smoothing or augmentation, as their training losses are then not of one kind. With
-/// smoothed labels, alike in both arms, it is the loss on these that is equal. Throws Error if a
-/// file is damaged.
+/// CompareResult::paired: std::nullopt if no seed has a difference, and if the arms differ in
+/// dataset, loss, label smoothing or augmentation, as their training losses are then not of one
+/// kind. With smoothed labels, alike in both arms, it is the loss on these that is equal. Throws
+/// Error if a file is damaged.
 std::vector<std::optional<MatchedLosses>> matched_losses(const std::vector<RunConfig>& configs,
                                                          const std::vector<ArmResult>& arms,
                                                          const std::filesystem::path& folder);

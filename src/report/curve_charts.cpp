@@ -323,7 +323,7 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
   if (runs.size() > 1) {
     chart.caption(
         "Where two lines lie on each other, the gap between where they end is one of optimisation; "
-        "a line above another at the same training loss generalises worse.");
+        "a line above another at the same training loss suggests that it generalises worse.");
   }
   chart.caption(
       "A point per evaluation; the training loss is the mean of the last 50 updates before it, at "

@@ -231,12 +231,13 @@ void CudaReplica::enqueue_step(StepMeter* meter) {
   for (std::int64_t pass = 0; pass < passes; ++pass) {
     if (meter != nullptr) meter->begin_pass();
     enqueue_pass(pass, meter);
-    if (!in_passes()) break;
-    PREHEAT_CHECK(kernels::accumulate_gradients(arena_of_pass(), 1 / static_cast<float>(passes),
-                                                pass > 0, parameters_.mean_gradients.data(),
-                                                stream_.get()));
-    finish_part(meter, "backward", "mean over the passes",
-                gradient_bytes() + (pass > 0 ? 2 : 1) * update_gradient_bytes());
+    if (in_passes()) {
+      PREHEAT_CHECK(kernels::accumulate_gradients(arena_of_pass(), 1 / static_cast<float>(passes),
+                                                  pass > 0, parameters_.mean_gradients.data(),
+                                                  stream_.get()));
+      finish_part(meter, "backward", "mean over the passes",
+                  gradient_bytes() + (pass > 0 ? 2 : 1) * update_gradient_bytes());
+    }
   }
   enqueue_update(meter);
 }
@@ -319,7 +320,8 @@ void CudaReplica::launch_steps(std::int64_t updates) {
     has_run_ = true;
     updates -= eager;
   }
-  for (const std::int64_t steps : {steps_per_graph, std::int64_t{1}}) {
+  const std::int64_t many = std::max<std::int64_t>(1, passes_per_graph / options_.passes());
+  for (const std::int64_t steps : {many, std::int64_t{1}}) {
     if (updates < steps) continue;
     GraphExec& graph = graphs_[steps];
     if (!graph) {

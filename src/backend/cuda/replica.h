@@ -43,7 +43,7 @@ class CudaReplica : public Replica {
 
  private:
   static constexpr std::int64_t record_capacity = 8192;
-  static constexpr std::int64_t steps_per_graph = 8;
+  static constexpr std::int64_t passes_per_graph = 8;
 
   void enter_stage();
   bool scales_loss() const { return options_.precision == Precision::fp16; }

@@ -44,8 +44,12 @@ void StepMeter::collect(StepParts& parts) const {
   wait(stream_);
   const float nothing = milliseconds(events_[0], events_[1]);
   parts.begin_step();
+  auto pass = passes_.begin();
   for (std::size_t i = 0; i < parts_.size(); ++i) {
-    if (std::ranges::find(passes_, i) != passes_.end()) parts.begin_pass();
+    if (pass != passes_.end() && *pass == i) {
+      parts.begin_pass();
+      ++pass;
+    }
     StepPart part = parts_[i];
     part.microseconds = 1e3 * static_cast<double>(std::max(
                                   0.0f, milliseconds(events_[i + 1], events_[i + 2]) - nothing));

@@ -132,7 +132,7 @@ class Probe {
 
 /// In bytes.
 struct MemoryUse {
-  std::size_t parameters = 0;   // weights, gradients and their sum over passes, velocity
+  std::size_t parameters = 0;   // weights, gradients and their mean over passes, velocity
   std::size_t activations = 0;  // kept by forward for backward, and gradients of activations
   std::size_t workspace = 0;    // packed weights and the libraries' scratch memory
 };
@@ -153,7 +153,7 @@ class Replica {
   virtual void train(std::int64_t updates) = 0;
 
   /// Waits, and returns one record per update since the last call, in order. A record that is not
-  /// finite is the last.
+  /// finite is the last; it may be of the passes up to the one that was not.
   virtual std::vector<StepRecord> drain() = 0;
 
   /// Loss (without label smoothing) and hits over a whole dataset; batch norm uses its running

@@ -410,10 +410,11 @@ std::string parts_table(const Json& parts, const std::vector<std::string>& names
 
 // The measurements of the step as a whole; fewer if it was interrupted.
 std::vector<std::pair<std::string, std::string>> step_facts(const Json& results) {
+  std::string batch = text_at(results, "batch");
+  const std::string pass = text_at(results, "micro_batch");
+  if (results.contains("micro_batch") && pass != batch) batch += " in passes of " + pass;
   std::vector<std::pair<std::string, std::string>> facts = {
-      {"batch, examples a pass, precision",
-       fmt::format("{}, {}, {}", text_at(results, "batch"), text_at(results, "micro_batch"),
-                   text_at(results, "precision"))},
+      {"batch, precision", fmt::format("{}, {}", batch, text_at(results, "precision"))},
       {"first update", fmt::format("{:.2f} s after the start of the program",
                                    number(results, "first_update_seconds"))}};
   if (!results.contains("step_ms")) return facts;

@@ -73,7 +73,7 @@ RecordIntervals record_intervals(const RunConfig& config, const RunLength& run) 
     const std::int64_t there = run.steps_per_epoch * (config.data.batch_size / size);
     if (also.gradient_noise->batches > there) {
       throw ConfigError(config.where("diagnostics.gradient_noise.batches"),
-                        fmt::format("{} batches of {} are more than the {} of the training set",
+                        fmt::format("{} batches of {} are more than the {} of an epoch",
                                     also.gradient_noise->batches, size, there),
                         there < 2 ? "a smaller data.batch_size" : fmt::format("at most {}", there));
     }

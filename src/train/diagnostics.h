@@ -122,7 +122,7 @@ class Diagnostics {
   std::optional<SharpnessMeter> meter_;
   std::vector<float> random_direction_;
   const std::int64_t batch_size_;  // of a pass
-  std::int64_t batches_ = 0;  // whose gradients are compared
+  std::int64_t batches_ = 0;       // whose gradients are compared
   std::unique_ptr<Probe> gradients_probe_;
 };
 

@@ -117,7 +117,7 @@ ReplicaOptions replica_options(const RunConfig& config, const Network& network,
   const OptimizerConfig& optimizer = config.optimizer;
   ReplicaOptions options;
   options.batch_size = config.data.batch_size;
-  options.micro_batch = config.data.examples_per_pass();
+  options.micro_batch = config.data.micro_batch.value_or(0);
   options.normalize = normalization(config);
   options.augment = config.data.augment;
   options.loss = config.loss;

@@ -33,24 +33,32 @@ model:
     - linear: {out: 6000, activation: relu}
     - linear: {out: 10}
 )");
-  const MemoryUse small_batch = replica()->memory();
-  config_.data.batch_size *= 2;
-  const MemoryUse large_batch = replica()->memory();
-  constexpr std::int64_t batch = std::int64_t{1} << 32;
-  const std::size_t activations =
-      small_batch.activations +
-      (batch - 4) / 4 * (large_batch.activations - small_batch.activations);
-  // The CPU also holds the initial weights, or packed ones, besides the three arenas.
-  const std::size_t parameters = small_batch.parameters * (on_cpu() ? 4 : 3) / 3;
-  try {
+  for (const std::int64_t passes : {1, 2}) {
+    const auto memory_with = [&](std::int64_t examples_per_pass) {
+      config_.data.batch_size = passes * examples_per_pass;
+      if (passes > 1) config_.data.micro_batch = examples_per_pass;
+      return replica()->memory();
+    };
+    const MemoryUse small_batch = memory_with(4);
+    const MemoryUse large_batch = memory_with(8);
     ReplicaOptions options = replica_options(config_, network_, schedule_);
-    options.batch_size = batch;
-    backend_->require_memory(network_, options);
-    FAIL() << "was let pass";
-  } catch (const Error& e) {
-    EXPECT_THAT(e.what(),
-                HasSubstr(fmt::format("the network needs {} MiB and its activations {} MiB",
-                                      parameters >> 20, activations >> 20)));
+    constexpr std::int64_t batch = std::int64_t{1} << 32;
+    options.batch_size = passes * batch;
+    if (passes > 1) options.micro_batch = batch;
+    const std::size_t activations =
+        small_batch.activations +
+        (batch - 4) / 4 * (large_batch.activations - small_batch.activations);
+    // The CPU also holds the initial weights, or packed ones.
+    const std::size_t parameters =
+        small_batch.parameters + (on_cpu() ? sizeof(float) * network_.arena_size : 0);
+    try {
+      backend_->require_memory(network_, options);
+      FAIL() << "was let pass";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(),
+                  HasSubstr(fmt::format("the network needs {} MiB and its activations {} MiB",
+                                        parameters >> 20, activations >> 20)));
+    }
   }
 }
 

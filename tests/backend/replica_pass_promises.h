@@ -16,20 +16,34 @@
 namespace preheat {
 namespace {
 
+// `state`, with a loss scale at which no gradient overflows, which would skip the update.
+ReplicaState without_overflow(ReplicaState state) {
+  if (state.step.loss_scale > 1) state.step.loss_scale = 256;
+  return state;
+}
+
 // Replicas whose batch is a pass compute each of its gradients, with the statistics that the pass
 // before has left.
-TEST_P(ReplicaTest, AnUpdateInPassesIsByTheMeanOfTheirGradients) {
+TEST_P(ReplicaBits, AnUpdateInPassesIsByTheMeanOfTheirGradients) {
   SCOPED_TRACE(seed_);
-  const ReplicaState before = without_velocity(lived_in(3));
-  for (const std::int64_t passes : {2, 4}) {
-    SCOPED_TRACE(passes);
+  const ReplicaState before = without_overflow(without_velocity(lived_in(3)));
+  for (const auto& [passes, stage] :
+       {std::pair{2, "{}"}, std::pair{4, "{}"}, std::pair{4, "{train_only: ['3.*', '4.*']}"}}) {
+    const std::vector<std::string> common = {"optimizer.weight_decay=0",
+                                             fmt::format("train.stages=[{}]", stage),
+                                             "train.length=3 epochs"};
+    const auto with = [&](const char* key) {
+      std::vector<std::string> settings = common;
+      settings.push_back(fmt::format("data.{}={}", key, 8 / passes));
+      return settings;
+    };
+    SCOPED_TRACE(fmt::format("{} passes, stage {}", passes, stage));
     std::vector<std::vector<double>> mean;
     ReplicaState pass_state = before;
     StepRecord expected;
     for (std::int64_t pass = 0; pass < passes; ++pass) {
       pass_state.step.step = 3 * passes + pass;
-      auto r = replica_with(
-          {"optimizer.weight_decay=0", fmt::format("data.batch_size={}", 8 / passes)}, &pass_state);
+      auto r = replica_with(with("batch_size"), &pass_state);
       r->set_epoch_order(order());
       r->train(1);
       const StepRecord record = r->drain().at(0);
@@ -45,8 +59,7 @@ TEST_P(ReplicaTest, AnUpdateInPassesIsByTheMeanOfTheirGradients) {
         }
       }
     }
-    auto r = replica_with(
-        {"optimizer.weight_decay=0", fmt::format("data.micro_batch={}", 8 / passes)}, &before);
+    auto r = replica_with(with("micro_batch"), &before);
     const StepRecord record = train(*r, 3, 4).at(0);
     EXPECT_NEAR(record.loss, expected.loss, 1e-12 * expected.loss);
     EXPECT_EQ(record.correct, expected.correct);
@@ -119,7 +132,26 @@ TEST_P(ReplicaBits, PassesGiveTheSameBitsHoweverTheUpdatesAreGroupedAndSaved) {
   second->set_epoch_order(order());
   second->train(4);
   EXPECT_TRUE(same(second->save(), whole->save()));
-  EXPECT_GT(distance(whole->save(), replica_with({})->save()), 0);
+  auto in_one_pass = replica_with({});
+  train(*in_one_pass, 0, 10);
+  EXPECT_GT(distance(whole->save(), in_one_pass->save()), 0);  // by its batch norms
+}
+
+// The norm is that of the mean, and without the loss scale.
+TEST_P(ReplicaBits, TheMeanOverThePassesIsClipped) {
+  SCOPED_TRACE(seed_);
+  const ReplicaState before = without_overflow(without_velocity(lived_in(2)));
+  const std::vector<std::string> settings = {"optimizer.momentum=0", "optimizer.weight_decay=0",
+                                             "data.micro_batch=2"};
+  auto unclipped = replica_with(settings, &before);
+  const StepRecord whole = train(*unclipped, 2, 3).at(0);
+  std::vector<std::string> clipping = settings;
+  const double clip = whole.grad_norm / 5;
+  clipping.push_back(fmt::format("optimizer.clip_norm={}", clip));
+  auto clipped = replica_with(clipping, &before);
+  const StepRecord record = train(*clipped, 2, 3).at(0);
+  EXPECT_NEAR(record.update_norm / (double{record.lr} * clip), 1, 1e-5);
+  EXPECT_NEAR(record.grad_norm / whole.grad_norm, 1, 1e-6);
 }
 
 TEST_P(ReplicaBits, APassTakesTheMemoryOfItsExamplesAndOneMoreArena) {

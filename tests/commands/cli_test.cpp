@@ -1016,9 +1016,8 @@ TEST_F(Cli, CompareWritesItsFolderAndIsZeroWhereArmsDiverge) {
 
 TEST_F(Cli, CompareTellsTheTestLossesAtEqualTrainingLoss) {
   const std::string line =
-      "\na against b: test loss at equal training loss +0 [+0, +0], the first minus the second, n "
-      "= "
-      "2 seeds\n";
+      "\na against b: test loss at equal training loss +0 [+0, +0], the first minus the second, "
+      "n = 2 seeds\n";
   put_bytes(folder_ / "c.yaml", std::string(tiny) +
                                     "compare:\n  seeds: 2\n  arms:\n"
                                     "    a: {optimizer.momentum: 0.8}\n"

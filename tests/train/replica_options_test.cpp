@@ -197,12 +197,15 @@ TEST(RecordIntervals, TheNoiseOfTheGradientIsOfBatchesThatThereAre) {
   EXPECT_EQ(error_of({"diagnostics.gradient_noise.batches=10"}), "");
   EXPECT_THAT(error_of({"diagnostics.gradient_noise.batches=11"}),
               HasSubstr("diagnostics.gradient_noise.batches: 11 batches of 32 are more than the 10 "
-                        "of the training set; at most 10"));
+                        "of an epoch; at most 10"));
   // The default is 8; those of the validation set do not count.
   EXPECT_THAT(error_of({"diagnostics.gradient_noise={}", "data.validation=80"}),
-              HasSubstr("8 batches of 32 are more than the 7 of the training set; at most 7"));
+              HasSubstr("8 batches of 32 are more than the 7 of an epoch; at most 7"));
+  EXPECT_EQ(error_of({"diagnostics.gradient_noise.batches=40", "data.micro_batch=8"}), "");
+  EXPECT_THAT(error_of({"diagnostics.gradient_noise.batches=41", "data.micro_batch=8"}),
+              HasSubstr("41 batches of 8 are more than the 40 of an epoch; at most 40"));
   EXPECT_THAT(error_of({"diagnostics.gradient_noise.batches=2", "data.batch_size=200"}),
-              HasSubstr("2 batches of 200 are more than the 1 of the training set; a smaller "
+              HasSubstr("2 batches of 200 are more than the 1 of an epoch; a smaller "
                         "data.batch_size"));
 }
 

@@ -58,7 +58,7 @@ class CpuBackend : public Backend {
                  "lower data.batch_size or data.micro_batch");
   }
   void require_memory(const Network& network, std::int64_t examples) const override {
-    require_free(network, arenas, examples, "lower data.batch_size");
+    require_free(network, arenas, examples, "lower data.batch_size or data.micro_batch");
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
@@ -82,8 +82,8 @@ class CpuBackend : public Backend {
   Benches& benches() override { return benches_; }
 
  private:
-  static constexpr std::size_t arenas =
-      4;  // weights, gradients, velocity; initial or packed weights
+  // Weights, gradients, velocity; initial or packed weights.
+  static constexpr std::size_t arenas = 4;
 
   // Linux overcommits memory and kills processes later, so check first.
   static void require_free(const Network& network, std::size_t count, std::int64_t examples,

@@ -23,6 +23,11 @@ NamedTensor tensor_of(const Parameter& p, const Buffer<float>& arena) {
   return {p.name, p.shape, {values.begin(), values.end()}};
 }
 
+void finish_part(StepParts* parts, const char* pass, const char* work, double bytes,
+                 Clock::time_point start) {
+  if (parts != nullptr) parts->add({pass, "", work, {bytes, 0}}, start);
+}
+
 }  // namespace
 
 CpuReplica::CpuReplica(const Network& network, const ReplicaOptions& options, int threads,
@@ -189,10 +194,6 @@ void CpuReplica::train(std::int64_t updates, StepParts* parts) {
 // The sum of the loss over the batch, and its mean gradient in update_gradients(). Ends with the
 // first pass whose loss is not finite, so that what blew up can still be inspected.
 LossResult CpuReplica::compute_gradients(StepParts* parts) {
-  auto start = Clock::now();
-  const auto finish_part = [&](const char* pass, const char* work, double bytes) {
-    if (parts != nullptr) parts->add({pass, "", work, {bytes, 0}}, start);
-  };
   const auto examples = static_cast<double>(options_.examples_per_pass());
   const double pixels = examples * static_cast<double>(network_.input.size());
   const double logits = examples * static_cast<double>(network_.classes);
@@ -201,21 +202,22 @@ LossResult CpuReplica::compute_gradients(StepParts* parts) {
   LossResult total;
   for (std::int64_t pass = 0; pass < passes && std::isfinite(total.sum); ++pass) {
     if (parts != nullptr) parts->begin_pass();
-    start = Clock::now();
+    auto start = Clock::now();
     pick_batch(pass);
-    finish_part("forward", "gathering the batch", (1 + sizeof(float)) * pixels);
+    finish_part(parts, "forward", "gathering the batch", (1 + sizeof(float)) * pixels, start);
     program_.forward(Mode::training, parts);
     start = Clock::now();
     const auto loss = loss_of(labels_, options_.label_smoothing, program_.d_logits());
-    finish_part("forward", "loss and its gradient", 2 * sizeof(float) * logits);
+    finish_part(parts, "forward", "loss and its gradient", 2 * sizeof(float) * logits, start);
     program_.backward(parts);
     total.sum += loss.sum;
     total.correct += loss.correct;
-    if (passes == 1) break;
-    start = Clock::now();
-    accumulate_gradients(network_.arena_size, 1 / static_cast<float>(passes), pass > 0,
-                         gradients_.data(), mean_gradients_.data());
-    finish_part("backward", "mean over the passes", (pass > 0 ? 12 : 8) * floats);
+    if (passes > 1) {
+      start = Clock::now();
+      accumulate_gradients(network_.arena_size, 1 / static_cast<float>(passes), pass > 0,
+                           gradients_.data(), mean_gradients_.data());
+      finish_part(parts, "backward", "mean over the passes", (pass > 0 ? 12 : 8) * floats, start);
+    }
   }
   return total;
 }
@@ -253,13 +255,9 @@ void CpuReplica::step(StepParts* parts) {
   }
   records_.push_back(record);
   advance(state_, options_.schedule, record.finite, record.correct);
-  if (parts == nullptr) return;
   const double bytes = options_.clip_norm > 0 ? 24 : 20;
-  parts->add({"update",
-              "",
-              "update and the next rate",
-              {bytes * static_cast<double>(network_.parameter_count), 0}},
-             start);
+  finish_part(parts, "update", "update and the next rate",
+              bytes * static_cast<double>(network_.parameter_count), start);
 }
 
 // Applies the changes of the next update's stage, once per stage.

@@ -94,7 +94,7 @@ class CudaBackend : public Backend {
                  "lower data.batch_size or data.micro_batch", cuda::CudaReplica::use_of(options));
   }
   void require_memory(const Network& network, std::int64_t examples) const override {
-    require_free(network, examples, Precision::fp32, "lower data.batch_size",
+    require_free(network, examples, Precision::fp32, "lower data.batch_size or data.micro_batch",
                  cuda::ParameterArena::Use::probing);
   }
 

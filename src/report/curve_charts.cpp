@@ -311,8 +311,8 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
           arm_facets(seeds.front(), facets));
     });
     chart.caption(
-        "Line: the medians of both losses over the arm's n seeds at each evaluation; a seed that "
-        "is no longer finite counts as the worst, and a line ends where half are not.");
+        "Line: the medians of both losses over the arm's n seeds; it ends where half are not "
+        "finite.");
   } else {
     for (const RunData& run : runs) {
       add(runs.size() == 1 ? "run" : facets.label(run), run, run.losses, facets.indices(run));
@@ -322,13 +322,12 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
   if (least > 0) chart.log_x();
   if (runs.size() > 1) {
     chart.caption(
-        "Where two lines lie on each other, the gap between where they end is one of optimisation; "
-        "a line above another at the same training loss suggests that it generalises worse.");
+        "Lines that lie on each other differ in optimisation alone; one above another at the same "
+        "training loss suggests that it generalises worse.");
   }
   chart.caption(
-      "A point per evaluation; the training loss is the mean of the last 50 updates before it, at "
-      "most a quarter of all, on the batches as they were trained on, with augmentation and label "
-      "smoothing if there are any: lines compare only where these are alike.");
+      "A point per evaluation, with the mean training loss of the last 50 updates before it, "
+      "augmentation and label smoothing included.");
   chart.numbers(
       table({"line", "evaluations", "training loss: first", "training loss: least",
              "training loss: last", "test loss: first", "test loss: least", "test loss: last"},

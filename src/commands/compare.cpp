@@ -107,9 +107,16 @@ void print_pairs(const CompareResult& result) {
   }
 }
 
-// Of few arms; compare.json has all pairs.
+// Of few arms; otherwise only says where they are.
 void print_matched_losses(const CompareResult& result) {
-  if (result.arms.size() > 3) return;
+  if (result.arms.size() > 3) {
+    const auto pairs = std::ranges::count_if(result.matched, [](const auto& m) { return !!m; });
+    if (pairs > 0) {
+      fmt::print("compare.json and the page have test losses at equal training loss, of {} pairs\n",
+                 pairs);
+    }
+    return;
+  }
   for (std::size_t i = 0; i < result.matched.size(); ++i) {
     const std::optional<MatchedLosses>& matched = result.matched[i];
     if (!matched || !matched->interval) continue;

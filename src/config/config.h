@@ -250,12 +250,16 @@ struct SharpnessConfig {
   std::int64_t examples = 2048;  // one fixed batch: the first ones of the training set
   double tolerance = 0.02;       // relative change at which the Lanczos iteration stops
   std::int64_t iterations = 30;  // upper limit
+
+  bool operator==(const SharpnessConfig&) const = default;
 };
 
 /// How the signal and the noise of a batch's gradient are measured during a run.
 struct GradientNoiseConfig {
   Length every{50, LengthUnit::steps};
   std::int64_t batches = 8;  // as of one pass: the first of the training set, in order
+
+  bool operator==(const GradientNoiseConfig&) const = default;
 };
 
 /// Logged in addition to the metrics, without any effect on the run.

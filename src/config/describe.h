@@ -30,7 +30,8 @@ void describe(Io& io, DataConfig& c) {
   io.field("batch_size", c.batch_size, IntegerRange{1, 65536});
   io.field("micro_batch", c.micro_batch, IntegerRange{1, 65536});
   io.check(!c.micro_batch || c.batch_size % *c.micro_batch == 0, "micro_batch",
-           "does not divide the batch_size of " + std::to_string(c.batch_size),
+           std::to_string(c.micro_batch.value_or(0)) + " does not divide the batch_size of " +
+               std::to_string(c.batch_size),
            "give a divisor of it, or null for the whole batch");
   io.field("train_limit", c.train_limit, IntegerRange{1, 1'000'000'000});
   io.field("validation", c.validation, IntegerRange{0, 1'000'000'000});

@@ -20,6 +20,8 @@ enum class LengthUnit { steps, epochs, percent };
 struct Length {
   double value = 0;
   LengthUnit unit = LengthUnit::steps;
+
+  bool operator==(const Length&) const = default;
 };
 
 /// Text as a user would write it: "400 steps".

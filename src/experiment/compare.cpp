@@ -31,7 +31,7 @@ std::vector<PairResult> pairs_of(const std::vector<ArmResult>& arms) {
 Budget budget_of(const RunConfig& config) {
   const Schedule schedule = schedule_of(config);
   const bool depends_on_run = schedule.lr.gate.window > 0 || schedule.start_is_automatic;
-  return {schedule.run.steps, config.data.batch_size,
+  return {schedule.run.steps, config.data.batch_size, config.data.examples_per_pass(),
           depends_on_run ? std::nullopt : sum_of_rates(schedule)};
 }
 
@@ -156,6 +156,7 @@ nlohmann::ordered_json to_json(const CompareResult& result) {
     nlohmann::ordered_json arm = to_json(result.arms[i]);
     arm["budget"] = {{"updates", budget.updates},
                      {"batch_size", budget.batch_size},
+                     {"micro_batch", budget.micro_batch},
                      {"sum_of_rates", or_null(budget.sum_of_rates)}};
     arm["median_losses"] = median_losses(result.arms[i]);
     json["arms"].push_back(arm);

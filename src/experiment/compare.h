@@ -18,7 +18,8 @@ namespace preheat {
 /// What each run of an arm is planned to get. One that becomes not finite gets less.
 struct Budget {
   std::int64_t updates = 0;
-  std::int64_t batch_size = 0;  // images per update
+  std::int64_t batch_size = 0;   // images per update
+  std::int64_t micro_batch = 0;  // and per pass, which are a batch to batch norm
   // The sum of the learning rates of all updates (schedule/plan.h). std::nullopt if the rates
   // depend on the run, with a gate or start_lr: auto, and for a run of more than
   // max_updates_walked.
@@ -69,7 +70,7 @@ CompareResult compare(const Document& document, Backend& backend,
                       const RunsListener& listener);
 
 /// The content of compare.json. Beside what to_json(ArmResult) says, an arm has "budget":
-/// {"updates", "batch_size", "sum_of_rates"}, and "median_losses": {"final_train",
+/// {"updates", "batch_size", "micro_batch", "sum_of_rates"}, and "median_losses": {"final_train",
 /// "test_minus_train"} over the runs that did not fail, null if there are none. The former is of
 /// the last updates (LossHistory), the latter the median of each run's test loss minus that, which
 /// is no gap with label_smoothing: only the training loss is of the smoothed labels. A pair has

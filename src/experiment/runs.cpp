@@ -20,13 +20,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Whether the folder has the files that the configuration's diagnostics ask for. They do not change
-// the run, so that it may have been made without them.
+// Whether the folder has what the configuration's diagnostics ask for. They do not change the run,
+// so that it may have been made without them, or with others.
 bool has_diagnostics(const fs::path& folder, const DiagnosticsConfig& wanted) {
-  const auto has = [&](const char* name) { return fs::exists(folder / name); };
-  return (!wanted.sharpness || has("sharpness.csv")) &&
-         (!wanted.gradient_noise || has("gradients.csv")) &&
-         (!wanted.layers_every || (has("layers.csv") && has("activations.csv")));
+  if (!wanted.sharpness && !wanted.gradient_noise && !wanted.layers_every) return true;
+  const DiagnosticsConfig made = config_in(folder).diagnostics;
+  const auto has = [&](const auto& want, const auto& is, const char* file) {
+    return !want || (want == is && fs::exists(folder / file));
+  };
+  return has(wanted.sharpness, made.sharpness, "sharpness.csv") &&
+         has(wanted.gradient_noise, made.gradient_noise, "gradients.csv") &&
+         has(wanted.layers_every, made.layers_every, "layers.csv") &&
+         has(wanted.layers_every, made.layers_every, "activations.csv");
 }
 
 // Throws ConfigError unless the summary in the folder is of a run of this configuration.

@@ -126,6 +126,16 @@ void add_shares(Page& page, const Json& arms) {
 void add_budgets(Page& page, const Json& result) {
   const Json& arms = result.at("arms");
   if (!std::ranges::all_of(arms, [](const Json& arm) { return arm.contains("budget"); })) return;
+  // An older preheat did not say it, and made every update in one pass.
+  const auto images_of_pass = [](const Json& budget) {
+    return budget.contains("micro_batch") ? budget.at("micro_batch") : budget.at("batch_size");
+  };
+  const bool in_passes = std::ranges::any_of(arms, [&](const Json& arm) {
+    return images_of_pass(arm.at("budget")) != arm.at("budget").at("batch_size");
+  });
+  std::vector<std::string> heads = {"arm", "updates", "images per update"};
+  if (in_passes) heads.emplace_back("images per pass");
+  heads.emplace_back("sum of learning rates");
   std::vector<std::vector<Cell>> rows;
   bool are_alike = true;
   for (const Json& arm : arms) {
@@ -135,11 +145,17 @@ void add_budgets(Page& page, const Json& result) {
     const Json& first = arms.front().at("budget");
     are_alike = are_alike && budget.at("updates") == first.at("updates") &&
                 budget.at("batch_size") == first.at("batch_size");
-    rows.push_back({arm.at("name").get<std::string>(), std::to_string(updates),
-                    std::to_string(images), plain(optional_at<double>(budget, "sum_of_rates"))});
+    std::vector<Cell>& row = rows.emplace_back();
+    row.emplace_back(arm.at("name").get<std::string>());
+    row.emplace_back(std::to_string(updates));
+    row.emplace_back(std::to_string(images));
+    if (in_passes) {
+      row.emplace_back(std::to_string(get_as<std::int64_t>(images_of_pass(budget))));
+    }
+    row.emplace_back(plain(optional_at<double>(budget, "sum_of_rates")));
   }
   page.add_heading("The budget of each arm");
-  page.add(table({"arm", "updates", "images per update", "sum of learning rates"}, rows));
+  page.add(table(heads, rows));
   if (!are_alike) {
     page.add(
         "<p>The arms differ in updates or in images per update, and their results may differ for "

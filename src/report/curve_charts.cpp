@@ -326,7 +326,7 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
         "training loss suggests that it generalises worse.");
   }
   chart.caption(
-      "A point per evaluation, with the mean training loss of the last 50 updates before it, "
+      "A point per evaluation, with the mean training loss of up to 50 updates before it, "
       "augmentation and label smoothing included.");
   chart.numbers(
       table({"line", "evaluations", "training loss: first", "training loss: least",

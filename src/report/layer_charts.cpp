@@ -120,7 +120,8 @@ void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& cap
   }
   std::string text = caption;
   if (names.seeds() > 1) {
-    text += fmt::format(" Median of n = {} seeds, where half or more have a value.", names.seeds());
+    text += fmt::format(" Median of n = {} seeds{}, where half or more have a value.",
+                        names.seeds(), names.seeds() == max_layer_seeds ? ", an arm's first" : "");
   }
   if (chosen.size() < names.size()) text += fmt::format(" {} of {}.", chosen.size(), names.size());
   chart.legend().caption(text);

@@ -32,8 +32,9 @@ std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Fac
 
 /// What the charts of the gradient noise scale show.
 inline constexpr const char* noise_scale_caption =
-    "The batch size at which the gradient's noise is as large as its signal. A gap: no signal was "
-    "found; in a median it counts as the largest.";
+    "The batch size at which the gradient's noise is as large as its signal. Without a signal "
+    "there "
+    "is no value; a median ends, ✕, where half of the seeds have none any more.";
 
 /// Loss, accuracy, learning rate, norms and gradient noise scale; those over updates with the marks
 /// of `phases`.

@@ -106,6 +106,19 @@ std::vector<TrainingStage> training_stages(const RunConfig& config, const Networ
   return stages;
 }
 
+// A single value per channel has no variance: its normalised value is 0, and so is its gradient.
+void require_batch_norm_batches(const RunConfig& config, const Network& network) {
+  for (const Op& op : network.ops) {
+    if (!op.normalized() || op.out.height * op.out.width * config.data.examples_per_pass() > 1) {
+      continue;
+    }
+    throw ConfigError(
+        config.where(config.data.micro_batch ? "data.micro_batch" : "data.batch_size"),
+        fmt::format("the batch norm of {} would have one value per channel to normalise", op.name),
+        "at least 2");
+  }
+}
+
 }  // namespace
 
 int cpu_threads(const RunConfig& config) {
@@ -114,6 +127,7 @@ int cpu_threads(const RunConfig& config) {
 
 ReplicaOptions replica_options(const RunConfig& config, const Network& network,
                                const Schedule& schedule) {
+  require_batch_norm_batches(config, network);
   const OptimizerConfig& optimizer = config.optimizer;
   ReplicaOptions options;
   options.batch_size = config.data.batch_size;

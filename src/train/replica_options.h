@@ -15,7 +15,8 @@ int cpu_threads(const RunConfig& config);
 /// resolved to choices per parameter; in a pattern * is any text and ? any one character. A run
 /// without stages is one stage that trains everything. Throws ConfigError if a pattern matches no
 /// parameter, earlier groups take all that a group matches, the stages do not add up to the run's
-/// length, or data.normalize does not fit the dataset's channels.
+/// length, data.normalize does not fit the dataset's channels, or a batch norm would have a single
+/// value per channel.
 ReplicaOptions replica_options(const RunConfig& config, const Network& network,
                                const Schedule& schedule);
 

@@ -467,7 +467,7 @@ compare:
   seeds: 1
   arms:
     whole: {}
-    short: {train.length: 10 steps, train.eval_every: 10 steps}
+    short: {train.length: 10 steps, train.eval_every: 10 steps, data.micro_batch: 8}
     small-batch: {data.batch_size: 16}
     gate: {schedule.warmup.until: {train_error_below: 1, window: 2 steps}}
     auto: {schedule.warmup.start_lr: auto}
@@ -482,6 +482,7 @@ compare:
     const auto& budget = json["arms"][arm]["budget"];
     EXPECT_EQ(budget["updates"], updates);
     EXPECT_EQ(budget["batch_size"], batch_size);
+    EXPECT_EQ(budget["micro_batch"], arm == 1 ? 8 : batch_size);
     ASSERT_EQ(budget["sum_of_rates"].is_number(), sum.has_value());
     if (sum) {
       EXPECT_NEAR(budget["sum_of_rates"].get<double>(), *sum, 1e-12);

@@ -95,6 +95,26 @@ TEST_F(RunsTest, OneThatHasEndedIsReadToWhatItWas) {
   }
 }
 
+// The numbers stay the same, but the files would not be what the configuration says.
+TEST_F(RunsTest, OneOfOtherDiagnosticsIsRunAgain) {
+  const auto ran = [&](const std::vector<std::string>& settings) {
+    Counter counter;
+    run(config_with(settings), counter);
+    return counter.ran;
+  };
+  const std::string noise = "diagnostics.gradient_noise={every: 30 steps, batches: 3}";
+  const std::string layers = "diagnostics.layers_every=30 steps";
+  EXPECT_EQ(ran({noise}), 1);
+  EXPECT_EQ(ran({noise}), 0);
+  EXPECT_EQ(ran({}), 0);  // what is not asked for may be there
+  EXPECT_EQ(ran({"diagnostics.gradient_noise={every: 30 steps, batches: 2}"}), 1);
+  EXPECT_EQ(ran({noise, layers}), 1);
+  EXPECT_EQ(ran({noise}), 0);
+  EXPECT_EQ(ran({noise, "diagnostics.layers_every=15 steps"}), 1);
+  EXPECT_EQ(ran({noise, "diagnostics.sharpness={every: 30 steps, examples: 20}"}), 1);
+  EXPECT_EQ(ran({"diagnostics.sharpness={every: 30 steps, examples: 21}"}), 1);
+}
+
 TEST_F(RunsTest, OneThatWasInterruptedOrKilledIsRunAgain) {
   Counter whole;
   const RunResult expected = run(config_with({}), whole);

@@ -760,7 +760,13 @@ TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
               AllOf(HasSubstr("<h2>The budget of each arm</h2>"),
                     HasSubstr("<th scope=\"row\">cold</th><td>200</td><td>32</td><td>20</td></tr>"),
                     HasSubstr("<th scope=\"row\">warm</th><td>200</td><td>32</td><td>–</td></tr>"),
-                    Not(HasSubstr("The arms differ in updates"))));
+                    Not(HasSubstr("The arms differ in updates")), Not(HasSubstr("per pass"))));
+  const Json in_passes = {
+      {"updates", 200}, {"batch_size", 32}, {"micro_batch", 8}, {"sum_of_rates", 20.0}};
+  EXPECT_THAT(page_with(usual, in_passes),
+              AllOf(HasSubstr("<th scope=\"col\">images per pass</th>"),
+                    HasSubstr("cold</th><td>200</td><td>32</td><td>32</td><td>20</td></tr>"),
+                    HasSubstr("warm</th><td>200</td><td>32</td><td>8</td><td>20</td></tr>")));
   const Json longer = {{"updates", 300}, {"batch_size", 32}, {"sum_of_rates", 20.0}};
   const Json larger = {{"updates", 200}, {"batch_size", 64}, {"sum_of_rates", 20.0}};
   for (const Json& other : {longer, larger}) {
@@ -921,7 +927,7 @@ TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
   EXPECT_EQ(line.at("y"), Json({2.5, 0.5, 1.5}));
   EXPECT_EQ(line.at("kind"), "line");
   EXPECT_THAT(page, AllOf(HasSubstr("\"path\":true"), HasSubstr("A point per evaluation"),
-                          Not(HasSubstr("Where two lines lie on each other")),
+                          Not(HasSubstr("Lines that lie on each other")),
                           HasSubstr("<th scope=\"row\">run</th><td>3</td><td>3</td><td>1</td>"
                                     "<td>2</td><td>2.5</td><td>0.5</td><td>1.5</td></tr>")));
   // Of several runs those that were evaluated often enough, before they were lost.
@@ -934,7 +940,7 @@ TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
   write_evaluations(lost, {{4, 2}, {8, 1}, {12, 0.25}});
   page = page_of({one, two, lost});
   expect_well_formed(page);
-  EXPECT_THAT(page, HasSubstr("Where two lines lie on each other"));
+  EXPECT_THAT(page, HasSubstr("Lines that lie on each other"));
   const Json section = data_of(page).at("sections").at(0);
   EXPECT_EQ(series_of(section, losses_chart, "small-cnn, seed 7").at("facets"), Json::array({0}));
   EXPECT_EQ(series_of(section, losses_chart, "two, seed 7").at("y"), Json({2, 1, 0.25}));

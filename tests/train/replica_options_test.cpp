@@ -209,6 +209,24 @@ TEST(RecordIntervals, TheNoiseOfTheGradientIsOfBatchesThatThereAre) {
                         "data.batch_size"));
 }
 
+TEST(ReplicaOptions, ABatchNormNeedsTwoValuesPerChannel) {
+  const std::vector<std::string> tiny = {
+      "model.layers=[max_pool: {kernel: 16}, {conv: {out: 4}}, {name: last, conv: {out: 4, "
+      "batch_norm: true}}, linear: {out: 10}]"};
+  const auto error_with = [&](const std::string& setting) {
+    std::vector<std::string> settings = tiny;
+    settings.push_back(setting);
+    return error_of(settings);
+  };
+  EXPECT_EQ(error_with("data.micro_batch=2"), "");
+  EXPECT_THAT(error_with("data.micro_batch=1"),
+              HasSubstr("data.micro_batch: the batch norm of last would have one value per channel "
+                        "to normalise; at least 2"));
+  EXPECT_THAT(error_with("data.batch_size=1"),
+              HasSubstr("data.batch_size: the batch norm of last"));
+  EXPECT_EQ(error_of({"data.micro_batch=1"}), "");  // of a whole image
+}
+
 TEST(ReplicaOptions, StagesAreAsLongAsTheRun) {
   const auto with = [](const std::string& stages) {
     return error_of({"train.length=30 steps", "train.stages=" + stages});

@@ -563,7 +563,8 @@ TEST_F(ResumedCompare, TheFileIsWrittenAtMostOnceASecondAndInTheEnd) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   EXPECT_EQ(*seen.begin(), 1);
   EXPECT_LE(static_cast<double>(seen.size()), 1 + seconds.count());
-  for (const auto& arm : nlohmann::json::parse(bytes_of(path))["arms"]) EXPECT_EQ(arm["n"], 20);
+  const auto written = nlohmann::json::parse(bytes_of(path));
+  for (const auto& arm : written["arms"]) EXPECT_EQ(arm["n"], 20);
 }
 
 TEST_F(ResumedCompare, OneThatFailsHasWrittenWhatEnded) {

@@ -142,7 +142,7 @@ CompareResult compare(const Document& document, Backend& backend,
       !run_arms(runs, configs, base.compare->seeds, folder, Checkpoints::keep, result.arms, write);
   write();  // a damaged file that is read from here on must not cost the results
   result.claims = judge_compare(base, configs, result.arms, folder, result.interrupted);
-  write();
+  if (!result.claims.empty()) write();
   result.matched = matched_losses(configs, result.arms, folder);
   write();
   return result;

@@ -134,12 +134,6 @@ double updates_to_recover(const Metrics& metrics, double after) {
   return never;
 }
 
-// Values that are infinite rank last.
-double median_with_infinite(std::vector<double> values) {
-  std::ranges::sort(values);
-  return std::midpoint(values[(values.size() - 1) / 2], values[values.size() / 2]);
-}
-
 std::string factor_text(const std::vector<double>& logs) {
   const double middle = median_with_infinite(logs);
   return std::isfinite(middle) ? fmt::format("{:.3g}", std::exp(middle)) : "not finite";

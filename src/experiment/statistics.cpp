@@ -310,9 +310,12 @@ double mean(std::span<const double> sample) {
 
 double median(std::span<const double> sample) {
   check_sample(sample, 1);
-  std::vector<double> sorted(sample.begin(), sample.end());
-  std::ranges::sort(sorted);
-  return std::midpoint(sorted[(sorted.size() - 1) / 2], sorted[sorted.size() / 2]);
+  return median_with_infinite({sample.begin(), sample.end()});
+}
+
+double median_with_infinite(std::vector<double> sample) {
+  std::ranges::sort(sample);
+  return std::midpoint(sample[(sample.size() - 1) / 2], sample[sample.size() / 2]);
 }
 
 std::optional<double> least_squares_slope(std::span<const double> x, std::span<const double> y) {

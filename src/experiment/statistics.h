@@ -83,6 +83,9 @@ double mean(std::span<const double> sample);
 /// The middle value, or the mean of the two middle values. Throws Error like mean.
 double median(std::span<const double> sample);
 
+/// The same of a sample that is not empty and may have infinite values, which rank first or last.
+double median_with_infinite(std::vector<double> sample);
+
 /// The slope b of the least-squares line y = a + b x; std::nullopt if all x are equal. Throws Error
 /// for different lengths, no values and one that is not finite.
 std::optional<double> least_squares_slope(std::span<const double> x, std::span<const double> y);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "experiment/statistics.h"
 #include "report/phase_marks.h"
 #include "report/run_charts.h"
 
@@ -81,9 +82,9 @@ class ByName {
         const double there = value(*seeds_[seed], row);
         if (!std::isnan(there)) values.push_back(there);
       }
-      std::ranges::sort(values);  // infinite ones are the largest
+      const bool is_enough = !values.empty() && 2 * values.size() >= rows.size();
       x.push_back(step);
-      y.push_back(!values.empty() && 2 * values.size() >= rows.size() ? middle_of(values) : gap);
+      y.push_back(is_enough ? median_with_infinite(values) : gap);
     }
     Series series = make_series(x, y, layer_points);
     series.means = {};

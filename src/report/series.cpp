@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "experiment/statistics.h"
+
 namespace preheat {
 namespace {
 
@@ -42,11 +44,6 @@ double value_at(const Points& points, double x) {
 }
 
 }  // namespace
-
-double middle_of(std::span<const double> sorted) {
-  const std::size_t half = sorted.size() / 2;
-  return sorted.size() % 2 == 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
 
 std::vector<std::size_t> thin(std::span<const double> y, std::size_t most) {
   std::vector<std::size_t> kept;
@@ -169,7 +166,7 @@ SeedSpread spread_over(const std::vector<SeedCurve>& seeds, Worst worst) {
     } else {
       finite.insert(finite.begin(), lost, -inf);
     }
-    spread.median.push_back(finite.empty() ? none : middle_of(finite));
+    spread.median.push_back(finite.empty() ? none : median_with_infinite(finite));
   }
   return spread;
 }

@@ -76,9 +76,6 @@ struct SeedSpread {
   std::vector<double> finite;          // number of finite seeds
 };
 
-/// The median of sorted values, of which some may be infinite; not of none.
-double middle_of(std::span<const double> sorted);
-
 enum class Worst { least, largest };
 
 /// Evaluated at each x of the longest seed, with linear interpolation between a seed's points. A

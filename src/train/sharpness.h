@@ -1,6 +1,6 @@
 // The sharpness of a loss: the eigenvalue of its Hessian that is largest in magnitude, with its
-// sign, by the Lanczos method (Golub and Van Loan 2013, "Matrix computations", section 10.1). A
-// Hessian-vector product is a finite difference of two gradients,
+// sign, by the Lanczos method (train/lanczos.h). A Hessian-vector product is a finite difference of
+// two gradients,
 //   H v = (g(w + e v) - g(w)) / e,   |v| = 1,   |e| a small fraction of |w|,
 // which needs no second derivatives from the backend, and one gradient per product once g(w) is
 // known. Its error is e T(v, v) / 2, where T is the third derivative. The sign of e alternates, so
@@ -68,10 +68,10 @@ class Hessian {
   std::vector<float> below_;
 };
 
-/// NaN if a gradient was not finite or all weights are zero.
+/// An Eigenpair of the Hessian; NaN if a gradient was not finite or all weights are zero.
 struct Sharpness {
-  double value = 0;             // the Ritz value v H v, v the estimated eigenvector
-  double residual = 0;          // |H v - value v| / |value|, bounds the relative error
+  double value = 0;             // v H v, v the estimated eigenvector
+  double residual = 0;          // |H v - value v| / |value|
   std::int64_t iterations = 0;  // products with the narrow step
   // v H v with the wide step; NaN if it was not requested.
   double wide = std::numeric_limits<double>::quiet_NaN();
@@ -80,15 +80,11 @@ struct Sharpness {
   bool agrees() const;
 };
 
-/// Starts from `direction`, of norm 1, and stops when one more step of power iteration would change
-/// the value by a relative `tolerance` at most, or after `max_iterations` products. That change is
-/// at most twice the residual squared: for v at a small angle a from u1 towards u2,
-/// residual = a (1 - l2/l1), and change = a^2 (1 - l2/l1)(1 - (l2/l1)^2), where u1, u2 are the
-/// eigenvectors of l1, l2. So a start that is still accurate costs one product. `checks_step` also
-/// measures `wide`.
+/// By largest_eigenpair() from `direction`, of norm 1, with `max_iterations` products at most.
+/// `checks_step` also measures `wide`.
 ///
-/// Leaves the best estimate of the eigenvector in `direction`, as the start at nearby weights.
-/// `direction` stays as it was if a gradient was not finite or the value is 0.
+/// Leaves Eigenpair::next in `direction`, as the start at nearby weights. `direction` stays as it
+/// was if a gradient was not finite or the value is 0.
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
                             std::int64_t max_iterations, bool checks_step = true);
 
@@ -100,7 +96,7 @@ std::vector<float> random_direction(const Network& network, std::uint64_t seed);
 /// diagnostics.sharpness says, or with the defaults of that section.
 class SharpnessMeter {
  public:
-  /// Throws Error if memory does not suffice.
+  /// Throws Error if memory does not suffice, and ConfigError as replica_options() does.
   SharpnessMeter(const RunConfig& config, Backend& backend, const Network& network,
                  const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
 
@@ -123,7 +119,7 @@ class SharpnessMeter {
 };
 
 /// The sharpness at a run's initial weights, without the wide step: bit for bit what the run logs
-/// before its first update if it measures it. Throws Error if memory does not suffice.
+/// before its first update if it measures it. Throws as SharpnessMeter's constructor does.
 Sharpness initial_sharpness(const RunConfig& config, Backend& backend, const Network& network,
                             const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
 

@@ -18,6 +18,7 @@ enum class RandomStream : std::uint32_t {
   augmentation = 3,
   synthetic_data = 4,
   sharpness_direction = 5,
+  singular_vector = 6,
   bootstrap = 100,
   permutation = 101,
 };

@@ -40,20 +40,21 @@ class ByName {
     }
   }
 
-  // If there are too many names, only weights, evenly spaced.
-  std::vector<std::string> chosen() const {
-    if (order_.size() <= max_layers) return order_;
-    std::vector<std::string> weights;
-    std::ranges::copy_if(order_, std::back_inserter(weights), [](const std::string& name) {
-      return name.ends_with(".weight") && name.find("batch_norm") == std::string::npos;
+  // The names for which value(rows, row) is a number somewhere.
+  template <class Value>
+  std::vector<std::string> having(const Value& value) const {
+    std::vector<std::string> names;
+    std::ranges::copy_if(order_, std::back_inserter(names), [&](const std::string& name) {
+      const std::vector<std::vector<std::size_t>>& rows = rows_.at(name);
+      for (std::size_t seed = 0; seed < rows.size(); ++seed) {
+        const auto is_number = [&](std::size_t row) {
+          return !std::isnan(value(*seeds_[seed], row));
+        };
+        if (std::ranges::any_of(rows[seed], is_number)) return true;
+      }
+      return false;
     });
-    if (weights.empty()) weights = order_;
-    if (weights.size() <= max_layers) return weights;
-    std::vector<std::string> some;
-    for (std::size_t i = 0; i < max_layers; ++i) {
-      some.push_back(weights[i * (weights.size() - 1) / (max_layers - 1)]);
-    }
-    return some;
+    return names;
   }
 
   std::size_t size() const { return order_.size(); }
@@ -108,28 +109,48 @@ std::vector<const Rows*> files_of(const std::vector<const RunData*>& runs,
   return files;
 }
 
-// One line per name, coloured by depth.
+// If there are too many names, only weights, evenly spaced.
+std::vector<std::string> chosen_of(const std::vector<std::string>& names) {
+  if (names.size() <= max_layers) return names;
+  std::vector<std::string> weights;
+  std::ranges::copy_if(names, std::back_inserter(weights), [](const std::string& name) {
+    return name.ends_with(".weight") && name.find("batch_norm") == std::string::npos;
+  });
+  if (weights.empty()) weights = names;
+  if (weights.size() <= max_layers) return weights;
+  std::vector<std::string> some;
+  for (std::size_t i = 0; i < max_layers; ++i) {
+    some.push_back(weights[i * (weights.size() - 1) / (max_layers - 1)]);
+  }
+  return some;
+}
+
+// One line per name that has a value, coloured by depth.
 template <class Rows, class Value>
 void add_by_name(std::vector<Chart>& charts, Chart chart, const std::string& caption,
-                 const ByName<Rows>& names, const Value& value) {
-  const std::vector<std::string> chosen = names.chosen();
+                 const ByName<Rows>& rows, const Value& value) {
+  const std::vector<std::string> names = rows.having(value);
+  const std::vector<std::string> chosen = chosen_of(names);
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const double depth =
         chosen.size() < 2 ? 0 : static_cast<double>(i) / static_cast<double>(chosen.size() - 1);
     chart.add(chosen[i], {fmt::format("depth:{:.3f}", depth), static_cast<int>(i)},
-              names.series(chosen[i], value), {}, Chart::Kind::mean);
+              rows.series(chosen[i], value), {}, Chart::Kind::mean);
   }
   std::string text = caption;
-  if (names.seeds() > 1) {
-    text += fmt::format(" Median of n = {} seeds{}, where half or more have a value.",
-                        names.seeds(), names.seeds() == max_layer_seeds ? ", an arm's first" : "");
+  if (rows.seeds() > 1) {
+    text += fmt::format(" Median of n = {} seeds{}, where half or more have a value.", rows.seeds(),
+                        rows.seeds() == max_layer_seeds ? ", an arm's first" : "");
   }
   if (chosen.size() < names.size()) text += fmt::format(" {} of {}.", chosen.size(), names.size());
   chart.legend().caption(text);
   charts.push_back(std::move(chart));
 }
 
-// An older preheat recorded none.
+// An older preheat recorded neither ranks nor changes.
+bool has_ranks(const RunData* run) {
+  return run->layers && !run->layers->stable_rank.empty();
+}
 bool has_changes(const RunData* run) {
   return run->activations && !run->activations->change.empty();
 }
@@ -162,6 +183,13 @@ void add_layer_charts(std::vector<Chart>& charts, const std::vector<const RunDat
         [](const LayerRows& l, std::size_t i) { return l.angle[i]; });
     add(chart("Distance from the start", "norm"), "Norm of the weights minus the initial ones.",
         [](const LayerRows& l, std::size_t i) { return l.distance[i]; });
+    if (std::ranges::any_of(runs, has_ranks)) {
+      add(chart("Stable rank", "rank"),
+          "Of the weights as a matrix: how many directions share their size.",
+          [](const LayerRows& l, std::size_t i) {
+            return i < l.stable_rank.size() ? l.stable_rank[i] : gap;
+          });
+    }
   }
   if (const ByName layers(files_of(runs, &RunData::activations), &ActivationRows::layer);
       layers.size() > 0) {

@@ -41,8 +41,17 @@ struct ParameterRecord {
   double update_norm = 0;    // of the actual change of the fp32 weights
   // Between the weights before and after the update, in degrees; NaN if either are all zero.
   double angle = 0;
-  double distance = 0;  // of the weights after the update from the initial ones
+  double distance = 0;     // of the weights after the update from the initial ones
+  double stable_rank = 0;  // before the update
 };
+
+/// |W|_F^2 / |W|_2^2 of a tensor as a matrix W with a row per output channel, the first dimension
+/// of `shape`: how many directions share its size, from 1 to its rank. Never too small; too large
+/// by at most a per cent, or, of one in some thousand matrices, by as much as if the largest
+/// singular value were the second. NaN if `shape` has one dimension, all values are zero, or one is
+/// not finite. Rudelson and Vershynin 2007, "Sampling from large matrices: an approach through
+/// geometric functional analysis".
+double stable_rank(std::span<const std::int64_t> shape, std::span<const float> values);
 
 /// What the update between two states did, per parameter. `initial` is the arena of initial
 /// weights.

@@ -81,10 +81,10 @@ Evaluations read_evaluations(const std::filesystem::path& path) {
 
 LayerRows read_layers(const std::filesystem::path& path) {
   LayerRows l;
-  for (RowReader rows(path, {layers_header}); rows.next();) {
+  for (RowReader rows(path, {layers_header, rankless_layers_header}); rows.next();) {
     l.parameter.emplace_back(rows.name(column_of(layers_header, "parameter")));
     rows.append_to({&l.step, nullptr, &l.weight_norm, &l.velocity_norm, &l.update_norm, &l.angle,
-                    &l.distance});
+                    &l.distance, &l.stable_rank});
   }
   return l;
 }

@@ -19,13 +19,16 @@ inline constexpr const char* evaluations_header = "step,epoch,test_loss,test_acc
 inline constexpr const char* validated_evaluations_header =
     "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy";
 inline constexpr const char* layers_header =
-    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance";
+    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank";
 inline constexpr const char* activations_header = "step,layer,largest,dead,change";
-// Of older runs.
-inline constexpr const char* changeless_activations_header = "step,layer,largest,dead";
 inline constexpr const char* sharpness_header =
     "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction";
 inline constexpr const char* gradients_header = "step,parameter,signal,noise,noise_scale";
+
+/// Those of older runs, which lack the last column.
+inline constexpr const char* rankless_layers_header =
+    "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance";
+inline constexpr const char* changeless_activations_header = "step,layer,largest,dead";
 
 /// In place of a parameter in gradients.csv: all of them together. Parameters have a dot in their
 /// names.
@@ -104,12 +107,12 @@ struct Evaluations {
   std::vector<double> validation_loss, validation_accuracy;
 };
 
-/// The columns of layers.csv and of activations.csv; `change` is empty if an older preheat wrote
-/// the file.
+/// The columns of layers.csv and of activations.csv; `stable_rank` and `change` are empty if an
+/// older preheat wrote the file.
 struct LayerRows {
   std::vector<double> step;
   std::vector<std::string> parameter;
-  std::vector<double> weight_norm, velocity_norm, update_norm, angle, distance;
+  std::vector<double> weight_norm, velocity_norm, update_norm, angle, distance, stable_rank;
 };
 struct ActivationRows {
   std::vector<double> step;

@@ -40,12 +40,22 @@ const char* evaluations_header_of(const RunConfig& config) {
 
 // Whether an optional file, which is created with its first row, exists. One with an incomplete
 // header was being created when the machine stopped, after the last checkpoint; it is removed.
-bool has_begun(const std::filesystem::path& path, const std::string& header) {
+bool has_begun(const std::filesystem::path& path, std::string_view header) {
   if (!std::filesystem::exists(path)) return false;
   const std::string text = read_file(path);
   if (text.size() > header.size() || !header.starts_with(text)) return true;
   std::filesystem::remove(path);
   return false;
+}
+
+// The rows of a file of an older preheat, whose header lacks the last column of this one.
+std::string with_last_column(std::string_view rows, std::string_view header) {
+  std::string filled = fmt::format("{}\n", header);
+  for (const char c : rows.substr(rows.find('\n') + 1)) {
+    if (c == '\n') filled += ",nan";
+    filled += c;
+  }
+  return filled;
 }
 
 // The configuration is written first, so that even a run killed right away is recognised as a run.
@@ -188,12 +198,17 @@ RunFolder::RunFolder(const std::filesystem::path& folder, const RunConfig& confi
 RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,
                             std::int64_t step, History& past) {
   std::map<std::filesystem::path, std::string> kept;  // text per file, written once all are read
-  // Calls take(row) for each row before update `end`.
-  const auto keep_before = [&](const char* name, const char* header, std::int64_t end,
+  // Calls take(row) for each row before update `end`. A file with the second of the headers gets
+  // the first.
+  using Headers = std::initializer_list<std::string_view>;
+  const auto keep_before = [&](const char* name, Headers headers, std::int64_t end,
                                const auto& take) {
-    RowReader reader(folder / name, {header});
+    RowReader reader(folder / name, headers);
     while (reader.next() && reader.number(step_column) < static_cast<double>(end)) take(reader);
-    kept.emplace(folder / name, reader.text_before());
+    const std::string_view rows = reader.text_before();
+    const std::string_view header = *headers.begin();
+    kept.emplace(folder / name,
+                 rows.starts_with(header) ? std::string(rows) : with_last_column(rows, header));
   };
 
   // One row per update: those after `step` rows are dropped unread, since they may be damaged.
@@ -219,25 +234,25 @@ RunFolder RunFolder::reopen(std::filesystem::path folder, FolderLock lock, const
   constexpr std::size_t validation_accuracy =
       column_of(validated_evaluations_header, "validation_accuracy");
   static_assert(test_accuracy == column_of(validated_evaluations_header, "test_accuracy"));
-  keep_before("eval.csv", evaluations_header_of(config), step + 1, [&](const RowReader& row) {
+  keep_before("eval.csv", {evaluations_header_of(config)}, step + 1, [&](const RowReader& row) {
     past.last_evaluated = static_cast<std::int64_t>(row.number(step_column));
     if (chooses && row.number(validates ? validation_accuracy : test_accuracy) <= *chooses) return;
     past.best_test_accuracy = row.number(test_accuracy);
     if (validates) past.best_validation_accuracy = row.number(validation_accuracy);
     past.best_step = past.last_evaluated;
   });
-  for (const auto& [name, header] :
-       {std::pair{"layers.csv", layers_header}, std::pair{"activations.csv", activations_header},
-        std::pair{"gradients.csv", gradients_header}}) {
-    if (has_begun(folder / name, header)) keep_before(name, header, step, [](const auto&) {});
-  }
-  if (has_begun(folder / "sharpness.csv", sharpness_header)) {
-    keep_before("sharpness.csv", sharpness_header, step, [&](const RowReader& row) {
-      const double sharpness = row.number(column_of(sharpness_header, "sharpness"));
-      if (row.number(step_column) == 0) past.initial_sharpness = sharpness;
-      past.last_sharpness = sharpness;
-    });
-  }
+  const auto keep_if_begun = [&](const char* name, Headers headers, const auto& take) {
+    if (has_begun(folder / name, *headers.begin())) keep_before(name, headers, step, take);
+  };
+  const auto ignore = [](const RowReader&) {};
+  keep_if_begun("layers.csv", {layers_header, rankless_layers_header}, ignore);
+  keep_if_begun("activations.csv", {activations_header, changeless_activations_header}, ignore);
+  keep_if_begun("gradients.csv", {gradients_header}, ignore);
+  keep_if_begun("sharpness.csv", {sharpness_header}, [&](const RowReader& row) {
+    const double sharpness = row.number(column_of(sharpness_header, "sharpness"));
+    if (row.number(step_column) == 0) past.initial_sharpness = sharpness;
+    past.last_sharpness = sharpness;
+  });
   remove_temporaries(folder);
   remove_temporaries(folder / "checkpoints");
   // The run goes on: how it ended before does not hold for what comes now.
@@ -290,9 +305,9 @@ void RunFolder::add(std::int64_t step, std::int64_t epoch, const Evaluated& eval
 void RunFolder::add(std::span<const ParameterRecord> records) {
   std::string text;
   for (const ParameterRecord& r : records) {
-    text += fmt::format("{},{},{},{},{},{},{}\n", r.step, r.parameter, number(r.weight_norm),
+    text += fmt::format("{},{},{},{},{},{},{},{}\n", r.step, r.parameter, number(r.weight_norm),
                         number(r.velocity_norm), number(r.update_norm), number(r.angle),
-                        number(r.distance));
+                        number(r.distance), number(r.stable_rank));
   }
   if (!layers_) layers_.emplace(path_ / "layers.csv", layers_header);
   layers_->write(text);

@@ -8,7 +8,7 @@
 //                          data.validation also validation_loss,validation_accuracy
 //   layers.csv             with diagnostics.layers_every, one row per parameter at each update
 //                          examined; train/diagnostics.h explains the columns:
-//       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance
+//       step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank
 //   activations.csv        likewise, one row per op, from the update's own forward pass, but for
 //                          change, which train/diagnostics.h explains:
 //       step,layer,largest,dead,change

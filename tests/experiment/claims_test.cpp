@@ -806,11 +806,11 @@ TEST_F(ClaimsOfFiles, DeepLayersMoveMore) {
     for (const int step : {0, 10, 20}) {
       for (int i = 0; i < 3; ++i) {
         const int move = ((deep == (step < 20)) ? i + 1 : 3 - i) * (step < 20 ? 1 : 100);
-        text += fmt::format("{},{},2,{},1,1,1\n", step, names[i], 2 * move);
-        text += fmt::format("{},{}.batch_norm.weight,1,{},1,1,1\n", step, i, 100 - i);
+        text += fmt::format("{},{},2,{},1,1,1,1\n", step, names[i], 2 * move);
+        text += fmt::format("{},{}.batch_norm.weight,1,{},1,1,1,nan\n", step, i, 100 - i);
       }
     }
-    text += "15,0.conv.weight,nan,1,1,1,1\n";
+    text += "15,0.conv.weight,nan,1,1,1,1,nan\n";
     put(arm, seed, "layers.csv", text);
   };
   for (std::size_t seed = 0; seed < 6; ++seed) {

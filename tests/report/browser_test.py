@@ -76,8 +76,8 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
         + "".join(f"{s},0.1,{30 - 20 * s / updates},28,0.01,5,10,{int(s % 3 > 0)},0.1\n"
                   for s in steps))
     (folder / "layers.csv").write_text(
-        "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n"
-        + "".join(f"{s},{layer}.conv.weight,{5 + layer},0.5,0.01,0.1,{s * 0.01}\n"
+        "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank\n"
+        + "".join(f"{s},{layer}.conv.weight,{5 + layer},0.5,0.01,0.1,{s * 0.01},{1 + layer / 9}\n"
                   for s in steps for layer in range(30)))
     (folder / "activations.csv").write_text(
         "step,layer,largest,dead,change\n"

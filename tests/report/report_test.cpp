@@ -125,6 +125,16 @@ Json series_of(const Json& section, const std::string& chart, const std::string&
   return {{"x", Json::array()}, {"y", Json::array()}, {"facets", Json::array()}};
 }
 
+// The labels of all series of a chart.
+std::vector<std::string> labels_of(const Json& section, const std::string& chart) {
+  std::vector<std::string> labels;
+  for (const Json& c : section.at("charts")) {
+    if (c.at("title") != chart) continue;
+    for (const Json& s : c.at("series")) labels.push_back(s.at("label"));
+  }
+  return labels;
+}
+
 void expect_well_formed(const std::string& page) {
   ASSERT_THAT(page, StartsWith("<!doctype html>\n"));
   const Xml xml = parse(without_scripts(page));
@@ -1587,9 +1597,9 @@ TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
             "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,"
             "random_direction\n0,0.1,50,50,0,1,1,1,0\n20,0.1,30,90,0,1,1,0,0\n");
   put_bytes(folder_ / "run/layers.csv",
-            "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance\n"
-            "0,a.weight,4,2,1,30,0.5\n0,b.bias,0,3,1,nan,0.25\n20,a.weight,5,1,1,20,1\n"
-            "20,b.bias,2,3,1,10,0.75\n");
+            "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank\n"
+            "0,a.weight,4,2,1,30,0.5,1.75\n0,b.bias,0,3,1,nan,0.25,nan\n"
+            "20,a.weight,5,1,1,20,1,1.5\n20,b.bias,2,3,1,10,0.75,nan\n");
   put_bytes(folder_ / "run/activations.csv",
             "step,layer,largest,dead,change\n0,a,7,0.5,0.125\n20,a,6,0.25,nan\n");
   const std::string page = page_of({folder_ / "run"});
@@ -1606,9 +1616,26 @@ TEST_F(Report, DrawsSharpnessBesideWhatTheRateTakes) {
   EXPECT_EQ(series_of(section, "Update over weights", "a.weight").at("y").dump(), "[0.25,0.2]");
   EXPECT_EQ(series_of(section, "Angle of an update", "a.weight").at("y").dump(), "[30,20]");
   EXPECT_EQ(series_of(section, "Distance from the start", "b.bias").at("y").dump(), "[0.25,0.75]");
+  EXPECT_EQ(series_of(section, "Stable rank", "a.weight").at("y").dump(), "[1.75,1.5]");
+  EXPECT_EQ(labels_of(section, "Stable rank"), std::vector<std::string>{"a.weight"});
   EXPECT_EQ(series_of(section, "Largest activation", "a").at("y").dump(), "[7,6]");
   EXPECT_EQ(series_of(section, "Dead units", "a").at("y").dump(), "[50,25]");
   EXPECT_EQ(series_of(section, "Representation change", "a").at("y").dump(), "[0.125,null]");
+}
+
+// Thirteen of these have a rank, and all thirteen are drawn.
+TEST_F(Report, OfManyLayersCountsThoseThatHaveAValue) {
+  write_run(folder_ / "run", random_rows(40));
+  std::string rows;
+  for (int layer = 0; layer < 13; ++layer) {
+    rows += fmt::format("0,{0}.weight,4,2,1,30,0.5,{0}\n0,{0}.bias,4,2,1,30,0.5,nan\n", layer);
+  }
+  put_bytes(folder_ / "run/layers.csv", std::string(layers_header) + "\n" + rows);
+  const std::string page = page_of({folder_ / "run"});
+  EXPECT_EQ(labels_of(data_of(page).at("sections").at(0), "Stable rank").size(), 13u);
+  EXPECT_THAT(page,
+              AllOf(HasSubstr("how many directions share their size.<"),
+                    HasSubstr("Norm of the velocity over the norm of the weights. 13 of 26.")));
 }
 
 TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
@@ -1637,7 +1664,9 @@ TEST_F(Report, OfLayersShowsTheMedianOfAnArmsSeeds) {
   EXPECT_THAT(page, AllOf(HasSubstr("Median of n = 2 seeds"), Not(HasSubstr("<summary>Layers")),
                           Not(HasSubstr("Layers:"))));
 
-  // Files of older runs have no change, and those that have one need not be of all seeds.
+  // Files of older runs have no ranks and no change, and those that have one need not be of all
+  // seeds.
+  EXPECT_THAT(page, Not(HasSubstr("Stable rank")));
   EXPECT_THAT(page, Not(HasSubstr("Representation change")));
   put_bytes(folder_ / "c/warm/1/activations.csv",
             "step,layer,largest,dead,change\n0,a,7,0.5,0.25\n");

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 #include <random>
+#include <sstream>
 
 #include "backend/reference_network.h"
 #include "train/checkpoint.h"
@@ -471,6 +473,12 @@ TEST_F(ParameterRecords, AreWhatLongDoubleSays) {
     near(records[i].velocity_norm, norms[2]);
     near(records[i].update_norm, norms[3]);
     near(records[i].distance, norms[4]);
+    const std::vector<std::int64_t>& shape = network_.parameters[i].shape;
+    if (shape.size() == 1) {
+      EXPECT_TRUE(std::isnan(records[i].stable_rank));
+    } else {
+      EXPECT_EQ(records[i].stable_rank, stable_rank(shape, before.parameters[i].values));
+    }
     EXPECT_NEAR(
         records[i].angle,
         static_cast<double>(std::acos(product / norms[0] / norms[1]) * 180 / std::acos(-1.0L)),
@@ -517,6 +525,130 @@ TEST_F(ParameterRecords, HaveNoAngleWhereThereIsNoDirection) {
       std::isnan(parameter_records(network_, zero, some, arena(zero.parameters))[0].update_norm));
 }
 
+class StableRank : public testing::Test {
+ protected:
+  using Vectors = std::vector<std::vector<double>>;
+
+  Vectors random(std::int64_t count, std::int64_t size) {
+    Vectors vectors(count, std::vector<double>(size));
+    for (auto& v : vectors) {
+      for (double& x : v) x = normal_(random_);
+    }
+    return vectors;
+  }
+
+  // Orthonormal vectors, by Gram-Schmidt; count <= size.
+  Vectors random_basis(std::int64_t count, std::int64_t size) {
+    Vectors basis;
+    for (std::vector<double>& v : random(count, size)) {
+      for (int pass = 0; pass < 2; ++pass) {
+        for (const auto& u : basis) {
+          const double share = std::inner_product(u.begin(), u.end(), v.begin(), 0.0);
+          for (std::int64_t i = 0; i < size; ++i) v[i] -= share * u[i];
+        }
+      }
+      const double length = std::sqrt(std::inner_product(v.begin(), v.end(), v.begin(), 0.0));
+      for (double& x : v) x /= length;
+      basis.push_back(std::move(v));
+    }
+    return basis;
+  }
+
+  // The matrix with these singular values and random singular vectors, row by row.
+  std::vector<float> matrix(const std::vector<double>& singular_values, std::int64_t rows,
+                            std::int64_t columns) {
+    const Vectors left = random_basis(std::ssize(singular_values), rows);
+    const Vectors right = random_basis(std::ssize(singular_values), columns);
+    std::vector<float> values;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      for (std::int64_t c = 0; c < columns; ++c) {
+        double sum = 0;
+        for (std::size_t k = 0; k < singular_values.size(); ++k) {
+          sum += singular_values[k] * left[k][r] * right[k][c];
+        }
+        values.push_back(static_cast<float>(sum));
+      }
+    }
+    return values;
+  }
+
+  static double rank(std::vector<std::int64_t> shape, const std::vector<float>& values) {
+    return stable_rank(shape, values);
+  }
+
+  // Never too small, and with rare exceptions not too large.
+  void expect_near(double rank, double expected) {
+    EXPECT_GE(rank, std::max((1 - 2e-3) * expected, 1.0)) << "seed " << seed_;
+    if (rank > 1.01 * expected) ++misses_;
+    EXPECT_LE(misses_, 2) << "seed " << seed_ << ": " << rank << " for " << expected;
+  }
+
+  const unsigned seed_ = std::random_device{}();
+  std::mt19937_64 random_{seed_};
+  std::normal_distribution<double> normal_;
+  int misses_ = 0;
+};
+
+TEST_F(StableRank, IsThatOfTheSingularValues) {
+  std::uniform_real_distribution<double> share(0, 0.7);
+  for (const auto& [rows, columns] : {std::pair{1, 7}, {7, 1}, {5, 5}, {16, 147}, {130, 33}}) {
+    for (const double scale : {1.0, 1e-25, 1e20}) {  // squares of the last two are not in fp32
+      std::vector<double> singular_values = {scale};
+      while (std::ssize(singular_values) < std::min(rows, columns)) {
+        singular_values.push_back(scale * share(random_));
+      }
+      double squares = 0;
+      for (const double s : singular_values) squares += s * s;
+      expect_near(rank({rows, columns}, matrix(singular_values, rows, columns)),
+                  squares / (scale * scale));
+    }
+  }
+}
+
+// The rows of a convolution's weights are its output channels, whatever follows. Orthonormal rows
+// have as many directions of one size as there are rows, copies of a row one.
+TEST_F(StableRank, IsBetweenOneAndTheRank) {
+  const std::vector<float> basis = matrix(std::vector<double>(6, 3.0), 6, 36);
+  EXPECT_NEAR(rank({6, 3, 3, 4}, basis), 6, 1e-4);
+  EXPECT_NEAR(rank({6, 36}, basis), 6, 1e-4);
+  std::vector<float> copies;
+  for (int i = 0; i < 6; ++i) copies.insert(copies.end(), basis.begin(), basis.begin() + 36);
+  EXPECT_NEAR(rank({6, 3, 3, 4}, copies), 1, 1e-5);
+}
+
+// Random weights have many singular values just below the largest one.
+TEST_F(StableRank, IsThatOfRandomWeights) {
+  for (const auto& [rows, columns] : {std::pair{10, 128}, {32, 288}, {48, 48}, {130, 33}}) {
+    for (int trial = 0; trial < 5; ++trial) {
+      std::vector<float> w(static_cast<std::size_t>(rows * columns));
+      for (float& x : w) x = static_cast<float>(normal_(random_));
+      // Power iteration in double, which comes at worst within 0.871 ln(rows) / 2000 (Kuczynski and
+      // Wozniakowski 1992).
+      std::vector<double> v = random(1, columns).front();
+      double largest = 0;
+      for (int i = 0; i < 2000; ++i) {
+        std::vector<double> next(columns, 0.0);
+        for (std::int64_t r = 0; r < rows; ++r) {
+          const float* row = w.data() + r * columns;
+          const double along = std::inner_product(row, row + columns, v.begin(), 0.0);
+          for (std::int64_t c = 0; c < columns; ++c) next[c] += along * row[c];
+        }
+        largest = std::sqrt(std::inner_product(next.begin(), next.end(), next.begin(), 0.0));
+        for (std::int64_t c = 0; c < columns; ++c) v[c] = next[c] / largest;
+      }
+      expect_near(rank({rows, columns}, w),
+                  std::inner_product(w.begin(), w.end(), w.begin(), 0.0) / largest);
+    }
+  }
+}
+
+TEST_F(StableRank, IsNotANumberWhereThereIsNone) {
+  EXPECT_TRUE(std::isnan(rank({6}, {1, 2, 3, 4, 5, 6})));
+  EXPECT_TRUE(std::isnan(rank({2, 3}, std::vector<float>(6, 0.0f))));
+  EXPECT_TRUE(std::isnan(rank({2, 3}, {1, 2, 3, NAN, 5, 6})));
+  EXPECT_TRUE(std::isnan(rank({2, 3}, {1, 2, 3, INFINITY, 5, 6})));
+}
+
 class ResumedDiagnostics : public testing::Test {
  protected:
   ResumedDiagnostics() { run_into(folder_ / "whole", config_); }
@@ -544,7 +676,7 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
 }
 
 TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
-  for (const char* torn : {"18,0.co", "21,0.conv.weight,1,1,1,1,1\n24,", "\n18,3,"}) {
+  for (const char* torn : {"18,0.co", "21,0.conv.weight,1,1,1,1,1,1\n24,", "\n18,3,"}) {
     const auto path = folder_ / "crashed";
     crash_after(18, path, config_);
     ASSERT_EQ(read_checkpoint(path / "checkpoints/last.ckpt").state.step.step, 14);
@@ -557,6 +689,38 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
     resume_in(path, config_);
     expect_same_run(folder_ / "whole", path);
     std::filesystem::remove_all(path);
+  }
+}
+
+// Files of older runs lack the last column: where they are continued, it is not a number before.
+TEST_F(ResumedDiagnostics, ContinueTheFilesOfAnOlderRun) {
+  const auto path = folder_ / "older";
+  run_until(13, path, config_);
+  const auto without_last_column = [](const std::string& text) {
+    std::string cut;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      cut += line.substr(0, line.rfind(',')) + "\n";
+    }
+    return cut;
+  };
+  for (const char* file : {"layers.csv", "activations.csv"}) {
+    put_bytes(path / file, without_last_column(bytes_of(path / file)));
+  }
+  resume_in(path, config_);
+  const LayerRows layers = read_layers(path / "layers.csv");
+  const ActivationRows activations = read_activations(path / "activations.csv");
+  const LayerRows whole = read_layers(folder_ / "whole/layers.csv");
+  ASSERT_EQ(layers.step, whole.step);
+  EXPECT_EQ(layers.distance, whole.distance);
+  const auto is_nan = [](double x) { return std::isnan(x); };
+  for (std::size_t i = 0; i < layers.step.size(); ++i) {
+    const bool is_new = layers.step[i] > 12;
+    EXPECT_EQ(is_nan(layers.stable_rank[i]), !is_new || is_nan(whole.stable_rank[i]));
+  }
+  ASSERT_EQ(activations.step.size(), activations.change.size());
+  for (std::size_t i = 0; i < activations.step.size(); ++i) {
+    EXPECT_EQ(is_nan(activations.change[i]), activations.step[i] <= 12);
   }
 }
 

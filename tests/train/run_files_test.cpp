@@ -38,7 +38,10 @@ const Kind kinds[] = {
      "step,epoch,test_loss,test_accuracy,validation_loss,validation_accuracy",
      "3,1,2.25,0.125,2.5,0.25", 9,
      [](const auto& path) { return read_evaluations(path).validation_accuracy.size(); }},
-    {"layers", "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance",
+    {"layers", "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank",
+     "3,0.conv.weight,1.5,0.25,0.125,nan,1e-300,2.5", 1,
+     [](const auto& path) { return read_layers(path).stable_rank.size(); }},
+    {"layers_without_rank", "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance",
      "3,0.conv.weight,1.5,0.25,0.125,nan,1e-300", 1,
      [](const auto& path) { return read_layers(path).distance.size(); }},
     {"activations", "step,layer,largest,dead,change", "3,0.conv,nan,0.5,0.25", 1,
@@ -211,8 +214,8 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   {
     RunFolder run(folder / "run", RunConfig{});
     EXPECT_FALSE(std::filesystem::exists(folder / "run/layers.csv"));
-    run.add(std::vector<ParameterRecord>{{7, "0.conv.weight", 1.5, 0.1, 1e-9, nan, 3e8},
-                                         {7, "0.conv.bias", 0, 0, 0, -nan, 0}});
+    run.add(std::vector<ParameterRecord>{{7, "0.conv.weight", 1.5, 0.1, 1e-9, nan, 3e8, 2.5},
+                                         {7, "0.conv.bias", 0, 0, 0, -nan, 0, -nan}});
     run.add(7, std::vector<ActivationRecord>{{"0.conv", INFINITY, 0.25}, {"1", -nan, 1}},
             std::vector<double>{0.125, -nan});
     SharpnessRecord record;
@@ -240,6 +243,7 @@ TEST(RunFilesOfARunFolder, SayWhatWasAdded) {
   EXPECT_THAT(layers.update_norm, ElementsAre(1e-9, 0));
   EXPECT_THAT(layers.angle, testing::Each(testing::IsNan()));
   EXPECT_THAT(layers.distance, ElementsAre(3e8, 0));
+  EXPECT_THAT(layers.stable_rank, ElementsAre(2.5, testing::IsNan()));
   const ActivationRows activations = read_activations(folder / "run/activations.csv");
   EXPECT_THAT(activations.step, ElementsAre(7, 7));
   EXPECT_THAT(activations.layer, ElementsAre("0.conv", "1"));

@@ -218,6 +218,7 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   StepState& step = checkpoint.state.step;
   const float lr_before = step.lr;
   const RunConfig before = config_in(folder);
+  require_same_run(config_path, before, config_, new_schedule);
   const bool changes = new_schedule && first_difference(before, config_).has_value();
   if (changes) take_schedule(step, schedule_of(before), schedule_);
   try {
@@ -231,7 +232,6 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
     throw Error(fmt::format("{}: the run diverged at step {} and cannot be continued",
                             folder.string(), step.first_non_finite));
   }
-  require_same_run(config_path, before, config_, new_schedule);
   if (checkpoint.fingerprint != fingerprint(before) &&
       checkpoint.fingerprint != fingerprint(config_)) {
     throw Error(fmt::format("{}: was saved under a configuration other than the one in {}",
@@ -251,15 +251,15 @@ Resumed Trainer::resume(const std::filesystem::path& folder, bool new_schedule) 
   }
   step_ = step.step;
   note_gate(step);
+  // Weights that the old schedule reached later do not belong to this run.
+  const std::filesystem::path best = folder / "checkpoints" / "best.ckpt";
+  const bool best_is_later =
+      changes && std::filesystem::exists(best) && read_checkpoint(best).state.step.step > step_;
   RunFolder run_folder = RunFolder::reopen(folder, std::move(lock), config_, step_, past_);
   if (changes) {
-    // Weights that the old schedule reached later do not belong to this run.
-    const std::filesystem::path best = run_folder.checkpoint("best");
-    if (std::filesystem::exists(best) && read_checkpoint(best).state.step.step > step_) {
-      std::filesystem::remove(best);
-    }
     // The checkpoint first: resume() accepts it with the old config.yaml if we stop in between.
     save_last(&run_folder);
+    if (best_is_later) std::filesystem::remove(best);
     run_folder.replace_config(config_, step_);
   } else {
     run_folder.update_config(config_);

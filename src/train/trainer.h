@@ -90,10 +90,11 @@ class Trainer {
   /// Resumes the run in `folder` from its last checkpoint; the folder takes this configuration.
   /// Throws ConfigError if the run's differs in a key that determines its numbers (naming the key).
   /// Throws Error if another process has the folder, the run has diverged, the checkpoint is
-  /// damaged, is of another network (naming the tensor) or of a configuration the folder does not
-  /// hold, or `start_lr: auto` gives another rate on this machine. With `new_schedule` the
-  /// schedule, the length and the stages may differ: the run continues at its step under the new
-  /// ones, and its folder keeps the configuration it had.
+  /// damaged, is of another network than the folder (naming the tensor) or of a configuration the
+  /// folder does not hold, or `start_lr: auto` gives another rate on this machine. With
+  /// `new_schedule` the schedule, the length and the stages may differ: the run continues at its
+  /// step under the new ones, and its folder keeps the configuration it had. If this throws, the
+  /// folder is as it was, unless a file in it could not be written.
   Resumed resume(const std::filesystem::path& folder, bool new_schedule = false);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener

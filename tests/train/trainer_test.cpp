@@ -267,13 +267,17 @@ TEST_F(WrongResume, OnlyWhatGoesOnLosesItsSummary) {
   EXPECT_TRUE(std::filesystem::exists(path_ / "summary.json"));
 }
 
-TEST_F(WrongResume, AnotherNetworkNamesTheTensor) {
+TEST_F(WrongResume, ACheckpointOfAnotherNetworkThanTheFoldersNamesTheTensor) {
+  const auto error_with = [&](const char* change) {
+    const RunConfig config = config_of({change});
+    put_bytes(path_ / "config.yaml", write_config(config));
+    return resume_error(path_, config);
+  };
   EXPECT_THAT(
-      resume_error(path_, config_of({"model.layers.0.conv.out=5"})),
+      error_with("model.layers.0.conv.out=5"),
       AllOf(HasSubstr("last.ckpt: belongs to another network: "), HasSubstr("0.conv.weight")));
-  EXPECT_THAT(resume_error(path_, config_of({"model.layers.2.conv.batch_norm=false"})),
-              HasSubstr("2."));
-  EXPECT_THAT(resume_error(path_, config_of({"model.layers.3={linear: {out: 10}, name: head}"})),
+  EXPECT_THAT(error_with("model.layers.2.conv.batch_norm=false"), HasSubstr("2."));
+  EXPECT_THAT(error_with("model.layers.3={linear: {out: 10}, name: head}"),
               HasSubstr("linear.weight"));
 }
 
@@ -286,6 +290,8 @@ TEST_F(WrongResume, AnotherConfigurationNamesTheLine) {
               HasSubstr("'train.length: 30 steps'"));
   EXPECT_THAT(resume_error(path_, config_of({"optimizer.momentum=0.8"})),
               HasSubstr("'optimizer.momentum: 0.8'"));
+  EXPECT_THAT(resume_error(path_, config_of({"model.layers.0.conv.out=5"})),
+              HasSubstr("this configuration has 'model.layers.0.conv.out: 5'"));
   EXPECT_EQ(resume_error(path_, config_of({"name=other", "train.eval_every=7 steps",
                                            "train.checkpoint_every=null"})),
             "");
@@ -639,6 +645,19 @@ TEST_F(NewSchedule, DoesNotKeepWeightsOfLaterUpdatesOfTheOldOne) {
   EXPECT_TRUE(std::filesystem::exists(best));
   trainer_of(now_).resume(path_, true);
   EXPECT_FALSE(std::filesystem::exists(best));
+}
+
+TEST_F(NewSchedule, ChangesNothingIfTheBestWeightsAreDamaged) {
+  const std::filesystem::path best = path_ / "checkpoints/best.ckpt";
+  const std::string whole = bytes_of(path_ / "checkpoints/last.ckpt");
+  put_bytes(best, whole.substr(0, whole.size() / 2));
+  copy_folder(path_, folder_ / "before");
+  EXPECT_THAT(resume_error(path_, now_, true), HasSubstr("best.ckpt: is damaged"));
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_ / "before")) {
+    if (!entry.is_regular_file()) continue;
+    const auto name = entry.path().lexically_relative(folder_ / "before");
+    EXPECT_EQ(bytes_of(path_ / name), bytes_of(entry.path())) << name;
+  }
 }
 
 // The checkpoint is written first. A crash right after it leaves the old configuration beside it,

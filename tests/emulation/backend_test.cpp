@@ -18,6 +18,7 @@
 #include "emulation/memory.h"
 #include "experiment/compare.h"
 #include "experiment/small_experiment.h"
+#include "train/replica_options.h"
 
 namespace preheat::cuda {
 namespace {
@@ -163,6 +164,23 @@ TEST_F(CudaBackendOnADevice, WithoutMemoryForATrialTheFirstPlanIsTaken) {
   for (const auto& file : std::filesystem::directory_iterator(folder.path())) {
     EXPECT_EQ(file.path().extension(), ".lock") << "was written to the cache";
   }
+}
+
+// As in a run with a validation set.
+TEST_F(CudaBackendOnADevice, CapturesTheEvaluationOfEachDatasetOnce) {
+  const auto backend = make_backend(DeviceChoice::cuda);
+  const RunConfig config = read_config(parse_document(small_run, "f.yaml"));
+  const ResidentData data = load_data(config.data, *backend);
+  const Network network = build_network(config, data.shape, data.classes);
+  const auto replica =
+      backend->compile(network, replica_options(config, network, schedule_of(config)),
+                       initial_parameters(network, config.model, config.seed), data.train);
+  const double first = replica->evaluate(*data.test).loss;
+  const double second = replica->evaluate(*data.train).loss;
+  const std::int64_t before = emulation::instantiations;
+  EXPECT_EQ(replica->evaluate(*data.test).loss, first);
+  EXPECT_EQ(replica->evaluate(*data.train).loss, second);
+  EXPECT_EQ(emulation::instantiations, before);
 }
 
 // No task runs here before something waits for it: work of the round before is still to be done

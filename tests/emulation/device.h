@@ -30,6 +30,9 @@ inline int major_version = 9;
 /// What waiting for a stream returns: an error in a kernel would stay. Tests may set it.
 inline cudaError_t device_error = cudaSuccess;
 
+/// Of graphs, so far.
+inline std::int64_t instantiations = 0;
+
 struct Task {
   Work work;                                 // empty: the task only orders others
   std::vector<std::shared_ptr<Task>> after;  // what it comes after; cleared when it is done

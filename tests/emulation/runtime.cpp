@@ -771,6 +771,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t handle, unsi
   }
   auto* const made = new Exec{graph->nodes, graph, nullptr};
   execs.insert(made);
+  ++instantiations;
   *exec = reinterpret_cast<cudaGraphExec_t>(made);
   return cudaSuccess;
 }

@@ -402,17 +402,17 @@ Evaluation CudaReplica::evaluate(const ResidentDataset& test) {
   clear(position_, stream_);
   const std::int64_t batch = options_.examples_per_pass();
   std::int64_t batches = (dataset.size() + batch - 1) / batch;
-  if (!options_.cuda_graph || evaluated_ != dataset.number()) {
+  GraphExec& graph = evaluation_graphs_[dataset.number()];
+  if (!options_.cuda_graph || !graph) {
     const std::lock_guard lock(libraries_->mutex);
     const std::int64_t eager = options_.cuda_graph ? 1 : batches;
     for (std::int64_t i = 0; i < eager; ++i) enqueue_evaluation(dataset);
     batches -= eager;
     if (options_.cuda_graph) {
-      evaluation_graph_ = instantiate(capture(stream_, [&] { enqueue_evaluation(dataset); }));
-      evaluated_ = dataset.number();
+      graph = instantiate(capture(stream_, [&] { enqueue_evaluation(dataset); }));
     }
   }
-  replay(evaluation_graph_, batches);
+  replay(graph, batches);
   kernels::BatchLoss loss;
   download(evaluation_loss_.data(), std::span(&loss, 1), stream_);
   wait(stream_);

@@ -100,10 +100,9 @@ class CudaReplica : public Replica {
   Event boundary_ = make_event();  // after all work of the epochs before the latest order's
   std::int64_t ordered_epoch_ = -1;
 
-  std::map<std::int64_t, GraphExec> graphs_;  // of the stage, by number of steps
-  GraphExec evaluation_graph_;
-  std::uint64_t evaluated_ = 0;  // number() of the dataset that this graph reads
-  bool has_run_ = false;         // whether a step of the stage has run eagerly
+  std::map<std::int64_t, GraphExec> graphs_;              // of the stage, by number of steps
+  std::map<std::uint64_t, GraphExec> evaluation_graphs_;  // by the number() of what they read
+  bool has_run_ = false;  // whether a step of the stage has run eagerly
   std::int64_t launches_per_update_ = 0;
 
   std::size_t stage_ = no_stage;

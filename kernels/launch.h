@@ -271,9 +271,10 @@ std::size_t tensor_core_weight_gradient_workspace_bytes(const Images& shape, std
 // fp32_convolution.cu and fp32_weight_gradient.cu: a 3 x 3 convolution at stride 1 with one pixel
 // of zero padding around x [shape]; y is [shape, but out channels],
 //   y[n][i][j][k] = sum x[n][i + r - 1][j + s - 1][c] w[k][r][s][c]  over r, s, c,
-// and its gradients, in fp32 with fp32 multiply-adds. Channels on either side are multiples of 16,
-// and all pointers are 16-byte aligned. Requires compute capability 8.0 or later; on older devices,
-// or if a few rows of an image do not fit into shared memory, the functions return
+// and its gradients, in fp32 with fp32 multiply-adds. Channels on either side are multiples of 16
+// up to 256, the larger of the two tensors has fewer than 2^31 elements, and all pointers are
+// 16-byte aligned. Requires compute capability 8.0 or later; on older devices, for other shapes, or
+// if a few rows of an image do not fit into shared memory, the functions return
 // cudaErrorNotSupported.
 
 /// Reads x about twice per 32 channels of y, and w once per 200 pixels or so; writes y once.

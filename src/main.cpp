@@ -76,8 +76,8 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("preheat ") + PREHEAT_VERSION);
   app.require_subcommand(1);
   app.footer(
-      "Exit codes: 0 success, 1 runtime error, 2 wrong usage or configuration, 3 `train` "
-      "diverged.");
+      "Exit codes: 0 success, 1 runtime error or interrupted, 2 wrong usage or configuration, 3 "
+      "`train` diverged.");
   int exit_code = 0;
   preheat::add_train_command(app, exit_code);
   preheat::add_compare_command(app, exit_code);

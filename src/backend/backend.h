@@ -163,7 +163,7 @@ class Replica {
   virtual ReplicaState save() const = 0;
 
   /// Drops the records that were not drained and the epoch's order. Throws Error naming the first
-  /// tensor that this network lacks or has in another shape.
+  /// tensor that is not of the same name and shape in the network, in its order.
   virtual void load(const ReplicaState& state) = 0;
 
   /// After a step that was not finite: the first tensor, in the order of computation, with a value

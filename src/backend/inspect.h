@@ -13,7 +13,8 @@ bool all_finite(std::span<const float> values);
 /// The record of an op's output: values [.., channels].
 ActivationRecord activation_record(const Op& op, std::span<const float> values);
 
-/// Throws Error naming the first tensor that the network lacks or has in another shape.
+/// Throws Error naming the first tensor that is not of the same name and shape in both, in their
+/// order.
 void check_state(const Network& network, const ReplicaState& state);
 
 }  // namespace preheat

@@ -473,7 +473,9 @@ void add_bench_step(CLI::App& bench) {
       bench.add_subcommand("step", "Time a whole training step of a configuration, and its parts");
   options->config.add_to(*command);
   options->run.add_device_to(*command);
-  command->add_option("--seconds", options->seconds, "measuring time per figure, in seconds")
+  command
+      ->add_option("--seconds", options->seconds,
+                   "measuring time per figure, in seconds (default 2)")
       ->type_name("S")
       ->check(CLI::Range(0.1, 600.0))
       ->check(finite);

@@ -250,7 +250,9 @@ void add_bench_update(CLI::App& bench) {
                                              "this many parameters instead of the default sets")
                                 ->type_name("N")
                                 ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
-  command->add_option("--tensors", options->tensors, "number of tensors to split them into")
+  command
+      ->add_option("--tensors", options->tensors,
+                   "number of tensors to split them into (default 1)")
       ->type_name("N")
       ->check(CLI::Range(1, 32767))
       ->needs(parameters);

@@ -67,7 +67,7 @@ Document ConfigOptions::document(const std::string& resume) const {
 }
 
 void RunOptions::add_device_to(CLI::App& app) {
-  app.add_option("--device", device, "auto | cpu | cuda")->type_name("DEVICE");
+  app.add_option("--device", device, "auto (default) | cpu | cuda")->type_name("DEVICE");
 }
 
 void RunOptions::add_to(CLI::App& app, const std::string& more) {

@@ -8,7 +8,7 @@
 namespace preheat {
 
 /// The names a misspelt `name` may stand for: those at the smallest edit distance, if that is small
-/// enough, otherwise those that contain it. Empty if there are none.
+/// enough, otherwise, from three characters on, those that contain it. Empty if there are none.
 std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& names);
 
 /// "did you mean a or b?"

@@ -31,7 +31,8 @@ bool are_as_long(const Budget& a, const Budget& b);
 
 /// The test loss of the first arm of a pair minus that of the second at equal training loss
 /// (test_loss_difference() in train/loss_curve.h), over the seeds at which it exists: neither run
-/// failed, and neither was below that training loss at its first evaluation.
+/// failed, both were evaluated often enough (min_curve_evaluations), and neither was below that
+/// training loss at its first evaluation.
 struct MatchedLosses {
   std::int64_t n = 0;  // seeds, at least one
   double mean = 0;

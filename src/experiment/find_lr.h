@@ -122,8 +122,8 @@ RateRatio ratio_of(const SearchArm& a, const SearchArm& b);
 
 /// For each arm the index of the first whose loss at the initial weights is the same, and so are
 /// its critical rates and its sharpness: those of equal model, data (batch size included), loss,
-/// label smoothing and number of threads. Schedule, optimizer and precision do not enter, nor do
-/// the settings of diagnostics.sharpness, of which those of the first arm apply.
+/// label smoothing and number of threads. Augmentation, schedule, optimizer and precision do not
+/// enter, nor do the settings of diagnostics.sharpness, of which those of the first arm apply.
 std::vector<std::size_t> network_arms(const std::vector<RunConfig>& configs);
 
 /// Spearman's rank correlation between a rate of the initial weights of `network_arm` and the

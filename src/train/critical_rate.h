@@ -46,7 +46,8 @@ std::optional<double> critical_rate(Probe& probe, std::span<const float> weights
 
 /// The critical rate at a run's initial weights, on its first data.batch_size examples in the
 /// passes of the run: the gradient is then as noisy as those of the run, and the activations fit
-/// wherever the run's do. Throws NotFinite, and Error if memory does not suffice.
+/// wherever the run's do. Throws NotFinite, Error if memory does not suffice, and ConfigError as
+/// replica_options() does.
 std::optional<double> critical_rate(const RunConfig& config, Backend& backend,
                                     const Network& network, const Schedule& schedule,
                                     std::shared_ptr<const ResidentDataset> train);

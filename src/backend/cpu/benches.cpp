@@ -295,7 +295,7 @@ std::vector<std::vector<double>> CpuBenches::time_schedules(
 }
 
 Ceilings CpuBenches::measure_ceilings(Precision, int cpu_threads) {
-  const ThreadCount count(cpu_threads == 0 ? threads_ : cpu_threads);
+  const ThreadCount count(threads_of(cpu_threads, threads_));
   constexpr int rounds = 7;
   const auto seconds_of = [&](const auto& work) {
     work();

@@ -18,7 +18,7 @@ std::vector<std::vector<double>> time_in_turns(const std::vector<std::function<v
 
 class CpuBenches : public Benches {
  public:
-  /// Uses `threads` threads, unless a call requests fewer.
+  /// Uses `threads` threads, unless a call requests another number.
   explicit CpuBenches(int threads) : threads_(threads) {}
 
   Condition condition() const override;

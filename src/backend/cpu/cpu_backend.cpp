@@ -55,10 +55,10 @@ class CpuBackend : public Backend {
   }
   void require_memory(const Network& network, const ReplicaOptions& options) const override {
     require_free(network, options.passes() > 1 ? arenas + 1 : arenas, options.examples_per_pass(),
-                 "lower data.batch_size or data.micro_batch");
+                 smaller_passes);
   }
   void require_memory(const Network& network, std::int64_t examples) const override {
-    require_free(network, arenas, examples, "lower data.batch_size or data.micro_batch");
+    require_free(network, arenas, examples, smaller_passes);
   }
   std::unique_ptr<Replica> compile(const Network& network, const ReplicaOptions& options,
                                    std::span<const float> initial,
@@ -74,7 +74,7 @@ class CpuBackend : public Backend {
                                std::int64_t examples) override {
     examples = std::min(examples, data->size());
     const std::lock_guard lock(taking_memory_);
-    require_free(network, arenas, examples, "use fewer examples");
+    require_free(network, arenas, examples, fewer_examples);
     const int threads = threads_of(options.cpu_threads);
     const cpu::ThreadCount count(threads);
     return std::make_unique<cpu::CpuProbe>(network, options, threads, std::move(data), examples);
@@ -93,9 +93,7 @@ class CpuBackend : public Backend {
     check_memory("memory", parameters, activations, cpu::available_memory(), remedy);
   }
 
-  int threads_of(int cpu_threads) const {
-    return cpu_threads == 0 ? threads_ : std::min(cpu_threads, omp_get_thread_limit());
-  }
+  int threads_of(int cpu_threads) const { return cpu::threads_of(cpu_threads, threads_); }
 
   const int threads_;
   cpu::CpuBenches benches_;

@@ -3,7 +3,15 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
 namespace preheat::cpu {
+
+/// The threads of a replica with train.cpu_threads: `all` if that is 0, otherwise as many of them
+/// as OpenMP supplies.
+inline int threads_of(int cpu_threads, int all) {
+  return cpu_threads == 0 ? all : std::min(cpu_threads, omp_get_thread_limit());
+}
 
 /// Sets the thread count of the calling thread for the lifetime of this object, then restores the
 /// old one. oneDNN plans for as many threads as OpenMP reports, and waits for all of them when the

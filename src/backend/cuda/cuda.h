@@ -72,19 +72,17 @@ template <class T>
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
-  explicit PinnedBuffer(std::size_t size) : size_(size) {
+  explicit PinnedBuffer(std::size_t size) {
     void* memory = nullptr;
     PREHEAT_CHECK(cudaMallocHost(&memory, size * sizeof(T)));
     data_.reset(static_cast<T*>(memory));
   }
   T* data() const { return data_.get(); }
-  std::size_t size() const { return size_; }
 
  private:
   struct Free {
     void operator()(T* memory) const noexcept { cudaFreeHost(memory); }
   };
-  std::size_t size_ = 0;
   std::unique_ptr<T, Free> data_;
 };
 

@@ -90,11 +90,11 @@ class CudaBackend : public Backend {
   }
 
   void require_memory(const Network& network, const ReplicaOptions& options) const override {
-    require_free(network, options.examples_per_pass(), options.precision,
-                 "lower data.batch_size or data.micro_batch", cuda::CudaReplica::use_of(options));
+    require_free(network, options.examples_per_pass(), options.precision, smaller_passes,
+                 cuda::CudaReplica::use_of(options));
   }
   void require_memory(const Network& network, std::int64_t examples) const override {
-    require_free(network, examples, Precision::fp32, "lower data.batch_size or data.micro_batch",
+    require_free(network, examples, Precision::fp32, smaller_passes,
                  cuda::ParameterArena::Use::probing);
   }
 
@@ -102,7 +102,7 @@ class CudaBackend : public Backend {
                                    std::span<const float> initial,
                                    std::shared_ptr<const ResidentDataset> train) override {
     PREHEAT_CHECK(cudaSetDevice(0));  // of the calling thread
-    return cuda::with_remedy("lower data.batch_size or data.micro_batch", [&] {
+    return cuda::with_remedy(smaller_passes, [&] {
       return std::make_unique<cuda::CudaReplica>(libraries_, network, options, initial,
                                                  std::move(train));
     });
@@ -113,9 +113,9 @@ class CudaBackend : public Backend {
                                std::int64_t examples) override {
     PREHEAT_CHECK(cudaSetDevice(0));
     examples = std::min(examples, data->size());
-    require_free(network, examples, Precision::fp32, "use fewer examples",
+    require_free(network, examples, Precision::fp32, fewer_examples,
                  cuda::ParameterArena::Use::probing);
-    return cuda::with_remedy("use fewer examples", [&] {
+    return cuda::with_remedy(fewer_examples, [&] {
       return std::make_unique<cuda::CudaProbe>(libraries_, network, options, std::move(data),
                                                examples);
     });

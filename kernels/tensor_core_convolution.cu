@@ -189,6 +189,119 @@ class Feed {
   int row_;
 };
 
+/// Fills the column of zeros in each stage of the ring.
+template <int in, int outputs>
+__device__ void clear_zero_columns(uint4* space) {
+  using Block = Layout<in, outputs>;
+  constexpr int zeros = in / 8;  // chunks in each stage
+  static_assert(stages * zeros <= threads);
+  if (const int i = static_cast<int>(threadIdx.x); i < stages * zeros) {
+    const unsigned at = Block::filter_bytes + i / zeros * Block::stage_bytes +
+                        swizzled_offset<in>(Block::zero_column, i % zeros);
+    space[at / 16] = uint4{};
+  }
+}
+
+/// The filters that a warp multiplies by, tap by tap.
+template <class Block>
+using Filters = Fragment[taps * taps][Block::fragments];
+
+/// Loads those of one part of the block's outputs from shared memory.
+template <int in, int outputs, bool transposed>
+__device__ void load_filters(unsigned from, int part, int lane,
+                             Filters<Layout<in, outputs>>& filters) {
+  using Block = Layout<in, outputs>;
+#pragma unroll
+  for (int tap = 0; tap < taps * taps; ++tap) {
+#pragma unroll
+    for (int f = 0; f < Block::fragments; ++f) {
+      // The lane's row of a quarter. The quarters are 8 outputs x 16 inputs and 8 outputs more, or
+      // 8 outputs x 32 inputs.
+      const int quarter = lane / 8;
+      const int k = part * Block::warp_outputs + (Block::halves ? 0 : quarter / 2 * 8);
+      const int c = Block::halves ? f * 32 + quarter * 8 : f * 16 + quarter % 2 * 8;
+      const unsigned at = from + tap * Block::tap_bytes;
+      if constexpr (transposed) {
+        load_transposed(filters[tap][f], at + swizzled_offset<outputs>(c + lane % 8, k / 8));
+      } else {
+        load(filters[tap][f], at + swizzled_offset<in>(k + lane % 8, c / 8));
+      }
+    }
+  }
+}
+
+/// Where in a stage a lane reads a chunk of x for each column of taps, for a pixel of the tile that
+/// begins at `column`.
+template <int in, int outputs>
+__device__ void find_x(const Extent& extent, int column, int pixel, int chunk,
+                       unsigned (&x_at)[taps]) {
+  using Block = Layout<in, outputs>;
+#pragma unroll
+  for (int s = 0; s < taps; ++s) {
+    const int shifted = (column + pixel) % extent.width + s - 1;
+    const bool outside = shifted < 0 || shifted >= extent.width;
+    const int neighbour = pixel + s - 1;
+    const int at = neighbour < 0 ? Block::left_column : neighbour;
+    x_at[s] = swizzled_offset<in>(outside ? Block::zero_column : at, chunk);
+  }
+}
+
+/// The pixels of y in every eighth column from `column` on, in the first row of their image;
+/// negative outside of the images.
+template <int count>
+__device__ void find_y(const Extent& extent, int column, int (&y_at)[count]) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) {
+    const int of_all = column + 8 * i;
+    const int image = of_all / extent.width;
+    const int x = of_all % extent.width;
+    y_at[i] = of_all < extent.columns ? image * extent.height * extent.width + x : -1;
+  }
+}
+
+/// A lane's share of the two sums of 16 pixels x 8 channels that its warp has for a row of y.
+using RowSums = float[2][4];
+
+/// Multiplies a row of x by the filters, for those of the rows of y above it, level with it and
+/// below it that are needed.
+template <class T, class Block>
+__device__ void multiply_row(unsigned stage, const unsigned (&x_at)[taps],
+                             const Filters<Block>& filters, const bool (&needed)[taps],
+                             RowSums (&sums)[taps]) {
+#pragma unroll
+  for (int s = 0; s < taps; ++s) {
+    Fragment pixels[Block::steps];
+#pragma unroll
+    for (int c = 0; c < Block::steps; ++c) load(pixels[c], stage + (x_at[s] ^ c * 32));
+#pragma unroll
+    for (int f = 0; f < Block::fragments; ++f) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int r = 0; r < taps; ++r) {
+          if (needed[r]) {
+            multiply_add<T>(sums[r][half], pixels[Block::halves ? 2 * f + half : f],
+                            filters[(taps - 1 - r) * taps + s][f], half);
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Makes the sums ready for the next row of x, which begins a row of y.
+template <int rows>
+__device__ void move_up(RowSums (&sums)[rows]) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int r = 0; r < rows; ++r) sums[r][half][i] = r + 1 < rows ? sums[r + 1][half][i] : 0;
+    }
+  }
+}
+
 template <class T>
 __device__ unsigned packed(float a, float b) {
   const Pack<T, 2> pack{{from_float<T>(a), from_float<T>(b)}};
@@ -205,6 +318,19 @@ __device__ Pack<T, 4> four_channels(const float (&first)[2], const float (&secon
   const unsigned other = __shfl_xor_sync(0xffffffffu, is_odd ? even : odd, 1);
   const uint2 four = is_odd ? uint2{other, odd} : uint2{even, other};
   return reinterpret_cast<const Pack<T, 4>&>(four);
+}
+
+/// The four channels of pixel `i` of those that the lane writes.
+template <class T, class Block>
+__device__ Pack<T, 4> written_channels(const RowSums& sums, int i) {
+  float first[2];
+  float second[2];
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    first[k] = Block::halves ? sums[0][k] + sums[1][k] : sums[0][2 * i + k];
+    second[k] = Block::halves ? sums[0][2 + k] + sums[1][2 + k] : sums[1][2 * i + k];
+  }
+  return four_channels<T>(first, second);
 }
 
 template <class T, int in, int outputs, bool transposed>
@@ -231,13 +357,7 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
   Feed<T, in, outputs> feed(extent, x, ring, first_row, end_row);
 #pragma unroll 1
   for (int i = 0; i < stages - 1; ++i) feed.copy_row();
-  constexpr int zeros = in / 8;  // chunks in each stage
-  static_assert(stages * zeros <= threads);
-  if (const int i = static_cast<int>(threadIdx.x); i < stages * zeros) {
-    const unsigned at = Block::filter_bytes + i / zeros * Block::stage_bytes +
-                        swizzled_offset<in>(Block::zero_column, i % zeros);
-    space[at / 16] = uint4{};
-  }
+  clear_zero_columns<in, outputs>(space);
 
   const int lane = static_cast<int>(threadIdx.x) % warp;
   const int part = static_cast<int>(threadIdx.x) / warp % Block::parts;
@@ -252,46 +372,17 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
                         (Block::halves ? 0 : lane % 2 * 8) + lane % 4 / 2 * 4;
   int column = first_row / extent.height * Block::columns;
   unsigned x_at[taps];
-  int y_at[written];  // the pixel in the image's first row; negative outside of the images
+  int y_at[written];
   const auto enter_tile = [&] {
-#pragma unroll
-    for (int s = 0; s < taps; ++s) {
-      const int shifted = (column + x_pixel) % extent.width + s - 1;
-      const bool outside = shifted < 0 || shifted >= extent.width;
-      const int neighbour = x_pixel + s - 1;
-      const int at = neighbour < 0 ? Block::left_column : neighbour;
-      x_at[s] = swizzled_offset<in>(outside ? Block::zero_column : at, lane / 16);
-    }
-#pragma unroll
-    for (int i = 0; i < written; ++i) {
-      const int of_all = column + y_pixel + 8 * i;
-      const int image = of_all / extent.width;
-      const int x = of_all % extent.width;
-      y_at[i] = of_all < extent.columns ? image * extent.height * extent.width + x : -1;
-    }
+    find_x<in, outputs>(extent, column, x_pixel, lane / 16, x_at);
+    find_y(extent, column + y_pixel, y_at);
   };
   enter_tile();
 
   wait_for_copies<stages - 1>();
   __syncthreads();  // the filters are there
-  Fragment filter[taps * taps][Block::fragments];
-#pragma unroll
-  for (int tap = 0; tap < taps * taps; ++tap) {
-#pragma unroll
-    for (int f = 0; f < Block::fragments; ++f) {
-      // The lane's row of a quarter. The quarters are 8 outputs x 16 inputs and 8 outputs more, or
-      // 8 outputs x 32 inputs.
-      const int quarter = lane / 8;
-      const int k = part * Block::warp_outputs + (Block::halves ? 0 : quarter / 2 * 8);
-      const int c = Block::halves ? f * 32 + quarter * 8 : f * 16 + quarter % 2 * 8;
-      const unsigned at = filters + tap * Block::tap_bytes;
-      if constexpr (transposed) {
-        load_transposed(filter[tap][f], at + swizzled_offset<outputs>(c + lane % 8, k / 8));
-      } else {
-        load(filter[tap][f], at + swizzled_offset<in>(k + lane % 8, c / 8));
-      }
-    }
-  }
+  Filters<Block> fragments;
+  load_filters<in, outputs, transposed>(filters, part, lane, fragments);
 
   // The filters are in registers; the sums of y take their place.
   auto& sums_of_y = *reinterpret_cast<WrittenSums<4>*>(space);
@@ -301,19 +392,12 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
     sums_of_y.clear();
   }
 
-  float sums[taps][2][4] = {};  // of the row above, the same one and the one below
-  const auto write_row = [&](const float(&of_row)[2][4], int row) {
+  RowSums sums[taps] = {};  // of the row above, the same one and the one below
+  const auto write_row = [&](const RowSums& of_row, int row) {
     Pack<T, 4> stored[written] = {};
 #pragma unroll
     for (int i = 0; i < written; ++i) {
-      float first[2];
-      float second[2];
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        first[k] = Block::halves ? of_row[0][k] + of_row[1][k] : of_row[0][2 * i + k];
-        second[k] = Block::halves ? of_row[0][2 + k] + of_row[1][2 + k] : of_row[1][2 * i + k];
-      }
-      const Pack<T, 4> four = four_channels<T>(first, second);
+      const Pack<T, 4> four = written_channels<T, Block>(of_row, i);
       if (y_at[i] < 0) continue;
       const std::int64_t pixel = y_at[i] + row * extent.width;
       *reinterpret_cast<Pack<T, 4>*>(y + pixel * out + y_channel) = stored[i] = four;
@@ -338,36 +422,10 @@ __global__ void __launch_bounds__(threads, Layout<in, outputs>::blocks_per_sm)
     // above, for those of its first row the one below.
     const bool needed[taps] = {row > 0 && at > begin, at >= begin && at < end,
                                row + 1 < extent.height && at + 1 < end};
-#pragma unroll
-    for (int s = 0; s < taps; ++s) {
-      Fragment pixels[Block::steps];
-#pragma unroll
-      for (int c = 0; c < Block::steps; ++c) load(pixels[c], stage + (x_at[s] ^ c * 32));
-#pragma unroll
-      for (int f = 0; f < Block::fragments; ++f) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-#pragma unroll
-          for (int r = 0; r < taps; ++r) {
-            if (needed[r]) {
-              multiply_add<T>(sums[r][half], pixels[Block::halves ? 2 * f + half : f],
-                              filter[(taps - 1 - r) * taps + s][f], half);
-            }
-          }
-        }
-      }
-    }
+    multiply_row<T, Block>(stage, x_at, fragments, needed, sums);
     if (needed[0]) write_row(sums[0], row - 1);
     if (needed[1] && row + 1 == extent.height) write_row(sums[1], row);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        sums[0][half][i] = sums[1][half][i];
-        sums[1][half][i] = sums[2][half][i];
-        sums[2][half][i] = 0;
-      }
-    }
+    move_up(sums);
     ++row;
     stage = Block::next_stage(ring, stage);
   }

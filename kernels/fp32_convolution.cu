@@ -55,16 +55,36 @@ struct Tiling {
   }
 };
 
-/// Copies a quad of input channels of the filters for each slice, as [rows, 3, 3, 4]. Thread
-/// `group` of the groups has outputs group * 8 .. group * 8 + 7, in rows group, group + groups,
-/// ..., which are in different banks for different groups. The data gradient is a convolution with
-/// rotated and transposed filters.
-template <int outputs, bool transposed>
-__device__ void load_filters(const float* w, int in, int out, int first_in, int first_out,
-                             int slices, unsigned to, int quad_bytes) {
+/// Copies a quad of input channels of the listed pixels for each slice into a stage, zeros for
+/// those that are not there. Neither this loop nor that over filters is unrolled, so that they take
+/// no registers from the sums.
+template <int pixels, int outputs>
+__device__ void load_pixels(const Tiling<pixels, outputs>& tiling, const int* list, int count,
+                            const float* x, int in, int first_in, unsigned stage) {
+  const int quad_bytes = tiling.quad_size() * 16;
+  const int slice = static_cast<int>(threadIdx.x) % tiling.slices;
+  const int channel = first_in + slice * quad;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) / tiling.slices; i < count;
+       i += threads / tiling.slices) {
+    const int pixel = list[i];
+    copy_async(stage + slice * quad_bytes + i * 16, x + (max(pixel, 0) * in + channel), pixel >= 0);
+  }
+}
+
+/// Copies a quad of input channels of the filters for each slice into a stage, as [rows, 3, 3, 4].
+/// Thread `group` of the groups has outputs group * 8 .. group * 8 + 7, in rows group, group +
+/// groups, ..., which are in different banks for different groups. The data gradient is a
+/// convolution with rotated and transposed filters.
+template <bool transposed, int pixels, int outputs>
+__device__ void load_filters(const Tiling<pixels, outputs>& tiling, const float* w, int in, int out,
+                             int first_in, int first_out, unsigned stage) {
   constexpr int groups = groups_of<outputs>;
   constexpr int all_taps = taps * taps;
   constexpr int pieces = transposed ? quad : 1;
+  const int slices = tiling.slices;
+  const int quad_bytes = tiling.quad_size() * 16;
+  const unsigned to = stage + tiling.segments * tiling.pitch * 16;
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < outputs * slices * pieces; i += threads) {
     const int piece = i % pieces;
@@ -80,6 +100,40 @@ __device__ void load_filters(const float* w, int in, int out, int first_in, int 
       } else {
         copy_async(at + tap * 16, w + ((k * all_taps + tap) * in + c), true);
       }
+    }
+  }
+}
+
+/// Adds the products of what a tap sees of a row of x and its weights for one output channel, whose
+/// sums are `thread_outputs` apart.
+template <int pixels>
+__device__ void multiply(const float (*values)[quad], const float (&weights)[quad], float* sums) {
+#pragma unroll
+  for (int c = 0; c < quad; ++c) {
+#pragma unroll
+    for (int i = 0; i < pixels; ++i) {
+      float& sum = sums[i * thread_outputs];
+      sum = fmaf(values[i][c], weights[c], sum);
+    }
+  }
+}
+
+/// Writes the sums of a strip to y [images, out], which begins at the thread's first channel.
+template <int pixels>
+__device__ void write_strip(const float (&sums)[pixels * thread_outputs],
+                            const Strips<pixels>& images, int strip, int out, float* y) {
+  const int row = strip / images.across;
+  const int column = strip % images.across * pixels;
+  const std::int64_t pixel = std::int64_t{row} * images.width + column;
+  float* const to = y + pixel * out;
+#pragma unroll
+  for (int i = 0; i < pixels; ++i) {
+    if (column + i >= images.width) return;
+#pragma unroll
+    for (int k = 0; k < thread_outputs; k += quad) {
+      const float* const four = sums + i * thread_outputs + k;
+      *reinterpret_cast<float4*>(to + std::int64_t{i} * out + k) =
+          float4{four[0], four[1], four[2], four[3]};
     }
   }
 }
@@ -106,22 +160,10 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
   }
   __syncthreads();
 
-  // The copy loops are not unrolled, so that they take no registers from the sums.
   const int step = tiling.slices * quad;  // channels that are copied and used together
   const auto load_stage = [&](int first_in, const float4* stage) {
-    const unsigned to = shared_address(stage);
-    const int quad_bytes = tiling.quad_size() * 16;
-    const int to_slice = static_cast<int>(threadIdx.x) % tiling.slices;
-    const int channel = first_in + to_slice * quad;
-#pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x) / tiling.slices; i < listed;
-         i += threads / tiling.slices) {
-      const int pixel = pixel_list[i];
-      copy_async(to + to_slice * quad_bytes + i * 16, x + (max(pixel, 0) * in + channel),
-                 pixel >= 0);
-    }
-    load_filters<outputs, transposed>(w, in, out, first_in, first_out, tiling.slices,
-                                      to + tiling.segments * Block::pitch * 16, quad_bytes);
+    load_pixels(tiling, pixel_list, listed, x, in, first_in, shared_address(stage));
+    load_filters<transposed>(tiling, w, in, out, first_in, first_out, shared_address(stage));
     commit_copies();
   };
 
@@ -163,14 +205,7 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
           float weights[quad];
           load<float, quad>(reinterpret_cast<const float*>(filter), k * groups * taps * taps + s,
                             weights);
-#pragma unroll
-          for (int c = 0; c < quad; ++c) {
-#pragma unroll
-            for (int i = 0; i < pixels; ++i) {
-              float& sum = sums[i * thread_outputs + k];
-              sum = fmaf(values[i + s][c], weights[c], sum);
-            }
-          }
+          multiply<pixels>(values + s, weights, sums + k);
         }
       }
       row += images.across * Block::pitch;
@@ -180,20 +215,7 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
 
   add_slices(sums, reinterpret_cast<float*>(space), tiling.slices, slice, lane, slice_threads);
   if (slice > 0 || strip >= strips) return;
-  const int row = (first + strip) / images.across;
-  const int column = (first + strip) % images.across * pixels;
-  const std::int64_t pixel = std::int64_t{row} * images.width + column;
-  float* const to = y + pixel * out + first_out + group * thread_outputs;
-#pragma unroll
-  for (int i = 0; i < pixels; ++i) {
-    if (column + i >= images.width) return;
-#pragma unroll
-    for (int k = 0; k < thread_outputs; k += quad) {
-      const float* const four = sums + i * thread_outputs + k;
-      *reinterpret_cast<float4*>(to + std::int64_t{i} * out + k) =
-          float4{four[0], four[1], four[2], four[3]};
-    }
-  }
+  write_strip(sums, images, first + strip, out, y + first_out + group * thread_outputs);
 #endif
 }
 

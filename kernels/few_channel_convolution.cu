@@ -210,8 +210,47 @@ struct WorkSplit {
         slots(threads / items) {}
 };
 
+/// Adds up the sums of the slots through shared memory, tap by tap, and writes them to the block's
+/// partial [out, kernel, kernel, in].
+template <int rows, int kernel, unsigned pack>
+__device__ void write_partial(const FewChannels& shape, const WorkSplit& shares,
+                              const float (&sums)[rows][kernel][pack], float* partial) {
+  // Eight adjacent threads add up one sum. One word of padding per row puts their reads into
+  // different banks from those of their neighbours.
+  constexpr unsigned reducers = 8;
+  __shared__ float found[pack][threads + 1];
+  const unsigned reducer = threadIdx.x % reducers;
+#pragma unroll
+  for (int r = 0; r < rows; ++r) {
+#pragma unroll
+    for (int s = 0; s < kernel; ++s) {
+      __syncthreads();  // until the previous tap has been read
+#pragma unroll
+      for (unsigned k = 0; k < pack; ++k) found[k][threadIdx.x] = sums[r][s][k];
+      __syncthreads();
+      // The number of sums is a multiple of four: either a whole warp has work or none of it.
+      for (unsigned o = threadIdx.x / reducers; o < shares.items * pack; o += threads / reducers) {
+        const unsigned item = o / pack;
+        float sum = 0;
+        for (unsigned i = reducer; i < shares.slots; i += reducers) {
+          sum += found[o % pack][i * shares.items + item];
+        }
+#pragma unroll
+        for (unsigned offset = reducers / 2; offset > 0; offset /= 2) {
+          sum += __shfl_down_sync(0xffffffffu, sum, offset, reducers);
+        }
+        const unsigned k = item % shares.packs * pack + o % pack;
+        const unsigned c = item / shares.packs % shape.channels;
+        const unsigned kernel_row = item / shares.packs / shape.channels * rows + r;
+        const unsigned at = ((k * kernel + kernel_row) * kernel + s) * shape.channels + c;
+        if (reducer == 0) partial[at] = sum;
+      }
+    }
+  }
+}
+
 // Every block accumulates over a contiguous range of tiles, a thread over every slots-th strip of
-// them, in registers. The sums of the slots are then reduced through shared memory, tap by tap.
+// them, in registers.
 template <class T, int kernel, int stride>
 __global__ void __launch_bounds__(threads, 2)
     gradient_kernel(const FewChannels shape, const Tiling tiling, const T* x, const T* dy,
@@ -268,39 +307,7 @@ __global__ void __launch_bounds__(threads, 2)
       }
     }
   }
-
-  // Eight adjacent threads add up one sum. One word of padding per row puts their reads into
-  // different banks from those of their neighbours.
-  constexpr unsigned reducers = 8;
-  __shared__ float found[pack][threads + 1];
-  const unsigned reducer = threadIdx.x % reducers;
-#pragma unroll
-  for (int r = 0; r < rows; ++r) {
-#pragma unroll
-    for (int s = 0; s < kernel; ++s) {
-      __syncthreads();  // until the previous tap has been read
-#pragma unroll
-      for (unsigned k = 0; k < pack; ++k) found[k][threadIdx.x] = sums[r][s][k];
-      __syncthreads();
-      // The number of sums is a multiple of four: either a whole warp has work or none of it.
-      for (unsigned o = threadIdx.x / reducers; o < shares.items * pack; o += threads / reducers) {
-        const unsigned item = o / pack;
-        float sum = 0;
-        for (unsigned i = reducer; i < shares.slots; i += reducers) {
-          sum += found[o % pack][i * shares.items + item];
-        }
-#pragma unroll
-        for (unsigned offset = reducers / 2; offset > 0; offset /= 2) {
-          sum += __shfl_down_sync(0xffffffffu, sum, offset, reducers);
-        }
-        const unsigned k = item % shares.packs * pack + o % pack;
-        const unsigned c = item / shares.packs % shape.channels;
-        const unsigned kernel_row = item / shares.packs / shape.channels * rows + r;
-        const unsigned at = ((k * kernel + kernel_row) * kernel + s) * shape.channels + c;
-        if (reducer == 0) partials[std::int64_t{blockIdx.x} * weights_of(shape) + at] = sum;
-      }
-    }
-  }
+  write_partial(shape, shares, sums, partials + std::int64_t{blockIdx.x} * weights_of(shape));
 }
 
 // Sums the blocks' partials: one lane per weight, the warps split the blocks.

@@ -91,6 +91,57 @@ __device__ void load_pixels(const int* list, int count, const float* from, int c
   }
 }
 
+/// What a thread has the sums of: a row of taps between a quad of channels of x and one of dy, over
+/// the strips of a slice. In a half-warp adjacent lanes share channels of dy, lanes two apart
+/// channels of x.
+template <class Block>
+struct Share {
+  int slice = static_cast<int>(threadIdx.x) / Block::slice_threads;
+  int thread = static_cast<int>(threadIdx.x) % Block::slice_threads;
+  int r = thread / (Block::groups * Block::groups);
+  int lane = thread % (Block::groups * Block::groups);
+  int in_group = lane % 2 + lane / 4 % (Block::groups / 2) * 2;
+  int out_group = lane / 2 % 2 + lane / (2 * Block::groups) * 2;
+};
+
+using Sums = float[quad * taps * quad];  // [out][s][in]
+
+/// Adds the products of a pixel of dy and the pixels of x that the taps shift it to, which begin at
+/// `first`.
+template <int columns>
+__device__ void multiply(const float (&gradient)[quad], const float (&values)[columns][quad],
+                         int first, Sums& sums) {
+#pragma unroll
+  for (int k = 0; k < quad; ++k) {
+#pragma unroll
+    for (int s = 0; s < taps; ++s) {
+#pragma unroll
+      for (int c = 0; c < quad; ++c) {
+        float& sum = sums[(k * taps + s) * quad + c];
+        sum = fmaf(gradient[k], values[first + s][c], sum);
+      }
+    }
+  }
+}
+
+/// Writes a thread's sums to [out, 3, 3, in]. The block's channels begin at `first_in` and
+/// `first_out`.
+template <class Block>
+__device__ void write_sums(const Share<Block>& share, const Sums& sums, int first_in, int first_out,
+                           int in, float* to) {
+#pragma unroll
+  for (int k = 0; k < quad; ++k) {
+#pragma unroll
+    for (int s = 0; s < taps; ++s) {
+      const std::int64_t tap =
+          ((std::int64_t{first_out} + share.out_group * quad + k) * taps + share.r) * taps + s;
+      const float* const four = sums + (k * taps + s) * quad;
+      *reinterpret_cast<float4*>(to + tap * in + first_in + share.in_group * quad) =
+          float4{four[0], four[1], four[2], four[3]};
+    }
+  }
+}
+
 template <int pixels, int part>
 __global__ void __launch_bounds__(threads, blocks_per_sm)
     weight_gradient_kernel(const Strips<pixels> images, int tiles, int segments, int in, int out,
@@ -130,15 +181,8 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
     commit_copies();
   };
 
-  // In a half-warp adjacent lanes share channels of dy, lanes two apart channels of x.
-  const int slice = static_cast<int>(threadIdx.x) / Block::slice_threads;
-  const int slice_thread = static_cast<int>(threadIdx.x) % Block::slice_threads;
-  const int r = slice_thread / (Block::groups * Block::groups);
-  const int lane = slice_thread % (Block::groups * Block::groups);
-  const int in_group = lane % 2 + lane / 4 % (Block::groups / 2) * 2;
-  const int out_group = lane / 2 % 2 + lane / (2 * Block::groups) * 2;
-
-  float sums[quad * taps * quad] = {};  // [out][s][in]
+  const Share<Block> share;
+  Sums sums = {};
   note(begin);
   note(begin + 1);
   __syncthreads();
@@ -151,11 +195,12 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
     const float* const stage = stages + tile % 2 * stage_size;
     const int* const above = list_of(tile).above;
     const int strips = strips_of(tile);
-    for (int strip = slice; strip < strips; strip += Block::slices) {
-      const float* const row =
-          stage + (above[strip] + r * images.across) * Block::columns * part + in_group * quad;
+    for (int strip = share.slice; strip < strips; strip += Block::slices) {
+      const float* const row = stage +
+                               (above[strip] + share.r * images.across) * Block::columns * part +
+                               share.in_group * quad;
       const float* const gradients =
-          stage + (segments * Block::columns + strip * pixels) * part + out_group * quad;
+          stage + (segments * Block::columns + strip * pixels) * part + share.out_group * quad;
       float values[Block::columns][quad];
       load<float, quad>(row, 0, values[0]);
       load<float, quad>(row, Block::groups, values[1]);
@@ -164,35 +209,15 @@ __global__ void __launch_bounds__(threads, blocks_per_sm)
         float gradient[quad];
         load<float, quad>(row, (i + 2) * Block::groups, values[i + 2]);
         load<float, quad>(gradients, i * Block::groups, gradient);
-#pragma unroll
-        for (int k = 0; k < quad; ++k) {
-#pragma unroll
-          for (int s = 0; s < taps; ++s) {
-#pragma unroll
-            for (int c = 0; c < quad; ++c) {
-              float& sum = sums[(k * taps + s) * quad + c];
-              sum = fmaf(gradient[k], values[i + s][c], sum);
-            }
-          }
-        }
+        multiply(gradient, values, i, sums);
       }
     }
   }
 
-  add_slices(sums, stages, Block::slices, slice, slice_thread, Block::slice_threads);
-  if (slice > 0) return;
-  float* const to = partials + std::int64_t{blockIdx.x} * out * taps * taps * in;
-#pragma unroll
-  for (int k = 0; k < quad; ++k) {
-#pragma unroll
-    for (int s = 0; s < taps; ++s) {
-      const std::int64_t tap =
-          ((std::int64_t{first_out} + out_group * quad + k) * taps + r) * taps + s;
-      const float* const four = sums + (k * taps + s) * quad;
-      *reinterpret_cast<float4*>(to + tap * in + first_in + in_group * quad) =
-          float4{four[0], four[1], four[2], four[3]};
-    }
-  }
+  add_slices(sums, stages, Block::slices, share.slice, share.thread, Block::slice_threads);
+  if (share.slice > 0) return;
+  write_sums(share, sums, first_in, first_out, in,
+             partials + std::int64_t{blockIdx.x} * out * taps * taps * in);
 #endif
 }
 

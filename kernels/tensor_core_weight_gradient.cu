@@ -165,6 +165,18 @@ class Feed {
   int row_;
 };
 
+/// Fills the column of zeros in each stage of the ring.
+template <int in, int out>
+__device__ void clear_zero_columns(std::uint8_t* space) {
+  using Block = Layout<in, out>;
+  constexpr int zeros = in / 8;  // pieces in each stage
+  for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
+    const unsigned at =
+        i / zeros * Block::stage_bytes + swizzled_offset<in>(Block::zero_column, i % zeros);
+    *reinterpret_cast<uint4*>(space + at) = uint4{};
+  }
+}
+
 /// What a warp has the sums of: a column of taps of a part of the channels, over one of the units
 /// of 16 columns that a tile is made of.
 template <class Block>
@@ -179,6 +191,13 @@ struct Share {
 
 template <class Block>
 using Sums = float[taps][Block::out_fragments][2 * Block::in_fragments][4];
+
+/// Loads fragments of neighbouring channels, transposed. The next 16 channels are at ^ 32.
+template <int count>
+__device__ void load_fragments(Fragment (&to)[count], unsigned stage, unsigned at) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) load_transposed(to[i], stage + (at ^ i * 32));
+}
 
 /// sums += dy^T x over the pixels of the fragments.
 template <class T, int out_fragments, int in_fragments>
@@ -261,15 +280,10 @@ __global__ void __launch_bounds__(threads, 1)
 
   Feed<T, in, out> feed(extent, x, dy, ring, first, end);
   for (int i = 0; i < Block::stages - 1; ++i) feed.copy_rows();
-  constexpr int zeros = in / 8;  // pieces in each stage
-  for (int i = static_cast<int>(threadIdx.x); i < Block::stages * zeros; i += threads) {
-    const unsigned at =
-        i / zeros * Block::stage_bytes + swizzled_offset<in>(Block::zero_column, i % zeros);
-    *reinterpret_cast<uint4*>(space + at) = uint4{};
-  }
+  clear_zero_columns<in, out>(space);
 
   // Where the lane reads its row of a quarter: dy's go on to the next 8 channels first, x's to the
-  // next 8 pixels. The next 16 channels are at ^ 32.
+  // next 8 pixels.
   const Share<Block> share;
   const int dy_pixel = share.unit * unit_pixels + share.lane / 16 * 8 + share.lane % 8;
   const unsigned dy_at =
@@ -301,14 +315,8 @@ __global__ void __launch_bounds__(threads, 1)
 
     Fragment x_here[Block::in_fragments];
     Fragment dy_here[Block::out_fragments];
-#pragma unroll
-    for (int k = 0; k < Block::out_fragments; ++k) {
-      load_transposed(dy_here[k], stage + (dy_at ^ k * 32));
-    }
-#pragma unroll
-    for (int c = 0; c < Block::in_fragments; ++c) {
-      load_transposed(x_here[c], stage + (x_at ^ c * 32));
-    }
+    load_fragments(dy_here, stage, dy_at);
+    load_fragments(x_here, stage, x_at);
     feed.copy_rows();  // while the fragments are on their way
     if (step >= begin) {
       if (row > 0) {

@@ -89,7 +89,7 @@ cudaError_t gather_batch(const ImageSource& source, const BatchAugment& augment,
 cudaError_t gather_in_order(const ImageSource& source, const std::int64_t* position,
                             Element element, const Batch& batch, cudaStream_t stream);
 
-// The moments of a batch, by batch_moments (normalize.cu) or the convolution that writes it.
+// The moments of a batch, by batch_moments or the convolution that writes it.
 
 /// Scratch memory for sums over a batch: `partials` of channel_sums_floats() floats and a counter
 /// that is 0 before and after a launch. Launches on one stream may share it if their images have at
@@ -151,7 +151,8 @@ cudaError_t few_channels_weight_gradient(Element element, const FewChannels& con
                                          const void* x, const void* dy, void* dw, void* workspace,
                                          cudaStream_t stream);
 
-// normalize.cu: the element-wise passes after a convolution or a matrix product,
+// batch_moments.cu, normalize_forward.cu and normalize_backward.cu: the element-wise passes after a
+// convolution or a matrix product,
 //   y = max_pool(activation((x - mean) * inv_std * weight + bias + residual))
 // in as few passes over memory as possible. An activation is z > 0 ? z : slope * z (relu 0, none
 // 1), so a NaN stays a NaN. Pooling takes 2 x 2 windows at stride 2; an odd last row or column is

@@ -1,4 +1,4 @@
-// Pooling that cannot be fused with the preceding operation (normalize.cu): each output element
+// Pooling that cannot be fused with the preceding operation (normalize.cuh): each output element
 // belongs to one thread, so only the averages sum across threads.
 #include "device.cuh"
 

@@ -135,7 +135,7 @@ std::string place_of(std::uint32_t code) {
   while (lines != nullptr && std::fgets(line, sizeof line, lines) != nullptr) {
     std::string place(line);
     place.erase(0, place.rfind('/') + 1);
-    place.resize(place.find_first_of(" \n"));  // "normalize.cu:94 (discriminator 2)"
+    place.resize(place.find_first_of(" \n"));  // "pool.cu:94 (discriminator 2)"
     places += (places.empty() ? "" : ", in ") + place;
   }
   if (lines != nullptr) pclose(lines);

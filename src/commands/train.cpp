@@ -148,12 +148,12 @@ int train(const TrainOptions& options) {
   check_precision(config, *backend);
   const ResidentData data = load_data(config.data, *backend);
   Trainer trainer(config, *backend, data);
+  catch_interrupts();  // from here on there is a folder to leave in order
+  catch_broken_pipe();
   RunFolder folder =
       options.resume.empty() ? begun(options.run.out, config) : resumed(trainer, options);
   if (talks) print_start(trainer, data, options.run.verbose);
 
-  catch_interrupts();
-  catch_broken_pipe();
   Progress progress(config.name, trainer.schedule(), config.data.batch_size, talks);
   RunListener listener;
   listener.on_records = [&](std::span<const StepRecord> records) { progress.show(records); };

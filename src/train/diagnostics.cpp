@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "config/error.h"
-#include "data/random.h"
 #include "train/lanczos.h"
 #include "train/replica_options.h"
 #include "train/run_files.h"
@@ -139,10 +138,7 @@ double stable_rank(std::span<const std::int64_t> shape, std::span<const float> v
     return product;
   };
   std::vector<float> start(rows);
-  for_words(0, RandomStream::singular_vector, 0, shape.front(),
-            [&](std::int64_t k, std::uint32_t word) {
-              start[k] = static_cast<float>(normal_quantile(unit(word)));
-            });
+  fill_with_normals(0, RandomStream::singular_vector, 0, start);
   start = scaled(start, 1 / norm(start));
   const Eigenpair found =
       largest_eigenpair(times, std::move(start), rank_tolerance, max_rank_products);

@@ -111,6 +111,13 @@ std::vector<float> scaled(std::span<const float> v, double factor) {
   return result;
 }
 
+void fill_with_normals(std::uint64_t seed, RandomStream stream, std::uint32_t substream,
+                       std::span<float> to) {
+  for_words(seed, stream, substream, std::ssize(to), [&](std::int64_t k, std::uint32_t word) {
+    to[k] = static_cast<float>(normal_quantile(unit(word)));
+  });
+}
+
 Eigenpair largest_eigenpair(const MatrixProduct& times, std::vector<float> start, double tolerance,
                             std::int64_t max_products) {
   Eigenpair result;

@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "data/random.h"
+
 namespace preheat {
 
 /// Of vectors of one size.
@@ -18,6 +20,11 @@ double norm(std::span<const float> v);
 
 /// factor v.
 std::vector<float> scaled(std::span<const float> v, double factor);
+
+/// Fills `to` with standard normal numbers, bit-identical on every machine: a random start, but for
+/// its norm.
+void fill_with_normals(std::uint64_t seed, RandomStream stream, std::uint32_t substream,
+                       std::span<float> to);
 
 /// A v, for a v of norm 1. `number` counts the products from 0.
 using MatrixProduct =

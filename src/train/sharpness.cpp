@@ -3,7 +3,6 @@
 #include <cmath>
 #include <utility>
 
-#include "data/random.h"
 #include "train/lanczos.h"
 #include "train/replica_options.h"
 
@@ -74,10 +73,8 @@ std::vector<float> random_direction(const Network& network, std::uint64_t seed) 
   std::vector<float> direction(network.arena_size, 0.0f);
   for (std::size_t i = 0; i < network.parameters.size(); ++i) {
     const Parameter& p = network.parameters[i];
-    for_words(seed, RandomStream::sharpness_direction, static_cast<std::uint32_t>(i), p.size,
-              [&](std::int64_t k, std::uint32_t word) {
-                direction[p.offset + k] = static_cast<float>(normal_quantile(unit(word)));
-              });
+    fill_with_normals(seed, RandomStream::sharpness_direction, static_cast<std::uint32_t>(i),
+                      std::span(direction).subspan(p.offset, p.size));
   }
   return scaled(direction, 1 / norm(direction));
 }

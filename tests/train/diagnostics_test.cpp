@@ -11,6 +11,7 @@
 
 #include "backend/reference_network.h"
 #include "train/checkpoint.h"
+#include "train/random_basis.h"
 #include "train/replica_options.h"
 #include "train/run_files.h"
 #include "train/small_run.h"
@@ -529,36 +530,11 @@ class StableRank : public testing::Test {
  protected:
   using Vectors = std::vector<std::vector<double>>;
 
-  Vectors random(std::int64_t count, std::int64_t size) {
-    Vectors vectors(count, std::vector<double>(size));
-    for (auto& v : vectors) {
-      for (double& x : v) x = normal_(random_);
-    }
-    return vectors;
-  }
-
-  // Orthonormal vectors, by Gram-Schmidt; count <= size.
-  Vectors random_basis(std::int64_t count, std::int64_t size) {
-    Vectors basis;
-    for (std::vector<double>& v : random(count, size)) {
-      for (int pass = 0; pass < 2; ++pass) {
-        for (const auto& u : basis) {
-          const double share = std::inner_product(u.begin(), u.end(), v.begin(), 0.0);
-          for (std::int64_t i = 0; i < size; ++i) v[i] -= share * u[i];
-        }
-      }
-      const double length = std::sqrt(std::inner_product(v.begin(), v.end(), v.begin(), 0.0));
-      for (double& x : v) x /= length;
-      basis.push_back(std::move(v));
-    }
-    return basis;
-  }
-
   // The matrix with these singular values and random singular vectors, row by row.
   std::vector<float> matrix(const std::vector<double>& singular_values, std::int64_t rows,
                             std::int64_t columns) {
-    const Vectors left = random_basis(std::ssize(singular_values), rows);
-    const Vectors right = random_basis(std::ssize(singular_values), columns);
+    const Vectors left = random_basis(random_, singular_values.size(), rows);
+    const Vectors right = random_basis(random_, singular_values.size(), columns);
     std::vector<float> values;
     for (std::int64_t r = 0; r < rows; ++r) {
       for (std::int64_t c = 0; c < columns; ++c) {
@@ -624,7 +600,8 @@ TEST_F(StableRank, IsThatOfRandomWeights) {
       for (float& x : w) x = static_cast<float>(normal_(random_));
       // Power iteration in double, which comes at worst within 0.871 ln(rows) / 2000 (Kuczynski and
       // Wozniakowski 1992).
-      std::vector<double> v = random(1, columns).front();
+      std::vector<double> v(columns);
+      for (double& x : v) x = normal_(random_);
       double largest = 0;
       for (int i = 0; i < 2000; ++i) {
         std::vector<double> next(columns, 0.0);

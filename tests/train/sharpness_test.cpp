@@ -8,6 +8,7 @@
 #include <random>
 
 #include "backend/reference_network.h"
+#include "train/random_basis.h"
 #include "train/small_run.h"
 
 namespace preheat {
@@ -41,25 +42,6 @@ class SharpnessTest : public testing::Test {
     std::vector<float> unit;
     for (const double x : v) unit.push_back(static_cast<float>(x / norm(v)));
     return unit;
-  }
-
-  // Orthonormal rows, by Gram-Schmidt.
-  Matrix random_basis(std::size_t n) {
-    Matrix basis;
-    while (basis.size() < n) {
-      std::vector<double> v = random_vector(n);
-      for (int pass = 0; pass < 2; ++pass) {
-        for (const auto& u : basis) {
-          double share = 0;
-          for (std::size_t i = 0; i < n; ++i) share += u[i] * v[i];
-          for (std::size_t i = 0; i < n; ++i) v[i] -= share * u[i];
-        }
-      }
-      const double length = norm(v);
-      for (double& x : v) x /= length;
-      basis.push_back(v);
-    }
-    return basis;
   }
 
   // Eigenvalues of which the first is the largest in magnitude, by at least a third.
@@ -110,7 +92,7 @@ class SharpnessOfABowl : public SharpnessTest {
 
   Bowl bowl(std::vector<double> values) {
     const std::size_t n = values.size();
-    Bowl b{std::move(values), random_basis(n), random_unit(n), random_vector(n)};
+    Bowl b{std::move(values), random_basis(random_, n, n), random_unit(n), random_vector(n)};
     for (double& c : b.centre) c /= std::sqrt(static_cast<double>(n));
     return b;
   }

@@ -82,6 +82,18 @@ __device__ inline float activation(float z, float slope) {
   return z > 0 ? z : slope * z;
 }
 
+/// The packs of a thread among `rows` rows: begin, begin + stride, ... below end.
+struct PackRange {
+  std::int64_t stride;
+  std::int64_t end;
+  std::int64_t begin;
+
+  __device__ PackRange(const ChannelGrid& grid, const ChannelThread& at, std::int64_t rows)
+      : stride(std::int64_t{gridDim.x} * grid.rows * grid.packs),
+        end(rows * grid.packs),
+        begin((std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack) {}
+};
+
 /// A pooling window: the rows of x at its four corners, and its row of the pooled matrix.
 struct Window {
   std::int64_t row[4];

@@ -47,11 +47,8 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     const Channels<pack> channels(of.norm, at.pack);
     const float slope = of.fusion.slope;
     constexpr int at_once = 2;
-    const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
-    const std::int64_t end = of.shape.rows() * grid.packs;
-    for (std::int64_t first =
-             (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
-         first < end; first += at_once * stride) {
+    const auto [stride, end, begin] = PackRange(grid, at, of.shape.rows());
+    for (std::int64_t first = begin; first < end; first += at_once * stride) {
       Pack<T, pack> values[at_once] = {};
       Pack<T, pack> signs[at_once];
       Pack<T, pack> gradient[at_once];
@@ -120,6 +117,17 @@ struct WindowValues {
   }
 };
 
+// Writes a pack of each corner of a window that exists.
+template <class T, int pack>
+__device__ void store_window(const Window& window, unsigned packs, unsigned at,
+                             const Pack<T, pack> (&values)[4], T* to) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (!window.exists[i]) continue;
+    reinterpret_cast<Pack<T, pack>*>(to)[window.row[i] * packs + at] = values[i];
+  }
+}
+
 template <class T, int pack>
 __global__ void __launch_bounds__(channel_threads, sums_occupancy)
     pooled_sums_kernel(const ChannelGrid grid, const NormBackward of, T* dz, float* d_weight,
@@ -153,11 +161,7 @@ __global__ void __launch_bounds__(channel_threads, sums_occupancy)
         }
       }
       if (dz == nullptr) continue;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (!window.exists[i]) continue;
-        reinterpret_cast<Pack<T, pack>*>(dz)[window.row[i] * grid.packs + at.pack] = out[i];
-      }
+      store_window(window, grid.packs, at.pack, out, dz);
     }
   }
   if (d_bias == nullptr && d_weight == nullptr) return;
@@ -202,10 +206,8 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
   const float slope = of.fusion.slope;
   const NormGradient<pack> second(channels, at.pack, fixed, inv_rows, d_weight, d_bias);
   constexpr int at_once = 2;
-  const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
-  const std::int64_t end = of.shape.rows() * grid.packs;
-  for (std::int64_t first = (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
-       first < end; first += at_once * stride) {
+  const auto [stride, end, begin] = PackRange(grid, at, of.shape.rows());
+  for (std::int64_t first = begin; first < end; first += at_once * stride) {
     Pack<T, pack> values[at_once] = {};
     Pack<T, pack> gradient[at_once];
     Pack<T, pack> more[at_once] = {};
@@ -259,11 +261,7 @@ __global__ void __launch_bounds__(channel_threads, backward_occupancy)
         out[i].value[k] = from_float<T>(second.dx(channels, k, centered, dz));
       }
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!window.exists[i]) continue;
-      reinterpret_cast<Pack<T, pack>*>(dx)[window.row[i] * grid.packs + at.pack] = out[i];
-    }
+    store_window(window, grid.packs, at.pack, out, dx);
   }
 }
 

@@ -18,10 +18,8 @@ __global__ void __launch_bounds__(channel_threads, forward_occupancy)
   if (!at.works) return;
   const Channels<pack> channels(norm, at.pack);
   constexpr int at_once = has_residual ? 2 : 4;
-  const std::int64_t stride = std::int64_t{gridDim.x} * grid.rows * grid.packs;
-  const std::int64_t end = rows * grid.packs;
-  for (std::int64_t first = (std::int64_t{blockIdx.x} * grid.rows + at.row) * grid.packs + at.pack;
-       first < end; first += at_once * stride) {
+  const auto [stride, end, begin] = PackRange(grid, at, rows);
+  for (std::int64_t first = begin; first < end; first += at_once * stride) {
     Pack<T, pack> values[at_once];
     Pack<T, pack> added[at_once];
 #pragma unroll

@@ -9,6 +9,7 @@
 
 #include "commands/bench.h"
 #include "commands/options.h"
+#include "config/counted.h"
 #include "data/dataset.h"
 #include "nn/network.h"
 
@@ -62,9 +63,7 @@ std::string number_text(std::int64_t size) {
 
 // Into tensors of sizes as equal as possible.
 UpdateSet split(std::int64_t parameters, std::int64_t tensors) {
-  UpdateSet set{
-      fmt::format("{} in {} tensor{}", number_text(parameters), tensors, tensors == 1 ? "" : "s"),
-      {}};
+  UpdateSet set{fmt::format("{} in {}", number_text(parameters), counted(tensors, "tensor")), {}};
   for (std::int64_t i = 0; i < tensors; ++i) {
     set.tensors.push_back(parameters * (i + 1) / tensors - parameters * i / tensors);
   }

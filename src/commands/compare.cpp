@@ -8,6 +8,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "config/counted.h"
 
 namespace preheat {
 namespace {
@@ -138,8 +139,9 @@ void print_result(const CompareResult& result) {
 int run_compare(const ExperimentOptions& options) {
   const auto run = [&](const ExperimentStart& start) {
     if (!options.run.quiet && start.config.compare) {
-      fmt::print("{}: {} arms x {} seeds\n", start.config.name, start.config.compare->arms.size(),
-                 start.config.compare->seeds.size());
+      fmt::print("{}: {} x {}\n", start.config.name,
+                 counted(start.config.compare->arms.size(), "arm"),
+                 counted(start.config.compare->seeds.size(), "seed"));
     }
     return compare(start.document, start.backend, start.folder, start.resume, start.listener);
   };

@@ -10,6 +10,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "config/counted.h"
 #include "experiment/findings.h"
 #include "schedule/plan.h"
 
@@ -132,7 +133,7 @@ void print_ratios(const FindLrResult& result) {
       const auto& [lo, hi] = *r.log2_interval;
       fmt::print(" {}", to_string(Interval{std::exp2(lo), std::exp2(hi)}));
     }
-    fmt::print(", geometric mean over {} seeds{}\n", r.seeds,
+    fmt::print(", geometric mean over {}{}\n", counted(r.seeds, "seed"),
                r.log2_interval ? ", bootstrap at 95 %" : few_text(r.seeds));
   }
 }

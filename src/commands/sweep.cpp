@@ -9,6 +9,7 @@
 
 #include "commands/commands.h"
 #include "commands/experiments.h"
+#include "config/counted.h"
 #include "config/experiment_values.h"
 #include "experiment/findings.h"
 #include "experiment/statistics.h"
@@ -108,8 +109,8 @@ int run_sweep(const ExperimentOptions& options) {
     if (!options.run.quiet && start.config.sweep) {
       const std::int64_t cells = cells_in(start.config.sweep->axes);
       const std::int64_t seeds = std::ssize(start.config.sweep->seeds);
-      fmt::print("{}: {} cells x {} seeds, {} runs\n", start.config.name, cells, seeds,
-                 cells * seeds);
+      fmt::print("{}: {} x {}, {}\n", start.config.name, counted(cells, "cell"),
+                 counted(seeds, "seed"), counted(cells * seeds, "run"));
     }
     return sweep(start.document, start.backend, start.folder, start.resume, start.listener);
   };

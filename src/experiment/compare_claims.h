@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "config/counted.h"
 #include "data/dataset.h"
 #include "experiment/compare.h"
 #include "experiment/findings.h"
@@ -71,8 +72,8 @@ struct Pairs {
 
   std::int64_t n() const { return std::ssize(first); }
   std::string n_text() const {
-    return fmt::format("{} seeds{}", n(),
-                       missing > 0 ? fmt::format(" ({} more without data)", missing) : "");
+    return counted(n(), "seed") +
+           (missing > 0 ? fmt::format(" ({} more without data)", missing) : "");
   }
 };
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "config/counted.h"
 #include "experiment/compare_claims.h"
 #include "nn/network.h"
 #include "train/run_files.h"
@@ -255,9 +256,9 @@ Finding judge(const EdgeOfStabilityClaim& c, const Arms& arms) {
   }
   finding.evidence += fmt::format(
       ", sharpness over 2 (1 + momentum) / rate {:.2f} to {:.2f}, median {:.2f}; mean slope {:.3f} "
-      "over {} seeds",
+      "over {}",
       std::ranges::min(ratios), std::ranges::max(ratios), median(ratios), mean(slopes),
-      slopes.size());
+      counted(slopes.size(), "seed"));
   if (slopes.size() < 2) {
     finding.evidence += ", too few for an interval";
     return finding;

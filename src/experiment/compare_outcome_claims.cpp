@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "config/counted.h"
 #include "experiment/compare_claims.h"
 
 namespace preheat {
@@ -256,8 +257,9 @@ AccuracyTrend accuracy_trend(const AccuracyFallsClaim& c, const Arms& arms, Seed
 Finding judge(const AccuracyFallsClaim& c, const Arms& arms) {
   const AccuracyTrend all = accuracy_trend(c, arms, Seeds::all);
   if (all.seeds == 0) return {.evidence = "no seed that all arms have"};
-  std::string evidence = fmt::format("{} over {} seeds, mean rank correlation {:.2f}{}", all.means,
-                                     all.seeds, all.rho, chance_text(arms, c.arms));
+  std::string evidence =
+      fmt::format("{} over {}, mean rank correlation {:.2f}{}", all.means,
+                  counted(all.seeds, "seed"), all.rho, chance_text(arms, c.arms));
   const AccuracyTrend trained = accuracy_trend(c, arms, Seeds::trained);
   if (trained.seeds < all.seeds && trained.seeds >= 2) {
     evidence +=
@@ -314,7 +316,8 @@ Finding judge(const AccuracyGapClaim& c, const Arms& arms) {
   names.insert(names.end(), c.than.begin(), c.than.end());
   const Gaps all = gaps_of(arms, names, factor, Seeds::all);
   Finding finding;
-  finding.evidence = fmt::format("{} seeds that all arms have{}", all.n(), few_text(all.n()));
+  finding.evidence =
+      fmt::format("{} that all arms have{}", counted(all.n(), "seed"), few_text(all.n()));
   if (all.n() < min_seeds_for_bootstrap) return finding;
   if (!are_equal(all.differences)) {
     finding.verdict =

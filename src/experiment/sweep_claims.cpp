@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 
+#include "config/counted.h"
 #include "experiment/findings.h"
 #include "experiment/sweep.h"
 
@@ -264,14 +265,15 @@ Finding judge(const BoundaryRisesClaim& c, const Grid& grid) {
     outcome = std::round(outcome / rounding) * rounding;
   }
   const auto [trend, test] = trend_test(levels, outcomes, Alternative::increasing);
-  return {
-      .evidence = fmt::format(
-          "{}; mean rank correlation {:.2f} over {} seeds; all rates train in {} of {} rows, none "
-          "in {}; largest step back {:.2g} octaves, {:g} are let pass",
-          rates_text(over_seeds, levels), trend.rho, trend.blocks, all_train,
-          outcomes.size() * families.size(), none_trains, step_back, c.octaves_back),
-      .test = test,
-      .contradicted = step_back > c.octaves_back + rounding};
+  Finding finding;
+  finding.evidence = fmt::format(
+      "{}; mean rank correlation {:.2f} over {}; all rates train in {} of {} rows, none in {}; "
+      "largest step back {:.2g} octaves, {:g} are let pass",
+      rates_text(over_seeds, levels), trend.rho, counted(trend.blocks, "seed"), all_train,
+      outcomes.size() * families.size(), none_trains, step_back, c.octaves_back);
+  finding.test = test;
+  finding.contradicted = step_back > c.octaves_back + rounding;
+  return finding;
 }
 
 // ---- boundary_moves ----------------------------------------------------------------------------
@@ -318,9 +320,9 @@ Finding judge(const BoundaryMovesClaim& c, const Grid& grid) {
   const Axis& axis = grid.axis_of(c.along);
   Finding finding;
   finding.evidence =
-      fmt::format("{:.2f} octaves from {} to {}, the mean of {} seeds ({:.2f}){}", mean(by_seed),
-                  to_flow_text(axis.values.front()), to_flow_text(axis.values.back()), grid.seeds,
-                  fmt::join(by_seed, ", "), few_text(grid.n()));
+      fmt::format("{:.2f} octaves from {} to {}, the mean of {} ({:.2f}){}", mean(by_seed),
+                  to_flow_text(axis.values.front()), to_flow_text(axis.values.back()),
+                  counted(grid.seeds, "seed"), fmt::join(by_seed, ", "), few_text(grid.n()));
   if (bounded.may_be_larger + bounded.may_be_smaller > 0) {
     finding.evidence += fmt::format(
         "; of {} movements {} may be larger and {} smaller: a row trains at all rates or at none",
@@ -362,9 +364,9 @@ Finding judge(const SensitivityFallsClaim& c, const Grid& grid) {
   const Axis& axis = grid.axis_of(c.along);
   const auto [first, last] = at_ends(std::nullopt);
   Finding finding;
-  finding.evidence = fmt::format("{:.4f} at {} against {:.4f} at {}, {} seeds{}", first,
-                                 to_flow_text(axis.values.front()), last,
-                                 to_flow_text(axis.values.back()), grid.seeds, few_text(grid.n()));
+  finding.evidence = fmt::format(
+      "{:.4f} at {} against {:.4f} at {}, {}{}", first, to_flow_text(axis.values.front()), last,
+      to_flow_text(axis.values.back()), counted(grid.seeds, "seed"), few_text(grid.n()));
   if (grid.n() < min_seeds_for_bootstrap) return finding;
   const Interval interval = bootstrap_rows(grid.seeds, [&](std::span<const std::size_t> drawn) {
                               const auto [a, b] = at_ends(drawn);
@@ -469,9 +471,10 @@ Finding judge(const AccuracyMovesClaim& c, const Grid& grid) {
     return along_rate ? fmt::format("{:g}", rates[level])
                       : to_flow_text(grid.axis_of(c.along).values[level]);
   };
-  finding.evidence += fmt::format("; {} seeds, {} cells at each value{}; {:.2f} % at {}",
-                                  grid.seeds, levels.begin()->second.size(), failed_text(levels),
-                                  100 * mean(first), name(levels.begin()->first));
+  finding.evidence +=
+      fmt::format("; {}, {} at each value{}; {:.2f} % at {}", counted(grid.seeds, "seed"),
+                  counted(levels.begin()->second.size(), "cell"), failed_text(levels),
+                  100 * mean(first), name(levels.begin()->first));
   if (grid.seeds < 2) return finding;
   const double confidence = c.within ? 0.90 : 0.95;
   std::vector<Interval> intervals;  // of each value after the first

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "config/atomic_file.h"
+#include "config/counted.h"
 #include "experiment/statistics.h"
 #include "report/arm_outcomes.h"
 #include "report/experiment_page.h"
@@ -266,7 +267,7 @@ std::string outcome_sentence(const Experiment& e) {
                             "that have one",
                             rate(median(rates)), rates.size(), arm.at("searches").size()));
     }
-    return fmt::format("{} searches, {} runs{}", searches, e.runs.size(), medians);
+    return fmt::format("{} searches, {}{}", searches, counted(e.runs.size(), "run"), medians);
   }
   std::int64_t failures = 0;
   for (const Json& arm : arms_of(e)) failures += arm.at("failures").get<std::int64_t>();
@@ -274,8 +275,9 @@ std::string outcome_sentence(const Experiment& e) {
 }
 
 std::string size_of(const Experiment& e) {
-  return fmt::format("{} {}, {} seeds", arms_of(e).size(),
-                     e.kind == Experiment::Kind::sweep ? "cells" : "arms", e.seeds);
+  return fmt::format("{}, {}",
+                     counted(arms_of(e).size(), e.kind == Experiment::Kind::sweep ? "cell" : "arm"),
+                     counted(e.seeds, "seed"));
 }
 
 // A note if the runs were made on different devices or by different versions, otherwise "".

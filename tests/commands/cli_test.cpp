@@ -1158,7 +1158,7 @@ TEST_F(Cli, SweepDrawsItsMapAndIsZeroWhereCellsDiverge) {
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_EQ(result.err, "");
   EXPECT_THAT(result.out,
-              AllOf(HasSubstr("8 cells x 1 seeds, 8 runs"), HasSubstr("not finite at step"),
+              AllOf(HasSubstr("8 cells x 1 seed, 8 runs"), HasSubstr("not finite at step"),
                     HasSubstr("boundary along the base rate"), HasSubstr("map/report.html"),
                     Not(HasSubstr("\033"))));
   // Whether the smaller rate trains is not for this test to know.

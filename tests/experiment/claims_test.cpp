@@ -450,12 +450,12 @@ TEST_F(ClaimsOfFiles, Sooner) {
                     HasSubstr("p = 0.031")));
   EXPECT_THAT(
       judge_one(claim, arms(1), folder_.path()).evidence,
-      HasSubstr("median 50 updates against 201 over 1 seeds; 0 and 1 never, which count as 201"));
+      HasSubstr("median 50 updates against 201 over 1 seed; 0 and 1 never, which count as 201"));
   // 49 of 50 right, after 199 updates, is an error of 0.02 and not below it.
   put_step("a", 0, 150);
   EXPECT_THAT(
       judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
-      HasSubstr("median 200 updates against 201 over 1 seeds; 0 and 1 never"));
+      HasSubstr("median 200 updates against 201 over 1 seed; 0 and 1 never"));
   EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
               HasSubstr("6 seeds (1 more without data)"));
 }
@@ -749,7 +749,7 @@ TEST_F(ClaimsOfFiles, EdgeOfStability) {
   const ClaimResult one_seed = judge_one(claim(0.5, 1.5), arms(1), folder_.path());
   EXPECT_EQ(one_seed.verdict, Verdict::inconclusive);
   EXPECT_THAT(one_seed.evidence,
-              HasSubstr("mean slope 0.990 over 1 seeds, too few for an interval"));
+              HasSubstr("mean slope 0.990 over 1 seed, too few for an interval"));
   expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), arms(3), folder_.path());
   expect_verdict("INCONCLUSIVE", claim(0.5, 1.5), {failing("a", 1, 2), failing("b", 0, 2)},
                  folder_.path());
@@ -1013,7 +1013,7 @@ TEST(Claims, AccuracyMovesAlongAnAxisByLessThanAMargin) {
   // t of 2 degrees of freedom at 0.95 is 2.920: 1 +- 2.920 x 0.1 / sqrt(3).
   EXPECT_THAT(alike.evidence,
               AllOf(StartsWith("1 of 3 rates are at most 0.1, the least boundary is 0.2; 3 seeds, "
-                               "1 cells at each value; 60.00 % at 0 steps"),
+                               "1 cell at each value; 60.00 % at 0 steps"),
                     HasSubstr("+1.00 at 10 steps [0.83, 1.17]; -1.00 at 20 steps [-1.17, -0.83]"),
                     HasSubstr("t intervals at 90 %")));
   // One value is enough to contradict the claim, also one in the middle, in either direction.

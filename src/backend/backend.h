@@ -108,6 +108,15 @@ struct ActivationRecord {
   double dead = 0;     // share of its channels that were not above zero anywhere, in any example
 };
 
+/// In bytes.
+struct MemoryUse {
+  std::size_t parameters = 0;   // weights, gradients and their mean over passes, velocity
+  std::size_t activations = 0;  // kept by forward for backward, and gradients of activations
+  std::size_t workspace = 0;    // packed weights and the libraries' scratch memory
+
+  std::size_t total() const { return parameters + activations + workspace; }
+};
+
 /// The loss of a network on one fixed batch, chosen by use(), and the outputs of its layers, as
 /// functions of its weights alone: batch norms use the batch's own moments and keep no statistics,
 /// images are not augmented, weight decay is excluded.
@@ -128,13 +137,8 @@ class Probe {
   /// Returns the output of each op, [examples, height, width, channels] of Op::out, in the order of
   /// Network::ops. The same weights give the same bits.
   virtual std::vector<std::vector<float>> outputs(std::span<const float> weights) = 0;
-};
 
-/// In bytes.
-struct MemoryUse {
-  std::size_t parameters = 0;   // weights, gradients and their mean over passes, velocity
-  std::size_t activations = 0;  // kept by forward for backward, and gradients of activations
-  std::size_t workspace = 0;    // packed weights and the libraries' scratch memory
+  virtual MemoryUse memory() const = 0;
 };
 
 /// One network being trained on one device, with its weights, velocity, statistics and step

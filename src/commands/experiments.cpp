@@ -42,10 +42,8 @@ RunsProgress::RunsProgress(const RunOptions& options) : options_(options), start
   listener_.on_plan = [this](std::int64_t count) { planned_ = count; };
   listener_.on_start = [this](const std::string& label, const Trainer& trainer) {
     if (options_.verbose && !memory_told_) {
-      const MemoryUse memory = trainer.memory();
-      fmt::print("{} parameters; memory: {} network, {} activations, {} workspace\n",
-                 trainer.network().parameter_count, memory_text(memory.parameters),
-                 memory_text(memory.activations), memory_text(memory.workspace));
+      fmt::print("{} parameters; memory: {}\n", trainer.network().parameter_count,
+                 memory_text(trainer));
     }
     memory_told_ = true;
     running_.try_emplace(label, label, trainer.schedule(), trainer.config().data.batch_size,

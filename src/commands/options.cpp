@@ -160,6 +160,14 @@ std::string memory_text(std::size_t bytes) {
   return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1 << 20));
 }
 
+std::string memory_text(const Trainer& trainer) {
+  const MemoryUse memory = trainer.memory();
+  const std::size_t diagnostics = trainer.diagnostics_memory();
+  return fmt::format("{} network, {} activations, {} workspace{}", memory_text(memory.parameters),
+                     memory_text(memory.activations), memory_text(memory.workspace),
+                     diagnostics > 0 ? ", " + memory_text(diagnostics) + " diagnostics" : "");
+}
+
 std::string duration_text(double seconds) {
   const auto whole = std::llround(seconds);
   return whole >= 3600 ? fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60)

@@ -10,6 +10,7 @@
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "train/trainer.h"
 
 namespace CLI {
 class App;
@@ -83,5 +84,8 @@ std::string loss_text(double loss);               // "0.4321", "2.1e+25", "nan"
 std::string memory_text(std::size_t bytes);       // "12.3 MiB"
 std::string duration_text(double seconds);        // "1:05"
 std::string accuracy_text(double share);          // "91.23 %"
+
+/// "0.1 MiB network, 2.3 MiB activations, 0.4 MiB workspace", and the diagnostics' if it has any.
+std::string memory_text(const Trainer& trainer);
 
 }  // namespace preheat

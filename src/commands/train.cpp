@@ -27,7 +27,6 @@ struct TrainOptions {
 
 void print_start(const Trainer& trainer, const ResidentData& data, bool verbose) {
   const Network& network = trainer.network();
-  const MemoryUse memory = trainer.memory();
   const RunLength& run = trainer.schedule().run;
   fmt::print(
       "{}: {} parameters, T = {} updates of {} images{} ({} an epoch){}, base learning rate {}\n",
@@ -35,9 +34,7 @@ void print_start(const Trainer& trainer, const ResidentData& data, bool verbose)
       passes_text(trainer.config().data), run.steps_per_epoch, warmup_text(trainer.schedule()),
       lr_text(trainer.schedule().base_lr));
   for (const std::string& remark : remarks(trainer.schedule())) fmt::print("note: {}\n", remark);
-  fmt::print("memory: {} network, {} activations, {} workspace, {} data\n",
-             memory_text(memory.parameters), memory_text(memory.activations),
-             memory_text(memory.workspace), memory_text(data.bytes));
+  fmt::print("memory: {}, {} data\n", memory_text(trainer), memory_text(data.bytes));
   if (!verbose) return;
   fmt::print("data: {}\n", data.origin);
   for (const Op& op : network.ops) {

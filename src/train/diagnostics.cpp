@@ -277,4 +277,12 @@ void Diagnostics::set_direction(const std::vector<NamedTensor>& direction) {
   meter_->set_direction(arena_of(network_, direction));
 }
 
+std::size_t Diagnostics::memory() const {
+  std::size_t bytes = meter_ ? meter_->memory().total() : 0;
+  for (const Probe* probe : {layers_probe_.get(), gradients_probe_.get()}) {
+    if (probe != nullptr) bytes += probe->memory().total();
+  }
+  return bytes;
+}
+
 }  // namespace preheat

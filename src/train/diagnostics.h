@@ -122,6 +122,9 @@ class Diagnostics {
   /// not measured.
   void set_direction(const std::vector<NamedTensor>& direction);
 
+  /// In bytes, of the probes.
+  std::size_t memory() const;
+
  private:
   const Network& network_;
   const RecordIntervals every_;

@@ -112,6 +112,8 @@ class SharpnessMeter {
   const std::vector<float>& direction() const { return direction_; }
   void set_direction(std::vector<float> direction) { direction_ = std::move(direction); }
 
+  MemoryUse memory() const { return probe_->memory(); }
+
  private:
   SharpnessConfig settings_;
   std::unique_ptr<Probe> probe_;

@@ -501,6 +501,7 @@ void Trainer::write_summary(const RunFolder& folder, const RunResult& result) co
        {{"parameters", memory.parameters},
         {"activations", memory.activations},
         {"workspace", memory.workspace},
+        {"diagnostics", diagnostics_.memory()},
         {"data", data_.bytes}}},
       {"data", data_.origin},
       {"backend", backend_.name()},

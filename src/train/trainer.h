@@ -86,6 +86,7 @@ class Trainer {
   const Network& network() const { return network_; }
   const Schedule& schedule() const { return schedule_; }
   MemoryUse memory() const { return replica_->memory(); }
+  std::size_t diagnostics_memory() const { return diagnostics_.memory(); }  // beside that, in bytes
 
   /// Resumes the run in `folder` from its last checkpoint; the folder takes this configuration.
   /// Throws ConfigError if the run's differs in a key that determines its numbers (naming the key).

@@ -246,6 +246,19 @@ TEST_F(ProbeTest, OutputsFollowTheWeights) {
   EXPECT_TRUE(std::isnan(relative_change(doubled[1], broken[1])));
 }
 
+// That of a replica with as many examples in a pass, which has a velocity besides.
+TEST_F(ProbeTest, SaysWhatMemoryItTakes) {
+  for (const std::int64_t count : {1, 13}) {
+    options_.batch_size = count;
+    const MemoryUse replica = backend_->compile(network_, options_, weights_, resident_)->memory();
+    const MemoryUse probe = backend_->probe(network_, options_, resident_, count)->memory();
+    EXPECT_EQ(2 * replica.parameters, 3 * probe.parameters);
+    EXPECT_EQ(probe.activations, replica.activations);
+    EXPECT_EQ(probe.workspace, replica.workspace);
+    EXPECT_EQ(probe.total(), probe.parameters + probe.activations + probe.workspace);
+  }
+}
+
 class ActivationsTest : public ProbeTest {
  protected:
   // The layers' records after one step on the first batch, with the examples in order.

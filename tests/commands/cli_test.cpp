@@ -916,6 +916,18 @@ TEST_F(Cli, TrainPrintsWhatTheSummarySays) {
                         100 * best, summary["best_step"].get<int>()))));
 }
 
+TEST_F(Cli, TrainSaysWhatMemoryItsDiagnosticsTake) {
+  EXPECT_THAT(preheat({"train", "tiny.yaml", "--out", "without"}).out,
+              testing::ContainsRegex("\nmemory: [^\n]* MiB workspace, [0-9.]+ MiB data\n"));
+  EXPECT_THAT(
+      preheat({"train", "tiny.yaml", "--out", "with", "--set", "diagnostics.layers_every=5 steps"})
+          .out,
+      testing::ContainsRegex(
+          "\nmemory: [^\n]* MiB workspace, [0-9.]+ MiB diagnostics, [0-9.]+ MiB data\n"));
+  const auto summary = nlohmann::json::parse(bytes_of(folder_ / "with/summary.json"));
+  EXPECT_GT(summary["memory_bytes"]["diagnostics"].get<std::int64_t>(), 0);
+}
+
 TEST_F(Cli, TrainPrintsTheValidationSetIfThereIsOne) {
   const Result result =
       preheat({"train", "tiny.yaml", "--out", "run", "--set", "data.validation=64"});

@@ -555,11 +555,16 @@ model:
   const std::size_t before = used();
   const auto r = cuda_->compile(network_, options_, initial_, data);
   const std::size_t taken = used() - before;
-  const MemoryUse memory = r->memory();
-  const std::size_t said = memory.parameters + memory.activations + memory.workspace;
+  const std::size_t said = r->memory().total();
   constexpr std::size_t rest = std::size_t{768} << 10;
   EXPECT_LE(said, taken);
   EXPECT_GT(said + rest, taken);
+
+  const std::size_t without_probe = used();
+  const auto probe = cuda_->probe(network_, options_, data, 2);
+  const std::size_t by_probe = used() - without_probe;
+  EXPECT_LE(probe->memory().total(), by_probe);
+  EXPECT_GT(probe->memory().total() + rest, by_probe);
 }
 
 TEST_F(CudaReplica, AProbeIsRefusedWhatTheDeviceHasNoMemoryFor) {

@@ -42,6 +42,7 @@ class MadeUpProbe : public Probe {
     return loss_(weights);
   }
   std::vector<std::vector<float>> outputs(std::span<const float>) override { return {}; }
+  MemoryUse memory() const override { return {}; }
 
   int losses = 0;
   int gradients = 0;
@@ -137,6 +138,7 @@ class QuadraticByPass : public Probe {
     return loss(weights);
   }
   std::vector<std::vector<float>> outputs(std::span<const float>) override { return {}; }
+  MemoryUse memory() const override { return {}; }
 
  private:
   const std::vector<Quadratic> of_pass_;

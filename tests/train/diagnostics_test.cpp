@@ -286,6 +286,23 @@ TEST(Diagnostics, ThatDoNotFitIntoMemoryAreNamed) {
   }
 }
 
+// Weights and gradients at least, of each kind's own.
+TEST(Diagnostics, SayWhatMemoryTheyTake) {
+  const ResidentData data = load_data(config_of().data, shared_backend());
+  const auto memory = [&](const std::vector<std::string>& settings) {
+    return Trainer(config_of(settings), shared_backend(), data).diagnostics_memory();
+  };
+  EXPECT_EQ(memory({}), 0u);
+  const Network network = build_network(config_of(), data.shape, data.classes);
+  std::size_t sum = 0;
+  for (const std::string& one : looking) {
+    const std::size_t bytes = memory({one});
+    EXPECT_GT(bytes, 2 * sizeof(float) * static_cast<std::size_t>(network.parameter_count));
+    sum += bytes;
+  }
+  EXPECT_EQ(memory(looking), sum);
+}
+
 TEST(Diagnostics, WhatOnlyFrozenLayersComputeDoesNotChange) {
   const TemporaryFolder folder;
   run_into(folder / "run", looking_with({"train.stages=[{train_only: ['3.*']}]"}));

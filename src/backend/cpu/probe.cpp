@@ -62,6 +62,11 @@ std::vector<std::vector<float>> CpuProbe::outputs(std::span<const float> weights
   return outputs;
 }
 
+MemoryUse CpuProbe::memory() const {
+  return {weights_.bytes() + gradients_.bytes(), program_.activation_bytes(),
+          program_.workspace_bytes()};
+}
+
 double CpuProbe::forward(std::span<const float> weights, float* d_logits) {
   std::ranges::copy(weights, weights_.data());
   // The statistics move with every forward pass and are never read.

@@ -26,6 +26,7 @@ class CpuProbe : public Probe {
   double loss(std::span<const float> weights) override;
   double gradient(std::span<const float> weights, std::span<float> gradient) override;
   std::vector<std::vector<float>> outputs(std::span<const float> weights) override;
+  MemoryUse memory() const override;
 
  private:
   double forward(std::span<const float> weights, float* d_logits);

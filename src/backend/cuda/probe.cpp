@@ -82,4 +82,8 @@ std::vector<std::vector<float>> CudaProbe::outputs(std::span<const float> weight
   return outputs;
 }
 
+MemoryUse CudaProbe::memory() const {
+  return {parameters_.bytes(), program_->activation_bytes(), program_->workspace_bytes()};
+}
+
 }  // namespace preheat::cuda

@@ -9,6 +9,7 @@
 #include "commands/options.h"
 #include "commands/progress.h"
 #include "experiment/runs.h"
+#include "report/report.h"
 #include "schedule/plan.h"
 #include "train/fingerprint.h"
 #include "train/summary.h"
@@ -92,6 +93,11 @@ int exit_code_of(const Trainer& trainer, const RunResult& result,
   return 3;
 }
 
+void write_page(const std::filesystem::path& folder, int code, bool talks) {
+  const auto page = write_page_last(folder, code);
+  if (talks && page) row("report", page->string());
+}
+
 // --seed is parsed as `--set seed` is, by the rules of the configuration.
 Document document_of(const TrainOptions& options) {
   Document document = options.config.document(options.resume);
@@ -139,6 +145,10 @@ int train(const TrainOptions& options) {
     if (talks) {
       fmt::print("{}: finished after {} updates; nothing to do\n", options.resume, *finished);
     }
+    // The page is written last, and is missing if the disk was full by then.
+    if (!std::filesystem::exists(std::filesystem::path(options.resume) / report_name)) {
+      write_page(options.resume, 0, talks);
+    }
     return 0;
   }
   const auto backend = options.run.backend();
@@ -169,8 +179,7 @@ int train(const TrainOptions& options) {
   if (talks) print_end(result);
   std::fflush(stdout);
   const int code = exit_code_of(trainer, result, folder.path());
-  const auto page = write_page_last(folder.path(), code);
-  if (talks && page) row("report", page->string());
+  write_page(folder.path(), code, talks);
   return code;
 }
 

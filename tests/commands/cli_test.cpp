@@ -855,6 +855,12 @@ TEST_F(Cli, ARunThatHasEndedStaysAsItIs) {
     }
   }
   EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).out, "");
+
+  // Only a page that could not be written, as when the disk was full, is made up for.
+  std::filesystem::remove(folder_ / "run/report.html");
+  EXPECT_EQ(preheat({"train", "--resume", "run"}).out,
+            "run: finished after 20 updates; nothing to do\nreport          run/report.html\n");
+  for (const auto& [path, bytes] : before) EXPECT_EQ(bytes_of(path), bytes) << path;
   // A run that was killed between its last checkpoint and its summary gets its summary.
   std::filesystem::remove(folder_ / "run/summary.json");
   EXPECT_EQ(preheat({"train", "--resume", "run", "--quiet"}).code, 0);

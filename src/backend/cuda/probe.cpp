@@ -40,21 +40,25 @@ void CudaProbe::use(std::int64_t first) {
     throw std::logic_error("a batch beyond the dataset's end");
   }
   upload(std::span<const std::int64_t>(&first, 1), first_.data(), stream_);
-  const std::lock_guard lock(libraries_->mutex);
-  PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first_.data(),
-                                         program_->element(), program_->batch(), stream_.get()));
+  {
+    const std::lock_guard lock(libraries_->mutex);
+    PREHEAT_CHECK(kernels::gather_in_order(data_->source(table_.data()), first_.data(),
+                                           program_->element(), program_->batch(), stream_.get()));
+  }
   wait(stream_);
 }
 
 double CudaProbe::forward(std::span<const float> weights, bool with_gradient) {
   upload(weights, parameters_.weights.data(), stream_);
-  const std::lock_guard lock(libraries_->mutex);
-  program_->forward(Mode::probing, nullptr, stream_);
-  PREHEAT_CHECK(kernels::softmax_xent(
-      loss_options(options_, options_.label_smoothing), program_->logits(), nullptr,
-      program_->element(), with_gradient ? program_->d_logits() : nullptr, false, loss_.data(),
-      {loss_partials_.data(), counter_.data()}, stream_.get()));
-  if (with_gradient) program_->backward(stream_);
+  {
+    const std::lock_guard lock(libraries_->mutex);
+    program_->forward(Mode::probing, nullptr, stream_);
+    PREHEAT_CHECK(kernels::softmax_xent(
+        loss_options(options_, options_.label_smoothing), program_->logits(), nullptr,
+        program_->element(), with_gradient ? program_->d_logits() : nullptr, false, loss_.data(),
+        {loss_partials_.data(), counter_.data()}, stream_.get()));
+    if (with_gradient) program_->backward(stream_);
+  }
   kernels::BatchLoss loss;
   download(loss_.data(), std::span(&loss, 1), stream_);
   wait(stream_);

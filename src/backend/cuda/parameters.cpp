@@ -49,8 +49,8 @@ std::vector<Buffer<float>> make_statistics(const Network& network, const Stream&
     const std::vector<float> values(s.size, s.init == Init::one ? 1.0f : 0.0f);
     statistics.emplace_back(s.size);
     upload(std::span(values), statistics.back().data(), stream);
+    wait(stream);
   }
-  wait(stream);
   return statistics;
 }
 

@@ -45,7 +45,7 @@ void add_losses(std::vector<Cell>& row, const Json& losses) {
   }
 }
 
-void add_arms(Page& page, const Json& result) {
+void add_results(Page& page, const Json& result) {
   const Json& arms = result.at("arms");
   const bool some_not_finite =
       std::ranges::any_of(arms, [](const Json& arm) { return !non_finite_steps(arm).empty(); });
@@ -60,7 +60,6 @@ void add_arms(Page& page, const Json& result) {
     add_outcomes(row, arm, validated);
     if (has_losses) add_losses(row, arm.at("median_losses"));
     if (some_not_finite) row.emplace_back(steps_text(non_finite_steps(arm)));
-    row.emplace_back(Markup{overrides_html(arm.at("overrides"))});
   }
   std::vector<std::string> heads = {"arm"};
   add_outcome_heads(heads, validated);
@@ -69,13 +68,11 @@ void add_arms(Page& page, const Json& result) {
     heads.emplace_back("test loss above it");
   }
   if (some_not_finite) heads.emplace_back("first step not finite: median (range)");
-  heads.emplace_back("overrides");
   page.add(table(heads, rows));
   if (has_losses) {
     page.add(
         "<p class=\"soft\">Losses are medians over the runs that did not fail. The training loss "
-        "is "
-        "of the last batches as they were trained on, with augmentation and label smoothing if "
+        "is of the last batches as they were trained on, with augmentation and label smoothing if "
         "there are any. What the test loss is above it tells arms apart in generalisation only "
         "where their training losses are alike.</p>\n");
   }
@@ -122,40 +119,45 @@ void add_shares(Page& page, const Json& arms) {
   page.add_charts({chart});
 }
 
-// What each arm is planned to get; nothing if compare.json is of a version that did not say it.
-void add_budgets(Page& page, const Json& result) {
+// What sets the arms apart, and what each is planned to get unless compare.json is of a version
+// that did not say it.
+void add_settings(Page& page, const Json& result) {
   const Json& arms = result.at("arms");
-  if (!std::ranges::all_of(arms, [](const Json& arm) { return arm.contains("budget"); })) return;
+  const bool has_budgets =
+      std::ranges::all_of(arms, [](const Json& arm) { return arm.contains("budget"); });
   // An older preheat did not say it, and made every update in one pass.
   const auto images_of_pass = [](const Json& budget) {
     return budget.contains("micro_batch") ? budget.at("micro_batch") : budget.at("batch_size");
   };
-  const bool in_passes = std::ranges::any_of(arms, [&](const Json& arm) {
-    return images_of_pass(arm.at("budget")) != arm.at("budget").at("batch_size");
-  });
-  std::vector<std::string> heads = {"arm", "updates", "images per update"};
+  const bool in_passes =
+      has_budgets && std::ranges::any_of(arms, [&](const Json& arm) {
+        return images_of_pass(arm.at("budget")) != arm.at("budget").at("batch_size");
+      });
+  std::vector<std::string> heads = {"arm", "overrides"};
+  if (has_budgets) heads.insert(heads.end(), {"updates", "images per update"});
   if (in_passes) heads.emplace_back("images per pass");
-  heads.emplace_back("sum of learning rates");
+  if (has_budgets) heads.emplace_back("sum of learning rates");
   std::vector<std::vector<Cell>> rows;
   bool are_alike = true;
   for (const Json& arm : arms) {
+    std::vector<Cell>& row = rows.emplace_back();
+    row.emplace_back(arm.at("name").get<std::string>());
+    row.emplace_back(Markup{overrides_html(arm.at("overrides"))});
+    if (!has_budgets) continue;
     const Json& budget = arm.at("budget");
-    const auto updates = get_as<std::int64_t>(budget.at("updates"));
-    const auto images = get_as<std::int64_t>(budget.at("batch_size"));
     const Json& first = arms.front().at("budget");
     are_alike = are_alike && budget.at("updates") == first.at("updates") &&
                 budget.at("batch_size") == first.at("batch_size");
-    std::vector<Cell>& row = rows.emplace_back();
-    row.emplace_back(arm.at("name").get<std::string>());
-    row.emplace_back(std::to_string(updates));
-    row.emplace_back(std::to_string(images));
+    row.emplace_back(std::to_string(get_as<std::int64_t>(budget.at("updates"))));
+    row.emplace_back(std::to_string(get_as<std::int64_t>(budget.at("batch_size"))));
     if (in_passes) {
       row.emplace_back(std::to_string(get_as<std::int64_t>(images_of_pass(budget))));
     }
     row.emplace_back(plain(optional_at<double>(budget, "sum_of_rates")));
   }
-  page.add_heading("The budget of each arm");
+  page.add_heading("The arms");
   page.add(table(heads, rows));
+  if (!has_budgets) return;
   if (!are_alike) {
     page.add(
         "<p>The arms differ in updates or in images per update, and their results may differ for "
@@ -244,9 +246,9 @@ void add_pairs(Page& page, const Experiment& e) {
 }  // namespace
 
 void add_compare(Page& page, const Experiment& e) {
-  add_arms(page, e.result);
+  add_results(page, e.result);
   add_shares(page, e.result.at("arms"));
-  add_budgets(page, e.result);
+  add_settings(page, e.result);
   add_pairs(page, e);
 }
 

@@ -347,6 +347,22 @@
     if (scale.ticks.filter(seen).length < 2) scale.ticks = evenTicks(scale.min, scale.max);
   }
 
+  // The name of a row, without its middle if it is wider than the part of the chart that Chart.js leaves
+  // to names: it would cut off their beginnings.
+  function fitted(scale, name) {
+    const { ctx, options, maxWidth } = scale;
+    ctx.save();
+    ctx.font = Chart.helpers.toFont(options.ticks.font).string;
+    const widest = maxWidth - options.ticks.padding;
+    let text = name;
+    for (let kept = name.length - 1; kept > 1 && ctx.measureText(text).width > widest; --kept) {
+      const end = Math.floor(kept / 2);
+      text = `${name.slice(0, kept - end).trimEnd()}…${name.slice(-end).trimStart()}`;
+    }
+    ctx.restore();
+    return text;
+  }
+
   function setAxis(chart, name, isLog) {
     const spec = chart.spec;
     const made = axis(name === 'x' ? spec.x : spec.y, isLog);
@@ -356,7 +372,7 @@
       made.ticks.stepSize = 1;
       made.ticks.autoSkip = false;
       made.afterBuildTicks = (scale) => { scale.ticks = spec.rows.map((_, value) => ({ value })); };
-      made.ticks.callback = (value) => spec.rows[value] ?? '';
+      made.ticks.callback = function callback(value) { return fitted(this, spec.rows[value] ?? ''); };
     }
     if (name === 'y' && spec.span) [made.suggestedMin, made.suggestedMax] = spec.span;
     if (name === 'x' && spec.rows) {

@@ -388,6 +388,11 @@ setTimeout(() => {
     const drawn = small.getImageData(0, 0, 60, 40).data.filter((value, i) => i % 4 === 3 && value > 0);
     expect(drawn.length > 60, `${title} is blank`);
     expect(canvas.getBoundingClientRect().right <= innerWidth, `${title} is cut off`);
+    const { spec, scales: { y } } = Chart.getChart(canvas);
+    for (const { label } of spec.rows ? y.ticks : []) {
+      y.ctx.font = Chart.helpers.toFont(y.options.ticks.font).string;
+      expect(y.ctx.measureText(label).width < y.width, `${title}: the name ${label} is cut off`);
+    }
   }
   parent.postMessage(wrong.join(''), '*');
 }, 500);
@@ -493,6 +498,8 @@ def main():
         write_compare(root / "pair", 3, 200, diagnostics=True)
         write_compare(root / "many", 1, 40, diagnostics=True, more_arms=("a", "b", "c"))
         write_compare(root / "seeds", 6, 900)
+        write_compare(root / "names", 2, 40,
+                      more_arms=("an-arm-whose-name-is-wider-than-half-of-a-narrow-chart",))
         write_sweep(root / "map", 40)
         write_find_lr(root / "search", 40)
         shaded, marked = ["bands"], ["bands", "marks"]
@@ -504,7 +511,8 @@ def main():
                  (page_of("seeds", root / "seeds"), 5, shares),
                  (page_of("sweep", root / "map"), 3, shaded),
                  (page_of("find-lr", root / "search"), 6, shaded),
-                 (page_of("mixed", root / "map", root / "one", root / "search"), 16, shaded)]
+                 (page_of("mixed", root / "map", root / "one", root / "search", root / "names"), 16,
+                  shaded)]
         right = [check(page, browser, least, behind) for (page, _), least, behind in pages]
         right.append(check_widths(root / "mixed.html", browser))
         return 0 if all(right) else 1

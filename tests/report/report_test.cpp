@@ -530,7 +530,7 @@ TEST_F(Report, OfManyRunsHasARowForEachAndTwentyConfigurations) {
   for (const Element& e : parse(without_scripts(both)).elements) {
     if (e.name.size() == 2 && e.name[0] == 'h') headings.push_back(e.name + " " + e.text);
   }
-  EXPECT_THAT(headings, ElementsAre("h1 Runs and experiments", "h2 pair ",
+  EXPECT_THAT(headings, ElementsAre("h1 Runs and experiments", "h2 pair ", "h3 The arms",
                                     "h3 The same seeds under two arms", "h3 Curves", "h2 2 runs"));
 }
 
@@ -547,7 +547,7 @@ TEST_F(Report, OfAComparisonCountsAndDrawsEveryRun) {
                               "exact McNemar p = 0.62"),
                     HasSubstr("schedule.base_lr: &lt;1&gt;"), Not(HasSubstr("incomplete")),
                     HasSubstr("<th scope=\"col\">first step not finite: median (range)</th>"),
-                    HasSubstr("<td>19 (19 .. 19)</td>"), Not(HasSubstr("The budget of each arm")),
+                    HasSubstr("<td>19 (19 .. 19)</td>"), Not(HasSubstr("sum of learning rates")),
                     Not(HasSubstr("class=\"claims\""))));
   const Json section = curves_of(page);
   for (int arm = 0; arm < 2; ++arm) {
@@ -754,7 +754,7 @@ TEST_F(Report, OfAComparisonPairsRunsByTheirSeeds) {
   EXPECT_THAT(page_of_pairs(7), HasSubstr("<summary>7 pairs</summary>"));
 }
 
-TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
+TEST_F(Report, OfAComparisonSaysWhatEachArmIs) {
   const auto page_with = [&](const Json& cold, const Json& warm) {
     write_compare([&](Json& json) {
       json["arms"][0]["budget"] = cold;
@@ -766,17 +766,22 @@ TEST_F(Report, OfAComparisonHasTheBudgetOfEachArm) {
   const Json gated = {{"updates", 200}, {"batch_size", 32}, {"sum_of_rates", nullptr}};
   const std::string page = page_with(usual, gated);
   expect_well_formed(page);
-  EXPECT_THAT(page,
-              AllOf(HasSubstr("<h2>The budget of each arm</h2>"),
-                    HasSubstr("<th scope=\"row\">cold</th><td>200</td><td>32</td><td>20</td></tr>"),
-                    HasSubstr("<th scope=\"row\">warm</th><td>200</td><td>32</td><td>–</td></tr>"),
-                    Not(HasSubstr("The arms differ in updates")), Not(HasSubstr("per pass"))));
+  const auto row = [](const char* arm, const char* cells) {
+    return HasSubstr(
+        fmt::format("<th scope=\"row\">{}</th><td><code>schedule.base_lr: &lt;1&gt;"
+                    "</code></td>{}</tr>",
+                    arm, cells));
+  };
+  EXPECT_THAT(
+      page, AllOf(HasSubstr("<h2>The arms</h2>"), row("cold", "<td>200</td><td>32</td><td>20</td>"),
+                  row("warm", "<td>200</td><td>32</td><td>–</td>"),
+                  Not(HasSubstr("The arms differ in updates")), Not(HasSubstr("per pass"))));
   const Json in_passes = {
       {"updates", 200}, {"batch_size", 32}, {"micro_batch", 8}, {"sum_of_rates", 20.0}};
   EXPECT_THAT(page_with(usual, in_passes),
               AllOf(HasSubstr("<th scope=\"col\">images per pass</th>"),
-                    HasSubstr("cold</th><td>200</td><td>32</td><td>32</td><td>20</td></tr>"),
-                    HasSubstr("warm</th><td>200</td><td>32</td><td>8</td><td>20</td></tr>")));
+                    row("cold", "<td>200</td><td>32</td><td>32</td><td>20</td>"),
+                    row("warm", "<td>200</td><td>32</td><td>8</td><td>20</td>")));
   const Json longer = {{"updates", 300}, {"batch_size", 32}, {"sum_of_rates", 20.0}};
   const Json larger = {{"updates", 200}, {"batch_size", 64}, {"sum_of_rates", 20.0}};
   for (const Json& other : {longer, larger}) {

@@ -192,7 +192,8 @@ std::int64_t cells_in(const std::vector<Axis>& axes) {
 }
 
 Node to_node(const std::vector<std::uint64_t>& seeds) {
-  bool is_range = seeds.size() > 1;
+  // The last is below the first where the numbers wrap around.
+  bool is_range = seeds.size() > 1 && seeds.front() < seeds.back();
   for (std::size_t i = 1; i < seeds.size(); ++i) is_range &= seeds[i] == seeds[0] + i;
   if (is_range) return to_node(fmt::format("{}..{}", seeds.front(), seeds.back()));
   return to_node<std::uint64_t>(seeds);

@@ -280,6 +280,11 @@ TEST(Config, ReadsSeeds) {
               ElementsAre(18446744073709551614u, 18446744073709551615u));
   EXPECT_EQ(seeds("0..9999").size(), 10000u);
   EXPECT_EQ(config_of("compare: {arms: {a: }}").compare->seeds.size(), 10u);
+  // Neighbours only where numbers wrap around, which a range does not.
+  const RunConfig wrapped =
+      config_of("", {"compare={seeds: [18446744073709551615, 0], arms: {a: {}}}"});
+  EXPECT_THAT(config_of(write_config(wrapped)).compare->seeds,
+              ElementsAre(18446744073709551615u, 0u));
 }
 
 TEST(Config, SettingsMakeTheirSections) {

@@ -43,10 +43,11 @@ void check(const SoonerClaim&, const ClaimedArm& arm) {
 namespace {
 
 std::optional<double> updates_until(const Metrics& metrics, double error) {
+  constexpr double rounding = 1e-9;  // an error that is below the bound only by this is equal to it
   for (std::size_t end = window; end <= metrics.accuracy.size(); ++end) {
     const auto last = metrics.accuracy.begin() + static_cast<std::ptrdiff_t>(end);
     const double accuracy = std::accumulate(last - window, last, 0.0) / window;
-    if (1 - accuracy < error) return metrics.step[end - 1] + 1;
+    if (1 - accuracy < error - rounding) return metrics.step[end - 1] + 1;
   }
   return std::nullopt;
 }

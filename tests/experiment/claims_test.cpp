@@ -456,6 +456,13 @@ TEST_F(ClaimsOfFiles, Sooner) {
   EXPECT_THAT(
       judge_one("sooner: {arms: [a, b], train_error: 0.02}", arms(1), folder_.path()).evidence,
       HasSubstr("median 200 updates against 201 over 1 seed; 0 and 1 never"));
+  // Nor are 40 of 50 below 0.2 or 45 below 0.1, although in double precision 1 - 0.8 < 0.2.
+  for (const auto& [begin, error] : {std::pair(160, "0.2"), std::pair(155, "0.1")}) {
+    put_step("a", 0, begin);
+    const std::string at_bound = fmt::format("sooner: {{arms: [a, b], train_error: {}}}", error);
+    EXPECT_THAT(judge_one(at_bound, arms(1), folder_.path()).evidence,
+                HasSubstr("median 201 updates against 201 over 1 seed; 1 and 1 never"));
+  }
   EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
               HasSubstr("6 seeds (1 more without data)"));
 }

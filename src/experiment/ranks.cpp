@@ -95,8 +95,7 @@ Distribution of_products(const Scores& x, const Scores& y) {
   const std::size_t count = x.value.size();
   const std::size_t subsets = std::size_t{1} << count;
   std::vector<double> ways(width * subsets);
-  // Scaling by a power of two keeps the counts exact and the product of many blocks' totals finite.
-  ways[result.reach] = std::ldexp(1.0, -std::ilogb(std::tgamma(static_cast<double>(count) + 1)));
+  ways[result.reach] = 1;
   for (std::size_t subset = 0; subset + 1 < subsets; ++subset) {
     const double* const from = &ways[subset * width];
     const std::int64_t met = x.value[static_cast<std::size_t>(std::popcount(subset))];
@@ -113,7 +112,8 @@ Distribution of_products(const Scores& x, const Scores& y) {
   return result;
 }
 
-// The distribution of the sum of two independent numbers.
+// The distribution of the sum of two independent numbers. A power of two keeps its total near 1, so
+// that counts stay exact and those of the sum of thousands finite.
 Distribution of_sum(const Distribution& a, const Distribution& b) {
   Distribution result;
   result.reach = a.reach + b.reach;
@@ -121,6 +121,9 @@ Distribution of_sum(const Distribution& a, const Distribution& b) {
   for (std::size_t i = 0; i < a.ways.size(); ++i) {
     for (std::size_t j = 0; j < b.ways.size(); ++j) result.ways[i + j] += a.ways[i] * b.ways[j];
   }
+  const double total = std::accumulate(result.ways.begin(), result.ways.end(), 0.0);
+  const double scale = std::ldexp(1.0, -std::ilogb(total));
+  for (double& ways : result.ways) ways *= scale;
   return result;
 }
 

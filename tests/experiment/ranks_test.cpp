@@ -636,6 +636,22 @@ TEST(PageTrend, ManyBlocks) {
   EXPECT_NEAR(std::log(page_trend(levels, outcomes, Alternative::increasing).p),
               -20 * std::lgamma(11), 1e-9);
   EXPECT_NEAR(page_trend(levels, outcomes, Alternative::decreasing).p, 1, 1e-12);
+
+  // So many that 1.5, which is 3! over a power of two, to their number is not finite. Their sum is
+  // normal: a block's product of scores has the variance 32 and steps of 4.
+  outcomes.clear();
+  constexpr int blocks = 1800;
+  constexpr int rising = 930;
+  for (int block = 0; block < blocks; ++block) {
+    if (block < rising) {
+      outcomes.insert(outcomes.end(), {1.0, 2.0, 3.0});
+    } else {
+      outcomes.insert(outcomes.end(), {3.0, 2.0, 1.0});
+    }
+  }
+  const double z = (8.0 * (2 * rising - blocks) - 2) / std::sqrt(32.0 * blocks);
+  EXPECT_NEAR(page_trend(std::vector{1.0, 2.0, 3.0}, outcomes, Alternative::increasing).p,
+              std::erfc(z / std::sqrt(2.0)) / 2, 1e-4);
 }
 
 TEST(PageTrend, TheEdges) {

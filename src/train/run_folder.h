@@ -114,9 +114,10 @@ class RunFolder {
 
   /// Opens the folder of a run of `config` that resumes at `step`, and drops the rows of later
   /// updates and the summary. `lock` is of that folder, taken before anything in it was read.
-  /// Throws Error if rows before `step`, or, but for metrics.csv, the first after them, are missing
-  /// or damaged, or if eval.csv has no validation columns where the run has a validation set or has
-  /// them where it has none; then rows and summary are as they were.
+  /// Throws Error if metrics.csv lacks a row before `step`, if there is no eval.csv, if a row
+  /// before `step` or, but for metrics.csv, the first after them is damaged, or if eval.csv has no
+  /// validation columns where the run has a validation set or has them where it has none; then rows
+  /// and summary are as they were. That another file lacks its last rows cannot be seen.
   static RunFolder reopen(std::filesystem::path folder, FolderLock lock, const RunConfig& config,
                           std::int64_t step, History& past);
 

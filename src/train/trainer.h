@@ -94,8 +94,9 @@ class Trainer {
   /// damaged, is of another network than the folder (naming the tensor) or of a configuration the
   /// folder does not hold, or `start_lr: auto` gives another rate on this machine. With
   /// `new_schedule` the schedule, the length and the stages may differ: the run continues at its
-  /// step under the new ones, and its folder keeps the configuration it had. If this throws, the
-  /// folder is as it was, unless a file in it could not be written.
+  /// step under the new ones, its folder keeps the configuration it had, and best.ckpt is removed
+  /// if it is of a later step, even where that leaves none of the best step so far. If this throws,
+  /// the folder is as it was, unless a file in it could not be written.
   Resumed resume(const std::filesystem::path& folder, bool new_schedule = false);
 
   /// Trains to the end of the run, to the first step that is not finite, or until the listener

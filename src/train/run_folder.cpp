@@ -160,23 +160,23 @@ RunFolder::AppendFile::AppendFile(std::filesystem::path path, const char* header
     : path_(std::move(path)) {
   const bool is_new = !std::filesystem::exists(path_);
   file_.reset(std::fopen(path_.c_str(), "a"));
-  if (!file_) {
-    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
-  }
+  if (!file_) fail();
   if (is_new) write(fmt::format("{}\n", header));
+}
+
+void RunFolder::AppendFile::fail() const {
+  throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
 }
 
 void RunFolder::AppendFile::write(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() ||
       std::fflush(file_.get()) != 0) {
-    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
+    fail();
   }
 }
 
 void RunFolder::AppendFile::sync() {
-  if (fsync(fileno(file_.get())) != 0 && errno != EINVAL) {
-    throw Error(fmt::format("{}: cannot be written: {}", path_.string(), std::strerror(errno)));
-  }
+  if (fsync(fileno(file_.get())) != 0 && errno != EINVAL) fail();
 }
 
 RunFolder::RunFolder(std::filesystem::path folder, const RunConfig& config, FolderLock lock)

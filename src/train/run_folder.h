@@ -155,6 +155,8 @@ class RunFolder {
     void sync();
 
    private:
+    [[noreturn]] void fail() const;
+
     struct Close {
       void operator()(std::FILE* f) const { std::fclose(f); }
     };

@@ -40,16 +40,6 @@ void refuse_shared_key(const std::string& key, const Node& value) {
   }
 }
 
-// Whether an experiment's folder has a file of that name next to the folders of its arms, counting
-// the temporary names under which each file is written first.
-bool is_file_beside_arms(std::string_view name) {
-  const std::string_view written = name_before_temporary(name);
-  if (!written.empty()) name = written;
-  return name == "config.yaml" || name == "report.html" ||
-         std::ranges::any_of(all_values<ExperimentKind>(),
-                             [&](ExperimentKind kind) { return result_file(kind) == name; });
-}
-
 // Four digits tell neighbouring values apart and keep names readable. Whole numbers, which rounding
 // may have missed, are written as such: the key may take no others.
 std::string spaced_text(double value) {
@@ -183,6 +173,14 @@ void read_value(const Node& node, std::vector<Axis>& axes) {
     wrong(node, fmt::format("of {} cells is too large a grid", cells),
           fmt::format("write axes of at most {} together", max_cells));
   }
+}
+
+bool is_file_beside_arms(std::string_view name) {
+  const std::string_view written = name_before_temporary(name);
+  if (!written.empty()) name = written;
+  return name == "config.yaml" || name == "report.html" ||
+         std::ranges::any_of(all_values<ExperimentKind>(),
+                             [&](ExperimentKind kind) { return result_file(kind) == name; });
 }
 
 std::int64_t cells_in(const std::vector<Axis>& axes) {

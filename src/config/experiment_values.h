@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/document.h"
@@ -22,6 +23,10 @@ struct Axis {
   std::string key;
   std::vector<Node> values;
 };
+
+/// Whether an experiment's folder has a file of that name next to the folders of its arms or cells,
+/// counting the temporary names under which each file is written first.
+bool is_file_beside_arms(std::string_view name);
 
 /// The number of cells in the grid of these axes.
 std::int64_t cells_in(const std::vector<Axis>& axes);

@@ -147,7 +147,9 @@ std::vector<Arm> cells_of(const std::vector<Axis>& axes) {
   std::set<std::string> names;
   for (Arm& cell : cells) {
     const std::string name = cell.name;
-    for (int i = 2; !names.insert(cell.name).second; ++i) cell.name = fmt::format("{}.{}", name, i);
+    for (int i = 2; is_file_beside_arms(cell.name) || !names.insert(cell.name).second; ++i) {
+      cell.name = fmt::format("{}.{}", name, i);
+    }
   }
   return cells;
 }

@@ -59,7 +59,8 @@ struct SweepResult {
 };
 
 /// The cells of a grid, last axis fastest, named by their values: "0.1_16-steps". A long value, a
-/// list or a section is named by its number: "layers-2".
+/// list or a section is named by its number: "layers-2". A name that another cell or a file of the
+/// sweep has gets a number added: "0.1.2".
 std::vector<Arm> cells_of(const std::vector<Axis>& axes);
 
 /// The axis schedule.base_lr, or null if there is none or one of its values is not a number.

@@ -64,6 +64,10 @@ TEST(CellsOf, NamesDifferAndAreThoseOfFolders) {
   }
   EXPECT_THAT(names_of(cells_of(axes_of("    data.dir: [a b, a-b, a/b]\n"))),
               ElementsAre("a-b", "a-b.2", "a-b.3"));
+  // Nor are they those of the sweep's own files.
+  EXPECT_THAT(
+      names_of(cells_of(axes_of("    data.dir: [sweep.json, config.yaml, sweep.json.2]\n"))),
+      ElementsAre("sweep.json.2", "config.yaml.2", "sweep.json.2.2"));
 }
 
 TEST(CellsOf, WhatIsNoShortWordIsNamedByItsNumber) {

@@ -59,7 +59,7 @@ LossCurves loss_curves(const ComparedArm& arm) {
     if (is_failure(r.run.outcome)) continue;
     const auto evaluations = arm.file(r, "eval.csv", read_evaluations);
     if (!evaluations || evaluations->step.size() < min_curve_evaluations) continue;
-    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    const auto metrics = arm.metrics(r);
     if (metrics) curves[r.seed] = loss_curve(*metrics, *evaluations);
   }
   return curves;

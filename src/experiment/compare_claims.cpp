@@ -5,6 +5,8 @@
 
 #include <type_traits>
 
+#include "config/error.h"
+
 namespace preheat {
 namespace {
 
@@ -15,6 +17,18 @@ template <class Claim>
 constexpr bool is_about_edges = std::is_same_v<std::decay_t<Claim>, EdgeOfStabilityClaim>;
 
 }  // namespace
+
+std::optional<Metrics> ComparedArm::metrics(const SeedResult& r) const {
+  std::optional<Metrics> found = file(r, "metrics.csv", read_metrics);
+  if (found && std::ssize(found->step) < r.run.steps) {
+    throw Error(
+        fmt::format("{}: has {} rows, the run did {} updates; remove its folder, and "
+                    "--resume trains it again",
+                    (folder / std::to_string(r.seed) / "metrics.csv").string(), found->step.size(),
+                    r.run.steps));
+  }
+  return found;
+}
 
 Finding too_few(const Pairs& pairs) {
   Finding finding;

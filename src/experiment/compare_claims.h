@@ -16,6 +16,7 @@
 #include "experiment/compare.h"
 #include "experiment/findings.h"
 #include "schedule/schedule.h"
+#include "train/run_files.h"
 
 namespace preheat {
 
@@ -43,6 +44,9 @@ struct ComparedArm {
     if (!std::filesystem::exists(path)) return std::nullopt;
     return read(path);
   }
+
+  // metrics.csv as above. Throws Error also if it has fewer rows than the run did updates.
+  std::optional<Metrics> metrics(const SeedResult& r) const;
 };
 
 /// The arms of a comparison, by name.

@@ -60,7 +60,7 @@ Finding judge(const SoonerClaim& c, const Arms& arms) {
   const std::int64_t too_late = std::max(first.length().steps, second.length().steps) + 1;
   std::map<const ComparedArm*, int> never_there;
   const auto updates = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
-    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    const auto metrics = arm.metrics(r);
     if (!metrics) return std::nullopt;
     const auto there = updates_until(*metrics, c.train_error);
     never_there[&arm] += there ? 0 : 1;
@@ -172,7 +172,7 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
     return static_cast<double>(arm.updates(c.after[place_of(arm.result.arm.name, c)]));
   };
   const auto spike = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
-    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    const auto metrics = arm.metrics(r);
     if (!metrics) return std::nullopt;
     const double after = after_of(arm);
     const auto within = static_cast<double>(arm.updates(c.within));
@@ -181,7 +181,7 @@ Finding judge(const SmallerSpikeClaim& c, const Arms& arms) {
     return log_spike(*metrics, after, within);
   };
   const auto recovery = [&](const ComparedArm& arm, const SeedResult& r) -> std::optional<double> {
-    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    const auto metrics = arm.metrics(r);
     if (!metrics) return std::nullopt;
     return updates_to_recover(*metrics, after_of(arm));
   };

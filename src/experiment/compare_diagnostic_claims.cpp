@@ -160,7 +160,7 @@ Finding judge(const UnstableStartClaim& c, const Arms& arms) {
   for (const SeedResult& r : arm.runs()) {
     if (r.run.outcome != Outcome::non_finite) continue;
     ++failed;
-    const auto metrics = arm.file(r, "metrics.csv", read_metrics);
+    const auto metrics = arm.metrics(r);
     if (!r.run.initial_sharpness || !std::isfinite(*r.run.initial_sharpness) || !metrics ||
         metrics->lr.empty()) {
       continue;

@@ -8,7 +8,9 @@
 #include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "config/error.h"
 #include "config/values.h"
 #include "experiment/compare.h"
 #include "experiment/find_lr.h"
@@ -465,6 +467,26 @@ TEST_F(ClaimsOfFiles, Sooner) {
   }
   EXPECT_THAT(judge_one(claim, arms(7), folder_.path()).evidence,
               HasSubstr("6 seeds (1 more without data)"));
+}
+
+// A run whose file has lost its last rows would count as never there.
+TEST_F(ClaimsOfFiles, SoonerNeedsTheWholeRun) {
+  std::vector<ArmResult> arms = {failing("a", 0, 1), failing("b", 0, 1)};
+  for (const char* arm : {"a", "b"}) {
+    put_metrics(arm, 0, 200, one, [](int i) { return i >= 160 ? 1.0 : 0.0; });
+  }
+  const std::string claim = "sooner: {arms: [a, b], train_error: 0.5}";
+  arms[1].runs[0].run.steps = 199;  // and its last row is of the update that was not finite
+  EXPECT_THAT(judge_one(claim, arms, folder_.path()).evidence, HasSubstr("0 and 0 never"));
+  arms[1].runs[0].run.steps = 201;
+  std::string error;
+  try {
+    judge_one(claim, arms, folder_.path());
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  EXPECT_THAT(error, StartsWith((folder_ / "b/0/metrics.csv").string() +
+                                ": has 200 rows, the run did 201 updates; "));
 }
 
 // An arm that never gets there is not sooner for being shorter.

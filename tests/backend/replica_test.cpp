@@ -109,6 +109,21 @@ TEST_F(CpuReplica, AnUpdateHasAsManyThreadsAsAskedFor) {
   }
 }
 
+// With fewer than oneDNN plans for, the update would wait forever.
+TEST_F(CpuReplica, AnUpdateHasItsThreadsWhereTheEnvironmentAllowsNone) {
+  use(small, {"train.cpu_threads=2"});
+  const auto update = [&] {
+    omp_set_dynamic(1);
+    omp_set_max_active_levels(0);
+    auto r = replica();
+    r->set_epoch_order(order());
+    r->train(1);
+    EXPECT_EQ(omp_get_max_active_levels(), 0);
+    EXPECT_NE(omp_get_dynamic(), 0);
+  };
+  EXPECT_EQ(threads_of_an_update(update), 2);
+}
+
 TEST_F(CpuReplica, AsManyReplicasAtATimeAsThereAreThreadsFor) {
   const int all = omp_get_max_threads();
   if (omp_get_proc_bind() == omp_proc_bind_false) {

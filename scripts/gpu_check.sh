@@ -59,7 +59,7 @@ while (($# > 0)); do
       ;;
     --archive)
       [[ -n ${2:-} ]] || usage "--archive needs a file"
-      archive=$(realpath "$2")
+      archive=$(realpath -m -- "$2")
       shift
       ;;
     --budget)
@@ -541,8 +541,10 @@ echo
 cat "$out/summary.txt"
 echo "logs and figures: $out"
 if [[ -n $archive ]]; then
+  mkdir -p "$(dirname "$archive")"
+  # The shell makes the file: tar would change the folder that it packs, if that is the file's, and fail.
   tar -C "$out" --exclude=./cache --exclude=checkpoints --exclude='./map/*/*' --exclude='*.tar.gz' \
-    -czf "$archive" .
+    -cz . >"$archive"
   echo "packed: $archive"
 fi
 exit "$failed"

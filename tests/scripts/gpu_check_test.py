@@ -229,6 +229,13 @@ file="${{@: -1}}"  # of --json
         self.assertIn("./tests.log", names)
         self.assertNotIn("./cache", names)
 
+    def test_an_archive_may_be_in_the_folder_that_it_packs(self):
+        for archive in (self.out / "logs.tar.gz", self.out / "new" / "logs.tar.gz"):
+            for _ in range(5):  # tar notices mostly, not always
+                self.assertEqual(self.check("--only", "tests", "--archive", archive), 0, self.said)
+            with tarfile.open(archive) as packed:
+                self.assertIn("./tests.log", packed.getnames())
+
     @unittest.skipIf(os.path.exists("/dev/nvidiactl"), "there is a GPU")
     def test_without_a_device_nothing_runs(self):
         (self.bundle / "tools/nvidia-smi").unlink()

@@ -36,8 +36,9 @@ fi
 
 missing=()
 for package in "${packages[@]}"; do
-  status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
-  [[ $status == installed ]] || missing+=("$package")
+  # One line for each architecture that it is known for.
+  dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -x installed >/dev/null ||
+    missing+=("$package")
 done
 if ((${#missing[@]} == 0)); then
   echo "setup: nothing is missing"

@@ -369,6 +369,11 @@ std::uint64_t shuffle(unsigned mask, std::uint64_t bits, unsigned from, Site sit
   return warp.operands[round % 2][from].bits;
 }
 
+void bound_threads(unsigned most) {
+  const dim3& size = here.block_size;
+  if (size.x * size.y * size.z > most) stop_here("more threads than the kernel's launch bounds");
+}
+
 void declare_shared(void* memory, std::size_t size) {
   for (const Shared& s : shared) {
     if (s.memory == memory) return;

@@ -13,6 +13,7 @@ namespace {
 using Lock = std::lock_guard<std::recursive_mutex>;
 
 constexpr std::size_t workspace_bytes = 4096;
+constexpr std::uint32_t workspace_alignment = 256;
 constexpr std::uint64_t algorithm_mark = 0x5eed;
 // Larger products are skipped: the ones that measure a bench's ceiling would take hours.
 constexpr std::int64_t max_multiply_adds = std::int64_t{1} << 36;
@@ -42,6 +43,7 @@ struct Preference {
 
 struct Algorithm {
   std::uint64_t mark;
+  std::uint64_t workspace;
   std::uint32_t alignment[4];
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
@@ -221,8 +223,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   }
   results[0] = {};
   results[0].workspaceSize = p.workspace >= workspace_bytes ? workspace_bytes : 0;
-  // The alignments that the caller promised, for cublasLtMatmul() to check.
+  // The workspace that it needs and the alignments that the caller promised, for cublasLtMatmul()
+  // to check.
   const Algorithm algorithm{algorithm_mark,
+                            results[0].workspaceSize,
                             {p.alignment_a, p.alignment_b, p.alignment_c, p.alignment_d}};
   std::memcpy(&results[0].algo, &algorithm, sizeof algorithm);
   *found = 1;
@@ -244,6 +248,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, 
   std::memcpy(&algorithm, chosen, sizeof algorithm);
   if (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0 ||
       algorithm.mark != algorithm_mark || !fit(o, la, lb, ld)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  if (bytes < algorithm.workspace || (bytes > 0 && !is_aligned(workspace, workspace_alignment))) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   const void* const pointers[] = {a, b, c, d};

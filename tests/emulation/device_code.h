@@ -35,6 +35,9 @@ bool barrier(bool all, Site site);
 /// The bits that lane `from` of the warp passes; if that lane takes no part, wrong ones.
 std::uint64_t shuffle(unsigned mask, std::uint64_t bits, unsigned from, Site site);
 
+/// A kernel begins with this if it has launch bounds: `most` threads in a block.
+void bound_threads(unsigned most);
+
 /// Declares static shared memory. Every thread of a block calls it before its first use; the first
 /// call of a block poisons the memory.
 void declare_shared(void* memory, std::size_t size);
@@ -81,8 +84,6 @@ __attribute__((noinline, no_sanitize("thread"))) T replace(T* at, Function value
 
 }  // namespace emulation
 
-#undef __launch_bounds__
-#define __launch_bounds__(...)
 #undef __grid_constant__
 #define __grid_constant__
 #define __CUDA_ARCH__ 900

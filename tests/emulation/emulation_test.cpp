@@ -1,4 +1,5 @@
 // The emulated device is as strict as a real one, or stricter.
+#include <cublasLt.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -44,6 +45,10 @@ void reverse(int* numbers, bool with_barrier) {
   exchange[threadIdx.x] = numbers[threadIdx.x];
   if (with_barrier) __syncthreads();
   numbers[threadIdx.x] = exchange[threads - 1 - threadIdx.x];
+}
+
+void take_half_a_block() {
+  bound_threads(threads / 2);
 }
 
 class EmulatedDevice : public testing::Test {
@@ -234,6 +239,7 @@ TEST_F(EmulatedDeviceDeathTest, StopsAtWhatARealOneWouldNotTell) {
   EXPECT_DEATH(run(write_behind, numbers_, int{threads}), "behind an allocation");
   EXPECT_DEATH(run(meet_at_two_barriers), "different barriers");
   EXPECT_DEATH(run(wait_in_half_a_warp), "wait for each other");
+  EXPECT_DEATH(run(take_half_a_block), "launch bounds");
   // 48 KiB of both kinds, with 256 bytes of its own.
   const auto with_shared = [this](std::size_t bytes) {
     configure(reverse, 1, threads, bytes, a_)(numbers_, true);
@@ -241,6 +247,57 @@ TEST_F(EmulatedDeviceDeathTest, StopsAtWhatARealOneWouldNotTell) {
   };
   with_shared((48 << 10) - sizeof(int) * threads);
   EXPECT_DEATH(with_shared((48 << 10) - sizeof(int) * threads + 4), "more shared memory");
+  const auto copy_and_free = [this](bool waits) {
+    void* host = nullptr;
+    ASSERT_EQ(cudaMallocHost(&host, sizeof(int)), cudaSuccess);
+    ASSERT_EQ(cudaMemcpyAsync(host, numbers_, sizeof(int), cudaMemcpyDeviceToHost, a_),
+              cudaSuccess);
+    if (waits) cudaStreamSynchronize(a_);
+    cudaFreeHost(host);
+    cudaStreamSynchronize(a_);
+  };
+  copy_and_free(true);
+  EXPECT_DEATH(copy_and_free(false), "before it was copied");
+}
+
+TEST_F(EmulatedDevice, AProductNeedsItsWorkspace) {
+  const int rows = 4;
+  cublasLtHandle_t handle = nullptr;
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t layout = nullptr;
+  cublasLtMatmulPreference_t preference = nullptr;
+  cublasLtCreate(&handle);
+  cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasLtMatrixLayoutCreate(&layout, CUDA_R_32F, rows, rows, rows);
+  cublasLtMatmulPreferenceCreate(&preference);
+  const std::uint64_t most = 1 << 20;
+  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
+                                       sizeof most);
+  cublasLtMatmulHeuristicResult_t result{};
+  int found = 0;
+  ASSERT_EQ(cublasLtMatmulAlgoGetHeuristic(handle, product, layout, layout, layout, layout,
+                                           preference, 1, &result, &found),
+            CUBLAS_STATUS_SUCCESS);
+  ASSERT_GT(result.workspaceSize, 0u);
+  void* memory = nullptr;
+  ASSERT_EQ(cudaMalloc(&memory, 2 * result.workspaceSize), cudaSuccess);
+  cudaMemsetAsync(numbers_, 0, sizeof(int) * threads, a_);
+  const auto multiply = [&](std::size_t offset, std::size_t bytes) {
+    const float one = 1;
+    const float zero = 0;
+    return cublasLtMatmul(handle, product, &one, numbers_, layout, numbers_, layout, &zero,
+                          numbers_, layout, numbers_, layout, &result.algo,
+                          static_cast<char*>(memory) + offset, bytes, a_);
+  };
+  EXPECT_EQ(multiply(0, result.workspaceSize), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(multiply(0, result.workspaceSize - 1), CUBLAS_STATUS_INVALID_VALUE);
+  EXPECT_EQ(multiply(128, result.workspaceSize), CUBLAS_STATUS_INVALID_VALUE);
+  cudaStreamSynchronize(a_);
+  cudaFree(memory);
+  cublasLtMatmulPreferenceDestroy(preference);
+  cublasLtMatrixLayoutDestroy(layout);
+  cublasLtMatmulDescDestroy(product);
+  cublasLtDestroy(handle);
 }
 
 }  // namespace

@@ -181,23 +181,25 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind k
   }
   Stream* const stream = stream_of(handle);
   if (stream == nullptr) return tell(cudaErrorInvalidResourceHandle);
+  const void* const host = !from_device ? from : !to_device ? to : nullptr;
+  const bool is_direct = host != nullptr && is_pinned(host, bytes);
   const auto move = [=](const void* source) {
+    if (is_direct && !is_pinned(host, bytes)) stop("pinned memory was freed before it was copied");
     if (from_device) reads(from, bytes);
     if (to_device) writes(to, bytes);
     std::memmove(to, source, bytes);
   };
   Work work = [=] { move(from); };
   if (stream->capture) {
-    if (!to_device && !is_pinned(to, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
-    if (!from_device && !is_pinned(from, bytes)) return tell(cudaErrorStreamCaptureUnsupported);
-  } else if (!from_device && !is_pinned(from, bytes)) {
+    if (host != nullptr && !is_direct) return tell(cudaErrorStreamCaptureUnsupported);
+  } else if (!from_device && !is_direct) {
     // Staged: the caller may reuse its memory at once, but the copy need not have arrived.
     work = [move, staged = std::vector<char>(static_cast<const char*>(from),
                                              static_cast<const char*>(from) + bytes)] {
       move(staged.data());
     };
     waits = false;
-  } else if (!to_device && !is_pinned(to, bytes)) {
+  } else if (!to_device && !is_direct) {
     waits = true;
   } else if (kind == cudaMemcpyDeviceToDevice) {
     waits = false;

@@ -1,7 +1,7 @@
 """Translates CUDA C++ to C++ for the emulated device: translate.py FROM TO
 
-Launches, shared memory and the PTX instructions in asm statements, which a C++ compiler does not
-understand, become calls of functions in device_code.h. Everything else stays as it is. An unknown
+Launches, shared memory, launch bounds and the PTX instructions in asm statements, which a C++ compiler
+does not understand, become calls of functions in device_code.h. Everything else stays as it is. An unknown
 instruction is an error."""
 
 import os
@@ -31,6 +31,21 @@ def shared_memory(text):
     # New in every block: the first of its threads to get here poisons it.
     return re.sub(r"__shared__ (alignas\(\d+\) )?([\w:<>]+ )(\w+)((?:\[[^;]*\])?);",
                   r"\1 static \2\3\4; ::emulation::declare_shared(&\3, sizeof \3);", text)
+
+
+def launch_bounds(text):
+    """The most threads of a block, which come first, are the first thing that a kernel looks at."""
+    result, at = "", 0
+    for found in re.finditer(r"__launch_bounds__\(", text):
+        end = end_of(text, found.end() - 1)
+        most = text[found.end():end - 1].split(",")[0]
+        body = end_of(text, text.index("(", end))
+        if not (begin := re.match(r"\s*{", text[body:])):
+            raise SystemExit("a kernel with launch bounds has no body")
+        body += begin.end()
+        result += text[at:found.start()] + text[end:body] + f" ::emulation::bound_threads({most});"
+        at = body
+    return result + text[at:]
 
 
 INSTRUCTIONS = {  # PTX with numbered operands -> function, which takes them in this order
@@ -85,7 +100,7 @@ def main():
     source, result = sys.argv[1:]
     with open(source, encoding="utf-8") as file:
         text = file.read()
-    text = instructions(shared_memory(launches(text)))
+    text = instructions(launch_bounds(shared_memory(launches(text))))
     os.makedirs(os.path.dirname(result), exist_ok=True)
     with open(result, "w", encoding="utf-8") as file:
         if result.endswith(".cpp"):

@@ -174,6 +174,9 @@ TEST_F(EmulatedDevice, RefusesWhatIsNotThere) {
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidConfiguration);
   configure(add_one, 1, threads, 49 << 10, a_)(numbers_);
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
+  EXPECT_EQ(cudaFuncSetAttribute(write_behind, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 (99 << 10) + 1),
+            cudaErrorInvalidValue);
   void* memory = nullptr;
   EXPECT_EQ(cudaMalloc(&memory, std::size_t{1} << 40), cudaErrorMemoryAllocation);
   EXPECT_EQ(cudaEventRecord(event_, reinterpret_cast<cudaStream_t>(this)),

@@ -59,9 +59,18 @@ const Points& smooth(const Series& series) {
   return series.means.x.empty() ? series.points : series.means;
 }
 
+// A run may also be lost by its gradient or its weights, at an update with a finite loss: the line
+// ends there all the same.
+Points ending_where_lost(Points points, const RunData& run) {
+  const bool has_ended = !points.y.empty() && !std::isfinite(points.y.back());
+  if (run.lost_at && !has_ended) points.add(*run.lost_at, gap);
+  return points;
+}
+
 // A quantity recorded at every update.
 SeedCurve curve_over_updates(const RunData& run, Points points) {
-  return {std::move(points), static_cast<double>(run.updates) - 1, run.lost_at};
+  return {ending_where_lost(std::move(points), run), static_cast<double>(run.updates) - 1,
+          run.lost_at};
 }
 
 // Calls visit(runs) for the runs of each arm.
@@ -132,13 +141,6 @@ std::string how_spread(const std::vector<RunData>& runs) {
                                 window));
 }
 
-// A run may also be lost by its gradient or its weights, at an update with a finite loss: the line
-// ends there all the same.
-Series ending_where_lost(Series loss, const RunData& run) {
-  if (run.lost_at && !loss.facts.not_finite_at) loss.points.add(*run.lost_at, gap);
-  return loss;
-}
-
 Series evaluated(const Evaluations& e, const std::vector<double>& values) {
   return make_series(e.step, values, e.step.size());
 }
@@ -156,8 +158,10 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets, const P
   Chart chart("Training loss", "step", "loss");
   chart.log_y();
   for (const RunData& run : runs) {
-    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run),
-              ending_where_lost(run.loss, run), facets.indices(run));
+    Series loss = run.loss;
+    loss.points = ending_where_lost(std::move(loss.points), run);
+    chart.add(runs.size() == 1 ? "training" : facets.label(run), facets.style(run), loss,
+              facets.indices(run));
   }
   if (runs.size() == 1) {
     const Evaluations& e = runs.front().evaluations;

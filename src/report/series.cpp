@@ -33,12 +33,15 @@ SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
   return f;
 }
 
-// Linear interpolation; beyond the ends the nearest point's value.
+// Linear interpolation; beyond the ends the nearest point's value, and between a finite and another
+// one the finite: an event must not show before it happens.
 double value_at(const Points& points, double x) {
   const auto after = std::ranges::lower_bound(points.x, x);
   const auto i = static_cast<std::size_t>(after - points.x.begin());
   if (i == points.x.size()) return points.y.back();
   if (i == 0 || points.x[i] == x) return points.y[i];
+  if (!std::isfinite(points.y[i])) return points.y[i - 1];
+  if (!std::isfinite(points.y[i - 1])) return points.y[i];
   const double share = (x - points.x[i - 1]) / (points.x[i] - points.x[i - 1]);
   return points.y[i - 1] + share * (points.y[i] - points.y[i - 1]);
 }

@@ -50,7 +50,7 @@ struct SeriesFacts {
 
 struct Series {
   Points points;           // thinned
-  Points means;            // empty if `points` has every value
+  Points means;            // empty if each would be of one value
   std::size_t window = 1;  // of the means
   SeriesFacts facts;       // of all values
 };
@@ -78,9 +78,10 @@ struct SeedSpread {
 
 enum class Worst { least, largest };
 
-/// Evaluated at each x of the longest seed, with linear interpolation between a seed's points. A
-/// seed that has diverged counts as the worst value in the median, and not in the range; one that
-/// has ended, such as an interrupted run, is no longer counted.
+/// Evaluated at each x of the longest seed, with linear interpolation between a seed's points, but
+/// not from or to one that is not finite: up to it, and after it, the other's value holds. A seed
+/// that has diverged counts as the worst value in the median, and not in the range; one that has
+/// ended, such as an interrupted run, is no longer counted.
 SeedSpread spread_over(const std::vector<SeedCurve>& seeds, Worst worst);
 
 }  // namespace preheat

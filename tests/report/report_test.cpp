@@ -919,6 +919,38 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
   EXPECT_THAT(page_of({folder_ / "c"}), Not(HasSubstr("\"kind\":\"median\"")));
 }
 
+// Their last means stand before the update at which they are lost, and all losses are finite.
+TEST_F(Report, OfSeedsThatAreAllLostByTheirGradientsEndsThere) {
+  const Path folder = folder_ / "m";
+  std::filesystem::create_directories(folder);
+  put_bytes(folder / "config.yaml",
+            "name: many\ndata: {dataset: synthetic}\ncompare: {seeds: 0..4, arms: {a: {}}}\n");
+  Json runs = Json::array();
+  for (int seed = 0; seed < 5; ++seed) {
+    write_run(folder / "a" / std::to_string(seed),
+              std::vector<Row>(1000, {"decay", 0.125, 1.0 + seed, 0.25}), "non_finite", "many",
+              std::to_string(seed));
+    runs.push_back({{"seed", seed},
+                    {"outcome", "non_finite"},
+                    {"first_non_finite_step", 999},
+                    {"test_accuracy", nullptr}});
+  }
+  const Json arm = {{"name", "a"},   {"overrides", Json::object()}, {"n", 5},
+                    {"failures", 5}, {"failure_interval", nullptr}, {"runs", runs}};
+  put_bytes(folder / "compare.json",
+            Json{{"arms", Json::array({arm})}, {"paired", Json::array()}}.dump());
+  const Json section = curves_of(page_of({folder}));
+  for (const auto& [chart, median] : {std::pair("Training loss", 3), {"Training accuracy", 25}}) {
+    const Json line = series_of(section, chart, "a, median of 5");
+    EXPECT_GE(line.at("x").size(), 100u);
+    EXPECT_EQ(line.at("x").back(), 999);
+    EXPECT_EQ(line.at("finite").back(), 0);
+    for (std::size_t i = 0; i < line.at("x").size(); ++i) {
+      EXPECT_EQ(line.at("y").at(i), line.at("x").at(i) == 999 ? Json() : Json(median)) << chart;
+    }
+  }
+}
+
 constexpr const char* losses_chart = "Test loss over training loss";
 
 void write_evaluations(const Path& run, const std::vector<std::pair<int, double>>& evaluations) {

@@ -242,5 +242,20 @@ TEST(SpreadOver, CountsALostSeedAsTheWorst) {
   EXPECT_TRUE(spread_over({}, Worst::least).x.empty());
 }
 
+// The means of a seed are far apart, so that another has points between the last of them and the
+// update at which it is lost, or that was skipped.
+TEST(SpreadOver, ASeedIsLostAtItsPointThatIsNotFiniteAndNotBefore) {
+  const SeedCurve whole{{{0, 1, 2, 3, 4, 5, 6}, std::vector<double>(7, 5)}, 6, {}};
+  const SeedCurve lost{{{0.5, 4}, {2, nan}}, 4, 4};
+  SeedSpread s = spread_over({whole, lost}, Worst::largest);
+  EXPECT_THAT(s.finite, ElementsAre(2, 2, 2, 2, 1, 1, 1));
+  EXPECT_THAT(s.least, ElementsAre(2, 2, 2, 2, 5, 5, 5));
+  const SeedCurve skipped{{{0, 3, 6}, {1, inf, 9}}, 6, {}};
+  s = spread_over({whole, skipped}, Worst::largest);
+  EXPECT_THAT(s.finite, ElementsAre(2, 2, 2, 1, 2, 2, 2));
+  EXPECT_THAT(s.least, ElementsAre(1, 1, 1, 5, 5, 5, 5));
+  EXPECT_THAT(s.largest, ElementsAre(5, 5, 5, 5, 9, 9, 9));
+}
+
 }  // namespace
 }  // namespace preheat

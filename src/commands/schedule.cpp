@@ -118,12 +118,29 @@ void write_csv(const std::vector<DrawnSchedule>& all,
   write(text);
 }
 
-// Every update of a short run; of a long one evenly spaced updates and the ends of every phase.
+// Every update of a short run; of a long one evenly spaced updates, the ends of every phase and,
+// unless there are too many to walk, the least and the largest rate between two of them: cycles
+// that are shorter would look like any other line, or flat.
 std::vector<std::int64_t> drawn_steps(const DrawnSchedule& s) {
+  struct Rate {
+    std::int64_t step;
+    double value;
+  };
   constexpr std::int64_t most = 4000;
-  const std::int64_t stride = std::max<std::int64_t>(1, s.schedule.run.steps / most);
+  const std::int64_t end = s.schedule.run.steps;
+  const std::int64_t stride = std::max<std::int64_t>(1, end / most);
+  const bool walks = end <= max_updates_walked;
   std::vector<std::int64_t> steps;
-  for (std::int64_t step = 0; step < s.schedule.run.steps; step += stride) steps.push_back(step);
+  for (std::int64_t first = 0; first < end; first += stride) {
+    Rate least{first, s.rate(first)};
+    Rate largest = least;
+    for (std::int64_t step = first + 1; walks && step < std::min(first + stride, end); ++step) {
+      const Rate rate{step, s.rate(step)};
+      if (rate.value < least.value) least = rate;
+      if (rate.value > largest.value) largest = rate;
+    }
+    steps.insert(steps.end(), {first, least.step, largest.step});
+  }
   for (const PhaseInterval& part : s.parts()) {
     steps.push_back(part.first);
     steps.push_back(part.last);

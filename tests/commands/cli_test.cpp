@@ -679,6 +679,25 @@ TEST_F(Cli, ScheduleDrawsTheEndsOfShortPhases) {
   }
 }
 
+// Of the cycles of a long run so many fall between two drawn updates that their lines fill the
+// plot.
+TEST_F(Cli, ScheduleDrawsTheEndsOfShortCycles) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
+  for (const auto period : {std::uint64_t{250}, 20 + random() % 480}) {
+    put_bytes(folder_ / "s.yaml",
+              fmt::format("schedule: {{decay: {{shape: cosine, period: {} steps}}}}\n"
+                          "train: {{length: 1000000 steps}}\n",
+                          period));
+    const std::string plan = preheat({"schedule", "s.yaml"}).out;
+    int full = 0;  // of 16 rows of 74 characters
+    const std::string dots = "⣿";
+    for (auto at = plan.find(dots); at != std::string::npos; at = plan.find(dots, at + 1)) ++full;
+    EXPECT_GT(full, 800) << period << "\n" << plan;
+  }
+}
+
 TEST_F(Cli, ThePicturesOfTheDocsAreThePrograms) {
   const std::filesystem::path shapes = std::filesystem::path(PREHEAT_SOURCE_DIR) / "docs/shapes";
   const std::string docs = bytes_of(shapes.parent_path() / "schedules.md");

@@ -384,7 +384,9 @@
     // Otherwise a logarithmic axis starts at a power of ten, and a linear one at a tick below its span.
     if (name === 'x' && (isLog || spec.xspan) && !sharesSteps(chart)) {
       const all = [...spec.series.flatMap((series) => series.x), ...spec.xspan ?? []];
-      const [least, largest] = [Math.min(...all), Math.max(...all)];
+      // An engine takes only so many arguments, and a chart can have more points.
+      const least = all.reduce((a, b) => Math.min(a, b), Infinity);
+      const largest = all.reduce((a, b) => Math.max(a, b), -Infinity);
       const more = isLog ? (largest / least) ** 0.04 : 0.04 * (largest - least);
       if (largest > least && !(isLog && least <= 0)) {
         Object.assign(made, chart.whole = isLog ? { min: least / more, max: largest * more }

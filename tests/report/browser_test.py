@@ -32,7 +32,8 @@ optimizer: {{momentum: 0.9}}
 OUTCOMES = ["ok", "spiked", "stuck", "non_finite"]
 
 
-def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up", warmup=0.1):
+def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up", warmup=0.1,
+              evaluations=4):
     """A run's folder as train/run_folder.h describes it."""
     folder.mkdir(parents=True)
     rng = random.Random(f"{name} {seed} {outcome}")
@@ -56,7 +57,8 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
     (folder / "eval.csv").write_text(
         "step,epoch,test_loss,test_accuracy\n"
         + "".join(f"{s},0,{2 - s / updates},{0.5 + 0.4 * s / updates}\n"
-                  for s in range(updates // 4, end + 1, max(1, updates // 4)) if s > 0))
+                  for s in range(updates // evaluations, end + 1, max(1, updates // evaluations))
+                  if s > 0))
     summary = dict.fromkeys(
         ["gate_opened_at", "first_non_finite_step", "first_non_finite_tensor", "test_loss",
          "final_train_accuracy", "best_test_accuracy", "best_step"])
@@ -424,7 +426,8 @@ def check_widths(page, browser):
     return not problems
 
 
-def check(page, browser, least_charts, behind):
+def drawn_charts(page, browser, least_charts):
+    """How many charts the page draws when it is opened, and what is wrong with that."""
     dom, console = browser.open(page, "--virtual-time-budget=8000")
     body = Body()
     body.feed(dom)
@@ -438,6 +441,11 @@ def check(page, browser, least_charts, behind):
         problems.append(f"errors: {body.attributes.get('data-errors')}")
     if console:
         problems.append("the console says: " + console[0])
+    return drawn, problems
+
+
+def check(page, browser, least_charts, behind):
+    drawn, problems = drawn_charts(page, browser, least_charts)
     for kind in behind:
         if f'"{kind}":' not in page.read_text():
             problems.append(f"no chart has {kind}")
@@ -513,7 +521,12 @@ def main():
                  (page_of("find-lr", root / "search"), 6, shaded),
                  (page_of("mixed", root / "map", root / "one", root / "search", root / "names"), 16,
                   shaded)]
-        right = [check(page, browser, least, behind) for (page, _), least, behind in pages]
+        # Its points are more than an engine takes as arguments of a function.
+        write_run(root / "evaluated", 3, 160_000, name="evaluated", evaluations=160_000)
+        drawn, problems = drawn_charts(page_of("evaluated", root / "evaluated")[0], browser, 5)
+        print(f"evaluated.html: {drawn} charts" + "".join("\n  " + each for each in problems))
+        right = [not problems]
+        right += [check(page, browser, least, behind) for (page, _), least, behind in pages]
         right.append(check_widths(root / "mixed.html", browser))
         return 0 if all(right) else 1
 

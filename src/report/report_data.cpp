@@ -178,6 +178,17 @@ std::vector<std::string> axis_keys(const Experiment& e) {
   return keys;
 }
 
+// Throws Error unless a grid lists all its cells: the maps find them by their order.
+void check_cells(const Experiment& e) {
+  std::size_t cells = 1;
+  for (const Json& axis : e.result.at("axes")) cells *= axis.at("values").size();
+  const std::size_t listed = e.result.at("cells").size();
+  if (listed != cells) {
+    throw Error(fmt::format("{}: is damaged: lists {} of the {} cells of its grid", e.file.string(),
+                            listed, cells));
+  }
+}
+
 // The runs that an arm of a comparison or a cell of a grid lists.
 void list_runs_of_arms(Experiment& e, const char* arms, const std::vector<std::string>& axes) {
   for (const Json& arm : e.result.at(arms)) {
@@ -251,6 +262,7 @@ Experiment read_experiment(const fs::path& folder, Experiment::Kind kind) {
       const std::vector<std::string> axes = axis_keys(e);
       e.facet_names.insert(e.facet_names.end(), axes.begin(), axes.end());
       e.facet_names.emplace_back("seed");
+      check_cells(e);
       list_runs_of_arms(e, "cells", axes);
     } else {
       e.facet_names = {"arm", "trained", "seed"};

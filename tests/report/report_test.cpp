@@ -1283,6 +1283,11 @@ TEST_F(Report, OfAGridTellsRunsApartByTheKeysOfItsAxes) {
   json["axes"][2]["key"] = "data.batch_size";  // the points have no such key
   put_bytes(folder_ / "s/sweep.json", json.dump());
   EXPECT_THAT(message_of([&] { page_of({folder_ / "s"}); }), HasSubstr("sweep.json: is damaged: "));
+  json = Json::parse(file);
+  json["cells"].erase(0);
+  put_bytes(folder_ / "s/sweep.json", json.dump());
+  EXPECT_THAT(message_of([&] { page_of({folder_ / "s"}); }),
+              HasSubstr("sweep.json: is damaged: lists 1 of the 2 cells of its grid"));
 }
 
 TEST_F(Report, OfAGridCountsInEachCell) {

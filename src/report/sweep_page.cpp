@@ -17,7 +17,8 @@ namespace {
 
 // ---- The stability map --------------------------------------------------------------------------
 
-// The outcome that a cell shows: that of most of its runs, a failure if half of them failed.
+// The outcome that a cell shows: a failure if at least half of its runs failed, else spiked if half
+// of them are.
 std::string outcome_of_cell(const Json& cell) {
   const auto n = cell.at("n").get<std::int64_t>();
   if (2 * cell.at("failures").get<std::int64_t>() >= n) {
@@ -145,11 +146,11 @@ void add_maps(Page& page, const Json& result) {
       "<p class=\"soft\">Each cell shows how many of its n runs failed and the mean test accuracy "
       "of those that did not" +
       std::string(has_validation(cells) ? ", val.: on the validation set" : "") +
-      ". Colour and sign show what most of its runs did, a failure also if exactly half of them "
-      "failed:</p>\n<p class=\"signs\"><span class=\"ok\">● ok</span> <span class=\"spiked\">▲ "
-      "spiked </span> <span class=\"stuck\">■ stuck</span> <span class=\"non_finite\">✕ not "
-      "finite</span> "
-      "<span class=\"mixed\">hatched: some failed, some did not</span></p>\n<div "
+      ". Colour and sign show the more frequent failure if at least half of its runs failed, else "
+      "spiked if at least half of them are, else ok:</p>\n<p class=\"signs\"><span class=\"ok\">● "
+      "ok</span> <span class=\"spiked\">▲ spiked</span> <span class=\"stuck\">■ stuck</span> <span "
+      "class=\"non_finite\">✕ not finite</span> <span class=\"mixed\">hatched: some failed, some "
+      "did not</span></p>\n<div "
       "class=\"maps\">\n");
   for (const auto& [caption, map] : maps) {
     page.add(map_html(caption, map, short_key(across), has_rows ? short_key(down) : "", columns));

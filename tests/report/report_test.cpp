@@ -1310,7 +1310,7 @@ TEST_F(Report, OfAGridCountsInEachCell) {
   // numbers of a logarithmic axis are shortened, but not whole ones.
   EXPECT_THAT(
       page,
-      AllOf(HasSubstr("4 cells, 1 seed"),
+      AllOf(HasSubstr("4 cells, 1 seed"), HasSubstr("else spiked if at least half of them are"),
             HasSubstr("class=\"spiked\"><span title=\"0 not finite, 0 stuck, 2 spiked, 2 ok\">"
                       "▲ 0/4</span><br/><small>70.0 %</small>"),
             HasSubstr("class=\"stuck\"><span title=\"0 not finite, 2 stuck, 0 spiked, 0 ok\">"

@@ -63,6 +63,7 @@ BenchResults::BenchResults(const std::string& bench, Backend& backend, const Ben
                            Earlier earlier, nlohmann::ordered_json options)
     : backend_(backend), files_(files), earlier_(std::move(earlier)) {
   catch_interrupts();
+  if (!files.json.empty() || !files.html.empty()) catch_broken_pipe();
   for (const std::string& file : {files.json, files.html}) {
     if (!file.empty()) AtomicFile{file};  // tests writing; an existing file stays as it is
   }

@@ -41,8 +41,9 @@ void stop_if_interrupted();
 class BenchResults {
  public:
   /// `bench` selects the page to make (report/bench_page.h); `options` are the requested options by
-  /// name. From here on an interrupt asks the measurement to stop. Throws Error if a file cannot be
-  /// written, before anything is measured.
+  /// name. From here on an interrupt asks the measurement to stop and, if there are files to write,
+  /// so does an output that nobody reads any more. Throws Error if a file cannot be written, before
+  /// anything is measured.
   BenchResults(const std::string& bench, Backend& backend, const BenchOptions& files,
                Earlier earlier, nlohmann::ordered_json options);
 

@@ -1963,6 +1963,20 @@ TEST_F(Cli, AnInterruptedBenchKeepsWhatItHas) {
   }
 }
 
+TEST_F(Cli, ABenchWhoseOutputNobodyReadsKeepsWhatItHas) {
+  // Its first table, of the host, comes long after the line that is read.
+  const std::string bench =
+      "set -o pipefail; '" PREHEAT_BINARY "' bench schedule --quick --device cpu";
+  const Result cut = bash(bench + " --json cut.json | head -1");
+  EXPECT_EQ(cut.code, 1);
+  EXPECT_EQ(cut.err, "preheat: interrupted; what was measured is in cut.json\n");
+  const auto json = nlohmann::json::parse(bytes_of(folder_ / "cut.json"));
+  EXPECT_EQ(json["interrupted"], true);
+  EXPECT_FALSE(json["figures"].empty());
+  // Without a file there is nothing to keep.
+  EXPECT_EQ(bash(bench + " | head -1").code, 128 + SIGPIPE);
+}
+
 TEST_F(Cli, InfoSaysWhatThereIs) {
   const Result result = preheat({"info"});
   EXPECT_EQ(result.code, 0);

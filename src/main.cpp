@@ -99,9 +99,12 @@ int run(int argc, char** argv) {
     }
     return fail(2, fmt::format("preheat: {}; see preheat --help", e.what()));
   }
-  // A full disk behind standard output would otherwise go unnoticed.
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    return fail(1, fmt::format("preheat: standard output: {}", std::strerror(errno)));
+  // A full disk behind standard output would otherwise go unnoticed. Of an earlier write that
+  // failed the reason is no longer known.
+  const bool is_flushed = std::fflush(stdout) == 0;
+  if (!is_flushed || std::ferror(stdout) != 0) {
+    return fail(1, fmt::format("preheat: standard output: {}",
+                               is_flushed ? "cannot be written" : std::strerror(errno)));
   }
   return exit_code;
 }

@@ -798,6 +798,9 @@ TEST_F(Cli, FullStandardOutputIsAnError) {
   expect_one_line(bash("'" PREHEAT_BINARY "' schedule tiny.yaml --csv - > /dev/full"), 1);
   expect_one_line(bash("'" PREHEAT_BINARY "' schedule tiny.yaml > /dev/full"), 1);
   expect_one_line(bash("'" PREHEAT_BINARY "' info > /dev/full"), 1);
+  // Nothing is left to be written at its end, where the reason of an earlier failure is not known.
+  EXPECT_EQ(bash("'" PREHEAT_BINARY "' bench schedule --quick --device cpu > /dev/full").err,
+            "preheat: standard output: cannot be written\n");
 }
 
 TEST_F(Cli, AnInterruptedRunGoesOn) {

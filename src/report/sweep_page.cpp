@@ -47,12 +47,13 @@ Cell map_cell(const Json& cell) {
       outcome + (failures > 0 && failures < n ? " mixed" : "")};
 }
 
-// A value of an axis. On a logarithmic axis values can have all the digits of a double.
+// A value of an axis, by which its cells are found. Those spaced by `log` and `linear` have four
+// digits; a list can have all those of a double.
 std::string axis_value(const Json& value) {
   constexpr std::size_t max_characters = 8;
   const std::string text = scalar(value);
   return value.is_number_float() && text.size() > max_characters
-             ? fmt::format("{:.3g}", value.get<double>())
+             ? fmt::format("{:.4g}", value.get<double>())
              : text;
 }
 

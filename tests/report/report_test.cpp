@@ -1318,9 +1318,9 @@ TEST_F(Report, OfAGridCountsInEachCell) {
             HasSubstr("<small>60.0 %</small>"), HasSubstr("<td role=\"cell\" class=\"ok mixed\">"),
             HasSubstr("<table class=\"map\""),
             HasSubstr("<th role=\"columnheader\" scope=\"col\">0.123457</th>"),
-            HasSubstr("<th role=\"columnheader\" scope=\"col\">0.235</th>"),
+            HasSubstr("<th role=\"columnheader\" scope=\"col\">0.2346</th>"),
             HasSubstr("<th role=\"rowheader\" scope=\"row\">1000000000</th>"),
-            HasSubstr("<th role=\"rowheader\" scope=\"row\">0.723</th>"),
+            HasSubstr("<th role=\"rowheader\" scope=\"row\">0.7235</th>"),
             Not(HasSubstr("scope=\"row\">0.7234567</th>")),
             HasSubstr("<span title=\"0 not finite, 0 stuck, 0 spiked, 3 ok\">"),
             HasSubstr("<td>50.00 % (50.00 .. 80.00), n = 3</td>"),
@@ -1356,6 +1356,9 @@ TEST_F(Report, OfAGridDrawsALineForEachLengthInOrder) {
               ElementsAre("warmup.length 16 steps", "warmup.length 5%"));
   EXPECT_THAT(lines_of({rates, {"optimizer.momentum", {0.5, 0.25}}}),
               ElementsAre("momentum 0.25", "momentum 0.5"));
+  // Neighbours that `log` makes have four digits.
+  EXPECT_THAT(lines_of({rates, {"optimizer.weight_decay", {0.0001231, 0.0001233}}}),
+              ElementsAre("weight_decay 0.0001231", "weight_decay 0.0001233"));
 }
 
 TEST_F(Report, OfALargeGridDrawsWhatCanBeRead) {

@@ -34,7 +34,8 @@ class UpdateVariants {
  public:
   /// Variants whose steps use these arenas; all three arguments must outlive it. Throws Error.
   UpdateVariants(const UpdateSet& set, const UpdateArenas& arenas, const LrSchedule& schedule);
-  UpdateVariants(const UpdateVariants&) = delete;  // the steps refer to members
+  ~UpdateVariants() { cudaStreamSynchronize(stream()); }  // a copy may still read pinned_rate_
+  UpdateVariants(const UpdateVariants&) = delete;         // the steps refer to members
   UpdateVariants& operator=(const UpdateVariants&) = delete;
 
   /// The ceilings: kernels that move arrays and update nothing.

@@ -134,9 +134,11 @@ void add_settings(Page& page, const Json& result) {
         return images_of_pass(arm.at("budget")) != arm.at("budget").at("batch_size");
       });
   std::vector<std::string> heads = {"arm", "overrides"};
-  if (has_budgets) heads.insert(heads.end(), {"updates", "images per update"});
-  if (in_passes) heads.emplace_back("images per pass");
-  if (has_budgets) heads.emplace_back("sum of learning rates");
+  if (has_budgets) {
+    heads.insert(heads.end(), {"updates", "images per update"});
+    if (in_passes) heads.emplace_back("images per pass");
+    heads.emplace_back("sum of learning rates");
+  }
   std::vector<std::vector<Cell>> rows;
   bool are_alike = true;
   for (const Json& arm : arms) {

@@ -219,6 +219,16 @@ class Report : public testing::Test {
     put_bytes(folder / "compare.json", json.dump());
   }
 
+  // One arm, "a", with these runs of the seeds 0 to 4.
+  void write_one_arm(const Path& folder, const Json& runs, int failures) {
+    put_bytes(folder / "config.yaml",
+              "name: many\ndata: {dataset: synthetic}\ncompare: {seeds: 0..4, arms: {a: {}}}\n");
+    const Json arm = {{"name", "a"},          {"overrides", Json::object()}, {"n", runs.size()},
+                      {"failures", failures}, {"failure_interval", nullptr}, {"runs", runs}};
+    put_bytes(folder / "compare.json",
+              Json{{"arms", Json::array({arm})}, {"paired", Json::array()}}.dump());
+  }
+
   const std::uint32_t seed_ = std::random_device{}();
   const testing::ScopedTrace trace_{__FILE__, __LINE__, testing::Message() << "seed " << seed_};
   std::mt19937_64 random_{seed_};
@@ -922,9 +932,6 @@ TEST_F(Report, OfManySeedsIsTheMedianAndTheRangeOfEachArm) {
 // Their last means stand before the update at which they are lost, and all losses are finite.
 TEST_F(Report, OfSeedsThatAreAllLostByTheirGradientsEndsThere) {
   const Path folder = folder_ / "m";
-  std::filesystem::create_directories(folder);
-  put_bytes(folder / "config.yaml",
-            "name: many\ndata: {dataset: synthetic}\ncompare: {seeds: 0..4, arms: {a: {}}}\n");
   Json runs = Json::array();
   for (int seed = 0; seed < 5; ++seed) {
     write_run(folder / "a" / std::to_string(seed),
@@ -935,10 +942,7 @@ TEST_F(Report, OfSeedsThatAreAllLostByTheirGradientsEndsThere) {
                     {"first_non_finite_step", 999},
                     {"test_accuracy", nullptr}});
   }
-  const Json arm = {{"name", "a"},   {"overrides", Json::object()}, {"n", 5},
-                    {"failures", 5}, {"failure_interval", nullptr}, {"runs", runs}};
-  put_bytes(folder / "compare.json",
-            Json{{"arms", Json::array({arm})}, {"paired", Json::array()}}.dump());
+  write_one_arm(folder, runs, 5);
   const Json section = curves_of(page_of({folder}));
   for (const auto& [chart, median] : {std::pair("Training loss", 3), {"Training accuracy", 25}}) {
     const Json line = series_of(section, chart, "a, median of 5");
@@ -1000,9 +1004,6 @@ TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
 
 TEST_F(Report, OfManySeedsDrawsTheMediansOfBothLosses) {
   const Path folder = folder_ / "m";
-  std::filesystem::create_directories(folder);
-  put_bytes(folder / "config.yaml",
-            "name: many\ndata: {dataset: synthetic}\ncompare: {seeds: 0..4, arms: {a: {}}}\n");
   struct Seed {
     std::size_t updates;
     double train, test;
@@ -1030,10 +1031,7 @@ TEST_F(Report, OfManySeedsDrawsTheMediansOfBothLosses) {
                     {"first_non_finite_step", lost_at},
                     {"test_accuracy", 0.5}});
   }
-  const Json arm = {{"name", "a"},   {"overrides", Json::object()}, {"n", 5},
-                    {"failures", 3}, {"failure_interval", nullptr}, {"runs", runs}};
-  put_bytes(folder / "compare.json",
-            Json{{"arms", Json::array({arm})}, {"paired", Json::array()}}.dump());
+  write_one_arm(folder, runs, 3);
   const std::string page = page_of({folder});
   expect_well_formed(page);
   const Json line = series_of(curves_of(page), losses_chart, "a, median of 5");

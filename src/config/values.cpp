@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "config/counted.h"
 #include "config/error.h"
 
 namespace preheat {
@@ -320,10 +321,8 @@ Node to_node(const Activation& value) {
 }
 
 std::string to_string(const Length& length) {
-  const std::string number = fmt::format("{}", length.value);
-  if (length.unit == LengthUnit::percent) return number + "%";
-  return fmt::format("{} {}{}", number, length.unit == LengthUnit::steps ? "step" : "epoch",
-                     length.value == 1 ? "" : "s");
+  if (length.unit == LengthUnit::percent) return fmt::format("{}%", length.value);
+  return counted(length.value, length.unit == LengthUnit::steps ? "step" : "epoch");
 }
 
 std::string to_string(const Activation& activation) {

@@ -155,9 +155,9 @@ cudaError_t few_channels_weight_gradient(Element element, const FewChannels& con
 // convolution or a matrix product,
 //   y = max_pool(activation((x - mean) * inv_std * weight + bias + residual))
 // in as few passes over memory as possible. An activation is z > 0 ? z : slope * z (relu 0, none
-// 1), so a NaN stays a NaN. Pooling takes 2 x 2 windows at stride 2; an odd last row or column is
-// dropped. Among equal values the first in the window is the maximum. A NaN is larger than
-// everything; among several the last one counts.
+// 1; tanh is in tanh.cu), so a NaN stays a NaN. Pooling takes 2 x 2 windows at stride 2; an odd
+// last row or column is dropped. Among equal values the first in the window is the maximum. A NaN
+// is larger than everything; among several the last one counts.
 
 /// Per-channel arrays; null pointers select the variant.
 struct Norm {
@@ -216,6 +216,16 @@ cudaError_t normalize_backward_sums(const NormBackward& of, const void* y, void*
 /// dy.
 cudaError_t normalize_backward(const NormBackward& of, bool fixed, const float* d_weight,
                                const float* d_bias, void* dx, cudaStream_t stream);
+
+// tanh.cu
+
+/// In place: y [shape] = tanh(y). Reads and writes y once.
+cudaError_t tanh_forward(Element element, const Images& shape, void* y, cudaStream_t stream);
+
+/// In place: dy = (dy + extra) (1 - y^2), the gradient of z where y = tanh(z); `extra` may be null.
+/// All are [shape]. Reads y, dy (and extra) once and writes dy once.
+cudaError_t tanh_backward(Element element, const Images& shape, const void* y, const void* extra,
+                          void* dy, cudaStream_t stream);
 
 // pool.cu
 

@@ -252,6 +252,8 @@ void read_value(const Node& node, Activation& value) {
     value = {ActivationKind::none};
   } else if (text == "relu") {
     value = {ActivationKind::relu};
+  } else if (text == "tanh") {
+    value = {ActivationKind::tanh};
   } else if (text.starts_with(leaky) && text.ends_with(')')) {
     Node slope = node;
     slope.scalar = text.substr(leaky.size(), text.size() - leaky.size() - 1);
@@ -260,7 +262,7 @@ void read_value(const Node& node, Activation& value) {
     read_value(slope, read.slope, Range{0, 1, true, true});
     value = read;
   } else {
-    wrong(node, "is not an activation", "write none | relu | leaky_relu(0.1)");
+    wrong(node, "is not an activation", "write none | relu | leaky_relu(0.1) | tanh");
   }
 }
 
@@ -333,6 +335,8 @@ std::string to_string(const Activation& activation) {
       return "relu";
     case ActivationKind::leaky_relu:
       return fmt::format("leaky_relu({})", activation.slope);
+    case ActivationKind::tanh:
+      return "tanh";
   }
   return "";
 }

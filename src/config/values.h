@@ -27,14 +27,14 @@ struct Length {
 /// Text as a user would write it: "400 steps".
 std::string to_string(const Length& length);
 
-enum class ActivationKind { none, relu, leaky_relu };
+enum class ActivationKind { none, relu, leaky_relu, tanh };
 
 struct Activation {
   ActivationKind kind = ActivationKind::none;
   double slope = 0;  // of leaky_relu, for negative inputs
 };
 
-/// "none", "relu" or "leaky_relu(0.1)".
+/// "none", "relu", "leaky_relu(0.1)" or "tanh".
 std::string to_string(const Activation& activation);
 
 enum class LrKind {

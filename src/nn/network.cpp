@@ -178,6 +178,7 @@ Network build_network(const RunConfig& config, ImageShape input, std::int64_t cl
 float slope_of(const Activation& activation) {
   switch (activation.kind) {
     case ActivationKind::none:
+    case ActivationKind::tanh:
       return 1;
     case ActivationKind::relu:
       return 0;

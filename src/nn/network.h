@@ -88,7 +88,7 @@ Network build_network(const RunConfig& config, ImageShape input, std::int64_t cl
 std::vector<float> initial_parameters(const Network& network, const ModelConfig& model,
                                       std::uint64_t seed);
 
-/// An activation's slope for negative inputs: none 1, relu 0.
+/// An activation's slope for negative inputs: none 1, relu 0; tanh 1, as it is a pass of its own.
 float slope_of(const Activation& activation);
 
 }  // namespace preheat

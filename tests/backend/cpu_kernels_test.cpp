@@ -271,6 +271,29 @@ TEST_F(CpuKernels, ActivationsKeepNaN) {
   }
 }
 
+TEST_F(CpuKernels, TheGradientOfTanh) {
+  std::vector<float> y = normals(1001);
+  for (float& v : y) v = std::tanh(v);
+  y[17] = 1;
+  y[500] = std::nanf("");
+  const auto dy = normals(1001);
+  const auto extra = normals(1001);
+  for (const bool with_extra : {false, true}) {
+    std::vector<float> d = dy;
+    tanh_backward({7, 143}, y.data(), with_extra ? extra.data() : nullptr, d.data());
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      if (i == 500) {
+        EXPECT_TRUE(std::isnan(d[i]));
+        continue;
+      }
+      const double more = with_extra ? extra[i] : 0.0f;
+      // 1 - y^2 cancels: y^2 is rounded before.
+      const double error = 3e-7 * (std::fabs(dy[i]) + std::fabs(more));
+      EXPECT_NEAR(d[i], (dy[i] + more) * (1 - double{y[i]} * y[i]), error);
+    }
+  }
+}
+
 TEST_F(CpuKernels, MaxPoolAndWhereItsGradientGoes) {
   for (const std::int64_t kernel : {2, 3}) {
     for (const std::int64_t channels : {1, 5, 16, 33}) {

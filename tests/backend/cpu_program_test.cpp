@@ -64,6 +64,16 @@ const Case cases[] = {
      "[conv: {out: 6, batch_norm: true}, residual_stage: {blocks: 2, out: 6, activation: "
      "leaky_relu(0.3)}, residual_stage: {blocks: 1, out: 9, stride: 2, activation: none}, "
      "global_avg_pool, linear: {out: 4}]"},
+    {"tanh_with_bias",
+     {6, 5, 2},
+     3,
+     "[conv: {out: 7, activation: tanh}, max_pool, linear: {out: 5, activation: tanh}, linear: "
+     "{out: 4, activation: tanh}]"},
+    {"tanh_with_norm_and_residual",
+     {5, 7, 2},
+     3,
+     "[conv: {out: 6, batch_norm: true, activation: tanh}, residual_stage: {blocks: 2, out: 6, "
+     "activation: tanh}, global_avg_pool, linear: {out: 4}]"},
     {"residual_on_images", {6, 6, 3}, 3, "[residual_stage: {blocks: 1, out: 3}, linear: {out: 4}]"},
     {"residual_after_pool",
      {8, 8, 3},
@@ -252,6 +262,14 @@ TEST_P(CpuProgram, MatchesDoublePrecision) {
   r.expect_logits(logits(r.arena()));
   r.backward();
   for (const Parameter& p : r.network.parameters) r.expect_gradient(p, 24, logits);
+}
+
+// A run that is lost is seen by its loss, so no layer may turn a NaN into a number.
+TEST_P(CpuProgram, AnImageOfNaNsHasLogitsOfNaN) {
+  RandomProgram r(GetParam(), std::random_device{}());
+  std::fill_n(r.program->images(), r.network.input.size(), std::nanf(""));
+  r.program->forward(cpu::Mode::training);
+  for (int k = 0; k < 4; ++k) EXPECT_TRUE(std::isnan(r.program->logits()[k])) << k;
 }
 
 TEST_P(CpuProgram, GradientsOfSomeAreThoseOfAllAndTheOthersStand) {

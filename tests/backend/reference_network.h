@@ -25,6 +25,7 @@ double relative_difference(const Numbers& a, const Values& b) {
 }
 
 inline double activation(const Activation& a, double z) {
+  if (a.kind == ActivationKind::tanh) return std::tanh(z);
   if (z > 0 || a.kind == ActivationKind::none) return z;
   return a.kind == ActivationKind::relu ? 0 : a.slope * z;
 }
@@ -152,6 +153,7 @@ inline Values logits(const Network& network, const Values& arena, std::int64_t b
 }
 
 inline double slope(const Activation& a, double y) {
+  if (a.kind == ActivationKind::tanh) return 1 - y * y;
   if (y > 0 || a.kind == ActivationKind::none) return 1;
   return a.kind == ActivationKind::relu ? 0 : a.slope;
 }

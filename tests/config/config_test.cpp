@@ -502,7 +502,7 @@ TEST(Config, SaysWhatIsWrongAndWhatWouldBeRight) {
        {"\"2\" is even; write an odd whole number from 1 to 15"}},
       {conv + "kernel: 17}]}\n", "f.yaml:1:33:", {"is out of range"}},
       {conv + "stride: 9}]}\n", "f.yaml:1:33:", {"from 1 to 8"}},
-      {conv + "activation: gelu}]}\n", "f.yaml:1:33:", {"none | relu | leaky_relu(0.1)"}},
+      {conv + "activation: gelu}]}\n", "f.yaml:1:33:", {"none | relu | leaky_relu(0.1) | tanh"}},
       {conv + "activation: leaky_relu}]}\n", "f.yaml:1:33:", {"leaky_relu(0.1)"}},
       {conv + "activation: leaky_relu(1)}]}\n", "f.yaml:1:33:", {"above 0 and below 1"}},
       {conv + "activation: leaky_relu()}]}\n", "f.yaml:1:33:", {"is not a number"}},
@@ -1059,11 +1059,13 @@ class RandomConfig {
     return from[static_cast<std::size_t>(integer(0, static_cast<std::int64_t>(from.size()) - 1))];
   }
   Activation activation() {
-    switch (integer(0, 2)) {
+    switch (integer(0, 3)) {
       case 0:
         return {};
       case 1:
         return {ActivationKind::relu};
+      case 2:
+        return {ActivationKind::tanh};
       default:
         return {ActivationKind::leaky_relu, 0.5 * unit() + 1e-9};
     }

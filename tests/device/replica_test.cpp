@@ -21,9 +21,9 @@
 namespace preheat {
 namespace {
 
-// An epoch is 10 updates. Together with `plain`, every kind of layer: poolings of 2 and of 3,
-// layers with and without batch norm, blocks with both kinds of shortcut, an output that two layers
-// read.
+// An epoch is 10 updates. Together with `plain` and `smooth`, every kind of layer: poolings of 2
+// and of 3, layers with and without batch norm, blocks with both kinds of shortcut, an output that
+// two layers read, every activation.
 constexpr const char* every_layer = R"(
 data: {dataset: synthetic, batch_size: 8, train_limit: 80}
 model:
@@ -50,6 +50,20 @@ model:
     - conv: {out: 10, kernel: 1, activation: none}
     - global_avg_pool
 schedule: {base_lr: 0.1, warmup: {length: 5 steps}}
+train: {length: 3 epochs}
+)";
+
+constexpr const char* smooth = R"(
+data: {dataset: synthetic, batch_size: 8, train_limit: 80}
+model:
+  layers:
+    - conv: {out: 8, batch_norm: true, activation: tanh}
+    - max_pool
+    - residual_stage: {blocks: 2, out: 8, activation: tanh}
+    - conv: {out: 9, activation: tanh}
+    - linear: {out: 20, activation: tanh}
+    - linear: {out: 10}
+schedule: {base_lr: 0.05, warmup: {length: 7 steps}}
 train: {length: 3 epochs}
 )";
 
@@ -136,7 +150,7 @@ double distance(const std::vector<NamedTensor>& a, const std::vector<NamedTensor
 }
 
 TEST_F(CudaReplica, ComputesInFp32WhatTheCpuDoes) {
-  for (const char* yaml : {every_layer, plain}) {
+  for (const char* yaml : {every_layer, plain, smooth}) {
     for (const std::vector<std::string>& settings :
          {std::vector<std::string>{},
           {"data.augment={crop_padding: 2, flip: true}", "optimizer.nesterov=true"},
@@ -184,7 +198,7 @@ TEST_F(CudaReplica, ComputesInLessThanFp32NearlyWhatTheCpuDoes) {
     double moved;
   };
   constexpr Bound bounds[] = {{"tf32", 5e-3, 0.2}, {"bf16", 5e-2, 0.4}, {"fp16", 2e-2, 0.25}};
-  for (const char* yaml : {every_layer, plain}) {
+  for (const char* yaml : {every_layer, plain, smooth}) {
     use(yaml);
     auto cpu = replica(*cpu_);
     const std::vector<NamedTensor> initial = cpu->save().parameters;
@@ -250,7 +264,7 @@ TEST_F(CudaReplica, ReplayedStepsHaveTheBitsOfEagerOnes) {
 // Short, for tools that watch every access to memory.
 TEST_F(CudaReplica, AFewSmallStepsHaveTheSameBitsInAGraph) {
   for (const char* precision : {"fp32", "bf16", "fp16"}) {
-    for (const char* network : {every_layer, plain}) {
+    for (const char* network : {every_layer, plain, smooth}) {
       const std::vector<std::string> base = {"data.batch_size=3", "data.train_limit=9",
                                              std::string("train.precision=") + precision};
       use(network, base);
@@ -593,7 +607,7 @@ model:
 }
 
 TEST_F(CudaReplica, AProbeHasTheLossAndGradientOfTheCpus) {
-  for (const char* yaml : {every_layer, plain}) {
+  for (const char* yaml : {every_layer, plain, smooth}) {
     use(yaml);
     const auto gpu = cuda_->probe(network_, options_, cuda_->load(data_.train), 30);
     const auto cpu = cpu_->probe(network_, options_, cpu_->load(data_.train), 30);

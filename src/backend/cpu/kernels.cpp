@@ -60,6 +60,15 @@ PREHEAT_SIMD void activate_backward_block(std::int64_t n, float slope, const flo
   }
 }
 
+PREHEAT_SIMD void tanh_backward_block(std::int64_t n, const float* y, const float* extra,
+                                      float* dy) {
+  if (extra == nullptr) {
+    for (std::int64_t i = 0; i < n; ++i) dy[i] *= 1 - y[i] * y[i];
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) dy[i] = (dy[i] + extra[i]) * (1 - y[i] * y[i]);
+  }
+}
+
 // Eight adjacent channels, as floats in memory and as doubles in sums. Explicit vectors, because
 // the compiler does not keep an array of sums in registers across a loop over rows.
 typedef float Floats __attribute__((vector_size(32), aligned(4), may_alias));
@@ -374,6 +383,12 @@ void activate_backward(Matrix size, float slope, const float* y, const float* ex
   over_rows(size, [&](std::int64_t at, std::int64_t rows) {
     activate_backward_block(rows * size.channels, slope, y + at, extra ? extra + at : nullptr,
                             dy + at);
+  });
+}
+
+void tanh_backward(Matrix size, const float* y, const float* extra, float* dy) {
+  over_rows(size, [=](std::int64_t at, std::int64_t rows) {
+    tanh_backward_block(rows * size.channels, y + at, extra ? extra + at : nullptr, dy + at);
   });
 }
 

@@ -41,6 +41,9 @@ void activate(Matrix size, float slope, float* z);
 /// null.
 void activate_backward(Matrix size, float slope, const float* y, const float* extra, float* dy);
 
+/// In place: dy = (dy + extra) (1 - y^2), the gradient of z where y = tanh(z). `extra` may be null.
+void tanh_backward(Matrix size, const float* y, const float* extra, float* dy);
+
 /// Mean and 1 / sqrt(var + epsilon) of each channel, summed in double; the running statistics move
 /// by batch_norm_momentum, with the unbiased variance as in PyTorch. `sums`: 2 x sum_blocks x
 /// channels.

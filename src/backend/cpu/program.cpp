@@ -303,16 +303,32 @@ class Program::Compiler {
   // The passes after a convolution or matrix product: batch norm, the residual, the activation.
   void finish_forward(int index) {
     const Op& op = net_.ops[index];
+    if (op.normalized()) {
+      normalize(index);
+    } else if (const float slope = slope_of(op.activation); slope != 1) {
+      add(index, Purpose::output, "activation", moves(2 * out_floats(op)),
+          [size = matrix_of(op), slope, y = output(index)](Mode) { activate(size, slope, y); });
+    }
+    if (op.activation.kind == ActivationKind::tanh) tanh(index);
+  }
+
+  void tanh(int index) {
+    const Op& op = net_.ops[index];
+    const dnnl::eltwise_forward::primitive_desc forward(
+        {prop_kind::forward_training, dnnl::algorithm::eltwise_tanh, images_desc(op.out), 0, 0},
+        attr_, p_.engine_);
+    const memory y = wrap(images_desc(op.out), output(index));
+    add(index, Purpose::output, "tanh", moves(2 * out_floats(op)),
+        call(dnnl::eltwise_forward(forward), forward.scratchpad_desc(),
+             {{DNNL_ARG_SRC, y}, {DNNL_ARG_DST, y}}));
+  }
+
+  void normalize(int index) {
+    const Op& op = net_.ops[index];
     const Matrix size = matrix_of(op);
     const float slope = slope_of(op.activation);
     float* y = output(index);
     const double floats = out_floats(op);
-    if (!op.normalized()) {
-      if (slope == 1) return;
-      add(index, Purpose::output, "activation", moves(2 * floats),
-          [=](Mode) { activate(size, slope, y); });
-      return;
-    }
     const BatchNorm norm = norm_of(index);
     const float* x = p_.normalized_[index].data();
     float* mean = p_.moments_[index].data();
@@ -342,6 +358,12 @@ class Program::Compiler {
     float* dy = gradient_of_output(index);
     const float* extra = second_gradient_of_output(index);
     const double floats = out_floats(op);
+    if (op.activation.kind == ActivationKind::tanh) {
+      add(index, Purpose::output_gradient, "tanh's gradient",
+          moves((extra != nullptr ? 4 : 3) * floats),
+          [=](Mode) { tanh_backward(size, y, extra, dy); });
+      extra = nullptr;
+    }
     if (!op.normalized()) {
       if (slope == 1 && extra == nullptr) return;
       add(index, Purpose::output_gradient, "activation's gradient",

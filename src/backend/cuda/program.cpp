@@ -52,7 +52,8 @@ int last_op(const Network& network) {
 // The logits of a matrix product stay in its accumulation type, and their bias is added in place.
 bool has_exact_output(const Network& network, int index) {
   const Op& op = network.ops[index];
-  return index == last_op(network) && op.kind == OpKind::linear && slope_of(op.activation) == 1;
+  return index == last_op(network) && op.kind == OpKind::linear &&
+         op.activation.kind == ActivationKind::none;
 }
 
 // Whether only a 2 x 2 pooling reads the convolution's output. With relu and whole windows the
@@ -337,6 +338,9 @@ void Program::forward_weighted(int index, Mode mode, const StepState* state, con
   const double arrays = 1 + (op.residual < 0 ? 0 : 1) + pooled_share(compiled.pooled);
   finish_part(forward_pass, index, op.normalized() ? "batch norm, activation" : "bias, activation",
               {out_bytes(op, arrays, written), 0});
+  if (op.activation.kind != ActivationKind::tanh) return;
+  PREHEAT_CHECK(kernels::tanh_forward(element_, output_of(op), output_data(index), stream.get()));
+  finish_part(forward_pass, index, "tanh", {out_bytes(op, 2), 0});
 }
 
 void Program::forward(Mode mode, const StepState* state, const Stream& stream, StepMeter* meter) {
@@ -402,11 +406,17 @@ void Program::backward_weighted(int index, const Stream& stream) {
   const CompiledOp& compiled = ops_[index];
   const int reader = compiled.pooled ? index + 1 : index;
   const void* const dy = slot(plan_.first[reader]);
-  const void* const extra = slot(plan_.second[reader]);
+  const void* extra = slot(plan_.second[reader]);
   const void* const y = output_data(index);
   // The gradient of the convolution's or product's output.
   void* const dz = slot(plan_.first[index]);
   before_writing(plan_.first[index], stream);
+  if (op.activation.kind == ActivationKind::tanh) {  // never pooled, so dz is dy
+    PREHEAT_CHECK(kernels::tanh_backward(element_, output_of(op), y, extra, dz, stream.get()));
+    finish_part(backward_pass, index, "tanh's gradient",
+                {out_bytes(op, extra != nullptr ? 4 : 3), 0});
+    extra = nullptr;
+  }
   const bool fixed = in_training_.fixed_statistics[index];
   const kernels::Fusion fusion{slope_of(op.activation), compiled.pooled, op.residual >= 0};
   const kernels::NormBackward first_pass{

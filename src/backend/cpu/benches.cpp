@@ -10,6 +10,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 
+#include "backend/cpu/available_memory.h"
 #include "backend/cpu/buffer.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/thread_count.h"

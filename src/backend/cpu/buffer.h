@@ -12,9 +12,6 @@
 
 namespace preheat::cpu {
 
-/// The bytes that the kernel can still grant; a container's cgroup limit is not considered.
-std::size_t available_memory();
-
 /// A zeroed, 64-byte aligned block. Throws OutOfMemory naming the requested size.
 template <class T>
 class Buffer {

@@ -10,8 +10,8 @@
 
 #include <oneapi/dnnl/dnnl.hpp>
 
+#include "backend/cpu/available_memory.h"
 #include "backend/cpu/benches.h"
-#include "backend/cpu/buffer.h"
 #include "backend/cpu/dataset.h"
 #include "backend/cpu/probe.h"
 #include "backend/cpu/program.h"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/setup.sh and test.sh with stand-ins for the tools that they call.
+"""scripts/setup.sh and test.sh, and CMake, with stand-ins for the tools that they call.
 
 scripts_test.py SCRIPTS
 """
@@ -72,6 +72,23 @@ class Scripts(unittest.TestCase):
             self.assertIn("clang-tidy --quiet -p build/release src/main.cpp\n", self.called)
             self.assertEqual("src/backend/cuda/program.cpp\n" in self.called, lints_cuda)
             self.assertIn("100% tests passed", self.said)
+
+    def test_an_nvcc_that_does_not_work_is_named_and_only_on_needs_it(self):
+        self.tool("tools/nvcc", '[ "$1" != --version ] || { echo "tools, release 11.8, V11.8.89"; exit; }\n'
+                                'echo "host_config.h:1: error: unsupported GNU version!" >&2; exit 1')
+        environment = {**os.environ, "PATH": f"{self.root}/tools:{os.environ['PATH']}"}
+        for name in ("CUDACXX", "CUDA_PATH"):
+            environment.pop(name, None)
+        for cuda, code, says in (("AUTO", 0, "Building without CUDA code, which"),
+                                 ("ON", 1, "PREHEAT_CUDA=ON")):
+            result = subprocess.run(
+                ["cmake", "-G", "Ninja", "-S", SCRIPTS.parent, "-B", self.root / "build",
+                 f"-DPREHEAT_CUDA={cuda}", "-DPREHEAT_TESTS=OFF"],
+                env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            said = " ".join((result.stdout + result.stderr).split())
+            self.assertEqual(result.returncode, code, said)
+            self.assertIn(f"{says} needs CUDA 12.8 or later; {self.root}/tools/nvcc (release 11.8) "
+                          "does not work: error: unsupported GNU version!", said)
 
 
 if __name__ == "__main__":

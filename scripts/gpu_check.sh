@@ -164,10 +164,13 @@ is_loadable() {
 }
 
 # preheat opens cuBLAS, and cuDNN its own libraries and what of CUDA they need, by name when they are
-# first used: all must be on the path.
+# first used: all must be on the path. The names have the major version of the CUDA that preheat was
+# built with.
 environment() {
-  local name folder missing=()
-  for name in libcudnn.so.9 libcublas.so.13 libcublasLt.so.13 libnvrtc.so.13; do
+  local name folder names missing=()
+  mapfile -t names < <(grep -aoE 'libcublas(Lt)?\.so\.[0-9]+' "$preheat" | sort -u)
+  ((${#names[@]} > 0)) || { remark="$preheat was built without CUDA"; return 1; }
+  for name in libcudnn.so.9 "${names[@]}" "libnvrtc.so.${names[0]##*.}"; do
     if is_loadable "$name"; then
       echo "$name: on the loader's path"
       continue

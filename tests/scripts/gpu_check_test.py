@@ -22,9 +22,11 @@ SCRIPT = pathlib.Path(sys.argv.pop(1) if len(sys.argv) > 1 else "scripts/gpu_che
 sys.path.insert(0, str(SCRIPT.parent / "peers"))
 from figures import Figures, Missing, said  # noqa: E402
 
+OPENS = "# libcublas.so.13 libcublasLt.so.13"  # what preheat opens
 # What a stand-in says and how long it takes comes from the environment.
 FAKES = {
-    "bin/preheat": 'if [ "$1" = info ]; then echo "cuda   ${CUDA:-Some GPU, fast}"; else echo "$@"; fi',
+    "bin/preheat": f'{OPENS}\n'
+                   'if [ "$1" = info ]; then echo "cuda   ${CUDA:-Some GPU, fast}"; else echo "$@"; fi',
     "bin/preheat_gpu_tests": 'echo "unwritten=$PREHEAT_LEAVE_UNWRITTEN"; echo "$TESTS"\n'
                              'sleep "${TESTS_TAKE:-0}"; exit "${TESTS_EXIT:-0}"',
     "tools/nvidia-smi": "echo Some GPU",
@@ -42,8 +44,9 @@ raise SystemExit(int(os.environ.get("PEERS_EXIT", 0)))
 """
 # Steps of 1.1 or 1.3 ms, and 1 with any plans. PyTorch's graph takes 1.25 times ours, in fp32 1.15;
 # one is missing.
-STEPS = """#!/usr/bin/env python3
-import json, sys
+STEPS = f"""#!/usr/bin/env python3
+{OPENS}
+""" + """import json, sys
 if sys.argv[1] == "info":
     raise SystemExit(print("cuda   Some GPU, fast"))
 print(*sys.argv)
@@ -109,6 +112,15 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(self.check("--only", "tests", LIBRARY="not found"), 1)
         self.assertEqual(self.verdicts["environment"], "FAIL")
         self.assertIn("not found: libother.so.1", self.said)
+
+    def test_cuda_is_of_the_version_that_the_program_was_built_with(self):
+        self.put("bin/preheat", f"#!/bin/bash\n{FAKES['bin/preheat']}".replace(".so.13", ".so.99"))
+        names = [f"{name}.so.99" for name in ("libcublas", "libcublasLt", "libnvrtc")]
+        self.assertEqual(self.check("--only", "tests"), 1)
+        self.assertIn(f"not found: {' '.join(names)}\n", self.said)
+        for name in names:
+            self.put(f"lib/{name}", "")
+        self.assertEqual(self.check("--only", "tests"), 0, self.said)
 
     def test_only_initcheck_leaves_memory_unwritten(self):
         self.check("--only", "tests,sanitizer")

@@ -10,15 +10,18 @@
 
 #include "config/error.h"
 
+// The name of a shared library of the major version whose headers this is compiled with. It is a
+// literal because scripts/gpu_check.sh reads it in the program.
+#define TEXT(token) #token
+#define OF_VERSION(library, major) library ".so." TEXT(major)
+
 namespace preheat::cuda {
 namespace {
 
-/// A shared library, of the major version whose headers this was compiled with.
 class Library {
  public:
   /// Throws Error if it is not found or cannot be loaded.
-  explicit Library(const char* name)
-      : library_(dlopen(fmt::format("{}.so.{}", name, CUBLAS_VER_MAJOR).c_str(), RTLD_NOW)) {
+  explicit Library(const char* name) : library_(dlopen(name, RTLD_NOW)) {
     if (library_ == nullptr) throw Error(fmt::format("cuBLAS: {}", dlerror()));
   }
 
@@ -35,12 +38,12 @@ class Library {
 };
 
 const Library& cublas() {
-  static const Library library("libcublas");
+  static const Library library(OF_VERSION("libcublas", CUBLAS_VER_MAJOR));
   return library;
 }
 
 const Library& cublas_lt() {
-  static const Library library("libcublasLt");
+  static const Library library(OF_VERSION("libcublasLt", CUBLAS_VER_MAJOR));
   return library;
 }
 

@@ -8,11 +8,17 @@
 #include <cstdlib>
 #include <string>
 
+#include "temporary_folder.h"
+
 namespace preheat::cuda {
 namespace {
 
+std::string of_our_version(const std::string& library) {
+  return library + ".so." + std::to_string(CUBLAS_VER_MAJOR);
+}
+
 bool is_loaded() {
-  const std::string name = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
+  const std::string name = of_our_version("libcublasLt");
   return dlopen(name.c_str(), RTLD_LAZY | RTLD_NOLOAD) != nullptr;
 }
 
@@ -25,6 +31,13 @@ TEST(CublasOnDemand, IsLoadedByItsFirstCall) {
         std::_Exit(!early && is_ours && is_loaded() ? 0 : 1);
       },
       testing::ExitedWithCode(0), "");
+}
+
+TEST(CublasOnDemand, GpuCheckFindsTheNamesInTheProgram) {
+  const std::string program = bytes_of(PREHEAT_BINARY);
+  for (const char* library : {"libcublas", "libcublasLt"}) {
+    EXPECT_NE(program.find(of_our_version(library) + '\0'), std::string::npos) << library;
+  }
 }
 
 TEST(CublasOnDemand, DescriptionsOfProductsAreMadeWithoutADevice) {

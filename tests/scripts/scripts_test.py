@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""scripts/setup.sh and test.sh, and CMake, with stand-ins for the tools that they call.
+"""scripts/setup.sh, test.sh and demo.sh, and CMake, with stand-ins for the tools that they call.
 
 scripts_test.py SCRIPTS
 """
@@ -32,14 +32,14 @@ class Scripts(unittest.TestCase):
         called = f'echo "${{0##*/}} $*" >>"{self.root}/called"'
         self.put(name, f"#!/bin/bash\n{called}\n{text}\n").chmod(0o755)
 
-    def run_script(self, name, *arguments):
+    def run_script(self, name, *arguments, folder=None):
         """The exit code; `called` has the calls of the tools."""
         (self.root / "scripts").mkdir(exist_ok=True)
         shutil.copy(SCRIPTS / name, self.root / "scripts")
         result = subprocess.run(
             [self.root / "scripts" / name, *arguments],
             env={**os.environ, "PATH": f"{self.root}/tools:{os.environ['PATH']}"},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         self.said = result.stdout + result.stderr
         self.called = (self.root / "called").read_text()
         return result.returncode
@@ -72,6 +72,16 @@ class Scripts(unittest.TestCase):
             self.assertIn("clang-tidy --quiet -p build/release src/main.cpp\n", self.called)
             self.assertEqual("src/backend/cuda/program.cpp\n" in self.called, lints_cuda)
             self.assertIn("100% tests passed", self.said)
+
+    def test_the_demo_runs_in_the_callers_folder(self):
+        self.tool("scripts/build.sh")
+        self.tool("build/release/preheat", f'pwd >>"{self.root}/called"')
+        folder = self.put("elsewhere/images", "").parent.resolve()
+        self.assertEqual(self.run_script("demo.sh", "--set", "data.dir=images", "--out", "a run",
+                                         folder=folder), 0, self.said)
+        self.assertEqual(self.called, "build.sh preheat\n"
+                         f"preheat compare {self.root.resolve()}/configs/nan-without-warmup.yaml "
+                         f"--device cpu --set data.dir=images --out a run\n{folder}\n")
 
     def test_an_nvcc_that_does_not_work_is_named_and_only_on_needs_it(self):
         self.tool("tools/nvcc", '[ "$1" != --version ] || { echo "tools, release 11.8, V11.8.89"; exit; }\n'

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "config/counted.h"
 #include "schedule/plan.h"
 
 namespace preheat {
@@ -20,7 +21,7 @@ void ExperimentOptions::add_to(CLI::App& app, const std::string& more) {
 }
 
 std::string outcome_text(const RunResult& run, const Schedule* schedule) {
-  if (run.interrupted) return fmt::format("interrupted after {} updates", run.steps);
+  if (run.interrupted) return "interrupted after " + counted(run.steps, "update");
   if (run.outcome == Outcome::non_finite) {
     const std::int64_t step = *run.first_non_finite_step;
     return fmt::format("not finite at {}, first in {}",

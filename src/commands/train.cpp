@@ -8,6 +8,7 @@
 #include "commands/commands.h"
 #include "commands/options.h"
 #include "commands/progress.h"
+#include "config/counted.h"
 #include "experiment/runs.h"
 #include "report/report.h"
 #include "schedule/plan.h"
@@ -70,8 +71,8 @@ void print_end(const RunResult& result) {
   if (result.test_accuracy) {
     if (validated) row("validation", accuracy_text(*result.validation_accuracy));
     row("test accuracy", accuracy_text(*result.test_accuracy));
-    row("best", fmt::format("{} after {} updates, chosen by {}",
-                            accuracy_text(*result.best_test_accuracy), *result.best_step,
+    row("best", fmt::format("{} after {}, chosen by {}", accuracy_text(*result.best_test_accuracy),
+                            counted(*result.best_step, "update"),
                             validated ? fmt::format("validation accuracy {}",
                                                     accuracy_text(*result.best_validation_accuracy))
                                       : "test accuracy"));
@@ -83,8 +84,8 @@ void print_end(const RunResult& result) {
 int exit_code_of(const Trainer& trainer, const RunResult& result,
                  const std::filesystem::path& folder) {
   if (result.interrupted) {
-    fmt::print(stderr, "preheat: interrupted after {} updates; continue with --resume {}\n",
-               result.steps, folder.string());
+    fmt::print(stderr, "preheat: interrupted after {}; continue with --resume {}\n",
+               counted(result.steps, "update"), folder.string());
     return 1;
   }
   if (result.outcome != Outcome::non_finite) return 0;
@@ -125,7 +126,7 @@ RunFolder begun(const std::string& out, const RunConfig& config) {
 RunFolder resumed(Trainer& trainer, const TrainOptions& options) {
   Resumed run = trainer.resume(options.resume, options.new_schedule);
   if (!options.run.quiet) {
-    fmt::print("resumed after {} updates{}\n", run.step,
+    fmt::print("resumed after {}{}\n", counted(run.step, "update"),
                run.lr_before == run.lr_now
                    ? ""
                    : fmt::format("; the next learning rate changes from {} to {}",
@@ -143,7 +144,8 @@ int train(const TrainOptions& options) {
       options.resume.empty() ? std::nullopt : finished_after(options.resume, config);
   if (finished) {
     if (talks) {
-      fmt::print("{}: finished after {} updates; nothing to do\n", options.resume, *finished);
+      fmt::print("{}: finished after {}; nothing to do\n", options.resume,
+                 counted(*finished, "update"));
     }
     // The page is written last, and is missing if the disk was full by then.
     if (!std::filesystem::exists(std::filesystem::path(options.resume) / report_name)) {
@@ -170,7 +172,7 @@ int train(const TrainOptions& options) {
     const auto numbers = [](const Evaluation& e) {
       return fmt::format("loss {}, accuracy {}", loss_text(e.loss), accuracy_text(e.accuracy()));
     };
-    fmt::print("after {} updates: test {}{}\n", step, numbers(evaluated.test),
+    fmt::print("after {}: test {}{}\n", counted(step, "update"), numbers(evaluated.test),
                evaluated.validation ? "; validation " + numbers(*evaluated.validation) : "");
   };
   listener.wants_stop = interrupted;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <numeric>
 
+#include "config/counted.h"
 #include "config/nearest.h"
 #include "schedule/schedule.h"
 #include "train/fingerprint.h"
@@ -73,10 +74,10 @@ std::int64_t ClaimedArm::updates(const Length& length, const char* length_key) c
 void ClaimedArm::require_within_run(const Length& length, const char* length_key) const {
   const std::int64_t steps = run_length(config).steps;
   if (updates(length, length_key) < steps) return;
-  throw ConfigError(
-      base.where(place + "." + length_key),
-      fmt::format("{} are not before the end of a run of {} updates", to_string(length), steps),
-      "an earlier update");
+  throw ConfigError(base.where(place + "." + length_key),
+                    fmt::format("{} are not before the end of a run of {}", to_string(length),
+                                counted(steps, "update")),
+                    "an earlier update");
 }
 
 ClaimableArms::ClaimableArms(const RunConfig& base, const std::vector<Arm>& arms,

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <optional>
 
+#include "config/counted.h"
 #include "config/error.h"
 #include "data/dataset.h"
 
@@ -60,7 +61,7 @@ std::int64_t updates_of(const Length& length, const RunLength& run, const RunCon
     throw ConfigError(
         config.where(key),
         fmt::format("{} rounds to no update{}", to_string(length),
-                    run.steps > 0 ? fmt::format(" in a run of {} steps", run.steps) : ""),
+                    run.steps > 0 ? " in a run of " + counted(run.steps, "step") : ""),
         may_be_zero ? "a longer one, or 0 steps for none" : "a longer one");
   }
   return rounded;

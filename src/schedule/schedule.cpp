@@ -8,6 +8,7 @@
 #include <set>
 #include <span>
 
+#include "config/counted.h"
 #include "config/nearest.h"
 #include "config/values.h"
 
@@ -87,9 +88,10 @@ class Layout {
     const std::int64_t n = updates(length, key, true);
     if (n > left()) {
       fail(key,
-           fmt::format("{} ({} updates) do not fit into the {} updates {}", to_string(length), n,
-                       left(), used_ == 0 ? "of the run" : "that are left of the run"),
-           fmt::format("at most {} steps, or a longer train.length", left()));
+           fmt::format("{} ({}) {} not fit into the {} {}", to_string(length), counted(n, "update"),
+                       n == 1 ? "does" : "do", counted(left(), "update"),
+                       used_ == 0 ? "of the run" : "left of the run"),
+           fmt::format("at most {}, or a longer train.length", counted(left(), "step")));
     }
     return n;
   }
@@ -153,8 +155,8 @@ class Layout {
     for (const PhaseConfig& phase : config_.schedule.phases) {
       if (phase.name == rest_name) {
         fail(phase.key + ".name",
-             fmt::format("'{}' is the name of the {} updates after the last phase", rest_name,
-                         left()),
+             fmt::format("'{}' is the name of the {} after the last phase", rest_name,
+                         counted(left(), "update")),
              "another name, or phases to the end of the run");
       }
     }
@@ -390,7 +392,8 @@ class Layout {
     const std::int64_t longest = phase.span + (phase.fills_run ? longest_shift() : 0);
     const auto updates = static_cast<double>(longest);
     if (longest > 0 && phase.cycles > updates) {
-      fail(key + "cycles", fmt::format("{:g} are more than its {} updates", phase.cycles, longest),
+      fail(key + "cycles",
+           fmt::format("{:g} are more than its {}", phase.cycles, counted(longest, "update")),
            "fewer cycles");
     }
     if (longest > 0 && phase.total_rewarmup >= updates) {
@@ -469,11 +472,12 @@ Gate gate_of(const RunConfig& config, const Layout& layout, std::int64_t warmup)
   const std::int64_t window = layout.updates(until.window, key, false);
   const std::int64_t most = std::min<std::int64_t>(warmup, max_gate_window);
   if (window > most) {
-    layout.fail(key,
-                fmt::format("{} are more than {}", to_string(until.window),
-                            most == warmup ? fmt::format("the {} updates of the warmup", warmup)
-                                           : fmt::format("{} updates", max_gate_window)),
-                "a shorter window");
+    layout.fail(
+        key,
+        fmt::format("{} are more than {}", to_string(until.window),
+                    most == warmup ? fmt::format("the {} of the warmup", counted(warmup, "update"))
+                                   : fmt::format("{} updates", max_gate_window)),
+        "a shorter window");
   }
   // error < bound means hits > (1 - bound) n. The slack treats a product that misses an integer by
   // rounding as that integer.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "config/counted.h"
 #include "data/dataset.h"
 
 namespace preheat {
@@ -96,11 +97,11 @@ std::vector<TrainingStage> training_stages(const RunConfig& config, const Networ
     }
     begin += length;
     if (begin > run.steps || length == 0 || (is_last && begin != run.steps)) {
-      throw ConfigError(
-          config.where(key + ".length"),
-          fmt::format("the stages so far take {} updates, the run has {}", begin, run.steps),
-          is_last ? "leave it out for the rest of the run, or change train.length"
-                  : "shorter stages, or a longer train.length");
+      throw ConfigError(config.where(key + ".length"),
+                        fmt::format("the stages so far take {}, the run has {}",
+                                    counted(begin, "update"), run.steps),
+                        is_last ? "leave it out for the rest of the run, or change train.length"
+                                : "shorter stages, or a longer train.length");
     }
   }
   return stages;

@@ -501,13 +501,18 @@ TEST(WrongSchedules, AWarmupLongerThanTheRun) {
       AllOf(StartsWith("f.yaml:4:5: schedule.warmup.length: 3 epochs (30 updates) do not fit "
                        "into the 20 updates of the run"),
             HasSubstr("; at most 20 steps, or a longer train.length")));
+  EXPECT_THAT(error_of("schedule:\n  warmup: {length: 2 steps}\n" + run_of(1)),
+              HasSubstr("2 steps (2 updates) do not fit into the 1 update of the run; at most 1 "
+                        "step, or a longer train.length"));
+  EXPECT_THAT(error_of("schedule: {warmup: {length: 1 steps}, hold: 1 steps}\n" + run_of(1)),
+              HasSubstr("1 step (1 update) does not fit into the 0 updates left of the run"));
 }
 
 TEST(WrongSchedules, PhasesThatTogetherAreLongerThanTheRun) {
   EXPECT_THAT(
       wrong("  warmup: {length: 15 steps}\n  hold: 6 steps\n"),
       AllOf(StartsWith("f.yaml:4:3: schedule.hold: 6 steps (6 updates) do not fit into the 5 "
-                       "updates that are left of the run"),
+                       "updates left of the run"),
             HasSubstr("at most 5 steps")));
   EXPECT_THAT(wrong("  warmup: {length: 15 steps}\n  decay: {length: 6 steps}\n"),
               StartsWith("f.yaml:4:11: schedule.decay.length: 6 steps (6 updates) do not fit"));

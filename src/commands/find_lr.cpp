@@ -21,6 +21,10 @@ constexpr const char* critical = "critical";
 constexpr const char* two_over_sharpness = "2 / sharpness";
 
 std::string answer_text(const Search& search) {
+  if (search.not_finite_at_start) {
+    return fmt::format("not finite at the initial weights, first in {}: no rate can train",
+                       search.trials.back().run.first_non_finite_tensor);
+  }
   if (!search.largest) {
     const auto [least, most] = std::ranges::minmax(search.trials, {}, &Trial::rate);
     return fmt::format("trains at none of {} rates from {} to {}; see find_lr.loss_below",

@@ -38,14 +38,23 @@ bool is_slow(const Trial& trial) {
   return !trial.trained && trial.run.outcome != Outcome::non_finite;
 }
 
-// Takes the rate for `largest` or `smallest_failing`. Returns false if the trials have ended, as do
+// The rate enters an update only in the weights that it writes.
+bool fails_at_any_rate(const RunResult& run) {
+  const std::string& first = run.first_non_finite_tensor;
+  return run.first_non_finite_step == 0 &&
+         (first == "loss" || first.starts_with("activation of ") ||
+          first.starts_with("gradient of "));
+}
+
+// Takes the rate for `largest` or `smallest_failing`. Returns false if the search has ended, as do
 // the stages of search_rate that follow.
 bool try_rate(Search& search, double rate, const Trials& trials) {
   const std::vector<Trial> found = trials({rate});
   if (found.empty()) return false;
   search.trials.push_back(found.front());
   (found.front().trained ? search.largest : search.smallest_failing) = rate;
-  return true;
+  search.not_finite_at_start = fails_at_any_rate(found.front().run);
+  return !search.not_finite_at_start;
 }
 
 // Doubles from `first` as long as runs are only too slow. Rates that train are then above those.
@@ -493,6 +502,7 @@ nlohmann::ordered_json to_json(const FindLrResult& result) {
       searches.push_back({{"seed", s.seed},
                           {"largest", or_null(s.largest)},
                           {"smallest_failing", or_null(s.smallest_failing)},
+                          {"not_finite_at_start", s.not_finite_at_start},
                           {"violations", s.violations},
                           {"tried_below", s.tried_below},
                           {"tried", tried}});

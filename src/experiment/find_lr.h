@@ -36,6 +36,9 @@ struct Search {
   // the resolution. One is missing if the search reached its limits first.
   std::optional<double> largest;
   std::optional<double> smallest_failing;
+  // The loss or its gradient was not finite in the first update, at the initial weights: no rate
+  // can train, and none was tried but the first.
+  bool not_finite_at_start = false;
   // The number of rates tried below `largest`, and of those among them that do not train. Neither
   // counts runs that are only too slow, below all rates that train.
   std::int64_t tried_below = 0;
@@ -106,11 +109,12 @@ constexpr int confirmations = 3;       // rates tried right below an answer
 /// until the two sides are within `resolution`. A first run that is finite but does not train may
 /// have been too slow, so the search doubles up to max_doublings times until one trains. If none
 /// does, or a run is not finite first, it halves from `first`, and gives up after more than
-/// max_slow_halvings runs in a row that are only too slow. This finds one boundary, and there may
-/// be more: so `confirmations` rates a quarter of an octave apart right below `largest` are tried
-/// too, and those that fail are violations. `trials` is called for one rate at a time, and once for
-/// all rates of the confirmation; if it returns fewer than requested, the search ends. Rates stay
-/// within searched_rates, in which `first` has to be.
+/// max_slow_halvings runs in a row that are only too slow. If the first run is not finite in its
+/// first update, before the rate plays a part, that is the end. This finds one boundary, and there
+/// may be more: so `confirmations` rates a quarter of an octave apart right below `largest` are
+/// tried too, and those that fail are violations. `trials` is called for one rate at a time, and
+/// once for all rates of the confirmation; if it returns fewer than requested, the search ends.
+/// Rates stay within searched_rates, in which `first` has to be.
 Search search_rate(double first, double resolution, const Trials& trials);
 
 /// The largest rate at which at least this share of the arm's seeds train, taking a seed to train

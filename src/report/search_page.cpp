@@ -17,12 +17,24 @@
 namespace preheat {
 namespace {
 
-// The largest rate of an arm at a seed; null if the search did not get there.
-Number largest_rate(const Json& arm, const Json& seed) {
+// The search of an arm at a seed; null if it has not ended.
+const Json* search_at(const Json& arm, const Json& seed) {
   for (const Json& search : arm.at("searches")) {
-    if (search.at("seed") == seed) return optional_at<double>(search, "largest");
+    if (search.at("seed") == seed) return &search;
   }
-  return std::nullopt;
+  return nullptr;
+}
+
+// Null if the search did not get there.
+Number largest_rate(const Json& arm, const Json& seed) {
+  const Json* const search = search_at(arm, seed);
+  return search != nullptr ? optional_at<double>(*search, "largest") : std::nullopt;
+}
+
+// Whether no rate can train. Older files do not say.
+bool is_not_finite_at_start(const Json& arm, const Json& seed) {
+  const Json* const search = search_at(arm, seed);
+  return search != nullptr && search->value("not_finite_at_start", false);
 }
 
 // A rate that the initial weights of a network suggest, by seed: those of `arm` and of the arms
@@ -150,7 +162,8 @@ void add_search_charts(Page& page, const Experiment& e, const std::vector<Networ
   const std::string explanation = fmt::format(
       "A line joins the arms of a seed. The critical rate is the step along the gradient from the "
       "initial weights {}that raises the loss by a tenth{}. Where a search found no rate that "
-      "trains, the seed has no point for that arm and – in the table.",
+      "trains, the seed has no point for that arm and – in the table, or “not finite” if the loss "
+      "or its gradient is so at the initial weights, where no rate can train.",
       networks.size() == 1 ? fmt::format("of {} ", networks.front().critical.arm) : "",
       any_stable ? "; above 2 / sharpness, of the same weights, gradient descent diverges on a "
                    "quadratic as sharp as the loss there"
@@ -200,9 +213,10 @@ std::string search_table(const Experiment& e, const std::vector<NetworkRates>& n
   for (const Json& seed : seeds_of(e.result)) {
     std::vector<Cell> row = {scalar(seed)};
     for (std::size_t i = 0; i < all.size(); ++i) {
-      const Number largest = largest_rate(e.result.at("arms").at(i), seed);
+      const Json& arm = e.result.at("arms").at(i);
+      const Number largest = largest_rate(arm, seed);
       if (largest) all[i].push_back(*largest);
-      row.emplace_back(rate(largest));
+      row.emplace_back(is_not_finite_at_start(arm, seed) ? "not finite" : rate(largest));
     }
     for (const InitialRates* column : columns) row.emplace_back(rate(column->at(seed)));
     rows.push_back(std::move(row));

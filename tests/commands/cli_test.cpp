@@ -1363,6 +1363,27 @@ TEST_F(Cli, FindLrPrintsWhatTheRunsSay) {
                                HasSubstr("\nd against b: 0.50 times")));
 }
 
+// Eight layers of a gain of a million overflow in fp32.
+TEST_F(Cli, FindLrEndsAtOnceWhereTheInitialWeightsAreNotFinite) {
+  put_bytes(folder_ / "f.yaml",
+            std::string(tiny) + "find_lr: {seeds: 2, arms: {only: {}}, loss_below: 1}\n");
+  const Result result = preheat(
+      {"find-lr", "f.yaml", "--out", "search", "--set", "model.init.gain=1e6", "--set",
+       "model.layers=[{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, "
+       "{conv: {out: 2}}, {conv: {out: 2}}, {conv: {out: 2}}, {linear: {out: 10}}]"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  for (const char* seed : {"0", "1"}) {
+    EXPECT_THAT(result.out,
+                testing::ContainsRegex(fmt::format("\nseed {} only: not finite at the initial "
+                                                   "weights, first in activation of [0-9]: no rate "
+                                                   "can train\n",
+                                                   seed)));
+    const auto runs = std::filesystem::directory_iterator(folder_ / "search/only" / seed);
+    EXPECT_EQ(std::distance(begin(runs), end(runs)), 1);
+  }
+  EXPECT_THAT(bytes_of(folder_ / "search/report.html"), HasSubstr("<td>not finite</td>"));
+}
+
 // The largest rates of five seeds rise with the seed. By Spearman's formula for ranks without ties.
 TEST_F(Cli, FindLrPrintsWhatTheInitialWeightsTellOfTheSeeds) {
   put_bytes(

@@ -178,6 +178,34 @@ TEST_F(SearchRate, EndsAtItsLimits) {
   EXPECT_EQ(std::ranges::min(asked_), 1e-8);
 }
 
+// What is not finite before a rate has been used is so at any other; a weight that the first update
+// made so, or a later update, may be finite at a lower rate.
+TEST_F(SearchRate, EndsWhereNoRateCanTrain) {
+  const auto failing = [](std::int64_t step, const char* tensor) {
+    return search_rate(0.1, 1.2, [&](const std::vector<double>& rates) {
+      Trial trial;
+      trial.rate = rates.at(0);
+      trial.run.outcome = Outcome::non_finite;
+      trial.run.first_non_finite_step = step;
+      trial.run.first_non_finite_tensor = tensor;
+      return std::vector<Trial>{trial};
+    });
+  };
+  for (const char* tensor : {"loss", "activation of 2", "gradient of 0.conv.weight"}) {
+    const Search at_start = failing(0, tensor);
+    EXPECT_TRUE(at_start.not_finite_at_start) << tensor;
+    EXPECT_EQ(at_start.trials.size(), 1u);
+    EXPECT_FALSE(at_start.largest);
+    EXPECT_EQ(at_start.smallest_failing, 0.1);
+    const Search later = failing(1, tensor);
+    EXPECT_FALSE(later.not_finite_at_start) << tensor;
+    EXPECT_GT(later.trials.size(), 20u);
+  }
+  const Search by_update = failing(0, "0.conv.weight");
+  EXPECT_FALSE(by_update.not_finite_at_start);
+  EXPECT_GT(by_update.trials.size(), 20u);
+}
+
 TEST_F(SearchRate, EndsWhereATrialDoes) {
   const auto trains = [](double rate) { return rate <= 0.5; };
   search(0.01, 1.05, trains);
@@ -518,7 +546,22 @@ TEST(FindLr, WhatNeverTrainsIsAResult) {
   ASSERT_EQ(result.initial_weights.size(), 1u);
   EXPECT_FALSE(result.initial_weights[0].critical_rate);
   EXPECT_FALSE(result.initial_weights[0].sharpness);
-  for (const auto& arm : result.arms) EXPECT_FALSE(arm.searches.at(0).largest);
+  // The activations overflow whatever the rate, so that one rate is enough.
+  const auto json = nlohmann::json::parse(bytes_of(folder / "x/find_lr.json"));
+  for (std::size_t i = 0; i < 2; ++i) {
+    const Search& search = result.arms[i].searches.at(0);
+    EXPECT_FALSE(search.largest);
+    EXPECT_TRUE(search.not_finite_at_start);
+    ASSERT_EQ(search.trials.size(), 1u);
+    EXPECT_EQ(search.trials[0].rate, 0.05);
+    EXPECT_THAT(search.trials[0].run.first_non_finite_tensor,
+                testing::StartsWith("activation of "));
+    EXPECT_EQ(json["arms"][i]["searches"][0]["not_finite_at_start"], true);
+  }
+  Counter counter;
+  EXPECT_EQ(to_json(find_lr(document, shared_backend(), folder / "x", true, counter.listener)),
+            to_json(result));
+  EXPECT_EQ(counter.ran, 0);
 }
 
 TEST(FindLr, ARunIsHeldAgainstTheChanceLossOfItsOwnLoss) {

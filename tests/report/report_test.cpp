@@ -1394,6 +1394,7 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
       searches.push_back({{"seed", seed},
                           {"largest", arm == "cold" && seed == 5 ? Json() : Json(0.025)},
                           {"smallest_failing", 0.05},
+                          {"not_finite_at_start", arm == "cold" && seed == 5},
                           {"violations", 0},
                           {"tried",
                            {{{"lr", 0.025},
@@ -1423,6 +1424,8 @@ TEST_F(Report, OfASearchPairsTheArmsOfASeed) {
                     HasSubstr("<strong>cold</strong>: trains up to a base rate of 2.50e-02, "
                               "the median of the 1 of n = 2 seeds that have one"),
                     HasSubstr("2.50e-02<br/><small>n = 1</small>"), Not(HasSubstr("incomplete")),
+                    HasSubstr("<th scope=\"row\">3</th><td>2.50e-02</td><td>2.50e-02</td>"),
+                    HasSubstr("<th scope=\"row\">5</th><td>not finite</td><td>2.50e-02</td>"),
                     // The file is from before the sharpness was measured.
                     HasSubstr("<th scope=\"col\">critical rate</th></tr>"),
                     Not(HasSubstr("2 / sharpness")), Not(HasSubstr("rank correlation"))));

@@ -119,12 +119,14 @@ void confirm(Search& search, const Trials& trials) {
   }
 }
 
-// Throws OutOfMemory with a remedy that leaves the search as it is.
-std::optional<double> positive_sharpness(const RunConfig& config, Backend& backend,
+// Throws OutOfMemory with a remedy that leaves the search as it is, and Stopped.
+std::optional<double> positive_sharpness(const RunConfig& config, Runs& runs,
                                          const Network& network, const ResidentData& data) {
   try {
     const double value =
-        initial_sharpness(config, backend, network, schedule_of(config), data.train).value;
+        initial_sharpness(config, runs.backend(), network, schedule_of(config), data.train, [&] {
+          return runs.wants_stop();
+        }).value;
     return std::isfinite(value) && value > 0 ? std::optional(value) : std::nullopt;
   } catch (const OutOfMemory& error) {
     throw OutOfMemory(fmt::format(
@@ -133,9 +135,9 @@ std::optional<double> positive_sharpness(const RunConfig& config, Backend& backe
 }
 
 // Without a critical rate if loss or gradient is not finite: then nothing trains, which is a
-// result.
-InitialWeights measure_initial_weights(Runs& runs, const Arm& arm, RunConfig config,
-                                       std::uint64_t seed, bool wants_sharpness) {
+// result. std::nullopt if the experiment stops before its end.
+std::optional<InitialWeights> measure_initial_weights(Runs& runs, const Arm& arm, RunConfig config,
+                                                      std::uint64_t seed, bool wants_sharpness) {
   config.seed = seed;
   const ResidentData& data = runs.data(config.data);
   const Network network = build_network(config, data.shape, data.classes);
@@ -145,7 +147,11 @@ InitialWeights measure_initial_weights(Runs& runs, const Arm& arm, RunConfig con
         critical_rate(config, runs.backend(), network, schedule_of(config), data.train);
   } catch (const NotFinite&) {
   }
-  if (wants_sharpness) at.sharpness = positive_sharpness(config, runs.backend(), network, data);
+  try {
+    if (wants_sharpness) at.sharpness = positive_sharpness(config, runs, network, data);
+  } catch (const Stopped&) {
+    return std::nullopt;
+  }
   return at;
 }
 
@@ -290,10 +296,11 @@ std::vector<std::optional<InitialWeights>> initial_weights_of(
   runs.run_concurrently(std::ssize(all), [&](std::int64_t task) {
     const std::size_t i = networks[task % networks.size()];
     const std::uint64_t seed = plan.settings.seeds[task / networks.size()];
-    return runs.when_memory_suffices([&] {
+    const bool begun = runs.when_memory_suffices([&] {
       all[task] = measure_initial_weights(runs, plan.arms[i], plan.configs[i], seed,
                                           plan.settings.sharpness);
     });
+    return begun && all[task];
   });
   return all;
 }

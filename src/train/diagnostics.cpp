@@ -221,17 +221,23 @@ std::vector<double> Diagnostics::changes(const ReplicaState& before, const Repli
   return changes;
 }
 
-SharpnessRecord Diagnostics::measure(const ReplicaState& state) {
+std::optional<SharpnessRecord> Diagnostics::measure(const ReplicaState& state,
+                                                    const std::function<bool()>& wants_stop) {
   const std::vector<float> weights = arena_of(network_, state.parameters);
-  Hessian hessian = meter_->hessian(weights);
+  Hessian hessian = meter_->hessian(weights, wants_stop);
   SharpnessRecord record;
   record.step = state.step.step;
   record.lr = state.step.lr;
   // Chosen by the step, so that a resumed run checks the same measurements.
   const bool is_last = record.step + every_.sharpness >= steps_;
   const bool checks = is_last || is_due(record.step, checks_every * every_.sharpness);
-  record.sharpness = meter_->measure(hessian, checks);
-  if (checks) record.random_direction = hessian.along(random_direction_);
+  try {
+    // The meter takes its next direction last, when nothing can stop the measurement any more.
+    if (checks) record.random_direction = hessian.along(random_direction_);
+    record.sharpness = meter_->measure(hessian, checks);
+  } catch (const Stopped&) {
+    return std::nullopt;
+  }
   record.gradients = hessian.gradients();
   return record;
 }

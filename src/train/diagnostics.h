@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -106,16 +107,18 @@ class Diagnostics {
   std::vector<double> changes(const ReplicaState& before, const ReplicaState& after);
 
   /// Measures the sharpness, starting from the direction in which the last call ended, at first
-  /// from a random one.
-  SharpnessRecord measure(const ReplicaState& state);
+  /// from a random one. std::nullopt if wants_stop(), which is asked before each gradient, becomes
+  /// true: then that direction is as before, so that the same call gives the same numbers.
+  std::optional<SharpnessRecord> measure(const ReplicaState& state,
+                                         const std::function<bool()>& wants_stop);
 
   /// Signal and noise (train/gradient_noise.h) of the gradients of the first
   /// diagnostics.gradient_noise.batches batches of the training set: a record per parameter, and
   /// the last of the whole network. Only if they are recorded.
   std::vector<GradientRecord> gradients(const ReplicaState& state);
 
-  /// That direction per parameter: with it a resumed run measures the same numbers. Empty if
-  /// sharpness is not measured.
+  /// The direction of measure(), per parameter: with it a resumed run measures the same numbers.
+  /// Empty if sharpness is not measured.
   std::vector<NamedTensor> direction() const;
 
   /// Throws Error if `direction` is of another network. Does nothing if it is empty or sharpness is

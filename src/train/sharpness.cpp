@@ -87,8 +87,10 @@ SharpnessMeter::SharpnessMeter(const RunConfig& config, Backend& backend, const 
                            settings_.examples)),
       direction_(random_direction(network, config.seed)) {}
 
-Hessian SharpnessMeter::hessian(std::span<const float> weights) {
-  return {[this](std::span<const float> at, std::span<float> gradient) {
+Hessian SharpnessMeter::hessian(std::span<const float> weights, std::function<bool()> wants_stop) {
+  return {[this, wants_stop = std::move(wants_stop)](std::span<const float> at,
+                                                     std::span<float> gradient) {
+            if (wants_stop && wants_stop()) throw Stopped("the measurement was stopped");
             probe_->gradient(at, gradient);
           },
           weights};
@@ -100,11 +102,11 @@ Sharpness SharpnessMeter::measure(Hessian& hessian, bool checks_step) {
 }
 
 Sharpness initial_sharpness(const RunConfig& config, Backend& backend, const Network& network,
-                            const Schedule& schedule,
-                            std::shared_ptr<const ResidentDataset> train) {
+                            const Schedule& schedule, std::shared_ptr<const ResidentDataset> train,
+                            std::function<bool()> wants_stop) {
   SharpnessMeter meter(config, backend, network, schedule, std::move(train));
   const std::vector<float> weights = initial_parameters(network, config.model, config.seed);
-  Hessian hessian = meter.hessian(weights);
+  Hessian hessian = meter.hessian(weights, std::move(wants_stop));
   return meter.measure(hessian, false);
 }
 

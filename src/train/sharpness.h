@@ -25,6 +25,7 @@
 
 #include "backend/backend.h"
 #include "config/config.h"
+#include "config/error.h"
 #include "nn/network.h"
 #include "schedule/schedule.h"
 
@@ -33,6 +34,12 @@ namespace preheat {
 /// Writes the gradient of a loss at `weights` into `gradient`, which has the same size.
 using GradientFunction =
     std::function<void(std::span<const float> weights, std::span<float> gradient)>;
+
+/// A measurement was asked to stop before its end.
+class Stopped : public Error {
+ public:
+  using Error::Error;
+};
 
 /// |e| / |w| of the narrow and the wide step.
 inline constexpr double narrow_step = 3e-4;
@@ -84,7 +91,7 @@ struct Sharpness {
 /// `checks_step` also measures `wide`.
 ///
 /// Leaves Eigenpair::next in `direction`, as the start at nearby weights. `direction` stays as it
-/// was if a gradient was not finite or the value is 0.
+/// was if a gradient was not finite, the value is 0, or taking a gradient throws.
 Sharpness measure_sharpness(Hessian& hessian, std::vector<float>& direction, double tolerance,
                             std::int64_t max_iterations, bool checks_step = true);
 
@@ -101,8 +108,8 @@ class SharpnessMeter {
                  const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
 
   /// The Hessian at `weights`, an arena (Network::arena_size floats). Both they and this meter must
-  /// outlive it.
-  Hessian hessian(std::span<const float> weights);
+  /// outlive it. It takes no gradient once wants_stop() is true, and throws Stopped instead.
+  Hessian hessian(std::span<const float> weights, std::function<bool()> wants_stop = {});
 
   /// measure_sharpness() from the direction in which the last call ended, at first from
   /// random_direction() of the run's seed.
@@ -121,8 +128,10 @@ class SharpnessMeter {
 };
 
 /// The sharpness at a run's initial weights, without the wide step: bit for bit what the run logs
-/// before its first update if it measures it. Throws as SharpnessMeter's constructor does.
+/// before its first update if it measures it. Throws as SharpnessMeter's constructor does, and
+/// Stopped once wants_stop() is true.
 Sharpness initial_sharpness(const RunConfig& config, Backend& backend, const Network& network,
-                            const Schedule& schedule, std::shared_ptr<const ResidentDataset> train);
+                            const Schedule& schedule, std::shared_ptr<const ResidentDataset> train,
+                            std::function<bool()> wants_stop = {});
 
 }  // namespace preheat

@@ -311,11 +311,15 @@ void Trainer::evaluate(std::int64_t step, const RunListener& listener, RunFolder
   if (listener.on_evaluation) listener.on_evaluation(step, evaluated);
 }
 
-void Trainer::measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result) {
-  const SharpnessRecord record = diagnostics_.measure(state);
-  if (record.step == 0) result.initial_sharpness = record.sharpness.value;
-  result.last_sharpness = record.sharpness.value;
-  if (folder != nullptr) folder->add(record);
+// Returns false if the listener stopped it: then it is as if it had not begun.
+bool Trainer::measure_sharpness(const ReplicaState& state, const RunListener& listener,
+                                RunFolder* folder, RunResult& result) {
+  const std::optional<SharpnessRecord> record = diagnostics_.measure(state, listener.wants_stop);
+  if (!record) return false;
+  if (record->step == 0) result.initial_sharpness = record->sharpness.value;
+  result.last_sharpness = record->sharpness.value;
+  if (folder != nullptr) folder->add(*record);
+  return true;
 }
 
 // Syncs the rows first: a checkpoint on disk is useful only with the rows before it.
@@ -439,7 +443,11 @@ RunResult Trainer::run(const RunListener& given, RunFolder* folder) {
     const bool gradients_due = folder != nullptr && diagnostics_.gradients_due(step_);
     const ReplicaState before =
         layers_due || sharpness_due || gradients_due ? replica_->save() : ReplicaState();
-    if (sharpness_due) measure_sharpness(before, folder, result);
+    if (sharpness_due && !measure_sharpness(before, listener, folder, result)) {
+      result.interrupted = true;
+      save_last(folder);
+      break;
+    }
     if (gradients_due) folder->add(diagnostics_.gradients(before));
     const auto burst_start = Clock::now();
     const std::int64_t updates = std::min(burst.updates(), next_stop(step_) - step_);

@@ -45,7 +45,8 @@ Schedule schedule_of(const RunConfig& config);
 struct RunListener {
   std::function<void(std::span<const StepRecord>)> on_records;
   std::function<void(std::int64_t step, const Evaluated&)> on_evaluation;
-  std::function<bool()> wants_stop;  // polled after each burst, a fraction of a second
+  // Polled after each burst, a fraction of a second, and before each gradient of a sharpness.
+  std::function<bool()> wants_stop;
 };
 
 /// Checks what can be known about a run without its data, before anything is loaded, created or
@@ -124,7 +125,8 @@ class Trainer {
   void count_timed(const std::vector<StepRecord>& records);
   void evaluate(std::int64_t step, const RunListener& listener, RunFolder* folder,
                 RunResult& result);
-  void measure_sharpness(const ReplicaState& state, RunFolder* folder, RunResult& result);
+  bool measure_sharpness(const ReplicaState& state, const RunListener& listener, RunFolder* folder,
+                         RunResult& result);
   void conclude(const LossHistory& history, RunResult& result) const;
   void save_last(RunFolder* folder);
   void save(const RunFolder& folder, const std::string& which);

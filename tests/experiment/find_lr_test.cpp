@@ -623,8 +623,8 @@ TEST(FindLr, NeedsArmsWhereThereIsNoWarmupToSearchWithout) {
 }
 
 // The initial weights of the seeds are measured before the first search, one by one: for each a
-// probe for the critical rate and one for the sharpness.
-TEST(FindLr, EndsBetweenTheInitialWeightsOfTwoSeeds) {
+// probe for the critical rate and one for the sharpness, which may be stopped in the middle.
+TEST(FindLr, EndsBetweenAndWithinTheInitialWeightsOfTwoSeeds) {
   class Counting : public AtATime {
    public:
     Counting() : AtATime(1) {}
@@ -645,18 +645,23 @@ TEST(FindLr, EndsBetweenTheInitialWeightsOfTwoSeeds) {
   };
   const TemporaryFolder folder;
   const Document document = parse_document(std::string(small_run) + searched, "f.yaml");
-  for (const int most : {0, 1, 2}) {
+  const auto stopped = [&](const Document& searches, const char* name, int measured, int probes,
+                           int stop_at) {
+    SCOPED_TRACE(fmt::format("{} {}", name, measured));
     Counting backend;
     RunsListener listener;
-    listener.wants_stop = [&] { return backend.probes >= 2 * most; };
-    const auto place = folder / std::to_string(most);
-    EXPECT_TRUE(find_lr(document, backend, place, false, listener).interrupted);
-    EXPECT_EQ(backend.probes, 2 * most);
+    listener.wants_stop = [&] { return backend.probes >= stop_at; };
+    const auto place = folder / fmt::format("{}-{}", name, measured);
+    EXPECT_TRUE(find_lr(searches, backend, place, false, listener).interrupted);
+    EXPECT_EQ(backend.probes, probes);
     EXPECT_EQ(backend.replicas, 0);
     const auto json = nlohmann::json::parse(bytes_of(place / "find_lr.json"));
     EXPECT_EQ(json["interrupted"], true);
-    EXPECT_EQ(static_cast<int>(json["critical_rates"].size()), most);
-  }
+    EXPECT_EQ(static_cast<int>(json["critical_rates"].size()), measured);
+  };
+  const Document without = with_settings(document, {"find_lr.sharpness=false"});
+  for (const int most : {0, 1, 2}) stopped(without, "between", most, most, most);
+  for (const int most : {0, 1}) stopped(document, "within", most, 2 * most + 2, 2 * most + 2);
 }
 
 // What concurrent probes have taken is there again once they have ended.

@@ -669,6 +669,36 @@ TEST_F(ResumedDiagnostics, HaveTheSameFilesHoweverTheRunWasCut) {
   expect_same_run(folder_ / "whole", path);
 }
 
+// At each gradient of the first measurement, which is before update 0, of one that is not checked,
+// and of the last.
+TEST_F(ResumedDiagnostics, HaveTheSameFilesWhereASharpnessWasBeingMeasured) {
+  const SharpnessRows whole = read_sharpness(folder_ / "whole/sharpness.csv");
+  for (const std::size_t k : {std::size_t{0}, std::size_t{2}, whole.step.size() - 1}) {
+    const auto at = static_cast<std::int64_t>(whole.step[k]);
+    for (int gradients = 0; gradients < whole.gradients[k]; ++gradients) {
+      SCOPED_TRACE(fmt::format("update {}, {} gradients", at, gradients));
+      const auto path = folder_ / fmt::format("{}-{}", at, gradients);
+      std::int64_t done = 0;
+      int asked = 0;
+      RunListener listener;
+      listener.on_records = [&](std::span<const StepRecord> r) { done = r.back().step + 1; };
+      listener.wants_stop = [&] {
+        if (done < at) return false;
+        const int after_the_burst = at > 0 ? 1 : 0;
+        return asked++ >= after_the_burst + gradients;
+      };
+      const RunResult cut = run_into(path, config_, listener);
+      ASSERT_TRUE(cut.interrupted);
+      EXPECT_EQ(cut.steps, at);
+      EXPECT_EQ(rows_of(path / "metrics.csv").size(), 1u + static_cast<std::size_t>(at));
+      const bool has_rows = std::filesystem::exists(path / "sharpness.csv");
+      EXPECT_EQ(has_rows ? read_sharpness(path / "sharpness.csv").step.size() : 0, k);
+      EXPECT_FALSE(resume_in(path, config_).interrupted);
+      expect_same_run(folder_ / "whole", path);
+    }
+  }
+}
+
 TEST_F(ResumedDiagnostics, HaveTheSameFilesAfterACrash) {
   for (const char* torn : {"18,0.co", "21,0.conv.weight,1,1,1,1,1,1\n24,", "\n18,3,"}) {
     const auto path = folder_ / "crashed";

@@ -156,12 +156,15 @@ void Chart::add(const std::string& label, const Style& style, const Series& seri
 }
 
 void Chart::add(const std::string& label, const Style& style, const SeedSpread& spread,
-                const std::vector<int>& facets) {
-  add(label, style, make_series(spread.x, spread.median, spread.x.size()), facets, Kind::median);
+                std::size_t most, const std::vector<int>& facets) {
+  const SeedSpread drawn = thinned(spread, most);
+  Series median = make_series(spread.x, spread.median, spread.x.size());
+  median.points = {drawn.x, drawn.median};
+  add(label, style, median, facets, Kind::median);
   Json& series = json_.at("series").back();
-  series["least"] = short_numbers(spread.least);
-  series["largest"] = short_numbers(spread.largest);
-  series["finite"] = short_numbers(spread.finite);
+  series["least"] = short_numbers(drawn.least);
+  series["largest"] = short_numbers(drawn.largest);
+  series["finite"] = short_numbers(drawn.finite);
 }
 
 void Chart::add(const std::string& label, const Style& style, double x, std::size_t row,

@@ -69,8 +69,9 @@ class Chart {
   void add(const std::string& label, const Style& style, const Series& series,
            const std::vector<int>& facets = {}, Kind kind = Kind::raw);
 
-  /// The seeds of an arm as one line, their median, and a band from the least to the largest.
-  void add(const std::string& label, const Style& style, const SeedSpread& spread,
+  /// The seeds of an arm as one line, their median, and a band from the least to the largest: about
+  /// `most` points of each are drawn, and the row in the table is of all.
+  void add(const std::string& label, const Style& style, const SeedSpread& spread, std::size_t most,
            const std::vector<int>& facets);
 
   /// A dot at x in a row, with a bar over its interval; for a chart with rows.

@@ -101,15 +101,17 @@ std::vector<int> arm_facets(const RunData& run, const Facets& facets) {
   return {facets.indices(run)[0], -1};
 }
 
-// The median and the range of each arm over its seeds.
+constexpr std::size_t all_points = std::numeric_limits<std::size_t>::max();
+
+// The median and the range of each arm over its seeds, drawn by about `most` points.
 template <class CurveOf>
 void add_spreads(Chart& chart, const std::vector<RunData>& runs, const Facets& facets, Worst worst,
-                 const CurveOf& curve_of) {
+                 const CurveOf& curve_of, std::size_t most = all_points) {
   chart.caption("Line: median of the arm's n seeds. Band: smallest to largest finite value.");
   for_arms(runs, [&](std::span<const RunData> seeds) {
     const SeedSpread spread = spread_of(seeds, worst, curve_of);
     if (spread.x.empty()) return;
-    chart.add(median_label(seeds), facets.style(seeds.front()), spread,
+    chart.add(median_label(seeds), facets.style(seeds.front()), spread, most,
               arm_facets(seeds.front(), facets));
   });
 }
@@ -141,8 +143,15 @@ std::string how_spread(const std::vector<RunData>& runs) {
                                 window));
 }
 
-Series evaluated(const Evaluations& e, const std::vector<double>& values) {
-  return make_series(e.step, values, e.step.size());
+Series evaluated(const RunData& run, const std::vector<double>& values) {
+  return make_series(run.evaluations.step, values, run.points);
+}
+
+// Says so where not every evaluation is drawn.
+void note_thinned(Chart& chart, const std::vector<RunData>& runs) {
+  const bool any = std::ranges::any_of(
+      runs, [](const RunData& run) { return run.evaluations.step.size() > run.points; });
+  if (any) chart.caption("Of many evaluations the minimum and maximum of several are drawn.");
 }
 
 // Of a single run, whose chart then needs a legend. `validation` is empty without that set.
@@ -164,8 +173,10 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets, const P
               facets.indices(run));
   }
   if (runs.size() == 1) {
-    const Evaluations& e = runs.front().evaluations;
-    add_evaluated(chart, evaluated(e, e.loss), evaluated(e, e.validation_loss));
+    const RunData& run = runs.front();
+    add_evaluated(chart, evaluated(run, run.evaluations.loss),
+                  evaluated(run, run.evaluations.validation_loss));
+    note_thinned(chart, runs);
   }
   if (facets.has_spreads()) {
     add_spreads(chart, runs, facets, Worst::largest,
@@ -180,7 +191,7 @@ Chart loss_chart(const std::vector<RunData>& runs, const Facets& facets, const P
 }
 
 Series test_accuracy(const RunData& run) {
-  return in_percent(evaluated(run.evaluations, run.evaluations.accuracy));
+  return in_percent(evaluated(run, run.evaluations.accuracy));
 }
 
 Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets,
@@ -193,10 +204,11 @@ Chart training_accuracy_chart(const std::vector<RunData>& runs, const Facets& fa
   }
   if (const Evaluations& e = runs.front().evaluations; is_one && !e.step.empty()) {
     add_evaluated(chart, test_accuracy(runs.front()),
-                  in_percent(evaluated(e, e.validation_accuracy)));
+                  in_percent(evaluated(runs.front(), e.validation_accuracy)));
     chart.caption(
         fmt::format("Training: on the update's own batch. Test{}: after that many updates.",
                     e.validation_accuracy.empty() ? "" : " and validation"));
+    note_thinned(chart, runs);
   }
   if (facets.has_spreads()) {
     add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
@@ -211,17 +223,21 @@ Chart test_accuracy_chart(const std::vector<RunData>& runs, const Facets& facets
                           const PhaseMarks& phases) {
   Chart chart("Test accuracy", "step", "accuracy, %");
   chart.caption("On the test set, after that many updates.");
+  note_thinned(chart, runs);
   for (const RunData& run : runs) {
     if (run.evaluations.step.empty()) continue;
     chart.add(facets.label(run), facets.style(run), test_accuracy(run), facets.indices(run),
               Chart::Kind::line);
   }
   if (facets.has_spreads()) {
-    add_spreads(chart, runs, facets, Worst::least, [](const RunData& run) {
-      const std::vector<double>& step = run.evaluations.step;
-      return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
-                       step.empty() ? 0 : step.back(), run.lost_at};
-    });
+    add_spreads(
+        chart, runs, facets, Worst::least,
+        [](const RunData& run) {
+          const std::vector<double>& step = run.evaluations.step;
+          return SeedCurve{in_percent(Points{step, run.evaluations.accuracy}),
+                           step.empty() ? 0 : step.back(), run.lost_at};
+        },
+        runs.front().points);
   }
   phases.draw(chart);
   return chart;
@@ -298,7 +314,10 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
   const auto add = [&](const std::string& label, const RunData& run, const LossCurve& curve,
                        const std::vector<int>& indices) {
     if (curve.step.size() < min_curve_evaluations) return;
-    chart.add(label, Chart::Kind::line, facets.style(run), {curve.train, curve.test}, indices);
+    const std::vector<double>* const both[] = {&curve.train, &curve.test};
+    const std::vector<std::size_t> drawn = thin_together(both, run.points);
+    chart.add(label, Chart::Kind::line, facets.style(run),
+              {picked(curve.train, drawn), picked(curve.test, drawn)}, indices);
     std::vector<Cell>& row = rows.emplace_back();
     row.emplace_back(label);
     row.emplace_back(std::to_string(curve.step.size()));
@@ -330,8 +349,9 @@ Chart losses_chart(const std::vector<RunData>& runs, const Facets& facets) {
         "training loss suggests that it generalises worse.");
   }
   chart.caption(
-      "A point per evaluation, with the mean training loss of up to 50 updates before it, "
+      "Each point is an evaluation, with the mean training loss of up to 50 updates before it, "
       "augmentation and label smoothing included.");
+  note_thinned(chart, runs);
   chart.numbers(
       table({"line", "evaluations", "training loss: first", "training loss: least",
              "training loss: last", "test loss: first", "test loss: least", "test loss: last"},

@@ -67,6 +67,7 @@ std::vector<std::size_t> events_of(const Metrics& m) {
 void add_metrics(RunData& run, std::size_t points) {
   const Metrics m = read_metrics(run.folder / "metrics.csv");
   const std::vector<std::size_t> events = events_of(m);
+  run.points = points;
   run.updates = m.step.size();
   run.loss = make_series(m.step, m.loss, points, events);
   if (!run.lost_at) run.lost_at = run.loss.facts.not_finite_at;  // without a summary

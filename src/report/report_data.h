@@ -37,6 +37,7 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   double momentum = 0;
   std::vector<std::string> facets;  // in the order of Experiment::facet_names
 
+  std::size_t points = 0;  // about, that are drawn of each quantity
   std::size_t updates = 0;
   std::optional<double> lost_at;  // the first update that was not finite, weights included
   Series loss, accuracy, lr, grad_norm, update_norm, weight_norm;
@@ -84,10 +85,10 @@ struct ReportData {
 };
 
 /// Reads folders, each of a run or of an experiment, in the order given; for any other folder reads
-/// those directly below it, by name. The more runs there are, the fewer points are kept of each
-/// quantity that is recorded at every update, from 400 down to 60, and evaluations are all kept; of
-/// more than `max_curves` runs none are. Throws Error, naming the file and if possible the line,
-/// for a folder that is neither and for files that are missing or damaged.
+/// those directly below it, by name. The more runs there are, the fewer points are drawn of each
+/// quantity that is recorded at every update or evaluation, from 400 down to 60; of more than
+/// `max_curves` runs none are. Throws Error, naming the file and if possible the line, for a folder
+/// that is neither and for files that are missing or damaged.
 ReportData read_report_data(const std::vector<std::filesystem::path>& folders,
                             std::size_t max_curves = max_runs_with_curves);
 

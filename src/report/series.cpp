@@ -80,6 +80,24 @@ std::vector<std::size_t> thin(std::span<const double> y, std::size_t most) {
   return kept;
 }
 
+std::vector<std::size_t> thin_together(std::span<const std::vector<double>* const> columns,
+                                       std::size_t most) {
+  std::vector<std::size_t> kept;
+  for (const std::vector<double>* column : columns) {
+    const std::vector<std::size_t> of_column = thin(*column, most);
+    kept.insert(kept.end(), of_column.begin(), of_column.end());
+  }
+  std::ranges::sort(kept);
+  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+  return kept;
+}
+
+std::vector<double> picked(std::span<const double> values, std::span<const std::size_t> indices) {
+  std::vector<double> of_indices;
+  for (const std::size_t i : indices) of_indices.push_back(values[i]);
+  return of_indices;
+}
+
 std::vector<std::size_t> jumps(std::span<const double> lr) {
   const auto change = [&](std::size_t i) {
     return i > 0 && i < lr.size() ? std::abs(lr[i] - lr[i - 1]) : 0;
@@ -132,6 +150,13 @@ Series make_series(std::span<const double> x, std::span<const double> y, std::si
   if (series.window > 1) series.means = means(x, y, series.window, breaks);
   series.facts = facts_of(x, y);
   return series;
+}
+
+SeedSpread thinned(const SeedSpread& spread, std::size_t most) {
+  const std::vector<double>* const columns[] = {&spread.median, &spread.least, &spread.largest};
+  const std::vector<std::size_t> kept = thin_together(columns, most);
+  return {picked(spread.x, kept), picked(spread.median, kept), picked(spread.least, kept),
+          picked(spread.largest, kept), picked(spread.finite, kept)};
 }
 
 SeedSpread spread_over(const std::vector<SeedCurve>& seeds, Worst worst) {

@@ -15,6 +15,13 @@ namespace preheat {
 /// if there are at most `most`.
 std::vector<std::size_t> thin(std::span<const double> y, std::size_t most);
 
+/// The indices that represent each of several columns of one size: those of thin() of any of them.
+std::vector<std::size_t> thin_together(std::span<const std::vector<double>* const> columns,
+                                       std::size_t most);
+
+/// The values at these indices.
+std::vector<double> picked(std::span<const double> values, std::span<const std::size_t> indices);
+
 /// No value: an interruption of a curve.
 inline constexpr double gap = std::numeric_limits<double>::quiet_NaN();
 
@@ -77,6 +84,9 @@ struct SeedSpread {
 };
 
 enum class Worst { least, largest };
+
+/// The points that represent the median and both ends of the range.
+SeedSpread thinned(const SeedSpread& spread, std::size_t most);
 
 /// Evaluated at each x of the longest seed, with linear interpolation between a seed's points, but
 /// not from or to one that is not finite: up to it, and after it, the other's value holds. A seed

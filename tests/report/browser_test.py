@@ -32,8 +32,14 @@ optimizer: {{momentum: 0.9}}
 OUTCOMES = ["ok", "spiked", "stuck", "non_finite"]
 
 
-def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up", warmup=0.1,
-              evaluations=4):
+def write_sharpness(folder, steps, updates):
+    (folder / "sharpness.csv").write_text(
+        "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction\n"
+        + "".join(f"{s},0.1,{30 - 20 * s / updates},28,0.01,5,10,{int(s % 3 > 0)},0.1\n"
+                  for s in steps))
+
+
+def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made-up", warmup=0.1):
     """A run's folder as train/run_folder.h describes it."""
     folder.mkdir(parents=True)
     rng = random.Random(f"{name} {seed} {outcome}")
@@ -57,8 +63,7 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
     (folder / "eval.csv").write_text(
         "step,epoch,test_loss,test_accuracy\n"
         + "".join(f"{s},0,{2 - s / updates},{0.5 + 0.4 * s / updates}\n"
-                  for s in range(updates // evaluations, end + 1, max(1, updates // evaluations))
-                  if s > 0))
+                  for s in range(updates // 4, end + 1, max(1, updates // 4)) if s > 0))
     summary = dict.fromkeys(
         ["gate_opened_at", "first_non_finite_step", "first_non_finite_tensor", "test_loss",
          "final_train_accuracy", "best_test_accuracy", "best_step"])
@@ -73,10 +78,7 @@ def write_run(folder, seed, updates, outcome="ok", diagnostics=False, name="made
     if not diagnostics:
         return
     steps = range(0, end, max(1, updates // 20))
-    (folder / "sharpness.csv").write_text(
-        "step,lr,sharpness,sharpness_wide,residual,iterations,gradients,agrees,random_direction\n"
-        + "".join(f"{s},0.1,{30 - 20 * s / updates},28,0.01,5,10,{int(s % 3 > 0)},0.1\n"
-                  for s in steps))
+    write_sharpness(folder, steps, updates)
     (folder / "layers.csv").write_text(
         "step,parameter,weight_norm,velocity_norm,update_norm,angle,distance,stable_rank\n"
         + "".join(f"{s},{layer}.conv.weight,{5 + layer},0.5,0.01,0.1,{s * 0.01},{1 + layer / 9}\n"
@@ -521,10 +523,11 @@ def main():
                  (page_of("find-lr", root / "search"), 6, shaded),
                  (page_of("mixed", root / "map", root / "one", root / "search", root / "names"), 16,
                   shaded)]
-        # Its points are more than an engine takes as arguments of a function.
-        write_run(root / "evaluated", 3, 160_000, name="evaluated", evaluations=160_000)
-        drawn, problems = drawn_charts(page_of("evaluated", root / "evaluated")[0], browser, 5)
-        print(f"evaluated.html: {drawn} charts" + "".join("\n  " + each for each in problems))
+        # Its measurements are more than an engine takes as arguments of a function.
+        write_run(root / "measured", 3, 160_000, name="measured")
+        write_sharpness(root / "measured", range(160_000), 160_000)
+        drawn, problems = drawn_charts(page_of("measured", root / "measured")[0], browser, 6)
+        print(f"measured.html: {drawn} charts" + "".join("\n  " + each for each in problems))
         right = [not problems]
         right += [check(page, browser, least, behind) for (page, _), least, behind in pages]
         right.append(check_widths(root / "mixed.html", browser))

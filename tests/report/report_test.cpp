@@ -977,7 +977,7 @@ TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
   EXPECT_EQ(line.at("x"), Json({3, 1, 2}));
   EXPECT_EQ(line.at("y"), Json({2.5, 0.5, 1.5}));
   EXPECT_EQ(line.at("kind"), "line");
-  EXPECT_THAT(page, AllOf(HasSubstr("\"path\":true"), HasSubstr("A point per evaluation"),
+  EXPECT_THAT(page, AllOf(HasSubstr("\"path\":true"), HasSubstr("Each point is an evaluation"),
                           Not(HasSubstr("Lines that lie on each other")),
                           HasSubstr("<th scope=\"row\">run</th><td>3</td><td>3</td><td>1</td>"
                                     "<td>2</td><td>2.5</td><td>0.5</td><td>1.5</td></tr>")));
@@ -1000,6 +1000,69 @@ TEST_F(Report, OfRunsDrawsTheTestLossOverTheTrainingLoss) {
       EXPECT_EQ(chart.at("series").size(), 2u);
     }
   }
+}
+
+// 5000 evaluations with one spike upwards and one downwards.
+TEST_F(Report, OfManyEvaluationsDrawsTheExtremes) {
+  constexpr const char* note = "Of many evaluations the minimum and maximum of several are drawn.";
+  constexpr int updates = 5000;
+  const Path run = folder_ / "run";
+  std::vector<Row> rows(updates, {"decay", 0.125, 2, 0.5});
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i].loss = 2 + 0.1 * static_cast<double>(i % 2);
+  write_run(run, rows);
+  EXPECT_THAT(page_of({run}), Not(HasSubstr(note)));
+  std::vector<std::pair<int, double>> evaluations;
+  for (int i = 1; i <= updates; ++i) evaluations.emplace_back(i, 1 + 0.001 * (i % 7));
+  evaluations[1234].second = 9;
+  evaluations[3456].second = 0.25;
+  write_evaluations(run, evaluations);
+  const std::string page = page_of({run});
+  expect_well_formed(page);
+  EXPECT_THAT(page, AllOf(HasSubstr(note), HasSubstr("<th scope=\"row\">test</th><td>5000</td>"),
+                          HasSubstr("<td>9 <small>at 1235</small></td>"),
+                          HasSubstr("<td>0.25 <small>at 3457</small></td>"),
+                          HasSubstr("<th scope=\"row\">run</th><td>5000</td>")));
+  const Json section = data_of(page).at("sections").at(0);
+  const Json test = series_of(section, "Training loss", "test");
+  const Json line = series_of(section, losses_chart, "run");
+  for (const Json& y : {test.at("y"), line.at("y")}) {
+    EXPECT_GE(y.size(), 300u);
+    EXPECT_LE(y.size(), 900u);
+    EXPECT_EQ(std::ranges::count(y, Json(9)), 1);
+    EXPECT_EQ(std::ranges::count(y, Json(0.25)), 1);
+  }
+  EXPECT_EQ(test.at("x").front(), 1);
+  EXPECT_EQ(test.at("x").back(), updates);
+  EXPECT_LE(series_of(section, "Accuracy", "test").at("y").size(), 900u);
+}
+
+// The facts in the table are those of all points of the median, of which fewer are drawn.
+TEST_F(Report, OfManyEvaluationsOfManySeedsTellsOfAll) {
+  constexpr int updates = 3000;
+  const Path folder = folder_ / "m";
+  std::vector<std::pair<int, double>> evaluations;
+  for (int i = 1; i <= updates; ++i) evaluations.emplace_back(i, 1);
+  Json runs = Json::array();
+  for (int seed = 0; seed < 5; ++seed) {
+    const Path run = folder / "a" / std::to_string(seed);
+    write_run(run, std::vector<Row>(updates, {"decay", 0.125, 2, 0.5}), "ok", "many",
+              std::to_string(seed));
+    write_evaluations(run, evaluations);
+    runs.push_back({{"seed", seed},
+                    {"outcome", "ok"},
+                    {"first_non_finite_step", nullptr},
+                    {"test_accuracy", 0.5}});
+  }
+  write_one_arm(folder, runs, 0);
+  const std::string page = page_of({folder});
+  expect_well_formed(page);
+  const Json line = series_of(curves_of(page), "Test accuracy", "a, median of 5");
+  EXPECT_LE(line.at("x").size(), 1300u);
+  EXPECT_EQ(line.at("x").back(), updates);
+  for (const char* key : {"y", "least", "largest", "finite"}) {
+    EXPECT_EQ(line.at(key).size(), line.at("x").size()) << key;
+  }
+  EXPECT_THAT(page, HasSubstr("<th scope=\"row\">a, median of 5</th><td>3000</td><td>50</td>"));
 }
 
 TEST_F(Report, OfManySeedsDrawsTheMediansOfBothLosses) {

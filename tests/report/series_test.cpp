@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <random>
 #include <vector>
@@ -80,6 +81,42 @@ TEST(Thin, OfAsManyAsThereMayBeIsAll) {
 TEST(Thin, OfNothingIsNothing) {
   EXPECT_TRUE(thin({}, 10).empty());
   EXPECT_THAT(thin(std::vector<double>{nan, nan, nan}, 2), ElementsAre(0, 2));
+}
+
+// Of columns that share their rows: the rows are whole, and no column loses its extremes.
+TEST(ThinnedSpread, KeepsTheExtremesOfItsMedianAndItsRange) {
+  const auto seed = std::random_device{}();
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937_64 random(seed);
+  std::normal_distribution<double> noise;
+  for (int trial = 0; trial < 50; ++trial) {
+    const std::size_t n = 1 + random() % 3000;
+    const std::size_t most = 4 + random() % 100;
+    SeedSpread whole;
+    for (std::size_t i = 0; i < n; ++i) {
+      whole.x.push_back(3.0 * static_cast<double>(i));
+      whole.median.push_back(noise(random));
+      whole.least.push_back(whole.median.back() - std::abs(noise(random)));
+      whole.largest.push_back(whole.median.back() + std::abs(noise(random)));
+      whole.finite.push_back(static_cast<double>(i % 7));
+    }
+    const SeedSpread kept = thinned(whole, most);
+    ASSERT_LE(kept.x.size(), std::min(n, 3 * (most + 2)));
+    ASSERT_EQ(kept.x.front(), whole.x.front());
+    ASSERT_EQ(kept.x.back(), whole.x.back());
+    ASSERT_TRUE(std::ranges::is_sorted(kept.x, std::ranges::less_equal()) || kept.x.size() < 2);
+    for (std::size_t k = 0; k < kept.x.size(); ++k) {
+      const auto i = static_cast<std::size_t>(kept.x[k] / 3);
+      ASSERT_EQ(kept.median[k], whole.median[i]);
+      ASSERT_EQ(kept.least[k], whole.least[i]);
+      ASSERT_EQ(kept.largest[k], whole.largest[i]);
+      ASSERT_EQ(kept.finite[k], whole.finite[i]);
+    }
+    for (const auto column : {&SeedSpread::median, &SeedSpread::least, &SeedSpread::largest}) {
+      ASSERT_EQ(std::ranges::minmax(kept.*column).min, std::ranges::minmax(whole.*column).min);
+      ASSERT_EQ(std::ranges::minmax(kept.*column).max, std::ranges::minmax(whole.*column).max);
+    }
+  }
 }
 
 TEST(Means, StandInTheMiddleAndEndWhereValuesDo) {

@@ -114,6 +114,7 @@ void read_run(RunData& run, std::size_t points, Depth depth) {
     read_json(summary, [&](const Json& json) {
       run.outcome = optional_at<std::string>(json, "outcome").value_or("");
       run.lost_at = optional_at<double>(json, "first_non_finite_step");
+      run.updates_done = optional_at<std::size_t>(json, "steps");
       if (depth == Depth::without_curves) run.updates = get_as<std::size_t>(json.at("steps"));
       run.summary = json;
     });

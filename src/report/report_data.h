@@ -37,8 +37,9 @@ struct RunData {  // NOLINT(bugprone-exception-escape)
   double momentum = 0;
   std::vector<std::string> facets;  // in the order of Experiment::facet_names
 
-  std::size_t points = 0;  // about, that are drawn of each quantity
-  std::size_t updates = 0;
+  std::size_t points = 0;                   // about, that are drawn of each quantity
+  std::size_t updates = 0;                  // that are recorded
+  std::optional<std::size_t> updates_done;  // as the summary says
   std::optional<double> lost_at;  // the first update that was not finite, weights included
   Series loss, accuracy, lr, grad_norm, update_norm, weight_norm;
   std::vector<float> rates;  // the learning rate of every update

@@ -26,7 +26,8 @@ inline constexpr std::size_t max_sharpness_arms = 24;
 bool has_sharpness(const RunData& run);
 
 /// What applies to all charts of the runs, each a paragraph of plain text: what is shaded and
-/// marked in them, and what is left out because there are too many runs or arms.
+/// marked in them, what is left out because there are too many runs or arms, and what is missing
+/// because metrics.csv has fewer rows than the run did updates.
 std::vector<std::string> chart_notes(const std::vector<RunData>& runs, const Facets& facets,
                                      const PhaseMarks& phases);
 

@@ -409,6 +409,33 @@ TEST_F(Report, SaysWhereARunIsLostAndWhenOneHasNotEnded) {
   EXPECT_THAT(page, HasSubstr("still running, or killed: 30 updates recorded"));
 }
 
+// A file cut off at the end of a row looks whole but for the summary.
+TEST_F(Report, SaysWhereRowsAreLost) {
+  const auto put = [&](const std::string& name, std::size_t rows, std::size_t updates) {
+    write_run(folder_ / name, random_rows(rows), "ok", name);
+    put_bytes(folder_ / name / "summary.json", summary_of("ok", updates).dump());
+    return folder_ / name;
+  };
+  const std::string lost =
+      "Rows of metrics.csv are lost, and missing in the charts. What is left: ";
+  const Path whole = put("whole", 30, 30);
+  EXPECT_THAT(page_of({whole}), Not(HasSubstr(lost)));
+  // The update at which a run was lost has a row, and does not count as done.
+  EXPECT_THAT(page_of({put("diverged", 30, 29)}), Not(HasSubstr(lost)));
+  const Path cut = put("cut", 30, 31);
+  std::string page = page_of({cut});
+  expect_well_formed(page);
+  EXPECT_THAT(page, HasSubstr(lost + "30 of 31 updates.</p>"));
+  page = page_of({cut, whole, put("empty", 0, 1)});
+  expect_well_formed(page);
+  EXPECT_THAT(page,
+              HasSubstr(lost + "cut, seed 7: 30 of 31 updates; empty, seed 7: 0 of 1 update."));
+  // Only so many are named.
+  std::vector<Path> many;
+  for (int i = 0; i < 14; ++i) many.push_back(put(fmt::format("n{}", i), 3, 4));
+  EXPECT_THAT(page_of(many), HasSubstr("n11, seed 7: 3 of 4 updates; and 2 runs more."));
+}
+
 TEST_F(Report, OfARunSaysHowItEndedAndWhatItTook) {
   const std::vector<Row> rows = {
       {"warmup", 0.25, 2, 0.1}, {"warmup", 0.5, 2, 0.1}, {"decay", 0.5, 2, 0.1},

@@ -158,8 +158,9 @@ void Chart::add(const std::string& label, const Style& style, const Series& seri
 void Chart::add(const std::string& label, const Style& style, const SeedSpread& spread,
                 std::size_t most, const std::vector<int>& facets) {
   const SeedSpread drawn = thinned(spread, most);
-  Series median = make_series(spread.x, spread.median, spread.x.size());
+  Series median;
   median.points = {drawn.x, drawn.median};
+  median.facts = facts_of(spread.x, spread.median);
   add(label, style, median, facets, Kind::median);
   Json& series = json_.at("series").back();
   series["least"] = short_numbers(drawn.least);

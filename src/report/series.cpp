@@ -10,29 +10,6 @@
 namespace preheat {
 namespace {
 
-SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
-  SeriesFacts f;
-  f.values = y.size();
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    if (!std::isfinite(y[i])) {
-      if (!f.not_finite_at) f.not_finite_at = x[i];
-      continue;
-    }
-    f.not_finite_at.reset();  // an update that was skipped, to scale the loss, is not the end
-    if (!f.first) f.first = y[i];
-    f.last = y[i];
-    if (!f.least || y[i] < *f.least) {
-      f.least = y[i];
-      f.least_at = x[i];
-    }
-    if (!f.largest || y[i] > *f.largest) {
-      f.largest = y[i];
-      f.largest_at = x[i];
-    }
-  }
-  return f;
-}
-
 // Linear interpolation; beyond the ends the nearest point's value, and between a finite and another
 // one the finite: an event must not show before it happens.
 double value_at(const Points& points, double x) {
@@ -44,6 +21,12 @@ double value_at(const Points& points, double x) {
   if (!std::isfinite(points.y[i - 1])) return points.y[i];
   const double share = (x - points.x[i - 1]) / (points.x[i] - points.x[i - 1]);
   return points.y[i - 1] + share * (points.y[i] - points.y[i - 1]);
+}
+
+// Of indices, in place.
+void sort_and_drop_repeated(std::vector<std::size_t>& indices) {
+  std::ranges::sort(indices);
+  indices.erase(std::unique(indices.begin(), indices.end()), indices.end());
 }
 
 }  // namespace
@@ -75,8 +58,7 @@ std::vector<std::size_t> thin(std::span<const double> y, std::size_t most) {
       if (*not_finite > 0) kept.push_back(*not_finite - 1);
     }
   }
-  std::ranges::sort(kept);
-  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+  sort_and_drop_repeated(kept);
   return kept;
 }
 
@@ -87,8 +69,7 @@ std::vector<std::size_t> thin_together(std::span<const std::vector<double>* cons
     const std::vector<std::size_t> of_column = thin(*column, most);
     kept.insert(kept.end(), of_column.begin(), of_column.end());
   }
-  std::ranges::sort(kept);
-  kept.erase(std::unique(kept.begin(), kept.end()), kept.end());
+  sort_and_drop_repeated(kept);
   return kept;
 }
 
@@ -140,10 +121,34 @@ Points means(std::span<const double> x, std::span<const double> y, std::size_t w
   return points;
 }
 
+SeriesFacts facts_of(std::span<const double> x, std::span<const double> y) {
+  SeriesFacts f;
+  f.values = y.size();
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    if (!std::isfinite(y[i])) {
+      if (!f.not_finite_at) f.not_finite_at = x[i];
+      continue;
+    }
+    f.not_finite_at.reset();  // an update that was skipped, to scale the loss, is not the end
+    if (!f.first) f.first = y[i];
+    f.last = y[i];
+    if (!f.least || y[i] < *f.least) {
+      f.least = y[i];
+      f.least_at = x[i];
+    }
+    if (!f.largest || y[i] > *f.largest) {
+      f.largest = y[i];
+      f.largest_at = x[i];
+    }
+  }
+  return f;
+}
+
 Series make_series(std::span<const double> x, std::span<const double> y, std::size_t most,
                    std::span<const std::size_t> breaks) {
   Series series;
-  for (const std::size_t i : thin(y, most)) series.points.add(x[i], y[i]);
+  const std::vector<std::size_t> kept = thin(y, most);
+  series.points = {picked(x, kept), picked(y, kept)};
   const std::size_t fewer = std::max<std::size_t>(1, most / 4);
   series.window = (y.size() + fewer - 1) / fewer;
   if (breaks.size() > fewer) breaks = {};

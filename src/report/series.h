@@ -55,6 +55,8 @@ struct SeriesFacts {
   std::optional<double> not_finite_at;  // the x from which on none is
 };
 
+SeriesFacts facts_of(std::span<const double> x, std::span<const double> y);
+
 struct Series {
   Points points;           // thinned
   Points means;            // empty if each would be of one value

@@ -205,10 +205,55 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
 }
 
+/// An array on the device that is aligned to 16 bytes, or begins one element later.
+class Placed {
+ public:
+  Placed(Element element, std::vector<float> values, bool shifted)
+      : lead_(shifted ? 1 : 0),
+        offset_(lead_ * bytes_of(element)),
+        has_values_(true),
+        elements_(element, [&] {
+          values.insert(values.begin(), lead_, 0.0f);
+          return values;
+        }()) {}
+  Placed(Element element, std::size_t size, bool shifted)
+      : lead_(shifted ? 1 : 0),
+        offset_(lead_ * bytes_of(element)),
+        elements_(element, size + lead_) {}
+  void* data() const { return static_cast<std::uint8_t*>(elements_.data()) + offset_; }
+  std::vector<float> values() const {
+    std::vector<float> values = elements_.values();
+    if (has_values_ && lead_ > 0) {
+      EXPECT_EQ(values.front(), 0) << "written before its begin";
+    }
+    values.erase(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(lead_));
+    return values;
+  }
+
+ private:
+  std::size_t lead_;
+  std::size_t offset_;
+  bool has_values_ = false;
+  DeviceElements elements_;
+};
+
 inline constexpr Element all_elements[] = {Element::f32, Element::bf16, Element::f16};
 
 inline std::string name_of(Element element) {
   return element == Element::f32 ? "f32" : element == Element::bf16 ? "bf16" : "f16";
+}
+
+/// Calls work(element, shape) for all elements and shapes.
+template <class Work>
+void for_all(std::span<const Images> shapes, const Work& work) {
+  for (const Element element : all_elements) {
+    for (const Images& shape : shapes) {
+      SCOPED_TRACE(name_of(element) + " " + std::to_string(shape.batch) + "x" +
+                   std::to_string(shape.height) + "x" + std::to_string(shape.width) + "x" +
+                   std::to_string(shape.channels));
+      work(element, shape);
+    }
+  }
 }
 
 /// The fixture of all kernel tests. Skips, visibly, if there is no device.

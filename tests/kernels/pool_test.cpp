@@ -20,11 +20,6 @@ const Images all_shapes[] = {{3, 8, 8, 16},   {2, 7, 5, 32}, {2, 6, 9, 64},  {4,
                              {3, 6, 7, 3},    {2, 5, 5, 10}, {2, 3, 5, 300}, {1, 4, 4, 2056},
                              {5, 20, 20, 16}, {2, 20, 3, 3}, {1, 3, 3, 16}};
 
-std::string shape_name(const Images& shape) {
-  return std::to_string(shape.batch) + "x" + std::to_string(shape.height) + "x" +
-         std::to_string(shape.width) + "x" + std::to_string(shape.channels);
-}
-
 Images pooled(const Images& shape, std::int32_t kernel) {
   return {shape.batch, shape.height / kernel, shape.width / kernel, shape.channels};
 }
@@ -64,17 +59,6 @@ Maxima maxima_of(const Images& shape, std::int32_t kernel, const std::vector<flo
 
 class KernelsPool : public KernelTest {
  protected:
-  // Calls work(element, shape) for all elements and shapes.
-  template <class Work>
-  void for_all(const Work& work) {
-    for (const Element element : all_elements) {
-      for (const Images& shape : all_shapes) {
-        SCOPED_TRACE(name_of(element) + " " + shape_name(shape));
-        work(element, shape);
-      }
-    }
-  }
-
   void expect_maxima(Element element, const Images& shape, std::int32_t kernel,
                      const std::vector<float>& x) {
     const Maxima expected = maxima_of(shape, kernel, x);
@@ -97,7 +81,7 @@ class KernelsPool : public KernelTest {
 };
 
 TEST_F(KernelsPool, Maxima) {
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     for (const std::int32_t kernel : {1, 2, 3}) {
       expect_maxima(element, shape, kernel, random_values(random_, element, shape.size()));
     }
@@ -105,7 +89,7 @@ TEST_F(KernelsPool, Maxima) {
 }
 
 TEST_F(KernelsPool, OfEqualValuesTheFirst) {
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     std::vector<float> x(shape.size());
     for (float& v : x) v = static_cast<float>(random_() % 3);
     for (const std::int32_t kernel : {2, 3}) expect_maxima(element, shape, kernel, x);
@@ -114,7 +98,7 @@ TEST_F(KernelsPool, OfEqualValuesTheFirst) {
 
 TEST_F(KernelsPool, ANaNIsLargerThanEverything) {
   const float infinity = std::numeric_limits<float>::infinity();
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     for (const std::int32_t kernel : {2, 3}) {
       std::vector<float> x = random_values(random_, element, shape.size());
       // At most one NaN in a window: which of two counts is not specified.
@@ -133,43 +117,15 @@ TEST_F(KernelsPool, FromMemoryThatIsNotAligned) {
   for (const Element element : all_elements) {
     const Images shape{2, 7, 6, 32};
     const std::vector<float> x = random_values(random_, element, shape.size());
-    std::vector<float> shifted(x);
-    shifted.insert(shifted.begin(), 0);
-    const DeviceElements device_x(element, shifted);
-    const void* begin = static_cast<const std::uint8_t*>(device_x.data()) + bytes_of(element);
+    const Placed device_x(element, x, true);
     const Maxima expected = maxima_of(shape, 2, x);
     const DeviceElements y(element, expected.y.size());
     const Device<std::uint8_t> at(expected.at.size());
-    check(max_pool(element, shape, 2, begin, y.data(), at.data(), nullptr));
+    check(max_pool(element, shape, 2, device_x.data(), y.data(), at.data(), nullptr));
     EXPECT_TRUE(same_bits(y.values(), expected.y));
     EXPECT_EQ(at.values(), expected.at);
   }
 }
-
-// An array on the device that is aligned to 16 bytes, or begins one element later.
-class Placed {
- public:
-  Placed(Element element, std::vector<float> values, bool shifted)
-      : lead_(shifted ? 1 : 0), offset_(lead_ * bytes_of(element)), elements_(element, [&] {
-          values.insert(values.begin(), lead_, 0.0f);
-          return values;
-        }()) {}
-  Placed(Element element, std::size_t size, bool shifted)
-      : lead_(shifted ? 1 : 0),
-        offset_(lead_ * bytes_of(element)),
-        elements_(element, size + lead_) {}
-  void* data() const { return static_cast<std::uint8_t*>(elements_.data()) + offset_; }
-  std::vector<float> values() const {
-    std::vector<float> values = elements_.values();
-    values.erase(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(lead_));
-    return values;
-  }
-
- private:
-  std::size_t lead_;
-  std::size_t offset_;
-  DeviceElements elements_;
-};
 
 TEST_F(KernelsPool, GradientsAndAveragesInMemoryThatIsNotAligned) {
   // -1: all pointers are aligned. One that is not must not be read 16 bytes at a time.
@@ -210,7 +166,7 @@ TEST_F(KernelsPool, GradientsAndAveragesInMemoryThatIsNotAligned) {
 }
 
 TEST_F(KernelsPool, GradientsOfMaxima) {
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     for (const std::int32_t kernel : {1, 2, 3}) {
       for (const bool with_extra : {false, true}) {
         const std::int64_t size = pooled(shape, kernel).size();
@@ -240,7 +196,7 @@ TEST_F(KernelsPool, GradientsOfMaxima) {
 }
 
 TEST_F(KernelsPool, Averages) {
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     for (const float mean : {0.0f, 100.0f}) {
       const std::vector<float> x = random_values(random_, element, shape.size(), 1, mean);
       const std::int64_t positions = std::int64_t{shape.height} * shape.width;
@@ -284,7 +240,7 @@ TEST_F(KernelsPool, AnAverageWithANaNIsOne) {
 }
 
 TEST_F(KernelsPool, GradientsOfAverages) {
-  for_all([&](Element element, const Images& shape) {
+  for_all(all_shapes, [&](Element element, const Images& shape) {
     for (const bool with_extra : {false, true}) {
       const std::int64_t positions = std::int64_t{shape.height} * shape.width;
       const std::size_t size = shape.batch * shape.channels;

@@ -32,13 +32,17 @@ class Scripts(unittest.TestCase):
         called = f'echo "${{0##*/}} $*" >>"{self.root}/called"'
         self.put(name, f"#!/bin/bash\n{called}\n{text}\n").chmod(0o755)
 
+    def environment(self):
+        """In which the stand-ins are found first."""
+        return {**os.environ, "PATH": f"{self.root}/tools:{os.environ['PATH']}"}
+
     def run_script(self, name, *arguments, folder=None):
         """The exit code; `called` has the calls of the tools."""
         (self.root / "scripts").mkdir(exist_ok=True)
         shutil.copy(SCRIPTS / name, self.root / "scripts")
         result = subprocess.run(
             [self.root / "scripts" / name, *arguments],
-            env={**os.environ, "PATH": f"{self.root}/tools:{os.environ['PATH']}"},
+            env=self.environment(),
             cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         self.said = result.stdout + result.stderr
         self.called = (self.root / "called").read_text()
@@ -86,7 +90,7 @@ class Scripts(unittest.TestCase):
     def test_an_nvcc_that_does_not_work_is_named_and_only_on_needs_it(self):
         self.tool("tools/nvcc", '[ "$1" != --version ] || { echo "tools, release 11.8, V11.8.89"; exit; }\n'
                                 'echo "host_config.h:1: error: unsupported GNU version!" >&2; exit 1')
-        environment = {**os.environ, "PATH": f"{self.root}/tools:{os.environ['PATH']}"}
+        environment = self.environment()
         for name in ("CUDACXX", "CUDA_PATH"):
             environment.pop(name, None)
         for cuda, code, says in (("AUTO", 0, "Building without CUDA code, which"),
